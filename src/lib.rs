@@ -1,0 +1,2 @@
+//! Independent tower layers that let a client live inside Exchange's throttling.
+#![forbid(unsafe_code)]
