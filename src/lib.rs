@@ -1,2 +1,5 @@
 //! Independent tower layers that let a client live inside Exchange's throttling.
 #![forbid(unsafe_code)]
+
+pub mod body;
+pub mod soap;

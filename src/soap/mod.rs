@@ -1,0 +1,39 @@
+//! What EWS says on the wire: the only module that knows element names.
+//!
+//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response messages of an answer,
+//! [`operation`] and [`code`] are tables of what Microsoft publishes about operations and response codes, and [`item_id`] tells
+//! whose an item id is. All of it takes bytes from strangers: nothing here panics, and nothing resolves an entity that it was
+//! not born with.
+//!
+//! ```
+//! use tower_ews::soap::{Operation, Outline};
+//!
+//! let body = br#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
+//!   <GetItem xmlns="http://schemas.microsoft.com/exchange/services/2006/messages">
+//!     <ItemIds><ItemId Id="AAMk1"/><ItemId Id="AAMk2"/></ItemIds>
+//!   </GetItem></s:Body></s:Envelope>"#;
+//! let outline = Outline::parse(body)?;
+//! assert_eq!(outline.operation(), Some(Operation::GET_ITEM));
+//! let members = outline.array().unwrap().members();
+//! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
+//! # Ok::<(), tower_ews::soap::OutlineError>(())
+//! ```
+pub mod code;
+mod code_table;
+pub mod item_id;
+mod levels;
+pub mod operation;
+mod operation_table;
+pub mod outline;
+pub mod response;
+mod scanner;
+mod targets;
+mod xml;
+
+#[doc(no_inline)]
+pub use self::{
+    code::{CodeClass, MemberOutcome, ResponseCode},
+    operation::{Idempotence, Operation, Split},
+    outline::{ConnectingSid, Outline, OutlineError, SidKind, Targets},
+    response::{Answer, AnswerMessage, AnswerScanner, ResponseClass, ScanError},
+};

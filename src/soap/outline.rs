@@ -1,0 +1,494 @@
+//! The outline of a request: operation, header facts, and the byte ranges of the members of its array.
+use std::ops::Range;
+
+use super::operation::{BatchArray, Operation};
+pub use super::targets::Targets;
+use super::xml::{Event, Reader, Space, Start, is_blank};
+
+/// What matters of an EWS request, found in one pass: the operation, whom it impersonates, and where the members of its array
+/// stand. Ranges count bytes of the body that was parsed, its byte order mark included.
+///
+/// Namespaces are resolved, so prefixes may be anything. Inside the members only nesting and end tags are checked.
+///
+/// ```
+/// use tower_ews::soap::{Operation, Outline, SidKind};
+///
+/// let body = br#"<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"
+///     xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types">
+///   <Header><t:RequestServerVersion Version="Exchange2013_SP1"/>
+///     <t:ExchangeImpersonation><t:ConnectingSID>
+///       <t:PrimarySmtpAddress> ada@contoso.com </t:PrimarySmtpAddress>
+///     </t:ConnectingSID></t:ExchangeImpersonation></Header>
+///   <Body><m:DeleteItem xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages">
+///     <m:ItemIds><t:ItemId Id="AAMk1"/><t:ItemId Id="AAMk2"/></m:ItemIds>
+///   </m:DeleteItem></Body></Envelope>"#;
+/// let outline = Outline::parse(body)?;
+/// assert_eq!(outline.operation(), Some(Operation::DELETE_ITEM));
+/// assert_eq!(outline.request_server_version(), Some("Exchange2013_SP1"));
+/// assert_eq!(outline.impersonation()[0].kind, SidKind::PrimarySmtpAddress);
+/// assert_eq!(&*outline.impersonation()[0].value, "ada@contoso.com");
+/// assert_eq!(outline.array().unwrap().members().len(), 2);
+/// # Ok::<(), tower_ews::soap::OutlineError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Outline {
+    operation: Option<Operation>,
+    name: Box<str>,
+    version: Option<Box<str>>,
+    impersonation: Vec<ConnectingSid>,
+    other_access: bool,
+    arrays: Vec<ArrayOutline>,
+    element: Range<usize>,
+}
+
+/// Why a body has no outline. It can go to the server all the same, as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutlineError {
+    /// A document type declaration: it can hide anything, and no EWS request has one.
+    #[error("document type declaration at byte {at}: remove it, EWS requests have none")]
+    Dtd {
+        /// Offset of the declaration.
+        at: usize,
+    },
+    /// Not UTF-8.
+    #[error("the body is in {name}: send UTF-8")]
+    Encoding {
+        /// The encoding, as declared or as its first bytes show.
+        name: Box<str>,
+    },
+    /// Something behind the end of the envelope.
+    #[error("content behind the envelope at byte {at}: send one envelope per request")]
+    SecondRoot {
+        /// Offset of it.
+        at: usize,
+    },
+    /// More than one element in the SOAP body.
+    #[error("a second operation at byte {at}: send one operation per request")]
+    SecondOperation {
+        /// Offset of the second one.
+        at: usize,
+    },
+    /// An end tag that closes nothing, or not what is open.
+    #[error("the end tag at byte {at} does not match: check the nesting")]
+    Unbalanced {
+        /// Offset of the end tag.
+        at: usize,
+    },
+    /// The body ends too early.
+    #[error("the body ends at byte {at} with something open: was it cut off?")]
+    Truncated {
+        /// Length of the body.
+        at: usize,
+    },
+    /// Not XML.
+    #[error("malformed markup at byte {at}")]
+    Malformed {
+        /// Offset of the markup.
+        at: usize,
+    },
+    /// XML, but no SOAP request; or no XML at all, such as a compressed body.
+    #[error("not a SOAP request: expected {expected} at byte {at}")]
+    NotSoap {
+        /// What should have been there.
+        expected: &'static str,
+        /// Offset where it is missing.
+        at: usize,
+    },
+    /// An entity that XML does not define, in a value that had to be read.
+    #[error(
+        "undefined entity in the text at byte {at}: only the five predefined ones and character references are known"
+    )]
+    Entity {
+        /// Offset of the text or of its tag.
+        at: usize,
+    },
+    /// A value that had to be read is not UTF-8.
+    #[error("invalid UTF-8 at byte {at}")]
+    InvalidUtf8 {
+        /// Offset of the first wrong byte.
+        at: usize,
+    },
+    /// More than 1,024 elements inside each other, or namespaces declared at the same time.
+    #[error("elements or namespaces nested too deeply at byte {at}: at most 1024 levels are read")]
+    TooDeep {
+        /// Offset of the innermost one.
+        at: usize,
+    },
+    /// 4 GiB or more.
+    #[error("a body of {len} bytes is too large")]
+    TooLarge {
+        /// Length of the body.
+        len: usize,
+    },
+}
+
+/// What an impersonation header names its mailbox by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SidKind {
+    /// `PrincipalName`: a UPN, which is not always an SMTP address.
+    PrincipalName,
+    /// `SID`
+    Sid,
+    /// `PrimarySmtpAddress`
+    PrimarySmtpAddress,
+    /// `SmtpAddress`: any address of the mailbox.
+    SmtpAddress,
+}
+
+/// One identity of the `ExchangeImpersonation` header.
+///
+/// ```
+/// use tower_ews::soap::{ConnectingSid, SidKind};
+///
+/// let sid = ConnectingSid::new(SidKind::Sid, "S-1-5-21-1");
+/// assert_eq!(&*sid.value, "S-1-5-21-1");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ConnectingSid {
+    /// What kind of name it is.
+    pub kind: SidKind,
+    /// The name, without white space around it, entities resolved; case as it was.
+    pub value: Box<str>,
+}
+
+impl ConnectingSid {
+    /// An identity by kind and name.
+    pub fn new(kind: SidKind, value: impl Into<Box<str>>) -> ConnectingSid {
+        ConnectingSid {
+            kind,
+            value: value.into(),
+        }
+    }
+}
+
+/// Where an array and its members stand. Every element inside the container is a member; between them is nothing but white
+/// space, comments and processing instructions.
+///
+/// ```
+/// use tower_ews::soap::Outline;
+///
+/// let body = br#"<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body>
+///   <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"
+///     ><FolderIds><FolderId Id="AAMk"/></FolderIds></GetFolder></Body></Envelope>"#;
+/// let outline = Outline::parse(body)?;
+/// let array = outline.array().unwrap();
+/// assert_eq!(&body[array.element()], br#"<FolderIds><FolderId Id="AAMk"/></FolderIds>"#);
+/// assert_eq!(&body[array.content()], br#"<FolderId Id="AAMk"/>"#);
+/// # Ok::<(), tower_ews::soap::OutlineError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayOutline {
+    kind: BatchArray,
+    element: Range<usize>,
+    content: Range<usize>,
+    members: Vec<Range<usize>>,
+}
+
+impl ArrayOutline {
+    /// Which of the operation's arrays it is.
+    pub fn kind(&self) -> BatchArray {
+        self.kind
+    }
+
+    /// The container, its tags included.
+    pub fn element(&self) -> Range<usize> {
+        self.element.clone()
+    }
+
+    /// What stands between the container's tags; empty for a self-closing one.
+    pub fn content(&self) -> Range<usize> {
+        self.content.clone()
+    }
+
+    /// The members, in document order.
+    pub fn members(&self) -> &[Range<usize>] {
+        &self.members
+    }
+}
+
+impl Outline {
+    /// Finds the outline of a request.
+    ///
+    /// # Errors
+    ///
+    /// Any [`OutlineError`]. Bytes of members are read only to find their ends: an invalid character in one is the server's to find.
+    pub fn parse(body: &[u8]) -> Result<Outline, OutlineError> {
+        let mut reader = Reader::new(body)?;
+        let envelope = root(&mut reader)?;
+        let mut header = Header::default();
+        let mut found = None;
+        if !envelope.empty {
+            while let Some(child) = child(&mut reader)? {
+                if child.is(Space::Soap, "Header") {
+                    header.read(&mut reader, &child)?;
+                } else if child.is(Space::Soap, "Body") && !child.empty {
+                    operations(&mut reader, &mut found)?;
+                } else {
+                    skip(&mut reader, &child)?;
+                }
+            }
+        }
+        let end = reader.position();
+        loop {
+            match reader.next()? {
+                Event::Text(range) if is_blank(reader.bytes(&range)) => {}
+                Event::Eof => break,
+                _ => return Err(OutlineError::SecondRoot { at: end }),
+            }
+        }
+        let Some(Found {
+            operation,
+            name,
+            element,
+            arrays,
+        }) = found
+        else {
+            return Err(OutlineError::NotSoap {
+                expected: "an operation in the SOAP body",
+                at: end,
+            });
+        };
+        let Header {
+            version,
+            impersonation,
+            other_access,
+        } = header;
+        Ok(Outline {
+            operation,
+            name,
+            version,
+            impersonation,
+            other_access,
+            arrays,
+            element,
+        })
+    }
+
+    /// The operation, if the table knows it.
+    pub fn operation(&self) -> Option<Operation> {
+        self.operation
+    }
+
+    /// Local name of the operation's element, such as `GetUserAvailabilityRequest`.
+    pub fn operation_name(&self) -> &str {
+        &self.name
+    }
+
+    /// `RequestServerVersion`: the schema version that the request asks for.
+    pub fn request_server_version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// The identities of the impersonation header, in document order. Some clients send more than one for the same mailbox.
+    pub fn impersonation(&self) -> &[ConnectingSid] {
+        &self.impersonation
+    }
+
+    /// Whether another header than `ExchangeImpersonation` decides who acts: SerializedSecurityContext, ProxySecurityContext,
+    /// OpenAsAdminOrSystemService, SharingSecurity or WS-Security. Exchange refuses two of them in one request.
+    pub fn has_other_access_header(&self) -> bool {
+        self.other_access
+    }
+
+    /// The request's array, if it has exactly one that can be cut by its members.
+    pub fn array(&self) -> Option<&ArrayOutline> {
+        match &*self.arrays {
+            [array] => Some(array),
+            _ => None,
+        }
+    }
+
+    /// All arrays of the request, in document order: GetImItems can have two. An array with text between its members is none.
+    pub fn arrays(&self) -> &[ArrayOutline] {
+        &self.arrays
+    }
+
+    /// The operation's element, its tags included.
+    pub fn operation_element(&self) -> Range<usize> {
+        self.element.clone()
+    }
+
+    /// Walks the parts of the body that can name mailboxes. It must be the body that this outline was made from; with another
+    /// one the result means nothing.
+    pub fn targets(&self, body: &[u8]) -> Targets {
+        super::targets::find(self.operation, &self.arrays, body)
+    }
+}
+
+/// Reads up to the envelope's start tag.
+pub(super) fn root<'a>(reader: &mut Reader<'a>) -> Result<Start<'a>, OutlineError> {
+    loop {
+        let at = reader.position();
+        match reader.next()? {
+            Event::Start(start) if start.is(Space::Soap, "Envelope") => return Ok(start),
+            Event::Text(range) if is_blank(reader.bytes(&range)) => {}
+            _ => {
+                return Err(OutlineError::NotSoap {
+                    expected: "a SOAP envelope",
+                    at,
+                });
+            }
+        }
+    }
+}
+
+/// The next child element of the innermost open element, or none behind its end tag.
+pub(super) fn child<'a>(reader: &mut Reader<'a>) -> Result<Option<Start<'a>>, OutlineError> {
+    loop {
+        match reader.next()? {
+            Event::Start(start) => return Ok(Some(start)),
+            Event::End | Event::Eof => return Ok(None),
+            Event::Text(_) | Event::CData(_) => {}
+        }
+    }
+}
+
+/// Goes behind an element whose start tag was just read, and returns where that is.
+pub(super) fn skip(reader: &mut Reader<'_>, start: &Start<'_>) -> Result<usize, OutlineError> {
+    if start.empty {
+        Ok(start.end)
+    } else {
+        reader.skip().map(|end| end.end)
+    }
+}
+
+struct Found {
+    operation: Option<Operation>,
+    name: Box<str>,
+    element: Range<usize>,
+    arrays: Vec<ArrayOutline>,
+}
+
+fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), OutlineError> {
+    while let Some(start) = child(reader)? {
+        if found.is_some() {
+            return Err(OutlineError::SecondOperation { at: start.at });
+        }
+        let name = String::from_utf8_lossy(start.local).into();
+        let operation = match start.space {
+            Space::Messages => Operation::by_request_element(start.local),
+            _ => None,
+        };
+        let kinds = operation.map_or(&[][..], Operation::arrays);
+        let mut arrays = Vec::new();
+        let end = if start.empty || kinds.is_empty() {
+            skip(reader, &start)?
+        } else {
+            arrays_of(reader, kinds, &mut arrays)?;
+            reader.position()
+        };
+        *found = Some(Found {
+            operation,
+            name,
+            element: start.at..end,
+            arrays,
+        });
+    }
+    Ok(())
+}
+
+fn arrays_of(
+    reader: &mut Reader<'_>,
+    kinds: &[BatchArray],
+    arrays: &mut Vec<ArrayOutline>,
+) -> Result<(), OutlineError> {
+    while let Some(start) = child(reader)? {
+        let Some(&kind) = kinds
+            .iter()
+            .find(|kind| start.is(Space::Messages, kind.container))
+        else {
+            skip(reader, &start)?;
+            continue;
+        };
+        if start.empty {
+            let (element, content) = (start.at..start.end, start.end..start.end);
+            arrays.push(ArrayOutline {
+                kind,
+                element,
+                content,
+                members: Vec::new(),
+            });
+            continue;
+        }
+        let (end, members, text) = reader.members()?;
+        if !text {
+            let (element, content) = (start.at..end.end, start.end..end.start);
+            arrays.push(ArrayOutline {
+                kind,
+                element,
+                content,
+                members,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Header {
+    version: Option<Box<str>>,
+    impersonation: Vec<ConnectingSid>,
+    other_access: bool,
+}
+
+impl Header {
+    fn read<'a>(&mut self, reader: &mut Reader<'a>, start: &Start<'a>) -> Result<(), OutlineError> {
+        if start.empty {
+            return Ok(());
+        }
+        while let Some(entry) = child(reader)? {
+            match (entry.space, entry.local) {
+                (Space::Types, b"RequestServerVersion") => {
+                    let version = reader.value(&entry, "Version")?;
+                    self.version = version
+                        .filter(|version| !version.is_empty())
+                        .map(Into::into);
+                }
+                (Space::Types, b"ExchangeImpersonation") if !entry.empty => {
+                    while let Some(inner) = child(reader)? {
+                        if inner.is(Space::Types, "ConnectingSID") && !inner.empty {
+                            self.connecting_sid(reader)?;
+                        } else {
+                            skip(reader, &inner)?;
+                        }
+                    }
+                    continue;
+                }
+                (
+                    Space::Types,
+                    b"SerializedSecurityContext"
+                    | b"ProxySecurityContext"
+                    | b"OpenAsAdminOrSystemService"
+                    | b"SharingSecurity",
+                )
+                | (Space::Other, b"Security") => self.other_access = true,
+                _ => {}
+            }
+            skip(reader, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn connecting_sid(&mut self, reader: &mut Reader<'_>) -> Result<(), OutlineError> {
+        while let Some(name) = child(reader)? {
+            let kind = match (name.space, name.local) {
+                (Space::Types, b"PrincipalName") => SidKind::PrincipalName,
+                (Space::Types, b"SID") => SidKind::Sid,
+                (Space::Types, b"PrimarySmtpAddress") => SidKind::PrimarySmtpAddress,
+                (Space::Types, b"SmtpAddress") => SidKind::SmtpAddress,
+                _ => {
+                    skip(reader, &name)?;
+                    continue;
+                }
+            };
+            let value = reader.text(&name)?;
+            if !value.is_empty() {
+                self.impersonation.push(ConnectingSid::new(kind, value));
+            }
+        }
+        Ok(())
+    }
+}

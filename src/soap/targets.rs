@@ -1,0 +1,293 @@
+//! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a find.
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::item_id::mailbox_guid;
+use super::operation::Operation;
+use super::outline::{ArrayOutline, OutlineError, child, root, skip};
+use super::xml::{Reader, Space, Start};
+
+/// What the body of a request says about the mailboxes that it touches, and how much a find may hold.
+///
+/// People who are only mentioned (recipients, attendees, senders, delegates, names to resolve) are no targets.
+///
+/// ```
+/// use tower_ews::soap::Outline;
+///
+/// let body = br#"<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body>
+///   <FindItem xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"
+///       xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types">
+///     <IndexedPageItemView MaxEntriesReturned="100" Offset="0" BasePoint="Beginning"/>
+///     <ParentFolderIds>
+///       <t:DistinguishedFolderId Id="inbox"><t:Mailbox><t:EmailAddress>ada@contoso.com</t:EmailAddress></t:Mailbox>
+///       </t:DistinguishedFolderId>
+///       <t:DistinguishedFolderId Id="calendar"/>
+///     </ParentFolderIds>
+///   </FindItem></Body></Envelope>"#;
+/// let targets = Outline::parse(body)?.targets(body);
+/// assert_eq!(targets.mailboxes, ["ada@contoso.com".into()]);
+/// assert_eq!((targets.folders, targets.page_size), (2, Some(100)));
+/// # Ok::<(), tower_ews::soap::OutlineError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Targets {
+    /// Mailboxes that the body names, each once (case does not count), trimmed. Mostly SMTP addresses; a legacy DN (`/o=...`)
+    /// where the request uses one.
+    pub mailboxes: Vec<Box<str>>,
+    /// Mailbox GUIDs that were read from item ids and folder ids, each once. See [`mailbox_guid`].
+    pub guids: Vec<Uuid>,
+    /// `MaxEntriesReturned` of a page view.
+    pub page_size: Option<u32>,
+    /// How many parent folders a find asks for.
+    pub folders: u32,
+    /// A restriction or a query string narrows the find.
+    pub has_restriction: bool,
+}
+
+/// Walks the operation's element. A body that breaks off gives what came before.
+pub(super) fn find(operation: Option<Operation>, arrays: &[ArrayOutline], body: &[u8]) -> Targets {
+    let mut walk = Walk {
+        operation,
+        arrays,
+        ..Walk::default()
+    };
+    // The body had an outline, so that it is sound; a wrong one ends the walk.
+    let _broken = walk.envelope(body);
+    walk.targets
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    operation: Option<Operation>,
+    arrays: &'a [ArrayOutline],
+    /// Local names from the operation's child down to the innermost open element.
+    path: Vec<&'a [u8]>,
+    targets: Targets,
+    known: HashSet<String>,
+    known_guids: HashSet<Uuid>,
+    last_guid: Option<Uuid>,
+}
+
+impl<'a> Walk<'a> {
+    fn envelope(&mut self, body: &'a [u8]) -> Result<(), OutlineError> {
+        let mut reader = Reader::new(body)?;
+        if root(&mut reader)?.empty {
+            return Ok(());
+        }
+        while let Some(part) = child(&mut reader)? {
+            if !part.is(Space::Soap, "Body") || part.empty {
+                skip(&mut reader, &part)?;
+                continue;
+            }
+            let Some(operation) = child(&mut reader)? else {
+                return Ok(());
+            };
+            if !operation.empty {
+                self.children(&mut reader)?;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs no stack.
+    fn children(&mut self, reader: &mut Reader<'a>) -> Result<(), OutlineError> {
+        loop {
+            let Some(start) = child(reader)? else {
+                if self.path.pop().is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let ews = matches!(start.space, Space::Messages | Space::Types);
+            self.path.push(start.local);
+            if ews {
+                self.look(reader, &start)?;
+            }
+            if start.empty {
+                self.path.pop();
+            } else if ews && self.names_mailbox() {
+                let mailbox = reader.text(&start)?;
+                self.mailbox(mailbox);
+                self.path.pop();
+            } else if !ews || self.is_content() {
+                match self.member_end(start.at) {
+                    Some(end) => reader.skip_to(end),
+                    None => {
+                        reader.skip()?;
+                    }
+                }
+                self.path.pop();
+            }
+        }
+    }
+
+    /// Where the member ends that begins here, if one does: the outline knows.
+    fn member_end(&self, at: usize) -> Option<usize> {
+        self.arrays.iter().find_map(|array| {
+            let members = array.members();
+            let found = members
+                .binary_search_by_key(&at, |member| member.start)
+                .ok()?;
+            members.get(found).map(|member| member.end)
+        })
+    }
+
+    /// Attributes, and what is there at all.
+    fn look(&mut self, reader: &Reader<'a>, start: &Start<'a>) -> Result<(), OutlineError> {
+        let is_find = matches!(
+            self.operation,
+            Some(Operation::FIND_ITEM | Operation::FIND_FOLDER)
+        );
+        match *self.path {
+            [b"Restriction" | b"QueryString"] => self.targets.has_restriction = true,
+            [view] if view.ends_with(b"View") => {
+                if let Some(size) = reader.value(start, "MaxEntriesReturned")? {
+                    self.targets.page_size = size.parse().ok();
+                }
+            }
+            [b"ParentFolderIds", _] if is_find => self.targets.folders += 1,
+            [b"SourceIds", b"AlternateId"] => {
+                if let Some(mailbox) = reader.value(start, "Mailbox")? {
+                    self.mailbox(mailbox);
+                }
+                if reader.value(start, "Format")?.as_deref() == Some("EwsId") {
+                    self.id(start.attribute("Id"));
+                }
+            }
+            [
+                ..,
+                b"ItemId"
+                | b"FolderId"
+                | b"ParentFolderId"
+                | b"ParentItemId"
+                | b"ReferenceItemId"
+                | b"AttachmentId"
+                | b"ConversationId"
+                | b"RecurringMasterItemIdRanges"
+                | b"PersonaId"
+                | b"SharingFolderId"
+                | b"ContactId"
+                | b"GroupId",
+            ] => self.id(start.attribute("Id")),
+            [.., b"OccurrenceItemId"] => self.id(start.attribute("RecurringMasterId")),
+            [.., b"RecurringMasterItemId"] => self.id(start.attribute("OccurrenceId")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the text of the innermost element is a mailbox whose data is touched.
+    fn names_mailbox(&self) -> bool {
+        let name = self.operation.map_or("", Operation::name);
+        match *self.path {
+            [.., b"DistinguishedFolderId", b"Mailbox", b"EmailAddress"] => true,
+            [b"Mailbox", b"EmailAddress"] => {
+                matches!(
+                    name,
+                    "GetDelegate"
+                        | "AddDelegate"
+                        | "RemoveDelegate"
+                        | "UpdateDelegate"
+                        | "CreateManagedFolder"
+                )
+            }
+            [b"Mailbox", b"Address"] => matches!(name, "GetUserOofSettings" | "SetUserOofSettings"),
+            [b"MailboxDataArray", b"MailboxData", b"Email", b"Address"] => {
+                name == "GetUserAvailability"
+            }
+            [b"MailboxSmtpAddress"] => true,
+            [b"SendingAs", b"EmailAddress"] => name == "GetMailTips",
+            [b"ActingAs", b"EmailAddress"] => name == "GetServiceConfiguration",
+            [b"Email"] => matches!(name, "GetUserPhoto" | "SetUserPhoto"),
+            [b"EmailAddress"] => matches!(name, "SetTeamMailbox" | "UnpinTeamMailbox"),
+            [b"SmtpAddress"] => name == "GetSharingFolder",
+            [b"SenderSmtpAddress"] => name == "GetSharingMetadata",
+            [b"Mailboxes", b"String"] => name == "SetHoldOnMailboxes",
+            [b"Mailboxes", b"LegacyDN"] => {
+                matches!(
+                    name,
+                    "GetNonIndexableItemStatistics" | "GetNonIndexableItemDetails"
+                )
+            }
+            [
+                b"SearchQueries",
+                b"MailboxQuery",
+                b"MailboxSearchScopes",
+                b"MailboxSearchScope",
+                b"Mailbox",
+            ] => name == "SearchMailboxes",
+            _ => false,
+        }
+    }
+
+    /// Whether the innermost element is content or people, with no target in it. Large as a rule.
+    fn is_content(&self) -> bool {
+        let is = |operation| self.operation == Some(operation);
+        match *self.path {
+            [b"Items", member] if is(Operation::CREATE_ITEM) => !matches!(
+                member,
+                b"ReplyToItem"
+                    | b"ForwardItem"
+                    | b"ReplyAllToItem"
+                    | b"AcceptItem"
+                    | b"TentativelyAcceptItem"
+                    | b"DeclineItem"
+                    | b"CancelCalendarItem"
+                    | b"RemoveItem"
+                    | b"SuppressReadReceipt"
+                    | b"PostReplyItem"
+                    | b"AcceptSharingInvitation"
+            ),
+            // Of a reply or a meeting response only the reference matters.
+            [b"Items", _, _] if is(Operation::CREATE_ITEM) => true,
+            [b"Items", b"Item", part] if is(Operation::UPLOAD_ITEMS) => {
+                !matches!(part, b"ParentFolderId" | b"ItemId")
+            }
+            [b"ItemChanges" | b"FolderChanges", _, b"Updates"]
+            | [
+                b"Updates"
+                | b"Attachments"
+                | b"Folders"
+                | b"RelativeFolderPath"
+                | b"Restriction"
+                | b"QueryString"
+                | b"ItemShape"
+                | b"FolderShape"
+                | b"SortOrder"
+                | b"UserIds"
+                | b"DelegateUsers"
+                | b"Recipients"
+                | b"Attendees"
+                | b"UnresolvedEntry"
+                | b"UserOofSettings"
+                | b"TimeZone"
+                | b"TokenRequests"
+                | b"Operations",
+            ] => true,
+            _ => false,
+        }
+    }
+
+    fn mailbox(&mut self, mailbox: String) {
+        if !mailbox.is_empty() && self.known.insert(mailbox.to_lowercase()) {
+            self.targets.mailboxes.push(mailbox.into());
+        }
+    }
+
+    fn id(&mut self, id: Option<&[u8]>) {
+        // Base64 needs no entity, so that an id with one is not readable and no more is lost.
+        let Some(guid) = id
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .and_then(mailbox_guid)
+        else {
+            return;
+        };
+        if self.last_guid != Some(guid) && self.known_guids.insert(guid) {
+            self.targets.guids.push(guid);
+        }
+        self.last_guid = Some(guid);
+    }
+}

@@ -1,0 +1,667 @@
+//! Every shape in which a server answers, whole and in pieces.
+use std::time::Duration;
+
+use tower_ews::soap::{
+    Answer, AnswerMessage, AnswerScanner, CodeClass, MemberOutcome, ResponseClass, ScanError,
+};
+
+const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+const M: &str = "http://schemas.microsoft.com/exchange/services/2006/messages";
+const T: &str = "http://schemas.microsoft.com/exchange/services/2006/types";
+const E: &str = "http://schemas.microsoft.com/exchange/services/2006/errors";
+
+fn envelope(inner: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?><s:Envelope xmlns:s=\"{ENVELOPE}\"><s:Header><h:ServerVersionInfo xmlns:h=\"{T}\" \
+         Version=\"V2017_07_11\"/></s:Header><s:Body xmlns:m=\"{M}\" xmlns:t=\"{T}\">{inner}</s:Body></s:Envelope>"
+    )
+}
+
+fn fault(code: &str, xml: &str) -> String {
+    envelope(&format!(
+        "<s:Fault><faultcode xmlns:a=\"{T}\">a:{code}</faultcode><faultstring xml:lang=\"en-US\">Not now.</faultstring><detail>\
+         <e:ResponseCode xmlns:e=\"{E}\">{code}</e:ResponseCode><e:Message xmlns:e=\"{E}\">Not now.</e:Message>{xml}</detail></s:Fault>"
+    ))
+}
+
+fn entry(operation: &str, class: &str, code: &str, rest: &str) -> String {
+    format!(
+        "<m:{operation}ResponseMessage ResponseClass=\"{class}\"><m:MessageText>Text.</m:MessageText>\
+         <m:ResponseCode>{code}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>{rest}</m:{operation}ResponseMessage>"
+    )
+}
+
+fn list(operation: &str, entries: &[String]) -> String {
+    let entries = entries.concat();
+    envelope(&format!(
+        "<m:{operation}Response><m:ResponseMessages>{entries}</m:ResponseMessages></m:{operation}Response>"
+    ))
+}
+
+fn back_off(space: &str, milliseconds: &str) -> String {
+    format!(
+        "<x:MessageXml xmlns:x=\"{space}\"><x:Value Name=\"Policy\">a</x:Value><x:Value Name=\"BackOffMilliseconds\">{milliseconds}</x:Value>\
+         <x:Value Name=\"Last\">1</x:Value></x:MessageXml>"
+    )
+}
+
+/// Class, code class, hint in milliseconds.
+type Seen = (ResponseClass, CodeClass, Option<u64>);
+
+fn seen(message: &AnswerMessage) -> Seen {
+    let hint = message
+        .back_off
+        .map(|hint| u64::try_from(hint.as_millis()).unwrap());
+    (message.class, message.code.class(), hint)
+}
+
+fn samples() -> Vec<(&'static str, String, Vec<Seen>)> {
+    use CodeClass as C;
+    use ResponseClass::{Error, Success, Warning};
+    let busy = |hint| vec![(Error, C::ThrottleServerBusy, hint)];
+    let inner = |code: &str| {
+        format!(
+            "<m:MessageXml><t:Value Name=\"InnerErrorMessageText\">ErrorServerBusy</t:Value>\
+             <t:Value Name=\"InnerErrorResponseCode\"> {code} </t:Value></m:MessageXml>"
+        )
+    };
+    vec![
+        (
+            "fault, hint",
+            fault("ErrorServerBusy", &back_off(T, "297749")),
+            busy(Some(297_749)),
+        ),
+        ("fault, no hint", fault("ErrorServerBusy", ""), busy(None)),
+        (
+            "fault, errors namespace",
+            fault("ErrorServerBusy", &back_off(E, "60000")),
+            busy(Some(60_000)),
+        ),
+        (
+            "fault, messages namespace",
+            fault("ErrorServerBusy", &back_off(M, "60000")),
+            busy(Some(60_000)),
+        ),
+        (
+            "fault, white space",
+            fault("\r\n   ErrorServerBusy\t ", &back_off(T, "\n 297749 ")),
+            busy(Some(297_749)),
+        ),
+        (
+            "fault, SOAP 1.2 namespace",
+            fault("ErrorServerBusy", &back_off(T, "60000"))
+                .replace(ENVELOPE, "http://www.w3.org/2003/05/soap-envelope"),
+            busy(Some(60_000)),
+        ),
+        (
+            "fault, SOAP 1.2",
+            envelope(&format!(
+                "<s:Fault><s:Code><s:Value>s:Receiver</s:Value><s:Subcode><s:Value>a:ErrorServerBusy</s:Value></s:Subcode></s:Code>\
+                 <s:Reason><s:Text xml:lang=\"en\">Not now.</s:Text></s:Reason><s:Detail>{}</s:Detail></s:Fault>",
+                back_off(T, "7")
+            )),
+            busy(Some(7)),
+        ),
+        (
+            "fault, code in the fault code alone",
+            envelope(
+                "<s:Fault><faultcode>a:ErrorServerBusy</faultcode><faultstring>Not now.</faultstring></s:Fault>",
+            ),
+            busy(None),
+        ),
+        (
+            "fault, connections",
+            fault(
+                "ErrorExceededConnectionCount",
+                "<t:MessageXml><t:Value Name=\"Policy\">MaxConcurrency</t:Value><t:Value Name=\"MaxConcurrencyLimit\">27</t:Value></t:MessageXml>",
+            ),
+            vec![(Error, C::ThrottleConnectionCount, None)],
+        ),
+        (
+            "fault, version",
+            fault("ErrorInvalidServerVersion", ""),
+            vec![(Error, C::RerouteOrFix, None)],
+        ),
+        (
+            "fault, plain",
+            fault("ErrorAccessDenied", ""),
+            vec![(Error, C::Permanent, None)],
+        ),
+        (
+            "sync, busy",
+            list(
+                "SyncFolderItems",
+                &[entry(
+                    "SyncFolderItems",
+                    "Error",
+                    "ErrorServerBusy",
+                    &(back_off(T, "5000") + "<m:SyncState/>"),
+                )],
+            ),
+            busy(Some(5000)),
+        ),
+        (
+            "some busy",
+            list(
+                "GetItem",
+                &[
+                    entry("GetItem", "Success", "NoError", "<m:Items/>"),
+                    entry("GetItem", "Error", "ErrorServerBusy", &back_off(T, "10000")),
+                    entry("GetItem", "Error", "ErrorServerBusy", &back_off(T, "12000")),
+                ],
+            ),
+            vec![
+                (Success, C::Success, None),
+                (Error, C::ThrottleServerBusy, Some(10_000)),
+                (Error, C::ThrottleServerBusy, Some(12_000)),
+            ],
+        ),
+        (
+            "inner busy",
+            list(
+                "DeleteItem",
+                &[entry(
+                    "DeleteItem",
+                    "Error",
+                    "ErrorInternalServerError",
+                    &inner("ErrorServerBusy"),
+                )],
+            ),
+            vec![(Error, C::InspectInner, None)],
+        ),
+        (
+            "inner permanent",
+            list(
+                "DeleteItem",
+                &[entry(
+                    "DeleteItem",
+                    "Error",
+                    "ErrorInternalServerError",
+                    &inner("ErrorQuotaExceededOnDelete"),
+                )],
+            ),
+            vec![(Error, C::InspectInner, None)],
+        ),
+        (
+            "too many mailboxes",
+            list(
+                "FindItem",
+                &[
+                    entry("FindItem", "Success", "NoError", ""),
+                    entry("FindItem", "Error", "ErrorTooManyObjectsOpened", ""),
+                ],
+            ),
+            vec![
+                (Success, C::Success, None),
+                (Error, C::ThrottleTooManyObjects, None),
+            ],
+        ),
+        (
+            "find count",
+            list(
+                "FindItem",
+                &[entry(
+                    "FindItem",
+                    "Error",
+                    "ErrorExceededFindCountLimit",
+                    "",
+                )],
+            ),
+            vec![(Error, C::ThrottleFindCount, None)],
+        ),
+        (
+            "short page",
+            list(
+                "FindItem",
+                &[entry(
+                    "FindItem",
+                    "Success",
+                    "NoError",
+                    "<m:RootFolder IncludesLastItemInRange=\"false\"/>",
+                )],
+            ),
+            vec![(Success, C::Success, None)],
+        ),
+        (
+            "subscriptions",
+            list(
+                "Subscribe",
+                &[entry(
+                    "Subscribe",
+                    "Error",
+                    "ErrorExceededSubscriptionCount",
+                    "",
+                )],
+            ),
+            vec![(Error, C::ThrottleSubscriptionCount, None)],
+        ),
+        (
+            "stopped",
+            list(
+                "GetItem",
+                &[
+                    entry("GetItem", "Error", "ErrorInsufficientResources", ""),
+                    entry("GetItem", "Warning", "ErrorBatchProcessingStopped", ""),
+                ],
+            ),
+            vec![
+                (Error, C::TransientRetryLater, None),
+                (Warning, C::NotProcessed, None),
+            ],
+        ),
+        (
+            "a time-out",
+            list(
+                "GetItem",
+                &[entry("GetItem", "Error", "ErrorTimeoutExpired", "")],
+            ),
+            vec![(Error, C::TransientRetryLater, None)],
+        ),
+        (
+            "a code of the field",
+            list(
+                "GetFolder",
+                &[entry(
+                    "GetFolder",
+                    "Error",
+                    "ErrorConnectionFailedTransientError",
+                    "",
+                )],
+            ),
+            vec![(Error, C::TransientRetryLater, None)],
+        ),
+        (
+            "a code that nobody knows",
+            list(
+                "GetFolder",
+                &[entry("GetFolder", "Error", "ErrorOfNextYear", "")],
+            ),
+            vec![(Error, C::Unknown, None)],
+        ),
+        (
+            "free/busy",
+            envelope(
+                "<m:GetUserAvailabilityResponse><m:FreeBusyResponseArray><m:FreeBusyResponse><m:ResponseMessage ResponseClass=\"Success\">\
+                 <m:ResponseCode>NoError</m:ResponseCode></m:ResponseMessage><m:FreeBusyView><t:ResponseCode>no</t:ResponseCode></m:FreeBusyView>\
+                 </m:FreeBusyResponse><m:FreeBusyResponse><m:ResponseMessage ResponseClass=\"Error\"><m:ResponseCode>ErrorFreeBusyGenerationFailed\
+                 </m:ResponseCode></m:ResponseMessage></m:FreeBusyResponse></m:FreeBusyResponseArray><m:SuggestionsResponse>\
+                 <m:ResponseMessage ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode></m:ResponseMessage>\
+                 </m:SuggestionsResponse></m:GetUserAvailabilityResponse>",
+            ),
+            vec![
+                (Success, C::Success, None),
+                (Error, C::TransientRetryLater, None),
+                (Success, C::Success, None),
+            ],
+        ),
+        (
+            "single message",
+            envelope(
+                "<GetUserOofSettingsResponse><ResponseMessage ResponseClass='Error'><ResponseCode>ErrorAccessDenied</ResponseCode>\
+                 </ResponseMessage><t:OofSettings><t:ResponseCode>no</t:ResponseCode></t:OofSettings></GetUserOofSettingsResponse>",
+            ),
+            vec![(Error, C::Permanent, None)],
+        ),
+        (
+            "itself",
+            envelope(
+                "<m:GetRoomsResponse ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode><m:Rooms/></m:GetRoomsResponse>",
+            ),
+            vec![(Success, C::Success, None)],
+        ),
+        (
+            "itself and entries",
+            envelope(&format!(
+                "<m:GetDelegateResponse ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode><m:ResponseMessages>{}\
+                 </m:ResponseMessages></m:GetDelegateResponse>",
+                entry("DelegateUser", "Error", "ErrorDelegateNoUser", "")
+            )),
+            vec![(Error, C::Permanent, None), (Success, C::Success, None)],
+        ),
+        (
+            "streaming",
+            list(
+                "GetStreamingEvents",
+                &[entry(
+                    "GetStreamingEvents",
+                    "Success",
+                    "NoError",
+                    "<m:ConnectionStatus>OK</m:ConnectionStatus>",
+                )],
+            ) + "\r\n\u{feff}"
+                + &list(
+                    "GetStreamingEvents",
+                    &[entry(
+                        "GetStreamingEvents",
+                        "Error",
+                        "ErrorSubscriptionNotFound",
+                        "<m:ErrorSubscriptionIds><m:SubscriptionId>x</m:SubscriptionId></m:ErrorSubscriptionIds>",
+                    )],
+                ),
+            vec![
+                (Success, C::Success, None),
+                (Error, C::ResubscribeOrResync, None),
+            ],
+        ),
+        (
+            "what a user wrote",
+            list(
+                "GetItem",
+                &[entry(
+                    "GetItem",
+                    "Success",
+                    "NoError",
+                    "<m:Items><t:Message><t:Body><![CDATA[ ]> ]]]><!-- -> a -- > --><![CDATA[]>]]&gt;]]>&lt;/m:Items&gt;&lt;m:ResponseCode&gt;ErrorServerBusy<![CDATA[</m:Items></m:ResponseMessages>\
+                     <s:Fault><faultcode>ErrorServerBusy</faultcode></s:Fault>]]></t:Body><m:ResponseCode>ErrorServerBusy</m:ResponseCode>\
+                     <m:ResponseMessages><m:a ResponseClass='Error'><m:ResponseCode>ErrorServerBusy</m:ResponseCode></m:a></m:ResponseMessages>\
+                     <!-- <m:ResponseCode>ErrorServerBusy</m:ResponseCode> --><s:Fault/><m:MessageXml><t:Value Name='BackOffMilliseconds'>9\
+                     </t:Value></m:MessageXml></t:Message></m:Items>",
+                )],
+            ),
+            vec![(Success, C::Success, None)],
+        ),
+        (
+            "CDATA, comments and entities in values",
+            list(
+                "GetItem",
+                &[entry(
+                    "GetItem",
+                    "Error",
+                    "<![CDATA[Error]]><!-- > -> --->Server&#66;<?a > b?><![CDATA[]]>usy",
+                    &back_off(T, "1<!-- 2 -->3"),
+                )],
+            ),
+            busy(Some(13)),
+        ),
+    ]
+}
+
+#[test]
+fn every_shape() {
+    for (name, body, expected) in samples() {
+        let answer =
+            Answer::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(answer.is_soap, Some(true), "{name}");
+        let found: Vec<_> = answer.messages.iter().map(seen).collect();
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(
+            answer.fault().is_some(),
+            name.starts_with("fault"),
+            "{name}"
+        );
+        for message in &answer.messages {
+            let range = message.range.start as usize..message.range.end as usize;
+            let element = &body[range];
+            assert!(
+                element.starts_with('<') && element.ends_with('>'),
+                "{name}: {element}"
+            );
+            let tag = element[1..].split([' ', '>']).next().unwrap();
+            assert!(element.ends_with(&format!("</{tag}>")), "{name}: {element}");
+            if message.is_entry {
+                let list = answer.list_content.clone().unwrap();
+                assert!(body[..list.start as usize].ends_with('>'), "{name}");
+                assert!(body[list.end as usize..].starts_with("</m:"), "{name}");
+                assert!(
+                    list.start <= message.range.start && message.range.end <= list.end
+                        || name == "streaming"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn details() {
+    let by = |wanted: &str| {
+        let (_, body, _) = samples()
+            .into_iter()
+            .find(|(name, ..)| *name == wanted)
+            .unwrap();
+        Answer::parse(body.as_bytes()).unwrap()
+    };
+    let inner = |answer: Answer| answer.messages[0].inner_code.clone().unwrap().class();
+    assert_eq!(inner(by("inner busy")), CodeClass::ThrottleServerBusy);
+    assert_eq!(inner(by("inner permanent")), CodeClass::Permanent);
+    assert_eq!(
+        by("fault, connections").messages[0].max_concurrency,
+        Some(27)
+    );
+    assert_eq!(&*by("fault, SOAP 1.2").messages[0].text, "Not now.");
+    assert_eq!(&*by("fault, hint").messages[0].text, "Not now.");
+    assert_eq!(
+        by("a code that nobody knows").messages[0].code.as_str(),
+        "ErrorOfNextYear"
+    );
+    assert_eq!(
+        by("a code that nobody knows").messages[0].code.outcome(),
+        MemberOutcome::Unknown
+    );
+    let entries = |answer: Answer| {
+        answer
+            .messages
+            .iter()
+            .map(|message| message.is_entry)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(entries(by("free/busy")), [true, true, false]);
+    assert_eq!(entries(by("itself and entries")), [true, false]);
+    let text = "a &amp;lt;<!-- once --> &amp;amp;<![CDATA[&lt;]]>&undefined;";
+    let body = list(
+        "GetItem",
+        &[entry("GetItem", "Error", "x", "").replace("Text.", text)],
+    );
+    let message = &Answer::parse(body.as_bytes()).unwrap().messages[0];
+    assert_eq!(&*message.text, "a &lt; &amp;&lt;&undefined;");
+    let long = "é".repeat(3000);
+    let body = list(
+        "GetItem",
+        &[entry("GetItem", "Error", &long, "").replace("Text.", &format!("a{long}"))],
+    );
+    let message = &Answer::parse(body.as_bytes()).unwrap().messages[0];
+    assert_eq!(message.text.len(), 1023);
+    assert!(message.code.as_str().len() <= 4096 + 3);
+}
+
+#[test]
+fn hints() {
+    let hundred_years = Duration::from_secs(100 * 365 * 86_400);
+    let cases = [
+        ("0", Some(Duration::ZERO)),
+        ("1500", Some(Duration::from_millis(1500))),
+        ("1500.5", Some(Duration::from_micros(1_500_500))),
+        ("1e3", Some(Duration::from_secs(1))),
+        ("86400000", Some(Duration::from_secs(86_400))),
+        ("18446744073709551615", Some(hundred_years)),
+        ("99999999999999999999999999", Some(hundred_years)),
+        ("1e300", Some(hundred_years)),
+        ("-1", None),
+        ("-0.5", None),
+        ("", None),
+        ("soon", None),
+        ("NaN", None),
+        ("inf", None),
+        ("5,000", None),
+        ("0x10", None),
+    ];
+    for (text, expected) in cases {
+        let answer =
+            Answer::parse(fault("ErrorServerBusy", &back_off(T, text)).as_bytes()).unwrap();
+        assert_eq!(answer.messages[0].back_off, expected, "{text}");
+    }
+    let twice = back_off(T, "5") + &back_off(E, "9") + &back_off(M, "x");
+    let answer = Answer::parse(fault("ErrorServerBusy", &twice).as_bytes()).unwrap();
+    assert_eq!(answer.messages[0].back_off, Some(Duration::from_millis(9)));
+}
+
+#[test]
+fn what_is_not_soap() {
+    let cases: &[&[u8]] = &[
+        b"<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 4.01//EN\"><HTML><BODY>Service Unavailable</BODY></HTML>",
+        b"<!doctype html><html><br></html>",
+        b"\xEF\xBB\xBF  <html><body><br></body>",
+        b"{\"error\": {\"code\": \"TooManyRequests\"}}",
+        b"Service Unavailable",
+        b"\x1f\x8b\x08\0\0",
+        b"<?xml version='1.0'?><!-- x --><Error/>",
+    ];
+    for body in cases {
+        let answer = Answer::parse(body).unwrap();
+        assert_eq!(
+            (answer.is_soap, answer.messages.len()),
+            (Some(false), 0),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
+    }
+    assert_eq!(Answer::parse(b"").unwrap().is_soap, None);
+    assert_eq!(Answer::parse(b" \r\n").unwrap().is_soap, None);
+}
+
+#[test]
+fn what_can_not_be_read() {
+    use ScanError as S;
+    let good = list("GetItem", &[entry("GetItem", "Success", "NoError", "")]);
+    for cut in 1..good.len() {
+        let error = Answer::parse(&good.as_bytes()[..cut]);
+        let decided = cut > good.find("<s:Envelope").unwrap();
+        if decided {
+            assert_eq!(error, Err(S::Truncated { at: cut as u64 }), "{cut}");
+        }
+    }
+    type Case = (&'static str, String, fn(&S) -> bool);
+    let cases: Vec<Case> = vec![
+        (
+            "dtd",
+            good.replace("<s:Header>", "<!DOCTYPE a><s:Header>"),
+            |e| matches!(e, S::Dtd { .. }),
+        ),
+        ("junk behind", format!("{good}x"), |e| {
+            matches!(e, S::SecondRoot { .. })
+        }),
+        ("element behind", format!("{good}<a/>"), |e| {
+            matches!(e, S::SecondRoot { .. })
+        }),
+        (
+            "crossed",
+            good.replace("</m:ResponseMessages>", "</m:Messages>"),
+            |e| matches!(e, S::Unbalanced { .. }),
+        ),
+        ("too many ends", format!("{good}</a>"), |e| {
+            matches!(e, S::Unbalanced { .. })
+        }),
+        (
+            "malformed",
+            good.replace("<s:Header>", "<s:Header <a>"),
+            |e| matches!(e, S::Malformed { .. }),
+        ),
+        (
+            "long tag",
+            good.replace("<s:Body ", &format!("<s:Body a='{}' ", "x".repeat(70_000))),
+            |e| matches!(e, S::TagTooLong { .. }),
+        ),
+    ];
+    for (name, body, expected) in cases {
+        let error = Answer::parse(body.as_bytes()).expect_err(name);
+        assert!(expected(&error), "{name}: {error:?}");
+    }
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(Answer::parse(&utf16), Err(S::Encoding));
+    let mut scanner = AnswerScanner::new();
+    let broken = good.replace("</m:ResponseMessages>", "</m:Messages>");
+    let error = scanner.push(broken.as_bytes(), &mut |_| {}).unwrap_err();
+    assert_eq!(
+        scanner.push(b"<a/>", &mut |_| {}),
+        Err(error.clone()),
+        "it stays"
+    );
+    assert_eq!(scanner.finish(), Err(error));
+}
+
+fn scan(pieces: &[&[u8]]) -> (Vec<AnswerMessage>, Result<(), ScanError>, Option<bool>) {
+    let mut scanner = AnswerScanner::new();
+    let mut messages = Vec::new();
+    let mut result = Ok(());
+    for piece in pieces {
+        result = scanner.push(piece, &mut |message| messages.push(message));
+        if result.is_err() {
+            break;
+        }
+    }
+    let result = result.and_then(|()| scanner.finish());
+    (messages, result, scanner.is_soap())
+}
+
+#[test]
+fn pieces_are_as_good_as_the_whole() {
+    let replay = std::env::var("EWS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = replay.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("EWS_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for (name, body, _) in samples() {
+        let body = body.as_bytes();
+        let whole = scan(&[body]);
+        assert!(whole.1.is_ok(), "{name}");
+        let single: Vec<&[u8]> = body.chunks(1).collect();
+        assert_eq!(scan(&single), whole, "{name} byte by byte");
+        for cut in 0..=body.len() {
+            let (a, b) = body.split_at(cut);
+            assert_eq!(scan(&[a, b]), whole, "{name} cut at {cut}");
+        }
+        for _ in 0..60 {
+            let mut broken = body.to_vec();
+            for _ in 0..random.usize(..3) {
+                let at = random.usize(..broken.len());
+                match random.u8(..4) {
+                    0 => broken.truncate(at + 1),
+                    1 => broken[at] = b"<>/!?-[]&;'\"= aE\0\xEF"[random.usize(..18)],
+                    2 => drop(broken.remove(at)),
+                    _ => {
+                        let token: [&[u8]; 6] =
+                            [b"<!--", b"-->", b"<![CDATA[", b"]]>", b"<?", b"&amp;"];
+                        broken.splice(at..at, token[random.usize(..6)].iter().copied());
+                    }
+                }
+                if broken.is_empty() {
+                    break;
+                }
+            }
+            let mut pieces = Vec::new();
+            let mut rest = &broken[..];
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(random.usize(1..=rest.len().min(40)));
+                pieces.push(piece);
+                rest = others;
+            }
+            assert_eq!(
+                scan(&pieces),
+                scan(&[&broken]),
+                "{name}: {}",
+                String::from_utf8_lossy(&broken)
+            );
+        }
+    }
+}
+
+#[test]
+fn where_the_scanner_stands() {
+    let body = list("GetItem", &[entry("GetItem", "Success", "NoError", "")]);
+    let mut scanner = AnswerScanner::new();
+    let (head, rest) = body.split_at(body.find("<m:GetItemResponse>").unwrap());
+    let mut count = 0;
+    scanner.push(b"", &mut |_| count += 1).unwrap();
+    assert_eq!((scanner.is_soap(), scanner.in_body()), (None, false));
+    scanner.push(head.as_bytes(), &mut |_| count += 1).unwrap();
+    assert_eq!(
+        (scanner.is_soap(), scanner.in_body(), scanner.messages()),
+        (Some(true), true, 0)
+    );
+    assert_eq!(scanner.position(), head.len() as u64);
+    scanner.push(rest.as_bytes(), &mut |_| count += 1).unwrap();
+    assert_eq!(
+        (scanner.in_body(), scanner.messages(), count),
+        (false, 1, 1)
+    );
+}

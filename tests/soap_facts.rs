@@ -1,0 +1,215 @@
+//! The tables against the protocol facts that they were made from, where the folder of facts is at hand (EWS_FACTS_DIR).
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tower_ews::soap::operation::{Idempotence, Operation, PerMember, ResponseShape, Split};
+use tower_ews::soap::{Answer, CodeClass, MemberOutcome, Outline, ResponseCode};
+
+fn facts() -> Option<PathBuf> {
+    let folder = std::env::var_os("EWS_FACTS_DIR").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: EWS_FACTS_DIR is not set");
+    }
+    folder
+}
+
+fn rows(folder: &Path, name: &str) -> Vec<HashMap<String, String>> {
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    let mut lines = text.lines().map(|line| line.split('\t').map(str::to_owned));
+    let header: Vec<String> = lines.next().unwrap().collect();
+    lines
+        .map(|line| header.iter().cloned().zip(line).collect())
+        .collect()
+}
+
+#[test]
+fn operations() {
+    let Some(folder) = facts() else { return };
+    let rows = rows(&folder, "operations.tsv");
+    assert_eq!(rows.len(), Operation::all().count());
+    for row in rows {
+        let name = &row["operation"];
+        let operation = Operation::by_name(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(
+            format!("m:{}", operation.request_element()),
+            row["request_element"]
+        );
+        let arrays: Vec<String> = operation
+            .arrays()
+            .iter()
+            .map(|array| {
+                let prefix = if array.member_namespace.uri().ends_with("types") {
+                    "t"
+                } else {
+                    "m"
+                };
+                let members: Vec<String> = array
+                    .members
+                    .iter()
+                    .map(|member| format!("{prefix}:{member}"))
+                    .collect();
+                format!("m:{} > {}", array.container, members.join("|"))
+            })
+            .collect();
+        assert_eq!(
+            arrays.join("; "),
+            row["batch_array"].replace("(list of strings)", ""),
+            "{name}"
+        );
+        let idempotence = match operation.idempotence() {
+            Idempotence::Read => "yes",
+            Idempotence::Converges => "converges",
+            Idempotence::No => "no",
+            Idempotence::Unknown => "unknown",
+            Idempotence::Depends => "depends",
+            _ => "n/a",
+        };
+        assert_eq!(
+            row["idempotent"].split(' ').next(),
+            Some(idempotence),
+            "{name}"
+        );
+        let split = match operation.split() {
+            Split::Safe => "safe",
+            Split::SafeWithCare => "safe with care",
+            Split::SafeSequential => "safe-sequential",
+            Split::ChangesMeaning => "changes-meaning",
+            Split::SafeUnlessSuggestions => {
+                "changes-meaning with t:SuggestionsViewOptions; else safe"
+            }
+            _ => "n/a",
+        };
+        assert_eq!(row["split"], split, "{name}");
+        let shape = match operation.response_shape() {
+            ResponseShape::ResponseMessages => "ResponseMessages",
+            ResponseShape::Itself => "self",
+            ResponseShape::ItselfAndEntries => "top-level ResponseClass AND inner entries",
+            ResponseShape::FreeBusy => "FreeBusyResponseArray",
+            ResponseShape::SingleMessage => "single m:ResponseMessage child",
+            _ => "other: ",
+        };
+        assert_eq!(row["response_shape"], shape, "{name}");
+        let per_member = match operation.one_response_per_member() {
+            PerMember::Yes => "yes",
+            PerMember::OwnShape => "OTHER:",
+            PerMember::No => "NO",
+            _ => "n/a",
+        };
+        assert_eq!(
+            row["one_response_per_member"].split(' ').next(),
+            Some(per_member),
+            "{name}"
+        );
+        assert_eq!(
+            row["impersonation_header_in_wsdl"] == "yes",
+            operation.impersonation_in_wsdl(),
+            "{name}"
+        );
+        let path = &row["response_entry_path"];
+        if let Some(element) = operation.response_element() {
+            assert!(path.starts_with(&format!("m:{element}")), "{name}: {path}");
+        }
+        if let Some(entry) = operation.entry_element() {
+            assert!(path.contains(&format!("/m:{entry}")), "{name}: {path}");
+        }
+    }
+}
+
+#[test]
+fn codes() {
+    let Some(folder) = facts() else { return };
+    let rows = rows(&folder, "response-codes.tsv");
+    assert_eq!(rows.len(), ResponseCode::all().count());
+    let plain = |text: &str| text.to_lowercase().replace('-', "");
+    for row in rows {
+        let code = ResponseCode::from_text(&row["code"]);
+        assert!(code.is_known(), "{code}");
+        assert_eq!(
+            format!("{:?}", code.class()).to_lowercase(),
+            plain(&row["class"]),
+            "{code}"
+        );
+        let outcome = match code.outcome() {
+            MemberOutcome::Applied => "applied",
+            MemberOutcome::NotApplied => "not applied",
+            MemberOutcome::PartlyApplied => "PARTLY APPLIED",
+            MemberOutcome::NotApplicableRead => "n/a (read)",
+            MemberOutcome::NotApplicable => "n/a",
+            _ => "unknown",
+        };
+        assert_eq!(row["outcome_of_member"], outcome, "{code}");
+    }
+}
+
+#[test]
+fn samples() {
+    let Some(folder) = facts() else { return };
+    let files = |name: &str| {
+        let files = fs::read_dir(folder.join(name))
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .filter(|path| path.extension().is_some_and(|end| end == "xml"))
+            .collect::<Vec<_>>()
+    };
+    for path in files("samples") {
+        let body = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let operation = Operation::by_name(name.split('-').next().unwrap());
+        if name.contains("-request-") {
+            let outline = Outline::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(outline.operation(), operation, "{name}");
+        } else {
+            let answer = Answer::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(!answer.messages.is_empty(), "{name}");
+        }
+    }
+    let index: HashMap<String, HashMap<String, String>> = rows(&folder, "faults/index.tsv")
+        .into_iter()
+        .map(|row| (row["file"].clone(), row))
+        .collect();
+    for path in files("faults") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let answer = Answer::parse(&fs::read(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(answer.fault().is_some(), name.contains("fault"), "{name}");
+        let row = &index[name];
+        let hint = answer
+            .messages
+            .iter()
+            .filter_map(|message| message.back_off)
+            .max();
+        let expected = row["backoff_ms"]
+            .rsplit("; ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse::<u128>();
+        let last = row["backoff_ms"]
+            .split("; ")
+            .filter_map(|ms| ms.split(' ').next()?.parse().ok())
+            .max();
+        if !row["backoff_ms"].contains("no BackOffMilliseconds") {
+            assert_eq!(
+                hint.map(|hint| hint.as_millis()),
+                last.or(expected.ok()),
+                "{name}"
+            );
+        }
+        let class = row["expected_class"].to_lowercase();
+        let found: Vec<CodeClass> = answer
+            .messages
+            .iter()
+            .map(|message| message.inner_code.as_ref().unwrap_or(&message.code).class())
+            .collect();
+        let named = |class_of: &CodeClass| {
+            let word = format!("{class_of:?}").to_lowercase();
+            class.replace(['-', ' '], "").contains(&word)
+                || (class.contains("transient") && word.contains("transient"))
+        };
+        assert!(found.iter().any(named), "{name}: {found:?} {class}");
+    }
+}

@@ -1,0 +1,611 @@
+//! The outline of a request against a full `NsReader` walk, on generated, hand-made and broken envelopes.
+use std::ops::Range;
+
+use quick_xml::events::Event;
+use quick_xml::name::ResolveResult;
+use quick_xml::reader::NsReader;
+use tower_ews::soap::{Operation, Outline, OutlineError, SidKind};
+
+const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+const SOAP12: &str = "http://www.w3.org/2003/05/soap-envelope";
+const M: &str = "http://schemas.microsoft.com/exchange/services/2006/messages";
+const T: &str = "http://schemas.microsoft.com/exchange/services/2006/types";
+
+/// Runs a test with many seeds, or with the one in EWS_TEST_SEED.
+fn seeds(cases: u64, test: impl Fn(&mut fastrand::Rng)) {
+    let replay = std::env::var("EWS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let first = replay.unwrap_or_else(|| fastrand::u64(..u64::MAX - cases));
+    let cases = if replay.is_some() { 1 } else { cases };
+    for seed in first..first + cases {
+        let told = Told(seed);
+        test(&mut fastrand::Rng::with_seed(seed));
+        std::mem::forget(told);
+    }
+}
+
+/// Says the seed if the test panics.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("failed with EWS_TEST_SEED={}", self.0);
+    }
+}
+
+type Container = (String, Range<usize>, Vec<Range<usize>>, bool);
+
+#[derive(Debug, Default, PartialEq)]
+struct Walked {
+    operation: Option<String>,
+    element: Range<usize>,
+    /// Containers that are children of the operation: name, whole range, members, stray text.
+    arrays: Vec<Container>,
+}
+
+/// The same facts by a full walk of quick-xml's reader.
+fn walk(body: &[u8]) -> Result<Walked, String> {
+    let bom = if body.starts_with(b"\xEF\xBB\xBF") {
+        3
+    } else {
+        0
+    };
+    let mut reader = NsReader::from_reader(&body[bom..]);
+    // Entities of members are the server's to find wrong.
+    reader.config_mut().allow_dangling_amp = true;
+    let mut open: Vec<String> = Vec::new();
+    let mut walked = Walked::default();
+    let path = |open: &[String]| open.join("/");
+    loop {
+        let before = bom + reader.buffer_position() as usize;
+        let (space, event) = reader
+            .read_resolved_event()
+            .map_err(|error| error.to_string())?;
+        let space = match space {
+            ResolveResult::Bound(space) => match std::str::from_utf8(space.as_ref()).unwrap_or("?")
+            {
+                SOAP | SOAP12 => "s",
+                M => "m",
+                T => "t",
+                _ => "other",
+            },
+            _ => "none",
+        };
+        let name = |name: &[u8]| format!("{space}:{}", String::from_utf8_lossy(name));
+        let event = event.into_owned();
+        let after = bom + reader.buffer_position() as usize;
+        let at = path(&open);
+        match &event {
+            Event::Start(tag) | Event::Empty(tag) => {
+                let name = name(tag.local_name().as_ref());
+                match open.len() {
+                    2 if at == "s:Envelope/s:Body" => {
+                        walked.operation = Some(name.clone());
+                        walked.element = before..after;
+                    }
+                    3 if at.starts_with("s:Envelope/s:Body/") => {
+                        walked
+                            .arrays
+                            .push((name.clone(), before..after, Vec::new(), false));
+                    }
+                    4 if at.starts_with("s:Envelope/s:Body/") => {
+                        walked.arrays.last_mut().unwrap().2.push(before..after);
+                    }
+                    _ => {}
+                }
+                if matches!(event, Event::Start(_)) {
+                    open.push(name);
+                }
+            }
+            Event::End(_) => {
+                open.pop();
+                if at.starts_with("s:Envelope/s:Body/") {
+                    match open.len() {
+                        2 => walked.element.end = after,
+                        3 => walked.arrays.last_mut().unwrap().1.end = after,
+                        4 => walked.arrays.last_mut().unwrap().2.last_mut().unwrap().end = after,
+                        _ => {}
+                    }
+                }
+            }
+            Event::Text(text) if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") => {
+                walked.arrays.last_mut().unwrap().3 |= !text.trim_ascii().is_empty();
+            }
+            Event::CData(_) | Event::GeneralRef(_)
+                if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") =>
+            {
+                walked.arrays.last_mut().unwrap().3 = true;
+            }
+            Event::Eof if open.is_empty() => return Ok(walked),
+            Event::Eof => return Err("cut off".into()),
+            _ => {}
+        }
+    }
+}
+
+fn assert_agrees(body: &[u8], outline: &Outline) {
+    let shown = String::from_utf8_lossy(body);
+    let walked = match walk(body) {
+        Ok(walked) => walked,
+        // Declarations are resolved down to the array alone.
+        Err(error) if error.contains("cannot be bound") => return,
+        Err(error) => panic!("quick-xml says {error}: {shown}"),
+    };
+    let name = walked.operation.unwrap();
+    assert_eq!(
+        name.split_once(':').unwrap().1,
+        outline.operation_name(),
+        "{shown}"
+    );
+    assert_eq!(outline.operation_element(), walked.element, "{shown}");
+    let kinds = outline.operation().map_or(&[][..], Operation::arrays);
+    let expected: Vec<_> = walked
+        .arrays
+        .into_iter()
+        .filter(|(name, _, _, stray)| {
+            !stray
+                && kinds
+                    .iter()
+                    .any(|kind| *name == format!("m:{}", kind.container))
+        })
+        .map(|(_, element, members, _)| (element, members))
+        .collect();
+    let found: Vec<_> = outline
+        .arrays()
+        .iter()
+        .map(|array| (array.element(), array.members().to_vec()))
+        .collect();
+    assert_eq!(found, expected, "{shown}");
+}
+
+/// What a generated request says.
+struct Made {
+    body: Vec<u8>,
+    operation: Operation,
+    version: Option<String>,
+    sids: Vec<(SidKind, String)>,
+    members: Vec<String>,
+}
+
+struct Maker<'a> {
+    random: &'a mut fastrand::Rng,
+    soap: &'static str,
+    m: &'static str,
+    t: &'static str,
+}
+
+impl Maker<'_> {
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.random.usize(..from.len())]
+    }
+
+    fn noise(&mut self) -> String {
+        let noise = [
+            "",
+            "",
+            "",
+            " ",
+            "\r\n\t",
+            "<!-- <m:Items> ' \" > -->",
+            "<?pi <x> '?>",
+            "<!---->",
+            "\n",
+        ];
+        self.pick(&noise).to_owned()
+    }
+
+    fn text(&mut self) -> String {
+        let texts = [
+            "plain",
+            "a &amp; b",
+            "&#60;t:Message&#x3e;",
+            " > ]] ",
+            "<![CDATA[</m:Items><a b='>]]>",
+            "é漢",
+            "'\"",
+            "<![CDATA[]]]]>",
+            "",
+        ];
+        self.pick(&texts).to_owned()
+    }
+
+    fn attributes(&mut self) -> String {
+        let mut attributes = String::new();
+        for i in 0..self.random.usize(..3) {
+            let value = ["1", "a>b", "/>", "&lt;x&gt;", "x/", "", "xmlns"];
+            let value = self.pick(&value);
+            let quote = self.pick(&['"', '\'']);
+            let inner = if quote == '"' { "'" } else { "\"" };
+            let space = self.pick(&[" ", "\n  ", "\t"]);
+            let equals = self.pick(&["=", " = "]);
+            attributes += &format!("{space}k{i}{equals}{quote}{value}{inner}{quote}");
+        }
+        attributes + self.pick(&["", "", " ", "\n"])
+    }
+
+    fn element(&mut self, depth: usize) -> String {
+        let names = [
+            "t:Message",
+            "m:Items",
+            "Item",
+            "x",
+            "t:ItemId",
+            "m:CreateItem",
+            "a-b.c_d",
+            "t:É",
+        ];
+        let name = self.pick(&names);
+        let attributes = self.attributes();
+        if self.random.u8(..3) == 0 {
+            return format!("<{name}{attributes}/>");
+        }
+        let mut inner = String::new();
+        for _ in 0..self.random.usize(..4) {
+            inner += &self.noise();
+            inner += &match depth {
+                0 => self.text(),
+                _ if self.random.bool() => self.text(),
+                _ => self.element(depth - 1),
+            };
+        }
+        let space = self.pick(&["", "", " "]);
+        format!("<{name}{attributes}>{inner}</{name}{space}>")
+    }
+
+    fn tag(prefix: &str, name: &str) -> String {
+        if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}:{name}")
+        }
+    }
+
+    fn make(&mut self) -> Made {
+        let operation = self.pick(&[
+            Operation::CREATE_ITEM,
+            Operation::GET_ITEM,
+            Operation::GET_USER_AVAILABILITY,
+            Operation::GET_FOLDER,
+            Operation::UPLOAD_ITEMS,
+        ]);
+        let (s, m, t) = (self.soap, self.m, self.t);
+        let declare = |prefix: &str, space: &str| match prefix {
+            "" => format!(" xmlns=\"{space}\""),
+            prefix => format!(" xmlns:{prefix}='{space}'"),
+        };
+        let soap = self.pick(&[SOAP, SOAP12]);
+        let mut body = Vec::new();
+        if self.random.bool() {
+            body.extend(b"\xEF\xBB\xBF");
+        }
+        let start = [
+            "",
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>",
+            "<?xml version='1.0' encoding='UTF-8' ?>\n",
+        ];
+        let start = self.pick(&start);
+        body.extend(start.as_bytes());
+        let mut text = self.noise();
+        let envelope = Self::tag(s, "Envelope");
+        text += &format!("<{envelope}{}>", declare(s, soap));
+        text += &self.noise();
+        let version = self.random.bool().then(|| "Exchange2013_SP1".to_owned());
+        let mut sids = Vec::new();
+        let header = Self::tag(s, "Header");
+        text += &format!("<{header}>");
+        if let Some(version) = &version {
+            let name = Self::tag(t, "RequestServerVersion");
+            text += &format!("<{name}{} Version=' {version} '/>", declare(t, T));
+        }
+        if self.random.bool() {
+            let kinds = [
+                ("PrincipalName", SidKind::PrincipalName),
+                ("SID", SidKind::Sid),
+                ("PrimarySmtpAddress", SidKind::PrimarySmtpAddress),
+                ("SmtpAddress", SidKind::SmtpAddress),
+            ];
+            let (outer, inner) = (
+                Self::tag(t, "ExchangeImpersonation"),
+                Self::tag(t, "ConnectingSID"),
+            );
+            text += &format!("<{outer}{}>{}<{inner}>", declare(t, T), self.noise());
+            for _ in 0..=self.random.usize(..2) {
+                let (name, kind) = self.pick(&kinds);
+                let name = Self::tag(t, name);
+                let values = [
+                    (" ada@contoso.com\n", "ada@contoso.com"),
+                    (
+                        "o&apos;hara<!-- no -->@contoso&#46;com",
+                        "o'hara@contoso.com",
+                    ),
+                    ("<![CDATA[r&d]]>@contoso.com", "r&d@contoso.com"),
+                ];
+                let (raw, value) = self.pick(&values);
+                text += &format!("<{name}>{raw}</{name}>{}", self.noise());
+                sids.push((kind, value.to_owned()));
+            }
+            text += &format!("</{inner}></{outer}>");
+        }
+        text += &format!("</{header}>{}", self.noise());
+        let (soap_body, name) = (
+            Self::tag(s, "Body"),
+            Self::tag(m, operation.request_element()),
+        );
+        text += &format!(
+            "<{soap_body}>{}<{name}{} A='>'>",
+            self.noise(),
+            declare(m, M)
+        );
+        text += &self.noise();
+        text += "<unknown><Items><a/></Items></unknown>";
+        let container = Self::tag(m, operation.arrays()[0].container);
+        let mut members = Vec::new();
+        if self.random.u8(..8) == 0 {
+            text += &format!("<{container}/>");
+        } else {
+            text += &format!("<{container}{}>", self.attributes());
+            for _ in 0..self.random.usize(..5) {
+                text += &self.noise();
+                let member = self.element(3);
+                text += &member;
+                members.push(member);
+            }
+            text += &format!("{}</{container}>", self.noise());
+        }
+        text += &format!(
+            "{}</{name}></{soap_body}>{}</{envelope}>",
+            self.noise(),
+            self.noise()
+        );
+        text += &self.noise();
+        body.extend(text.as_bytes());
+        Made {
+            body,
+            operation,
+            version,
+            sids,
+            members,
+        }
+    }
+}
+
+fn made(random: &mut fastrand::Rng) -> Made {
+    let (soap, m, t) = match random.u8(..4) {
+        0 => ("", "", ""),
+        1 => ("s", "m", "t"),
+        2 => ("soap", "", "t"),
+        _ => ("t", "x", ""),
+    };
+    Maker { random, soap, m, t }.make()
+}
+
+#[test]
+fn agrees_with_a_full_walk() {
+    seeds(3000, |random| {
+        let made = made(random);
+        let shown = String::from_utf8_lossy(&made.body);
+        let outline = Outline::parse(&made.body).unwrap_or_else(|error| panic!("{error}: {shown}"));
+        assert_eq!(outline.operation(), Some(made.operation), "{shown}");
+        assert_eq!(
+            outline.request_server_version(),
+            made.version.as_deref(),
+            "{shown}"
+        );
+        let sids: Vec<_> = outline
+            .impersonation()
+            .iter()
+            .map(|sid| (sid.kind, sid.value.to_string()))
+            .collect();
+        assert_eq!(sids, made.sids, "{shown}");
+        let array = outline.array().unwrap();
+        let members: Vec<_> = array
+            .members()
+            .iter()
+            .map(|range| &made.body[range.clone()])
+            .collect();
+        let expected: Vec<_> = made.members.iter().map(String::as_bytes).collect();
+        assert_eq!(members, expected, "{shown}");
+        assert_agrees(&made.body, &outline);
+        outline.targets(&made.body);
+    });
+}
+
+#[test]
+fn broken_bodies_are_errors_or_agree() {
+    let tokens: &[&[u8]] = &[
+        b"<",
+        b">",
+        b"/",
+        b"\"",
+        b"'",
+        b"<!--",
+        b"-->",
+        b"<![CDATA[",
+        b"]]>",
+        b"<?",
+        b"?>",
+        b"<!DOCTYPE a>",
+        b"</",
+        b"/>",
+        b"\0",
+        b"\xFF",
+        b"&",
+        b"=",
+        b" ",
+        b"xmlns=''",
+        b"<a>",
+        b"</a>",
+    ];
+    let read = std::cell::Cell::new(0);
+    seeds(6000, |random| {
+        let mut body = made(random).body;
+        for _ in 0..=random.usize(..3) {
+            let at = random.usize(..body.len());
+            match random.u8(..5) {
+                0 => body.truncate(at + 1),
+                1 => drop(body.remove(at)),
+                2 => body[at] = random.u8(..),
+                3 => {
+                    let token = tokens[random.usize(..tokens.len())];
+                    body.splice(at..at, token.iter().copied());
+                }
+                _ => {
+                    let end = (at + random.usize(..20)).min(body.len());
+                    let piece = body[at..end].to_vec();
+                    let to = random.usize(..=body.len());
+                    body.splice(to..to, piece);
+                }
+            }
+            if body.is_empty() {
+                return;
+            }
+        }
+        if let Ok(outline) = Outline::parse(&body) {
+            read.set(read.get() + 1);
+            assert_agrees(&body, &outline);
+            outline.targets(&body);
+        }
+    });
+    assert!(
+        std::env::var("EWS_TEST_SEED").is_ok() || read.get() > 100,
+        "too few bodies stayed readable"
+    );
+}
+
+fn parse(body: &str) -> Result<Outline, OutlineError> {
+    Outline::parse(body.as_bytes())
+}
+
+fn request(inner: &str) -> String {
+    format!(
+        "<s:Envelope xmlns:s='{SOAP}' xmlns:m='{M}' xmlns:t='{T}'><s:Body>{inner}</s:Body></s:Envelope>"
+    )
+}
+
+#[test]
+fn what_is_refused() {
+    use OutlineError as E;
+    type Case<'a> = (&'a str, String, fn(&E) -> bool);
+    let get = "<m:GetItem><m:ItemIds><t:ItemId Id='1'/></m:ItemIds></m:GetItem>";
+    let good = request(get);
+    assert!(parse(&good).is_ok());
+    let cases: Vec<Case> = vec![
+        ("dtd", format!("<!DOCTYPE a [<!ENTITY b 'c'>]>{good}"), |e| matches!(e, E::Dtd { at: 0 })),
+        ("dtd inside", request(&format!("<!DOCTYPE a>{get}")), |e| matches!(e, E::Dtd { .. })),
+        ("dtd in a member", good.replace("<t:ItemId", "<!DOCTYPE a><t:ItemId"), |e| {
+            matches!(e, E::Dtd { .. })
+        }),
+        ("declared", format!("<?xml version='1.0' encoding='utf-16'?>{good}"), |e| {
+            matches!(e, E::Encoding { name } if &**name == "utf-16")
+        }),
+        ("latin", format!("<?xml version='1.0' encoding='iso-8859-1'?>{good}"), |e| {
+            matches!(e, E::Encoding { .. })
+        }),
+        ("second root", format!("{good}{good}"), |e| matches!(e, E::SecondRoot { .. })),
+        ("text behind", format!("{good} x"), |e| matches!(e, E::SecondRoot { .. })),
+        ("second operation", request(&format!("{get}{get}")), |e| matches!(e, E::SecondOperation { .. })),
+        ("cut", good[..good.len() - 5].to_owned(), |e| matches!(e, E::Truncated { .. })),
+        ("cut in a member", good[..good.find("Id='1'").unwrap()].to_owned(), |e| {
+            matches!(e, E::Truncated { .. })
+        }),
+        ("crossed", request("<m:GetItem><m:ItemIds><a><b></a></b></m:ItemIds></m:GetItem>"), |e| {
+            matches!(e, E::Unbalanced { .. })
+        }),
+        ("too many ends", format!("{good}</a>"), |e| matches!(e, E::Unbalanced { .. })),
+        ("json", "{\"a\": 1}".into(), |e| matches!(e, E::NotSoap { .. })),
+        ("empty", String::new(), |e| matches!(e, E::NotSoap { .. })),
+        ("other root", "<Envelope/>".into(), |e| matches!(e, E::NotSoap { .. })),
+        ("no operation", request(""), |e| matches!(e, E::NotSoap { .. })),
+        ("no tag", request("<m:GetItem><m:ItemIds>< a/></m:ItemIds></m:GetItem>"), |e| {
+            matches!(e, E::Malformed { .. })
+        }),
+        (
+            "entity",
+            good.replace(
+                "<s:Body>",
+                "<s:Header><t:ExchangeImpersonation><t:ConnectingSID><t:SID>&x;</t:SID></t:ConnectingSID>\
+                 </t:ExchangeImpersonation></s:Header><s:Body>",
+            ),
+            |e| matches!(e, E::Entity { .. }),
+        ),
+        ("deep", request(&format!("<m:GetItem>{}", "<a>".repeat(2000))), |e| matches!(e, E::TooDeep { .. })),
+        (
+            "deep in a member",
+            request(&format!("<m:GetItem><m:ItemIds>{}", "<a>".repeat(2000))),
+            |e| matches!(e, E::TooDeep { .. }),
+        ),
+    ];
+    for (name, body, expected) in cases {
+        let error = parse(&body).expect_err(name);
+        assert!(expected(&error), "{name}: {error:?}");
+        assert!(!error.to_string().is_empty());
+    }
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(matches!(Outline::parse(&utf16), Err(E::Encoding { .. })));
+    let marked: Vec<u8> = [0xFE, 0xFF]
+        .into_iter()
+        .chain(good.encode_utf16().flat_map(u16::to_be_bytes))
+        .collect();
+    assert!(matches!(Outline::parse(&marked), Err(E::Encoding { .. })));
+    assert!(matches!(
+        Outline::parse(b"\x1f\x8b\x08\0\0\0"),
+        Err(E::NotSoap { .. })
+    ));
+}
+
+#[test]
+fn arrays_that_are_none() {
+    let stray = parse(&request(
+        "<m:GetItem><m:ItemIds><t:ItemId Id='1'/> x </m:ItemIds></m:GetItem>",
+    ))
+    .unwrap();
+    assert!(stray.array().is_none());
+    let cdata = "<m:GetItem><m:ItemIds><t:ItemId Id='1'/><![CDATA[]]></m:ItemIds></m:GetItem>";
+    assert!(parse(&request(cdata)).unwrap().array().is_none());
+    let twice = "<m:GetItem><m:ItemIds><t:ItemId/></m:ItemIds><m:ItemIds><t:ItemId/></m:ItemIds></m:GetItem>";
+    assert!(parse(&request(twice)).unwrap().array().is_none());
+    let other = parse(&request(
+        "<m:GetItem><t:ItemIds><t:ItemId/></t:ItemIds></m:GetItem>",
+    ))
+    .unwrap();
+    assert!(
+        other.array().is_none(),
+        "the container is of another namespace"
+    );
+    let words = parse(&request(
+        "<m:GetAppManifests><m:ExtensionIds>a b</m:ExtensionIds></m:GetAppManifests>",
+    ));
+    assert!(words.unwrap().array().is_none());
+    let unknown = parse(&request("<m:Frobnicate/>")).unwrap();
+    assert_eq!(
+        (unknown.operation(), unknown.operation_name()),
+        (None, "Frobnicate")
+    );
+    let foreign = parse(&request("<t:GetItem/>")).unwrap();
+    assert_eq!(
+        (foreign.operation(), foreign.operation_name()),
+        (None, "GetItem")
+    );
+    let two = "<m:GetImItems><m:ContactIds><t:ItemId/></m:ContactIds><m:GroupIds><t:ItemId/></m:GroupIds></m:GetImItems>";
+    let two = parse(&request(two)).unwrap();
+    assert_eq!((two.arrays().len(), two.array()), (2, None));
+}
+
+#[test]
+fn other_access_headers() {
+    let with = |header: &str| {
+        let body = request("<m:GetItem/>").replace(
+            "<s:Body>",
+            &format!("<s:Header>{header}</s:Header><s:Body>"),
+        );
+        parse(&body).unwrap().has_other_access_header()
+    };
+    assert!(!with("<t:RequestServerVersion Version='Exchange2016'/>"));
+    assert!(with(
+        "<t:SerializedSecurityContext><t:UserSid>S</t:UserSid></t:SerializedSecurityContext>"
+    ));
+    assert!(with(
+        "<w:Security xmlns:w='http://docs.oasis-open.org/wss/x'/>"
+    ));
+}
