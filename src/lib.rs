@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod ledger;
+pub mod principal;
 pub mod soap;
+pub mod trail;

@@ -1,0 +1,419 @@
+//! The state behind a [`LocalLedger`](super::LocalLedger)'s lock: what is held, and what may go now.
+//!
+//! What blocks a call decides in which queue it waits: see `line`.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::task::Waker;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use http::uri::Authority;
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::Config;
+use super::account::{Account, Queue};
+use super::adapt::{Gates, Pass};
+use super::distinct::Distinct;
+use super::distinct::Place;
+use super::line::{Waiter, Work};
+use crate::ledger::{Draw, End, Receipt, Shape};
+use crate::principal::{Budget, Charge, Principal};
+
+/// A call's place in line and its key among the waiters.
+pub(super) type Position = (u64, usize);
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) accounts: HashTable<Account>,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) waiters: Slab<Waiter>,
+    /// How many of the waiters still wait.
+    pub(super) queued: usize,
+    pub(super) next_place: u64,
+    pub(super) last_grant: u64,
+    /// A call that needs several budgets and was overtaken for too long: younger ones stay behind it on all of them.
+    pub(super) elder: Option<Position>,
+    /// What a change has brought up, done before the lock is given back.
+    pub(super) todo: VecDeque<Work>,
+    /// When to look again at principals that only time keeps, by their hash.
+    pub(super) schedule: BinaryHeap<Reverse<(Instant, u64)>>,
+    pub(super) wakers: Vec<Waker>,
+}
+
+pub(super) struct Endpoint {
+    pub(super) authority: Authority,
+    pub(super) gate: Gates,
+    pub(super) gated: Queue,
+}
+
+/// What holds a call back, and so the queue that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Block {
+    Endpoint(Authority),
+    Gate(Principal),
+    Budget(Principal, Budget),
+    Place(Principal, Budget),
+}
+
+/// A block, and when it may end by time alone.
+pub(super) type Blocked = (Block, Option<Instant>);
+
+/// The time, looked up at most once: it costs more than the rest of an uncontended grant.
+#[derive(Default)]
+pub(super) struct Clock(Option<Instant>);
+
+impl Clock {
+    pub(super) fn at(now: Instant) -> Self {
+        Self(Some(now))
+    }
+
+    pub(super) fn now(&mut self) -> Instant {
+        *self.0.get_or_insert_with(Instant::now)
+    }
+
+    fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Whether the charge at `at` is the first of its principal.
+fn is_first(charges: &[Charge], at: usize) -> bool {
+    let principal = charges[at].principal();
+    !charges[..at]
+        .iter()
+        .any(|charge| charge.principal() == principal)
+}
+
+impl State {
+    pub(super) fn account_mut(&mut self, principal: &Principal) -> Option<&mut Account> {
+        self.accounts.find_mut(principal.hash64(), |account| {
+            account.principal == *principal
+        })
+    }
+
+    pub(super) fn distinct_mut(
+        &mut self,
+        principal: &Principal,
+        budget: Budget,
+    ) -> Option<&mut Distinct> {
+        self.account_mut(principal)?
+            .more
+            .as_mut()?
+            .distinct_mut(budget)
+    }
+
+    pub(super) fn account_or_new(&mut self, principal: &Principal) -> &mut Account {
+        let entry = self.accounts.entry(
+            principal.hash64(),
+            |account| account.principal == *principal,
+            |account| account.principal.hash64(),
+        );
+        match entry {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Account::new(principal.clone())).into_mut(),
+        }
+    }
+
+    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    pub(super) fn try_acquire(&mut self, draw: Draw, config: &Config) -> Result<Receipt, Draw> {
+        let mut clock = Clock::default();
+        let place = draw.place.unwrap_or(self.next_place + 1);
+        if self
+            .blocked(&draw, (place, usize::MAX), &mut clock, config)
+            .is_some()
+        {
+            return Err(draw);
+        }
+        self.next_place = self.next_place.max(place);
+        let receipt = self.grant(draw, place, &mut clock, config);
+        self.settle(&mut clock, config);
+        Ok(receipt)
+    }
+
+    /// What holds back a call at `position`, if anything does.
+    pub(super) fn blocked(
+        &mut self,
+        draw: &Draw,
+        position: Position,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Option<Blocked> {
+        if !self.endpoints.is_empty() {
+            let blocked = self.blocked_by_endpoint(draw, position, clock);
+            if blocked.is_some() {
+                return blocked;
+            }
+        }
+        let next_grant = self.last_grant + 1;
+        let mut values = false;
+        for (at, charge) in draw.charges.iter().enumerate() {
+            values |= charge.value().is_some();
+            let Some(more) = self
+                .account_mut(charge.principal())
+                .and_then(|account| account.more.as_mut())
+            else {
+                continue;
+            };
+            if more.gate.is_none() || !is_first(&draw.charges, at) {
+                continue;
+            }
+            let behind = more.gated.first().is_some_and(|first| *first < position);
+            let until = match more.gate.pass(clock.now(), next_grant) {
+                Pass::Closed(until) => Some(until),
+                Pass::Open if !behind => continue,
+                _ => None,
+            };
+            return Some((Block::Gate(charge.principal().clone()), until));
+        }
+        if values {
+            let blocked = self.blocked_by_place(draw, position, clock, config);
+            if blocked.is_some() {
+                return blocked;
+            }
+        }
+        if self.elder.is_some() {
+            let blocked = self.blocked_by_elder(draw, position);
+            if blocked.is_some() {
+                return blocked;
+            }
+        }
+        for charge in draw.charges.iter() {
+            let Some(account) = self.account_mut(charge.principal()) else {
+                continue;
+            };
+            let Some(limit) = account.limit(charge.budget(), config) else {
+                continue;
+            };
+            let held = account.held(charge.budget());
+            let full = held > 0 && held.saturating_add(charge.amount()) > limit;
+            if full || account.has_before(charge.budget(), position) {
+                let block = Block::Budget(charge.principal().clone(), charge.budget());
+                return Some((block, None));
+            }
+        }
+        None
+    }
+
+    fn blocked_by_endpoint(
+        &mut self,
+        draw: &Draw,
+        position: Position,
+        clock: &mut Clock,
+    ) -> Option<Blocked> {
+        let authority = draw.endpoint.as_ref()?;
+        let next_grant = self.last_grant + 1;
+        let endpoint = self
+            .endpoints
+            .iter_mut()
+            .find(|endpoint| endpoint.authority == *authority)?;
+        let behind = endpoint
+            .gated
+            .first()
+            .is_some_and(|first| *first < position);
+        let until = match endpoint.gate.pass(clock.now(), next_grant) {
+            Pass::Closed(until) => Some(until),
+            Pass::Open if !behind => return None,
+            _ => None,
+        };
+        Some((Block::Endpoint(authority.clone()), until))
+    }
+
+    fn blocked_by_elder(&self, draw: &Draw, position: Position) -> Option<Blocked> {
+        let (elder, wanted) = self.active_elder()?;
+        if elder >= position {
+            return None;
+        }
+        let shared = draw.charges.iter().find(|charge| {
+            charge.value().is_none()
+                && wanted.iter().any(|wanted| {
+                    wanted.budget() == charge.budget() && wanted.principal() == charge.principal()
+                })
+        })?;
+        let block = Block::Budget(shared.principal().clone(), shared.budget());
+        Some((block, None))
+    }
+
+    fn blocked_by_place(
+        &mut self,
+        draw: &Draw,
+        position: Position,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Option<Blocked> {
+        for charge in draw.charges.iter() {
+            if charge.value().is_none() {
+                continue;
+            }
+            let values = draw
+                .charges
+                .iter()
+                .filter(|other| {
+                    other.budget() == charge.budget() && other.principal() == charge.principal()
+                })
+                .filter_map(Charge::value);
+            let full = self
+                .account_mut(charge.principal())
+                .and_then(|account| account.more.as_mut())
+                .and_then(|more| more.distinct_mut(charge.budget()))
+                .map(|distinct| distinct.room(values, position, clock.now(), config));
+            if let Some(Place::Full(until)) = full {
+                let block = Block::Place(charge.principal().clone(), charge.budget());
+                return Some((block, until));
+            }
+        }
+        None
+    }
+
+    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    pub(super) fn grant(
+        &mut self,
+        draw: Draw,
+        place: u64,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Receipt {
+        self.last_grant += 1;
+        let mut receipt = Receipt::new(draw, place, self.last_grant);
+        if let Some(authority) = &receipt.endpoint {
+            for endpoint in &mut self.endpoints {
+                if endpoint.authority == *authority {
+                    receipt.probe |= endpoint.gate.granted();
+                }
+            }
+        }
+        for (at, charge) in receipt.charges.iter().enumerate() {
+            let mut in_flight = 0;
+            match (config.shape(charge.budget()), charge.value()) {
+                (Some(Shape::InFlight(_)), _) => {
+                    let account = self.account_or_new(charge.principal());
+                    in_flight = account.take(charge.budget(), charge.amount());
+                    if let Some(more) = &mut account.more {
+                        if is_first(&receipt.charges, at) {
+                            receipt.probe |= more.gate.granted();
+                        }
+                    }
+                }
+                (Some(Shape::Distinct { .. }), Some(value)) => {
+                    let now = clock.now();
+                    let more = self.account_or_new(charge.principal()).more();
+                    let distinct = more.distinct_or_new(charge.budget());
+                    if distinct.acquire(value, now) && distinct.has_waiters() {
+                        self.todo.push_back(Work::Opened(
+                            charge.principal().clone(),
+                            charge.budget(),
+                            value.clone(),
+                        ));
+                    }
+                }
+                _ => {}
+            }
+            receipt.in_flight.push(in_flight);
+        }
+        receipt
+    }
+
+    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    pub(super) fn release(&mut self, receipt: &Receipt, end: End, config: &Config) {
+        let mut clock = Clock::default();
+        let complete = end == End::Complete;
+        let mut plain = self.endpoints.is_empty();
+        for (at, charge) in receipt.charges.iter().enumerate() {
+            let Some(account) = self.account_mut(charge.principal()) else {
+                continue;
+            };
+            let shape = config.shape(charge.budget());
+            if matches!(shape, Some(Shape::InFlight(_))) {
+                account.give_back(charge.budget(), charge.amount());
+            }
+            let Some(more) = &mut account.more else {
+                if account.is_vacant() {
+                    self.drop_account(charge.principal());
+                }
+                continue;
+            };
+            plain = false;
+            if is_first(&receipt.charges, at) {
+                more.gate.released(receipt.grant, complete);
+            }
+            if complete {
+                if let Some(Shape::InFlight(configured)) = shape {
+                    more.quiet(charge.budget(), receipt.grant, configured, &mut clock);
+                }
+            }
+            if let (Some(value), Some(distinct)) =
+                (charge.value(), more.distinct_mut(charge.budget()))
+            {
+                distinct.release(value, complete, clock.now());
+            }
+        }
+        if !plain {
+            self.after_release(receipt, complete, &mut clock, config);
+        }
+        if !self.schedule.is_empty() && (clock.is_known() || receipt.grant & 63 == 0) {
+            self.sweep(clock.now(), config);
+        }
+    }
+
+    /// Lets others go on after `receipt` was given back.
+    fn after_release(
+        &mut self,
+        receipt: &Receipt,
+        complete: bool,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        self.release_endpoint(receipt, complete);
+        for (at, charge) in receipt.charges.iter().enumerate() {
+            self.pump_after(charge, is_first(&receipt.charges, at));
+        }
+        self.settle(clock, config);
+        for charge in receipt.charges.iter() {
+            self.tidy(charge.principal(), clock.now(), config);
+        }
+    }
+
+    fn release_endpoint(&mut self, receipt: &Receipt, complete: bool) {
+        let Some(authority) = &receipt.endpoint else {
+            return;
+        };
+        for endpoint in &mut self.endpoints {
+            if endpoint.authority == *authority {
+                endpoint.gate.released(receipt.grant, complete);
+                let block = Block::Endpoint(authority.clone());
+                self.todo.push_back(Work::Pump(block));
+            }
+        }
+    }
+
+    /// Looks at the queues that `charge` may have held up.
+    fn pump_after(&mut self, charge: &Charge, first: bool) {
+        let principal = charge.principal();
+        let budget = charge.budget();
+        let Some(more) = self
+            .account_mut(principal)
+            .and_then(|account| account.more.as_ref())
+        else {
+            return;
+        };
+        let gated = first && !more.gated.is_empty();
+        let queued = more.first_in_queue(budget).is_some();
+        let parked = charge.value().is_some()
+            && more
+                .distinct(budget)
+                .is_some_and(|distinct| distinct.has_waiters());
+        if gated {
+            let block = Block::Gate(principal.clone());
+            self.todo.push_back(Work::Pump(block));
+        }
+        if queued {
+            let block = Block::Budget(principal.clone(), budget);
+            self.todo.push_back(Work::Pump(block));
+        }
+        if parked {
+            let block = Block::Place(principal.clone(), budget);
+            self.todo.push_back(Work::Pump(block));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Who keeps the budgets: the [`Ledger`] trait, what goes in and out of it, and [`LocalLedger`] for one process.
+//!
+//! Layers hold an `Arc<dyn Ledger>`. Two layers that share one act together:
+//! [`ServerBusyBackoff`](crate::server_busy_backoff) reports what answers say about a budget, and
+//! [`ConcurrencyByPrincipal`](crate::concurrency_by_principal) gets no permit for that principal before its gate opens.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::principal::{Budget, Charges, Principal};
+
+mod local;
+
+pub use local::{LocalLedger, LocalLedgerBuilder};
+
+/// How a budget is counted, and its number.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::ledger::Shape;
+///
+/// // Sixteen mailboxes open per delegate account, each until five minutes after its last use.
+/// let open = Shape::Distinct { limit: 16, idle: Duration::from_secs(300) };
+/// # let _ = open;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Shape {
+    /// Amounts held at the same time.
+    InFlight(u32),
+    /// Different values in use: a value stays in use for `idle` after its last use.
+    Distinct {
+        /// How many values.
+        limit: u32,
+        /// How long a value stays open after its last use.
+        idle: Duration,
+    },
+}
+
+/// A future permit: what [`Ledger::acquire`] returns.
+pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + Send>>;
+
+/// Keeps budgets: hands out permits, takes in signals.
+///
+/// Object safe; implementations are shared as `Arc<dyn Ledger>`.
+pub trait Ledger: fmt::Debug + Send + Sync + 'static {
+    /// Takes all charges of `draw` now, or gives the draw back.
+    fn try_acquire(self: Arc<Self>, draw: Draw) -> Result<Permit, Draw>;
+
+    /// Waits until all charges of `draw` can be taken at once.
+    ///
+    /// # Cancellation
+    ///
+    /// A waiting call holds nothing. Dropping the future leaves the queue; a permit that was granted meanwhile goes to
+    /// the next in line.
+    fn acquire(self: Arc<Self>, draw: Draw) -> Acquire;
+
+    /// Tells what an answer said about a budget that `receipt` drew on.
+    fn report(&self, receipt: &Receipt, signal: Signal);
+
+    /// Gives back what `receipt` took. Called by [`Permit`] exactly once.
+    fn release(&self, receipt: &Receipt, end: End);
+
+    /// What is held, queued, gated and learnt now.
+    fn snapshot(&self) -> Snapshot;
+}
+
+/// What a call asks a ledger for.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower_ews::ledger::Draw;
+/// use tower_ews::principal::Principal;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let mut draw = Draw::new(Principal::new("contoso"));
+/// draw.deadline = Some(Instant::now() + Duration::from_secs(30));
+/// # });
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Draw {
+    /// What to take, all or nothing.
+    pub charges: Charges,
+    /// Where the call goes to: a gated endpoint holds it back.
+    pub endpoint: Option<Authority>,
+    /// When waiting is no use any more. The ledger has a bound of its own besides.
+    pub deadline: Option<Instant>,
+    /// The place in line that an earlier attempt of the same call had ([`Receipt::place`]).
+    pub place: Option<u64>,
+}
+
+impl Draw {
+    /// Asks for `charges`.
+    pub fn new(charges: impl Into<Charges>) -> Self {
+        Self {
+            charges: charges.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a permit stands for: which charges were taken, and when, in the ledger's order.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The charges that were taken.
+    pub charges: Charges,
+    /// The endpoint of the call.
+    pub endpoint: Option<Authority>,
+    /// The call's place in line: smaller came first.
+    pub place: u64,
+    /// The number of this grant: later grants have larger ones.
+    pub grant: u64,
+    /// How much was in flight on each charge's budget when this permit was granted, itself included.
+    pub in_flight: SmallVec<[u32; 2]>,
+    /// Whether this call tests a gate that has just opened: others wait for [`Signal::Accepted`] or its end.
+    pub probe: bool,
+}
+
+impl Receipt {
+    /// The receipt of a ledger's grant number `grant` for a call at `place`.
+    pub fn new(draw: Draw, place: u64, grant: u64) -> Self {
+        Self {
+            charges: draw.charges,
+            endpoint: draw.endpoint,
+            place,
+            grant,
+            in_flight: SmallVec::new(),
+            probe: false,
+        }
+    }
+}
+
+/// What an answer says about a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signal {
+    /// The charged principals are locked out until then. Never shortens an earlier one.
+    Busy {
+        /// When the gate opens.
+        until: Instant,
+    },
+    /// The whole endpoint is overloaded until then: everybody's calls to it wait. Never shortens an earlier one.
+    EndpointBusy {
+        /// When the gate opens.
+        until: Instant,
+    },
+    /// The answer was a good one, though its body may go on for long: a probe need not end to be a success.
+    Accepted,
+    /// Too many calls (or streaming connections) at the same time: the limit is learnt to be lower.
+    TooManyConnections,
+    /// Too many rows of `Find*` answers at the same time.
+    TooManyFound,
+    /// Too many different mailboxes open.
+    TooManyOpenMailboxes,
+}
+
+/// How a permit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The answer ended. If no signal was reported for it, it counts as a quiet success.
+    Complete,
+    /// The call was cancelled or failed: it tells nothing about the budget.
+    Dropped,
+}
+
+/// What was taken from a ledger; given back when it is completed or dropped.
+#[must_use = "dropping the permit gives it back at once"]
+pub struct Permit {
+    ledger: Arc<dyn Ledger>,
+    receipt: Receipt,
+    end: End,
+}
+
+impl Permit {
+    /// A permit for what `receipt` says; `ledger` gets it back exactly once.
+    pub fn new(ledger: Arc<dyn Ledger>, receipt: Receipt) -> Self {
+        Self {
+            ledger,
+            receipt,
+            end: End::Dropped,
+        }
+    }
+
+    /// What was taken.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// Gives it back because the answer has ended.
+    pub fn complete(mut self) {
+        self.end = End::Complete;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.ledger.release(&self.receipt, self.end);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Permit").field(&self.receipt).finish()
+    }
+}
+
+/// Why a call did not get its permit. In each case nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// Too many calls wait already.
+    #[error(
+        "{queued} calls wait in the ledger already, which is its bound: \
+         send fewer calls at once or raise `max_queued`"
+    )]
+    QueueFull {
+        /// How many wait.
+        queued: usize,
+    },
+    /// The call waited as long as it may.
+    #[error(
+        "no permit within {waited:?} for {principal}: \
+         its budgets allow no more; send fewer calls or allow a longer wait"
+    )]
+    TimedOut {
+        /// How long it waited.
+        waited: Duration,
+        /// The principal that it waited for.
+        principal: Principal,
+    },
+    /// The gate of a principal opens too late for this call.
+    #[error("{principal} is locked out for {wait:?}, longer than this call may wait")]
+    GateTooLate {
+        /// How long the gate stays closed.
+        wait: Duration,
+        /// The principal that is locked out.
+        principal: Principal,
+    },
+}
+
+/// A request extension: when a call, all its waits and attempts included, is to end.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::ledger::Deadline;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Deadline::within(Duration::from_secs(60)));
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// From now on for `time`.
+    pub fn within(time: Duration) -> Self {
+        let now = Instant::now();
+        // An absurdly long bound is a year, as tokio's own timers do it.
+        Self(
+            now.checked_add(time)
+                .unwrap_or(now + Duration::from_secs(365 * 86_400)),
+        )
+    }
+}
+
+/// What a ledger holds at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The principals that it knows something about, in no particular order.
+    pub principals: Vec<PrincipalSnapshot>,
+    /// How many calls wait, over all principals.
+    pub queued: usize,
+    /// The endpoints that are gated, and for how long still.
+    pub gated_endpoints: Vec<(Authority, Duration)>,
+}
+
+/// What a ledger knows about one principal.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PrincipalSnapshot {
+    /// Who.
+    pub principal: Principal,
+    /// How long its gate stays closed, if it is.
+    pub gated: Option<Duration>,
+    /// Its budgets.
+    pub budgets: Vec<BudgetSnapshot>,
+    /// How many calls wait for it.
+    pub queued: usize,
+}
+
+/// What a ledger knows about one budget.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BudgetSnapshot {
+    /// Which one.
+    pub budget: Budget,
+    /// How much is held, or how many different values are open.
+    pub held: u32,
+    /// The limit as it is now: the policy's, or a lower one that was learnt.
+    pub limit: u32,
+}

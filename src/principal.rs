@@ -1,0 +1,383 @@
+//! Who is charged for a call, and for how much: principals, budgets and charges.
+//!
+//! A *principal* is the identity that the server charges: an account, or a mailbox's impersonation copy. A *budget*
+//! is one allowance that the server keeps for one principal, and a *charge* is what one call draws on one budget.
+//! [`MakeCharges`] turns a request into its charges; a closure is one, so an API that is not EWS needs no more than
+//!
+//! ```
+//! use http::Request;
+//! use tower_ews::principal::{MakeCharges, Principal};
+//!
+//! let by_tenant = |request: &Request<()>| {
+//!     let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
+//!     Some(Principal::new(tenant))
+//! };
+//!
+//! let request = Request::builder().header("x-tenant", "contoso").body(()).unwrap();
+//! let charges = by_tenant.make_charges(&request);
+//! assert_eq!(charges.len(), 1);
+//! ```
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use hashbrown::DefaultHashBuilder;
+use smallvec::SmallVec;
+
+/// How a call reaches the mailbox that it works on.
+///
+/// ```
+/// use tower_ews::principal::Access;
+///
+/// // The default: an account that works on its own mailbox.
+/// assert_eq!(Access::default(), Access::Owner);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// The account's own mailbox.
+    #[default]
+    Owner,
+    /// Another mailbox, through the caller's rights on it: the caller is charged.
+    Delegate,
+    /// Another mailbox, in its owner's name (`ExchangeImpersonation`): the mailbox's impersonation copy is charged.
+    Impersonation,
+}
+
+/// The kinds of identity that a server charges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PrincipalKind {
+    /// An authenticated account.
+    Account,
+    /// The copy of a mailbox owner's budgets that all service accounts share when they impersonate that owner.
+    Impersonation,
+    /// A mailbox, as the thing that is opened or subscribed to.
+    Mailbox,
+    /// Any other key: a tenant, an application, a pair of both.
+    Other,
+}
+
+struct Inner {
+    hash: u64,
+    kind: PrincipalKind,
+    name: Box<str>,
+}
+
+/// The identity that the server charges.
+///
+/// Names are compared without regard to ASCII case for accounts, impersonation copies and mailboxes, exactly for
+/// [`Principal::new`]. Cloning is one reference count; the hash is computed once.
+///
+/// ```
+/// use tower_ews::principal::Principal;
+///
+/// assert_eq!(Principal::account("Svc@Contoso.com"), Principal::account("svc@contoso.com"));
+/// // The copy that service accounts draw on is not the owner's own budget.
+/// assert_ne!(Principal::impersonation("amy@contoso.com"), Principal::account("amy@contoso.com"));
+/// ```
+#[derive(Clone)]
+pub struct Principal(Arc<Inner>);
+
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+
+impl Principal {
+    /// Any key at all, compared exactly.
+    pub fn new(name: impl Into<Box<str>>) -> Self {
+        Self::build(PrincipalKind::Other, name.into())
+    }
+
+    /// An authenticated account.
+    pub fn account(name: &str) -> Self {
+        Self::build(PrincipalKind::Account, name.to_ascii_lowercase().into())
+    }
+
+    /// The impersonation copy of a mailbox, which all service accounts share.
+    pub fn impersonation(mailbox: &str) -> Self {
+        Self::build(
+            PrincipalKind::Impersonation,
+            mailbox.to_ascii_lowercase().into(),
+        )
+    }
+
+    /// A mailbox.
+    pub fn mailbox(name: &str) -> Self {
+        Self::build(PrincipalKind::Mailbox, name.to_ascii_lowercase().into())
+    }
+
+    fn build(kind: PrincipalKind, name: Box<str>) -> Self {
+        let mut hasher = HASHER.build_hasher();
+        (kind as u8).hash(&mut hasher);
+        name.hash(&mut hasher);
+        Self(Arc::new(Inner {
+            hash: hasher.finish(),
+            kind,
+            name,
+        }))
+    }
+
+    /// What kind of identity this is.
+    pub fn kind(&self) -> PrincipalKind {
+        self.0.kind
+    }
+
+    /// Its name, as it is compared.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The hash of kind and name: the same for equal principals of one process, different in the next process.
+    pub(crate) fn hash64(&self) -> u64 {
+        self.0.hash
+    }
+}
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash
+                && self.0.kind == other.0.kind
+                && self.0.name == other.0.name)
+    }
+}
+
+impl Eq for Principal {}
+
+impl Hash for Principal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({})", self.0.kind, self.0.name)
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0.kind {
+            PrincipalKind::Account => "account ",
+            PrincipalKind::Impersonation => "impersonation copy of ",
+            PrincipalKind::Mailbox => "mailbox ",
+            PrincipalKind::Other => "",
+        };
+        write!(f, "{kind}{}", self.0.name)
+    }
+}
+
+/// One allowance that the server keeps for one principal.
+///
+/// ```
+/// use tower_ews::principal::{Budget, Charge, Principal};
+///
+/// // A sync call counts twice: as a request, and as a sync.
+/// let amy = Principal::account("amy@contoso.com");
+/// let charges = [
+///     Charge::new(amy.clone(), Budget::Concurrency, 1),
+///     Charge::new(amy, Budget::SyncCalls, 1),
+/// ];
+/// assert_eq!(charges[1].budget(), Budget::SyncCalls);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Budget {
+    /// Requests at the same time: `EWSMaxConcurrency` of Exchange, "concurrent requests" of other APIs.
+    Concurrency,
+    /// Streaming connections at the same time: `HangingConnectionLimit`.
+    HangingConnections,
+    /// `SyncFolderItems` and `SyncFolderHierarchy` at the same time: `ConcurrentSyncCalls`.
+    SyncCalls,
+    /// Rows of all `Find*` answers in memory at the same time: `EWSFindCountLimit`.
+    FindCount,
+    /// Different mailboxes that a delegate account has open.
+    OpenMailboxes,
+    /// A budget of another API.
+    Custom(u8),
+}
+
+/// What one call draws on one budget.
+///
+/// ```
+/// use tower_ews::principal::{Budget, Charge, Principal};
+///
+/// let svc = Principal::account("svc@contoso.com");
+/// let page = Charge::new(svc.clone(), Budget::FindCount, 200);
+/// assert_eq!(page.amount(), 200);
+/// let open = Charge::of_value(svc, Budget::OpenMailboxes, Principal::mailbox("amy@contoso.com"));
+/// assert_eq!(open.value().unwrap().name(), "amy@contoso.com");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    principal: Principal,
+    value: Option<Principal>,
+    amount: u32,
+    budget: Budget,
+}
+
+impl Charge {
+    /// Draws `amount` on `budget` of `principal`, as long as the call lasts.
+    pub fn new(principal: Principal, budget: Budget, amount: u32) -> Self {
+        Self {
+            principal,
+            value: None,
+            amount,
+            budget,
+        }
+    }
+
+    /// Uses `value` in a budget that counts different values.
+    pub fn of_value(principal: Principal, budget: Budget, value: Principal) -> Self {
+        Self {
+            principal,
+            value: Some(value),
+            amount: 1,
+            budget,
+        }
+    }
+
+    /// Who pays.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Out of which of its budgets.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// How much. May exceed the budget's limit: such a call runs when the budget is otherwise empty.
+    pub fn amount(&self) -> u32 {
+        self.amount
+    }
+
+    /// The value in use, for a budget that counts different values.
+    pub fn value(&self) -> Option<&Principal> {
+        self.value.as_ref()
+    }
+}
+
+/// All charges of one call, taken all or nothing.
+///
+/// A call without charges passes freely.
+///
+/// ```
+/// use tower_ews::principal::{Budget, Charges, Principal};
+///
+/// // One principal stands for one request at a time.
+/// let charges = Charges::from(Principal::new("contoso"));
+/// assert_eq!(charges[0].budget(), Budget::Concurrency);
+/// assert!(Charges::from(None::<Principal>).is_empty());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Charges(SmallVec<[Charge; 2]>);
+
+impl Charges {
+    /// No charges.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a charge. A second charge on the same budget of the same principal (and the same value) adds its amount.
+    pub fn push(&mut self, charge: Charge) {
+        let same = self.0.iter_mut().find(|known| {
+            known.budget == charge.budget
+                && known.principal == charge.principal
+                && known.value == charge.value
+        });
+        match same {
+            Some(known) if charge.value.is_none() => {
+                known.amount = known.amount.saturating_add(charge.amount);
+            }
+            Some(_) => {}
+            None => self.0.push(charge),
+        }
+    }
+}
+
+impl std::ops::Deref for Charges {
+    type Target = [Charge];
+
+    fn deref(&self) -> &[Charge] {
+        &self.0
+    }
+}
+
+impl From<Principal> for Charges {
+    fn from(principal: Principal) -> Self {
+        Self::from(Charge::new(principal, Budget::Concurrency, 1))
+    }
+}
+
+impl From<Charge> for Charges {
+    fn from(charge: Charge) -> Self {
+        let mut charges = SmallVec::new();
+        charges.push(charge);
+        Self(charges)
+    }
+}
+
+impl<T: Into<Charges>> From<Option<T>> for Charges {
+    fn from(charges: Option<T>) -> Self {
+        charges.map(Into::into).unwrap_or_default()
+    }
+}
+
+impl FromIterator<Charge> for Charges {
+    fn from_iter<I: IntoIterator<Item = Charge>>(iter: I) -> Self {
+        let mut charges = Self::new();
+        iter.into_iter().for_each(|charge| charges.push(charge));
+        charges
+    }
+}
+
+/// Which budgets a request draws on.
+///
+/// Implemented by every closure from `&Request<B>` to a [`Principal`], an `Option<Principal>`, a [`Charge`] or
+/// [`Charges`].
+pub trait MakeCharges<B> {
+    /// The charges of `request`; none lets it pass freely.
+    fn make_charges(&self, request: &http::Request<B>) -> Charges;
+}
+
+impl<B, F, C> MakeCharges<B> for F
+where
+    F: Fn(&http::Request<B>) -> C,
+    C: Into<Charges>,
+{
+    fn make_charges(&self, request: &http::Request<B>) -> Charges {
+        self(request).into()
+    }
+}
+
+/// The authenticated account of a call, as a request extension. It is not in the SOAP text.
+///
+/// ```
+/// use tower_ews::principal::Caller;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Caller::new("svc@contoso.com"));
+/// assert_eq!(request.extensions().get::<Caller>().unwrap().name(), "svc@contoso.com");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(Principal);
+
+impl Caller {
+    /// The account named `name`; the case of ASCII letters makes no difference.
+    pub fn new(name: &str) -> Self {
+        Self(Principal::account(name))
+    }
+
+    /// Its name in lower case.
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The account as the principal that is charged.
+    pub fn principal(&self) -> &Principal {
+        &self.0
+    }
+}
