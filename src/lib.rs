@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod concurrency_by_principal;
 pub mod ledger;
 pub mod principal;
 pub mod soap;

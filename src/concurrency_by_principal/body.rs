@@ -1,0 +1,95 @@
+//! [`PermitBody`]: a response body that holds its call's permit.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project::{pin_project, pinned_drop};
+
+use crate::ledger::Permit;
+
+/// A response body that gives the call's permit back when it has ended, failed or is dropped.
+///
+/// Frames, trailers and size hints are the inner body's. The permit goes when the end is *read* (`poll_frame` answers
+/// `None`), not with the last data frame: whoever reads the frames can first tell the ledger what they say.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use tower::{Service, ServiceBuilder, ServiceExt};
+/// use tower_ews::concurrency_by_principal::{ConcurrencyByPrincipalLayer, PermitBody};
+/// use tower_ews::principal::Principal;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use bytes::Bytes;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower::BoxError> {
+/// let mut service = ServiceBuilder::new()
+///     .layer(ConcurrencyByPrincipalLayer::in_flight(1, |_: &Request<()>| Principal::new("contoso")))
+///     .service_fn(|_: Request<()>| async { Ok::<_, tower::BoxError>(Response::new(Full::<Bytes>::from("hello"))) });
+///
+/// let response = service.ready().await?.call(Request::new(())).await?;
+/// let body: PermitBody<Full<Bytes>> = response.into_body();
+/// // The permit is given back here, so that the next call can go.
+/// assert_eq!(body.collect().await?.to_bytes(), "hello");
+/// service.ready().await?.call(Request::new(())).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[pin_project(PinnedDrop)]
+pub struct PermitBody<B: Body> {
+    #[pin]
+    inner: B,
+    permit: Option<Permit>,
+}
+
+impl<B: Body> PermitBody<B> {
+    pub(super) fn new(inner: B, permit: Option<Permit>) -> Self {
+        Self { inner, permit }
+    }
+}
+
+#[pinned_drop]
+impl<B: Body> PinnedDrop for PermitBody<B> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(permit) = this.permit.take() {
+            // Some readers stop once they know that nothing more comes.
+            if this.inner.is_end_stream() {
+                permit.complete();
+            }
+        }
+    }
+}
+
+impl<B: Body> Body for PermitBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => *this.permit = None,
+            None => {
+                if let Some(permit) = this.permit.take() {
+                    permit.complete();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

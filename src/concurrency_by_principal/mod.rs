@@ -1,0 +1,187 @@
+//! ConcurrencyByPrincipal: so many calls at a time for each principal, held until the answer's body has ended.
+//!
+//! Servers that throttle count per identity, and they count a call until its answer is sent. This layer draws each
+//! call's charges on a [`Ledger`] before it goes, and gives them back when the response body has ended, failed or was
+//! dropped. Which budgets a call draws on comes from a [`MakeCharges`], in the simplest case a closure:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::Empty;
+//! use bytes::Bytes;
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+//! use tower_ews::principal::Principal;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower::BoxError> {
+//! // Four requests at a time for each tenant: another tenant's calls do not wait for them.
+//! let by_tenant = |request: &Request<()>| {
+//!     let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
+//!     Some(Principal::new(tenant))
+//! };
+//! let mut service = ServiceBuilder::new()
+//!     .layer(ConcurrencyByPrincipalLayer::in_flight(4, by_tenant))
+//!     .service_fn(|_: Request<()>| async { Ok::<_, tower::BoxError>(Response::new(Empty::<Bytes>::new())) });
+//!
+//! let request = Request::builder().header("x-tenant", "contoso").body(())?;
+//! let response = service.ready().await?.call(request).await?;
+//! # drop(response);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Readiness
+//!
+//! `poll_ready` is always ready and takes nothing. The wait is in the response future: first for the permit, then for
+//! a clone of the inner service to be ready. A permit taken in `poll_ready` would be kept by a clone that is never
+//! called, and starve the others.
+//!
+//! # Until the body ends
+//!
+//! **Do not read a body while you call again for the same principal**, unless its limit allows for both: the second
+//! call waits for a permit that the first one holds until its body is read. Collect or drop the body first. Where the
+//! server counts only until the headers, [`release_on_headers`](ConcurrencyByPrincipalLayer::release_on_headers) does
+//! so too.
+//!
+//! # Cancellation
+//!
+//! Dropping the response future at any point leaves the queue or gives the permit back.
+//!
+//! # Errors
+//!
+//! The inner service's error, or an [`AcquireError`](crate::ledger::AcquireError) if too many calls wait or one waited
+//! too long, both as [`BoxError`]. After an `AcquireError` nothing was sent.
+
+mod body;
+mod future;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::BoxError;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::body::PermitBody;
+pub use self::future::ResponseFuture;
+use crate::ledger::{Deadline, Draw, Ledger, LocalLedger};
+use crate::principal::MakeCharges;
+use crate::trail::CallTrail;
+
+/// Applies [`ConcurrencyByPrincipal`].
+#[derive(Clone)]
+#[must_use = "a layer does nothing until it is applied to a service"]
+pub struct ConcurrencyByPrincipalLayer<M> {
+    ledger: Arc<dyn Ledger>,
+    make_charges: M,
+    release_on_headers: bool,
+}
+
+impl<M> ConcurrencyByPrincipalLayer<M> {
+    /// Draws what `make_charges` says on `ledger`, which other layers may share.
+    pub fn new(ledger: Arc<dyn Ledger>, make_charges: M) -> Self {
+        Self {
+            ledger,
+            make_charges,
+            release_on_headers: false,
+        }
+    }
+
+    /// Allows `limit` calls of each principal at a time, in a [`LocalLedger`] of its own.
+    pub fn in_flight(limit: u32, make_charges: M) -> Self {
+        Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
+    }
+
+    /// Gives the permit back as soon as the answer's headers have come. Default: when its body has ended.
+    pub fn release_on_headers(mut self, release: bool) -> Self {
+        self.release_on_headers = release;
+        self
+    }
+}
+
+impl<M> fmt::Debug for ConcurrencyByPrincipalLayer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyByPrincipalLayer")
+            .field("ledger", &self.ledger)
+            .field("release_on_headers", &self.release_on_headers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, M: Clone> Layer<S> for ConcurrencyByPrincipalLayer<M> {
+    type Service = ConcurrencyByPrincipal<S, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ConcurrencyByPrincipal {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// Holds a permit for each call until the body of its answer has ended. See the [module](self).
+#[derive(Clone)]
+pub struct ConcurrencyByPrincipal<S, M> {
+    inner: S,
+    layer: ConcurrencyByPrincipalLayer<M>,
+}
+
+impl<S, M> ConcurrencyByPrincipal<S, M> {
+    /// The ledger that the calls draw on.
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.layer.ledger
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: fmt::Debug, M> fmt::Debug for ConcurrencyByPrincipal<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyByPrincipal")
+            .field("inner", &self.inner)
+            .field("layer", &self.layer)
+            .finish()
+    }
+}
+
+impl<S, M, ReqB, ResB> Service<Request<ReqB>> for ConcurrencyByPrincipal<S, M>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
+    S::Error: Into<BoxError>,
+    M: MakeCharges<ReqB>,
+    ResB: Body,
+{
+    type Response = Response<PermitBody<ResB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, ReqB>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let mut draw = Draw::new(self.layer.make_charges.make_charges(&request));
+        draw.endpoint = request.uri().authority().cloned();
+        let extensions = request.extensions();
+        if !extensions.is_empty() {
+            draw.deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+            draw.place = CallTrail::of(extensions).and_then(CallTrail::place);
+        }
+        ResponseFuture::new(
+            self.inner.clone(),
+            request,
+            draw,
+            Arc::clone(&self.layer.ledger),
+            self.layer.release_on_headers,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
