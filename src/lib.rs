@@ -1,9 +1,14 @@
 //! Independent tower layers that let a client live inside Exchange's throttling.
 #![forbid(unsafe_code)]
 
+pub mod anchor_headers;
 pub mod body;
+mod builder;
+pub mod client_request_id;
 pub mod concurrency_by_principal;
 pub mod ledger;
 pub mod principal;
 pub mod soap;
 pub mod trail;
+
+pub use builder::ServiceBuilderExt;

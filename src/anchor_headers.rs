@@ -1,0 +1,886 @@
+//! Tells the front end which mailbox a call is for, so that it is routed to the right server at once.
+//!
+//! [`AnchorHeaders`] sets `X-AnchorMailbox` (and, for public folders, `X-PublicFolderMailbox`). Without it a call that
+//! impersonates takes twice as long and fails with 500 or 503 at times. The mailbox comes from the first of these that
+//! has one:
+//!
+//! 1. the header itself, where the caller has set it: it stays as it is, in whatever form;
+//! 2. an [`AnchorMailbox`] in the request's extensions;
+//! 3. the finder, a [`FindAnchor`]. [`EwsAnchor`] looks at the impersonation header, then for an explicit mailbox in
+//!    the body; a closure does it for any other API;
+//! 4. the configured [default](AnchorHeadersLayer::default_mailbox).
+//!
+//! ```
+//! use http::{HeaderMap, Request};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ews::anchor_headers::{AnchorHeadersLayer, EwsAnchor};
+//! use tower_ews::body::ReplayBody;
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! // Stands for an HTTP client; gives back the headers that it was sent.
+//! let client = service_fn(|request: Request<ReplayBody>| async move {
+//!     Ok::<HeaderMap, tower::BoxError>(request.headers().clone())
+//! });
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(AnchorHeadersLayer::new(EwsAnchor::new()))
+//!     .service(client);
+//!
+//! let body = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
+//!     xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types">
+//!   <s:Header><t:ExchangeImpersonation><t:ConnectingSID>
+//!     <t:PrimarySmtpAddress>amy@contoso.com</t:PrimarySmtpAddress>
+//!   </t:ConnectingSID></t:ExchangeImpersonation></s:Header>
+//!   <s:Body><GetItem xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/></s:Body>
+//! </s:Envelope>"#;
+//! let sent = service.oneshot(Request::new(ReplayBody::from(body))).await.unwrap();
+//! assert_eq!(sent["x-anchormailbox"], "amy@contoso.com");
+//! # });
+//! ```
+//!
+//! # What is sent
+//!
+//! Only bare SMTP addresses. A user principal name or a SID is none, even if it looks like one, unless
+//! [`EwsAnchor::map_principal`] says which; a legacy DN or a GUID is passed over. A mailbox that would break the header
+//! (control characters, letters beyond ASCII) ends the call with an [`AnchorError`] before anything is sent. A body
+//! that cannot be read (compressed, malformed, no SOAP) has no mailbox.
+//!
+//! # Subscriptions
+//!
+//! Calls of one group of subscriptions must all have the same anchor, which is not the mailbox that each of them
+//! impersonates. For `Subscribe`, `GetEvents`, `GetStreamingEvents` and `Unsubscribe`, [`EwsAnchor`] therefore finds
+//! nothing: the caller's header, the extension or the default decides.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Request;
+use http::header::{HeaderName, HeaderValue};
+use pin_project::pin_project;
+use tower::BoxError;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::body::ReplayBody;
+use crate::soap::{ConnectingSid, Operation, SidKind};
+
+const X_ANCHOR_MAILBOX: HeaderName = HeaderName::from_static("x-anchormailbox");
+const X_PUBLIC_FOLDER_MAILBOX: HeaderName = HeaderName::from_static("x-publicfoldermailbox");
+
+/// The longest address that SMTP can carry: 64 bytes, `@`, 255 bytes (RFC 5321, 4.5.3.1).
+const MAX_ADDRESS: usize = 320;
+
+/// The mailbox that a call is routed to: a bare SMTP address. As a request extension it comes before the body.
+///
+/// Other forms (`AAD-SMTP:...`, `Oid:...@...`) are for the caller to set as a header.
+///
+/// ```
+/// use tower_ews::anchor_headers::AnchorMailbox;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(AnchorMailbox::new("amy@contoso.com")?);
+///
+/// assert!(AnchorMailbox::new("amy@contoso.com\r\nX-Other: 1").is_err());
+/// assert!(AnchorMailbox::new("/o=Contoso/cn=Recipients/cn=amy").is_err());
+/// # Ok::<(), tower_ews::anchor_headers::AnchorError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AnchorMailbox(HeaderValue);
+
+impl AnchorMailbox {
+    /// The mailbox with that address.
+    ///
+    /// # Errors
+    ///
+    /// [`AnchorError`] if it is not a bare SMTP address in ASCII, without white space around it.
+    pub fn new(address: &str) -> Result<Self, AnchorError> {
+        bare_address(address).map(Self)
+    }
+
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// A request extension: the public folder mailbox of a call, sent as `X-PublicFolderMailbox`.
+///
+/// A call on the hierarchy wants the `guid@domain` of Autodiscover's `InternalRpcClientServer` here and the address of
+/// `PublicFolderInformation` as its [`AnchorMailbox`]; a call on the content wants the content mailbox as both.
+///
+/// ```
+/// use tower_ews::anchor_headers::{AnchorMailbox, PublicFolderMailbox};
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(AnchorMailbox::new("folders@contoso.com")?);
+/// request.extensions_mut().insert(PublicFolderMailbox::new("folders@contoso.com")?);
+/// # Ok::<(), tower_ews::anchor_headers::AnchorError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublicFolderMailbox(HeaderValue);
+
+impl PublicFolderMailbox {
+    /// The public folder mailbox with that address, or with that `guid@domain`.
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`AnchorMailbox::new`].
+    pub fn new(address: &str) -> Result<Self, AnchorError> {
+        bare_address(address).map(Self)
+    }
+
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// Why a mailbox makes no anchor. Nothing was sent.
+///
+/// ```
+/// use tower_ews::anchor_headers::{AnchorError, AnchorMailbox};
+///
+/// let error = AnchorMailbox::new("amy@contoso.com\n").unwrap_err();
+/// assert!(matches!(error, AnchorError::ControlCharacter { .. }));
+/// // Error texts show such a mailbox escaped, and its first 64 characters at most.
+/// assert!(!error.to_string().contains('\n'));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnchorError {
+    /// It would end the header, and begin another.
+    #[error("the mailbox {mailbox:?} has control characters: no header can carry it")]
+    ControlCharacter {
+        /// Its first 64 characters.
+        mailbox: Box<str>,
+    },
+    /// It has letters that a header cannot carry.
+    #[error("the mailbox {mailbox:?} is not ASCII: set `X-AnchorMailbox` to another address of it")]
+    NotAscii {
+        /// Its first 64 characters.
+        mailbox: Box<str>,
+    },
+    /// It is something else than a bare SMTP address.
+    #[error("the mailbox {mailbox:?} is no bare SMTP address such as amy@contoso.com")]
+    NotSmtp {
+        /// Its first 64 characters.
+        mailbox: Box<str>,
+    },
+}
+
+/// What a byte adds to the sum of an address, which is 1 if there is one `@` and else only what a bare address may have.
+const WEIGHTS: [u16; 256] = {
+    let mut weights = [1 << 8; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        weights[byte as usize] = match byte {
+            b'@' => 1,
+            b'"' | b'(' | b')' | b',' | b':' | b';' | b'<' | b'>' | b'[' | b'\\' | b']' => 1 << 8,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    weights
+};
+
+// On the path of each call: benches/overhead.rs, `anchor_headers`.
+fn bare_address(address: &str) -> Result<HeaderValue, AnchorError> {
+    let sum = |sum, byte: &u8| sum + u32::from(WEIGHTS[usize::from(*byte)]);
+    let bare = match address.as_bytes() {
+        // A slash begins a legacy DN; inside of an address it is a letter like others.
+        [b'@' | b'/', ..] | [.., b'@'] => false,
+        bytes => bytes.len() <= MAX_ADDRESS && bytes.iter().fold(0, sum) == 1,
+    };
+    match bare.then(|| HeaderValue::from_str(address)) {
+        Some(Ok(value)) => Ok(value),
+        _ => Err(unusable(address)),
+    }
+}
+
+#[cold]
+fn unusable(address: &str) -> AnchorError {
+    let mailbox = address.chars().take(64).collect();
+    if address.chars().any(char::is_control) {
+        AnchorError::ControlCharacter { mailbox }
+    } else if !address.is_ascii() {
+        AnchorError::NotAscii { mailbox }
+    } else {
+        AnchorError::NotSmtp { mailbox }
+    }
+}
+
+/// Where a request says which mailbox it is for.
+///
+/// Implemented by [`EwsAnchor`] for EWS, and by every closure of the same form.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::anchor_headers::{AnchorMailbox, FindAnchor};
+///
+/// // Of Microsoft Graph's URLs: /v1.0/users/{address}/...
+/// let by_path = |request: &Request<()>| match request.uri().path().split('/').nth(3) {
+///     Some(user) => Ok(AnchorMailbox::new(user).ok()),
+///     None => Ok(None),
+/// };
+///
+/// let request = Request::get("/v1.0/users/amy@contoso.com/messages").body(()).unwrap();
+/// let anchor = by_path.find_anchor(&request)?.unwrap();
+/// assert_eq!(anchor.as_str(), "amy@contoso.com");
+/// # Ok::<(), tower_ews::anchor_headers::AnchorError>(())
+/// ```
+pub trait FindAnchor<B> {
+    /// The mailbox of `request`; without one the configured default is used.
+    ///
+    /// # Errors
+    ///
+    /// An [`AnchorError`] keeps the request from being sent.
+    fn find_anchor(&self, request: &Request<B>) -> Result<Option<AnchorMailbox>, AnchorError>;
+}
+
+impl<B, F> FindAnchor<B> for F
+where
+    F: Fn(&Request<B>) -> Result<Option<AnchorMailbox>, AnchorError>,
+{
+    fn find_anchor(&self, request: &Request<B>) -> Result<Option<AnchorMailbox>, AnchorError> {
+        self(request)
+    }
+}
+
+type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
+
+/// Finds the mailbox of an EWS request: the impersonated one, else one that the body names.
+///
+/// Of several mailboxes in the body the first one counts. The four subscription operations have none: see the
+/// [module docs](self#subscriptions).
+///
+/// ```
+/// use tower_ews::anchor_headers::EwsAnchor;
+/// use tower_ews::soap::SidKind;
+///
+/// // Here every user principal name is an address, too.
+/// let find = EwsAnchor::new().map_principal(|kind, name| match kind {
+///     SidKind::PrincipalName => Some(name.to_owned()),
+///     _ => None,
+/// });
+/// # let _ = find;
+/// ```
+#[derive(Clone, Default)]
+pub struct EwsAnchor {
+    map_principal: Option<Arc<MapPrincipal>>,
+}
+
+impl EwsAnchor {
+    /// Takes SMTP addresses only.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks `map` for the SMTP address of an impersonated user who is named by `PrincipalName` or by `SID` alone.
+    ///
+    /// It is called for each such request, and should answer from memory.
+    pub fn map_principal<F>(mut self, map: F) -> Self
+    where
+        F: Fn(SidKind, &str) -> Option<String> + Send + Sync + 'static,
+    {
+        self.map_principal = Some(Arc::new(map));
+        self
+    }
+}
+
+impl fmt::Debug for EwsAnchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EwsAnchor")
+            .field("map_principal", &self.map_principal.is_some())
+            .finish()
+    }
+}
+
+impl FindAnchor<ReplayBody> for EwsAnchor {
+    fn find_anchor(
+        &self,
+        request: &Request<ReplayBody>,
+    ) -> Result<Option<AnchorMailbox>, AnchorError> {
+        let body = request.body();
+        let Ok(outline) = body.outline() else {
+            return Ok(None);
+        };
+        if let Some(
+            Operation::SUBSCRIBE
+            | Operation::UNSUBSCRIBE
+            | Operation::GET_EVENTS
+            | Operation::GET_STREAMING_EVENTS,
+        ) = outline.operation()
+        {
+            return Ok(None);
+        }
+        // Clients send several names of one user; the address is not always the first.
+        let sids = outline.impersonation().iter();
+        let is_address = |sid: &&ConnectingSid| {
+            matches!(sid.kind, SidKind::PrimarySmtpAddress | SidKind::SmtpAddress)
+        };
+        match first(sids.clone().filter(is_address).map(|sid| &*sid.value)) {
+            Ok(None) => {}
+            found => return found,
+        }
+        if let Some(map) = &self.map_principal {
+            let names = sids.filter(|sid| !is_address(sid));
+            match first(names.filter_map(|sid| map(sid.kind, &sid.value))) {
+                Ok(None) => {}
+                found => return found,
+            }
+        }
+        match body.targets() {
+            Some(targets) => first(targets.mailboxes.iter()),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The first that is an address, passing over what is something else. One that would break the header is an error.
+fn first(
+    addresses: impl Iterator<Item = impl AsRef<str>>,
+) -> Result<Option<AnchorMailbox>, AnchorError> {
+    for address in addresses {
+        match AnchorMailbox::new(address.as_ref()) {
+            Ok(anchor) => return Ok(Some(anchor)),
+            Err(AnchorError::NotSmtp { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Layer that applies [`AnchorHeaders`].
+///
+/// See the [module docs](self) for an example.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct AnchorHeadersLayer<F> {
+    find: F,
+    default: Option<AnchorMailbox>,
+}
+
+impl<F> AnchorHeadersLayer<F> {
+    /// Finds mailboxes with `find`: [`EwsAnchor`], or a closure.
+    pub const fn new(find: F) -> Self {
+        Self {
+            find,
+            default: None,
+        }
+    }
+
+    /// The mailbox of requests that name none; often that of the calling account. Default: none, and no header then.
+    pub fn default_mailbox(mut self, mailbox: impl Into<Option<AnchorMailbox>>) -> Self {
+        self.default = mailbox.into();
+        self
+    }
+}
+
+impl<S, F: Clone> Layer<S> for AnchorHeadersLayer<F> {
+    type Service = AnchorHeaders<S, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AnchorHeaders {
+            inner,
+            find: self.find.clone(),
+            default: self.default.clone(),
+        }
+    }
+}
+
+/// Sets `X-AnchorMailbox` and `X-PublicFolderMailbox` on requests.
+///
+/// Its error is a [`BoxError`]: the inner service's, or an [`AnchorError`]. See the [module docs](self) for an example.
+#[derive(Clone, Debug)]
+pub struct AnchorHeaders<S, F> {
+    inner: S,
+    find: F,
+    default: Option<AnchorMailbox>,
+}
+
+impl<S, F> AnchorHeaders<S, F> {
+    /// Wraps `inner`; `find` finds mailboxes, and there is no default.
+    pub const fn new(inner: S, find: F) -> Self {
+        Self {
+            inner,
+            find,
+            default: None,
+        }
+    }
+
+    fn set_headers<B>(&self, request: &mut Request<B>) -> Result<(), AnchorError>
+    where
+        F: FindAnchor<B>,
+    {
+        if !request.headers().contains_key(X_ANCHOR_MAILBOX) {
+            let anchor = match request.extensions().get::<AnchorMailbox>() {
+                Some(anchor) => Some(anchor.clone()),
+                None => self.find.find_anchor(request)?,
+            };
+            if let Some(AnchorMailbox(value)) = anchor {
+                request.headers_mut().insert(X_ANCHOR_MAILBOX, value);
+            } else if let Some(AnchorMailbox(value)) = self.default.clone() {
+                request.headers_mut().insert(X_ANCHOR_MAILBOX, value);
+            }
+        }
+        if let Some(PublicFolderMailbox(value)) = request.extensions().get() {
+            if !request.headers().contains_key(X_PUBLIC_FOLDER_MAILBOX) {
+                let value = value.clone();
+                request.headers_mut().insert(X_PUBLIC_FOLDER_MAILBOX, value);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S, F, B> Service<Request<B>> for AnchorHeaders<S, F>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<BoxError>,
+    F: FindAnchor<B>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        ResponseFuture(match self.set_headers(&mut request) {
+            Ok(()) => Outcome::Sent(self.inner.call(request)),
+            Err(error) => Outcome::Refused(error),
+        })
+    }
+}
+
+/// Response future of [`AnchorHeaders`].
+#[pin_project]
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<F>(#[pin] Outcome<F>);
+
+#[pin_project(project = OutcomeProjection)]
+#[derive(Debug)]
+enum Outcome<F> {
+    Sent(#[pin] F),
+    Refused(AnchorError),
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<R, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<R, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            OutcomeProjection::Sent(inner) => inner.poll(cx).map_err(Into::into),
+            OutcomeProjection::Refused(error) => Poll::Ready(Err(error.clone().into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::HeaderMap;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    const SUBSCRIPTIONS: [&str; 4] = [
+        "Subscribe",
+        "GetEvents",
+        "GetStreamingEvents",
+        "Unsubscribe",
+    ];
+
+    fn envelope(operation: &str, sids: &[(&str, &str)], mailboxes: &[&str]) -> String {
+        let escape = |text: &str| -> String {
+            let escaped = text.chars().map(|c| match c {
+                c if c.is_ascii_alphanumeric() || " @.-/=".contains(c) => c.to_string(),
+                c => format!("&#{};", u32::from(c)),
+            });
+            escaped.collect()
+        };
+        let sids: String = sids
+            .iter()
+            .map(|(kind, value)| format!("<t:{kind}>{}</t:{kind}>", escape(value)))
+            .collect();
+        let header = match &*sids {
+            "" => String::new(),
+            sids => format!(
+                "<s:Header><t:ExchangeImpersonation><t:ConnectingSID>{sids}</t:ConnectingSID>\
+                 </t:ExchangeImpersonation></s:Header>"
+            ),
+        };
+        let folders: String = mailboxes
+            .iter()
+            .map(|mailbox| {
+                format!(
+                    "<t:DistinguishedFolderId Id='inbox'><t:Mailbox><t:EmailAddress>{}\
+                     </t:EmailAddress></t:Mailbox></t:DistinguishedFolderId>",
+                    escape(mailbox)
+                )
+            })
+            .collect();
+        format!(
+            "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/' \
+             xmlns:m='http://schemas.microsoft.com/exchange/services/2006/messages' \
+             xmlns:t='http://schemas.microsoft.com/exchange/services/2006/types'>{header}<s:Body>\
+             <m:{operation}><m:FolderIds>{folders}</m:FolderIds></m:{operation}></s:Body></s:Envelope>"
+        )
+    }
+
+    fn request(operation: &str, sids: &[(&str, &str)], mailboxes: &[&str]) -> Request<ReplayBody> {
+        Request::new(envelope(operation, sids, mailboxes).into())
+    }
+
+    fn impersonating(user: &str) -> Request<ReplayBody> {
+        request("GetFolder", &[("PrimarySmtpAddress", user)], &[])
+    }
+
+    fn address(text: &str) -> AnchorMailbox {
+        AnchorMailbox::new(text).unwrap()
+    }
+
+    /// The headers that a layer sends, or its error.
+    async fn send<F, B>(
+        layer: &AnchorHeadersLayer<F>,
+        request: Request<B>,
+    ) -> Result<HeaderMap, AnchorError>
+    where
+        F: FindAnchor<B> + Clone,
+    {
+        let calls = AtomicUsize::new(0);
+        let client = service_fn(|request: Request<B>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok::<_, Infallible>(request.headers().clone()))
+        });
+        match layer.layer(client).oneshot(request).await {
+            Ok(headers) => Ok(headers),
+            Err(error) => {
+                assert_eq!(calls.load(Ordering::Relaxed), 0, "nothing is sent");
+                Err(*error.downcast().unwrap())
+            }
+        }
+    }
+
+    async fn anchor(request: Request<ReplayBody>) -> Result<Option<String>, AnchorError> {
+        let upn = |kind, name: &str| {
+            (kind == SidKind::PrincipalName && name.starts_with("map."))
+                .then(|| name.replace("map.", ""))
+        };
+        let layer = AnchorHeadersLayer::new(EwsAnchor::new().map_principal(upn))
+            .default_mailbox(address("default@contoso.com"));
+        let headers = send(&layer, request).await?;
+        assert!(headers.get_all(X_ANCHOR_MAILBOX).iter().count() <= 1);
+        let anchor = headers.get(X_ANCHOR_MAILBOX);
+        Ok(anchor.map(|value| value.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn addresses() {
+        let long_host = format!("amy@{}", "c".repeat(255));
+        for good in [
+            "amy@contoso.com",
+            "a@b",
+            "amy.o'neil+tag/1=x@mail.contoso.co.uk",
+            "9362c853-fa03-45d1-9d7c-ef09db45f783@contoso.com",
+            &long_host,
+        ] {
+            assert_eq!(address(good).as_str(), good);
+            assert_eq!(PublicFolderMailbox::new(good).unwrap().as_str(), good);
+        }
+        let too_long = "a".repeat(MAX_ADDRESS) + "@b";
+        for other in [
+            "",
+            "amy",
+            "@",
+            "@contoso.com",
+            "amy@",
+            "amy@@contoso.com",
+            "amy@contoso@com",
+            " amy@contoso.com",
+            "amy jones@contoso.com",
+            "<amy@contoso.com>",
+            "Amy <amy@contoso.com>",
+            "amy@contoso.com,bob@contoso.com",
+            "amy@contoso.com;bob@contoso.com",
+            "SMTP:amy@contoso.com",
+            "AAD-SMTP:amy@contoso.com",
+            "\"amy\"@contoso.com",
+            "/o=Contoso/cn=Recipients/cn=amy",
+            "/o=Contoso/cn=amy@contoso.com",
+            "S-1-5-21-1004336348-1177238915-682003330-512",
+            &too_long,
+        ] {
+            let error = AnchorMailbox::new(other).unwrap_err();
+            assert!(matches!(error, AnchorError::NotSmtp { .. }), "{other:?}");
+        }
+        for control in [
+            "a@b\r\nX: y",
+            "a@b\n",
+            "\ra@b",
+            "a\0@b",
+            "a@b\t",
+            "a@b\x7f",
+            "a@b\u{85}",
+            "caf\u{e9}@b\r\nX: y",
+            "a b\n@c",
+        ] {
+            let error = AnchorMailbox::new(control).unwrap_err();
+            assert!(
+                matches!(error, AnchorError::ControlCharacter { .. }),
+                "{control:?}"
+            );
+            assert!(!error.to_string().chars().any(char::is_control));
+        }
+        for letters in [
+            "jos\u{e9}@contoso.com",
+            "amy@b\u{fc}cher.example",
+            "\u{feff}a@b",
+        ] {
+            let error = AnchorMailbox::new(letters).unwrap_err();
+            assert!(matches!(error, AnchorError::NotAscii { .. }), "{letters:?}");
+        }
+        let huge = AnchorMailbox::new(&"\u{e9}".repeat(1_000_000)).unwrap_err();
+        assert!(huge.to_string().len() < 400);
+    }
+
+    #[tokio::test]
+    async fn where_the_anchor_comes_from() {
+        const AMY: &str = "amy@contoso.com";
+        const BOB: &str = "bob@contoso.com";
+        const DEFAULT: &str = "default@contoso.com";
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str);
+        let cases: [Case<'_>; 17] = [
+            // The impersonated user comes before the mailbox in the body, and both before the default.
+            (&[("PrimarySmtpAddress", AMY)], &[BOB], AMY),
+            (&[("SmtpAddress", AMY)], &[BOB], AMY),
+            (&[], &[BOB, AMY], BOB),
+            (&[], &[], DEFAULT),
+            // White space around it is not part of it.
+            (&[("PrimarySmtpAddress", "  amy@contoso.com ")], &[], AMY),
+            // Several names of one user.
+            (
+                &[("PrincipalName", BOB), ("PrimarySmtpAddress", AMY)],
+                &[],
+                AMY,
+            ),
+            (&[("SID", "S-1-5-21-1"), ("SmtpAddress", AMY)], &[], AMY),
+            (
+                &[
+                    ("PrincipalName", "map.bob@contoso.com"),
+                    ("SmtpAddress", AMY),
+                ],
+                &[],
+                AMY,
+            ),
+            // Names that are no addresses, unless mapped.
+            (&[("PrincipalName", AMY)], &[], DEFAULT),
+            (&[("PrincipalName", AMY)], &[BOB], BOB),
+            (&[("PrincipalName", "map.amy@contoso.com")], &[BOB], AMY),
+            (&[("PrincipalName", "map.amy")], &[BOB], BOB),
+            (&[("SID", "S-1-5-21-1")], &[], DEFAULT),
+            // What is no address is passed over.
+            (&[("PrimarySmtpAddress", "")], &[], DEFAULT),
+            (&[("PrimarySmtpAddress", "Amy Jones")], &[BOB], BOB),
+            (&[], &["/o=Contoso/cn=Recipients/cn=amy", BOB], BOB),
+            (&[], &["amy"], DEFAULT),
+        ];
+        for (sids, mailboxes, expected) in cases {
+            let found = anchor(request("GetFolder", sids, mailboxes)).await.unwrap();
+            assert_eq!(found.as_deref(), Some(expected), "{sids:?} {mailboxes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_extension_comes_before_the_body() {
+        let mut request = impersonating("amy@contoso.com");
+        let extension = address("folders@contoso.com");
+        request.extensions_mut().insert(extension);
+        let found = anchor(request).await.unwrap();
+        assert_eq!(found.as_deref(), Some("folders@contoso.com"));
+    }
+
+    #[tokio::test]
+    async fn the_callers_header_stays_in_any_form() {
+        for value in [
+            "bob@contoso.com",
+            "AAD-SMTP:bob@contoso.com",
+            "Oid:1@2",
+            "DUMMY",
+            "",
+        ] {
+            // Not even an extension or a mailbox that is refused makes a difference.
+            let mut request = impersonating("a@b\r\nX: y");
+            let headers = request.headers_mut();
+            headers.insert(X_ANCHOR_MAILBOX, HeaderValue::from_static(value));
+            request.extensions_mut().insert(address("amy@contoso.com"));
+            let found = anchor(request).await.unwrap();
+            assert_eq!(found.as_deref(), Some(value));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_breaks_the_header_is_never_sent() {
+        for bad in [
+            "a@b\r\nX: y",
+            "a\n@b",
+            "a@b\u{85}c",
+            "jos\u{e9}@contoso.com",
+        ] {
+            let upn = format!("map.{bad}");
+            for request in [
+                impersonating(bad),
+                request("GetFolder", &[], &[bad]),
+                request("GetFolder", &[("PrincipalName", &upn)], &[]),
+            ] {
+                let error = anchor(request).await.unwrap_err();
+                assert_eq!(error, AnchorMailbox::new(bad).unwrap_err());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn subscriptions_take_no_anchor_from_the_body() {
+        for operation in SUBSCRIPTIONS {
+            let sids = [("PrimarySmtpAddress", "amy@contoso.com")];
+            let build = || request(operation, &sids, &["bob@contoso.com"]);
+            assert!(build().body().outline().unwrap().operation().is_some());
+
+            let found = anchor(build()).await.unwrap();
+            assert_eq!(found.as_deref(), Some("default@contoso.com"), "{operation}");
+
+            let layer = AnchorHeadersLayer::new(EwsAnchor::new());
+            let headers = send(&layer, build()).await.unwrap();
+            assert!(headers.is_empty(), "{operation}");
+
+            let mut grouped = build();
+            grouped
+                .extensions_mut()
+                .insert(address("group@contoso.com"));
+            let found = anchor(grouped).await.unwrap();
+            assert_eq!(found.as_deref(), Some("group@contoso.com"), "{operation}");
+
+            // A mailbox that nobody asks for is not refused either.
+            let odd = request(operation, &[("SmtpAddress", "a@b\r\n.c")], &[]);
+            assert!(anchor(odd).await.is_ok(), "{operation}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unreadable_bodies_have_no_anchor() {
+        let sound = envelope("GetFolder", &[("SmtpAddress", "amy@contoso.com")], &[]);
+        let mut dtd = String::from("<!DOCTYPE s:Envelope>");
+        dtd.push_str(&sound);
+        for body in [
+            ReplayBody::empty(),
+            ReplayBody::from("{\"json\": true}"),
+            ReplayBody::from(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec()),
+            ReplayBody::from(sound[..sound.len() - 5].to_owned()),
+            ReplayBody::from(dtd),
+        ] {
+            assert!(body.outline().is_err());
+            let layer = AnchorHeadersLayer::new(EwsAnchor::new());
+            let headers = send(&layer, Request::new(body)).await.unwrap();
+            assert!(headers.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn public_folders() {
+        let layer = AnchorHeadersLayer::new(EwsAnchor::new());
+        let mut request = impersonating("amy@contoso.com");
+        let extensions = request.extensions_mut();
+        extensions.insert(address("folders@contoso.com"));
+        extensions.insert(PublicFolderMailbox::new("1a2b@contoso.com").unwrap());
+        let headers = send(&layer, request).await.unwrap();
+        assert_eq!(headers["x-anchormailbox"], "folders@contoso.com");
+        assert_eq!(headers["x-publicfoldermailbox"], "1a2b@contoso.com");
+
+        let mut own = impersonating("amy@contoso.com");
+        let value = HeaderValue::from_static("own");
+        own.headers_mut().insert("x-publicfoldermailbox", value);
+        let extension = PublicFolderMailbox::new("1a2b@contoso.com").unwrap();
+        own.extensions_mut().insert(extension);
+        let headers = send(&layer, own).await.unwrap();
+        assert_eq!(headers["x-publicfoldermailbox"], "own");
+
+        let headers = send(&layer, impersonating("amy@contoso.com"))
+            .await
+            .unwrap();
+        assert!(!headers.contains_key("x-publicfoldermailbox"));
+    }
+
+    #[tokio::test]
+    async fn another_api_brings_a_closure() {
+        let by_header = |request: &Request<&'static str>| match request.headers().get("x-user") {
+            Some(user) => AnchorMailbox::new(user.to_str().unwrap_or_default()).map(Some),
+            None => Ok(None),
+        };
+        let layer = AnchorHeadersLayer::new(by_header);
+        let request = |user: &str| {
+            Request::builder()
+                .header("x-user", user)
+                .body("{}")
+                .unwrap()
+        };
+        let headers = send(&layer, request("amy@contoso.com")).await.unwrap();
+        assert_eq!(headers["x-anchormailbox"], "amy@contoso.com");
+        let error = send(&layer, request("amy")).await.unwrap_err();
+        assert!(matches!(error, AnchorError::NotSmtp { .. }));
+        let headers = send(&layer, Request::new("{}")).await.unwrap();
+        assert!(headers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_clients_own_error_comes_back() {
+        let client = service_fn(|_: Request<ReplayBody>| async {
+            Err::<(), _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+        });
+        let service = AnchorHeaders::new(client, EwsAnchor::new());
+        let error = service
+            .oneshot(Request::new(ReplayBody::empty()))
+            .await
+            .unwrap_err();
+        let error = error.downcast::<std::io::Error>().unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn readiness_is_the_inner_services() {
+        let (mock, mut handle) = tower_test::mock::pair::<Request<ReplayBody>, ()>();
+        handle.allow(0);
+        let service = AnchorHeaders::new(mock, EwsAnchor::new());
+        let mut service = tokio_test::task::spawn(service);
+        let mut poll =
+            || service.enter(|cx, mut service| Service::poll_ready(&mut *service, cx).is_ready());
+        assert!(!poll());
+        handle.allow(1);
+        assert!(poll());
+    }
+
+    #[tokio::test]
+    async fn debug_and_errors_print_no_credentials() {
+        let layer = AnchorHeadersLayer::new(EwsAnchor::new().map_principal(|_, _| None));
+        let mut request = impersonating("a@b\r\nX: y");
+        let value = HeaderValue::from_static("Basic canary");
+        request.headers_mut().insert("authorization", value);
+        let service = layer.layer(service_fn(|_: Request<ReplayBody>| async {
+            Ok::<_, Infallible>(())
+        }));
+        let text = format!("{service:?} {layer:?}");
+        let error = service.oneshot(request).await.unwrap_err();
+        assert!(!format!("{text} {error} {error:?}").contains("canary"));
+    }
+}
