@@ -8,6 +8,8 @@ pub mod client_request_id;
 pub mod concurrency_by_principal;
 pub mod ledger;
 pub mod principal;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod soap;
 pub mod trail;
 

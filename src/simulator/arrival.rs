@@ -1,0 +1,484 @@
+//! What is decided when a call arrives: who calls, whether it suffers a fault, and whether it may run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
+
+use super::account::{Account, authenticate};
+use super::body::{Body, ConnectionLost};
+use super::budget::{Payer, Refusal};
+use super::engine::{Engine, Execution, InFlight, State, respond};
+use super::faults::Fault;
+use super::mailbox::Store;
+use super::operation::{Operation, no_mailbox, touched};
+use super::policy::BusyShape;
+use super::report::Call;
+use super::soap::{self, Failure, Request};
+
+const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
+                        <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
+
+/// The hint of a refused synchronisation call (the recorded answer says so).
+const SYNC_HINT: Duration = Duration::from_secs(5);
+
+/// What becomes of a call that has arrived.
+pub(super) enum Arrival {
+    Answer(Box<Response<Body>>),
+    Lost(ConnectionLost),
+    Execute(Box<Execution>),
+}
+
+/// The answer to a call that is not executed.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    outcome: String,
+}
+
+/// Why a call is not executed.
+enum Refused {
+    Reply(Box<Reply>),
+    Lost(ConnectionLost),
+}
+
+/// What is known of a call before anything is decided.
+struct Facts<'a> {
+    request: &'a Result<Request, Failure>,
+    operation: Option<Operation>,
+    members: usize,
+    /// The operation's name, as far as there is one.
+    name: &'a str,
+    caller: Option<&'a Account>,
+    /// The impersonated mailbox; the inner `None` when there is none of that name.
+    target: Option<Option<usize>>,
+    touched: Vec<usize>,
+    effective: Option<usize>,
+    /// The addresses of all mailboxes concerned, the impersonated one first.
+    mailboxes: Vec<String>,
+}
+
+impl Reply {
+    fn new(status: StatusCode, body: impl Into<Bytes>, outcome: &str) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: body.into(),
+            outcome: outcome.to_owned(),
+        }
+    }
+
+    fn with(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.append(name, value.into());
+        self
+    }
+
+    fn xml(status: StatusCode, body: String, outcome: &str) -> Self {
+        Self::new(status, body, outcome).with(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/xml; charset=utf-8"),
+        )
+    }
+
+    fn fault(failure: &Failure) -> Self {
+        Self::xml(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            failure.fault(),
+            &failure.code,
+        )
+    }
+}
+
+impl From<Reply> for Refused {
+    fn from(reply: Reply) -> Self {
+        Refused::Reply(Box::new(reply))
+    }
+}
+
+impl Engine {
+    pub(super) fn arrive(
+        self: &Arc<Self>,
+        head: &request::Parts,
+        body: Result<Bytes, StatusCode>,
+    ) -> Arrival {
+        let parsed = match &body {
+            Ok(bytes) => soap::read(bytes),
+            Err(_) => Err(Failure::new(
+                "ErrorRequestStreamTooBig",
+                "The request is too large.",
+            )),
+        };
+        let now = self.now();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.number += 1;
+        let number = state.number;
+        let mut headers = common_headers(head, state);
+        let facts = self.facts(head, &parsed, state);
+        state
+            .counters
+            .record(self.record(head, &facts, number, now));
+
+        let injected = state
+            .faults
+            .draw(number, facts.name, &facts.mailboxes, &mut state.rng);
+        let admitted = self
+            .admit_unread(head, body.err(), &facts, injected.as_ref(), state)
+            .and_then(|caller| Ok((caller, self.admit(caller, &facts, injected.as_ref())?)))
+            .and_then(|(caller, operation)| {
+                Ok((
+                    caller,
+                    operation,
+                    self.charge(caller, operation, &facts, state)?,
+                ))
+            });
+        let befell = injected
+            .as_ref()
+            .filter(|fault| fault.befalls_execution() == admitted.is_ok());
+        if let Some(fault) = befell {
+            state.counters.fault(fault.name());
+        }
+        match admitted {
+            Err(Refused::Lost(error)) => {
+                if let (Some(call), Some(injected)) = (state.counters.call(number), befell) {
+                    injected.name().clone_into(&mut call.outcome);
+                }
+                Arrival::Lost(error)
+            }
+            Err(Refused::Reply(reply)) => {
+                if let Some(call) = state.counters.call(number) {
+                    call.status = Some(reply.status);
+                    call.answered = Some(self.since_start(now + self.real(self.policy.latency)));
+                    call.outcome = match befell {
+                        Some(injected) => injected.name().to_owned(),
+                        None => reply.outcome,
+                    };
+                }
+                headers.extend(reply.headers);
+                Arrival::Answer(Box::new(respond(
+                    reply.status,
+                    headers,
+                    Body::whole(reply.body, None),
+                )))
+            }
+            Ok((caller, operation, payers)) => {
+                state.present += 1;
+                let peak = &mut state.counters.report.peak_server;
+                *peak = state.present.max(*peak);
+                let (caller, effective) = (caller.clone(), facts.effective);
+                drop(guard);
+                let place = InFlight::new(self.clone(), payers, operation.is_sync());
+                let Ok(request) = parsed else {
+                    return Arrival::Lost(ConnectionLost::reset());
+                };
+                headers.insert(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static("text/xml; charset=utf-8"),
+                );
+                headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
+                let fault = injected;
+                Arrival::Execute(Box::new(Execution {
+                    number,
+                    operation,
+                    request,
+                    caller,
+                    effective,
+                    place,
+                    fault,
+                    headers,
+                }))
+            }
+        }
+    }
+
+    fn facts<'a>(
+        &'a self,
+        head: &request::Parts,
+        request: &'a Result<Request, Failure>,
+        state: &mut State,
+    ) -> Facts<'a> {
+        let caller = authenticate(&head.headers, &self.accounts, self.anonymous.as_deref());
+        let own = caller.and_then(|caller| state.store.find(caller.name()));
+        let mut facts = Facts {
+            request,
+            operation: None,
+            members: 0,
+            name: "",
+            caller,
+            target: None,
+            touched: Vec::new(),
+            effective: own,
+            mailboxes: Vec::new(),
+        };
+        let Ok(request) = request else { return facts };
+        facts.operation = Operation::of(&request.operation);
+        facts.name = facts
+            .operation
+            .map_or(request.operation.name.as_str(), |operation| {
+                operation.name()
+            });
+        facts.members = facts
+            .operation
+            .and_then(|operation| operation.members(&request.operation))
+            .map_or(0, |members| members.len());
+        facts.target = request
+            .impersonated
+            .as_ref()
+            .map(|name| state.store.find(name));
+        facts.touched = touched(&request.operation, &mut state.store);
+        facts.effective = facts.target.unwrap_or(own);
+        let mut concerned: Vec<usize> = facts.target.flatten().into_iter().collect();
+        concerned.extend(
+            facts
+                .touched
+                .iter()
+                .filter(|index| facts.target != Some(Some(**index))),
+        );
+        if concerned.is_empty() {
+            concerned.extend(facts.effective);
+        }
+        facts.mailboxes = concerned
+            .iter()
+            .filter_map(|index| state.store.get(*index))
+            .map(|mailbox| mailbox.address.clone())
+            .collect();
+        facts
+    }
+
+    fn record(
+        &self,
+        head: &request::Parts,
+        facts: &Facts<'_>,
+        number: u64,
+        now: tokio::time::Instant,
+    ) -> Call {
+        let text = |name: &str| {
+            head.headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        Call {
+            number,
+            at: self.since_start(now),
+            answered: None,
+            operation: facts.name.to_owned(),
+            members: facts.members,
+            payers: Vec::new(),
+            mailboxes: facts.mailboxes.clone(),
+            anchor: text("x-anchormailbox"),
+            client_request_id: text("client-request-id"),
+            user_agent: text("user-agent"),
+            status: None,
+            outcome: String::new(),
+        }
+    }
+
+    /// What is decided without the body: lost connections, pages, a full server, credentials.
+    fn admit_unread<'a>(
+        &self,
+        head: &request::Parts,
+        unreadable: Option<StatusCode>,
+        facts: &Facts<'a>,
+        injected: Option<&Fault>,
+        state: &mut State,
+    ) -> Result<&'a Account, Refused> {
+        if let Some(Fault::Refused) = injected {
+            return Err(Refused::Lost(ConnectionLost::refused()));
+        }
+        state.counters.report.calls += 1;
+        match injected {
+            Some(Fault::ResetBefore) => return Err(Refused::Lost(ConnectionLost::reset())),
+            Some(Fault::Page503) => {
+                return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, PAGE_503, "")
+                    .with(
+                        CONTENT_TYPE,
+                        HeaderValue::from_static("text/html; charset=utf-8"),
+                    )
+                    .into());
+            }
+            Some(Fault::Answer {
+                status,
+                headers,
+                body,
+            }) => {
+                let reply = Reply {
+                    headers: headers.clone(),
+                    ..Reply::new(*status, body.clone(), "")
+                };
+                return Err(reply.into());
+            }
+            _ => {}
+        }
+        if self
+            .policy
+            .server_calls
+            .is_some_and(|limit| state.present >= limit)
+        {
+            state.counters.throttled("503");
+            let mut reply = Reply::new(StatusCode::SERVICE_UNAVAILABLE, "", "503");
+            if let Some(wait) = self.policy.retry_after {
+                let seconds = self.real(wait).as_millis().div_ceil(1000).max(1);
+                reply = reply.with(RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX));
+            }
+            return Err(reply.into());
+        }
+        let Some(caller) = facts.caller else {
+            return Err(Reply::new(StatusCode::UNAUTHORIZED, "", "401")
+                .with(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Basic realm=\"simulator\""),
+                )
+                .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+                .into());
+        };
+        if let Some(status) = unreadable {
+            return Err(Reply::new(status, "", status.as_str()).into());
+        }
+        if head.method != Method::POST {
+            return Err(Reply::new(StatusCode::METHOD_NOT_ALLOWED, "", "405").into());
+        }
+        Ok(caller)
+    }
+
+    /// What is decided by the request: whether it is valid and allowed, and the faults that speak SOAP.
+    fn admit(
+        &self,
+        caller: &Account,
+        facts: &Facts<'_>,
+        injected: Option<&Fault>,
+    ) -> Result<Operation, Refused> {
+        if let Err(failure) = facts.request {
+            return Err(Reply::fault(failure).into());
+        }
+        let Some(operation) = facts.operation.filter(|_| facts.members > 0) else {
+            let text = format!(
+                "The request failed schema validation: {:?} is no operation with members that this server knows.",
+                facts.name
+            );
+            return Err(Reply::fault(&Failure::new("ErrorSchemaValidation", text)).into());
+        };
+        if facts.target.is_some() && !caller.may_impersonate() {
+            let text = "The account does not have permission to impersonate the requested user.";
+            return Err(Reply::fault(&Failure::new("ErrorImpersonateUserDenied", text)).into());
+        }
+        if facts.target == Some(None) {
+            return Err(Reply::fault(&no_mailbox()).into());
+        }
+        let all = |failure| Err(self.all_members(operation, facts, failure).into());
+        match injected {
+            Some(Fault::ServerBusy { hint }) => Err(Reply::fault(&Failure::busy(*hint)).into()),
+            Some(Fault::ServerBusyMessages { hint }) => all(Failure::busy(*hint)),
+            Some(Fault::InnerServerBusy) => all(Failure::inner_busy()),
+            Some(Fault::Code(code)) => all(Failure::new(
+                code.clone(),
+                "The operation failed, as this server was told to say.",
+            )),
+            _ => Ok(operation),
+        }
+    }
+
+    /// HTTP 200 with one failure for every member.
+    fn all_members(&self, operation: Operation, facts: &Facts<'_>, failure: Failure) -> Reply {
+        let outcome = failure.code.clone();
+        let answers = vec![Err(failure); facts.members];
+        let text = soap::envelope(&self.policy, &operation.response(&answers));
+        Reply::xml(StatusCode::OK, text, &outcome)
+    }
+
+    /// What is decided by the budgets. The payers of a call that may run are charged.
+    fn charge(
+        &self,
+        caller: &Account,
+        operation: Operation,
+        facts: &Facts<'_>,
+        state: &mut State,
+    ) -> Result<Vec<Payer>, Refused> {
+        let number = state.number;
+        let payers = self.payers(caller, facts, &state.store);
+        if let Some(call) = state.counters.call(number) {
+            call.payers.clone_from(&payers);
+            let anchor = call.anchor.as_deref().map(str::to_lowercase);
+            if facts.target.is_some() && anchor.as_ref() != facts.mailboxes.first() {
+                state.counters.report.anchor_violations += 1;
+            }
+        }
+        let now = self.policy_time(self.now());
+        let refusal = match state
+            .budgets
+            .arrive(&self.policy, &payers, operation.is_sync(), now)
+        {
+            Ok(()) => return Ok(payers),
+            Err(refusal) => refusal,
+        };
+        Err(match refusal {
+            Refusal::Connections(limit) => {
+                state.counters.report.connection_violations += 1;
+                state.counters.throttled("ErrorExceededConnectionCount");
+                Reply::fault(&Failure::connections(limit)).into()
+            }
+            Refusal::Syncs(limit) => {
+                state.counters.throttled("ErrorServerBusy");
+                let failure = Failure::syncs(limit, self.real(SYNC_HINT));
+                self.all_members(operation, facts, failure).into()
+            }
+            Refusal::Busy(wait) => {
+                state.counters.report.calls_during_backoff += 1;
+                state.counters.throttled("ErrorServerBusy");
+                let failure = Failure::busy(Some(self.real(wait)));
+                let as_fault = match self.policy.busy_shape {
+                    BusyShape::Fault => true,
+                    BusyShape::Messages => false,
+                    BusyShape::Either => state.rng.bool(),
+                };
+                match as_fault {
+                    true => Reply::fault(&failure).into(),
+                    false => self.all_members(operation, facts, failure).into(),
+                }
+            }
+        })
+    }
+
+    /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves that mailbox.
+    fn payers(&self, caller: &Account, facts: &Facts<'_>, store: &Store) -> Vec<Payer> {
+        let account = Payer::Account(caller.name().to_owned());
+        let target = facts.target.flatten();
+        let Some(mailbox) = target.and_then(|target| store.get(target)) else {
+            return vec![account];
+        };
+        let copy = match self.policy.impersonation_copy {
+            true => Payer::Copy(mailbox.address.clone()),
+            false => Payer::Account(mailbox.address.clone()),
+        };
+        if copy != account && facts.touched.iter().any(|index| Some(*index) != target) {
+            vec![copy, account]
+        } else {
+            vec![copy]
+        }
+    }
+}
+
+/// Headers that every answer has.
+fn common_headers(head: &request::Parts, state: &mut State) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let id = uuid::Builder::from_random_bytes(state.rng.u128(..).to_le_bytes()).into_uuid();
+    if let Ok(id) = HeaderValue::from_str(&id.hyphenated().to_string()) {
+        headers.insert("request-id", id);
+    }
+    headers.insert("x-feserver", HeaderValue::from_static("SIMFE01"));
+    headers.insert(
+        "x-calculatedbetarget",
+        HeaderValue::from_static("simbe01.simulator.invalid"),
+    );
+    let echo = head
+        .headers
+        .get("return-client-request-id")
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    if let Some(id) = head.headers.get("client-request-id").filter(|_| echo) {
+        headers.insert("client-request-id", id.clone());
+    }
+    headers
+}

@@ -1,0 +1,365 @@
+//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem.
+
+use super::super::id::version_of;
+use super::super::mailbox::Place;
+use super::super::shape::{self, Shape, path_matches, write_item};
+use super::super::soap::Failure;
+use super::super::xml::Element;
+use super::{Context, Operation, Outcome, no_mailbox};
+
+/// Kinds of items that are kept; anything else (an answer to a meeting, a reply) is accepted and leaves nothing.
+const STORED: [&str; 12] = [
+    "Item",
+    "Message",
+    "CalendarItem",
+    "Contact",
+    "DistributionList",
+    "Task",
+    "PostItem",
+    "MeetingMessage",
+    "MeetingRequest",
+    "MeetingResponse",
+    "MeetingCancellation",
+    "SharingMessage",
+];
+
+pub(super) fn get(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, place) = context.item(id)?;
+    let mailbox = context.mailbox(index)?;
+    let mut out = String::from("<m:Items>");
+    if let Some(item) = mailbox.items.get(&place) {
+        write_item(
+            mailbox,
+            place,
+            item,
+            &Shape::of(request, "ItemShape", false),
+            &mut out,
+        );
+    }
+    out.push_str("</m:Items>");
+    Ok(out)
+}
+
+/// The folder of `SavedItemFolderId`, if the request names one.
+fn saved_folder(
+    context: &mut Context<'_>,
+    request: &Element,
+) -> Option<Result<(usize, u64), Failure>> {
+    let id = request.child("SavedItemFolderId")?.children().next()?;
+    Some(context.folder(id))
+}
+
+pub(super) fn check_saved_folder(
+    context: &mut Context<'_>,
+    request: &Element,
+) -> Result<(), Failure> {
+    let id = request
+        .child("SavedItemFolderId")
+        .and_then(|folder| folder.children().next());
+    match id.map(|id| context.locate(id)) {
+        Some(Err(failure)) if failure.code == "ErrorFolderNotFound" => Err(Failure::new(
+            "ErrorSavedItemFolderNotFound",
+            "The specified save folder was not found.",
+        )),
+        // What else is wrong with it each member says for itself.
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Element) -> Outcome {
+    let disposition = request.attribute("MessageDisposition");
+    if item.name == "CalendarItem" && request.attribute("SendMeetingInvitations").is_none() {
+        return Err(Failure::new(
+            "ErrorSendMeetingInvitationsRequired",
+            "The SendMeetingInvitations attribute is required for calendar items.",
+        ));
+    }
+    if item.name == "Message" && disposition.is_none() {
+        return Err(Failure::new(
+            "ErrorMessageDispositionRequired",
+            "The MessageDisposition attribute is required for messages.",
+        ));
+    }
+    let sends = match item.name.as_str() {
+        "Message" => disposition != Some("SaveOnly"),
+        "CalendarItem" => request.attribute("SendMeetingInvitations") != Some("SendToNone"),
+        _ => false,
+    };
+    let default = match item.name.as_str() {
+        "CalendarItem" => "calendar",
+        "Contact" | "DistributionList" => "contacts",
+        "Task" => "tasks",
+        "Message" if sends => "sentitems",
+        "Message" => "drafts",
+        _ => "inbox",
+    };
+    let (index, folder) = match saved_folder(context, request) {
+        Some(folder) => folder?,
+        None => {
+            let index = context.effective.ok_or_else(no_mailbox)?;
+            context.enter(index)?;
+            (
+                index,
+                context
+                    .mailbox(index)?
+                    .distinguished(default)
+                    .ok_or_else(no_mailbox)?,
+            )
+        }
+    };
+    if !STORED.contains(&item.name.as_str()) {
+        return Ok("<m:Items/>".to_owned());
+    }
+    let stamp = context.stamp();
+    let subject = item.child_text("Subject").unwrap_or_default();
+    context.counters.created(&subject, sends);
+    let mailbox = context.mailbox_mut(index)?;
+    if item.name == "Message" && disposition == Some("SendOnly") {
+        return Ok("<m:Items/>".to_owned());
+    }
+    let uid = format!(
+        "{}-{}",
+        super::super::id::guid_text(&mailbox.guid),
+        mailbox.version()
+    );
+    let fields = shape::new_fields(item, &mailbox.address, &uid, &stamp);
+    let place = mailbox.add_item(folder, item.name.clone(), fields);
+    Ok(format!(
+        "<m:Items>{}</m:Items>",
+        shape::id_only(mailbox, place)
+    ))
+}
+
+/// Compares the change key of an id with the item's version.
+fn check_key(
+    context: &Context<'_>,
+    index: usize,
+    place: Place,
+    id: &Element,
+) -> Result<(), Failure> {
+    let mailbox = context.mailbox(index)?;
+    let Some(key) = id.attribute("ChangeKey") else {
+        return Err(Failure::new(
+            "ErrorChangeKeyRequiredForWriteOperations",
+            "A valid change key must be passed for this operation to succeed.",
+        ));
+    };
+    let Some(version) = version_of(&mailbox.guid, key) else {
+        return Err(Failure::new(
+            "ErrorInvalidChangeKey",
+            "The change key is invalid.",
+        ));
+    };
+    if mailbox
+        .items
+        .get(&place)
+        .is_some_and(|item| item.version != version)
+    {
+        return Err(Failure::new(
+            "ErrorIrresolvableConflict",
+            "The send or update operation could not be performed because the change key passed in the request does \
+             not match the current change key for the item.",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Element) -> Outcome {
+    let id = change.children().next().ok_or_else(super::malformed_id)?;
+    let (index, place) = context.item(id)?;
+    if request.attribute("ConflictResolution") != Some("AlwaysOverwrite") {
+        check_key(context, index, place, id)?;
+    }
+    let stamp = context.stamp();
+    let mailbox = context.mailbox_mut(index)?;
+    let kind = mailbox
+        .items
+        .get(&place)
+        .map(|item| item.element.clone())
+        .unwrap_or_default();
+    if kind == "CalendarItem"
+        && request
+            .attribute("SendMeetingInvitationsOrCancellations")
+            .is_none()
+    {
+        return Err(Failure::new(
+            "ErrorSendMeetingInvitationsOrCancellationsRequired",
+            "The SendMeetingInvitationsOrCancellations attribute is required for calendar items.",
+        ));
+    }
+    let disposition = request.attribute("MessageDisposition");
+    if kind == "Message" && disposition.is_none() {
+        return Err(Failure::new(
+            "ErrorMessageDispositionRequired",
+            "The MessageDisposition attribute is required for messages.",
+        ));
+    }
+    let version = mailbox.bump();
+    if let Some(item) = mailbox.items.get_mut(&place) {
+        for step in change
+            .child("Updates")
+            .into_iter()
+            .flat_map(Element::children)
+        {
+            apply(&mut item.fields, step);
+        }
+        item.fields.retain(|field| field.name != "LastModifiedTime");
+        item.fields.push(Element::types("LastModifiedTime", stamp));
+        shape::sort(&item.element, &mut item.fields);
+        item.version = version;
+    }
+    let sent =
+        kind == "Message" && disposition.is_some_and(|disposition| disposition != "SaveOnly");
+    let items = if sent {
+        dispatch(
+            context,
+            index,
+            place,
+            disposition == Some("SendAndSaveCopy"),
+            None,
+        )?;
+        String::new()
+    } else {
+        shape::id_only(context.mailbox(index)?, place)
+    };
+    Ok(format!(
+        "<m:Items>{items}</m:Items><m:ConflictResults><t:Count>0</t:Count></m:ConflictResults>"
+    ))
+}
+
+/// One `SetItemField`, `AppendToItemField` or `DeleteItemField`.
+fn apply(fields: &mut Vec<Element>, step: &Element) {
+    let mut children = step.children();
+    let Some(path) = children.next() else { return };
+    let value = children.next().and_then(|item| item.children().next());
+    match (step.name.as_str(), value) {
+        ("SetItemField", Some(value)) => {
+            fields.retain(|field| !path_matches(path, field));
+            fields.push(value.clone());
+        }
+        ("AppendToItemField", Some(value)) => {
+            match fields.iter_mut().find(|field| path_matches(path, field)) {
+                Some(field) => field.nodes.extend(value.nodes.iter().cloned()),
+                None => fields.push(value.clone()),
+            }
+        }
+        ("DeleteItemField", _) => fields.retain(|field| !path_matches(path, field)),
+        _ => {}
+    }
+}
+
+pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, place) = context.item(id)?;
+    let mailbox = context.mailbox_mut(index)?;
+    let calendar = mailbox
+        .items
+        .get(&place)
+        .is_some_and(|item| item.element == "CalendarItem");
+    if calendar && request.attribute("SendMeetingCancellations").is_none() {
+        return Err(Failure::new(
+            "ErrorSendMeetingCancellationsRequired",
+            "The SendMeetingCancellations attribute is required for calendar items.",
+        ));
+    }
+    let item = mailbox.remove_item(place);
+    let bin = match request.attribute("DeleteType") {
+        Some("MoveToDeletedItems") => mailbox.distinguished("deleteditems"),
+        Some("SoftDelete") => mailbox.distinguished("recoverableitemsdeletions"),
+        _ => None,
+    };
+    if let (Some(item), Some(bin)) = (item, bin) {
+        mailbox.add_item(bin, item.element, item.fields);
+    }
+    Ok(String::new())
+}
+
+pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, place) = context.item(id)?;
+    check_key(context, index, place, id)?;
+    let save = request
+        .attribute("SaveItemToFolder")
+        .is_some_and(|save| save == "true" || save == "1");
+    let folder = match saved_folder(context, request) {
+        Some(folder) => Some(folder?),
+        None => None,
+    };
+    dispatch(context, index, place, save, folder)?;
+    Ok(String::new())
+}
+
+/// Sends an item away; the copy goes to that folder, else to the sent items.
+fn dispatch(
+    context: &mut Context<'_>,
+    index: usize,
+    place: Place,
+    save: bool,
+    folder: Option<(usize, u64)>,
+) -> Result<(), Failure> {
+    let mailbox = context.mailbox_mut(index)?;
+    let Some(item) = mailbox.remove_item(place) else {
+        return Ok(());
+    };
+    let (index, folder) = match folder {
+        Some(folder) => folder,
+        None => (
+            index,
+            mailbox.distinguished("sentitems").ok_or_else(no_mailbox)?,
+        ),
+    };
+    context.counters.sent(&item.subject());
+    if save {
+        context
+            .mailbox_mut(index)?
+            .add_item(folder, item.element, item.fields);
+    }
+    Ok(())
+}
+
+fn target_id(request: &Element) -> Result<&Element, Failure> {
+    request
+        .child("ToFolderId")
+        .and_then(|target| target.children().next())
+        .ok_or_else(|| {
+            Failure::new(
+                "ErrorToFolderNotFound",
+                "The destination folder was not found.",
+            )
+        })
+}
+
+pub(super) fn check_target(context: &mut Context<'_>, request: &Element) -> Result<(), Failure> {
+    let missing = || {
+        Failure::new(
+            "ErrorToFolderNotFound",
+            "The destination folder was not found.",
+        )
+    };
+    context
+        .locate(target_id(request)?)
+        .map(|_| ())
+        .map_err(|failure| match failure.code.as_str() {
+            "ErrorFolderNotFound" => missing(),
+            _ => failure,
+        })
+}
+
+pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (target, folder) = context.folder(target_id(request)?)?;
+    let (index, place) = context.item(id)?;
+    let moves = context.operation == Operation::MoveItem;
+    let mailbox = context.mailbox_mut(index)?;
+    let item = if moves {
+        mailbox.remove_item(place)
+    } else {
+        mailbox.items.get(&place).cloned()
+    };
+    let Some(item) = item else {
+        return Ok("<m:Items/>".to_owned());
+    };
+    let mailbox = context.mailbox_mut(target)?;
+    let place = mailbox.add_item(folder, item.element, item.fields);
+    Ok(format!(
+        "<m:Items>{}</m:Items>",
+        shape::id_only(mailbox, place)
+    ))
+}

@@ -1,0 +1,286 @@
+//! The throttling policy that the simulated server enforces, and its presets.
+
+use std::time::Duration;
+
+/// Which calls open a mailbox for a delegate account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenedBy {
+    /// Every call that touches the mailbox.
+    ReadsAndWrites,
+    /// Only calls that change something in it.
+    Writes,
+}
+
+/// How a lock-out is told to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BusyShape {
+    /// HTTP 500 with a SOAP fault.
+    Fault,
+    /// HTTP 200 with a response message in error for each member.
+    Messages,
+    /// One or the other, drawn from the seed for each call.
+    Either,
+}
+
+/// What one simulated server allows. All times are *policy time*: the exchange's `speed` divides them.
+///
+/// Start from a preset and change what the test is about; every field is public. A limit of `None` is not enforced.
+/// The presets take their numbers from the throttling article of the Exchange documentation
+/// ("EWS throttling in Exchange", named TH below) and from recorded answers; where nothing is published, the field says so.
+///
+/// ```
+/// use tower_ews::simulator::Policy;
+/// let mut policy = Policy::exchange_online();
+/// assert_eq!(policy.max_concurrency, Some(27));
+/// policy.max_concurrency = Some(4);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// `EWSMaxConcurrency`: calls of one payer at the same time. 10 in Exchange 2010, 27 since 2013 (TH, Table 1).
+    pub max_concurrency: Option<u32>,
+    /// Whether an impersonating account works on a copy of the mailbox's budget that all service accounts share.
+    /// Not before Exchange 2010 SP2 RU4, where it draws on the owner's own.
+    pub impersonation_copy: bool,
+    /// `EWSFindCountLimit`: rows of Find* answers that one payer has in memory at the same time. 1000 (TH, Table 1).
+    pub find_count: Option<u32>,
+    /// The same for a search with a restriction or a query string. 250 since Exchange 2013 (TH, Table 1).
+    pub find_count_filtered: Option<u32>,
+    /// `ConcurrentSyncCalls`: SyncFolderItems and SyncFolderHierarchy of one payer at the same time. 5 in a recorded
+    /// answer of Exchange Online; the documents give no number.
+    pub concurrent_sync_calls: Option<u32>,
+    /// `EwsMaxBurst`: milliseconds of execution that a payer may save up. 300,000 in the global policy of Exchange 2013.
+    /// `None` switches the whole busy budget off.
+    pub max_burst: Option<u64>,
+    /// `EwsRechargeRate`: milliseconds of execution that a payer's balance grows by in an hour. 900,000, same source.
+    pub recharge_rate: u64,
+    /// `EwsCutoffBalance`: how far below zero, in milliseconds, the balance may fall before the payer is locked out.
+    /// 3,000,000, same source.
+    pub cutoff_balance: u64,
+    /// The least length of a lock-out. Five minutes: hints of 297,749 ms and 178,510 ms are on record.
+    pub lockout: Duration,
+    /// Milliseconds that a call during the lock-out takes from the balance, and so prolongs the lock-out.
+    /// Not published; 250 in the presets, which is one second at a recharge rate of 900,000.
+    pub busy_call_cost: u64,
+    /// How a lock-out is told.
+    pub busy_shape: BusyShape,
+    /// Mailboxes that one account may have open by delegate access. 16 is what is seen; it is not published.
+    pub open_mailboxes: Option<u32>,
+    /// A mailbox closes this long after its last use. About five minutes is what is seen.
+    pub open_mailbox_idle: Duration,
+    /// Which calls open a mailbox.
+    pub opened_by: OpenedBy,
+    /// Calls that the server has at the same time, of all payers, queue included; beyond it answers HTTP 503.
+    /// Not published.
+    pub server_calls: Option<u32>,
+    /// Calls that it executes at the same time; the others queue in order of arrival. `None`: no queue.
+    pub server_threads: Option<u32>,
+    /// `Retry-After` of those 503 answers; `None` leaves the header out, as servers on premises do.
+    pub retry_after: Option<Duration>,
+    /// Time of each call besides its execution (network, authentication). It drains no busy budget.
+    pub latency: Duration,
+    /// Execution time of each member of a call; a call without an array has one.
+    pub member_time: Duration,
+    /// Share by which latency and member time vary, up and down, drawn from the seed: 0.25 means ±25 %.
+    pub jitter: f64,
+    /// `Version` in the `ServerVersionInfo` of every answer.
+    pub version: &'static str,
+    /// Major, minor, build and revision number in the same place.
+    pub build: [u16; 4],
+}
+
+impl Policy {
+    /// Exchange Online. The busy budget is hidden there: its numbers are those of Exchange 2013.
+    pub fn exchange_online() -> Self {
+        Self {
+            max_concurrency: Some(27),
+            impersonation_copy: true,
+            find_count: Some(1000),
+            find_count_filtered: Some(250),
+            concurrent_sync_calls: Some(5),
+            max_burst: Some(300_000),
+            recharge_rate: 900_000,
+            cutoff_balance: 3_000_000,
+            lockout: Duration::from_secs(300),
+            busy_call_cost: 250,
+            busy_shape: BusyShape::Either,
+            open_mailboxes: Some(16),
+            open_mailbox_idle: Duration::from_secs(300),
+            opened_by: OpenedBy::Writes,
+            server_calls: None,
+            server_threads: None,
+            retry_after: Some(Duration::from_secs(30)),
+            latency: Duration::from_millis(20),
+            member_time: Duration::from_millis(80),
+            jitter: 0.25,
+            version: "V2018_01_08",
+            build: [15, 20, 8769, 35],
+        }
+    }
+
+    /// Exchange Server Subscription Edition: no numbers of its own are published, so those of 2019.
+    pub fn exchange_se() -> Self {
+        Self {
+            version: "V2017_07_11",
+            build: [15, 2, 2562, 17],
+            ..Self::exchange_2019()
+        }
+    }
+
+    /// Exchange Server 2019. The documents give 27 for 2013 only; the cmdlet's page says 10 for all versions.
+    pub fn exchange_2019() -> Self {
+        Self {
+            version: "V2017_07_11",
+            build: [15, 2, 1118, 7],
+            ..Self::exchange_2016()
+        }
+    }
+
+    /// Exchange Server 2016, as 2013.
+    pub fn exchange_2016() -> Self {
+        Self {
+            version: "V2017_07_11",
+            build: [15, 1, 2507, 6],
+            ..Self::exchange_2013()
+        }
+    }
+
+    /// Exchange Server 2013: every access opens a mailbox, `ConcurrentSyncCalls` does not exist, no `Retry-After`.
+    pub fn exchange_2013() -> Self {
+        Self {
+            concurrent_sync_calls: None,
+            opened_by: OpenedBy::ReadsAndWrites,
+            retry_after: None,
+            version: "V2_23",
+            build: [15, 0, 1497, 2],
+            ..Self::exchange_online()
+        }
+    }
+
+    /// Exchange Server 2010 SP2 RU4 to SP3: ten calls, no burst budget (its time budgets are percentages of a window,
+    /// which are not simulated).
+    pub fn exchange_2010() -> Self {
+        Self {
+            max_concurrency: Some(10),
+            find_count_filtered: Some(1000),
+            max_burst: None,
+            version: "Exchange2010_SP2",
+            build: [14, 3, 123, 4],
+            ..Self::exchange_2013()
+        }
+    }
+
+    /// Exchange Server 2010 before SP2 RU4: an impersonating account draws on the owner's own budget.
+    pub fn exchange_2010_sp1() -> Self {
+        Self {
+            impersonation_copy: false,
+            version: "Exchange2010_SP1",
+            build: [14, 1, 218, 15],
+            ..Self::exchange_2010()
+        }
+    }
+
+    /// Small numbers of our own, with which a test meets every limit within seconds: four calls, four open mailboxes
+    /// for three seconds, lock-outs of two seconds after some twenty calls.
+    pub fn laptop() -> Self {
+        Self {
+            max_concurrency: Some(4),
+            find_count: Some(100),
+            find_count_filtered: Some(25),
+            concurrent_sync_calls: Some(2),
+            max_burst: Some(1_000),
+            recharge_rate: 1_800_000,
+            cutoff_balance: 500,
+            lockout: Duration::from_secs(2),
+            busy_call_cost: 200,
+            open_mailboxes: Some(4),
+            open_mailbox_idle: Duration::from_secs(3),
+            server_calls: Some(64),
+            server_threads: Some(32),
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::exchange_online()
+        }
+    }
+
+    /// No limit at all, no time taken: for tests that want a server which only answers.
+    pub fn unlimited() -> Self {
+        Self {
+            max_concurrency: None,
+            find_count: None,
+            find_count_filtered: None,
+            concurrent_sync_calls: None,
+            max_burst: None,
+            open_mailboxes: None,
+            server_calls: None,
+            server_threads: None,
+            latency: Duration::ZERO,
+            member_time: Duration::ZERO,
+            jitter: 0.0,
+            ..Self::exchange_online()
+        }
+    }
+
+    /// The same policy with some fields changed, in one expression.
+    ///
+    /// ```
+    /// use tower_ews::simulator::Policy;
+    /// let policy = Policy::laptop().with(|policy| policy.max_concurrency = Some(2));
+    /// assert_eq!(policy.max_concurrency, Some(2));
+    /// ```
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// Names that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 9] = [
+        "exchange_online",
+        "exchange_se",
+        "exchange_2019",
+        "exchange_2016",
+        "exchange_2013",
+        "exchange_2010",
+        "exchange_2010_sp1",
+        "laptop",
+        "unlimited",
+    ];
+
+    /// The preset of that name, one of [`NAMES`](Self::NAMES).
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "exchange_online" => Self::exchange_online(),
+            "exchange_se" => Self::exchange_se(),
+            "exchange_2019" => Self::exchange_2019(),
+            "exchange_2016" => Self::exchange_2016(),
+            "exchange_2013" => Self::exchange_2013(),
+            "exchange_2010" => Self::exchange_2010(),
+            "exchange_2010_sp1" => Self::exchange_2010_sp1(),
+            "laptop" => Self::laptop(),
+            "unlimited" => Self::unlimited(),
+            _ => return None,
+        })
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::exchange_online()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_preset() {
+        for name in Policy::NAMES {
+            assert!(Policy::named(name).is_some(), "{name}");
+        }
+        assert_eq!(Policy::named("exchange_2000"), None);
+        assert!(!Policy::exchange_2010_sp1().impersonation_copy);
+    }
+}

@@ -1,0 +1,224 @@
+//! Every kind of answer of the simulator against Exchange's own schema.
+//!
+//! Needs `xmllint` and the schema files: `EWS_XSD_DIR` names a folder with an `envelope.xsd` that imports `messages.xsd`,
+//! `types.xsd` and a SOAP 1.1 envelope. Without it the test says that it skips.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tower::ServiceExt;
+use tower_ews::simulator::{Exchange, Fault, Policy};
+
+fn schema() -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("EWS_XSD_DIR") else {
+        println!("skipped: EWS_XSD_DIR is not set");
+        return None;
+    };
+    Some(Path::new(&folder).join("envelope.xsd"))
+}
+
+/// What xmllint has against these documents; `None` when all are valid.
+fn complaint(schema: &Path, texts: &[String]) -> Option<String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulator_schema");
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = texts.iter().enumerate().map(|(number, text)| {
+        let file = folder.join(format!("{number}.xml"));
+        std::fs::write(&file, text).unwrap();
+        file
+    });
+    let output = Command::new("xmllint")
+        .args(["--noout", "--nonet", "--schema"])
+        .arg(schema)
+        .args(files)
+        .output()
+        .expect("xmllint runs");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+async fn ask(exchange: &Exchange, body: &str) -> String {
+    let text = format!(
+        "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/' \
+         xmlns:t='http://schemas.microsoft.com/exchange/services/2006/types' \
+         xmlns:m='http://schemas.microsoft.com/exchange/services/2006/messages'><s:Body>{body}</s:Body></s:Envelope>"
+    );
+    let request = Request::post("/EWS/Exchange.asmx")
+        .body(Full::<Bytes>::from(text))
+        .unwrap();
+    let response = exchange.clone().oneshot(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn id_of(answer: &str, element: &str) -> String {
+    let at = answer.find(&format!("<t:{element} ")).expect("an id");
+    answer[at..].split_once("/>").unwrap().0.to_owned() + "/>"
+}
+
+const SHAPE: &str = "<m:ItemShape><t:BaseShape>AllProperties</t:BaseShape></m:ItemShape>";
+const FOLDER_SHAPE: &str =
+    "<m:FolderShape><t:BaseShape>AllProperties</t:BaseShape></m:FolderShape>";
+const CALENDAR: &str = "<t:DistinguishedFolderId Id='calendar'/>";
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_valid() {
+    let Some(schema) = schema() else { return };
+    let mut policy = Policy::laptop();
+    policy.max_burst = None;
+    let exchange = Exchange::builder()
+        .policy(policy)
+        .anonymous("svc@contoso.com")
+        .build();
+    let mut answers: Vec<(String, String)> = Vec::new();
+
+    let create = "<m:CreateItem MessageDisposition='SaveOnly' SendMeetingInvitations='SendToNone'><m:Items>\
+        <t:CalendarItem><t:Subject>a &lt; b</t:Subject><t:Body BodyType='Text'>text</t:Body>\
+        <t:ReminderMinutesBeforeStart>15</t:ReminderMinutesBeforeStart>\
+        <t:ExtendedProperty><t:ExtendedFieldURI PropertyTag='0x3001' PropertyType='String'/><t:Value>v</t:Value></t:ExtendedProperty>\
+        <t:Start>2026-03-01T10:00:00Z</t:Start><t:End>2026-03-01T11:00:00Z</t:End><t:Location>here</t:Location>\
+        <t:RequiredAttendees><t:Attendee><t:Mailbox><t:EmailAddress>b@contoso.com</t:EmailAddress></t:Mailbox></t:Attendee></t:RequiredAttendees>\
+        </t:CalendarItem>\
+        <t:Message><t:Subject>mail</t:Subject><t:Body BodyType='HTML'>&lt;p&gt;</t:Body><t:Categories><t:String>x</t:String></t:Categories>\
+        <t:ToRecipients><t:Mailbox><t:EmailAddress>b@contoso.com</t:EmailAddress></t:Mailbox></t:ToRecipients></t:Message>\
+        <t:Contact><t:FileAs>A, B</t:FileAs><t:GivenName>B</t:GivenName>\
+        <t:EmailAddresses><t:Entry Key='EmailAddress1'>b@contoso.com</t:Entry></t:EmailAddresses><t:Surname>A</t:Surname></t:Contact>\
+        <t:Task><t:Subject>do</t:Subject><t:DueDate>2026-03-01T00:00:00Z</t:DueDate></t:Task>\
+        <t:PostItem><t:Subject>post</t:Subject></t:PostItem>\
+        </m:Items></m:CreateItem>";
+    let created = ask(&exchange, create).await;
+    assert_eq!(created.matches(">NoError<").count(), 5, "{created}");
+    let ids: String = created
+        .split("<t:ItemId ")
+        .skip(1)
+        .map(|rest| format!("<t:ItemId {}/>", rest.split_once("/>").unwrap().0))
+        .collect();
+    let first = id_of(&created, "ItemId");
+    let second = id_of(created.split_once("<t:Message>").unwrap().1, "ItemId");
+    answers.push(("CreateItem".to_owned(), created));
+
+    let folder = ask(
+        &exchange,
+        "<m:CreateFolder><m:ParentFolderId><t:DistinguishedFolderId Id='inbox'/></m:ParentFolderId>\
+         <m:Folders><t:TasksFolder><t:DisplayName>x</t:DisplayName></t:TasksFolder></m:Folders></m:CreateFolder>",
+    )
+    .await;
+    let folder_id = id_of(&folder, "FolderId");
+    answers.push(("CreateFolder".to_owned(), folder));
+
+    let every = ["calendar", "contacts", "drafts", "inbox", "tasks"];
+    let every: String = every
+        .iter()
+        .map(|id| format!("<t:DistinguishedFolderId Id='{id}'/>"))
+        .collect();
+    let hour =
+        "<t:StartTime>2026-02-01T00:00:00</t:StartTime><t:EndTime>2026-04-01T00:00:00</t:EndTime>";
+    let requests = [
+        format!("<m:GetItem>{SHAPE}<m:ItemIds>{ids}</m:ItemIds></m:GetItem>"),
+        format!("<m:GetItem>{SHAPE}<m:ItemIds><t:ItemId Id='x'/></m:ItemIds></m:GetItem>"),
+        format!("<m:FindItem Traversal='Shallow'>{SHAPE}<m:ParentFolderIds>{every}</m:ParentFolderIds></m:FindItem>"),
+        format!(
+            "<m:FindItem Traversal='Shallow'>{SHAPE}<m:IndexedPageItemView MaxEntriesReturned='1' Offset='0' \
+             BasePoint='Beginning'/><m:ParentFolderIds>{CALENDAR}</m:ParentFolderIds></m:FindItem>"
+        ),
+        format!(
+            "<m:FindItem Traversal='Shallow'>{SHAPE}<m:CalendarView StartDate='2026-01-01T00:00:00Z' \
+             EndDate='2027-01-01T00:00:00Z'/><m:ParentFolderIds>{CALENDAR}</m:ParentFolderIds></m:FindItem>"
+        ),
+        format!("<m:GetFolder>{FOLDER_SHAPE}<m:FolderIds>{every}<t:FolderId Id='x'/></m:FolderIds></m:GetFolder>"),
+        format!(
+            "<m:FindFolder Traversal='Deep'>{FOLDER_SHAPE}<m:ParentFolderIds><t:DistinguishedFolderId Id='root'/>\
+             </m:ParentFolderIds></m:FindFolder>"
+        ),
+        format!(
+            "<m:UpdateItem ConflictResolution='AlwaysOverwrite' MessageDisposition='SaveOnly' \
+             SendMeetingInvitationsOrCancellations='SendToNone'><m:ItemChanges><t:ItemChange>{first}<t:Updates>\
+             <t:SetItemField><t:FieldURI FieldURI='item:Subject'/><t:CalendarItem><t:Subject>new</t:Subject>\
+             </t:CalendarItem></t:SetItemField></t:Updates></t:ItemChange></m:ItemChanges></m:UpdateItem>"
+        ),
+        format!("<m:CopyItem><m:ToFolderId>{folder_id}</m:ToFolderId><m:ItemIds>{ids}</m:ItemIds></m:CopyItem>"),
+        format!("<m:SendItem SaveItemToFolder='false'><m:ItemIds>{second}</m:ItemIds></m:SendItem>"),
+        format!(
+            "<m:SyncFolderItems>{SHAPE}<m:SyncFolderId>{folder_id}</m:SyncFolderId>\
+             <m:MaxChangesReturned>10</m:MaxChangesReturned></m:SyncFolderItems>"
+        ),
+        format!("<m:SyncFolderHierarchy>{FOLDER_SHAPE}</m:SyncFolderHierarchy>"),
+        format!("<m:DeleteFolder DeleteType='HardDelete'><m:FolderIds>{folder_id}</m:FolderIds></m:DeleteFolder>"),
+        format!("<m:MoveItem><m:ToFolderId>{folder_id}</m:ToFolderId><m:ItemIds>{ids}</m:ItemIds></m:MoveItem>"),
+        format!(
+            "<m:DeleteItem DeleteType='HardDelete' SendMeetingCancellations='SendToNone'><m:ItemIds>{ids}</m:ItemIds></m:DeleteItem>"
+        ),
+        "<m:ResolveNames ReturnFullContactData='false'><m:UnresolvedEntry>svc</m:UnresolvedEntry></m:ResolveNames>".to_owned(),
+        "<m:ResolveNames ReturnFullContactData='false'><m:UnresolvedEntry>zzz</m:UnresolvedEntry></m:ResolveNames>".to_owned(),
+        "<m:GetServerTimeZones ReturnFullTimeZoneData='true'/>".to_owned(),
+        "<m:GetServerTimeZones ReturnFullTimeZoneData='false'/>".to_owned(),
+        format!(
+            "<m:GetUserAvailabilityRequest><m:MailboxDataArray><t:MailboxData><t:Email><t:Address>svc@contoso.com</t:Address>\
+             </t:Email><t:AttendeeType>Required</t:AttendeeType></t:MailboxData><t:MailboxData><t:Email><t:Address>nobody</t:Address>\
+             </t:Email><t:AttendeeType>Required</t:AttendeeType></t:MailboxData></m:MailboxDataArray>\
+             <t:FreeBusyViewOptions><t:TimeWindow>{hour}</t:TimeWindow></t:FreeBusyViewOptions></m:GetUserAvailabilityRequest>"
+        ),
+        format!(
+            "<m:ConvertId DestinationFormat='HexEntryId'><m:SourceIds><t:AlternateId Format='EwsId' {} Mailbox='a@contoso.com'/>\
+             <t:AlternateId Format='EwsId' Id='DUMMY' Mailbox='DUMMY'/></m:SourceIds></m:ConvertId>",
+            &first["<t:ItemId ".len()..first.find(" ChangeKey").unwrap()]
+        ),
+        "<m:Unknown/>".to_owned(),
+    ];
+    for (number, request) in requests.iter().enumerate() {
+        let answer = ask(&exchange, request).await;
+        // Only those that ask for something wrong fail as a whole.
+        let wrong = [
+            "Id='x'/></m:ItemIds>",
+            "<m:MoveItem>",
+            ">zzz<",
+            "<m:Unknown/>",
+        ];
+        let fails = wrong.iter().any(|wrong| request.contains(wrong));
+        assert_eq!(
+            !answer.contains(">NoError<"),
+            fails,
+            "{number}: {request}\n{answer}"
+        );
+        answers.push((request.clone(), answer));
+    }
+    // Every operation's error entries, and every refusal.
+    let hint = Some(Duration::from_secs(5));
+    for request in &requests {
+        for fault in [
+            Fault::ServerBusyMessages { hint },
+            Fault::InnerServerBusy,
+            Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
+            Fault::TimeoutExpired,
+            Fault::ServerBusy { hint },
+        ] {
+            let name = fault.name();
+            exchange.inject(fault);
+            answers.push((format!("{name}: {request}"), ask(&exchange, request).await));
+        }
+    }
+    let mut limited = Policy::laptop();
+    limited.max_concurrency = Some(0);
+    let limited = Exchange::builder()
+        .policy(limited)
+        .anonymous("svc@contoso.com")
+        .build();
+    answers.push((
+        "connections".to_owned(),
+        ask(&limited, "<m:GetServerTimeZones/>").await,
+    ));
+
+    let texts: Vec<String> = answers.iter().map(|(_, answer)| answer.clone()).collect();
+    // It would see an error if there was one.
+    let wrong = texts[0].replacen("<m:ResponseCode>NoError", "<m:ResponseCode>NoSuchCode", 1);
+    assert!(complaint(&schema, &[wrong]).is_some());
+    if let Some(complaint) = complaint(&schema, &texts) {
+        for (number, (request, _)) in answers.iter().enumerate() {
+            println!("{number}.xml answers {request}");
+        }
+        panic!("{complaint}");
+    }
+    println!("{} answers are valid", answers.len());
+}
