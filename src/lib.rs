@@ -7,7 +7,10 @@ mod builder;
 pub mod client_request_id;
 pub mod concurrency_by_principal;
 pub mod ledger;
+pub mod policy;
 pub mod principal;
+#[cfg(feature = "serde")]
+mod seconds;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod soap;

@@ -40,7 +40,8 @@ pub enum Shape {
     Distinct {
         /// How many values.
         limit: u32,
-        /// How long a value stays open after its last use.
+        /// How long a value stays open after its last use. In a file: seconds.
+        #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
         idle: Duration,
     },
 }

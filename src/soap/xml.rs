@@ -179,7 +179,8 @@ impl<'a> Reader<'a> {
         let inner = if empty { end - 2 } else { end - 1 };
         let attributes = self.bytes(&(name_end..inner));
         let depth = self.open.len();
-        for (key, value) in self::attributes(attributes) {
+        let mut declared = self::attributes(attributes);
+        for (key, value) in declared.by_ref() {
             let prefix = match key.strip_prefix(b"xmlns") {
                 Some([]) => &[][..],
                 Some([b':', prefix @ ..]) => prefix,
@@ -189,6 +190,9 @@ impl<'a> Reader<'a> {
                 return Err(OutlineError::TooDeep { at });
             }
             self.bindings.push((depth + 1, prefix, space(value)));
+        }
+        if !is_blank(declared.rest) {
+            return Err(OutlineError::Malformed { at });
         }
         let (prefix, local) = match memchr(b':', name) {
             Some(colon) => (
@@ -514,19 +518,32 @@ fn instruction(body: &[u8], at: usize) -> Result<usize> {
     }
 }
 
-/// Names and raw values of attributes. Ends at the first thing that is none.
-pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        rest = rest.trim_ascii_start();
-        let equals = memchr(b'=', rest)?;
-        let name = rest.get(..equals)?.trim_ascii_end();
-        let value = rest.get(equals + 1..)?.trim_ascii_start();
+/// Names and raw values of attributes. Ends at the first thing that is none, which `rest` then holds.
+pub(super) fn attributes(rest: &[u8]) -> Attributes<'_> {
+    Attributes { rest }
+}
+
+pub(super) struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rest = self.rest.trim_ascii_start();
+        let equals = memchr(b'=', self.rest)?;
+        let name = self.rest.get(..equals)?.trim_ascii_end();
+        if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
+            return None;
+        }
+        let value = self.rest.get(equals + 1..)?.trim_ascii_start();
         let (&quote, value) = value.split_first()?;
         if !matches!(quote, b'"' | b'\'') {
             return None;
         }
         let end = memchr(quote, value)?;
-        rest = value.get(end + 1..)?;
+        self.rest = value.get(end + 1..)?;
         Some((name, value.get(..end)?))
-    })
+    }
 }

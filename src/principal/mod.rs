@@ -18,12 +18,16 @@
 //! assert_eq!(charges.len(), 1);
 //! ```
 
+mod ews;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
+
+pub use self::ews::{Draws, EwsCharges, Payer, Rule};
 
 /// How a call reaches the mailbox that it works on.
 ///

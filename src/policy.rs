@@ -1,0 +1,347 @@
+//! [`ThrottlingPolicy`]: what a server allows, as a table of budgets with presets.
+//!
+//! The numbers are Microsoft's where it publishes some, and cannot be discovered at run time ("Throttling parameter
+//! values cannot be discovered programmatically", EWS throttling in Exchange). Documents disagree, so each number is a
+//! setting; the [`LocalLedger`] learns lower limits than the policy's from the server's refusals.
+
+use std::time::Duration;
+
+use crate::ledger::{LocalLedger, Shape};
+use crate::principal::{Budget, Draws, EwsCharges, Payer, Rule};
+
+/// One row of a [`ThrottlingPolicy`].
+///
+/// ```
+/// use tower_ews::ledger::Shape;
+/// use tower_ews::policy::BudgetPolicy;
+/// use tower_ews::principal::{Budget, Draws, Payer};
+///
+/// let row = BudgetPolicy::new(Budget::Concurrency, Shape::InFlight(16), Payer::Effective, Draws::Calls);
+/// assert_eq!(row.shape, Shape::InFlight(16));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct BudgetPolicy {
+    /// Which budget.
+    pub budget: Budget,
+    /// How it is counted, and its number.
+    pub shape: Shape,
+    /// Who pays.
+    pub payer: Payer,
+    /// What draws on it.
+    pub draws: Draws,
+}
+
+impl BudgetPolicy {
+    /// A row.
+    pub fn new(budget: Budget, shape: Shape, payer: Payer, draws: Draws) -> Self {
+        Self {
+            budget,
+            shape,
+            payer,
+            draws,
+        }
+    }
+}
+
+/// What a server allows, and how long this client is ready to wait for it.
+///
+/// Start from a preset and change what you know better:
+///
+/// ```
+/// use tower_ews::policy::ThrottlingPolicy;
+/// use tower_ews::principal::Budget;
+///
+/// let mut policy = ThrottlingPolicy::exchange_online();
+/// policy.set_in_flight(Budget::Concurrency, 10);
+/// assert_eq!(policy.in_flight(Budget::Concurrency), Some(10));
+/// ```
+///
+/// With the feature `serde` a policy is read from a file; what the file leaves out is Exchange Online's:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// use std::time::Duration;
+/// use tower_ews::policy::ThrottlingPolicy;
+///
+/// let policy: ThrottlingPolicy = toml::from_str("name = 'ours'\ndeadline = 3600.0").unwrap();
+/// assert_eq!(policy.deadline, Duration::from_secs(3600));
+/// assert_eq!(policy.budgets, ThrottlingPolicy::exchange_online().budgets);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+#[non_exhaustive]
+pub struct ThrottlingPolicy {
+    /// What it is called.
+    pub name: String,
+    /// The budgets.
+    pub budgets: Vec<BudgetPolicy>,
+    /// Whether impersonation draws on a copy of the mailbox owner's budgets: since Exchange 2010 SP2 RU4.
+    pub impersonation_copy: bool,
+    /// How long one call may take, all waits and attempts included. Default: 15 minutes.
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub deadline: Duration,
+    /// How long one attempt may wait for its permit. Default: 15 minutes.
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub max_wait: Duration,
+    /// How many calls may wait. Default: 100,000.
+    pub max_queued: usize,
+    /// How long a call may be overtaken by later ones. Default: 5 minutes, see
+    /// [`max_overtake`](crate::ledger::LocalLedgerBuilder::max_overtake).
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub max_overtake: Duration,
+    /// The first wait after an answer without a hint; each further one is twice as long at most. Default: 0.5 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub backoff_base: Duration,
+    /// The longest wait after an answer without a hint. Default: 60 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub backoff_cap: Duration,
+    /// The largest request body, in bytes. Default: 64 MiB, what Exchange 2016 and 2019 take (Message size limits in
+    /// Exchange Server, web.config of EWS).
+    pub max_request: u64,
+}
+
+impl Default for ThrottlingPolicy {
+    fn default() -> Self {
+        Self::exchange_online()
+    }
+}
+
+/// A preset by its name.
+type Preset = (&'static str, fn() -> ThrottlingPolicy);
+
+const PRESETS: &[Preset] = &[
+    ("exchange_online", ThrottlingPolicy::exchange_online),
+    ("exchange_se", ThrottlingPolicy::exchange_se),
+    ("exchange_2019", ThrottlingPolicy::exchange_2019),
+    ("exchange_2016", ThrottlingPolicy::exchange_2016),
+    ("exchange_2013", ThrottlingPolicy::exchange_2013),
+    ("exchange_2010", ThrottlingPolicy::exchange_2010),
+    ("exchange_2010_sp1", ThrottlingPolicy::exchange_2010_sp1),
+    ("graph_outlook", ThrottlingPolicy::graph_outlook),
+];
+
+impl ThrottlingPolicy {
+    /// A policy without any budget, with the default bounds.
+    pub fn unlimited(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            budgets: Vec::new(),
+            impersonation_copy: true,
+            deadline: Duration::from_secs(15 * 60),
+            max_wait: Duration::from_secs(15 * 60),
+            max_queued: 100_000,
+            max_overtake: Duration::from_secs(5 * 60),
+            backoff_base: Duration::from_millis(500),
+            backoff_cap: Duration::from_secs(60),
+            max_request: 67_108_864,
+        }
+    }
+
+    fn exchange(name: &str, concurrency: u32, hanging: u32, opens: Draws) -> Self {
+        let mut policy = Self::unlimited(name);
+        let row = |budget, limit, draws| {
+            BudgetPolicy::new(budget, Shape::InFlight(limit), Payer::Effective, draws)
+        };
+        policy.budgets = vec![
+            row(Budget::Concurrency, concurrency, Draws::Calls),
+            row(Budget::HangingConnections, hanging, Draws::HangingCalls),
+            row(Budget::FindCount, 1000, Draws::FoundRows),
+            BudgetPolicy::new(
+                Budget::OpenMailboxes,
+                Shape::Distinct {
+                    limit: 16,
+                    idle: Duration::from_secs(5 * 60),
+                },
+                Payer::Delegate,
+                opens,
+            ),
+        ];
+        policy
+    }
+
+    /// Exchange Online: `EWSMaxConcurrency` 27, `HangingConnectionLimit` 10, `EWSFindCountLimit` 1000 (EWS throttling
+    /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in an answer), 16 mailboxes open to one delegate account
+    /// for about 5 minutes by operations that write (seen, not documented).
+    pub fn exchange_online() -> Self {
+        let mut policy = Self::exchange("exchange_online", 27, 10, Draws::MailboxesWritten);
+        policy.budgets.push(BudgetPolicy::new(
+            Budget::SyncCalls,
+            Shape::InFlight(5),
+            Payer::Effective,
+            Draws::Syncs,
+        ));
+        policy
+    }
+
+    /// Exchange Server Subscription Edition: no numbers are published, so those of 2019.
+    pub fn exchange_se() -> Self {
+        Self::exchange("exchange_se", 27, 10, Draws::Mailboxes)
+    }
+
+    /// Exchange Server 2019: 27 as in 2013 by inheritance (the cmdlet's page says 10), `HangingConnectionLimit` 10.
+    /// Any access opens a mailbox.
+    pub fn exchange_2019() -> Self {
+        Self::exchange("exchange_2019", 27, 10, Draws::Mailboxes)
+    }
+
+    /// Exchange Server 2016: as 2019.
+    pub fn exchange_2016() -> Self {
+        Self::exchange("exchange_2016", 27, 10, Draws::Mailboxes)
+    }
+
+    /// Exchange Server 2013: `EWSMaxConcurrency` 27, `HangingConnectionLimit` 3 (EWS throttling in Exchange, Table 1).
+    pub fn exchange_2013() -> Self {
+        Self::exchange("exchange_2013", 27, 3, Draws::Mailboxes)
+    }
+
+    /// Exchange Server 2010 since SP2 RU4: `EWSMaxConcurrency` 10, streaming with a budget of the same size.
+    pub fn exchange_2010() -> Self {
+        Self::exchange("exchange_2010", 10, 10, Draws::Mailboxes)
+    }
+
+    /// Exchange Server 2010 before SP2 RU4: impersonation draws on the mailbox owner's own budget.
+    pub fn exchange_2010_sp1() -> Self {
+        let mut policy = Self::exchange("exchange_2010_sp1", 10, 10, Draws::Mailboxes);
+        policy.impersonation_copy = false;
+        policy
+    }
+
+    /// The Outlook service of Microsoft Graph: 4 requests at a time per application and mailbox (Outlook service
+    /// limits). Whose key that is, a closure over the request says.
+    pub fn graph_outlook() -> Self {
+        let mut policy = Self::unlimited("graph_outlook");
+        policy.budgets = vec![BudgetPolicy::new(
+            Budget::Concurrency,
+            Shape::InFlight(4),
+            Payer::Effective,
+            Draws::Calls,
+        )];
+        policy
+    }
+
+    /// The preset of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let preset = PRESETS.iter().find(|(known, _)| *known == name);
+        preset.map(|(_, preset)| preset())
+    }
+
+    /// The names of the presets.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PRESETS.iter().map(|(name, _)| *name)
+    }
+
+    /// The limit of a budget that counts amounts in flight.
+    pub fn in_flight(&self, budget: Budget) -> Option<u32> {
+        self.budgets.iter().find_map(|row| match row.shape {
+            Shape::InFlight(limit) if row.budget == budget => Some(limit),
+            _ => None,
+        })
+    }
+
+    /// Sets the limit of a budget that counts amounts in flight, if the policy has it.
+    pub fn set_in_flight(&mut self, budget: Budget, limit: u32) {
+        for row in &mut self.budgets {
+            if row.budget == budget && matches!(row.shape, Shape::InFlight(_)) {
+                row.shape = Shape::InFlight(limit);
+            }
+        }
+    }
+
+    /// The same policy with all times divided by `factor`: for a server whose time runs that much faster, such as the
+    /// simulator's. A factor that is not a positive number changes nothing.
+    #[must_use]
+    pub fn faster(mut self, factor: f64) -> Self {
+        if !(factor.is_finite() && factor > 0.0) {
+            return self;
+        }
+        let scale = |time: &mut Duration| {
+            *time = Duration::try_from_secs_f64(time.as_secs_f64() / factor).unwrap_or(*time);
+        };
+        for row in &mut self.budgets {
+            if let Shape::Distinct { idle, .. } = &mut row.shape {
+                scale(idle);
+            }
+        }
+        scale(&mut self.deadline);
+        scale(&mut self.max_wait);
+        scale(&mut self.max_overtake);
+        scale(&mut self.backoff_base);
+        scale(&mut self.backoff_cap);
+        self
+    }
+
+    /// The charges of EWS calls under this policy.
+    pub fn charges(&self) -> EwsCharges {
+        let rules = self
+            .budgets
+            .iter()
+            .map(|row| Rule::new(row.budget, row.payer, row.draws.clone()));
+        EwsCharges::new(rules).impersonation_copy(self.impersonation_copy)
+    }
+
+    /// A ledger for one process that keeps this policy's budgets.
+    pub fn ledger(&self) -> LocalLedger {
+        let ledger = LocalLedger::builder()
+            .max_queued(self.max_queued)
+            .max_wait(self.max_wait)
+            .max_overtake(self.max_overtake);
+        let ledger = self
+            .budgets
+            .iter()
+            .fold(ledger, |ledger, row| ledger.budget(row.budget, row.shape));
+        ledger.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_found_by_their_names() {
+        for name in ThrottlingPolicy::names() {
+            let policy = ThrottlingPolicy::named(name).unwrap();
+            assert_eq!(policy.name, name);
+            assert!(policy.in_flight(Budget::Concurrency).unwrap() >= 4);
+        }
+        assert!(ThrottlingPolicy::named("exchange_95").is_none());
+    }
+
+    #[test]
+    fn faster_scales_times_and_nothing_else() {
+        let policy = ThrottlingPolicy::exchange_online().faster(60.0);
+        assert_eq!(policy.deadline, Duration::from_secs(15));
+        let idle = policy.budgets.iter().find_map(|row| match row.shape {
+            Shape::Distinct { idle, limit: 16 } => Some(idle),
+            _ => None,
+        });
+        assert_eq!(idle, Some(Duration::from_secs(5)));
+        assert_eq!(policy.in_flight(Budget::Concurrency), Some(27));
+        let same = ThrottlingPolicy::exchange_online();
+        assert_eq!(same.clone().faster(0.0), same);
+        assert_eq!(same.clone().faster(f64::NAN), same);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_policy_survives_a_file() {
+        for name in ThrottlingPolicy::names() {
+            let policy = ThrottlingPolicy::named(name).unwrap();
+            let text = toml::to_string(&policy).unwrap();
+            assert_eq!(toml::from_str::<ThrottlingPolicy>(&text).unwrap(), policy);
+        }
+        let wrong = toml::from_str::<ThrottlingPolicy>("deadline = -1.0").unwrap_err();
+        assert!(
+            wrong.to_string().contains("no number of seconds"),
+            "{wrong}"
+        );
+        assert!(toml::from_str::<ThrottlingPolicy>("dedline = 1.0").is_err());
+    }
+}

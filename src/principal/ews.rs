@@ -1,0 +1,528 @@
+//! [`EwsCharges`]: who is charged for an EWS call, read from its SOAP text.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use http::Request;
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use super::{Access, Budget, Caller, Charge, Charges, MakeCharges, Principal};
+use crate::body::ReplayBody;
+use crate::soap::operation::Operation;
+use crate::soap::outline::{ConnectingSid, Outline, SidKind, Targets};
+
+/// Who pays for a budget of Exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Payer {
+    /// The impersonated mailbox's copy if there is impersonation, else the calling account. A call that impersonates
+    /// one mailbox and touches another charges both.
+    #[default]
+    Effective,
+    /// The calling account, for what it reaches as a delegate.
+    Delegate,
+}
+
+/// Which operations draw on a budget, and how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Draws {
+    /// One for each call but GetStreamingEvents.
+    Calls,
+    /// One for each GetStreamingEvents.
+    HangingCalls,
+    /// One for each SyncFolderItems and SyncFolderHierarchy.
+    Syncs,
+    /// The rows that a FindItem or FindFolder may return: page size times folders, 1000 to a folder without a page,
+    /// each row four times with a restriction or query string (whose limit is 250 instead of 1000).
+    FoundRows,
+    /// Each mailbox that the call reaches as a delegate.
+    Mailboxes,
+    /// Each mailbox that the call reaches as a delegate with an operation that changes something.
+    MailboxesWritten,
+    /// One for each call of the operations with these names.
+    Only(Vec<String>),
+}
+
+/// One row of a throttling policy, as far as charges go: who draws what on which budget.
+///
+/// ```
+/// use tower_ews::principal::{Budget, Draws, Payer, Rule};
+///
+/// let rule = Rule::new(Budget::Concurrency, Payer::Effective, Draws::Calls);
+/// assert_eq!(rule.budget, Budget::Concurrency);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// The budget.
+    pub budget: Budget,
+    /// Who pays.
+    pub payer: Payer,
+    /// What draws on it.
+    pub draws: Draws,
+}
+
+impl Rule {
+    /// `draws` draws on `budget` of `payer`.
+    pub fn new(budget: Budget, payer: Payer, draws: Draws) -> Self {
+        Self {
+            budget,
+            payer,
+            draws,
+        }
+    }
+}
+
+/// So many mailbox GUIDs are remembered.
+const MAX_KNOWN: usize = 65_536;
+
+type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
+
+/// The charges of EWS calls.
+///
+/// * Without impersonation the calling account pays: the [`Caller`] in the request's extensions, else the one set
+///   here.
+/// * With impersonation the target mailbox's impersonation copy pays, which all service accounts share. The four kinds
+///   of `ConnectingSID` are one key where [`map_principal`](Self::map_principal) knows the mailbox's SMTP address;
+///   addresses and user principal names are compared as text besides.
+/// * A call that impersonates A and touches B, by name or by an item id, charges A's copy and the calling account.
+/// * A body that cannot be read charges the calling account one call.
+///
+/// An item id tells its mailbox's GUID, not the address. [`learn`](Self::learn) tells which address a GUID stands for;
+/// without it a mailbox that a delegate reaches both by address and by id counts twice, and under impersonation ids
+/// count as the impersonated mailbox's.
+///
+/// The source is "EWS throttling in Exchange" and "How to maintain affinity between a group of subscriptions and the
+/// Mailbox server" of Microsoft's documentation.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::body::ReplayBody;
+/// use tower_ews::policy::ThrottlingPolicy;
+/// use tower_ews::principal::{Caller, MakeCharges, Principal};
+///
+/// let charges = ThrottlingPolicy::exchange_online().charges().caller(Caller::new("svc@contoso.com"));
+/// let body = ReplayBody::from(r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
+///     xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"
+///     xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages">
+///   <s:Header><t:ExchangeImpersonation><t:ConnectingSID>
+///     <t:PrimarySmtpAddress>Amy@contoso.com</t:PrimarySmtpAddress>
+///   </t:ConnectingSID></t:ExchangeImpersonation></s:Header>
+///   <s:Body><m:GetFolder><m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape>
+///     <m:FolderIds><t:DistinguishedFolderId Id="inbox"/></m:FolderIds></m:GetFolder></s:Body>
+/// </s:Envelope>"#);
+/// let charged = charges.make_charges(&Request::new(body));
+/// assert_eq!(charged[0].principal(), &Principal::impersonation("amy@contoso.com"));
+/// ```
+#[derive(Clone)]
+pub struct EwsCharges {
+    rules: Arc<[Rule]>,
+    impersonation_copy: bool,
+    caller: Caller,
+    map_principal: Option<Arc<MapPrincipal>>,
+    known: Arc<RwLock<HashMap<Uuid, Box<str>>>>,
+}
+
+impl EwsCharges {
+    /// Charges by `rules`. Callers that are not known by name share one account.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self {
+            rules: rules.into_iter().collect(),
+            impersonation_copy: true,
+            caller: Caller::new("the calling account"),
+            map_principal: None,
+            known: Arc::default(),
+        }
+    }
+
+    /// The account that calls without a [`Caller`] extension are made with.
+    #[must_use]
+    pub fn caller(mut self, caller: Caller) -> Self {
+        self.caller = caller;
+        self
+    }
+
+    /// Whether impersonation draws on a copy of the mailbox owner's budgets (default) or, as before Exchange 2010 SP2
+    /// RU4, on the owner's own.
+    #[must_use]
+    pub fn impersonation_copy(mut self, copy: bool) -> Self {
+        self.impersonation_copy = copy;
+        self
+    }
+
+    /// Finds the SMTP address of an impersonated identity, so that all kinds of `ConnectingSID` are one key.
+    #[must_use]
+    pub fn map_principal<F>(mut self, map: F) -> Self
+    where
+        F: Fn(SidKind, &str) -> Option<String> + Send + Sync + 'static,
+    {
+        self.map_principal = Some(Arc::new(map));
+        self
+    }
+
+    /// Remembers that item ids with this mailbox GUID belong to `mailbox`. At most 65,536 are kept.
+    pub fn learn(&self, guid: Uuid, mailbox: &str) {
+        let mut known = self.known.write();
+        if known.len() < MAX_KNOWN || known.contains_key(&guid) {
+            known.insert(guid, mailbox.to_ascii_lowercase().into());
+        }
+    }
+
+    /// How a request reaches the mailboxes that it names, and by which account.
+    pub fn access(&self, request: &Request<ReplayBody>) -> Access {
+        let caller = self.caller_of(request);
+        match request.body().outline() {
+            Ok(outline) if !outline.impersonation().is_empty() => Access::Impersonation,
+            Ok(outline) => {
+                let reached = self.reached(outline, request.body(), Some(caller.name()), false);
+                if reached.is_empty() {
+                    Access::Owner
+                } else {
+                    Access::Delegate
+                }
+            }
+            Err(_) => Access::Owner,
+        }
+    }
+
+    fn caller_of<'a>(&'a self, request: &'a Request<ReplayBody>) -> &'a Caller {
+        request.extensions().get::<Caller>().unwrap_or(&self.caller)
+    }
+
+    /// The impersonated mailbox, by the kind of identity that says most.
+    fn impersonated<'a>(&self, outline: &'a Outline) -> Option<Cow<'a, str>> {
+        let rank = |sid: &&ConnectingSid| match sid.kind {
+            SidKind::PrimarySmtpAddress => 0,
+            SidKind::SmtpAddress => 1,
+            SidKind::PrincipalName => 2,
+            _ => 3,
+        };
+        let sid = outline.impersonation().iter().min_by_key(rank)?;
+        let mapped = self
+            .map_principal
+            .as_ref()
+            .and_then(|map| map(sid.kind, &sid.value));
+        Some(mapped.map_or(Cow::Borrowed(&*sid.value), Cow::Owned))
+    }
+
+    /// The mailboxes other than the effective user's `own` that a call reaches.
+    fn reached<'a>(
+        &self,
+        outline: &Outline,
+        body: &'a ReplayBody,
+        own: Option<&str>,
+        impersonates: bool,
+    ) -> Vec<Cow<'a, str>> {
+        // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted without them.
+        let opens_none = matches!(
+            outline.operation(),
+            Some(Operation::GET_USER_AVAILABILITY | Operation::CONVERT_ID)
+        );
+        let Some(targets) = body.targets().filter(|_| !opens_none) else {
+            return Vec::new();
+        };
+        let is_own = |name: &str| own.is_some_and(|own| own.eq_ignore_ascii_case(name));
+        let mut reached: Vec<Cow<'a, str>> = targets
+            .mailboxes
+            .iter()
+            .filter(|name| !is_own(name))
+            .map(|name| Cow::Borrowed(&**name))
+            .collect();
+        if targets.guids.is_empty() {
+            return reached;
+        }
+        let known = self.known.read();
+        for guid in &targets.guids {
+            let name = match known.get(guid) {
+                Some(name) if is_own(name) => continue,
+                Some(name) => name.to_string(),
+                // Most likely the impersonated mailbox's own.
+                None if impersonates => continue,
+                None => guid.to_string(),
+            };
+            if !reached.iter().any(|seen| seen.eq_ignore_ascii_case(&name)) {
+                reached.push(Cow::Owned(name));
+            }
+        }
+        reached
+    }
+}
+
+/// Rows that a find may hold in memory.
+fn found_rows(targets: &Targets) -> u32 {
+    let rows = targets.page_size.unwrap_or(1000).clamp(1, 1000);
+    let weight = if targets.has_restriction { 4 } else { 1 };
+    rows.saturating_mul(weight)
+        .saturating_mul(targets.folders.max(1))
+}
+
+/// What one call draws by one rule, besides mailboxes.
+fn amount(draws: &Draws, operation: Option<Operation>, body: &ReplayBody) -> u32 {
+    let is = |operations: &[Operation]| operation.is_some_and(|known| operations.contains(&known));
+    let hanging = is(&[Operation::GET_STREAMING_EVENTS]);
+    match draws {
+        Draws::Calls => u32::from(!hanging),
+        Draws::HangingCalls => u32::from(hanging),
+        Draws::Syncs => {
+            let syncs = [
+                Operation::SYNC_FOLDER_ITEMS,
+                Operation::SYNC_FOLDER_HIERARCHY,
+            ];
+            u32::from(is(&syncs))
+        }
+        Draws::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => {
+            body.targets().map_or(0, found_rows)
+        }
+        Draws::Only(names) => {
+            let name = operation.map(Operation::name);
+            u32::from(name.is_some_and(|name| names.iter().any(|known| known == name)))
+        }
+        Draws::FoundRows | Draws::Mailboxes | Draws::MailboxesWritten => 0,
+    }
+}
+
+impl MakeCharges<ReplayBody> for EwsCharges {
+    // On the hot path: watched by `benches/overhead.rs`, `stack`.
+    fn make_charges(&self, request: &Request<ReplayBody>) -> Charges {
+        let caller = self.caller_of(request).principal();
+        let body = request.body();
+        let Ok(outline) = body.outline() else {
+            return Charges::from(caller.clone());
+        };
+        let impersonated = self.impersonated(outline);
+        let own = impersonated.as_deref().or(Some(caller.name()));
+        let reached = self.reached(outline, body, own, impersonated.is_some());
+        let effective = match &impersonated {
+            Some(mailbox) if self.impersonation_copy => Principal::impersonation(mailbox),
+            Some(mailbox) => Principal::account(mailbox),
+            None => caller.clone(),
+        };
+        let operation = outline.operation();
+        let writes = operation.is_none_or(|operation| !operation.is_read());
+        let mut charges = Charges::new();
+        for rule in self.rules.iter() {
+            let draws = amount(&rule.draws, operation, body);
+            if draws > 0 {
+                charges.push(Charge::new(effective.clone(), rule.budget, draws));
+                if impersonated.is_some() && !reached.is_empty() {
+                    charges.push(Charge::new(caller.clone(), rule.budget, draws));
+                }
+            }
+            let opens = match rule.draws {
+                Draws::Mailboxes => true,
+                Draws::MailboxesWritten => writes,
+                _ => false,
+            };
+            if opens {
+                for mailbox in &reached {
+                    charges.push(Charge::of_value(
+                        caller.clone(),
+                        rule.budget,
+                        Principal::mailbox(mailbox),
+                    ));
+                }
+            }
+        }
+        charges
+    }
+}
+
+impl fmt::Debug for EwsCharges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EwsCharges")
+            .field("rules", &self.rules)
+            .field("impersonation_copy", &self.impersonation_copy)
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::ThrottlingPolicy;
+
+    const GUID_ID: &str = "AAMkADkzNjJjODUzLWZhMDMtNDVkMS05ZDdjLWVmMDlkYjQ1Zjc4MwBGAAAAAABSSWVKrmGUTJE+MVIvofglBwDZGACZQpSgSpyNkexYe2b7AAAAAAENAADZGACZQpSgSpyNkexYe2b7AAANGFYwAAA=";
+
+    fn envelope(header: &str, body: &str) -> Request<ReplayBody> {
+        Request::new(ReplayBody::from(format!(
+            r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Header>{header}</s:Header><s:Body>{body}</s:Body></s:Envelope>"#
+        )))
+    }
+
+    fn impersonate(kind: &str, who: &str) -> String {
+        format!(
+            "<t:ExchangeImpersonation><t:ConnectingSID><t:{kind}> {who} </t:{kind}></t:ConnectingSID></t:ExchangeImpersonation>"
+        )
+    }
+
+    fn folder(mailbox: &str) -> String {
+        format!(
+            r#"<t:DistinguishedFolderId Id="inbox"><t:Mailbox><t:EmailAddress>{mailbox}</t:EmailAddress></t:Mailbox></t:DistinguishedFolderId>"#
+        )
+    }
+
+    fn get_folder(mailbox: &str) -> String {
+        let folder = folder(mailbox);
+        format!("<GetFolder><FolderShape/><FolderIds>{folder}</FolderIds></GetFolder>")
+    }
+
+    fn delete(id: &str) -> String {
+        format!(
+            r#"<DeleteItem DeleteType="HardDelete"><ItemIds><t:ItemId Id="{id}"/></ItemIds></DeleteItem>"#
+        )
+    }
+
+    fn charged(policy: &ThrottlingPolicy, request: &Request<ReplayBody>) -> Vec<String> {
+        let charges = policy.charges().caller(Caller::new("svc@contoso.com"));
+        let charges = charges.make_charges(request);
+        charges
+            .iter()
+            .map(|charge| match charge.value() {
+                Some(value) => format!("{:?} {} -> {value}", charge.budget(), charge.principal()),
+                None => format!(
+                    "{:?} {} x{}",
+                    charge.budget(),
+                    charge.principal(),
+                    charge.amount()
+                ),
+            })
+            .collect()
+    }
+
+    const SVC: &str = "Concurrency account svc@contoso.com x1";
+    const AMY: &str = "Concurrency impersonation copy of amy@contoso.com x1";
+
+    #[test]
+    fn who_is_charged() {
+        let online = ThrottlingPolicy::exchange_online();
+        let own =
+            "<GetFolder><FolderIds><t:DistinguishedFolderId Id='inbox'/></FolderIds></GetFolder>";
+        let opens = "OpenMailboxes account svc@contoso.com -> mailbox";
+        let by_id = format!("{opens} 9362c853-fa03-45d1-9d7c-ef09db45f783");
+        let cases: &[(&str, String, String, &[&str])] = &[
+            ("own mailbox", String::new(), own.into(), &[SVC]),
+            ("own by name", String::new(), get_folder("SVC@contoso.com"), &[SVC]),
+            // Exchange Online: reading opens nothing.
+            ("delegate read", String::new(), get_folder("amy@contoso.com"), &[SVC]),
+            ("delegate write", String::new(), delete(GUID_ID), &[SVC, &by_id]),
+            ("impersonation", impersonate("SmtpAddress", "Amy@Contoso.com"), own.into(), &[AMY]),
+            ("by name", impersonate("PrincipalName", "amy@contoso.com"), own.into(), &[AMY]),
+            (
+                "by sid",
+                impersonate("SID", "S-1-5-21-1"),
+                own.into(),
+                &["Concurrency impersonation copy of s-1-5-21-1 x1"],
+            ),
+            (
+                "impersonation of A that touches B",
+                impersonate("PrimarySmtpAddress", "amy@contoso.com"),
+                get_folder("bob@contoso.com"),
+                &[AMY, SVC],
+            ),
+            (
+                "impersonation with the own mailbox named",
+                impersonate("PrimarySmtpAddress", "amy@contoso.com"),
+                get_folder("amy@contoso.com"),
+                &[AMY],
+            ),
+            (
+                "streaming",
+                String::new(),
+                "<GetStreamingEvents><SubscriptionIds><t:SubscriptionId>x</t:SubscriptionId></SubscriptionIds><ConnectionTimeout>1</ConnectionTimeout></GetStreamingEvents>".into(),
+                &["HangingConnections account svc@contoso.com x1"],
+            ),
+            (
+                "sync",
+                String::new(),
+                "<SyncFolderHierarchy/>".into(),
+                &[SVC, "SyncCalls account svc@contoso.com x1"],
+            ),
+            (
+                "a page of 100 over two folders",
+                String::new(),
+                format!(
+                    r#"<FindItem Traversal="Shallow"><ItemShape/><IndexedPageItemView MaxEntriesReturned="100" Offset="0" BasePoint="Beginning"/><ParentFolderIds>{}{}</ParentFolderIds></FindItem>"#,
+                    r#"<t:DistinguishedFolderId Id="inbox"/>"#, r#"<t:DistinguishedFolderId Id="drafts"/>"#
+                ),
+                &[SVC, "FindCount account svc@contoso.com x200"],
+            ),
+            ("free/busy opens nothing", String::new(), "<GetUserAvailabilityRequest><MailboxDataArray><t:MailboxData><t:Email><t:Address>amy@contoso.com</t:Address></t:Email></t:MailboxData></MailboxDataArray></GetUserAvailabilityRequest>".into(), &[SVC]),
+        ];
+        for (name, header, body, expected) in cases {
+            let request = envelope(header, body);
+            let charged = charged(&online, &request);
+            assert_eq!(charged, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn before_sp2_ru4_the_owner_pays_and_everything_opens_mailboxes() {
+        let old = ThrottlingPolicy::exchange_2010_sp1();
+        let request = envelope(
+            &impersonate("SmtpAddress", "amy@contoso.com"),
+            &delete(GUID_ID),
+        );
+        assert_eq!(
+            charged(&old, &request),
+            ["Concurrency account amy@contoso.com x1"]
+        );
+        let request = envelope("", &get_folder("amy@contoso.com"));
+        assert_eq!(
+            charged(&old, &request),
+            [
+                SVC,
+                "OpenMailboxes account svc@contoso.com -> mailbox amy@contoso.com"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_charges_the_caller() {
+        let policy = ThrottlingPolicy::exchange_online();
+        let mut request = Request::new(ReplayBody::from("no xml"));
+        assert_eq!(charged(&policy, &request), [SVC]);
+        request.extensions_mut().insert(Caller::new("other"));
+        assert_eq!(charged(&policy, &request), ["Concurrency account other x1"]);
+    }
+
+    #[test]
+    fn mappings_make_one_key_of_all_kinds() {
+        let amy =
+            |_: SidKind, who: &str| (who == "S-1-5-21-1").then(|| "amy@contoso.com".to_owned());
+        let charges = ThrottlingPolicy::exchange_online()
+            .charges()
+            .map_principal(amy);
+        charges.learn(
+            "9362c853-fa03-45d1-9d7c-ef09db45f783".parse().unwrap(),
+            "Amy@contoso.com",
+        );
+        let request = envelope(&impersonate("SID", "S-1-5-21-1"), &delete(GUID_ID));
+        let charged = charges.make_charges(&request);
+        assert_eq!(charged.len(), 1);
+        assert_eq!(
+            charged[0].principal(),
+            &Principal::impersonation("amy@contoso.com")
+        );
+        assert_eq!(charges.access(&request), Access::Impersonation);
+        // An id of Amy's in somebody else's name reaches a second mailbox.
+        let request = envelope(
+            &impersonate("SmtpAddress", "bob@contoso.com"),
+            &delete(GUID_ID),
+        );
+        let values = charges.make_charges(&request);
+        assert!(values.iter().any(|charge| {
+            charge
+                .value()
+                .is_some_and(|v| v.name() == "amy@contoso.com")
+        }));
+        let request = envelope("", &delete(GUID_ID));
+        assert_eq!(charges.access(&request), Access::Delegate);
+    }
+}
