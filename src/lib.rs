@@ -11,9 +11,12 @@ pub mod policy;
 pub mod principal;
 #[cfg(feature = "serde")]
 mod seconds;
+pub mod server_busy_backoff;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod soap;
+mod stack;
 pub mod trail;
 
 pub use builder::ServiceBuilderExt;
+pub use stack::{EwsService, EwsStack};
