@@ -309,6 +309,65 @@ async fn a_stack_without_a_policy_of_its_own_learns_the_servers_limit() {
     assert!(limit.unwrap().limit <= 6);
 }
 
+/// Servers that allow less than the client's policy says: the job ends all the same, and few calls are refused.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_wrong_costs_little() {
+    let fewer_mailboxes = Policy::exchange_online().with(|policy| {
+        policy.open_mailboxes = Some(10);
+        policy.open_mailbox_idle = Duration::from_secs(420);
+    });
+    let few_threads = Policy::exchange_online().with(|policy| {
+        policy.server_calls = Some(12);
+        policy.server_threads = Some(6);
+    });
+    let slow = Policy::exchange_online().with(|policy| {
+        policy.max_concurrency = Some(2);
+        policy.member_time = Duration::from_secs(5);
+    });
+    for (name, server, access, mailboxes) in [
+        (
+            "10 mailboxes open for 7 minutes",
+            fewer_mailboxes,
+            Access::Delegate,
+            40,
+        ),
+        (
+            "12 calls at the server, then 503",
+            few_threads,
+            Access::Impersonation,
+            20,
+        ),
+        ("2 calls of 5 s", slow, Access::Delegate, 4),
+    ] {
+        let exchange = Exchange::builder().policy(server).seed(4).build();
+        let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+        let ran = job(&service, access, 1_200, mailboxes).await;
+        assert_whole(&exchange, &ran, 1_200);
+        let report = exchange.report();
+        println!(
+            "{name}: {:.0} s, throttled {:?}",
+            ran.seconds, report.throttled
+        );
+    }
+}
+
+/// Two processes that know nothing of each other, on one account.
+#[tokio::test(start_paused = true)]
+async fn two_processes_share_an_account() {
+    let exchange = Exchange::builder().seed(5).build();
+    let one = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+    let two = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+    let (ran, also) = tokio::join!(
+        job(&one, Access::Delegate, 2_000, 8),
+        job(&two, Access::Delegate, 2_000, 8)
+    );
+    assert_eq!((ran.refused, also.refused), (Vec::new(), Vec::new()));
+    assert_eq!((ran.failed, also.failed), (Vec::new(), Vec::new()));
+    let report = exchange.report();
+    assert_eq!(report.items_created, 4_000);
+    println!("{:.0} s, throttled {:?}", ran.seconds, report.throttled);
+}
+
 /// After a lock-out, a good answer with a long body lets the others go before that body has ended.
 #[tokio::test(start_paused = true)]
 async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {

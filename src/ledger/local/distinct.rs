@@ -39,15 +39,19 @@ struct Open {
     last_used: Instant,
     /// Calls behind this place in line may not keep it open any longer.
     closing: Option<u64>,
-    /// The server refused to open it: no place is lost to it once its calls have ended.
+    /// Some call has used it without being refused.
+    confirmed: bool,
+    /// The server refused to open it: it is not open to others, and no place is lost to it once its calls have ended.
     refused: bool,
 }
 
-/// No new values after a refusal.
+/// After a refusal: no new values for some time, then one at a time.
 #[derive(Debug)]
 struct Hold {
     until: Instant,
     step: Duration,
+    /// When the server refused last.
+    refused: Instant,
     /// The one value that tests whether there is room again.
     probe: Option<Principal>,
 }
@@ -99,7 +103,13 @@ impl Distinct {
         now: Instant,
         config: &Config,
     ) -> Place {
-        let fits = |open: &Open| open.closing.is_none_or(|from| place.0 < from);
+        // After a refusal a value is open to a second call once its first one has worked.
+        let careful = self.hold.is_some();
+        let fits = |open: &Open| {
+            !open.refused
+                && (open.confirmed || !careful)
+                && open.closing.is_none_or(|from| place.0 < from)
+        };
         let is_open = |value: &Principal| {
             self.open
                 .iter()
@@ -117,11 +127,15 @@ impl Distinct {
             .filter(|open| !values.clone().any(|value| *value == open.value))
             .count();
         let mine = values.clone().count();
-        // A value that is still open but closing has to close first.
-        let reopens = values.clone().any(|value| {
-            self.open
-                .iter()
-                .any(|open| open.value == *value && !fits(open))
+        // A value that is still open but closing has to close first; one that is being tried has to work first; and the
+        // calls of one that was refused have to end.
+        let waits = values.clone().any(|value| {
+            self.open.iter().any(|open| {
+                let closing = open.closing.is_some_and(|from| place.0 >= from);
+                let busy = open.in_use > 0 || open.claims > 0;
+                let tried = busy && (open.refused || (careful && !open.confirmed));
+                open.value == *value && (closing || tried)
+            })
         });
         let first = self
             .parked
@@ -131,7 +145,7 @@ impl Distinct {
             let probing = hold.probe.as_ref().filter(|probe| self.is_open(probe));
             hold.until > now || probing.is_some_and(|probe| !values.clone().any(|v| v == probe))
         });
-        if first && !held && !reopens && (others == 0 || others.saturating_add(mine) <= limit) {
+        if first && !held && !waits && (others == 0 || others.saturating_add(mine) <= limit) {
             Place::Free
         } else {
             Place::Full(self.next_change(now, config))
@@ -169,7 +183,6 @@ impl Distinct {
         if let Some(open) = self.find(value) {
             open.in_use += 1;
             open.used = true;
-            open.refused = false;
         }
         new
     }
@@ -190,45 +203,78 @@ impl Distinct {
             opened: now,
             last_used: now,
             closing: None,
+            confirmed: false,
             refused: false,
         });
     }
 
-    pub(super) fn release(&mut self, value: &Principal, complete: bool, now: Instant) {
-        let Some(open) = self.find(value) else { return };
+    /// One call that used `value` has ended. Returns whether others, which waited for it to work, can use it now.
+    pub(super) fn release(
+        &mut self,
+        value: &Principal,
+        complete: bool,
+        now: Instant,
+        config: &Config,
+    ) -> bool {
+        let Some(open) = self.find(value) else {
+            return false;
+        };
         open.in_use = open.in_use.saturating_sub(1);
         open.last_used = now;
-        let (in_use, refused) = (open.in_use, open.refused);
-        if refused && in_use == 0 && open.claims == 0 {
+        let refused = open.refused;
+        let idle = open.in_use == 0;
+        let works = complete && !refused && !open.confirmed;
+        open.confirmed |= works;
+        if refused && idle && open.claims == 0 {
             self.open.retain(|open| open.value != *value);
         }
-        let tested = self
-            .hold
-            .as_ref()
-            .is_some_and(|hold| hold.probe.as_ref() == Some(value));
-        if tested {
+        let Some(mut hold) = self.hold.take() else {
+            return false;
+        };
+        if hold.probe.as_ref() == Some(value) && (idle || complete) {
+            hold.probe = None;
             if complete && !refused {
-                self.hold = None;
-            } else if in_use == 0 {
-                if let Some(hold) = &mut self.hold {
-                    hold.probe = None;
-                }
+                hold.until = now;
+                hold.step = FIRST_HOLD;
             }
         }
+        // One at a time until all places are taken, or until the refusal is no news any more.
+        let (limit, closes) = self.numbers(config);
+        if self.open.len() < limit && now < hold.refused + closes * 2 {
+            self.hold = Some(hold);
+        }
+        works
     }
 
-    /// The server refused to open `value`.
-    pub(super) fn refuse(&mut self, value: &Principal, now: Instant, config: &Config) {
+    /// The server refused a call that used `values`.
+    pub(super) fn refuse<'a>(
+        &mut self,
+        values: impl Iterator<Item = &'a Principal> + Clone,
+        now: Instant,
+        config: &Config,
+    ) {
         let (_, idle) = self.numbers(config);
         let first = FIRST_HOLD.min(idle);
-        if let Some(open) = self.find(value) {
-            open.refused = true;
+        // Of several mailboxes it is one of those that never worked, if there is one.
+        let mut new = false;
+        for value in values.clone() {
+            if let Some(open) = self.find(value).filter(|open| !open.confirmed) {
+                open.refused = true;
+                new = true;
+            }
+        }
+        for value in values.filter(|_| !new) {
+            if let Some(open) = self.find(value) {
+                open.refused = true;
+            }
         }
         let hold = self.hold.get_or_insert(Hold {
             until: now,
             step: first,
+            refused: now,
             probe: None,
         });
+        hold.refused = now;
         if hold.until <= now {
             // Refusals of calls that left before the hold began do not make it longer.
             hold.until = now + hold.step;
@@ -240,7 +286,7 @@ impl Distinct {
     /// A call that has these values open waits for something else: their places are kept for it.
     pub(super) fn claim(&mut self, value: &Principal, place: u64) -> bool {
         match self.find(value) {
-            Some(open) if open.closing.is_none_or(|from| place < from) => {
+            Some(open) if !open.refused && open.closing.is_none_or(|from| place < from) => {
                 open.claims += 1;
                 true
             }
@@ -260,10 +306,17 @@ impl Distinct {
         true
     }
 
+    /// Whether the place that a waiting call claimed is still one.
+    pub(super) fn keeps(&self, value: &Principal) -> bool {
+        self.open
+            .iter()
+            .any(|open| open.value == *value && open.claims > 0 && !open.refused)
+    }
+
     pub(super) fn unclaim(&mut self, value: &Principal) {
         if let Some(open) = self.find(value) {
             open.claims = open.claims.saturating_sub(1);
-            if open.claims == 0 && open.in_use == 0 && !open.used {
+            if open.claims == 0 && open.in_use == 0 && (open.refused || !open.used) {
                 self.open.retain(|open| open.value != *value);
             }
         }

@@ -5,6 +5,7 @@
 //! stays, and then so do those behind it.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -18,6 +19,9 @@ use crate::principal::{Budget, Charge, Principal};
 
 /// So many calls at the head of a queue have a timer each, so that one that is not polled holds up nobody.
 const ARMED: usize = 4;
+
+/// If so much came up at once that it was put off.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Waiter {
     pub(super) draw: Draw,
@@ -37,9 +41,11 @@ enum Outcome {
 impl State {
     /// Does what has come up, until nothing is left to do. Each way into the state ends with it.
     pub(super) fn settle(&mut self, clock: &mut Clock, config: &Config) {
+        // Far more looks than calls: they cannot go round in circles here, under the lock, for ever.
+        let mut looks = 64 + 16 * self.queued;
         while let Some(work) = self.todo.pop_front() {
-            match work {
-                Work::Pump(block) => self.pump(&block, clock, config),
+            let block = match work {
+                Work::Pump(block) => block,
                 Work::Opened(principal, budget, value) => {
                     let group = self
                         .distinct_mut(&principal, budget)
@@ -47,19 +53,28 @@ impl State {
                         .unwrap_or_default();
                     let block = Block::Place(principal, budget);
                     for position in group {
+                        looks = looks.saturating_sub(1);
                         self.try_waiter(position, &block, clock, config);
                     }
+                    block
                 }
-            }
+            };
+            self.pump(&block, &mut looks, clock, config);
         }
     }
 
     /// Grants what can be granted at the head of a queue.
-    fn pump(&mut self, block: &Block, clock: &mut Clock, config: &Config) {
+    fn pump(&mut self, block: &Block, looks: &mut usize, clock: &mut Clock, config: &Config) {
         if let Block::Place(principal, budget) = block {
             self.close_for_aged(principal, *budget, clock, config);
         }
         while let Some(position) = self.queue_mut(block).and_then(|queue| queue.first()) {
+            if *looks == 0 {
+                let later = clock.now() + LOOK_AGAIN;
+                self.arm(block, Some(later), clock, config);
+                return;
+            }
+            *looks -= 1;
             if let Tried::Stays(until) = self.try_waiter(position, block, clock, config) {
                 self.arm(block, until, clock, config);
                 return;
@@ -80,10 +95,12 @@ impl State {
             return Tried::Went;
         };
         let draw = std::mem::take(&mut waiter.draw);
-        let blocked = self.blocked(&draw, position, clock, config);
+        let claimed = std::mem::take(&mut waiter.claimed);
+        let blocked = self.blocked(&draw, &claimed, position, clock, config);
         let crossed = draw.charges.len() > 1;
         if let Some(waiter) = self.waiters.get_mut(position.1) {
             waiter.draw = draw;
+            waiter.claimed = claimed;
         }
         match blocked {
             Some((same, until)) if same == *block => return Tried::Stays(until),
@@ -381,7 +398,7 @@ impl State {
         let mut clock = Clock::at(now);
         let place = draw.place.unwrap_or(self.next_place + 1);
         let position = (place, self.waiters.vacant_key());
-        match self.blocked(&draw, position, &mut clock, config) {
+        match self.blocked(&draw, &[], position, &mut clock, config) {
             None => {
                 self.next_place = self.next_place.max(place);
                 let receipt = self.grant(draw, place, &mut clock, config);

@@ -9,7 +9,7 @@ use super::adapt::{Gates, Learnt};
 use super::line::Work;
 use super::state::{Block, Clock, Endpoint, State};
 use crate::ledger::{BudgetSnapshot, PrincipalSnapshot, Receipt, Shape, Signal, Snapshot};
-use crate::principal::{Budget, Principal};
+use crate::principal::{Budget, Charge, Principal};
 
 impl State {
     pub(super) fn report(
@@ -39,21 +39,29 @@ impl State {
                 let fullest = self.fullest(receipt, config, |budget| budget == Budget::FindCount);
                 self.refused(receipt, fullest, now, config);
             }
-            Signal::TooManyOpenMailboxes => {
-                for charge in receipt.charges.iter() {
-                    let Some(value) = charge.value() else {
-                        continue;
-                    };
-                    let more = self.account_or_new(charge.principal()).more();
-                    let distinct = more.distinct_or_new(charge.budget());
-                    distinct.refuse(value, now, config);
-                    let block = Block::Place(charge.principal().clone(), charge.budget());
-                    self.todo.push_back(Work::Pump(block));
-                }
-            }
+            Signal::TooManyOpenMailboxes => self.refused_to_open(receipt, now, config),
         }
         self.settle(&mut clock, config);
         self.sweep(now, config);
+    }
+
+    fn refused_to_open(&mut self, receipt: &Receipt, now: Instant, config: &Config) {
+        for (at, charge) in receipt.charges.iter().enumerate() {
+            let same = |other: &&Charge| {
+                other.value().is_some()
+                    && other.budget() == charge.budget()
+                    && other.principal() == charge.principal()
+            };
+            if !same(&charge) || receipt.charges[..at].iter().any(|other| same(&other)) {
+                continue;
+            }
+            let values = receipt.charges.iter().filter(same);
+            let more = self.account_or_new(charge.principal()).more();
+            let distinct = more.distinct_or_new(charge.budget());
+            distinct.refuse(values.filter_map(Charge::value), now, config);
+            let block = Block::Place(charge.principal().clone(), charge.budget());
+            self.todo.push_back(Work::Pump(block));
+        }
     }
 
     fn accepted(&mut self, receipt: &Receipt) {

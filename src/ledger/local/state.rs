@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use http::uri::Authority;
 use slab::Slab;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
@@ -121,7 +122,7 @@ impl State {
         let mut clock = Clock::default();
         let place = draw.place.unwrap_or(self.next_place + 1);
         if self
-            .blocked(&draw, (place, usize::MAX), &mut clock, config)
+            .blocked(&draw, &[], (place, usize::MAX), &mut clock, config)
             .is_some()
         {
             return Err(draw);
@@ -132,10 +133,11 @@ impl State {
         Ok(receipt)
     }
 
-    /// What holds back a call at `position`, if anything does.
+    /// What holds back a call at `position`, if anything does. It has the places of the values of its `claimed` charges.
     pub(super) fn blocked(
         &mut self,
         draw: &Draw,
+        claimed: &[usize],
         position: Position,
         clock: &mut Clock,
         config: &Config,
@@ -168,7 +170,7 @@ impl State {
             return Some((Block::Gate(charge.principal().clone()), until));
         }
         if values {
-            let blocked = self.blocked_by_place(draw, position, clock, config);
+            let blocked = self.blocked_by_place(draw, claimed, position, clock, config);
             if blocked.is_some() {
                 return blocked;
             }
@@ -238,6 +240,7 @@ impl State {
     fn blocked_by_place(
         &mut self,
         draw: &Draw,
+        claimed: &[usize],
         position: Position,
         clock: &mut Clock,
         config: &Config,
@@ -246,19 +249,22 @@ impl State {
             if charge.value().is_none() {
                 continue;
             }
-            let values = draw
+            let Some(distinct) = self.distinct_mut(charge.principal(), charge.budget()) else {
+                continue;
+            };
+            let wanted: SmallVec<[&Principal; 2]> = draw
                 .charges
                 .iter()
-                .filter(|other| {
+                .enumerate()
+                .filter(|(_, other)| {
                     other.budget() == charge.budget() && other.principal() == charge.principal()
                 })
-                .filter_map(Charge::value);
-            let full = self
-                .account_mut(charge.principal())
-                .and_then(|account| account.more.as_mut())
-                .and_then(|more| more.distinct_mut(charge.budget()))
-                .map(|distinct| distinct.room(values, position, clock.now(), config));
-            if let Some(Place::Full(until)) = full {
+                .filter_map(|(at, other)| Some((at, other.value()?)))
+                .filter(|(at, value)| !(claimed.contains(at) && distinct.keeps(value)))
+                .map(|(_, value)| value)
+                .collect();
+            let room = distinct.room(wanted.iter().copied(), position, clock.now(), config);
+            if let Place::Full(until) = room {
                 let block = Block::Place(charge.principal().clone(), charge.budget());
                 return Some((block, until));
             }
@@ -345,7 +351,11 @@ impl State {
             if let (Some(value), Some(distinct)) =
                 (charge.value(), more.distinct_mut(charge.budget()))
             {
-                distinct.release(value, complete, clock.now());
+                if distinct.release(value, complete, clock.now(), config) {
+                    let principal = charge.principal().clone();
+                    let works = Work::Opened(principal, charge.budget(), value.clone());
+                    self.todo.push_back(works);
+                }
             }
         }
         if !plain {
