@@ -511,6 +511,63 @@ async fn a_call_to_a_new_mailbox_is_not_overtaken_for_ever() {
     assert!(waited >= secs(360) && waited <= secs(364), "{waited:?}");
 }
 
+/// Two hours of steady calls to more mailboxes than may be open: how many timed out, and how long the others waited.
+async fn steady(mailboxes: usize, overtake: Duration) -> (usize, usize, f64) {
+    let open = Shape::Distinct {
+        limit: 16,
+        idle: secs(300),
+    };
+    let ledger = Arc::new(
+        LocalLedger::builder()
+            .budget(Budget::Concurrency, Shape::InFlight(27))
+            .budget(Budget::OpenMailboxes, open)
+            .max_overtake(overtake)
+            .build(),
+    );
+    let mut rng = fastrand::Rng::with_seed(7);
+    let calls: Vec<_> = (0..7_200)
+        .map(|_| {
+            let ledger = ledger.clone();
+            let mailbox = format!("m{}", rng.usize(..mailboxes));
+            let begin = Duration::from_millis(rng.u64(..7_200_000));
+            tokio::spawn(async move {
+                sleep(begin).await;
+                let start = Instant::now();
+                let permit = ledger.acquire(opens("svc", &mailbox)).await.ok()?;
+                let waited = start.elapsed();
+                sleep(Duration::from_millis(500)).await;
+                permit.complete();
+                Some(waited.as_secs_f64())
+            })
+        })
+        .collect();
+    let (mut timed_out, mut waited) = (0, Vec::new());
+    for call in calls {
+        match call.await.unwrap() {
+            Some(time) => waited.push(time),
+            None => timed_out += 1,
+        }
+    }
+    let mean = waited.iter().sum::<f64>() / waited.len() as f64;
+    (timed_out, waited.len(), mean)
+}
+
+/// What the default of `max_overtake` rests on: half and twice as long are no better.
+#[tokio::test(start_paused = true)]
+async fn the_default_for_overtaking_is_the_best() {
+    let default = LocalLedger::builder().config.max_overtake;
+    for mailboxes in [24, 40] {
+        let (timed_out, done, mean) = steady(mailboxes, default).await;
+        println!("{mailboxes} mailboxes, {default:?}: {done} waited {mean:.0} s on average");
+        assert_eq!(timed_out, 0);
+        for other in [default / 2, default * 2] {
+            let (timed_out, done, others) = steady(mailboxes, other).await;
+            println!("{other:?}: {timed_out} timed out, {done} waited {others:.0} s");
+            assert!(timed_out > 0 || others > mean);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_mailbox_is_tried_again_by_one_call() {
     let ledger = delegate(16, secs(300));

@@ -1,0 +1,386 @@
+//! The attempts of one call, and what is decided after each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{BoxError, ServiceExt};
+use tower_service::Service;
+
+use super::Tried;
+use super::classify::{Call, Classify, Executed, Failure, Refusal, Resend};
+use super::config::Shared;
+use super::errors::BackoffError;
+use super::examine::{Examined, Refused, Scan, examine, keep};
+use super::peek::{PeekBody, Prefix, Rest, Tail};
+use super::report::Reporter;
+use crate::ledger::{AcquireError, Deadline, Signal};
+use crate::trail::CallTrail;
+
+type Answered<ResB> = Response<PeekBody<ResB>>;
+
+pub(super) async fn run<S, C, B, ResB>(
+    mut inner: S,
+    request: Request<B>,
+    shared: Arc<Shared<C>>,
+) -> Result<Answered<ResB>, BoxError>
+where
+    S: Service<Request<B>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+    C: Classify<B>,
+    B: Clone,
+    ResB: Body<Data = Bytes>,
+    ResB::Error: Into<BoxError>,
+{
+    let config = &shared.config;
+    let classifier = &*shared.classifier;
+    let given = request.extensions().get::<Deadline>().copied();
+    let deadline = given.unwrap_or_else(|| Deadline::within(config.deadline));
+    // The trail tells what an attempt was charged for; nobody but the ledger needs to know.
+    let trail = CallTrail::of(request.extensions())
+        .cloned()
+        .or_else(|| config.ledger.is_some().then(CallTrail::new));
+    let mut state = State {
+        call: classifier.request(&request),
+        deadline: deadline.0,
+        attempts: 0,
+        backed_off: Duration::ZERO,
+        hintless: 0,
+        counted: 0,
+        maybe_executed: false,
+        repeated: false,
+        signal: None,
+        kept: None,
+        gate: None,
+        not_held: false,
+        rng: None,
+    };
+    let mut pause = Duration::ZERO;
+
+    loop {
+        state.attempts = state.attempts.saturating_add(1);
+        state.repeated = state.maybe_executed;
+        let mut attempt = request.clone();
+        if given.is_none() {
+            attempt.extensions_mut().insert(deadline);
+        }
+        let trail = trail.as_ref().map(CallTrail::begin_attempt);
+        if let Some(trail) = &trail {
+            trail.record(|attempt| {
+                attempt.backed_off = pause;
+                attempt.resend = state.maybe_executed;
+            });
+            attempt.extensions_mut().insert(trail.clone());
+        }
+
+        let ready: Result<_, BoxError> = inner.ready().await.map_err(Into::into);
+        let begun = ready.is_ok();
+        let answered = match ready {
+            Ok(inner) => inner.call(attempt).await.map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        let refused = match answered {
+            Err(error) if begun => Err((error, Came::Sent)),
+            Err(error) => Err((error, Came::NotReady)),
+            Ok(answer) => {
+                if let Some(trail) = &trail {
+                    trail.record(|attempt| attempt.status = Some(answer.status()));
+                }
+                let (head, body) = answer.into_parts();
+                let said = classifier.answer(&state.call, &head);
+                if said.refusal.is_none() && said.reader.is_none() {
+                    let rest = Rest::Untouched(body);
+                    return Ok(state.pass_on(head, Prefix::default(), rest, None));
+                }
+                let ledger = config.ledger.as_ref();
+                let receipt = trail.as_ref().and_then(CallTrail::receipt);
+                let listener = ledger.map(Arc::clone).zip(receipt);
+                let probe = listener.clone().filter(|(_, receipt)| receipt.probe);
+                let reporter = Reporter::new(listener, state.fallback(&shared));
+                let bounds = (config.max_prefix, config.max_buffered);
+                // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
+                let examined = examine(&state.call, said, body, reporter, bounds);
+                match Box::pin(examined).await {
+                    Ok(Examined::PassOn(prefix, rest, scan)) => {
+                        let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
+                        note(trail.as_ref(), signal);
+                        if let (Some((ledger, receipt)), None) = (probe, signal) {
+                            // Others wait for this answer, but not for the end of a long body.
+                            ledger.report(&receipt, Signal::Accepted);
+                        }
+                        return Ok(state.pass_on(head, prefix, rest, scan));
+                    }
+                    Ok(Examined::Refused(refused)) => Ok((head, refused)),
+                    Err(error) => Err((error, Came::Answered)),
+                }
+            }
+        };
+
+        let (until, held) = match refused {
+            Err((error, came)) => {
+                let fallback = state.fallback(&shared);
+                let next = state.after_error(error, came, classifier, fallback);
+                note(trail.as_ref(), state.signal.as_deref());
+                match next {
+                    Ok(until) => (until, false),
+                    Err(end) => return end,
+                }
+            }
+            Ok((head, refused)) => {
+                let next = state.after_refusal(&refused);
+                note(trail.as_ref(), state.signal.as_deref());
+                let (until, held) = match next {
+                    Ok(next) => next,
+                    Err(tried) => {
+                        let scan = refused.reader.map(|reader| (reader, refused.reporter));
+                        let tried = Some(tried);
+                        return Ok(state.answer(head, refused.prefix, refused.rest, scan, tried));
+                    }
+                };
+                let kept = keep(head, refused.prefix, refused.rest, config.max_buffered);
+                state.kept = Box::pin(kept).await;
+                (until, held)
+            }
+        };
+        // Nothing of the attempt is held from here on, its permit least of all.
+        let begin = Instant::now();
+        tracing::debug!(
+            operation = &*state.call.operation,
+            signal = state.signal.as_deref(),
+            attempts = state.attempts,
+            wait = ?until.saturating_duration_since(begin),
+            held_by_ledger = held,
+            "backing off"
+        );
+        pause = Duration::ZERO;
+        if !held {
+            tokio::time::sleep_until(until).await;
+            pause = begin.elapsed();
+            state.backed_off = state.backed_off.saturating_add(pause);
+        }
+    }
+}
+
+/// How far an attempt had come when it failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// Nothing was sent.
+    NotReady,
+    Sent,
+    /// A part of the answer had come.
+    Answered,
+}
+
+/// What one call remembers of its attempts.
+struct State {
+    call: Call,
+    deadline: Instant,
+    attempts: u32,
+    backed_off: Duration,
+    /// How many waits had no hint.
+    hintless: u32,
+    /// How many refusals were of a kind that is resent a few times only.
+    counted: u32,
+    /// Some attempt may have been executed.
+    maybe_executed: bool,
+    /// Some attempt before the last one may have been executed.
+    repeated: bool,
+    signal: Option<Box<str>>,
+    /// The server's last answer.
+    kept: Option<(response::Parts, Prefix)>,
+    /// Until when the ledger was to hold the attempt back.
+    gate: Option<Instant>,
+    /// It came back before that: the ledger holds nothing back.
+    not_held: bool,
+    /// Made when the first wait is drawn.
+    rng: Option<fastrand::Rng>,
+}
+
+impl State {
+    /// The wait after the last attempt, if the server gives no hint.
+    fn fallback<C>(&mut self, shared: &Shared<C>) -> Duration {
+        let rng = self.rng.get_or_insert_with(|| shared.rng());
+        shared.config.backoff.wait(self.hintless, rng)
+    }
+
+    /// The end of a wait that begins now, if that is not past the deadline.
+    fn in_time(&self, wait: Duration) -> Option<Instant> {
+        let until = Instant::now().checked_add(wait)?;
+        (until <= self.deadline).then_some(until)
+    }
+
+    fn may_resend(&mut self, refusal: &Refusal) -> bool {
+        if refusal.executed == Executed::Unknown && self.call.resend == Resend::IfNotExecuted {
+            return false;
+        }
+        match refusal.resends {
+            Some(at_most) if self.counted >= at_most => false,
+            Some(_) => {
+                self.counted += 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Until when to wait after an error, or how the call ends.
+    fn after_error<B, ResB>(
+        &mut self,
+        error: BoxError,
+        came: Came,
+        classifier: &impl Classify<B>,
+        fallback: Duration,
+    ) -> Result<Instant, Result<Answered<ResB>, BoxError>> {
+        if came != Came::Answered && refused_by_ledger(&*error) {
+            return Err(self.end_with(error));
+        }
+        self.maybe_executed |= came == Came::Answered;
+        let failure = match (classifier.error(&self.call, &*error), came) {
+            (Failure::NotSent, Came::Answered) => Failure::Lost,
+            (Failure::Lost, Came::NotReady) => Failure::NotSent,
+            (failure, _) => failure,
+        };
+        let signal = match failure {
+            Failure::Permanent => return Err(Err(self.failed(error))),
+            Failure::NotSent => "not sent",
+            Failure::Lost => "answer lost",
+        };
+        self.signal = Some(signal.into());
+        if failure == Failure::Lost {
+            // An earlier answer is not the last word any more.
+            self.kept = None;
+            self.maybe_executed = true;
+            if self.call.resend == Resend::IfNotExecuted {
+                return Err(Err(self.failed(error)));
+            }
+        }
+        let Some(until) = self.in_time(fallback) else {
+            return Err(self.end_at_deadline(error));
+        };
+        self.hintless += 1;
+        Ok(until)
+    }
+
+    /// Until when to wait after a refusal, and whether the ledger does the waiting; or what to tell with the refusal, as the
+    /// call's answer.
+    fn after_refusal<ResB>(&mut self, refused: &Refused<ResB>) -> Result<(Instant, bool), Tried> {
+        let refusal = &refused.refusal;
+        self.signal = Some((*refusal.reason).into());
+        self.maybe_executed |= refusal.executed == Executed::Unknown;
+        if !self.may_resend(refusal) {
+            return Err(self.tried(false, true));
+        }
+        let Some(until) = self.in_time(refused.reporter.wait(refusal)) else {
+            return Err(self.tried(true, true));
+        };
+        if refusal.hint.is_none_or(|hint| hint.is_zero()) {
+            self.hintless += 1;
+        }
+        // The ledger holds the resend back together with all other calls. Should it not do so, it must not become a hot
+        // loop.
+        self.not_held |= self.gate.is_some_and(|gate| Instant::now() < gate);
+        self.gate = refused.reporter.gate(refusal.about);
+        Ok((until, self.gate.is_some() && !self.not_held))
+    }
+
+    fn tried(&self, gave_up: bool, refused: bool) -> Tried {
+        let doubtful = self.call.resend != Resend::Freely;
+        Tried {
+            attempts: self.attempts,
+            backed_off: self.backed_off,
+            signal: self.signal.clone(),
+            gave_up,
+            outcome_unknown: doubtful && refused && self.maybe_executed,
+            maybe_repeated: doubtful && self.repeated,
+        }
+    }
+
+    /// An answer that was not refused.
+    fn pass_on<ResB>(
+        &mut self,
+        head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        scan: Option<Scan>,
+    ) -> Answered<ResB> {
+        let tried = (self.attempts > 1).then(|| self.tried(false, false));
+        self.answer(head, prefix, rest, scan, tried)
+    }
+
+    fn answer<ResB>(
+        &self,
+        mut head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        scan: Option<Scan>,
+        tried: Option<Tried>,
+    ) -> Answered<ResB> {
+        let mut tail = Tail::default();
+        if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
+            if self.call.resend != Resend::Freely {
+                tail.unknown = Some((self.call.operation.clone(), self.attempts));
+            }
+            tail.scan = Some(scan).filter(|(_, reporter)| reporter.listens());
+        }
+        if let Some(tried) = tried {
+            head.extensions.insert(tried);
+        }
+        Response::from_parts(head, PeekBody::new(prefix, rest).with_tail(tail))
+    }
+
+    /// The error of a call that ends with `error`.
+    fn failed(&self, error: BoxError) -> BoxError {
+        if self.maybe_executed && self.call.resend != Resend::Freely {
+            return BackoffError::OutcomeUnknown {
+                operation: (*self.call.operation).into(),
+                attempts: self.attempts,
+                source: error,
+            }
+            .into();
+        }
+        error
+    }
+
+    /// The end of a call that cannot be sent again: the server's last answer, or `error`.
+    fn end_with<ResB>(&mut self, error: BoxError) -> Result<Answered<ResB>, BoxError> {
+        match self.kept.take() {
+            Some((head, prefix)) => {
+                let tried = self.tried(true, true);
+                Ok(self.answer(head, prefix, Rest::Ended, None, Some(tried)))
+            }
+            None => Err(self.failed(error)),
+        }
+    }
+
+    fn end_at_deadline<ResB>(&mut self, error: BoxError) -> Result<Answered<ResB>, BoxError> {
+        if self.maybe_executed && self.call.resend != Resend::Freely {
+            return self.end_with(error);
+        }
+        let error = BackoffError::DeadlinePassed {
+            operation: (*self.call.operation).into(),
+            attempts: self.attempts,
+            source: error,
+        };
+        self.end_with(error.into())
+    }
+}
+
+fn note(trail: Option<&CallTrail>, signal: Option<&str>) {
+    if let (Some(trail), Some(signal)) = (trail, signal) {
+        trail.record(|attempt| attempt.signal = Some(signal.into()));
+    }
+}
+
+fn refused_by_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<AcquireError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

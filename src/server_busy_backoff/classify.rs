@@ -1,0 +1,430 @@
+//! What an answer or an error means: the [`Classify`] trait and the words that it speaks in.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode, response};
+use tower::BoxError;
+
+use super::client_errors;
+use super::retry_after::retry_after;
+
+/// Answers two questions that are not the same: *was it executed?* ([`Refusal::executed`], [`Failure`]) and *may it be
+/// sent again?* ([`Call::resend`]).
+///
+/// `B` is the request's body. Every method has a default that is right for plain HTTP, so that another API writes down
+/// only in what it differs:
+///
+/// ```
+/// use http::{Request, response};
+/// use tower_ews::server_busy_backoff::{About, Answer, Call, Classify, Refusal, Resend};
+///
+/// /// An API that reads through POST, and is busy with 420.
+/// struct Search;
+///
+/// impl<B> Classify<B> for Search {
+///     fn request(&self, request: &Request<B>) -> Call {
+///         match request.uri().path() {
+///             "/search" => Call::new("search", Resend::Freely),
+///             _ => Call::by_method(request.method()),
+///         }
+///     }
+///
+///     fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
+///         match head.status.as_u16() {
+///             420 => Refusal::new("enhance your calm").about(About::Principal).into(),
+///             _ => Answer::by_status(head),
+///         }
+///     }
+/// }
+///
+/// # let request = Request::post("/search").body(()).unwrap();
+/// # assert_eq!(Search.request(&request).resend, Resend::Freely);
+/// # let (mut head, ()) = http::Response::new(()).into_parts();
+/// # assert!(Classify::<()>::answer(&Search, &Search.request(&request), &head).refusal.is_none());
+/// # head.status = http::StatusCode::from_u16(420).unwrap();
+/// # assert!(Classify::<()>::answer(&Search, &Search.request(&request), &head).refusal.is_some());
+/// ```
+pub trait Classify<B>: Send + Sync + 'static {
+    /// What is asked for, and whether it may be asked for twice. By the method, by default.
+    fn request(&self, request: &Request<B>) -> Call {
+        Call::by_method(request.method())
+    }
+
+    /// What the head of an answer says, and who reads the body if that is needed. 429 and 503, by default.
+    fn answer(&self, call: &Call, head: &response::Parts) -> Answer {
+        let _ = call;
+        Answer::by_status(head)
+    }
+
+    /// What an error of the inner service proves. [`Failure::of`], by default.
+    fn error(&self, call: &Call, error: &(dyn StdError + 'static)) -> Failure {
+        let _ = call;
+        Failure::of(error)
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call {
+    /// Its name, for errors and logs.
+    pub operation: Cow<'static, str>,
+    /// Whether it may be sent again although it may have been executed.
+    pub resend: Resend,
+    /// The answer goes on for minutes: it is handed over as soon as its beginning is understood.
+    pub streaming: bool,
+}
+
+impl Call {
+    /// A call that is answered at once.
+    pub fn new(operation: impl Into<Cow<'static, str>>, resend: Resend) -> Self {
+        Self {
+            operation: operation.into(),
+            resend,
+            streaming: false,
+        }
+    }
+
+    /// By RFC 9110, section 9.2: safe methods are resent freely, PUT and DELETE converge, others are not idempotent.
+    pub fn by_method(method: &Method) -> Self {
+        let (name, resend) = match *method {
+            Method::GET => ("GET", Resend::Freely),
+            Method::HEAD => ("HEAD", Resend::Freely),
+            Method::OPTIONS => ("OPTIONS", Resend::Freely),
+            Method::TRACE => ("TRACE", Resend::Freely),
+            Method::PUT => ("PUT", Resend::Converges),
+            Method::DELETE => ("DELETE", Resend::Converges),
+            Method::POST => ("POST", Resend::IfNotExecuted),
+            Method::PATCH => ("PATCH", Resend::IfNotExecuted),
+            _ => return Self::new(method.to_string(), Resend::IfNotExecuted),
+        };
+        Self::new(name, resend)
+    }
+}
+
+/// Whether a request may be sent again although it may have been executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resend {
+    /// It reads: nothing changes, however often it is sent.
+    Freely,
+    /// Twice does the same as once, but the second answer may be an error ("not found", "exists") that means success.
+    Converges,
+    /// Twice does it twice, or reads what the first one took away. Only what was not executed is sent again.
+    IfNotExecuted,
+}
+
+/// Whether a refused request was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Executed {
+    /// No: every request may be sent again.
+    No,
+    /// Perhaps: [`Call::resend`] decides.
+    Unknown,
+}
+
+/// Whom a refusal concerns. What concerns more than the call itself is reported to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum About {
+    /// This call alone.
+    Call,
+    /// The charged principals are locked out: [`Signal::Busy`](crate::ledger::Signal::Busy).
+    Principal,
+    /// The server is overloaded: [`Signal::EndpointBusy`](crate::ledger::Signal::EndpointBusy).
+    Endpoint,
+    /// Too many calls at the same time: [`Signal::TooManyConnections`](crate::ledger::Signal::TooManyConnections).
+    Connections,
+    /// Too many rows at the same time: [`Signal::TooManyFound`](crate::ledger::Signal::TooManyFound).
+    Found,
+    /// Too many mailboxes open: [`Signal::TooManyOpenMailboxes`](crate::ledger::Signal::TooManyOpenMailboxes).
+    OpenMailboxes,
+}
+
+/// An answer that waiting may cure.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::server_busy_backoff::{About, Executed, Refusal};
+///
+/// let busy = Refusal::new("QuotaExceeded").about(About::Principal).hint(Some(Duration::from_secs(3)));
+/// assert_eq!(busy.executed, Executed::No);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// What the server said, in a word: `ErrorServerBusy`, `503`.
+    pub reason: Cow<'static, str>,
+    /// Whether the request was executed all the same.
+    pub executed: Executed,
+    /// How long the server asks to wait from now. Never shortened; none or nothing is a back-off of our own.
+    pub hint: Option<Duration>,
+    /// Whom it concerns.
+    pub about: About,
+    /// How often such refusals of one call are answered by a resend; `None` is as often as its deadline allows.
+    pub resends: Option<u32>,
+}
+
+impl Refusal {
+    /// The request was not executed; it concerns this call alone and gives no hint.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: reason.into(),
+            executed: Executed::No,
+            hint: None,
+            about: About::Call,
+            resends: None,
+        }
+    }
+
+    /// The request may have been executed.
+    #[must_use]
+    pub fn outcome_unknown(mut self) -> Self {
+        self.executed = Executed::Unknown;
+        self
+    }
+
+    /// How long the server asks to wait.
+    #[must_use]
+    pub fn hint(mut self, hint: Option<Duration>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    /// Whom it concerns.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Such refusals of one call are answered by a resend so often at most.
+    #[must_use]
+    pub fn resends(mut self, at_most: u32) -> Self {
+        self.resends = Some(at_most);
+        self
+    }
+}
+
+/// What the head of an answer says.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The server refused the request already with the head. `None` and no reader: the answer goes on to the caller.
+    pub refusal: Option<Refusal>,
+    /// Reads the body, where the head does not tell (all). What it finds out in the end outweighs `refusal`.
+    pub reader: Option<Box<dyn ReadAnswer>>,
+}
+
+impl Answer {
+    /// By the status alone: 429 is the principal's, 503 the endpoint's; both mean "not executed", and `Retry-After`
+    /// is their hint. Everything else goes on to the caller.
+    pub fn by_status(head: &response::Parts) -> Self {
+        let (reason, about) = match head.status {
+            StatusCode::TOO_MANY_REQUESTS => ("429", About::Principal),
+            StatusCode::SERVICE_UNAVAILABLE => ("503", About::Endpoint),
+            _ => return Self::default(),
+        };
+        Refusal::new(reason)
+            .about(about)
+            .hint(retry_after(&head.headers))
+            .into()
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal: Some(refusal),
+            reader: None,
+        }
+    }
+}
+
+impl From<Box<dyn ReadAnswer>> for Answer {
+    fn from(reader: Box<dyn ReadAnswer>) -> Self {
+        Self {
+            refusal: None,
+            reader: Some(reader),
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("refusal", &self.refusal)
+            .field("reads_body", &self.reader.is_some())
+            .finish()
+    }
+}
+
+/// Reads the body of one answer as it comes.
+///
+/// The beginning of the body is kept back until it has ended or has grown long enough, then [`so_far`](Self::so_far)
+/// decides. What comes later passes through, and is read for its signals only.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::{About, ReadAnswer, Reading, Refusal};
+///
+/// /// Answers that begin with "BUSY" are refusals.
+/// #[derive(Default)]
+/// struct Busy {
+///     seen: usize,
+///     matches: bool,
+/// }
+///
+/// impl ReadAnswer for Busy {
+///     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
+///         for byte in bytes.iter().take(4usize.saturating_sub(self.seen)) {
+///             self.matches = (self.seen == 0 || self.matches) && b"BUSY".get(self.seen) == Some(byte);
+///             self.seen += 1;
+///             if self.matches && self.seen == 4 {
+///                 found(&Refusal::new("BUSY").about(About::Principal));
+///             }
+///         }
+///     }
+///
+///     fn so_far(&self) -> Reading {
+///         match self.seen {
+///             4 if self.matches => Reading::Refused(Refusal::new("BUSY").about(About::Principal)),
+///             0..4 => Reading::Open,
+///             _ => Reading::Final,
+///         }
+///     }
+/// }
+///
+/// let mut answer = Busy::default();
+/// answer.read(b"BU", &mut |_| unreachable!());
+/// assert_eq!(answer.so_far(), Reading::Open);
+/// let mut found = 0;
+/// answer.read(b"SY\n", &mut |_| found += 1);
+/// assert_eq!(found, 1);
+/// ```
+pub trait ReadAnswer: Send + Sync {
+    /// Takes the next bytes. Calls `found` for each refusal in them at once: it is reported before the body is read on.
+    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal));
+
+    /// What the answer is, if nothing else comes.
+    fn so_far(&self) -> Reading;
+
+    /// The body has ended. An error means that it is cut short: the answer counts as lost.
+    fn end(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// What a body is, as far as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reading {
+    /// It is not known yet. An answer that ends like this goes on to the caller.
+    Open,
+    /// It goes on to the caller, whatever follows.
+    Final,
+    /// It is refused as a whole, if nothing else follows.
+    Refused(Refusal),
+}
+
+/// What an error proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Nothing was sent: the request may be sent again.
+    NotSent,
+    /// The answer was lost: the request may have been executed.
+    Lost,
+    /// No waiting cures it, or nothing is known about it: the error goes on to the caller as it is.
+    Permanent,
+}
+
+impl Failure {
+    /// What `error`, or the first of its sources that is known, proves.
+    ///
+    /// - [`NotSent`](Self::NotSent): name resolution, connecting or TLS failed (feature `client`: hyper-util's
+    ///   connect errors; feature `reqwest`: reqwest's), the connection was refused, the request was still queued when
+    ///   its connection closed, or HTTP/2's REFUSED_STREAM came.
+    /// - [`Lost`](Self::Lost): any other [`std::io::Error`], error of hyper, h2 or reqwest, and elapsed time-outs of
+    ///   tower and tokio.
+    /// - [`Permanent`](Self::Permanent): all else.
+    ///
+    /// ```
+    /// use std::io;
+    /// use tower_ews::server_busy_backoff::Failure;
+    ///
+    /// let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    /// assert_eq!(Failure::of(&refused), Failure::NotSent);
+    /// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    /// assert_eq!(Failure::of(&reset), Failure::Lost);
+    /// ```
+    pub fn of(error: &(dyn StdError + 'static)) -> Self {
+        client_errors::failure(error)
+    }
+}
+
+/// Plain HTTP: 429 and 503 with `Retry-After`, methods as RFC 9110 has them. For bodies of any type.
+///
+/// See [`ServerBusyBackoffLayer::http`](super::ServerBusyBackoffLayer::http).
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::server_busy_backoff::{Classify, HttpClassifier, Resend};
+///
+/// let request = Request::put("https://graph.microsoft.com/").body(()).unwrap();
+/// assert_eq!(HttpClassifier.request(&request).resend, Resend::Converges);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HttpClassifier;
+
+impl<B> Classify<B> for HttpClassifier {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
+        let mut answer = http::Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        answer.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn methods() {
+        for (method, resend) in [
+            (Method::GET, Resend::Freely),
+            (Method::HEAD, Resend::Freely),
+            (Method::OPTIONS, Resend::Freely),
+            (Method::PUT, Resend::Converges),
+            (Method::DELETE, Resend::Converges),
+            (Method::POST, Resend::IfNotExecuted),
+            (Method::PATCH, Resend::IfNotExecuted),
+            (Method::from_bytes(b"MERGE").unwrap(), Resend::IfNotExecuted),
+        ] {
+            let call = Call::by_method(&method);
+            assert_eq!(call.resend, resend, "{method}");
+            assert_eq!(call.operation, method.as_str());
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        let refusal = |status, headers: &[_]| Answer::by_status(&head(status, headers)).refusal;
+        let busy = refusal(429, &[("retry-after", "10")]).unwrap();
+        assert_eq!(busy.hint, Some(Duration::from_secs(10)));
+        assert_eq!(
+            (busy.about, busy.executed),
+            (About::Principal, Executed::No)
+        );
+        let overloaded = refusal(503, &[]).unwrap();
+        assert_eq!((overloaded.about, overloaded.hint), (About::Endpoint, None));
+        for status in [200, 302, 401, 403, 404, 413, 456, 500, 502] {
+            assert_eq!(refusal(status, &[("retry-after", "10")]), None, "{status}");
+        }
+    }
+}

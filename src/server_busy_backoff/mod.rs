@@ -1,0 +1,137 @@
+//! Waits and resends what the server did not execute, and nothing else.
+//!
+//! A busy Exchange says so in many ways: as a SOAP fault, in single messages of an answer that is a success by its status,
+//! as HTTP 503 with or without `Retry-After`. [`ServerBusyBackoffLayer::ews`] reads them all. Other APIs have
+//! [`ServerBusyBackoffLayer::http`] (429 and 503), or a [`Classify`] of their own:
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! use http::{Request, Response, StatusCode};
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ews::server_busy_backoff::{ServerBusyBackoffLayer, Tried};
+//!
+//! static CALLS: AtomicU32 = AtomicU32::new(0);
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! // A server that is busy at first.
+//! let server = service_fn(|_: Request<()>| async {
+//!     let mut answer = Response::new(String::new());
+//!     if CALLS.fetch_add(1, Ordering::Relaxed) == 0 {
+//!         *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+//!         answer.headers_mut().insert("retry-after", "2.5".parse().unwrap());
+//!     }
+//!     Ok::<_, Infallible>(answer)
+//! });
+//!
+//! let mut service = ServiceBuilder::new()
+//!     .layer(ServerBusyBackoffLayer::http())
+//!     .service(server);
+//! let request = Request::post("https://graph.microsoft.com/v1.0/me/events").body(()).unwrap();
+//! let answer = service.ready().await.unwrap().call(request).await.unwrap();
+//!
+//! assert_eq!(answer.status(), StatusCode::OK);
+//! let tried: &Tried = answer.extensions().get().unwrap();
+//! assert_eq!(tried.attempts, 2);
+//! assert_eq!(tried.backed_off.as_millis(), 2500);
+//! # });
+//! ```
+//!
+//! # What is sent again
+//!
+//! Two questions are kept apart: *was it executed?* and *may it be sent again?*
+//!
+//! - What was certainly not executed is sent again, whatever it is: the server refused it, or nothing was sent at all
+//!   (name resolution, connecting, TLS, a refused HTTP/2 stream). See [`Failure::of`].
+//! - What may have been executed (the connection broke off, the server reported a failure that leaves it open) is sent
+//!   again only if twice does no harm: [`Resend`]. Else the call ends in [`BackoffError::OutcomeUnknown`], or in the
+//!   server's answer, with [`Tried::outcome_unknown`].
+//! - After a resend that may be a second execution, "not found" or "exists" can mean success:
+//!   [`Attempt::resend`](crate::trail::Attempt::resend) and [`Tried::maybe_repeated`] tell.
+//! - An answer of which only some members are refused is never sent again, which would create the others twice.
+//! - What no waiting can cure (401, 403, schema errors, denied impersonation) is handed over at once.
+//!
+//! # How long it waits
+//!
+//! As long as the server asks, never less; without a hint it backs off exponentially with full jitter. There is no cap on
+//! attempts, but a deadline ([`ServerBusyBackoffLayer::deadline`]). A wait that would end after it is not begun: the
+//! caller gets the server's last answer at once, byte for byte, with [`Tried`] in its extensions.
+//!
+//! # With a ledger
+//!
+//! Signals go to the [ledger](crate::ledger), charged to whom the attempt was charged, the moment that they are read. The
+//! ledger then holds back all calls of that principal, this one among them: a lock-out is not waited for here but
+//! in the ledger's queue, further in, where one call goes first to try. A call that the ledger refuses to wait for ends with
+//! the server's last answer.
+//!
+//! # Bodies
+//!
+//! Request bodies are cloned for each attempt: use one that is cheap to clone, such as
+//! [`ReplayBody`](crate::body::ReplayBody) or `Full<Bytes>`. Of a response at most [`ServerBusyBackoffLayer::max_prefix`]
+//! bytes are kept back to decide; short answers are read to their end, so that one that is cut short can be asked for
+//! again. Long ones stream: see [`PeekBody`]. An answer with a `Content-Encoding` is judged by its head alone: put a
+//! decompressing layer further in.
+
+mod attempts;
+mod backoff;
+mod classify;
+mod client_errors;
+mod config;
+mod errors;
+mod ews;
+mod examine;
+mod layer;
+mod peek;
+mod report;
+mod retry_after;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use self::classify::{
+    About, Answer, Call, Classify, Executed, Failure, HttpClassifier, ReadAnswer, Reading, Refusal,
+    Resend,
+};
+pub use self::errors::BackoffError;
+pub use self::ews::EwsClassifier;
+pub use self::layer::ServerBusyBackoffLayer;
+pub use self::peek::PeekBody;
+pub use self::retry_after::retry_after;
+pub use self::service::{ResponseFuture, ServerBusyBackoff};
+
+/// A response extension: what it took to get this answer. Absent when the first attempt was answered and nothing is to be
+/// said about it.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::Tried;
+///
+/// fn is_certain<B>(answer: &http::Response<B>) -> bool {
+///     !answer
+///         .extensions()
+///         .get()
+///         .is_some_and(|tried: &Tried| tried.outcome_unknown)
+/// }
+///
+/// assert!(is_certain(&http::Response::new(())));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tried {
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// How long the call slept between them. Waits in the ledger's queue are not counted in.
+    pub backed_off: Duration,
+    /// What the last refusal or failure was, if there was one.
+    pub signal: Option<Box<str>>,
+    /// This is the server's last answer because the deadline left no time for another attempt, or the ledger refused one.
+    pub gave_up: bool,
+    /// This answer is a refusal that does not tell whether the request was executed, now or by an earlier attempt. Never set
+    /// for what only reads.
+    pub outcome_unknown: bool,
+    /// An earlier attempt may have been executed: "not found" or "exists" can mean success. Never set for what only
+    /// reads.
+    pub maybe_repeated: bool,
+}

@@ -1,0 +1,198 @@
+//! A response body whose beginning was read already.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tower::BoxError;
+
+use super::classify::ReadAnswer;
+use super::errors::BackoffError;
+use super::report::Reporter;
+
+/// The response body of [`ServerBusyBackoff`](super::ServerBusyBackoff): first the frames that were read to decide on the
+/// answer, then the inner body's, as they come.
+///
+/// Bytes, trailers and the size hint are the inner body's. What passes is read for later signals, and not kept.
+///
+/// ```
+/// use http_body::Body;
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let server = service_fn(|_: http::Request<()>| async {
+///     Ok::<_, tower::BoxError>(http::Response::new(String::from("hello")))
+/// });
+/// let mut service = ServiceBuilder::new().layer(ServerBusyBackoffLayer::http()).service(server);
+/// let answer = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
+/// assert_eq!(answer.body().size_hint().exact(), Some(5));
+/// # });
+/// ```
+#[must_use = "bodies do nothing unless polled"]
+#[pin_project]
+pub struct PeekBody<B> {
+    prefix: Prefix,
+    #[pin]
+    rest: Rest<B>,
+    tail: Option<Box<Tail>>,
+}
+
+/// The frames that were read already.
+#[derive(Default)]
+pub(super) struct Prefix {
+    /// Most answers are one frame.
+    first: Option<Frame<Bytes>>,
+    more: VecDeque<Frame<Bytes>>,
+    bytes: usize,
+}
+
+impl Prefix {
+    pub(super) fn push(&mut self, frame: Frame<Bytes>) {
+        self.bytes += frame.data_ref().map_or(0, Bytes::len);
+        if self.is_empty() {
+            self.first = Some(frame);
+        } else {
+            self.more.push_back(frame);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.more.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.first.take().or_else(|| self.more.pop_front())?;
+        self.bytes -= frame.data_ref().map_or(0, Bytes::len);
+        Some(frame)
+    }
+}
+
+/// What has not been read yet.
+#[pin_project(project = RestProject)]
+pub(super) enum Rest<B> {
+    Untouched(#[pin] B),
+    /// Polled already, so it must not move.
+    Begun(Pin<Box<B>>),
+    /// It broke off while it was read.
+    Failed(Option<BoxError>),
+    Ended,
+}
+
+/// What is to be done with the frames of the rest.
+#[derive(Default)]
+pub(super) struct Tail {
+    pub(super) scan: Option<(Box<dyn ReadAnswer>, Reporter)>,
+    /// The operation and its attempts, if an answer that breaks off leaves its outcome unknown.
+    pub(super) unknown: Option<(Cow<'static, str>, u32)>,
+}
+
+impl<B> PeekBody<B> {
+    pub(super) fn new(prefix: Prefix, rest: Rest<B>) -> Self {
+        Self {
+            prefix,
+            rest,
+            tail: None,
+        }
+    }
+
+    pub(super) fn with_tail(mut self, tail: Tail) -> Self {
+        let needed = tail.scan.is_some() || tail.unknown.is_some();
+        self.tail = needed.then(|| Box::new(tail));
+        self
+    }
+}
+
+impl<B> Body for PeekBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        if let Some(frame) = this.prefix.pop() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let polled = match this.rest.as_mut().project() {
+            RestProject::Untouched(body) => ready!(body.poll_frame(cx)),
+            RestProject::Begun(body) => ready!(body.as_mut().poll_frame(cx)),
+            RestProject::Failed(error) => return Poll::Ready(error.take().map(Err)),
+            RestProject::Ended => return Poll::Ready(None),
+        };
+        Poll::Ready(match polled {
+            Some(Ok(frame)) => {
+                let scan = this.tail.as_mut().and_then(|tail| tail.scan.as_mut());
+                if let (Some((reader, reporter)), Some(data)) = (scan, frame.data_ref()) {
+                    reader.read(data, &mut |refusal| reporter.report(refusal));
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                let unknown = this.tail.take().and_then(|tail| tail.unknown);
+                Some(Err(match unknown {
+                    Some((operation, attempts)) => BackoffError::OutcomeUnknown {
+                        operation: operation.into(),
+                        attempts,
+                        source: error.into(),
+                    }
+                    .into(),
+                    None => error.into(),
+                }))
+            }
+            None => {
+                this.rest.set(Rest::Ended);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_empty()
+            && match &self.rest {
+                Rest::Untouched(body) => body.is_end_stream(),
+                Rest::Begun(body) => body.is_end_stream(),
+                Rest::Failed(error) => error.is_none(),
+                Rest::Ended => true,
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = match &self.rest {
+            Rest::Untouched(body) => body.size_hint(),
+            Rest::Begun(body) => body.size_hint(),
+            Rest::Failed(_) => SizeHint::new(),
+            Rest::Ended => SizeHint::with_exact(0),
+        };
+        let read = u64::try_from(self.prefix.bytes).unwrap_or(u64::MAX);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint
+    }
+}
+
+impl<B> fmt::Debug for PeekBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeekBody")
+            .field("read_already", &self.prefix.bytes)
+            .field("ended", &matches!(self.rest, Rest::Ended))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,109 @@
+//! Tells the ledger what one answer says about the budgets of its call.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::classify::{About, Refusal};
+use crate::ledger::{Ledger, Receipt, Signal};
+
+/// No lock-out that Exchange documents lasts an hour: a gate of more than a day is a broken number, and the process must
+/// not be locked out by it for good.
+const LONGEST_GATE: Duration = Duration::from_secs(86_400);
+
+/// Reports the refusals of one answer, each kind once, or again if it got longer.
+pub(super) struct Reporter {
+    to: Option<(Arc<dyn Ledger>, Receipt)>,
+    /// The wait of a refusal without a hint.
+    fallback: Duration,
+    reason: Option<Cow<'static, str>>,
+    principal: Option<Instant>,
+    endpoint: Option<Instant>,
+    connections: bool,
+    found: bool,
+    mailboxes: bool,
+}
+
+impl Reporter {
+    pub(super) fn new(to: Option<(Arc<dyn Ledger>, Receipt)>, fallback: Duration) -> Self {
+        Self {
+            to,
+            fallback,
+            reason: None,
+            principal: None,
+            endpoint: None,
+            connections: false,
+            found: false,
+            mailboxes: false,
+        }
+    }
+
+    /// Whether anybody listens.
+    pub(super) fn listens(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// How long to wait after `refusal`, from when it came.
+    pub(super) fn wait(&self, refusal: &Refusal) -> Duration {
+        refusal
+            .hint
+            .filter(|hint| !hint.is_zero())
+            .unwrap_or(self.fallback)
+    }
+
+    /// What was found first.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    pub(super) fn report(&mut self, refusal: &Refusal) {
+        if self.reason.is_none() {
+            self.reason = Some(refusal.reason.clone());
+        }
+        let wait = self.wait(refusal).min(LONGEST_GATE);
+        let Some((ledger, receipt)) = &self.to else {
+            return;
+        };
+        let until = Instant::now() + wait;
+        let later = |known: &mut Option<Instant>| {
+            let later = known.is_none_or(|known| until > known);
+            if later {
+                *known = Some(until);
+            }
+            later
+        };
+        let first = |known: &mut bool| !std::mem::replace(known, true);
+        let (news, signal) = match refusal.about {
+            About::Call => return,
+            About::Principal => (later(&mut self.principal), Signal::Busy { until }),
+            About::Endpoint => (later(&mut self.endpoint), Signal::EndpointBusy { until }),
+            About::Connections => (first(&mut self.connections), Signal::TooManyConnections),
+            About::Found => (first(&mut self.found), Signal::TooManyFound),
+            About::OpenMailboxes => (first(&mut self.mailboxes), Signal::TooManyOpenMailboxes),
+        };
+        if news {
+            ledger.report(receipt, signal);
+        }
+    }
+
+    /// Until when the ledger holds a resend back, by what was reported. `None` if it cannot.
+    pub(super) fn gate(&self, about: About) -> Option<Instant> {
+        let (_, receipt) = self.to.as_ref()?;
+        match about {
+            About::Principal if !receipt.charges.is_empty() => self.principal,
+            About::Endpoint if receipt.endpoint.is_some() => self.endpoint,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporter")
+            .field("listens", &self.listens())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,864 @@
+//! What is sent again, when, and how a call ends.
+
+use super::*;
+use crate::ledger::AcquireError;
+
+fn outcome_unknown(error: &BoxError) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(BackoffError::OutcomeUnknown { .. })
+    )
+}
+
+fn queue_full() -> AcquireError {
+    AcquireError::QueueFull { queued: 5 }
+}
+
+/// An error of a layer that knows about the ledger.
+#[derive(Debug, thiserror::Error)]
+#[error("no permit")]
+struct NoPermit(#[source] AcquireError);
+
+#[tokio::test(start_paused = true)]
+async fn a_create_whose_connection_dies_is_not_sent_again() {
+    let log = Log::new();
+    let server = Server::new(&log).fail(reset());
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap_err();
+    assert_eq!(log.calls().len(), 1);
+    let Some(BackoffError::OutcomeUnknown {
+        operation,
+        attempts,
+        source,
+    }) = error.downcast_ref()
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!((&**operation, *attempts), ("CreateItem", 1));
+    assert!(source.is::<std::io::Error>());
+    assert!(error.to_string().starts_with("outcome unknown"), "{error}");
+    assert_eq!(error.source().unwrap().to_string(), reset().to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_whose_connection_dies_is_sent_again() {
+    let log = Log::new();
+    let server = Server::new(&log)
+        .fail(reset())
+        .fail(reset())
+        .xml(200, &success());
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap();
+    assert_eq!(log.calls().len(), 3);
+    let tried = tried(&answer);
+    assert_eq!(
+        (tried.attempts, tried.gave_up, tried.outcome_unknown),
+        (3, false, false)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_that_may_be_the_second_is_marked() {
+    let log = Log::new();
+    let gone = messages("DeleteItem", &[("Error", "ErrorItemNotFound", "")]);
+    let server = Server::new(&log).xml(503, "").fail(reset()).xml(200, &gone);
+    let trail = CallTrail::new();
+    let mut request = ews("DeleteItem");
+    request.extensions_mut().insert(trail.clone());
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, request)
+        .await
+        .unwrap();
+    assert!(tried(&answer).maybe_repeated && !tried(&answer).outcome_unknown);
+    assert_eq!(text(answer).await, gone);
+    let attempts = trail.attempts();
+    let resends: Vec<_> = attempts.iter().map(|attempt| attempt.resend).collect();
+    assert_eq!(resends, [false, false, true]);
+    let signals: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.signal.as_deref())
+        .collect();
+    assert_eq!(signals, [Some("503"), Some("answer lost"), None]);
+    assert_eq!(attempts[0].status.map(|status| status.as_u16()), Some(503));
+    assert_eq!(attempts[0].backed_off, Duration::ZERO);
+    assert!(attempts[1].backed_off > Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_is_tried_again_for_all() {
+    for operation in ["CreateItem", "GetItem"] {
+        let log = Log::new();
+        let server = Server::new(&log)
+            .fail(refused())
+            .fail(refused())
+            .xml(200, &success());
+        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
+            .await
+            .unwrap();
+        assert_eq!(log.calls().len(), 3, "{operation}");
+        assert!(!tried(&answer).outcome_unknown && !tried(&answer).maybe_repeated);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_without_a_hint_grow_until_the_deadline() {
+    for operation in ["CreateItem", "GetItem"] {
+        let log = Log::new();
+        let mut server = Server::new(&log);
+        for _ in 0..1_000 {
+            server = server.fail(refused());
+        }
+        let error = send(
+            ServerBusyBackoffLayer::ews().seed(3),
+            &server,
+            ews(operation),
+        )
+        .await
+        .unwrap_err();
+        let Some(BackoffError::DeadlinePassed {
+            attempts, source, ..
+        }) = error.downcast_ref()
+        else {
+            panic!("{error:?}");
+        };
+        assert!(source.is::<std::io::Error>());
+        assert_eq!(*attempts as usize, log.calls().len());
+        let end = log.0.lock().last().unwrap().0;
+        assert!(
+            end <= Duration::from_secs(15 * 60) && end > Duration::from_secs(13 * 60),
+            "{end:?}"
+        );
+        assert!(log.calls().len() < 100);
+        let waits: Vec<_> = log.calls().windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(waits.iter().max().unwrap() > &Duration::from_secs(30));
+        assert!(waits.iter().max().unwrap() <= &Duration::from_secs(60));
+        assert!(waits[0] <= millis(500) && waits[1] <= millis(1_000) && waits[2] <= millis(2_000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_cap_on_attempts() {
+    let log = Log::new();
+    let mut server = Server::new(&log);
+    for _ in 0..800 {
+        server = server.xml(500, &busy_fault("1000"));
+    }
+    let answer = send(
+        ServerBusyBackoffLayer::ews(),
+        &server.xml(200, &success()),
+        ews("CreateItem"),
+    )
+    .await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(tried(&answer).attempts, 801);
+    assert_eq!(tried(&answer).backed_off, Duration::from_secs(800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_past_the_deadline_is_not_begun() {
+    for (name, server_says) in [
+        ("long", "300001"),
+        ("absurd", "99999999999999999999999999999999"),
+    ] {
+        let log = Log::new();
+        let fault = busy_fault(server_says);
+        let server = Server::new(&log)
+            .xml(500, &busy_fault("700"))
+            .xml(500, &fault);
+        let mut request = ews("CreateItem");
+        request
+            .extensions_mut()
+            .insert(Deadline::within(millis(300_000)));
+        let answer = send(ServerBusyBackoffLayer::ews(), &server, request)
+            .await
+            .unwrap();
+        assert_eq!(elapsed(), millis(700), "{name}: at once");
+        assert_eq!(answer.status(), 500);
+        let tried = tried(&answer);
+        assert_eq!(
+            (tried.attempts, tried.backed_off, tried.gave_up),
+            (2, millis(700), true),
+            "{name}"
+        );
+        assert_eq!(tried.signal.as_deref(), Some("ErrorServerBusy"));
+        assert!(!tried.outcome_unknown);
+        assert_eq!(text(answer).await, fault, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_exactly_the_time_left_is_waited_for() {
+    let log = Log::new();
+    let server = Server::new(&log)
+        .xml(500, &busy_fault("60000"))
+        .xml(200, &success());
+    let layer = ServerBusyBackoffLayer::ews().deadline(Duration::from_secs(60));
+    let answer = send(layer, &server, ews("CreateItem")).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), elapsed()),
+        (200, Duration::from_secs(60))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absurd_gate_is_a_day_at_most() {
+    let log = Log::new();
+    let server = Server::new(&log)
+        .charged()
+        .xml(500, &busy_fault("99999999999999999999"));
+    let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
+    let begin = Instant::now();
+    send(layer, &server, ews("CreateItem")).await.unwrap();
+    let until = begin + Duration::from_secs(86_400);
+    assert_eq!(log.signals(), [Signal::Busy { until }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_answer_stands_when_nothing_better_comes() {
+    let busy = "<html>503 with some text</html>";
+    // The server cannot be reached any more.
+    let log = Log::new();
+    let mut server = Server::new(&log).answer(503, &[("retry-after", "1")], busy);
+    for _ in 0..1_000 {
+        server = server.fail(refused());
+    }
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(tried(&answer).gave_up && tried(&answer).attempts > 10);
+    assert_eq!(text(answer).await, busy);
+
+    // The ledger lets the call wait no longer.
+    for error in [BoxError::from(queue_full()), NoPermit(queue_full()).into()] {
+        let log = Log::new();
+        let server = Server::new(&log)
+            .answer(503, &[("retry-after", "1")], busy)
+            .fail(error);
+        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), tried(&answer).gave_up),
+            (503, true)
+        );
+        assert_eq!(text(answer).await, busy);
+    }
+
+    // An answer that is too long to be kept, or does not end, is not handed over in parts.
+    let log = Log::new();
+    let endless = response(
+        503,
+        &[("retry-after", "1")],
+        TestBody::new(&log, ["a"]).endless(),
+    );
+    let server = Server::new(&log)
+        .step(move |_| async move { Ok(endless) })
+        .fail(queue_full());
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap_err();
+    assert!(error.is::<AcquireError>());
+    let log = Log::new();
+    let server = Server::new(&log).answer(503, &[], busy).fail(queue_full());
+    let layer = ServerBusyBackoffLayer::ews().max_buffered(10);
+    let error = send(layer, &server, ews("CreateItem")).await.unwrap_err();
+    assert!(error.is::<AcquireError>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_outdates_an_earlier_one() {
+    let log = Log::new();
+    let server = Server::new(&log)
+        .xml(503, "")
+        .fail(reset())
+        .fail(queue_full());
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("DeleteItem"))
+        .await
+        .unwrap_err();
+    assert!(outcome_unknown(&error), "{error:?}");
+    let log = Log::new();
+    let server = Server::new(&log)
+        .xml(503, "")
+        .fail(reset())
+        .fail(queue_full());
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap_err();
+    assert!(error.is::<AcquireError>(), "it only reads: {error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_before_it_is_sent_goes_on_to_the_caller() {
+    let log = Log::new();
+    let server = Server::new(&log).fail(queue_full());
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap_err();
+    assert!(error.is::<AcquireError>());
+    let log = Log::new();
+    let server = Server::new(&log).fail("some layer's own error");
+    let error = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), log.calls().len()),
+        ("some layer's own error", 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_refusals_are_answered_by_one_resend() {
+    for code in ["ErrorInternalServerError", "ErrorTimeoutExpired"] {
+        let log = Log::new();
+        let failed = messages("GetItem", &[("Error", code, "")]);
+        let server = Server::new(&log).xml(200, &failed).xml(200, &failed);
+        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+            .await
+            .unwrap();
+        assert_eq!(log.calls().len(), 2, "{code}");
+        assert!(!tried(&answer).gave_up);
+        assert_eq!(text(answer).await, failed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_that_was_refused_as_a_whole_is_sent_again() {
+    let member = ("Error", "ErrorServerBusy", &*back_off("100"));
+    let refused = messages("CreateItem", &vec![member; 1_000]);
+    assert!(refused.len() > 2 * 64 * 1024);
+    let log = Log::new();
+    let pieces: Vec<_> = refused
+        .as_bytes()
+        .chunks(1_000)
+        .map(<[u8]>::to_vec)
+        .collect();
+    let answer = response(200, &[XML], TestBody::new(&log, pieces));
+    let server = Server::new(&log)
+        .step(move |_| async move { Ok(answer) })
+        .xml(200, &success());
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(text(answer).await, success());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ledger_holds_a_busy_call_back() {
+    let log = Log::new();
+    let ledger = recorder(&log);
+    let mut server = Server::new(&log)
+        .charged()
+        .xml(500, &busy_fault("300000"))
+        .xml(200, &success());
+    server.gate = Some(ledger.clone());
+    let layer = ServerBusyBackoffLayer::ews().ledger(ledger);
+    let trail = CallTrail::new();
+    let mut request = ews("CreateItem");
+    request.extensions_mut().insert(trail.clone());
+    let answer = send(layer, &server, request).await.unwrap();
+    // It waited there, not here.
+    assert_eq!(tried(&answer).backed_off, Duration::ZERO);
+    assert_eq!(log.calls(), [Duration::ZERO, millis(300_000)]);
+    assert_eq!(trail.attempts().len(), 2);
+    assert_eq!(trail.place(), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_permit_is_free_before_the_wait_and_the_signal_out_before_the_permit() {
+    for status in [500, 503] {
+        let log = Log::new();
+        let server = Server::new(&log)
+            .charged()
+            .xml(status, &busy_fault("1000"))
+            .xml(200, &success());
+        let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
+        send(layer, &server, ews("CreateItem")).await.unwrap();
+        let events = log.events();
+        let first = |wanted: &dyn Fn(&Event) -> bool| events.iter().position(wanted).unwrap();
+        let reported = first(&|event| matches!(event, Event::Reported(_)));
+        let ended = first(&|event| *event == Event::EndPolled);
+        let dropped = first(&|event| *event == Event::BodyDropped);
+        let again = events
+            .iter()
+            .rposition(|event| *event == Event::Called)
+            .unwrap();
+        assert!(
+            reported < ended && ended <= dropped && dropped < again,
+            "{events:?}"
+        );
+        if status == 503 {
+            assert!(
+                reported < first(&|event| *event == Event::Frame),
+                "with the head: {events:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_does_not_hold_makes_no_hot_loop() {
+    let log = Log::new();
+    let mut server = Server::new(&log).charged();
+    for _ in 0..5 {
+        server = server.xml(500, &busy_fault("1000"));
+    }
+    let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
+    let answer = send(layer, &server.xml(200, &success()), ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let calls = log.calls();
+    assert_eq!(calls[1], Duration::ZERO);
+    assert!(
+        calls[1..]
+            .windows(2)
+            .all(|two| two[1] - two[0] == millis(1_000)),
+        "{calls:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_gate_the_call_waits_by_itself() {
+    let connections = fault("ErrorExceededConnectionCount", "");
+    let mailboxes = messages("GetItem", &[("Error", "ErrorTooManyObjectsOpened", "")]);
+    for (status, body) in [(500, connections), (200, mailboxes)] {
+        let log = Log::new();
+        let mut server = Server::new(&log).charged();
+        for _ in 0..6 {
+            server = server.xml(status, &body);
+        }
+        let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
+        let answer = send(layer, &server.xml(200, &success()), ews("CreateItem"))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(log.signals().len(), 6);
+        assert!(
+            log.calls().windows(2).all(|two| two[1] > two[0]),
+            "{:?}",
+            log.calls()
+        );
+    }
+    // No receipt, nobody to be charged: the ledger cannot hold the call.
+    let log = Log::new();
+    let server = Server::new(&log)
+        .xml(500, &busy_fault("1000"))
+        .xml(200, &success());
+    let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
+    send(layer, &server, ews("CreateItem")).await.unwrap();
+    assert_eq!((log.signals().len(), log.calls()[1]), (0, millis(1_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_further_in_see_the_deadline_and_the_attempt() {
+    let log = Log::new();
+    let deadline = Deadline::within(Duration::from_secs(100));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut server = Server::new(&log);
+    for _ in 0..2 {
+        let (seen, busy) = (seen.clone(), response(503, &[], TestBody::new(&log, ["x"])));
+        server = server.step(move |request| async move {
+            let trail = CallTrail::of(request.extensions()).cloned();
+            trail
+                .unwrap()
+                .record(|attempt| attempt.be_server = Some("BE1".into()));
+            seen.lock()
+                .push(*request.extensions().get::<Deadline>().unwrap());
+            Ok(busy)
+        });
+    }
+    let trail = CallTrail::new();
+    let mut request = ews("GetItem");
+    request.extensions_mut().insert(trail.clone());
+    let layer = ServerBusyBackoffLayer::ews().deadline(Duration::from_secs(100));
+    send(layer, &server.xml(200, &success()), request)
+        .await
+        .unwrap();
+    assert_eq!(*seen.lock(), [deadline, deadline]);
+    let servers: Vec<_> = trail
+        .attempts()
+        .into_iter()
+        .map(|attempt| attempt.be_server.is_some())
+        .collect();
+    assert_eq!(servers, [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http() {
+    let post = || {
+        Request::post("https://contoso.com/")
+            .body(ReplayBody::empty())
+            .unwrap()
+    };
+    let put = || {
+        Request::put("https://contoso.com/")
+            .body(ReplayBody::empty())
+            .unwrap()
+    };
+    let log = Log::new();
+    let server = Server::new(&log)
+        .answer(429, &[("retry-after", "1.5")], "")
+        .xml(200, &busy_fault("5"));
+    let answer = send(ServerBusyBackoffLayer::http(), &server, post())
+        .await
+        .unwrap();
+    assert_eq!(
+        (elapsed(), text(answer).await),
+        (millis(1_500), busy_fault("5"))
+    );
+
+    let log = Log::new();
+    let server = Server::new(&log).fail(reset());
+    let error = send(ServerBusyBackoffLayer::http(), &server, post())
+        .await
+        .unwrap_err();
+    assert!(outcome_unknown(&error));
+    let log = Log::new();
+    let server = Server::new(&log).fail(reset()).answer(201, &[], "");
+    let answer = send(ServerBusyBackoffLayer::http(), &server, put())
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_the_first_attempt_is_not_marked() {
+    let log = Log::new();
+    let server = Server::new(&log).xml(200, &success());
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap();
+    assert!(answer.extensions().get::<Tried>().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_does_not_get_ready_was_sent_nothing() {
+    #[derive(Clone)]
+    struct Broken(Arc<Mutex<u32>>, Server);
+    impl Service<Request<ReplayBody>> for Broken {
+        type Response = Response<TestBody>;
+        type Error = BoxError;
+        type Future = Answering;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            let mut left = self.0.lock();
+            if *left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            *left -= 1;
+            Poll::Ready(Err(reset().into()))
+        }
+        fn call(&mut self, request: Request<ReplayBody>) -> Answering {
+            self.1.call(request)
+        }
+    }
+    let log = Log::new();
+    let broken = Broken(
+        Arc::new(Mutex::new(2)),
+        Server::new(&log).xml(200, &success()),
+    );
+    let answer = ServerBusyBackoffLayer::ews()
+        .layer(broken)
+        .oneshot(ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (tried(&answer).attempts, tried(&answer).outcome_unknown),
+        (3, false)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_after_a_call_was_dropped() {
+    fn hang() -> impl Future<Output = Result<Response<TestBody>, BoxError>> {
+        std::future::pending()
+    }
+    let log = Log::new();
+    let endless =
+        |status, piece: String| response(status, &[XML], TestBody::new(&log, [piece]).endless());
+    let half = success()[..100].to_owned();
+    let reading = endless(200, half);
+    let draining = endless(503, String::new());
+    let servers: [(&str, Server); 4] = [
+        ("on its way", Server::new(&log).step(move |_| hang())),
+        (
+            "reading",
+            Server::new(&log).step(move |_| async move { Ok(reading) }),
+        ),
+        (
+            "keeping the refusal",
+            Server::new(&log).step(move |_| async move { Ok(draining) }),
+        ),
+        ("waiting", Server::new(&log).xml(500, &busy_fault("60000"))),
+    ];
+    for (name, server) in servers {
+        log.0.lock().clear();
+        let layer =
+            ServerBusyBackoffLayer::ews().backoff(Duration::from_secs(60), Duration::from_secs(60));
+        let call = send(layer, &server, ews("CreateItem"));
+        assert!(
+            tokio::time::timeout(millis(200), call).await.is_err(),
+            "{name}"
+        );
+        let events = log.events();
+        let freed = |event| matches!(event, &Event::BodyDropped | &Event::CallDropped);
+        assert_eq!(
+            events.iter().filter(|event| freed(event)).count(),
+            1,
+            "{name}: {events:?}"
+        );
+        // One call too many would panic, here or in a task of its own.
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(log.events(), events, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_output_has_no_secrets() {
+    const CANARY: &str = "canary-5f1d";
+    #[derive(Clone)]
+    struct Secretive(Server, #[allow(dead_code)] &'static str);
+    impl Service<Request<ReplayBody>> for Secretive {
+        type Response = Response<TestBody>;
+        type Error = BoxError;
+        type Future = Answering;
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            self.0.poll_ready(cx)
+        }
+        fn call(&mut self, request: Request<ReplayBody>) -> Answering {
+            self.0.call(request)
+        }
+    }
+    let mut printed = String::new();
+    for server in [
+        |log: &Log| Server::new(log).fail(reset()),
+        |log: &Log| Server::new(log).fail(refused()),
+        |log: &Log| Server::new(log).xml(200, &success()),
+    ] {
+        let log = Log::new();
+        let layer = ServerBusyBackoffLayer::ews()
+            .deadline(Duration::ZERO)
+            .ledger(recorder(&log));
+        let mut service = layer.layer(Secretive(server(&log), CANARY));
+        printed += &format!("{layer:?}{service:?}");
+        let mut request = ews(&format!("CreateItem Password='{CANARY}'"));
+        request
+            .headers_mut()
+            .insert("authorization", CANARY.parse().unwrap());
+        let call = service.call(request);
+        printed += &format!("{call:?}");
+        match call.await {
+            Ok(answer) => printed += &format!("{answer:?}"),
+            Err(error) => {
+                printed += &format!("{error:?}{error}");
+                let mut next = error.source();
+                while let Some(error) = next {
+                    printed += &format!("{error:?}{error}");
+                    next = error.source();
+                }
+            }
+        }
+    }
+    assert!(
+        printed.contains("OutcomeUnknown") && printed.contains("DeadlinePassed"),
+        "{printed}"
+    );
+    assert!(!printed.contains(CANARY), "{printed}");
+}
+
+#[test]
+fn fits_into_applications() {
+    fn check<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn future<T: Send + 'static>(_: &T) {}
+    let log = Log::default();
+    let mut service = ServerBusyBackoffLayer::ews().layer(Server::new(&log));
+    check(&service);
+    future(&service.call(ews("GetItem")));
+    let boxed = tower::util::BoxCloneSyncService::new(service);
+    check(&boxed);
+    fn body<T: Send + Sync + 'static>() {}
+    body::<PeekBody<http_body_util::Full<Bytes>>>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_delays_no_refusal_for_long() {
+    // The fault is read, though its connection stays open.
+    let log = Log::new();
+    let answer = response(
+        500,
+        &[XML],
+        TestBody::new(&log, [busy_fault("20000")]).endless(),
+    );
+    let server = Server::new(&log)
+        .step(move |_| async move { Ok(answer) })
+        .xml(200, &success());
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem")).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    assert!(elapsed() < Duration::from_secs(32), "{:?}", elapsed());
+
+    // A page that is only kept does not prolong the wait.
+    let log = Log::new();
+    let answer = response(
+        503,
+        &[("retry-after", "5")],
+        TestBody::new(&log, ["a"]).endless(),
+    );
+    let server = Server::new(&log)
+        .step(move |_| async move { Ok(answer) })
+        .xml(200, &success());
+    send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubts_of_earlier_attempts_stay_with_the_last_answer() {
+    for (operation, doubtful) in [("DeleteItem", true), ("GetItem", false)] {
+        let log = Log::new();
+        let server =
+            Server::new(&log)
+                .answer(502, &[], "")
+                .answer(503, &[("retry-after", "9999")], "");
+        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
+            .await
+            .unwrap();
+        let tried = tried(&answer);
+        assert_eq!(
+            (tried.outcome_unknown, tried.maybe_repeated),
+            (doubtful, doubtful),
+            "{operation}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_trail_tells_what_every_answer_said() {
+    let partly = [("Success", "NoError", ""), ("Error", "ErrorServerBusy", "")];
+    type Script = fn(Server) -> Server;
+    let steps: [(Script, &str); 4] = [
+        (
+            |server| server.answer(503, &[("retry-after", "9999")], ""),
+            "503",
+        ),
+        (|server| server.fail(reset()), "answer lost"),
+        (|server| server.answer(502, &[], ""), "502"),
+        (|server| server, "ErrorServerBusy"),
+    ];
+    for (step, signal) in steps {
+        let log = Log::new();
+        let server = step(Server::new(&log)).xml(200, &messages("CreateItem", &partly));
+        let trail = CallTrail::new();
+        let mut request = ews("CreateItem");
+        request.extensions_mut().insert(trail.clone());
+        let _ = send(ServerBusyBackoffLayer::ews(), &server, request).await;
+        assert_eq!(trail.attempts()[0].signal.as_deref(), Some(signal));
+        assert_eq!(log.calls().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_without_a_hint_are_waited_for_longer_and_longer() {
+    let log = Log::new();
+    let mut server = Server::new(&log);
+    for _ in 0..12 {
+        server = server.xml(503, "");
+    }
+    let server = server.xml(200, &success());
+    send(
+        ServerBusyBackoffLayer::ews().seed(4),
+        &server,
+        ews("CreateItem"),
+    )
+    .await
+    .unwrap();
+    let calls = log.calls();
+    let waits: Vec<_> = calls.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(
+        waits[..3].iter().all(|wait| *wait <= millis(2_000)),
+        "{waits:?}"
+    );
+    assert!(
+        waits[7..].iter().any(|wait| *wait > millis(20_000)),
+        "{waits:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_may_follow_a_refusal_are_not_created_twice() {
+    let busy = ("Error", "ErrorServerBusy", &*back_off("100"));
+    let mut all = vec![busy; 8_000];
+    all.push(("Success", "NoError", ""));
+    let partly = messages("CreateItem", &all);
+    assert!(partly.len() > 2 * 1024 * 1024);
+    let log = Log::new();
+    let pieces: Vec<_> = partly
+        .as_bytes()
+        .chunks(9_000)
+        .map(<[u8]>::to_vec)
+        .collect();
+    let answer = response(200, &[XML], TestBody::new(&log, pieces));
+    let server = Server::new(&log).step(move |_| async move { Ok(answer) });
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert!(text(answer).await == partly);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ledger_holds_a_call_to_an_overloaded_endpoint_back() {
+    let log = Log::new();
+    let ledger = recorder(&log);
+    let mut server = Server::new(&log)
+        .charged()
+        .answer(503, &[("retry-after", "30")], "")
+        .xml(200, &success());
+    server.gate = Some(ledger.clone());
+    let layer = ServerBusyBackoffLayer::ews().ledger(ledger);
+    let answer = send(layer, &server, ews("CreateItem")).await.unwrap();
+    assert_eq!(tried(&answer).backed_off, Duration::ZERO);
+    assert_eq!(log.calls(), [Duration::ZERO, millis(30_000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_members_the_longest_hint_and_the_tightest_bound_count() {
+    let hints = ["3000", "8000", "1000"].map(back_off);
+    let members = hints
+        .each_ref()
+        .map(|hint| ("Error", "ErrorServerBusy", hint.as_str()));
+    let log = Log::new();
+    let server = Server::new(&log)
+        .xml(200, &messages("CreateItem", &members))
+        .xml(200, &success());
+    send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(log.calls(), [Duration::ZERO, millis(8_000)]);
+
+    let failed = [
+        ("Error", "ErrorTimeoutExpired", ""),
+        ("Error", "ErrorServerBusy", ""),
+    ];
+    let failed = messages("GetItem", &failed);
+    let log = Log::new();
+    let server = Server::new(&log).xml(200, &failed).xml(200, &failed);
+    send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap();
+    assert_eq!(log.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_front_end_is_answered_by_one_resend() {
+    let log = Log::new();
+    let cas = [("x-caserrorcode", "CAS error: X")];
+    let server = Server::new(&log)
+        .answer(500, &cas, "")
+        .answer(500, &cas, "");
+    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .await
+        .unwrap();
+    assert_eq!((answer.status().as_u16(), log.calls().len()), (500, 2));
+}

@@ -1,0 +1,772 @@
+//! Every shape of answer that Exchange is known to give, with what is to be made of it.
+
+use super::*;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    /// Nothing that this layer could cure.
+    PassOn,
+    /// Not executed: sent again, whatever it is.
+    NotExecuted,
+    /// Perhaps executed: sent again if that does no harm.
+    Unknown,
+}
+use Expected::{NotExecuted, PassOn, Unknown};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum To {
+    Nobody,
+    Principal,
+    Endpoint,
+    Connections,
+    Found,
+    Mailboxes,
+}
+
+struct Row {
+    name: &'static str,
+    status: u16,
+    headers: Vec<(&'static str, &'static str)>,
+    body: String,
+    expected: Expected,
+    hint: Option<u64>,
+    to: To,
+}
+
+fn row(
+    name: &'static str,
+    status: u16,
+    body: impl Into<String>,
+    expected: Expected,
+    hint: Option<u64>,
+    to: To,
+) -> Row {
+    Row {
+        name,
+        status,
+        headers: vec![XML],
+        body: body.into(),
+        expected,
+        hint,
+        to,
+    }
+}
+
+impl Row {
+    fn headers(mut self, headers: &[(&'static str, &'static str)]) -> Self {
+        self.headers = headers.to_vec();
+        self
+    }
+}
+
+/// The shapes that are known from servers or their documents.
+fn known_shapes() -> Vec<Row> {
+    let errors = r#"xmlns:e="http://schemas.microsoft.com/exchange/services/2006/errors""#;
+    let html =
+        "<!DOCTYPE html>\n<html><head><title>Sorry</title></head><body><p>Later.<br></body></html>";
+    let inner = |code: &str| {
+        format!(
+            r#"<m:MessageXml><t:Value Name="InnerErrorMessageText">inner</t:Value
+            ><t:Value Name="InnerErrorResponseCode">{code}</t:Value></m:MessageXml>"#
+        )
+    };
+    let session_limit = messages("FindItem", &[("Error", "ErrorTooManyObjectsOpened", "")])
+        .replace(
+            "text",
+            "Cannot open mailbox. Inner: [MapiExceptionSessionLimit] maiboxGuid=1",
+        );
+    let stream = |status: &str| {
+        messages(
+            "GetStreamingEvents",
+            &[(
+                "Success",
+                "NoError",
+                &format!("<m:ConnectionStatus>{status}</m:ConnectionStatus>"),
+            )],
+        )
+    };
+    vec![
+        row("fault, busy, with back-off", 500, busy_fault("297749"), NotExecuted, Some(297_749), To::Principal),
+        row("fault, busy, no back-off", 500, fault("ErrorServerBusy", ""), NotExecuted, None, To::Principal),
+        row(
+            "fault, busy, MessageXml in the errors namespace",
+            500,
+            fault(
+                "ErrorServerBusy",
+                &format!(r#"<e:MessageXml {errors}><e:Value Name="BackOffMilliseconds">60000</e:Value></e:MessageXml>"#),
+            ),
+            NotExecuted,
+            Some(60_000),
+            To::Principal,
+        ),
+        row(
+            "fault, busy, white space",
+            500,
+            busy_fault("\n\t 297749 \n").replace(">ErrorServerBusy<", ">\r\n   ErrorServerBusy\n <"),
+            NotExecuted,
+            Some(297_749),
+            To::Principal,
+        ),
+        row(
+            "fault, busy, SOAP 1.2 namespace",
+            500,
+            busy_fault("60000").replace(
+                "http://schemas.xmlsoap.org/soap/envelope/",
+                "http://www.w3.org/2003/05/soap-envelope",
+            ),
+            NotExecuted,
+            Some(60_000),
+            To::Principal,
+        )
+        .headers(&[("content-type", "application/soap+xml; charset=utf-8")]),
+        row("fault, too many connections", 500, fault("ErrorExceededConnectionCount", ""), NotExecuted, None, To::Connections),
+        row("fault, server version", 500, fault("ErrorInvalidServerVersion", ""), PassOn, None, To::Nobody),
+        row(
+            "one message, busy",
+            200,
+            messages("SyncFolderItems", &[("Error", "ErrorServerBusy", &back_off("5000"))]),
+            NotExecuted,
+            Some(5_000),
+            To::Principal,
+        ),
+        row(
+            "three messages, two of them busy",
+            200,
+            messages(
+                "GetItem",
+                &[
+                    ("Success", "NoError", "<m:Items/>"),
+                    ("Error", "ErrorServerBusy", &back_off("10000")),
+                    ("Error", "ErrorServerBusy", &back_off("12000")),
+                ],
+            ),
+            PassOn,
+            Some(12_000),
+            To::Principal,
+        ),
+        row(
+            "inner code busy",
+            200,
+            messages("DeleteItem", &[("Error", "ErrorInternalServerError", &inner("ErrorServerBusy"))]),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "inner code permanent",
+            200,
+            messages("DeleteItem", &[("Error", "ErrorInternalServerError", &inner("ErrorQuotaExceededOnDelete"))]),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "first folder found, second mailbox not opened",
+            200,
+            session_limit.replace(
+                "<m:FindItemResponseMessage ResponseClass=\"Error\">",
+                "<m:FindItemResponseMessage ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode\
+                 ></m:FindItemResponseMessage><m:FindItemResponseMessage ResponseClass=\"Error\">",
+            ),
+            PassOn,
+            None,
+            To::Mailboxes,
+        ),
+        row(
+            "too many rows",
+            200,
+            messages("FindItem", &[("Error", "ErrorExceededFindCountLimit", "")]),
+            NotExecuted,
+            None,
+            To::Found,
+        ),
+        row(
+            "short page",
+            200,
+            messages(
+                "FindItem",
+                &[("Success", "NoError", r#"<m:RootFolder IncludesLastItemInRange="false"/>"#)],
+            ),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "too many subscriptions",
+            200,
+            messages("Subscribe", &[("Error", "ErrorExceededSubscriptionCount", "")]),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "batch stopped by an overloaded server, first item served",
+            200,
+            messages(
+                "GetItem",
+                &[
+                    ("Success", "NoError", ""),
+                    ("Error", "ErrorInsufficientResources", ""),
+                    ("Warning", "ErrorBatchProcessingStopped", ""),
+                    ("Warning", "ErrorBatchProcessingStopped", ""),
+                ],
+            ),
+            PassOn,
+            None,
+            To::Principal,
+        ),
+        row(
+            "batch stopped by a denied access",
+            200,
+            messages(
+                "CreateItem",
+                &[
+                    ("Error", "ErrorAccessDenied", ""),
+                    ("Warning", "ErrorBatchProcessingStopped", ""),
+                ],
+            ),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "one error for the whole batch",
+            200,
+            messages("CreateItem", &[("Error", "ErrorSavedItemFolderNotFound", "")]),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "timed out",
+            200,
+            messages("GetItem", &[("Error", "ErrorTimeoutExpired", "")]),
+            Unknown,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "free/busy of two, one failed",
+            200,
+            envelope(&format!(
+                r#"<m:GetUserAvailabilityResponse {M}><m:FreeBusyResponseArray>
+                <m:FreeBusyResponse><m:ResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode
+                ></m:ResponseMessage></m:FreeBusyResponse>
+                <m:FreeBusyResponse><m:ResponseMessage ResponseClass="Error"><m:ResponseCode
+                >ErrorMailboxLogonFailed</m:ResponseCode></m:ResponseMessage></m:FreeBusyResponse>
+                </m:FreeBusyResponseArray></m:GetUserAvailabilityResponse>"#
+            )),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "dead connection to the store",
+            200,
+            messages("GetFolder", &[("Error", "ErrorConnectionFailedTransientError", "")]),
+            Unknown,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "subscriptions gone",
+            200,
+            messages(
+                "GetStreamingEvents",
+                &[("Error", "ErrorSubscriptionNotFound", "<m:ErrorSubscriptionIds/>")],
+            ),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row("fault with a success status", 200, fault("ErrorAccessDenied", ""), PassOn, None, To::Nobody),
+        row("503 page", 503, html, NotExecuted, None, To::Endpoint)
+            .headers(&[("content-type", "text/html; charset=us-ascii"), ("connection", "close")]),
+        row("503 with Retry-After", 503, "", NotExecuted, Some(30_000), To::Endpoint)
+            .headers(&[("content-type", "text/html"), ("retry-after", "30")]),
+        row("503 and nothing else", 503, "", NotExecuted, None, To::Endpoint).headers(&[("content-length", "0")]),
+        row("401 of OAuth", 401, "", PassOn, None, To::Nobody)
+            .headers(&[("x-ms-diagnostics", "2000008;reason=\"no\""), ("www-authenticate", "Bearer")]),
+        row("401 challenge", 401, "", PassOn, None, To::Nobody).headers(&[("www-authenticate", "Negotiate")]),
+        row("403 of a blocked tenant", 403, "", PassOn, None, To::Nobody).headers(&[("retry-after", "5")]),
+        row("403 of another API", 403, r#"{"error":{"code":"ErrorServerBusy"}}"#, PassOn, None, To::Nobody)
+            .headers(&[("content-type", "application/json")]),
+        row("429", 429, r#"{"error":{"code":"ApplicationThrottled"}}"#, NotExecuted, Some(10_000), To::Principal)
+            .headers(&[("content-type", "application/json"), ("retry-after", "10")]),
+        row("500 page", 500, html, Unknown, None, To::Nobody).headers(&[("content-type", "text/html")]),
+        row("500 of the front end", 500, "", Unknown, None, To::Nobody).headers(&[("x-caserrorcode", "CAS error: X")]),
+        row("302 to the error page", 302, "", Unknown, None, To::Nobody)
+            .headers(&[("location", "/ews/GenericErrorPage.htm?aspxerrorpath=/ews/exchange.asmx")]),
+        row("456 of a locked account", 456, "", PassOn, None, To::Nobody).headers(&[("retry-after", "5")]),
+        row("413", 413, html, PassOn, None, To::Nobody).headers(&[("content-type", "text/html")]),
+        row("stream of envelopes", 200, stream("OK") + &stream("Closed"), PassOn, None, To::Nobody),
+    ]
+}
+
+/// What else may come.
+fn more_shapes() -> Vec<Row> {
+    let plain = |hint| busy_fault("1500").replace("1500", hint);
+    let all = |code| messages("CreateItem", &[("Error", code, ""), ("Error", code, "")]);
+    vec![
+        row(
+            "hint of 0",
+            500,
+            plain("0"),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "hint below 0",
+            500,
+            plain("-5"),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "hint that is no number",
+            500,
+            plain("soon"),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "hint that is empty",
+            500,
+            plain(""),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "hint with decimals",
+            500,
+            plain("1500.0"),
+            NotExecuted,
+            Some(1_500),
+            To::Principal,
+        ),
+        row(
+            "hint in a later Value",
+            200,
+            messages(
+                "GetItem",
+                &[(
+                    "Error",
+                    "ErrorServerBusy",
+                    r#"<m:MessageXml><t:Value Name="Policy">x</t:Value><t:Value Name="BackOffMilliseconds">700</t:Value></m:MessageXml>"#,
+                )],
+            ),
+            NotExecuted,
+            Some(700),
+            To::Principal,
+        ),
+        row(
+            "busy fault with a success status",
+            200,
+            busy_fault("250"),
+            NotExecuted,
+            Some(250),
+            To::Principal,
+        ),
+        row(
+            "unknown code",
+            200,
+            all("ErrorOfTheFuture"),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "all members busy",
+            200,
+            all("ErrorServerBusy"),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "all members timed out",
+            200,
+            all("ErrorTimeoutExpired"),
+            Unknown,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "failing over",
+            200,
+            all("ErrorMailboxFailover"),
+            NotExecuted,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "partly applied",
+            200,
+            all("ErrorPublicFolderSyncException"),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "sending quota",
+            200,
+            all("ErrorSubmissionQuotaExceeded"),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "stale item",
+            200,
+            all("ErrorStaleObject"),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "internal error without inner code",
+            200,
+            all("ErrorInternalServerError"),
+            Unknown,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "one not executed, one perhaps",
+            200,
+            messages(
+                "CreateItem",
+                &[
+                    ("Error", "ErrorServerBusy", ""),
+                    ("Error", "ErrorTimeoutExpired", ""),
+                ],
+            ),
+            Unknown,
+            None,
+            To::Principal,
+        ),
+        row(
+            "batch stopped before anything was done",
+            200,
+            messages(
+                "CreateItem",
+                &[
+                    ("Error", "ErrorInsufficientResources", ""),
+                    ("Warning", "ErrorBatchProcessingStopped", ""),
+                ],
+            ),
+            NotExecuted,
+            None,
+            To::Principal,
+        ),
+        row(
+            "session limit named in the text alone",
+            200,
+            all("ErrorMailboxStoreUnavailable").replace("text", "MapiExceptionSessionLimit: x"),
+            NotExecuted,
+            None,
+            To::Mailboxes,
+        ),
+        row(
+            "schema error",
+            500,
+            fault("ErrorSchemaValidation", ""),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "impersonation denied",
+            500,
+            fault("ErrorImpersonateUserDenied", ""),
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "Retry-After and a longer fault",
+            503,
+            busy_fault("60000"),
+            NotExecuted,
+            Some(60_000),
+            To::Principal,
+        )
+        .headers(&[XML, ("retry-after", "30")]),
+        row(
+            "a fault and a longer Retry-After",
+            503,
+            busy_fault("6000"),
+            NotExecuted,
+            Some(30_000),
+            To::Principal,
+        )
+        .headers(&[XML, ("retry-after", "30")]),
+        row(
+            "503 with an HTTP-date",
+            503,
+            "",
+            NotExecuted,
+            Some(90_000),
+            To::Endpoint,
+        )
+        .headers(&[
+            ("date", "Tue, 06 Oct 2026 10:00:00 GMT"),
+            ("retry-after", "Tue, 06 Oct 2026 10:01:30 GMT"),
+        ]),
+        row(
+            "429 with decimals",
+            429,
+            "",
+            NotExecuted,
+            Some(2_500),
+            To::Principal,
+        )
+        .headers(&[("retry-after", "2.5")]),
+        row(
+            "503 with a broken hint",
+            503,
+            "",
+            NotExecuted,
+            None,
+            To::Endpoint,
+        )
+        .headers(&[("retry-after", "soon")]),
+        row(
+            "compressed fault",
+            500,
+            busy_fault("1500"),
+            PassOn,
+            None,
+            To::Nobody,
+        )
+        .headers(&[XML, ("content-encoding", "gzip")]),
+        row(
+            "compressed 503",
+            503,
+            "\u{1f}\u{8b}",
+            NotExecuted,
+            Some(3_000),
+            To::Endpoint,
+        )
+        .headers(&[XML, ("content-encoding", "gzip"), ("retry-after", "3")]),
+        row("empty 500", 500, "", Unknown, None, To::Nobody).headers(&[]),
+        row(
+            "502 of a proxy",
+            502,
+            "Bad Gateway",
+            Unknown,
+            None,
+            To::Nobody,
+        )
+        .headers(&[]),
+        row("another redirect", 302, "", PassOn, None, To::Nobody)
+            .headers(&[("location", "/owa/")]),
+        row(
+            "malformed answer",
+            200,
+            "<s:Envelope><s:Body></s:Nonsense>",
+            Unknown,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "a page with a success status",
+            200,
+            "<html><br></html>",
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+        row(
+            "JSON with a success status",
+            200,
+            r#"{"a":"ErrorServerBusy"}"#,
+            PassOn,
+            None,
+            To::Nobody,
+        )
+        .headers(&[("content-type", "application/json")]),
+        row("nothing at all", 200, "", PassOn, None, To::Nobody),
+        row(
+            "a fault that somebody mailed",
+            200,
+            {
+                let mail = busy_fault("9").replace('<', "&lt;");
+                messages(
+                    "GetItem",
+                    &[("Success", "NoError", &format!("<t:Body>{mail}</t:Body>"))],
+                )
+            },
+            PassOn,
+            None,
+            To::Nobody,
+        ),
+    ]
+}
+
+fn expected_signal(row: &Row, begin: Instant) -> Option<(To, Option<Instant>)> {
+    (row.to != To::Nobody).then(|| (row.to, row.hint.map(|hint| begin + millis(hint))))
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_shape_is_understood() {
+    let shapes: Vec<Row> = known_shapes().into_iter().chain(more_shapes()).collect();
+    assert_eq!(known_shapes().len(), 37);
+    for row in &shapes {
+        for (operation, may_repeat) in [("CreateItem", false), ("GetItem", true)] {
+            let name = format!("{operation}: {}", row.name);
+            let resent = match row.expected {
+                PassOn => false,
+                NotExecuted => true,
+                Unknown => may_repeat,
+            };
+
+            // Each call waits by itself.
+            let log = Log::new();
+            let server = Server::new(&log)
+                .answer(row.status, &row.headers, &row.body)
+                .xml(200, &success());
+            let answer = send(
+                ServerBusyBackoffLayer::ews().seed(1),
+                &server,
+                ews(operation),
+            )
+            .await;
+            let answer = answer.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let calls = log.calls();
+            assert_eq!(calls.len(), 1 + usize::from(resent), "{name}");
+            if resent {
+                let wait = calls[1] - calls[0];
+                match row.hint {
+                    Some(hint) => assert_eq!(wait, millis(hint), "{name}"),
+                    None => assert!(wait <= millis(500) && wait >= millis(1), "{name}: {wait:?}"),
+                }
+                let tried = tried(&answer).clone();
+                assert_eq!(
+                    (tried.attempts, tried.backed_off, tried.gave_up),
+                    (2, wait, false),
+                    "{name}"
+                );
+                assert!(tried.signal.is_some(), "{name}");
+                assert_eq!(text(answer).await, success(), "{name}");
+            } else {
+                let unknown = row.expected == Unknown;
+                let told = answer
+                    .extensions()
+                    .get()
+                    .is_some_and(|tried: &Tried| tried.outcome_unknown);
+                assert_eq!(told, unknown, "{name}");
+                assert_eq!(answer.status().as_u16(), row.status, "{name}");
+                assert_eq!(text(answer).await, row.body, "{name}");
+            }
+
+            // A ledger is told.
+            let log = Log::new();
+            let begin = Instant::now();
+            let server = Server::new(&log)
+                .charged()
+                .answer(row.status, &row.headers, &row.body)
+                .xml(200, &success());
+            let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log)).seed(1);
+            send(layer, &server, ews(operation)).await.unwrap();
+            let last = log.signals().last().map(|signal| match *signal {
+                Signal::Busy { until } => (To::Principal, Some(until)),
+                Signal::EndpointBusy { until } => (To::Endpoint, Some(until)),
+                Signal::TooManyConnections => (To::Connections, None),
+                Signal::TooManyFound => (To::Found, None),
+                Signal::TooManyOpenMailboxes => (To::Mailboxes, None),
+                Signal::Accepted => panic!("{name}: no call here tests a gate"),
+            });
+            match (last, expected_signal(row, begin)) {
+                // Without a hint the gate is a back-off of our own.
+                (Some((to, Some(until))), Some((expected, None))) => {
+                    assert_eq!(to, expected, "{name}");
+                    assert!(until > begin && until <= begin + millis(500), "{name}");
+                }
+                // The body's own hint is reported besides the head's.
+                (Some((to, Some(_))), Some((expected, Some(_)))) if row.status == 503 => {
+                    assert_eq!(to, expected, "{name}");
+                }
+                (last, expected) => assert_eq!(last, expected, "{name}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_sent_twice() {
+    let updates = |settings: &str, change: &str| {
+        let body = envelope(&format!(
+            "<m:UpdateItem {M} {T} {settings}><m:ItemChanges><t:ItemChange><t:ItemId Id='x'/><t:Updates>{change}</t:Updates></t:ItemChange></m:ItemChanges></m:UpdateItem>"
+        ));
+        Request::new(ReplayBody::from(body))
+    };
+    let set = "<t:SetItemField><t:Body>SendOnly by mail</t:Body></t:SetItemField>";
+    let save = "MessageDisposition='SaveOnly' SendMeetingInvitationsOrCancellations='SendToNone'";
+    for (request, resend, streaming) in [
+        (ews("GetItem"), Resend::Freely, false),
+        (ews("SyncFolderItems"), Resend::Freely, false),
+        (ews("DeleteItem"), Resend::Converges, false),
+        (ews("MoveItem"), Resend::Converges, false),
+        (ews("CreateItem"), Resend::IfNotExecuted, false),
+        (ews("SendItem"), Resend::IfNotExecuted, false),
+        (ews("UploadItems"), Resend::IfNotExecuted, false),
+        (ews("GetEvents"), Resend::IfNotExecuted, false),
+        (ews("GetStreamingEvents"), Resend::IfNotExecuted, true),
+        (ews("FutureItem"), Resend::IfNotExecuted, false),
+        (
+            Request::new(ReplayBody::from("<broken")),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (
+            Request::new(ReplayBody::empty()),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (updates("", set), Resend::Converges, false),
+        (updates(save, set), Resend::Converges, false),
+        (
+            updates("MessageDisposition = \"SendOnly\"", set),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (
+            updates("MessageDisposition='SendAndSaveCopy'", set),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (
+            updates(
+                "SendMeetingInvitationsOrCancellations='SendToChangedAndSaveCopy'",
+                set,
+            ),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (
+            updates("SendMeetingInvitationsOrCancellations='SendOnlyToAll'", set),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (
+            updates(save, "<t:AppendToItemField/>"),
+            Resend::IfNotExecuted,
+            false,
+        ),
+    ] {
+        let call = EwsClassifier.request(&request);
+        assert_eq!(
+            (call.resend, call.streaming),
+            (resend, streaming),
+            "{}",
+            call.operation
+        );
+        let full = request.map(http_body_util::Full::<Bytes>::from);
+        assert_eq!(EwsClassifier.request(&full), call);
+    }
+}

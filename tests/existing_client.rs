@@ -1,0 +1,185 @@
+//! A plain hyper-util client with `Full<Bytes>` bodies gains one layer at a time, over real sockets.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower_ews::anchor_headers::{AnchorError, AnchorMailbox, EwsAnchor};
+use tower_ews::body::ReplayBody;
+use tower_ews::client_request_id::RequestIds;
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::principal::{Caller, Principal};
+use tower_ews::server_busy_backoff::{EwsClassifier, ServerBusyBackoffLayer, Tried};
+use tower_ews::simulator::{Exchange, Fault, Server};
+use tower_ews::{EwsStack, ServiceBuilderExt};
+
+const PASSWORD: &str = "c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
+
+fn client() -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+async fn server() -> (Exchange, Server) {
+    let exchange = Exchange::builder().speed(100.0).build();
+    let server = exchange.serve_on_loopback().await.unwrap();
+    (exchange, server)
+}
+
+fn request(server: &Server) -> Request<Full<Bytes>> {
+    let body = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Header><t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>amy@contoso.com</t:PrimarySmtpAddress></t:ConnectingSID></t:ExchangeImpersonation></s:Header><s:Body><GetFolder><FolderShape><t:BaseShape>IdOnly</t:BaseShape></FolderShape><FolderIds><t:DistinguishedFolderId Id="inbox"/></FolderIds></GetFolder></s:Body></s:Envelope>"#;
+    Request::post(server.url())
+        .header("content-type", "text/xml; charset=utf-8")
+        .header("authorization", format!("Basic {PASSWORD}"))
+        .body(Full::from(body))
+        .unwrap()
+}
+
+/// One call; returns the answer, read to its end.
+async fn call<S, B>(service: S, request: Request<Full<Bytes>>) -> Response<Bytes>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let answer = service.oneshot(request).await.map_err(Into::into).unwrap();
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(Into::into).unwrap().to_bytes();
+    assert_eq!(head.status, StatusCode::OK);
+    assert!(body.windows(7).any(|word| word == b"NoError"));
+    Response::from_parts(head, body)
+}
+
+#[tokio::test]
+async fn one_layer_at_a_time() {
+    let (exchange, server) = server().await;
+
+    call(client(), request(&server)).await;
+
+    let traced = ServiceBuilder::new().client_request_id().service(client());
+    let answer = call(traced, request(&server)).await;
+    assert!(RequestIds::of(&answer).unwrap().sent().is_some());
+
+    let amy = |_: &Request<Full<Bytes>>| -> Result<_, AnchorError> {
+        AnchorMailbox::new("amy@contoso.com").map(Some)
+    };
+    let anchored = ServiceBuilder::new().anchor_headers(amy).service(client());
+    call(anchored, request(&server)).await;
+    assert_eq!(
+        exchange.calls().last().unwrap().anchor.as_deref(),
+        Some("amy@contoso.com")
+    );
+
+    let limited = ServiceBuilder::new()
+        .concurrency_by_principal(4, |_: &Request<Full<Bytes>>| Principal::account("svc"))
+        .service(client());
+    call(limited, request(&server)).await;
+
+    // The EWS classifier reads the operation out of a `Full` too.
+    exchange.inject(Fault::ServerBusy { hint: None });
+    let patient = ServiceBuilder::new()
+        .server_busy_backoff(EwsClassifier)
+        .service(client());
+    let answer = call(patient, request(&server)).await;
+    assert_eq!(answer.extensions().get::<Tried>().unwrap().attempts, 2);
+
+    // What the layers find in the SOAP text needs a body that keeps its outline; the client stays as it is.
+    let anchored = ServiceBuilder::new()
+        .buffer_request(1024 * 1024)
+        .anchor_headers(EwsAnchor::new())
+        .map_request(|request: Request<ReplayBody>| request.map(Full::from))
+        .service(client());
+    call(anchored, request(&server)).await;
+    assert_eq!(
+        exchange.calls().last().unwrap().anchor.as_deref(),
+        Some("amy@contoso.com")
+    );
+
+    let all = ServiceBuilder::new()
+        .layer(EwsStack::new(ThrottlingPolicy::exchange_online()))
+        .map_request(|request: Request<ReplayBody>| request.map(Full::from))
+        .service(client());
+    call(all, request(&server)).await;
+    assert_eq!(exchange.report().calls, 8);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_from_a_lost_answer() {
+    // Nothing listens there any more.
+    let (_, server) = server().await;
+    let gone = request(&server);
+    drop(server);
+    let layer = ServerBusyBackoffLayer::ews()
+        .deadline(std::time::Duration::from_millis(300))
+        .backoff(
+            std::time::Duration::from_millis(20),
+            std::time::Duration::from_millis(50),
+        );
+    let service = ServiceBuilder::new().layer(layer).service(client());
+    let error = service.oneshot(gone).await.unwrap_err();
+    // Sent again until the deadline, since nothing was sent.
+    assert!(error.to_string().contains("attempts"), "{error}");
+}
+
+/// No Authorization value in anything that can be printed.
+#[tokio::test]
+async fn credentials_are_never_printed() {
+    let (exchange, server) = server().await;
+    let policy = ThrottlingPolicy::exchange_online();
+    let stack = EwsStack::new(policy).caller(Caller::new("svc@contoso.com"));
+    let ledger = stack.shared_ledger().clone();
+    let service = ServiceBuilder::new()
+        .layer(stack.clone())
+        .map_request(|request: Request<ReplayBody>| request.map(Full::from))
+        .service(client());
+    let trail = tower_ews::trail::CallTrail::new();
+    let mut printed = vec![format!("{stack:?} {:?}", stack.charges())];
+    for fault in [
+        None,
+        Some(Fault::ResetAfter),
+        Some(Fault::WrongXml),
+        Some(Fault::ServerBusy { hint: None }),
+    ] {
+        if let Some(fault) = fault {
+            exchange.inject(fault);
+        }
+        let mut request = request(&server);
+        request
+            .headers_mut()
+            .insert("cookie", PASSWORD.parse().unwrap());
+        request.extensions_mut().insert(trail.clone());
+        let future = service.clone().oneshot(request);
+        match future.await {
+            Ok(answer) => {
+                printed.push(format!("{:?}", answer.extensions().get::<Tried>()));
+                printed.push(format!("{:?}", answer.into_body()));
+            }
+            Err(error) => {
+                let mut next: Option<&dyn Error> = Some(&*error);
+                while let Some(error) = next {
+                    printed.push(format!("{error} {error:?}"));
+                    next = error.source();
+                }
+            }
+        }
+    }
+    printed.push(format!("{:?} {:?}", ledger, ledger.snapshot()));
+    printed.push(format!("{:?}", trail.attempts()));
+    let mut direct = tower::Layer::layer(
+        &stack,
+        Client::builder(TokioExecutor::new()).build_http::<ReplayBody>(),
+    );
+    printed.push(format!("{direct:?}"));
+    let future = direct.call(request(&server));
+    printed.push(format!("{future:?}"));
+    drop(future);
+    for text in printed {
+        assert!(!text.contains(PASSWORD), "{text}");
+        assert!(!text.contains("Basic"), "{text}");
+    }
+}

@@ -1,0 +1,350 @@
+//! The whole stack against the simulated server, in virtual time.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Layer, ServiceExt};
+use tower_ews::body::ReplayBody;
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::principal::{Budget, Caller};
+use tower_ews::server_busy_backoff::Tried;
+use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
+use tower_ews::{EwsService, EwsStack};
+
+const AUTHORIZATION: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
+
+#[derive(Clone, Copy)]
+enum Access {
+    Delegate,
+    Impersonation,
+}
+
+fn envelope(header: &str, body: &str) -> Request<Full<Bytes>> {
+    let text = format!(
+        r#"<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Header><t:RequestServerVersion Version="Exchange2013_SP1"/>{header}</s:Header><s:Body>{body}</s:Body></s:Envelope>"#
+    );
+    Request::post("https://mail.contoso.com/EWS/Exchange.asmx")
+        .header("content-type", "text/xml; charset=utf-8")
+        .header("authorization", AUTHORIZATION)
+        .body(Full::from(text))
+        .unwrap()
+}
+
+fn impersonate(mailbox: &str) -> String {
+    format!(
+        "<t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>{mailbox}</t:PrimarySmtpAddress></t:ConnectingSID></t:ExchangeImpersonation>"
+    )
+}
+
+fn create(access: Access, mailbox: &str, subject: &str) -> Request<Full<Bytes>> {
+    let (header, owner) = match access {
+        Access::Delegate => (
+            String::new(),
+            format!("<t:Mailbox><t:EmailAddress>{mailbox}</t:EmailAddress></t:Mailbox>"),
+        ),
+        Access::Impersonation => (impersonate(mailbox), String::new()),
+    };
+    let body = format!(
+        r#"<m:CreateItem SendMeetingInvitations="SendToNone"><m:SavedItemFolderId><t:DistinguishedFolderId Id="calendar">{owner}</t:DistinguishedFolderId></m:SavedItemFolderId><m:Items><t:CalendarItem><t:Subject>{subject}</t:Subject><t:Start>2026-01-08T10:00:00Z</t:Start><t:End>2026-01-08T11:00:00Z</t:End></t:CalendarItem></m:Items></m:CreateItem>"#
+    );
+    envelope(&header, &body)
+}
+
+fn patient(mut policy: ThrottlingPolicy) -> ThrottlingPolicy {
+    policy.deadline = Duration::from_secs(86_400);
+    policy.max_wait = policy.deadline;
+    policy
+}
+
+fn stack(exchange: &Exchange, policy: ThrottlingPolicy) -> EwsService<Exchange> {
+    EwsStack::new(policy)
+        .caller(Caller::new("svc@contoso.com"))
+        .layer(exchange.clone())
+}
+
+/// What became of one call, as its caller sees it.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Created,
+    Refused(String),
+    Failed(String),
+}
+
+async fn send(service: EwsService<Exchange>, request: Request<Full<Bytes>>) -> Seen {
+    let answer = async {
+        let answer = service.oneshot(request).await?;
+        let status = answer.status();
+        let tried = answer.extensions().get::<Tried>();
+        let unknown = tried.is_some_and(|tried| tried.outcome_unknown);
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok::<_, BoxError>((status, unknown, String::from_utf8_lossy(&body).into_owned()))
+    };
+    match answer.await {
+        Ok((StatusCode::OK, _, body)) if body.contains("ResponseClass=\"Success\"") => {
+            Seen::Created
+        }
+        Ok((_, true, body)) => Seen::Failed(format!("outcome unknown: {body}")),
+        Ok((status, false, body)) => Seen::Refused(format!("{status} {body}")),
+        Err(error) => Seen::Failed(error.to_string()),
+    }
+}
+
+struct Ran {
+    seconds: f64,
+    refused: Vec<String>,
+    failed: Vec<String>,
+}
+
+/// `items` events round robin over `mailboxes`, all asked for at once.
+async fn job(
+    service: &EwsService<Exchange>,
+    access: Access,
+    items: usize,
+    mailboxes: usize,
+) -> Ran {
+    let start = Instant::now();
+    let calls: Vec<_> = (0..items)
+        .map(|item| {
+            let mailbox = format!("user{:03}@contoso.com", item % mailboxes);
+            let request = create(access, &mailbox, &format!("event {item}"));
+            tokio::spawn(send(service.clone(), request))
+        })
+        .collect();
+    let (mut refused, mut failed) = (Vec::new(), Vec::new());
+    for call in calls {
+        match call.await.unwrap() {
+            Seen::Created => {}
+            Seen::Refused(answer) => refused.push(answer),
+            Seen::Failed(error) => failed.push(error),
+        }
+    }
+    Ran {
+        seconds: start.elapsed().as_secs_f64(),
+        refused,
+        failed,
+    }
+}
+
+fn subjects(items: usize) -> Vec<String> {
+    (0..items).map(|item| format!("event {item}")).collect()
+}
+
+fn assert_whole(exchange: &Exchange, ran: &Ran, items: usize) {
+    let report = exchange.report();
+    assert_eq!(ran.refused, [""; 0]);
+    assert_eq!(ran.failed, [""; 0]);
+    assert!(report.lost(subjects(items)).is_empty());
+    assert!(report.created_twice().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delegate_job_runs_to_its_end_as_fast_as_sixteen_open_mailboxes_allow() {
+    let mut policy = Policy::exchange_online();
+    policy.max_burst = None;
+    policy.latency = Duration::ZERO;
+    policy.member_time = Duration::from_secs(1);
+    policy.jitter = 0.0;
+    let exchange = Exchange::builder().policy(policy).seed(1).build();
+    let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+    let ran = job(&service, Access::Delegate, 4_800, 48).await;
+    assert_whole(&exchange, &ran, 4_800);
+    let report = exchange.report();
+    // Three groups of 16 mailboxes, 27 calls of one second at a time, and 300 s between two groups.
+    let least = 2.0 * 300.0 + 3.0 * (1_600.0_f64 / 27.0);
+    println!(
+        "{:.0} s, at least {least:.0} s, {} throttled answers",
+        ran.seconds,
+        report.throttled_total()
+    );
+    assert!(ran.seconds <= least * 1.1);
+    assert_eq!(report.open_mailbox_violations, 0);
+    assert!(report.peak() <= 27);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impersonation_job_survives_hidden_budgets() {
+    // Numbers that the client does not know, and could not.
+    let mut policy = Policy::exchange_online();
+    policy.max_concurrency = Some(3);
+    policy.max_burst = Some(4_000);
+    policy.cutoff_balance = 4_000;
+    policy.recharge_rate = 360_000;
+    policy.lockout = Duration::from_secs(30);
+    let exchange = Exchange::builder().policy(policy).seed(2).build();
+    let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+    let ran = job(&service, Access::Impersonation, 2_400, 12).await;
+    assert_whole(&exchange, &ran, 2_400);
+    let report = exchange.report();
+    // What was in flight when a lock-out began comes too late, and nothing else does.
+    assert!(report.calls_during_backoff <= 3 * report.lockouts);
+    println!(
+        "{:.0} s, throttled {:?}, {} lock-outs, {} calls during one",
+        ran.seconds, report.throttled, report.lockouts, report.calls_during_backoff
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_faults_nothing_is_lost_or_doubled_and_every_error_is_an_unknown_outcome() {
+    let seed: u64 = std::env::var("EWS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    for (n, access) in [Access::Delegate, Access::Impersonation]
+        .into_iter()
+        .enumerate()
+    {
+        println!("EWS_TEST_SEED={seed}");
+        let exchange = Exchange::builder()
+            .seed(seed.wrapping_add(n as u64))
+            .faults(Faults::mixed(0.2))
+            .build();
+        let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+        let ran = job(&service, access, 1_000, 24).await;
+        assert_eq!(ran.refused, [""; 0]);
+        for error in &ran.failed {
+            assert!(error.contains("unknown"), "{error}");
+        }
+        let report = exchange.report();
+        assert!(report.created_twice().is_empty());
+        let lost = report.lost(subjects(1_000)).len();
+        // What is not there was reported as a failure.
+        assert!(lost <= ran.failed.len());
+        println!(
+            "{} failed, {lost} not created, faults {:?}",
+            ran.failed.len(),
+            report.faults
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_five_minutes_holds_back_one_principal_and_nobody_else() {
+    let exchange = Exchange::builder().build();
+    let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
+    // The first call meets a lock-out of five minutes.
+    exchange.inject(Fault::ServerBusy {
+        hint: Some(Duration::from_secs(300)),
+    });
+    let amy = |n: usize| {
+        create(
+            Access::Impersonation,
+            "amy@contoso.com",
+            &format!("amy {n}"),
+        )
+    };
+    let first = tokio::spawn(send(service.clone(), amy(0)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let locked_out: Vec<_> = (1..20)
+        .map(|n| tokio::spawn(send(service.clone(), amy(n))))
+        .collect();
+    let bob = create(Access::Impersonation, "bob@contoso.com", "bob");
+    let before = Instant::now();
+    assert_eq!(send(service.clone(), bob).await, Seen::Created);
+    assert!(before.elapsed() < Duration::from_secs(1));
+    assert_eq!(first.await.unwrap(), Seen::Created);
+    for call in locked_out {
+        assert_eq!(call.await.unwrap(), Seen::Created);
+    }
+    let calls = exchange.calls();
+    let amys: Vec<_> = calls
+        .iter()
+        .filter(|call| call.mailboxes.iter().any(|mailbox| mailbox.contains("amy")))
+        .collect();
+    assert_eq!(amys.len(), 21, "20 items, one of them sent twice");
+    let opened = amys[0].answered.unwrap() + Duration::from_secs(300);
+    assert!(amys[1..].iter().all(|call| call.at >= opened));
+    // One probe first: nobody else before its answer.
+    let probe = amys[1].answered.unwrap();
+    assert!(amys[2..].iter().all(|call| call.at >= probe));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stack_is_clone_send_sync_and_can_be_boxed() {
+    fn check<T: Clone + Send + Sync + 'static>(_: &T) {}
+    let exchange = Exchange::builder().build();
+    let service = stack(&exchange, ThrottlingPolicy::exchange_online());
+    check(&service);
+    let boxed: BoxCloneSyncService<Request<Full<Bytes>>, _, BoxError> =
+        BoxCloneSyncService::new(service);
+    check(&boxed);
+    let request = create(Access::Delegate, "amy@contoso.com", "boxed");
+    let answer = boxed.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_without_a_policy_of_its_own_learns_the_servers_limit() {
+    let mut server = Policy::exchange_online();
+    server.max_concurrency = Some(5);
+    server.max_burst = None;
+    let exchange = Exchange::builder().policy(server).seed(3).build();
+    let stack = EwsStack::new(patient(ThrottlingPolicy::exchange_online()));
+    let ledger = stack.shared_ledger().clone();
+    let service = stack.layer(exchange.clone());
+    let ran = job(&service, Access::Impersonation, 2_000, 1).await;
+    assert_whole(&exchange, &ran, 2_000);
+    let throttled = exchange.report().throttled_total();
+    println!("{throttled} of 2000 throttled");
+    // 22 at first, then one in a hundred at most.
+    assert!(throttled <= 22 + 20, "{throttled}");
+    let snapshot = ledger.snapshot();
+    let limit = snapshot.principals[0]
+        .budgets
+        .iter()
+        .find(|budget| budget.budget == Budget::Concurrency);
+    assert!(limit.unwrap().limit <= 6);
+}
+
+/// After a lock-out, a good answer with a long body lets the others go before that body has ended.
+#[tokio::test(start_paused = true)]
+async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    type Frames = futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
+    let client = tower::service_fn(|_: Request<ReplayBody>| async {
+        let fault = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault><faultcode>a:ErrorServerBusy</faultcode><faultstring>Later.</faultstring><detail><ResponseCode>ErrorServerBusy</ResponseCode><MessageXml><Value Name="BackOffMilliseconds">10000</Value></MessageXml></detail></s:Fault></s:Body></s:Envelope>"#;
+        let begin = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><m:GetItemResponse xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><m:ResponseMessages><m:GetItemResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode></m:GetItemResponseMessage>"#;
+        let data = |text: &str| Ok(Frame::data(Bytes::copy_from_slice(text.as_bytes())));
+        let (status, frames): (_, Frames) = match CALLS.fetch_add(1, Ordering::Relaxed) {
+            0 => (500, stream::iter([data(fault)]).boxed()),
+            // Longer than the prefix that is read before an answer is handed over, and never at its end.
+            1 => {
+                let long = [data(begin), data(&" ".repeat(100_000))];
+                (200, stream::iter(long).chain(stream::pending()).boxed())
+            }
+            _ => (
+                200,
+                stream::iter([data(begin)]).chain(stream::pending()).boxed(),
+            ),
+        };
+        let answer = Response::builder()
+            .status(status)
+            .header("content-type", "text/xml");
+        Ok::<_, Infallible>(answer.body(StreamBody::new(frames)).unwrap())
+    });
+    let service = EwsStack::new(ThrottlingPolicy::exchange_online()).layer(client);
+    let get = r#"<m:GetItem><m:ItemShape/><m:ItemIds><t:ItemId Id="A"/></m:ItemIds></m:GetItem>"#;
+    let start = Instant::now();
+    let _long = service.clone().oneshot(envelope("", get)).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(10));
+    let next = tokio::spawn(service.oneshot(envelope("", get)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(CALLS.load(Ordering::Relaxed), 3);
+    next.abort();
+}
+
+/// Type-checks only: the client may take the stack's own body.
+#[allow(dead_code)]
+fn takes_a_client_of_replay_bodies<C>(client: C) -> EwsService<C>
+where
+    C: tower::Service<Request<ReplayBody>> + Clone,
+{
+    EwsStack::new(ThrottlingPolicy::exchange_se()).layer(client)
+}
