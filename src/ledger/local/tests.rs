@@ -626,6 +626,43 @@ async fn a_million_principals_leave_nothing_behind() {
     nothing_left(&ledger).await;
 }
 
+/// Many threads at once, in real time: no wake-up is lost and the limit holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_share_a_ledger() {
+    let ledger = ledger(3);
+    let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..64)
+        .map(|n| {
+            let (ledger, held) = (ledger.clone(), held.clone());
+            tokio::spawn(async move {
+                let mut rng = fastrand::Rng::with_seed(n);
+                for _ in 0..500 {
+                    let acquire = ledger.clone().acquire(draw("a"));
+                    if rng.u8(..4) == 0 {
+                        // Cancelled while it waits, or just when it was granted.
+                        let patience = Duration::from_micros(rng.u64(..50));
+                        drop(tokio::time::timeout(patience, acquire).await);
+                        continue;
+                    }
+                    let permit = acquire.await.unwrap();
+                    let others = held.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    assert!(others < 3, "{others} besides this one");
+                    if rng.u8(..8) == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    permit.complete();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.principals.is_empty(), "{snapshot:?}");
+}
+
 /// Random draws, holds, reports and cancellations, checked against a plain model of the limits.
 #[tokio::test(start_paused = true)]
 async fn random_schedules_leak_nothing_and_finish() {
