@@ -11,7 +11,11 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tower::BoxError;
+use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
+use tower::{BoxError, Layer};
+use tower_ews::body::ReplayBody;
+
+use crate::job::CONNECTIONS;
 
 pub(crate) type Http<B> = Client<HttpsConnector<HttpConnector>, B>;
 
@@ -28,8 +32,12 @@ where
         Some(file) => {
             let mut trusted =
                 RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            let public = trusted.len();
             for root in CertificateDer::pem_file_iter(file)? {
                 trusted.add(root?)?;
+            }
+            if trusted.len() == public {
+                return Err("there is no certificate in it".into());
             }
             tls.with_root_certificates(trusted)
         }
@@ -43,4 +51,13 @@ where
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// What the stack is put on: a client that opens no more than so many connections, whatever the policy allows.
+///
+/// Only with more mailboxes than connections does a call ever wait here: see [`Job::policy`](crate::job::Job::policy).
+pub(crate) fn bounded_client(
+    roots: Option<&str>,
+) -> Result<ConcurrencyLimit<Http<ReplayBody>>, BoxError> {
+    Ok(GlobalConcurrencyLimitLayer::new(CONNECTIONS).layer(client(roots)?))
 }

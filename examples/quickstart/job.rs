@@ -22,9 +22,9 @@ use tower_ews::trail::CallTrail;
 use crate::args::{Access, Args};
 use crate::ews;
 
-/// The most connections of either run. Each is two file descriptors where client and server are one process, and 1,024
-/// is a usual limit.
-pub(crate) const CONNECTIONS: usize = 400;
+/// The most connections of either run. Each is two file descriptors here, where client and server are one process, and
+/// on some systems a process has 256 of them.
+pub(crate) const CONNECTIONS: usize = 100;
 
 /// What is to be done, and where.
 #[derive(Clone)]

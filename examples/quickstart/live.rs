@@ -13,13 +13,12 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_ews::EwsStack;
-use tower_ews::body::ReplayBody;
 use tower_ews::principal::Caller;
 use tower_ews::soap::{CodeClass, ResponseCode};
 
 use crate::Failure;
 use crate::args::{Args, Usage};
-use crate::client::client;
+use crate::client::{bounded_client, client};
 use crate::ews;
 use crate::job::Job;
 use crate::progress::{Watch, bar};
@@ -68,7 +67,7 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let progress = bar("EwsStack", job.items, args.json);
     let stack = EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(&account));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
-    let client = stack.layer(client::<ReplayBody>(roots).map_err(unusable)?);
+    let client = stack.layer(bounded_client(roots).map_err(unusable)?);
     let outcome = job.run(client.clone(), None, &progress).await;
     drop(watch);
     progress.finish_with_message("");

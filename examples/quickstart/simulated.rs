@@ -7,13 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
 use tower::Layer;
 use tower_ews::EwsStack;
-use tower_ews::body::ReplayBody;
 use tower_ews::principal::Caller;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, DEFAULT_PASSWORD, Exchange, Fault, Faults, Policy};
 
 use crate::Failure;
 use crate::args::{Access, Args, Usage};
-use crate::client::client;
+use crate::client::{bounded_client, client};
 use crate::job::{CONNECTIONS, Job, Outcome};
 use crate::progress::{Watch, bar};
 use crate::tally::{Results, Tally, grouped};
@@ -40,7 +39,7 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let stack =
         EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(DEFAULT_ACCOUNT));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
-    let client = stack.layer(client::<ReplayBody>(None).map_err(cannot_begin)?);
+    let client = stack.layer(bounded_client(None).map_err(cannot_begin)?);
     let outcome = job.run(client, None, &progress).await;
     drop(watch);
     progress.finish_with_message("");

@@ -104,6 +104,11 @@ const ROWS: &[Row] = &[
     ("seconds", |run| format!("{:.1}", run.seconds)),
 ];
 
+const COLUMNS: &str = "\
+bare: every call sent as it comes, what fails has failed. EwsStack: the same calls through the layers. Both as the
+server counted them. Lost: the caller was told that it is there, or nothing, and it is not. An error with unknown
+outcome is neither: the caller is told to look. A payer is the account, or the impersonation copy of a mailbox.";
+
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let runs: Vec<_> = self.bare.iter().map(|run| ("bare", run)).collect();
@@ -119,6 +124,9 @@ impl fmt::Display for Results {
             }
         }
         writeln!(f, "\n")?;
+        if self.bare.is_some() {
+            writeln!(f, "{COLUMNS}")?;
+        }
         for (name, run) in &runs {
             if !run.errors.is_empty() {
                 let mut errors: Vec<_> = run.errors.iter().collect();
