@@ -5,7 +5,7 @@
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use tower_ews::simulator::{Exchange, Policy};
+use tower_ews::simulator::{Exchange, Faults, Policy};
 
 const KEYS: [&str; 10] = [
     "items",
@@ -216,6 +216,33 @@ async fn any_server_will_do() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("cannot be reached"), "{told}");
     assert!(output.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_breaks_down_is_counted_all_the_same() {
+    let exchange = Exchange::builder()
+        .policy(Policy::exchange_online())
+        .speed(600.0)
+        .faults(Faults::mixed(0.1))
+        .seed(4)
+        .build();
+    let server = exchange.serve_on_loopback().await.expect("a free port");
+    let mut command = quickstart();
+    command.args(["--url", &server.url(), "--items", "200", "--speed", "600"]);
+    command.args(["--access", "impersonation", "--json"]);
+    command.args(["--mailbox", "a@contoso.com", "--mailbox", "b@contoso.com"]);
+    command.envs([("EWS_TOKEN", "secret")]);
+    let running = tokio::task::spawn_blocking(move || command.output().expect("it starts"));
+    let output = running.await.unwrap();
+    let (_, stack) = results(&output);
+    assert!(output.status.success(), "{stack} {}", text(&output.stderr));
+    let unknown = number(&stack, "unknown");
+    assert!(unknown > 0, "nothing breaks: {stack}");
+    assert_eq!(number(&stack, "caller_errors"), unknown, "{stack}");
+    assert_eq!(
+        number(&stack, "created"),
+        exchange.report().existing.len() as u64
+    );
 }
 
 #[test]

@@ -27,6 +27,9 @@ use crate::tally::{Results, Tally, grouped};
 /// How long the server has for the first call, which nothing resends.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a call that only reads is tried, if its answer does not come whole.
+const LOOKS: usize = 3;
+
 pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let url = args
         .url
@@ -140,10 +143,10 @@ fn mailboxes(args: &Args) -> Result<Vec<String>, Usage> {
     }
 }
 
-/// Looks for one calendar first, by a call that nothing resends, so that what no waiting can cure is told at once.
+/// Looks for one calendar first, without the stack, so that what no waiting can cure is told at once.
 async fn look<S, B>(job: &Job, client: S) -> Result<(), Failure>
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -151,38 +154,59 @@ where
     let Some(mailbox) = job.mailboxes.first() else {
         return Ok(());
     };
-    let url = &job.url;
-    let called = call(client, job.post(ews::get_folder(job.access, mailbox)));
-    let (status, answer) = match tokio::time::timeout(PATIENCE, called).await {
-        Ok(Ok(answered)) => answered,
-        Ok(Err(error)) => {
-            let why = chain(error.as_ref());
-            return Err(Failure::Server(format!("{url} cannot be reached: {why}")));
-        }
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            return Err(Failure::Server(format!(
-                "{url} did not answer within {seconds} s"
-            )));
-        }
-    };
-    let why = match (status, answer) {
-        (StatusCode::UNAUTHORIZED, _) => "it does not accept the credentials (HTTP 401); \
-            this example speaks Basic and Bearer, not NTLM and Kerberos"
-            .to_owned(),
-        (StatusCode::FORBIDDEN, _) => {
-            "it refuses this account (HTTP 403): EWS is switched off for it, or its application is not allowed"
-                .to_owned()
-        }
-        (_, Some(answer)) if is_final(&answer) => {
-            format!("it does not give the calendar of {mailbox}: {}", answer.code)
-        }
-        // Busy, perhaps: that is what the stack is for.
-        (_, Some(_)) => return Ok(()),
-        (status, None) if status.is_server_error() => return Ok(()),
-        (status, None) => format!("it does not answer as EWS does (HTTP {})", status.as_u16()),
-    };
-    Err(Failure::Server(format!("{url}: {why}")))
+    let mut why = String::new();
+    for _ in 0..LOOKS {
+        let called = call(
+            client.clone(),
+            job.post(ews::get_folder(job.access, mailbox)),
+        );
+        let answered = tokio::time::timeout(PATIENCE, called).await;
+        why = match answered {
+            Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+            Ok(Err(error)) => {
+                let text = chain(error.as_ref());
+                let never_connected = error
+                    .downcast_ref::<hyper_util::client::legacy::Error>()
+                    .is_some_and(hyper_util::client::legacy::Error::is_connect);
+                if never_connected {
+                    return Err(refused(job, &format!("it cannot be reached: {text}")));
+                }
+                text
+            }
+            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => {
+                return Err(refused(
+                    job,
+                    "it does not accept the credentials (HTTP 401); \
+                     this example speaks Basic and Bearer, not NTLM and Kerberos",
+                ));
+            }
+            Ok(Ok((StatusCode::FORBIDDEN, _))) => {
+                return Err(refused(
+                    job,
+                    "it refuses this account (HTTP 403): EWS is switched off for it, \
+                     or its application is not allowed",
+                ));
+            }
+            Ok(Ok((_, Some(answer)))) if is_final(&answer) => {
+                let code = answer.code;
+                return Err(refused(
+                    job,
+                    &format!("it does not give the calendar of {mailbox}: {code}"),
+                ));
+            }
+            // Busy, perhaps: that is what the stack is for.
+            Ok(Ok((_, Some(_)))) => return Ok(()),
+            Ok(Ok((status, None))) if status.is_server_error() => return Ok(()),
+            Ok(Ok((status, None))) => {
+                format!("it does not answer as EWS does (HTTP {})", status.as_u16())
+            }
+        };
+    }
+    Err(refused(job, &why))
+}
+
+fn refused(job: &Job, why: &str) -> Failure {
+    Failure::Server(format!("{}: {why}", job.url))
 }
 
 fn is_final(answer: &ews::Answer) -> bool {
@@ -199,13 +223,7 @@ where
 {
     let mut subjects = Vec::new();
     loop {
-        let soap = ews::find_item(job.access, mailbox, &job.name, subjects.len());
-        let answered = call(client.clone(), job.post(soap)).await;
-        let page = match answered.map_err(|error| chain(error.as_ref()))? {
-            (_, Some(page)) if page.success => page,
-            (_, Some(page)) => return Err(page.code),
-            (status, None) => return Err(format!("HTTP {}", status.as_u16())),
-        };
+        let page = page(job, &client, mailbox, subjects.len()).await?;
         let rows = page.subjects.len();
         subjects.extend(page.subjects);
         if page.last_page {
@@ -215,6 +233,31 @@ where
             return Err("a page without rows that is not the last one".to_owned());
         }
     }
+}
+
+async fn page<S, B>(
+    job: &Job,
+    client: &S,
+    mailbox: &str,
+    offset: usize,
+) -> Result<ews::Answer, String>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut why = String::new();
+    for _ in 0..LOOKS {
+        let soap = ews::find_item(job.access, mailbox, &job.name, offset);
+        why = match call(client.clone(), job.post(soap)).await {
+            Ok((_, Some(page))) if page.success => return Ok(page),
+            Ok((_, Some(page))) => page.code,
+            Ok((status, None)) => format!("HTTP {}", status.as_u16()),
+            Err(error) => chain(error.as_ref()),
+        };
+    }
+    Err(why)
 }
 
 /// One call with its whole answer; `None` if that is not SOAP.
