@@ -17,7 +17,7 @@ pub(crate) fn bar(name: &'static str, items: usize, quiet: bool) -> ProgressBar 
     };
     let bar = ProgressBar::with_draw_target(Some(items as u64), target).with_prefix(name);
     if let Ok(style) =
-        ProgressStyle::with_template("{prefix:9}[{bar:32}] {pos}/{len}  {elapsed}  {wide_msg}")
+        ProgressStyle::with_template("{prefix:9}[{bar:18}] {pos}/{len}  {elapsed}  {wide_msg}")
     {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -57,25 +57,14 @@ fn describe(ledger: &Snapshot) -> String {
             .map(|budget| budget.held)
             .sum::<u32>()
     };
-    let mut text = format!(
-        "{} in flight, {} queued",
-        held(Budget::Concurrency),
-        ledger.queued
-    );
+    let mut text = format!("in flight {}", held(Budget::Concurrency));
     match held(Budget::OpenMailboxes) {
         0 => {}
-        open => text.push_str(&format!(", {open} mailboxes open")),
+        open => text.push_str(&format!(", open {open}")),
     }
-    let gated = ledger
-        .principals
-        .iter()
-        .filter_map(|principal| principal.gated);
-    if let Some(longest) = gated.clone().max() {
-        text.push_str(&format!(
-            ", {} locked out for {:.1} s",
-            gated.count(),
-            longest.as_secs_f64()
-        ));
+    let gates = ledger.principals.iter();
+    if let Some(longest) = gates.filter_map(|principal| principal.gated).max() {
+        text.push_str(&format!(", locked out {:.1} s", longest.as_secs_f64()));
     }
     text
 }
