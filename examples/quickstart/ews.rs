@@ -9,7 +9,7 @@ use crate::args::Access;
 /// Rows of a page when the events are counted: what Exchange allows a search with a restriction.
 pub(crate) const PAGE: usize = 250;
 
-const RUNS_OF_EVENTS: &str = "\
+const TIMES: &str = "\
 <t:Start>2030-01-07T09:00:00Z</t:Start><t:End>2030-01-07T09:30:00Z</t:End>\
 <t:LegacyFreeBusyStatus>Free</t:LegacyFreeBusyStatus>";
 
@@ -21,7 +21,7 @@ pub(crate) fn create_item(access: Access, mailbox: &str, subject: &str) -> Strin
         "<m:CreateItem SendMeetingInvitations=\"SendToNone\">\
          <m:SavedItemFolderId>{folder}</m:SavedItemFolderId>\
          <m:Items><t:CalendarItem><t:Subject>{subject}</t:Subject><t:ReminderIsSet>false</t:ReminderIsSet>\
-         {RUNS_OF_EVENTS}</t:CalendarItem></m:Items></m:CreateItem>"
+         {TIMES}</t:CalendarItem></m:Items></m:CreateItem>"
     );
     envelope(access, mailbox, &operation)
 }
