@@ -1,0 +1,264 @@
+//! The job: one call for each event, round robin over the mailboxes.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use indicatif::ProgressBar;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower::{BoxError, Service, ServiceExt};
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::principal::Budget;
+use tower_ews::server_busy_backoff::{BackoffError, Tried};
+use tower_ews::soap::{MemberOutcome, ResponseCode};
+use tower_ews::trail::CallTrail;
+
+use crate::args::{Access, Args};
+use crate::ews;
+
+/// The most connections of either run. Each is two file descriptors here, where client and server are one process, and
+/// on some systems a process has 256 of them.
+pub(crate) const CONNECTIONS: usize = 100;
+
+/// What is to be done, and where.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) url: Uri,
+    pub(crate) authorization: HeaderValue,
+    pub(crate) access: Access,
+    pub(crate) mailboxes: Vec<String>,
+    pub(crate) items: usize,
+    /// Subjects begin with it.
+    pub(crate) name: String,
+}
+
+/// What the caller was told about one event.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    Created,
+    Failed {
+        /// A code or a few words.
+        why: String,
+        /// It may have been created all the same.
+        unknown: bool,
+    },
+}
+
+/// What one call took, as its trail tells. A bare client leaves no trail.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    pub(crate) calls: u64,
+    pub(crate) throttled: u64,
+    pub(crate) peak_in_flight: u32,
+}
+
+/// How the job went for its caller.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// By number of the event; `None` if the caller was told nothing at all.
+    pub(crate) told: Vec<Option<Told>>,
+    pub(crate) effort: Effort,
+    pub(crate) took: Duration,
+}
+
+impl Job {
+    /// The job that was asked for; its name is unlike that of any other run.
+    pub(crate) fn new(
+        args: &Args,
+        url: Uri,
+        authorization: HeaderValue,
+        mailboxes: Vec<String>,
+    ) -> Self {
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        Self {
+            url,
+            authorization,
+            access: args.access,
+            mailboxes,
+            items: args.items,
+            name: format!("quickstart {}", run.get(..8).unwrap_or(&run)),
+        }
+    }
+
+    pub(crate) fn subject(&self, number: usize) -> String {
+        format!("{} #{number:06}", self.name)
+    }
+
+    pub(crate) fn post(&self, soap: String) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::from(soap));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.url.clone();
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/xml; charset=utf-8"),
+        );
+        request
+    }
+
+    /// The policy for this job: a batch of work is in no hurry, as somebody who waits for a page would be, and
+    /// impersonation, where each mailbox has a budget of its own, must not open more connections than there can be.
+    pub(crate) fn policy(&self, asked: &ThrottlingPolicy, speed: f64) -> ThrottlingPolicy {
+        let day = Duration::from_secs(86_400);
+        let mut policy = asked.clone();
+        policy.deadline = day;
+        policy.max_wait = day;
+        policy.max_queued = policy.max_queued.max(self.items);
+        if self.access == Access::Impersonation {
+            let each = u32::try_from(CONNECTIONS / self.mailboxes.len().max(1)).unwrap_or(u32::MAX);
+            let limit = policy.in_flight(Budget::Concurrency).unwrap_or(each);
+            policy.set_in_flight(Budget::Concurrency, limit.min(each.max(1)));
+        }
+        policy.faster(speed)
+    }
+
+    /// Makes all calls at once, or as many of them at once as `at_once` says.
+    pub(crate) async fn run<S, B>(
+        &self,
+        service: S,
+        at_once: Option<usize>,
+        bar: &ProgressBar,
+    ) -> Outcome
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let started = Instant::now();
+        let places = at_once.map(|calls| Arc::new(Semaphore::new(calls)));
+        let mut calls = JoinSet::new();
+        for number in 0..self.items {
+            let mailbox = &self.mailboxes[number % self.mailboxes.len()];
+            let soap = ews::create_item(self.access, mailbox, &self.subject(number));
+            let mut request = self.post(soap);
+            let trail = CallTrail::new();
+            request.extensions_mut().insert(trail.clone());
+            let (service, places) = (service.clone(), places.clone());
+            calls.spawn(async move {
+                let _place = match &places {
+                    Some(places) => places.acquire().await.ok(),
+                    None => None,
+                };
+                let told = create(service, request).await;
+                (number, told, Effort::of(&trail))
+            });
+        }
+        let mut outcome = Outcome {
+            told: vec![None; self.items],
+            effort: Effort::default(),
+            took: Duration::ZERO,
+        };
+        while let Some(ended) = calls.join_next().await {
+            bar.inc(1);
+            if let Ok((number, told, effort)) = ended {
+                outcome.told[number] = Some(told);
+                outcome.effort.add(effort);
+            }
+        }
+        outcome.took = started.elapsed();
+        outcome
+    }
+}
+
+async fn create<S, B>(service: S, request: Request<Full<Bytes>>) -> Told
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let response = match service.oneshot(request).await {
+        Ok(response) => response,
+        Err(error) => return failed_call(error.into().as_ref()),
+    };
+    let (head, body) = response.into_parts();
+    let failed = |why: String, unknown: bool| {
+        let tried: Option<&Tried> = head.extensions.get();
+        Told::Failed {
+            why,
+            unknown: unknown || tried.is_some_and(|tried| tried.outcome_unknown),
+        }
+    };
+    let answer = match body.collect().await {
+        Ok(body) => ews::read(&body.to_bytes()),
+        Err(_) if head.status == StatusCode::OK => {
+            return failed("answer cut short".to_owned(), true);
+        }
+        Err(_) => Err(ews::Unreadable),
+    };
+    match answer {
+        Ok(answer) if head.status == StatusCode::OK && answer.success => Told::Created,
+        Ok(answer) => {
+            let not_applied =
+                ResponseCode::from_text(&answer.code).outcome() == MemberOutcome::NotApplied;
+            failed(answer.code, !not_applied)
+        }
+        Err(ews::Unreadable) if head.status == StatusCode::OK => {
+            failed("unreadable answer".to_owned(), true)
+        }
+        Err(ews::Unreadable) => {
+            let executed =
+                head.status.is_server_error() && head.status != StatusCode::SERVICE_UNAVAILABLE;
+            failed(format!("HTTP {}", head.status.as_u16()), executed)
+        }
+    }
+}
+
+fn failed_call(error: &(dyn Error + 'static)) -> Told {
+    let failed = |why: &str, unknown| Told::Failed {
+        why: why.to_owned(),
+        unknown,
+    };
+    if let Some(error) = error.downcast_ref::<BackoffError>() {
+        return match error {
+            BackoffError::OutcomeUnknown { .. } => failed("outcome unknown", true),
+            error => failed(&error.to_string(), false),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        return if error.is_connect() {
+            failed("no connection", false)
+        } else {
+            failed("connection lost", true)
+        };
+    }
+    failed(&error.to_string(), false)
+}
+
+impl Effort {
+    fn of(trail: &CallTrail) -> Self {
+        let mut effort = Self::default();
+        for attempt in trail.attempts() {
+            let Some(receipt) = &attempt.receipt else {
+                continue;
+            };
+            effort.calls += 1;
+            effort.throttled += u64::from(attempt.signal.as_deref().is_some_and(is_throttle));
+            for (charge, in_flight) in receipt.charges.iter().zip(&receipt.in_flight) {
+                if charge.budget() == Budget::Concurrency {
+                    effort.peak_in_flight = effort.peak_in_flight.max(*in_flight);
+                }
+            }
+        }
+        effort
+    }
+
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.throttled += other.throttled;
+        self.peak_in_flight = self.peak_in_flight.max(other.peak_in_flight);
+    }
+}
+
+fn is_throttle(signal: &str) -> bool {
+    matches!(signal, "503" | "429") || ResponseCode::from_text(signal).class().is_throttle()
+}
