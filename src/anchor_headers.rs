@@ -186,7 +186,7 @@ const WEIGHTS: [u16; 256] = {
     weights
 };
 
-// On the path of each call: benches/overhead.rs, `anchor_headers`.
+// On the path of each call: benches/overhead, `anchor_headers`.
 fn bare_address(address: &str) -> Result<HeaderValue, AnchorError> {
     let sum = |sum, byte: &u8| sum + u32::from(WEIGHTS[usize::from(*byte)]);
     let bare = match address.as_bytes() {

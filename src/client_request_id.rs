@@ -83,7 +83,7 @@ pub struct MakeGuid;
 
 thread_local! {
     // A keyed hash of a counter: each thread has 128 random bits of the system as its key. Asking the system for each
-    // id costs more than the rest of this layer (benches/overhead.rs, `client_request_id`).
+    // id costs more than the rest of this layer (benches/overhead, `client_request_id`).
     static GUIDS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
 }
 

@@ -243,9 +243,10 @@ impl Effort {
             };
             effort.calls += 1;
             effort.throttled += u64::from(attempt.signal.as_deref().is_some_and(is_throttle));
-            for (charge, in_flight) in receipt.charges.iter().zip(&receipt.in_flight) {
+            for (at, charge) in receipt.charges.iter().enumerate() {
                 if charge.budget() == Budget::Concurrency {
-                    effort.peak_in_flight = effort.peak_in_flight.max(*in_flight);
+                    let in_flight = receipt.in_flight.get(at).unwrap_or(0);
+                    effort.peak_in_flight = effort.peak_in_flight.max(in_flight);
                 }
             }
         }

@@ -54,10 +54,10 @@ impl<B: Body> PermitBody<B> {
 impl<B: Body> PinnedDrop for PermitBody<B> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Some(permit) = this.permit.take() {
+        if let Some(permit) = this.permit {
             // Some readers stop once they know that nothing more comes.
             if this.inner.is_end_stream() {
-                permit.complete();
+                permit.set_complete();
             }
         }
     }
@@ -77,9 +77,10 @@ impl<B: Body> Body for PermitBody<B> {
             Some(Ok(_)) => {}
             Some(Err(_)) => *this.permit = None,
             None => {
-                if let Some(permit) = this.permit.take() {
-                    permit.complete();
+                if let Some(permit) = this.permit {
+                    permit.set_complete();
                 }
+                *this.permit = None;
             }
         }
         Poll::Ready(frame)

@@ -14,7 +14,8 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
-use crate::ledger::{Acquire, Draw, Ledger, Permit};
+use crate::ledger::{Acquire, Deadline, Draw, Ledger, Permit};
+use crate::principal::Charges;
 use crate::trail::CallTrail;
 
 /// The response future of [`ConcurrencyByPrincipal`](super::ConcurrencyByPrincipal).
@@ -25,39 +26,32 @@ where
     S: Service<Request<ReqB>>,
 {
     /// The clone to call, and what to call it with.
-    call: Option<(S, Request<ReqB>)>,
-    permit: Option<Permit>,
-    release_on_headers: bool,
+    pub(super) call: Option<(S, Request<ReqB>)>,
+    pub(super) permit: Option<Permit>,
+    pub(super) release_on_headers: bool,
     #[pin]
-    step: Step<S::Future>,
+    pub(super) step: Step<S::Future>,
 }
 
 #[pin_project(project = StepProj)]
-enum Step<F> {
-    New(Option<(Arc<dyn Ledger>, Draw)>),
+pub(super) enum Step<F> {
+    New(Option<(Arc<dyn Ledger>, Charges)>),
     Waiting { acquire: Acquire, since: Instant },
     Ready,
     Calling(#[pin] F),
 }
 
-impl<S, ReqB> ResponseFuture<S, ReqB>
-where
-    S: Service<Request<ReqB>>,
-{
-    pub(super) fn new(
-        inner: S,
-        request: Request<ReqB>,
-        draw: Draw,
-        ledger: Arc<dyn Ledger>,
-        release_on_headers: bool,
-    ) -> Self {
-        Self {
-            call: Some((inner, request)),
-            permit: None,
-            release_on_headers,
-            step: Step::New(Some((ledger, draw))),
-        }
+/// What the call asks the ledger for.
+#[inline]
+fn draw<ReqB>(request: &Request<ReqB>, charges: Charges) -> Draw {
+    let mut draw = Draw::new(charges);
+    draw.endpoint = request.uri().authority().cloned();
+    let extensions = request.extensions();
+    if !extensions.is_empty() {
+        draw.deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+        draw.place = CallTrail::of(extensions).and_then(CallTrail::place);
     }
+    draw
 }
 
 /// Takes down what the call was charged for.
@@ -84,16 +78,15 @@ where
         loop {
             match this.step.as_mut().project() {
                 StepProj::New(start) => {
-                    let Some((ledger, draw)) = start.take() else {
+                    let (Some((ledger, charges)), Some((_, request))) = (start.take(), &this.call)
+                    else {
                         return Poll::Pending;
                     };
-                    // Without allocation and clock if the permit is there: `benches/overhead.rs` watches it.
+                    let draw = draw(request, charges);
+                    // Without allocation and clock if the permit is there: `benches/overhead` watches it.
                     match Arc::clone(&ledger).try_acquire(draw) {
                         Ok(permit) => {
-                            if let Some((_, request)) = this.call {
-                                note(request, &permit, None);
-                            }
-                            *this.permit = Some(permit);
+                            note(request, this.permit.insert(permit), None);
                             this.step.set(Step::Ready);
                         }
                         Err(draw) => this.step.set(Step::Waiting {

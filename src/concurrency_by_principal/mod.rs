@@ -67,9 +67,9 @@ use tower_service::Service;
 
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
-use crate::ledger::{Deadline, Draw, Ledger, LocalLedger};
+use self::future::Step;
+use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
-use crate::trail::CallTrail;
 
 /// Applies [`ConcurrencyByPrincipal`].
 #[derive(Clone)]
@@ -166,20 +166,14 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let mut draw = Draw::new(self.layer.make_charges.make_charges(&request));
-        draw.endpoint = request.uri().authority().cloned();
-        let extensions = request.extensions();
-        if !extensions.is_empty() {
-            draw.deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
-            draw.place = CallTrail::of(extensions).and_then(CallTrail::place);
+        let charges = self.layer.make_charges.make_charges(&request);
+        let ledger = Arc::clone(&self.layer.ledger);
+        ResponseFuture {
+            call: Some((self.inner.clone(), request)),
+            permit: None,
+            release_on_headers: self.layer.release_on_headers,
+            step: Step::New(Some((ledger, charges))),
         }
-        ResponseFuture::new(
-            self.inner.clone(),
-            request,
-            draw,
-            Arc::clone(&self.layer.ledger),
-            self.layer.release_on_headers,
-        )
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use super::*;
-use crate::ledger::AcquireError;
+use crate::ledger::{AcquireError, Deadline};
 use crate::principal::{Budget, Principal};
+use crate::trail::CallTrail;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

@@ -123,7 +123,7 @@ pub struct Receipt {
     /// The number of this grant: later grants have larger ones.
     pub grant: u64,
     /// How much was in flight on each charge's budget when this permit was granted, itself included.
-    pub in_flight: SmallVec<[u32; 2]>,
+    pub in_flight: InFlight,
     /// Whether this call tests a gate that has just opened: others wait for [`Signal::Accepted`] or its end.
     pub probe: bool,
 }
@@ -136,9 +136,58 @@ impl Receipt {
             endpoint: draw.endpoint,
             place,
             grant,
-            in_flight: SmallVec::new(),
+            in_flight: InFlight::default(),
             probe: false,
         }
+    }
+}
+
+/// How much was in flight, charge by charge.
+///
+/// ```
+/// use tower_ews::ledger::InFlight;
+///
+/// let in_flight: InFlight = [3, 200].into_iter().collect();
+/// assert_eq!(in_flight.get(1), Some(200));
+/// assert_eq!(in_flight.get(2), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight(Amounts);
+
+/// One amount is the usual case; it takes little room, since permits are moved about with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Amounts {
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl InFlight {
+    /// The amount for the charge at that place.
+    pub fn get(&self, at: usize) -> Option<u32> {
+        match &self.0 {
+            Amounts::One(amount) => (at == 0).then_some(*amount),
+            Amounts::Many(amounts) => amounts.get(at).copied(),
+        }
+    }
+
+    pub(crate) fn one(amount: u32) -> Self {
+        Self(Amounts::One(amount))
+    }
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self(Amounts::Many(Box::default()))
+    }
+}
+
+impl FromIterator<u32> for InFlight {
+    fn from_iter<I: IntoIterator<Item = u32>>(iter: I) -> Self {
+        let amounts: SmallVec<[u32; 4]> = iter.into_iter().collect();
+        Self(match amounts[..] {
+            [amount] => Amounts::One(amount),
+            _ => Amounts::Many(amounts.into_boxed_slice()),
+        })
     }
 }
 
@@ -201,6 +250,11 @@ impl Permit {
 
     /// Gives it back because the answer has ended.
     pub fn complete(mut self) {
+        self.set_complete();
+    }
+
+    /// As [`complete`](Self::complete), once it is dropped: where it is now, since moving it costs more than the rest.
+    pub(crate) fn set_complete(&mut self) {
         self.end = End::Complete;
     }
 }

@@ -63,10 +63,13 @@ pub enum PrincipalKind {
     Other,
 }
 
+/// The bytes of a name: in place, as those of most mailboxes are, so that a principal is one allocation.
+type Name = SmallVec<[u8; 48]>;
+
 struct Inner {
     hash: u64,
     kind: PrincipalKind,
-    name: Box<str>,
+    name: Name,
 }
 
 /// The identity that the server charges.
@@ -88,32 +91,39 @@ static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::
 
 impl Principal {
     /// Any key at all, compared exactly.
-    pub fn new(name: impl Into<Box<str>>) -> Self {
-        Self::build(PrincipalKind::Other, name.into())
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self::build(
+            PrincipalKind::Other,
+            Name::from_slice(name.as_ref().as_bytes()),
+        )
     }
 
     /// An authenticated account.
     pub fn account(name: &str) -> Self {
-        Self::build(PrincipalKind::Account, name.to_ascii_lowercase().into())
+        Self::build_lowercase(PrincipalKind::Account, name)
     }
 
     /// The impersonation copy of a mailbox, which all service accounts share.
     pub fn impersonation(mailbox: &str) -> Self {
-        Self::build(
-            PrincipalKind::Impersonation,
-            mailbox.to_ascii_lowercase().into(),
-        )
+        Self::build_lowercase(PrincipalKind::Impersonation, mailbox)
     }
 
     /// A mailbox.
     pub fn mailbox(name: &str) -> Self {
-        Self::build(PrincipalKind::Mailbox, name.to_ascii_lowercase().into())
+        Self::build_lowercase(PrincipalKind::Mailbox, name)
     }
 
-    fn build(kind: PrincipalKind, name: Box<str>) -> Self {
+    fn build_lowercase(kind: PrincipalKind, name: &str) -> Self {
+        let mut name = Name::from_slice(name.as_bytes());
+        name.make_ascii_lowercase();
+        Self::build(kind, name)
+    }
+
+    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
+    fn build(kind: PrincipalKind, name: Name) -> Self {
         let mut hasher = HASHER.build_hasher();
-        (kind as u8).hash(&mut hasher);
-        name.hash(&mut hasher);
+        hasher.write_u8(kind as u8);
+        hasher.write(&name);
         Self(Arc::new(Inner {
             hash: hasher.finish(),
             kind,
@@ -128,7 +138,8 @@ impl Principal {
 
     /// Its name, as it is compared.
     pub fn name(&self) -> &str {
-        &self.0.name
+        // Made of a `str`, and changed in its ASCII letters only.
+        std::str::from_utf8(&self.0.name).unwrap_or_default()
     }
 
     /// The hash of kind and name: the same for equal principals of one process, different in the next process.
@@ -156,7 +167,7 @@ impl Hash for Principal {
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}({})", self.0.kind, self.0.name)
+        write!(f, "{:?}({})", self.0.kind, self.name())
     }
 }
 
@@ -168,7 +179,7 @@ impl fmt::Display for Principal {
             PrincipalKind::Mailbox => "mailbox ",
             PrincipalKind::Other => "",
         };
-        write!(f, "{kind}{}", self.0.name)
+        write!(f, "{kind}{}", self.name())
     }
 }
 
@@ -276,8 +287,15 @@ impl Charge {
 /// assert_eq!(charges[0].budget(), Budget::Concurrency);
 /// assert!(Charges::from(None::<Principal>).is_empty());
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Charges(SmallVec<[Charge; 2]>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Charges(List);
+
+/// One charge is the usual case. It is in place, and its place is small: permits are moved about with it.
+#[derive(Clone, PartialEq, Eq)]
+enum List {
+    One(Charge),
+    Many(Box<[Charge]>),
+}
 
 impl Charges {
     /// No charges.
@@ -287,7 +305,11 @@ impl Charges {
 
     /// Adds a charge. A second charge on the same budget of the same principal (and the same value) adds its amount.
     pub fn push(&mut self, charge: Charge) {
-        let same = self.0.iter_mut().find(|known| {
+        let known = match &mut self.0 {
+            List::One(known) => std::slice::from_mut(known),
+            List::Many(known) => known,
+        };
+        let same = known.iter_mut().find(|known| {
             known.budget == charge.budget
                 && known.principal == charge.principal
                 && known.value == charge.value
@@ -302,11 +324,36 @@ impl Charges {
     }
 }
 
+impl List {
+    fn push(&mut self, charge: Charge) {
+        *self = match std::mem::replace(self, Self::Many(Box::default())) {
+            Self::One(first) => Self::Many(Box::new([first, charge])),
+            Self::Many(none) if none.is_empty() => Self::One(charge),
+            Self::Many(all) => Self::Many(all.into_iter().chain([charge]).collect()),
+        };
+    }
+}
+
 impl std::ops::Deref for Charges {
     type Target = [Charge];
 
     fn deref(&self) -> &[Charge] {
-        &self.0
+        match &self.0 {
+            List::One(charge) => std::slice::from_ref(charge),
+            List::Many(charges) => charges,
+        }
+    }
+}
+
+impl Default for Charges {
+    fn default() -> Self {
+        Self(List::Many(Box::default()))
+    }
+}
+
+impl fmt::Debug for Charges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -318,9 +365,7 @@ impl From<Principal> for Charges {
 
 impl From<Charge> for Charges {
     fn from(charge: Charge) -> Self {
-        let mut charges = SmallVec::new();
-        charges.push(charge);
-        Self(charges)
+        Self(List::One(charge))
     }
 }
 

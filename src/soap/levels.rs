@@ -74,7 +74,7 @@ pub(super) enum Opened {
 }
 
 /// The elements that are open, and what is known of the messages that they belong to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Levels {
     open: Vec<(Level, usize)>,
     /// Names of the open elements, one behind the other.
@@ -90,6 +90,20 @@ pub(super) struct Levels {
 }
 
 impl Levels {
+    pub(super) fn new() -> Levels {
+        Levels {
+            open: Vec::with_capacity(8),
+            names: Vec::with_capacity(128),
+            value: Vec::with_capacity(64),
+            segment: 0,
+            own: None,
+            entry: None,
+            list: None,
+            messages: 0,
+            is_soap: None,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }

@@ -318,6 +318,14 @@ impl Outline {
     }
 }
 
+impl Outline {
+    /// Whether [`targets`](Self::targets) can have mailboxes at all.
+    pub(crate) fn may_name_mailbox(&self, body: &[u8]) -> bool {
+        let element = body.get(self.element.clone()).unwrap_or(body);
+        super::targets::may_name_mailbox(self.operation, element)
+    }
+}
+
 /// Reads up to the envelope's start tag.
 pub(super) fn root<'a>(reader: &mut Reader<'a>) -> Result<Start<'a>, OutlineError> {
     loop {

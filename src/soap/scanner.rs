@@ -10,10 +10,9 @@ use super::xml::is_blank;
 /// A tag that is looked at; EWS has none that comes near.
 const MAX_TAG: usize = 64 * 1024;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lex {
     /// At the very start, with so many bytes of a byte order mark seen.
-    #[default]
     Start,
     Bom(u8),
     Text,
@@ -56,7 +55,7 @@ enum Lex {
 /// assert_eq!(codes[0].as_str(), "NoError");
 /// # Ok::<(), tower_ews::soap::ScanError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AnswerScanner {
     lex: Lex,
     /// Offset of the next byte.
@@ -73,7 +72,17 @@ pub struct AnswerScanner {
 impl AnswerScanner {
     /// A scanner at the start of an answer.
     pub fn new() -> AnswerScanner {
-        AnswerScanner::default()
+        AnswerScanner {
+            lex: Lex::Start,
+            at: 0,
+            // Room for what each answer has: to grow by steps costs more than the rest of a tag
+            // (`benches/overhead`, `server_busy_backoff`).
+            tag: Vec::with_capacity(256),
+            tag_at: 0,
+            passed: 0,
+            levels: Levels::new(),
+            error: None,
+        }
     }
 
     /// Reads the next piece, and hands over the messages that end in it.
@@ -401,6 +410,12 @@ impl AnswerScanner {
             return Ok(());
         }
         self.levels.close(&self.tag, self.tag_at..self.at, found)
+    }
+}
+
+impl Default for AnswerScanner {
+    fn default() -> AnswerScanner {
+        AnswerScanner::new()
     }
 }
 

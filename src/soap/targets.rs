@@ -1,6 +1,8 @@
 //! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a find.
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use uuid::Uuid;
 
 use super::item_id::mailbox_guid;
@@ -56,6 +58,30 @@ pub(super) fn find(operation: Option<Operation>, arrays: &[ArrayOutline], body: 
     // The body had an outline, so that it is sound; a wrong one ends the walk.
     let _broken = walk.envelope(body);
     walk.targets
+}
+
+static MAILBOX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Mailbox"));
+
+/// False where one look for a word shows that the operation's element names no mailbox, which saves the walk.
+pub(super) fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
+    // The others name mailboxes by other words too: see `Walk::names_mailbox`.
+    let by_that_word = matches!(
+        operation,
+        Some(
+            Operation::CREATE_ITEM
+                | Operation::GET_ITEM
+                | Operation::UPDATE_ITEM
+                | Operation::DELETE_ITEM
+                | Operation::SEND_ITEM
+                | Operation::MOVE_ITEM
+                | Operation::GET_FOLDER
+                | Operation::FIND_FOLDER
+                | Operation::FIND_ITEM
+                | Operation::SYNC_FOLDER_ITEMS
+                | Operation::SYNC_FOLDER_HIERARCHY
+        )
+    );
+    !by_that_word || MAILBOX.find(element).is_some()
 }
 
 #[derive(Default)]
@@ -289,5 +315,40 @@ impl<'a> Walk<'a> {
             self.targets.guids.push(guid);
         }
         self.last_guid = Some(guid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::soap::Outline;
+
+    #[test]
+    fn the_look_for_a_word_misses_no_mailbox() {
+        let folder = |inside: &str| {
+            format!(r#"<t:DistinguishedFolderId Id="inbox">{inside}</t:DistinguishedFolderId>"#)
+        };
+        let named =
+            folder("<t:Mailbox><t:EmailAddress>bo@contoso.com</t:EmailAddress></t:Mailbox>");
+        for (operation, array) in [
+            ("CreateItem", "SavedItemFolderId"),
+            ("GetFolder", "FolderIds"),
+            ("FindItem", "ParentFolderIds"),
+            ("SyncFolderItems", "SyncFolderId"),
+        ] {
+            for (folder, names) in [(&named, true), (&folder(""), false)] {
+                // What the header says is not looked at.
+                let body = format!(
+                    r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Header><t:Mailbox/></s:Header><s:Body><m:{operation}><m:{array}>{folder}</m:{array}></m:{operation}></s:Body></s:Envelope>"#
+                );
+                let outline = Outline::parse(body.as_bytes()).unwrap();
+                let mailboxes = outline.targets(body.as_bytes()).mailboxes;
+                assert_eq!(mailboxes.is_empty(), !names, "{operation}");
+                assert_eq!(
+                    outline.may_name_mailbox(body.as_bytes()),
+                    names,
+                    "{operation}"
+                );
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Config;
 use super::adapt::{Gates, Learnt};
 use super::distinct::Distinct;
-use super::state::{Clock, Position};
+use super::state::{Clock, Plain, Position};
 use crate::ledger::Shape;
 use crate::principal::{Budget, Principal};
 
@@ -65,6 +65,18 @@ impl Account {
         }
         self.held.push((budget, amount));
         amount
+    }
+
+    /// Takes `amount` if `limit` allows it and nothing but what is held has a say.
+    pub(super) fn take_plain(&mut self, budget: Budget, amount: u32, limit: u32) -> Plain {
+        if self.more.is_some() {
+            return Plain::Other;
+        }
+        let held = self.held(budget);
+        if held > 0 && held.saturating_add(amount) > limit {
+            return Plain::Full;
+        }
+        Plain::Taken(self.take(budget, amount))
     }
 
     pub(super) fn give_back(&mut self, budget: Budget, amount: u32) {

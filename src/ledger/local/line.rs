@@ -130,10 +130,10 @@ impl State {
             return;
         };
         let draw = std::mem::take(&mut waiter.draw);
-        let receipt = self.grant(draw, position.0, clock, config);
+        let grant = self.grant(&draw, position.0, clock, config);
         self.queued -= 1;
         if let Some(waiter) = self.waiters.get_mut(position.1) {
-            waiter.outcome = Outcome::Granted(receipt);
+            waiter.outcome = Outcome::Granted(grant.receipt(draw));
             self.wakers.extend(waiter.waker.take());
         }
     }
@@ -401,9 +401,9 @@ impl State {
         match self.blocked(&draw, &[], position, &mut clock, config) {
             None => {
                 self.next_place = self.next_place.max(place);
-                let receipt = self.grant(draw, place, &mut clock, config);
+                let grant = self.grant(&draw, place, &mut clock, config);
                 self.settle(&mut clock, config);
-                Join::Granted(receipt)
+                Join::Granted(grant.receipt(draw))
             }
             Some(_) if self.queued >= config.max_queued => Join::Full(self.queued),
             Some((block, until)) => {

@@ -76,7 +76,7 @@ struct Config {
 }
 
 impl Config {
-    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     fn shape(&self, budget: Budget) -> Option<Shape> {
         self.budgets
             .iter()
@@ -190,8 +190,10 @@ impl LocalLedger {
 
 impl Ledger for LocalLedger {
     fn try_acquire(self: Arc<Self>, draw: Draw) -> Result<Permit, Draw> {
-        let granted = self.with(|state, config| state.try_acquire(draw, config));
-        granted.map(|receipt| Permit::new(self, receipt))
+        match self.with(|state, config| state.try_acquire(&draw, config)) {
+            Some(grant) => Ok(Permit::new(self, grant.receipt(draw))),
+            None => Err(draw),
+        }
     }
 
     fn acquire(self: Arc<Self>, draw: Draw) -> Acquire {

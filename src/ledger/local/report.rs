@@ -130,7 +130,7 @@ impl State {
                     .account_mut(charge.principal())
                     .and_then(|account| account.limit(charge.budget(), config))
                     .unwrap_or(u32::MAX);
-                let in_flight = receipt.in_flight.get(*at).copied().unwrap_or(0);
+                let in_flight = receipt.in_flight.get(*at).unwrap_or(0);
                 u64::from(in_flight) * 1_000_000 / u64::from(limit.max(1))
             })
             .map(|(at, _)| at)
@@ -150,7 +150,7 @@ impl State {
         let Some(Shape::InFlight(configured)) = config.shape(charge.budget()) else {
             return;
         };
-        let in_flight = receipt.in_flight.get(at).copied().unwrap_or(0);
+        let in_flight = receipt.in_flight.get(at).unwrap_or(0);
         let others = in_flight.saturating_sub(charge.amount());
         let last_grant = self.last_grant;
         let more = self.account_or_new(charge.principal()).more();
@@ -193,12 +193,16 @@ impl State {
         });
         if let Ok(entry) = found {
             entry.remove();
-            let room = self.accounts.capacity();
-            if room > 1024 && self.accounts.len() < room / 8 {
-                let keep = self.accounts.len() * 2;
-                self.accounts
-                    .shrink_to(keep, |account| account.principal.hash64());
-            }
+            self.shrink();
+        }
+    }
+
+    pub(super) fn shrink(&mut self) {
+        let room = self.accounts.capacity();
+        if room > 1024 && self.accounts.len() < room / 8 {
+            let keep = self.accounts.len() * 2;
+            self.accounts
+                .shrink_to(keep, |account| account.principal.hash64());
         }
     }
 

@@ -19,7 +19,7 @@ use super::adapt::{Gates, Pass};
 use super::distinct::Distinct;
 use super::distinct::Place;
 use super::line::{Waiter, Work};
-use crate::ledger::{Draw, End, Receipt, Shape};
+use crate::ledger::{Draw, End, InFlight, Receipt, Shape};
 use crate::principal::{Budget, Charge, Principal};
 
 /// A call's place in line and its key among the waiters.
@@ -79,6 +79,36 @@ impl Clock {
     }
 }
 
+/// What a call was granted: its receipt but for what the draw says.
+pub(super) struct Granted {
+    place: u64,
+    number: u64,
+    in_flight: InFlight,
+    probe: bool,
+}
+
+impl Granted {
+    pub(super) fn receipt(self, draw: Draw) -> Receipt {
+        Receipt {
+            charges: draw.charges,
+            endpoint: draw.endpoint,
+            place: self.place,
+            grant: self.number,
+            in_flight: self.in_flight,
+            probe: self.probe,
+        }
+    }
+}
+
+/// What the short way to a grant has come to.
+pub(super) enum Plain {
+    /// So much is in flight now.
+    Taken(u32),
+    Full,
+    /// It has to go the long way.
+    Other,
+}
+
 /// Whether the charge at `at` is the first of its principal.
 fn is_first(charges: &[Charge], at: usize) -> bool {
     let principal = charges[at].principal();
@@ -117,20 +147,66 @@ impl State {
         }
     }
 
-    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
-    pub(super) fn try_acquire(&mut self, draw: Draw, config: &Config) -> Result<Receipt, Draw> {
-        let mut clock = Clock::default();
+    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
+    pub(super) fn try_acquire(&mut self, draw: &Draw, config: &Config) -> Option<Granted> {
         let place = draw.place.unwrap_or(self.next_place + 1);
-        if self
-            .blocked(&draw, &[], (place, usize::MAX), &mut clock, config)
-            .is_some()
-        {
-            return Err(draw);
+        let plain = self.take_plain(&draw.charges, config);
+        let (Plain::Taken(_) | Plain::Other) = plain else {
+            return None;
+        };
+        let mut clock = Clock::default();
+        if let Plain::Other = plain {
+            let position = (place, usize::MAX);
+            if self
+                .blocked(draw, &[], position, &mut clock, config)
+                .is_some()
+            {
+                return None;
+            }
         }
         self.next_place = self.next_place.max(place);
-        let receipt = self.grant(draw, place, &mut clock, config);
+        if let Plain::Taken(in_flight) = plain {
+            self.last_grant += 1;
+            return Some(Granted {
+                place,
+                number: self.last_grant,
+                in_flight: InFlight::one(in_flight),
+                probe: false,
+            });
+        }
+        let grant = self.grant(draw, place, &mut clock, config);
         self.settle(&mut clock, config);
-        Ok(receipt)
+        Some(grant)
+    }
+
+    /// The usual case in one look at the table: a call with one charge, of a principal without queue, gate and the like.
+    fn take_plain(&mut self, charges: &[Charge], config: &Config) -> Plain {
+        let [charge] = charges else {
+            return Plain::Other;
+        };
+        let shape = config.shape(charge.budget());
+        let (Some(Shape::InFlight(limit)), None) = (shape, charge.value()) else {
+            return Plain::Other;
+        };
+        if !self.endpoints.is_empty() || self.elder.is_some() {
+            return Plain::Other;
+        }
+        let principal = charge.principal();
+        let (budget, amount) = (charge.budget(), charge.amount());
+        let entry = self.accounts.entry(
+            principal.hash64(),
+            |account| account.principal == *principal,
+            |account| account.principal.hash64(),
+        );
+        match entry {
+            Entry::Occupied(entry) => entry.into_mut().take_plain(budget, amount, limit),
+            Entry::Vacant(entry) => {
+                let mut account = Account::new(principal.clone());
+                let in_flight = account.take(budget, amount);
+                entry.insert(account);
+                Plain::Taken(in_flight)
+            }
+        }
     }
 
     /// What holds back a call at `position`, if anything does. It has the places of the values of its `claimed` charges.
@@ -272,32 +348,38 @@ impl State {
         None
     }
 
-    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     pub(super) fn grant(
         &mut self,
-        draw: Draw,
+        draw: &Draw,
         place: u64,
         clock: &mut Clock,
         config: &Config,
-    ) -> Receipt {
+    ) -> Granted {
         self.last_grant += 1;
-        let mut receipt = Receipt::new(draw, place, self.last_grant);
-        if let Some(authority) = &receipt.endpoint {
+        let mut grant = Granted {
+            place,
+            number: self.last_grant,
+            in_flight: InFlight::default(),
+            probe: false,
+        };
+        if let Some(authority) = &draw.endpoint {
             for endpoint in &mut self.endpoints {
                 if endpoint.authority == *authority {
-                    receipt.probe |= endpoint.gate.granted();
+                    grant.probe |= endpoint.gate.granted();
                 }
             }
         }
-        for (at, charge) in receipt.charges.iter().enumerate() {
+        let mut amounts = SmallVec::<[u32; 4]>::new();
+        for (at, charge) in draw.charges.iter().enumerate() {
             let mut in_flight = 0;
             match (config.shape(charge.budget()), charge.value()) {
                 (Some(Shape::InFlight(_)), _) => {
                     let account = self.account_or_new(charge.principal());
                     in_flight = account.take(charge.budget(), charge.amount());
                     if let Some(more) = &mut account.more {
-                        if is_first(&receipt.charges, at) {
-                            receipt.probe |= more.gate.granted();
+                        if is_first(&draw.charges, at) {
+                            grant.probe |= more.gate.granted();
                         }
                     }
                 }
@@ -315,14 +397,19 @@ impl State {
                 }
                 _ => {}
             }
-            receipt.in_flight.push(in_flight);
+            amounts.push(in_flight);
         }
-        receipt
+        grant.in_flight = amounts.into_iter().collect();
+        grant
     }
 
-    // On the hot path: watched by `benches/overhead.rs`, `concurrency_by_principal/1`.
+    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     pub(super) fn release(&mut self, receipt: &Receipt, end: End, config: &Config) {
         let mut clock = Clock::default();
+        if self.give_back_plain(&receipt.charges, config) {
+            self.sweep_at_times(receipt, &mut clock, config);
+            return;
+        }
         let complete = end == End::Complete;
         let mut plain = self.endpoints.is_empty();
         for (at, charge) in receipt.charges.iter().enumerate() {
@@ -361,6 +448,39 @@ impl State {
         if !plain {
             self.after_release(receipt, complete, &mut clock, config);
         }
+        self.sweep_at_times(receipt, &mut clock, config);
+    }
+
+    /// As [`take_plain`](Self::take_plain): says whether it was the usual case.
+    fn give_back_plain(&mut self, charges: &[Charge], config: &Config) -> bool {
+        let [charge] = charges else {
+            return false;
+        };
+        let budget = charge.budget();
+        let counted = matches!(config.shape(budget), Some(Shape::InFlight(_)));
+        if !counted || !self.endpoints.is_empty() {
+            return false;
+        }
+        let principal = charge.principal();
+        let found = self.accounts.find_entry(principal.hash64(), |account| {
+            account.principal == *principal
+        });
+        let Ok(mut entry) = found else {
+            return false;
+        };
+        let account = entry.get_mut();
+        if account.more.is_some() {
+            return false;
+        }
+        account.give_back(budget, charge.amount());
+        if account.is_vacant() {
+            entry.remove();
+            self.shrink();
+        }
+        true
+    }
+
+    fn sweep_at_times(&mut self, receipt: &Receipt, clock: &mut Clock, config: &Config) {
         if !self.schedule.is_empty() && (clock.is_known() || receipt.grant & 63 == 0) {
             self.sweep(clock.now(), config);
         }
