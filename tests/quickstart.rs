@@ -261,6 +261,14 @@ fn wrong_arguments_are_explained() {
         (&["--url", "https://contoso.com/", "--faults"], "--faults"),
         (
             &[
+                "--url=https://contoso.com/",
+                "--mailbox=a@contoso.com",
+                "--mailboxes=2",
+            ],
+            "only 1",
+        ),
+        (
+            &[
                 "--url",
                 "https://contoso.com/",
                 "--mailbox",

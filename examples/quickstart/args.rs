@@ -29,7 +29,8 @@ usage: cargo run --release --example quickstart -- [OPTIONS]
 
   --url URL            run the job against this server instead, through the stack only;
                        --speed then divides the times of the client's policy alone [1]
-  --mailbox ADDRESS    one of its mailboxes; may be repeated
+  --mailbox ADDRESS    one of its mailboxes; may be repeated. --mailboxes N then takes the first N of
+                       those; without any, user000 and so on in the domain of EWS_USER
 
 With --url the environment gives the credentials, EWS_USER and EWS_PASSWORD (Basic) or EWS_TOKEN (Bearer, with
 EWS_USER as the account's name where it is known), the mailboxes where there is no --mailbox, EWS_MAILBOXES
@@ -68,8 +69,8 @@ impl FromStr for Access {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) items: usize,
-    /// How many mailboxes; unless some are named in `mailbox`.
-    pub(crate) mailboxes: usize,
+    /// How many mailboxes, if that was asked for.
+    pub(crate) mailboxes: Option<usize>,
     pub(crate) access: Access,
     pub(crate) policy: ThrottlingPolicy,
     pub(crate) seed: u64,
@@ -80,12 +81,27 @@ pub(crate) struct Args {
     pub(crate) mailbox: Vec<String>,
 }
 
+/// So many mailboxes: three times what one delegate account may have open.
+const MAILBOXES: usize = 48;
+
 impl Args {
+    /// How many mailboxes the simulated server is asked for.
+    pub(crate) fn simulated_mailboxes(&self) -> usize {
+        self.mailboxes.unwrap_or(MAILBOXES)
+    }
+
+    /// The names of `count` mailboxes in `domain`.
+    pub(crate) fn names(count: usize, domain: &str) -> Vec<String> {
+        (0..count)
+            .map(|number| format!("user{number:03}@{domain}"))
+            .collect()
+    }
+
     /// `None` if help is asked for.
     pub(crate) fn parse(given: impl IntoIterator<Item = String>) -> Result<Option<Self>, Usage> {
         let mut args = Self {
             items: 2400,
-            mailboxes: 48,
+            mailboxes: None,
             access: Access::Delegate,
             policy: ThrottlingPolicy::exchange_online(),
             seed: 0,
@@ -111,16 +127,10 @@ impl Args {
             };
             match option.as_str() {
                 "--items" => args.items = count(&option, &value()?)?,
-                "--mailboxes" => {
-                    args.mailboxes = count(&option, &value()?)?;
-                    simulator_only = Some(option.clone());
-                }
+                "--mailboxes" => args.mailboxes = Some(count(&option, &value()?)?),
                 "--access" => args.access = value()?.parse()?,
                 "--policy" => args.policy = policy(&value()?)?,
-                "--seed" => {
-                    args.seed = number(&option, &value()?)?;
-                    simulator_only = Some(option.clone());
-                }
+                "--seed" => args.seed = number(&option, &value()?)?,
                 "--speed" => {
                     let text = value()?;
                     let factor: f64 = number(&option, &text)?;

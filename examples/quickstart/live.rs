@@ -35,8 +35,8 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
         .url
         .clone()
         .ok_or_else(|| Usage("--url is missing".to_owned()))?;
-    let (account, authorization) = credentials()?;
     let mailboxes = mailboxes(args)?;
+    let (account, authorization) = credentials()?;
     let roots = env::var("EWS_CA_FILE").ok();
     let roots = roots.as_deref().filter(|file| !file.is_empty());
     let job = Job::new(args, url, authorization, mailboxes);
@@ -123,6 +123,7 @@ fn credentials() -> Result<(String, HeaderValue), Usage> {
     Ok((account, value))
 }
 
+/// The mailboxes that are named; the first so many of them if a number was asked for.
 fn mailboxes(args: &Args) -> Result<Vec<String>, Usage> {
     let mut mailboxes = args.mailbox.clone();
     if mailboxes.is_empty() {
@@ -130,17 +131,34 @@ fn mailboxes(args: &Args) -> Result<Vec<String>, Usage> {
         mailboxes.extend(listed.split(',').map(|mailbox| mailbox.trim().to_owned()));
     }
     mailboxes.retain(|mailbox| !mailbox.is_empty());
+    if let (true, Some(count)) = (mailboxes.is_empty(), args.mailboxes) {
+        let user = env::var("EWS_USER").unwrap_or_default();
+        if let Some((_, domain)) = user.split_once('@') {
+            mailboxes = Args::names(count, domain);
+        }
+    }
     // Counting one twice would find its events twice.
     mailboxes.sort_by_key(|mailbox| mailbox.to_lowercase());
     mailboxes.dedup_by_key(|mailbox| mailbox.to_lowercase());
-    match mailboxes.iter().find(|mailbox| !mailbox.contains('@')) {
-        Some(wrong) => Err(Usage(format!("{wrong:?} is no SMTP address of a mailbox"))),
-        None if mailboxes.is_empty() => Err(Usage(
-            "--url needs mailboxes: --mailbox ADDRESS, repeated, or EWS_MAILBOXES in the environment"
-                .to_owned(),
-        )),
-        None => Ok(mailboxes),
+    if let Some(wrong) = mailboxes.iter().find(|mailbox| !mailbox.contains('@')) {
+        return Err(Usage(format!("{wrong:?} is no SMTP address of a mailbox")));
     }
+    if mailboxes.is_empty() {
+        return Err(Usage(
+            "--url needs mailboxes: --mailbox ADDRESS, repeated, or EWS_MAILBOXES in the environment, or \
+             --mailboxes N with an EWS_USER that has a domain"
+                .to_owned(),
+        ));
+    }
+    let count = args.mailboxes.unwrap_or(mailboxes.len());
+    if count > mailboxes.len() {
+        return Err(Usage(format!(
+            "--mailboxes {count}, but only {} are named",
+            mailboxes.len()
+        )));
+    }
+    mailboxes.truncate(count);
+    Ok(mailboxes)
 }
 
 /// Looks for one calendar first, without the stack, so that what no waiting can cure is told at once.

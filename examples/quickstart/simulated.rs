@@ -61,7 +61,7 @@ fn policy(args: &Args) -> Result<Policy, Usage> {
         .ok_or_else(|| Usage(format!("there is no simulated server {name:?}")))?;
     let members = match args.access {
         Access::Delegate => args.items,
-        Access::Impersonation => args.items.div_ceil(args.mailboxes),
+        Access::Impersonation => args.items.div_ceil(args.simulated_mailboxes()),
     };
     let costs = policy.member_time.as_secs_f64() * 1000.0 * members as f64;
     let saved = (costs / 3.0).ceil();
@@ -111,9 +111,7 @@ async fn begin(
     args: &Args,
     policy: &Policy,
 ) -> Result<(Job, Exchange, tower_ews::simulator::Server), Failure> {
-    let mailboxes: Vec<String> = (0..args.mailboxes)
-        .map(|number| format!("user{number:03}@contoso.com"))
-        .collect();
+    let mailboxes = Args::names(args.simulated_mailboxes(), "contoso.com");
     let mut exchange = Exchange::builder()
         .policy(policy.clone())
         .speed(args.speed)
@@ -184,7 +182,7 @@ fn introduction(args: &Args, policy: &Policy) -> String {
          The server is a simulated {}. Its time runs {} times faster: five minutes are {:.2} s.\n\
          It allows {payer}\n",
         grouped(args.items),
-        grouped(args.mailboxes),
+        grouped(args.simulated_mailboxes()),
         args.policy.name,
         args.speed,
         300.0 / args.speed,
