@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use crate::principal::Budget;
 
 /// A learnt limit that nobody has tested for so long is forgotten.
-const FORGET: Duration = Duration::from_secs(15 * 60);
+pub(super) const FORGET: Duration = Duration::from_secs(15 * 60);
 /// Between two raises at least so many quiet answers, so that refused raises stay below one call in a hundred.
-const QUIET_PER_RAISE: u32 = 100;
+pub(super) const QUIET_PER_RAISE: u32 = 100;
 /// And at most so many, however often a raise was refused.
 const QUIET_PER_RAISE_MAX: u32 = 6_400;
 

@@ -3,6 +3,7 @@
 mod account;
 mod adapt;
 mod distinct;
+mod endpoint;
 mod line;
 mod report;
 mod state;
@@ -40,7 +41,8 @@ use crate::principal::Budget;
 ///
 /// A report of [`Signal::TooManyConnections`] lowers the limit to what was in flight when the refused call was sent,
 /// minus one. Quiet answers raise it again, one at a time, up to the
-/// configured number; the further apart, the oftener a raise was refused. After a gate has opened one call goes first,
+/// configured number; the further apart, the oftener a raise was refused. An endpoint that is overloaded again and again
+/// gets half as many calls at a time, and then one more for each hundred good answers. After a gate has opened one call goes first,
 /// and each good answer lets one more go at the same time.
 ///
 /// ```

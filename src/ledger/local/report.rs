@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use tokio::time::Instant;
 
 use super::Config;
-use super::adapt::{Gates, Learnt};
+use super::adapt::Learnt;
+use super::endpoint::Endpoint;
 use super::line::Work;
-use super::state::{Block, Clock, Endpoint, State};
+use super::state::{Block, Clock, State};
 use crate::ledger::{BudgetSnapshot, PrincipalSnapshot, Receipt, Shape, Signal, Snapshot};
 use crate::principal::{Budget, Charge, Principal};
 
@@ -29,7 +30,7 @@ impl State {
                         .push_back(Work::Pump(Block::Gate(charge.principal().clone())));
                 }
             }
-            Signal::EndpointBusy { until } => self.close_endpoint(receipt, until),
+            Signal::EndpointBusy { until } => self.close_endpoint(receipt, until, now),
             Signal::Accepted => self.accepted(receipt),
             Signal::TooManyConnections => {
                 let fullest = self.fullest(receipt, config, |budget| budget != Budget::FindCount);
@@ -86,26 +87,21 @@ impl State {
         }
     }
 
-    fn close_endpoint(&mut self, receipt: &Receipt, until: Instant) {
+    fn close_endpoint(&mut self, receipt: &Receipt, until: Instant, now: Instant) {
         let Some(authority) = &receipt.endpoint else {
             return;
         };
+        let last_grant = self.last_grant;
         let known = self
             .endpoints
-            .iter_mut()
-            .find(|endpoint| endpoint.authority == *authority);
-        match known {
-            Some(endpoint) => endpoint.gate.close(until),
-            None => {
-                let mut gate = Gates::default();
-                gate.close(until);
-                self.endpoints.push(Endpoint {
-                    authority: authority.clone(),
-                    gate,
-                    gated: Default::default(),
-                });
-            }
-        }
+            .iter()
+            .position(|endpoint| endpoint.authority == *authority);
+        let at = known.unwrap_or_else(|| {
+            let endpoint = Endpoint::new(authority.clone(), last_grant, now);
+            self.endpoints.push(endpoint);
+            self.endpoints.len() - 1
+        });
+        self.endpoints[at].overloaded(receipt.grant, until, last_grant, now);
         self.todo
             .push_back(Work::Pump(Block::Endpoint(authority.clone())));
     }
@@ -227,10 +223,8 @@ impl State {
         if self.schedule.is_empty() {
             self.schedule.shrink_to(64);
         }
-        self.endpoints.retain(|endpoint| {
-            !endpoint.gated.is_empty()
-                || endpoint.gate.keep_until().is_some_and(|until| until > now)
-        });
+        self.endpoints
+            .retain(|endpoint| !endpoint.is_forgotten(now));
     }
 
     pub(super) fn snapshot(&mut self, now: Instant, config: &Config) -> Snapshot {

@@ -14,10 +14,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
-use super::account::{Account, Queue};
-use super::adapt::{Gates, Pass};
+use super::account::Account;
+use super::adapt::Pass;
 use super::distinct::Distinct;
 use super::distinct::Place;
+use super::endpoint::Endpoint;
 use super::line::{Waiter, Work};
 use crate::ledger::{Draw, End, InFlight, Receipt, Shape};
 use crate::principal::{Budget, Charge, Principal};
@@ -41,12 +42,6 @@ pub(super) struct State {
     /// When to look again at principals that only time keeps, by their hash.
     pub(super) schedule: BinaryHeap<Reverse<(Instant, u64)>>,
     pub(super) wakers: Vec<Waker>,
-}
-
-pub(super) struct Endpoint {
-    pub(super) authority: Authority,
-    pub(super) gate: Gates,
-    pub(super) gated: Queue,
 }
 
 /// What holds a call back, and so the queue that it stands in.
@@ -290,7 +285,7 @@ impl State {
             .gated
             .first()
             .is_some_and(|first| *first < position);
-        let until = match endpoint.gate.pass(clock.now(), next_grant) {
+        let until = match endpoint.pass(clock.now(), next_grant) {
             Pass::Closed(until) => Some(until),
             Pass::Open if !behind => return None,
             _ => None,
@@ -366,7 +361,7 @@ impl State {
         if let Some(authority) = &draw.endpoint {
             for endpoint in &mut self.endpoints {
                 if endpoint.authority == *authority {
-                    grant.probe |= endpoint.gate.granted();
+                    grant.probe |= endpoint.granted();
                 }
             }
         }
@@ -510,7 +505,7 @@ impl State {
         };
         for endpoint in &mut self.endpoints {
             if endpoint.authority == *authority {
-                endpoint.gate.released(receipt.grant, complete);
+                endpoint.released(receipt.grant, complete);
                 let block = Block::Endpoint(authority.clone());
                 self.todo.push_back(Work::Pump(block));
             }
