@@ -13,6 +13,9 @@ pub(super) const QUIET_PER_RAISE: u32 = 100;
 /// And at most so many, however often a raise was refused.
 const QUIET_PER_RAISE_MAX: u32 = 6_400;
 
+/// After a refusal of a call that was alone, the next is tried after this, then twice this, and so on up to 64 times.
+const ALONE: Duration = Duration::from_millis(100);
+
 /// A limit below the configured one.
 #[derive(Debug)]
 pub(super) struct Learnt {
@@ -22,6 +25,8 @@ pub(super) struct Learnt {
     round: u64,
     quiet: u32,
     quiet_needed: u32,
+    /// How often a call was refused that had nothing of ours beside it, since the last good answer.
+    alone: u32,
     touched: Instant,
 }
 
@@ -33,12 +38,22 @@ impl Learnt {
             round: 0,
             quiet: 0,
             quiet_needed: QUIET_PER_RAISE,
+            alone: 0,
             touched: now,
         }
     }
 
     /// A call was refused that was grant number `grant`, sent when `others` were in flight besides it.
-    pub(super) fn refused(&mut self, grant: u64, others: u32, last_grant: u64, now: Instant) {
+    ///
+    /// Returns until when to try no other, if there were none: somebody else uses the budget up, and no end of a call of
+    /// ours will tell when that is over.
+    pub(super) fn refused(
+        &mut self,
+        grant: u64,
+        others: u32,
+        last_grant: u64,
+        now: Instant,
+    ) -> Option<Instant> {
         self.touched = now;
         self.quiet = 0;
         if grant > self.round {
@@ -50,10 +65,16 @@ impl Learnt {
             self.limit = self.limit.saturating_sub(1);
         }
         self.limit = self.limit.min(others).max(1);
+        if others > 0 {
+            return None;
+        }
+        self.alone += 1;
+        Some(now + ALONE * 2_u32.pow(self.alone.min(7) - 1))
     }
 
     /// An answer came without complaint: after enough of them the limit is raised, up to `configured`.
     pub(super) fn quiet(&mut self, grant: u64, configured: u32, now: Instant) {
+        self.alone = 0;
         if grant <= self.round || self.limit >= configured {
             return;
         }

@@ -163,7 +163,11 @@ impl State {
                 &mut more.learnt[last]
             }
         };
-        learnt.refused(receipt.grant, others, last_grant, now);
+        if let Some(until) = learnt.refused(receipt.grant, others, last_grant, now) {
+            more.gate.close(until);
+            self.todo
+                .push_back(Work::Pump(Block::Gate(charge.principal().clone())));
+        }
         self.tidy(charge.principal(), now, config);
     }
 
