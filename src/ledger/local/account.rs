@@ -1,19 +1,14 @@
 //! What the ledger keeps of one principal.
 
-use std::collections::BTreeSet;
-
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
 use super::adapt::{Gates, Learnt};
 use super::distinct::Distinct;
-use super::state::{Clock, Plain, Position};
+use super::words::{Clock, Plain, Position, Queue};
 use crate::ledger::Shape;
 use crate::principal::{Budget, Principal};
-
-/// Waiting calls in the order of their places.
-pub(super) type Queue = BTreeSet<Position>;
 
 /// One principal. Small, since a job has one for each mailbox; what few of them need is behind `more`.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Config;
-use super::account::Queue;
-use super::state::Position;
+use super::words::{Position, Queue};
 use crate::ledger::Shape;
 use crate::principal::{Budget, Principal};
 

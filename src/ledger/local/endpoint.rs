@@ -3,8 +3,8 @@
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::account::Queue;
 use super::adapt::{FORGET, Gates, Pass, QUIET_PER_RAISE};
+use super::words::Queue;
 
 /// An endpoint that answered that it is overloaded, until that is forgotten.
 #[derive(Debug)]

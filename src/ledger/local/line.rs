@@ -11,10 +11,10 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
-use super::account::Queue;
 use super::distinct::Distinct;
-use super::state::{Block, Clock, Position, State};
-use crate::ledger::{Draw, End, Receipt, Shape};
+use super::state::State;
+use super::words::{Block, Clock, Join, Look, Outcome, Position, Queue, Tried, Waiter, Work};
+use crate::ledger::{Draw, End, Shape};
 use crate::principal::{Budget, Charge, Principal};
 
 /// So many calls at the head of a queue have a timer each, so that one that is not polled holds up nobody.
@@ -22,21 +22,6 @@ const ARMED: usize = 4;
 
 /// If so much came up at once that it was put off.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-pub(super) struct Waiter {
-    pub(super) draw: Draw,
-    since: Instant,
-    pub(super) waker: Option<Waker>,
-    /// The charges (by position) whose values are kept open for this call.
-    claimed: SmallVec<[usize; 1]>,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    /// In that queue; time alone may change that then.
-    Parked(Block, Option<Instant>),
-    Granted(Receipt),
-}
 
 impl State {
     /// Does what has come up, until nothing is left to do. Each way into the state ends with it.
@@ -520,44 +505,6 @@ impl State {
             self.release(&receipt, End::Dropped, config);
         }
     }
-}
-
-/// What comes of a call that asks for a permit.
-pub(super) enum Join {
-    Granted(Receipt),
-    Waits(Position),
-    /// So many calls wait already.
-    Full(usize),
-}
-
-/// Something to do before the lock is given back.
-pub(super) enum Work {
-    /// The head of that queue may be able to go on.
-    Pump(Block),
-    /// The calls that wait for a value may be able to go on: it is open now.
-    Opened(Principal, Budget, Principal),
-}
-
-/// What came of a look at a waiting call.
-enum Tried {
-    /// Granted, or moved to another queue.
-    Went,
-    /// Blocked by the same thing still.
-    Stays(Option<Instant>),
-}
-
-/// What has become of a waiting call.
-pub(super) enum Look {
-    Granted(Receipt),
-    Waits {
-        block: Block,
-        /// When to look again.
-        until: Option<Instant>,
-        /// Until when a gate is closed.
-        gate: Option<Instant>,
-    },
-    /// Nobody waits there. Cannot be for a call that has joined and not left.
-    Gone,
 }
 
 /// A queue, whatever it hangs on.

@@ -10,6 +10,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;

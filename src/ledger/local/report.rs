@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::Config;
 use super::adapt::Learnt;
 use super::endpoint::Endpoint;
-use super::line::Work;
-use super::state::{Block, Clock, State};
+use super::state::State;
+use super::words::{Block, Clock, Work};
 use crate::ledger::{BudgetSnapshot, PrincipalSnapshot, Receipt, Shape, Signal, Snapshot};
 use crate::principal::{Budget, Charge, Principal};
 

@@ -8,7 +8,6 @@ use std::task::Waker;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use http::uri::Authority;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -19,12 +18,9 @@ use super::adapt::Pass;
 use super::distinct::Distinct;
 use super::distinct::Place;
 use super::endpoint::Endpoint;
-use super::line::{Waiter, Work};
+use super::words::{Block, Blocked, Clock, Plain, Position, Waiter, Work};
 use crate::ledger::{Draw, End, InFlight, Receipt, Shape};
 use crate::principal::{Budget, Charge, Principal};
-
-/// A call's place in line and its key among the waiters.
-pub(super) type Position = (u64, usize);
 
 #[derive(Default)]
 pub(super) struct State {
@@ -42,36 +38,6 @@ pub(super) struct State {
     /// When to look again at principals that only time keeps, by their hash.
     pub(super) schedule: BinaryHeap<Reverse<(Instant, u64)>>,
     pub(super) wakers: Vec<Waker>,
-}
-
-/// What holds a call back, and so the queue that it stands in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Block {
-    Endpoint(Authority),
-    Gate(Principal),
-    Budget(Principal, Budget),
-    Place(Principal, Budget),
-}
-
-/// A block, and when it may end by time alone.
-pub(super) type Blocked = (Block, Option<Instant>);
-
-/// The time, looked up at most once: it costs more than the rest of an uncontended grant.
-#[derive(Default)]
-pub(super) struct Clock(Option<Instant>);
-
-impl Clock {
-    pub(super) fn at(now: Instant) -> Self {
-        Self(Some(now))
-    }
-
-    pub(super) fn now(&mut self) -> Instant {
-        *self.0.get_or_insert_with(Instant::now)
-    }
-
-    fn is_known(&self) -> bool {
-        self.0.is_some()
-    }
 }
 
 /// What a call was granted: its receipt but for what the draw says.
@@ -93,15 +59,6 @@ impl Granted {
             probe: self.probe,
         }
     }
-}
-
-/// What the short way to a grant has come to.
-pub(super) enum Plain {
-    /// So much is in flight now.
-    Taken(u32),
-    Full,
-    /// It has to go the long way.
-    Other,
 }
 
 /// Whether the charge at `at` is the first of its principal.

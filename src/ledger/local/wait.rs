@@ -9,8 +9,7 @@ use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::LocalLedger;
-use super::line::{Join, Look};
-use super::state::{Block, Position};
+use super::words::{Block, Join, Look, Position};
 use crate::ledger::{AcquireError, Draw, Permit};
 use crate::principal::Principal;
 
