@@ -70,6 +70,9 @@ pub struct LocalLedger {
     state: Mutex<State>,
 }
 
+/// As good as for ever, and still a time that can be added to now.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 #[derive(Clone, Debug)]
 struct Config {
     budgets: SmallVec<[(Budget, Shape); 4]>,
@@ -115,7 +118,7 @@ impl LocalLedgerBuilder {
             Shape::InFlight(limit) => Shape::InFlight(limit.max(1)),
             Shape::Distinct { limit, idle } => Shape::Distinct {
                 limit: limit.max(1),
-                idle,
+                idle: idle.min(LONGEST),
             },
         };
         self.config.budgets.retain(|(known, _)| *known != budget);
@@ -131,7 +134,7 @@ impl LocalLedgerBuilder {
 
     /// How long one call may wait, gates included. Default: 15 minutes. A call's own deadline may be sooner.
     pub fn max_wait(mut self, time: Duration) -> Self {
-        self.config.max_wait = time;
+        self.config.max_wait = time.min(LONGEST);
         self
     }
 
@@ -142,7 +145,7 @@ impl LocalLedgerBuilder {
     /// of which 16 may be open until five minutes after their last use: shorter, and calls wait longer on average, since
     /// places stand idle more often; twice as long, and some wait in vain.
     pub fn max_overtake(mut self, time: Duration) -> Self {
-        self.config.max_overtake = time;
+        self.config.max_overtake = time.min(LONGEST);
         self
     }
 

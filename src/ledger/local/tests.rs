@@ -318,6 +318,27 @@ async fn bounds_end_in_typed_errors() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn for_ever_is_a_bound_too() {
+    let open = Shape::Distinct {
+        limit: 1,
+        idle: Duration::MAX,
+    };
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Shape::InFlight(27))
+        .budget(Budget::OpenMailboxes, open)
+        .max_wait(Duration::MAX)
+        .max_overtake(Duration::MAX)
+        .build();
+    let ledger = Arc::new(ledger);
+    let first = ledger.clone().acquire(opens("svc", "a")).await.unwrap();
+    let mut second = opens("svc", "b");
+    second.deadline = Some(Instant::now() + secs(10));
+    ledger.report(first.receipt(), Signal::TooManyOpenMailboxes);
+    first.complete();
+    assert!(ledger.clone().acquire(second).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_resent_call_keeps_its_place() {
     let ledger = ledger(1);
     let first = ledger.clone().try_acquire(draw("a")).unwrap();
