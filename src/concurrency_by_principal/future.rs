@@ -14,7 +14,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
-use crate::ledger::{Acquire, Deadline, Draw, Ledger, Permit};
+use crate::ledger::{Acquire, Deadline, Draw, Permit};
 use crate::principal::Charges;
 use crate::trail::CallTrail;
 
@@ -27,6 +27,7 @@ where
 {
     /// The clone to call, and what to call it with.
     pub(super) call: Option<(S, Request<ReqB>)>,
+    /// Vacant at first. None once it was handed on.
     pub(super) permit: Option<Permit>,
     pub(super) release_on_headers: bool,
     #[pin]
@@ -35,7 +36,7 @@ where
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
-    New(Option<(Arc<dyn Ledger>, Charges)>),
+    New(Option<Charges>),
     Waiting { acquire: Acquire, since: Instant },
     Ready,
     Calling(#[pin] F),
@@ -56,10 +57,14 @@ fn draw<ReqB>(request: &Request<ReqB>, charges: Charges) -> Draw {
 
 /// Takes down what the call was charged for.
 fn note<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
+    if request.extensions().is_empty() {
+        return;
+    }
     if let Some(trail) = CallTrail::of(request.extensions()) {
         let queued = since.map(|since| since.elapsed()).unwrap_or_default();
+        let receipt = permit.receipt();
         trail.record(|attempt| {
-            attempt.receipt = Some(permit.receipt().clone());
+            attempt.receipt = receipt;
             attempt.queued = queued;
         });
     }
@@ -77,22 +82,23 @@ where
         let mut this = self.project();
         loop {
             match this.step.as_mut().project() {
-                StepProj::New(start) => {
-                    let (Some((ledger, charges)), Some((_, request))) = (start.take(), &this.call)
+                StepProj::New(charges) => {
+                    let (Some(permit), Some((_, request)), Some(charges)) =
+                        (&mut *this.permit, &this.call, charges.take())
                     else {
                         return Poll::Pending;
                     };
-                    let draw = draw(request, charges);
                     // Without allocation and clock if the permit is there: `benches/overhead` watches it.
-                    match Arc::clone(&ledger).try_acquire(draw) {
-                        Ok(permit) => {
-                            note(request, this.permit.insert(permit), None);
-                            this.step.set(Step::Ready);
+                    match permit.fill(draw(request, charges)) {
+                        Ok(()) => {
+                            note(request, permit, None);
+                            ready!(call(this.call, this.step.as_mut(), cx))?;
                         }
-                        Err(draw) => this.step.set(Step::Waiting {
-                            acquire: ledger.acquire(draw),
-                            since: Instant::now(),
-                        }),
+                        Err(draw) => {
+                            let acquire = Arc::clone(permit.ledger()).acquire(draw);
+                            let since = Instant::now();
+                            this.step.set(Step::Waiting { acquire, since });
+                        }
                     }
                 }
                 StepProj::Waiting { acquire, since } => {
@@ -101,18 +107,9 @@ where
                         note(request, &permit, Some(*since));
                     }
                     *this.permit = Some(permit);
-                    this.step.set(Step::Ready);
+                    ready!(call(this.call, this.step.as_mut(), cx))?;
                 }
-                StepProj::Ready => {
-                    if let Some((inner, _)) = this.call {
-                        ready!(inner.poll_ready(cx)).map_err(Into::into)?;
-                    }
-                    let Some((mut inner, request)) = this.call.take() else {
-                        return Poll::Pending;
-                    };
-                    let calling = inner.call(request);
-                    this.step.set(Step::Calling(calling));
-                }
+                StepProj::Ready => ready!(call(this.call, this.step.as_mut(), cx))?,
                 StepProj::Calling(future) => {
                     let response = match ready!(future.poll(cx)) {
                         Ok(response) => response,
@@ -133,6 +130,33 @@ where
             }
         }
     }
+}
+
+/// Calls the inner service once it is ready.
+#[inline]
+fn call<S, ReqB>(
+    call: &mut Option<(S, Request<ReqB>)>,
+    mut step: Pin<&mut Step<S::Future>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), BoxError>>
+where
+    S: Service<Request<ReqB>>,
+    S::Error: Into<BoxError>,
+{
+    if let Some((inner, _)) = call {
+        match inner.poll_ready(cx) {
+            Poll::Ready(ready) => ready.map_err(Into::into)?,
+            Poll::Pending => {
+                step.set(Step::Ready);
+                return Poll::Pending;
+            }
+        }
+    }
+    let Some((mut inner, request)) = call.take() else {
+        return Poll::Pending;
+    };
+    step.set(Step::Calling(inner.call(request)));
+    Poll::Ready(Ok(()))
 }
 
 impl<S, ReqB> fmt::Debug for ResponseFuture<S, ReqB>

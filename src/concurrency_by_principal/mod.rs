@@ -68,7 +68,7 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
-use crate::ledger::{Ledger, LocalLedger};
+use crate::ledger::{Ledger, LocalLedger, Permit};
 use crate::principal::MakeCharges;
 
 /// Applies [`ConcurrencyByPrincipal`].
@@ -167,12 +167,11 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let charges = self.layer.make_charges.make_charges(&request);
-        let ledger = Arc::clone(&self.layer.ledger);
         ResponseFuture {
             call: Some((self.inner.clone(), request)),
-            permit: None,
+            permit: Some(Permit::vacant(Arc::clone(&self.layer.ledger))),
             release_on_headers: self.layer.release_on_headers,
-            step: Step::New(Some((ledger, charges))),
+            step: Step::New(Some(charges)),
         }
     }
 }

@@ -53,8 +53,8 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 ///
 /// Object safe; implementations are shared as `Arc<dyn Ledger>`.
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
-    /// Takes all charges of `draw` now, or gives the draw back.
-    fn try_acquire(self: Arc<Self>, draw: Draw) -> Result<Permit, Draw>;
+    /// Takes all charges of `draw` now, or gives the draw back. [`Permit::try_acquire`] makes a permit of the grant.
+    fn try_acquire(&self, draw: Draw) -> Result<Grant, Draw>;
 
     /// Waits until all charges of `draw` can be taken at once.
     ///
@@ -64,11 +64,14 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// the next in line.
     fn acquire(self: Arc<Self>, draw: Draw) -> Acquire;
 
+    /// What `grant` stands for. None if it was given back.
+    fn receipt(&self, grant: Grant) -> Option<Receipt>;
+
     /// Tells what an answer said about a budget that `receipt` drew on.
     fn report(&self, receipt: &Receipt, signal: Signal);
 
-    /// Gives back what `receipt` took. Called by [`Permit`] exactly once.
-    fn release(&self, receipt: &Receipt, end: End);
+    /// Gives `grant` back. Called by [`Permit`] exactly once.
+    fn release(&self, grant: Grant, end: End);
 
     /// What is held, queued, gated and learnt now.
     fn snapshot(&self) -> Snapshot;
@@ -225,27 +228,75 @@ pub enum End {
     Dropped,
 }
 
+/// What a ledger calls something that it has granted, until it is given back: it keeps the [`Receipt`] itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Grant(pub u64);
+
 /// What was taken from a ledger; given back when it is completed or dropped.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_ews::ledger::{Draw, LocalLedger, Permit};
+/// use tower_ews::principal::Principal;
+///
+/// let ledger = Arc::new(LocalLedger::in_flight(1));
+/// let permit = Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).unwrap();
+/// assert_eq!(permit.receipt().unwrap().charges.len(), 1);
+/// permit.complete();
+/// assert!(Permit::try_acquire(ledger, Draw::new(Principal::new("contoso"))).is_ok());
+/// ```
+// Small, since it is moved about: into the response future, into the body, and with both.
 #[must_use = "dropping the permit gives it back at once"]
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
-    receipt: Receipt,
+    grant: Option<Grant>,
     end: End,
 }
 
 impl Permit {
-    /// A permit for what `receipt` says; `ledger` gets it back exactly once.
-    pub fn new(ledger: Arc<dyn Ledger>, receipt: Receipt) -> Self {
+    /// A permit for what `ledger` has granted, which gets it back exactly once.
+    pub fn new(ledger: Arc<dyn Ledger>, grant: Grant) -> Self {
         Self {
             ledger,
-            receipt,
+            grant: Some(grant),
             end: End::Dropped,
         }
     }
 
-    /// What was taken.
-    pub fn receipt(&self) -> &Receipt {
-        &self.receipt
+    /// Takes all charges of `draw` now, or gives the draw back.
+    ///
+    /// # Errors
+    ///
+    /// The draw, if its call would have to wait.
+    pub fn try_acquire(ledger: Arc<dyn Ledger>, draw: Draw) -> Result<Self, Draw> {
+        let mut permit = Self::vacant(ledger);
+        permit.fill(draw)?;
+        Ok(permit)
+    }
+
+    /// A permit for nothing yet, so that the ledger need not be cloned once more to get one.
+    pub(crate) fn vacant(ledger: Arc<dyn Ledger>) -> Self {
+        Self {
+            ledger,
+            grant: None,
+            end: End::Dropped,
+        }
+    }
+
+    /// Takes all charges of `draw` now, or gives the draw back. For a vacant permit.
+    pub(crate) fn fill(&mut self, draw: Draw) -> Result<(), Draw> {
+        self.grant = Some(self.ledger.try_acquire(draw)?);
+        Ok(())
+    }
+
+    /// Whom it is given back to.
+    pub(crate) fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.ledger
+    }
+
+    /// What was taken. None if the ledger knows nothing of it.
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.ledger.receipt(self.grant?)
     }
 
     /// Gives it back because the answer has ended.
@@ -261,13 +312,15 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.ledger.release(&self.receipt, self.end);
+        if let Some(grant) = self.grant {
+            self.ledger.release(grant, self.end);
+        }
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.receipt).finish()
+        f.debug_tuple("Permit").field(&self.receipt()).finish()
     }
 }
 

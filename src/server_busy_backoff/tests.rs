@@ -20,7 +20,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 
 use super::*;
 use crate::body::ReplayBody;
-use crate::ledger::{Acquire, Deadline, Draw, End, Ledger, Permit, Receipt, Signal, Snapshot};
+use crate::ledger::{Acquire, Deadline, Draw, End, Grant, Ledger, Receipt, Signal, Snapshot};
 use crate::principal::Principal;
 use crate::trail::CallTrail;
 
@@ -278,7 +278,7 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Ledger for Recorder {
-    fn try_acquire(self: Arc<Self>, draw: Draw) -> Result<Permit, Draw> {
+    fn try_acquire(&self, draw: Draw) -> Result<Grant, Draw> {
         Err(draw)
     }
 
@@ -295,7 +295,11 @@ impl Ledger for Recorder {
         self.log.push(Event::Reported(signal));
     }
 
-    fn release(&self, _: &Receipt, _: End) {}
+    fn receipt(&self, _: Grant) -> Option<Receipt> {
+        None
+    }
+
+    fn release(&self, _: Grant, _: End) {}
 
     fn snapshot(&self) -> Snapshot {
         Snapshot::default()

@@ -14,7 +14,10 @@ use crate::principal::{Budget, Principal};
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) principal: Principal,
-    held: SmallVec<[(Budget, u32); 2]>,
+    /// What is held of the first budget that was drawn on; nothing, if the amount is 0.
+    first: (Budget, u32),
+    /// What is held of others.
+    others: Vec<(Budget, u32)>,
     pub(super) more: Option<Box<More>>,
 }
 
@@ -36,7 +39,8 @@ impl Account {
     pub(super) fn new(principal: Principal) -> Self {
         Self {
             principal,
-            held: SmallVec::new(),
+            first: (Budget::Concurrency, 0),
+            others: Vec::new(),
             more: None,
         }
     }
@@ -46,7 +50,10 @@ impl Account {
     }
 
     pub(super) fn held(&self, budget: Budget) -> u32 {
-        self.held
+        if self.first.0 == budget {
+            return self.first.1;
+        }
+        self.others
             .iter()
             .find(|(known, _)| *known == budget)
             .map_or(0, |(_, held)| *held)
@@ -54,12 +61,29 @@ impl Account {
 
     /// Takes `amount` and returns what is held then.
     pub(super) fn take(&mut self, budget: Budget, amount: u32) -> u32 {
-        if let Some((_, held)) = self.held.iter_mut().find(|(known, _)| *known == budget) {
-            *held = held.saturating_add(amount);
-            return *held;
+        if self.first.1 == 0 && !self.others.iter().any(|(known, _)| *known == budget) {
+            self.first = (budget, amount);
+            return amount;
         }
-        self.held.push((budget, amount));
-        amount
+        let held = match self.held_mut(budget) {
+            Some(held) => held,
+            None => {
+                self.others.push((budget, amount));
+                return amount;
+            }
+        };
+        *held = held.saturating_add(amount);
+        *held
+    }
+
+    fn held_mut(&mut self, budget: Budget) -> Option<&mut u32> {
+        if self.first.0 == budget && self.first.1 > 0 {
+            return Some(&mut self.first.1);
+        }
+        self.others
+            .iter_mut()
+            .find(|(known, _)| *known == budget)
+            .map(|(_, held)| held)
     }
 
     /// Takes `amount` if `limit` allows it and nothing but what is held has a say.
@@ -75,11 +99,12 @@ impl Account {
     }
 
     pub(super) fn give_back(&mut self, budget: Budget, amount: u32) {
-        if let Some(at) = self.held.iter().position(|(known, _)| *known == budget) {
-            self.held[at].1 = self.held[at].1.saturating_sub(amount);
-            if self.held[at].1 == 0 {
-                self.held.swap_remove(at);
-            }
+        let Some(held) = self.held_mut(budget) else {
+            return;
+        };
+        *held = held.saturating_sub(amount);
+        if *held == 0 {
+            self.others.retain(|(_, held)| *held > 0);
         }
     }
 
@@ -92,7 +117,8 @@ impl Account {
     }
 
     pub(super) fn held_budgets(&self) -> impl Iterator<Item = Budget> {
-        self.held.iter().map(|(budget, _)| *budget)
+        let all = std::iter::once(&self.first).chain(&self.others);
+        all.filter(|(_, held)| *held > 0).map(|(budget, _)| *budget)
     }
 
     /// The limit of `budget` now; none if it is unlimited.
@@ -109,12 +135,17 @@ impl Account {
 
     /// Whether nothing at all is known of it any more.
     pub(super) fn is_vacant(&self) -> bool {
-        self.held.is_empty() && self.more.is_none()
+        self.is_idle() && self.more.is_none()
+    }
+
+    /// Whether nothing is held of it.
+    fn is_idle(&self) -> bool {
+        self.first.1 == 0 && self.others.is_empty()
     }
 
     /// Drops what has passed. Returns when to look again, if only time keeps the rest.
     pub(super) fn tidy(&mut self, now: Instant, config: &Config) -> Option<Instant> {
-        let idle = self.held.is_empty();
+        let idle = self.is_idle();
         let more = self.more.as_mut()?;
         for distinct in &mut more.distinct {
             distinct.close_idle(now, config);

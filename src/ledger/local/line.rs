@@ -117,8 +117,9 @@ impl State {
         let draw = std::mem::take(&mut waiter.draw);
         let grant = self.grant(&draw, position.0, clock, config);
         self.queued -= 1;
+        let grant = self.keep(grant.receipt(draw));
         if let Some(waiter) = self.waiters.get_mut(position.1) {
-            waiter.outcome = Outcome::Granted(grant.receipt(draw));
+            waiter.outcome = Outcome::Granted(grant);
             self.wakers.extend(waiter.waker.take());
         }
     }
@@ -388,7 +389,7 @@ impl State {
                 self.next_place = self.next_place.max(place);
                 let grant = self.grant(&draw, place, &mut clock, config);
                 self.settle(&mut clock, config);
-                Join::Granted(grant.receipt(draw))
+                Join::Granted(self.keep(grant.receipt(draw)))
             }
             Some(_) if self.queued >= config.max_queued => Join::Full(self.queued),
             Some((block, until)) => {
@@ -439,7 +440,7 @@ impl State {
                 Look::Waits { block, until, gate }
             }
             Outcome::Granted(_) => match self.remove_waiter(position).outcome {
-                Outcome::Granted(receipt) => Look::Granted(receipt),
+                Outcome::Granted(grant) => Look::Granted(grant),
                 Outcome::Parked(..) => Look::Gone,
             },
         }
@@ -501,8 +502,8 @@ impl State {
             for charge in waiter.draw.charges.iter() {
                 self.tidy(charge.principal(), now, config);
             }
-        } else if let Outcome::Granted(receipt) = self.remove_waiter(position).outcome {
-            self.release(&receipt, End::Dropped, config);
+        } else if let Outcome::Granted(grant) = self.remove_waiter(position).outcome {
+            self.release(grant, End::Dropped, config);
         }
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::state::State;
 use self::wait::Waiting;
-use super::{Acquire, Draw, End, Ledger, Permit, Receipt, Shape, Signal, Snapshot};
+use super::{Acquire, Draw, End, Grant, Ledger, Receipt, Shape, Signal, Snapshot};
 use crate::principal::Budget;
 
 /// Keeps the budgets of one process.
@@ -48,17 +48,17 @@ use crate::principal::Budget;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_ews::ledger::{Draw, Ledger, LocalLedger, Shape};
+/// use tower_ews::ledger::{Draw, Ledger, LocalLedger, Permit, Shape};
 /// use tower_ews::principal::{Budget, Principal};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let ledger = Arc::new(LocalLedger::builder().budget(Budget::Concurrency, Shape::InFlight(1)).build());
 ///
-/// let first = ledger.clone().try_acquire(Draw::new(Principal::new("contoso"))).unwrap();
+/// let first = Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).unwrap();
 /// // A second call of the same principal has to wait, another principal has not.
-/// assert!(ledger.clone().try_acquire(Draw::new(Principal::new("contoso"))).is_err());
-/// assert!(ledger.clone().try_acquire(Draw::new(Principal::new("fabrikam"))).is_ok());
+/// assert!(Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).is_err());
+/// assert!(Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("fabrikam"))).is_ok());
 ///
 /// drop(first);
 /// let second = ledger.clone().acquire(Draw::new(Principal::new("contoso"))).await.unwrap();
@@ -195,23 +195,24 @@ impl LocalLedger {
 }
 
 impl Ledger for LocalLedger {
-    fn try_acquire(self: Arc<Self>, draw: Draw) -> Result<Permit, Draw> {
-        match self.with(|state, config| state.try_acquire(&draw, config)) {
-            Some(grant) => Ok(Permit::new(self, grant.receipt(draw))),
-            None => Err(draw),
-        }
+    fn try_acquire(&self, draw: Draw) -> Result<Grant, Draw> {
+        self.with(|state, config| state.try_acquire(draw, config))
     }
 
     fn acquire(self: Arc<Self>, draw: Draw) -> Acquire {
         Box::pin(Waiting::new(self, draw))
     }
 
+    fn receipt(&self, grant: Grant) -> Option<Receipt> {
+        self.state.lock().receipt(grant).cloned()
+    }
+
     fn report(&self, receipt: &Receipt, signal: Signal) {
         self.with(|state, config| state.report(receipt, signal, Instant::now(), config));
     }
 
-    fn release(&self, receipt: &Receipt, end: End) {
-        self.with(|state, config| state.release(receipt, end, config));
+    fn release(&self, grant: Grant, end: End) {
+        self.with(|state, config| state.release(grant, end, config));
     }
 
     fn snapshot(&self) -> Snapshot {

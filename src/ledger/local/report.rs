@@ -236,6 +236,7 @@ impl State {
         let principals = self
             .accounts
             .iter()
+            .filter(|account| !account.is_vacant())
             .map(|account| {
                 let more = account.more.as_deref();
                 let learnt = more.into_iter().flat_map(|more| &more.learnt);

@@ -19,14 +19,19 @@ use super::distinct::Distinct;
 use super::distinct::Place;
 use super::endpoint::Endpoint;
 use super::words::{Block, Blocked, Clock, Plain, Position, Waiter, Work};
-use crate::ledger::{Draw, End, InFlight, Receipt, Shape};
+use crate::ledger::{Draw, End, Grant, InFlight, Receipt, Shape};
 use crate::principal::{Budget, Charge, Principal};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) accounts: HashTable<Account>,
+    /// The principal, by its hash, of which nothing was left last. It stays until there is another: its next call, which is the
+    /// usual one of a job in one account, finds it in place.
+    spare: Option<u64>,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) waiters: Slab<Waiter>,
+    /// What is granted now. Kept here, so that permits are small.
+    pub(super) granted: Slab<Receipt>,
     /// How many of the waiters still wait.
     pub(super) queued: usize,
     pub(super) next_place: u64,
@@ -100,35 +105,45 @@ impl State {
     }
 
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    pub(super) fn try_acquire(&mut self, draw: &Draw, config: &Config) -> Option<Granted> {
+    pub(super) fn try_acquire(&mut self, draw: Draw, config: &Config) -> Result<Grant, Draw> {
         let place = draw.place.unwrap_or(self.next_place + 1);
         let plain = self.take_plain(&draw.charges, config);
         let (Plain::Taken(_) | Plain::Other) = plain else {
-            return None;
+            return Err(draw);
         };
         let mut clock = Clock::default();
         if let Plain::Other = plain {
             let position = (place, usize::MAX);
             if self
-                .blocked(draw, &[], position, &mut clock, config)
+                .blocked(&draw, &[], position, &mut clock, config)
                 .is_some()
             {
-                return None;
+                return Err(draw);
             }
         }
         self.next_place = self.next_place.max(place);
         if let Plain::Taken(in_flight) = plain {
             self.last_grant += 1;
-            return Some(Granted {
+            let grant = Granted {
                 place,
                 number: self.last_grant,
                 in_flight: InFlight::one(in_flight),
                 probe: false,
-            });
+            };
+            return Ok(self.keep(grant.receipt(draw)));
         }
-        let grant = self.grant(draw, place, &mut clock, config);
+        let grant = self.grant(&draw, place, &mut clock, config);
+        let grant = self.keep(grant.receipt(draw));
         self.settle(&mut clock, config);
-        Some(grant)
+        Ok(grant)
+    }
+
+    pub(super) fn keep(&mut self, receipt: Receipt) -> Grant {
+        Grant(self.granted.insert(receipt) as u64)
+    }
+
+    pub(super) fn receipt(&self, grant: Grant) -> Option<&Receipt> {
+        self.granted.get(usize::try_from(grant.0).ok()?)
     }
 
     /// The usual case in one look at the table: a call with one charge, of a principal without queue, gate and the like.
@@ -356,7 +371,18 @@ impl State {
     }
 
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    pub(super) fn release(&mut self, receipt: &Receipt, end: End, config: &Config) {
+    pub(super) fn release(&mut self, grant: Grant, end: End, config: &Config) {
+        let granted = usize::try_from(grant.0).ok();
+        let Some(receipt) = granted.and_then(|key| self.granted.try_remove(key)) else {
+            return;
+        };
+        if self.granted.is_empty() && self.granted.capacity() > 64 {
+            self.granted.shrink_to_fit();
+        }
+        self.give_back(&receipt, end, config);
+    }
+
+    fn give_back(&mut self, receipt: &Receipt, end: End, config: &Config) {
         let mut clock = Clock::default();
         if self.give_back_plain(&receipt.charges, config) {
             self.sweep_at_times(receipt, &mut clock, config);
@@ -414,22 +440,33 @@ impl State {
             return false;
         }
         let principal = charge.principal();
-        let found = self.accounts.find_entry(principal.hash64(), |account| {
-            account.principal == *principal
-        });
-        let Ok(mut entry) = found else {
+        let Some(account) = self.account_mut(principal) else {
             return false;
         };
-        let account = entry.get_mut();
         if account.more.is_some() {
             return false;
         }
         account.give_back(budget, charge.amount());
         if account.is_vacant() {
+            self.keep_spare(principal.hash64());
+        }
+        true
+    }
+
+    fn keep_spare(&mut self, hash: u64) {
+        if self.spare == Some(hash) {
+            return;
+        }
+        let Some(old) = self.spare.replace(hash) else {
+            return;
+        };
+        let found = self.accounts.find_entry(old, |account| {
+            account.principal.hash64() == old && account.is_vacant()
+        });
+        if let Ok(entry) = found {
             entry.remove();
             self.shrink();
         }
-        true
     }
 
     fn sweep_at_times(&mut self, receipt: &Receipt, clock: &mut Clock, config: &Config) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::account::Account;
 use super::*;
-use crate::ledger::AcquireError;
+use crate::ledger::{AcquireError, Permit};
 use crate::principal::{Charge, Charges, Principal};
 
 fn secs(secs: u64) -> Duration {
@@ -39,7 +40,10 @@ async fn nothing_left(ledger: &LocalLedger) {
     assert!(snapshot.principals.is_empty(), "{snapshot:?}");
     let state = ledger.state.lock();
     assert!(state.waiters.is_empty());
-    assert!(state.accounts.is_empty());
+    assert!(state.granted.is_empty());
+    assert!(state.granted.capacity() <= 64);
+    assert!(state.accounts.iter().all(Account::is_vacant));
+    assert!(state.accounts.len() <= 1, "the spare one");
     assert!(state.accounts.capacity() <= 2048);
 }
 
@@ -88,7 +92,7 @@ async fn principals_do_not_wait_for_each_other() {
 #[tokio::test(start_paused = true)]
 async fn amounts_above_the_limit_run_alone() {
     let ledger = ledger(10);
-    let small = ledger.clone().try_acquire(weighted("a", 4)).unwrap();
+    let small = Permit::try_acquire(ledger.clone(), weighted("a", 4)).unwrap();
     let big = call(&ledger, weighted("a", 25), secs(1));
     tokio::task::yield_now().await;
     // Nobody overtakes it on its own budget, or it would starve.
@@ -111,7 +115,7 @@ async fn crossed_charges_never_deadlock_and_block_nobody_else() {
                 .collect::<Charges>(),
         )
     };
-    let holder = ledger.clone().try_acquire(draw("b")).unwrap();
+    let holder = Permit::try_acquire(ledger.clone(), draw("b")).unwrap();
     let crossed = call(&ledger, both("a", "b"), secs(1));
     tokio::task::yield_now().await;
     let opposite = call(&ledger, both("b", "a"), secs(1));
@@ -170,12 +174,12 @@ async fn a_crossed_call_is_not_overtaken_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_gate_holds_back_one_principal_and_lets_one_probe_go_first() {
     let ledger = ledger(10);
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let until = Instant::now() + secs(300);
-    ledger.report(permit.receipt(), Signal::Busy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     // A shorter later hint shortens nothing.
     ledger.report(
-        permit.receipt(),
+        &permit.receipt().unwrap(),
         Signal::Busy {
             until: Instant::now() + secs(1),
         },
@@ -202,11 +206,11 @@ async fn a_gate_holds_back_one_principal_and_lets_one_probe_go_first() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_when_the_gate_closes_does_not_leave_either() {
     let ledger = ledger(1);
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let waiting = call(&ledger, draw("a"), secs(1));
     tokio::task::yield_now().await;
     let until = Instant::now() + secs(300);
-    ledger.report(permit.receipt(), Signal::Busy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     permit.complete();
     assert_eq!(waiting.await.unwrap().unwrap(), until);
     nothing_left(&ledger).await;
@@ -215,19 +219,19 @@ async fn a_call_that_waits_when_the_gate_closes_does_not_leave_either() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_probe_keeps_the_others_back() {
     let ledger = ledger(10);
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let first = Instant::now() + secs(10);
-    ledger.report(permit.receipt(), Signal::Busy { until: first });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until: first });
     drop(permit);
     let waiting = tokio::spawn(ledger.clone().acquire(draw("a")));
     tokio::task::yield_now().await;
     let others: Vec<_> = (0..5).map(|_| call(&ledger, draw("a"), secs(1))).collect();
     let probe = waiting.await.unwrap().unwrap();
-    assert!(probe.receipt().probe);
+    assert!(probe.receipt().unwrap().probe);
     assert_eq!(Instant::now(), first);
     sleep(secs(2)).await;
     let second = Instant::now() + secs(60);
-    ledger.report(probe.receipt(), Signal::Busy { until: second });
+    ledger.report(&probe.receipt().unwrap(), Signal::Busy { until: second });
     probe.complete();
     for other in others {
         assert!(other.await.unwrap().unwrap() >= second);
@@ -237,9 +241,9 @@ async fn a_failed_probe_keeps_the_others_back() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_probe_is_followed_by_the_next() {
     let ledger = ledger(10);
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let until = Instant::now() + secs(10);
-    ledger.report(permit.receipt(), Signal::Busy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     drop(permit);
     let probe = ledger.clone().acquire(draw("a")).await.unwrap();
     let next = call(&ledger, draw("a"), secs(1));
@@ -251,14 +255,14 @@ async fn a_cancelled_probe_is_followed_by_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_good_answer_opens_the_gate_before_its_long_body_has_ended() {
     let ledger = ledger(10);
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let until = Instant::now() + secs(10);
-    ledger.report(permit.receipt(), Signal::Busy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     drop(permit);
     let probe = ledger.clone().acquire(draw("a")).await.unwrap();
     let next = call(&ledger, draw("a"), secs(1));
     sleep(secs(1)).await;
-    ledger.report(probe.receipt(), Signal::Accepted);
+    ledger.report(&probe.receipt().unwrap(), Signal::Accepted);
     assert_eq!(next.await.unwrap().unwrap(), until + secs(1));
     drop(probe);
 }
@@ -271,9 +275,9 @@ async fn a_gated_endpoint_holds_back_everybody() {
         draw.endpoint = Some(http::uri::Authority::from_static(host));
         draw
     };
-    let permit = ledger.clone().try_acquire(to("a", "one")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), to("a", "one")).unwrap();
     let until = Instant::now() + secs(3);
-    ledger.report(permit.receipt(), Signal::EndpointBusy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::EndpointBusy { until });
     permit.complete();
     assert_eq!(ledger.snapshot().gated_endpoints.len(), 1);
     let elsewhere = call(&ledger, to("a", "two"), secs(1));
@@ -294,7 +298,7 @@ async fn bounds_end_in_typed_errors() {
             .build(),
     );
     let start = Instant::now();
-    let permit = ledger.clone().try_acquire(draw("a")).unwrap();
+    let permit = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
     let waits = tokio::spawn(ledger.clone().acquire(draw("a")));
     tokio::task::yield_now().await;
     let full = ledger.clone().acquire(draw("a")).await.unwrap_err();
@@ -308,7 +312,7 @@ async fn bounds_end_in_typed_errors() {
     assert!(matches!(timed_out, AcquireError::TimedOut { waited, .. } if waited == secs(2)));
     // A gate that opens too late is known at once.
     let until = Instant::now() + secs(31);
-    ledger.report(permit.receipt(), Signal::Busy { until });
+    ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     let now = Instant::now();
     let too_late = ledger.clone().acquire(draw("a")).await.unwrap_err();
     assert!(matches!(too_late, AcquireError::GateTooLate { wait, .. } if wait == secs(31)));
@@ -333,7 +337,7 @@ async fn for_ever_is_a_bound_too() {
     let first = ledger.clone().acquire(opens("svc", "a")).await.unwrap();
     let mut second = opens("svc", "b");
     second.deadline = Some(Instant::now() + secs(10));
-    ledger.report(first.receipt(), Signal::TooManyOpenMailboxes);
+    ledger.report(&first.receipt().unwrap(), Signal::TooManyOpenMailboxes);
     first.complete();
     assert!(ledger.clone().acquire(second).await.is_err());
 }
@@ -341,8 +345,8 @@ async fn for_ever_is_a_bound_too() {
 #[tokio::test(start_paused = true)]
 async fn a_resent_call_keeps_its_place() {
     let ledger = ledger(1);
-    let first = ledger.clone().try_acquire(draw("a")).unwrap();
-    let place = first.receipt().place;
+    let first = Permit::try_acquire(ledger.clone(), draw("a")).unwrap();
+    let place = first.receipt().unwrap().place;
     let later = call(&ledger, draw("a"), secs(1));
     tokio::task::yield_now().await;
     let mut again = draw("a");
@@ -371,7 +375,7 @@ async fn refused_by_a_lower_limit(real: usize, calls: usize) -> (usize, usize) {
                     let Ok(permit) = permit else {
                         panic!("{permit:?}")
                     };
-                    place = Some(permit.receipt().place);
+                    place = Some(permit.receipt().unwrap().place);
                     let fits = {
                         let mut busy = busy.lock();
                         let fits = *busy < real;
@@ -385,7 +389,7 @@ async fn refused_by_a_lower_limit(real: usize, calls: usize) -> (usize, usize) {
                         return;
                     }
                     *refused.lock() += 1;
-                    ledger.report(permit.receipt(), Signal::TooManyConnections);
+                    ledger.report(&permit.receipt().unwrap(), Signal::TooManyConnections);
                     permit.complete();
                 }
             })
@@ -427,18 +431,18 @@ async fn a_lower_limit_is_learnt_and_tested_seldom() {
 async fn quiet_answers_raise_a_learnt_limit_to_the_configured_one_and_no_further() {
     let ledger = ledger(3);
     let held: Vec<_> = (0..3)
-        .map(|_| ledger.clone().try_acquire(draw("a")).unwrap())
+        .map(|_| Permit::try_acquire(ledger.clone(), draw("a")).unwrap())
         .collect();
-    ledger.report(held[1].receipt(), Signal::TooManyConnections);
+    ledger.report(&held[1].receipt().unwrap(), Signal::TooManyConnections);
     assert_eq!(ledger.snapshot().principals[0].budgets[0].limit, 1);
     drop(held);
     for _ in 0..1_000 {
         ledger.clone().acquire(draw("a")).await.unwrap().complete();
     }
     let _all: Vec<_> = (0..3)
-        .map(|_| ledger.clone().try_acquire(draw("a")).unwrap())
+        .map(|_| Permit::try_acquire(ledger.clone(), draw("a")).unwrap())
         .collect();
-    assert!(ledger.clone().try_acquire(draw("a")).is_err());
+    assert!(Permit::try_acquire(ledger.clone(), draw("a")).is_err());
 }
 
 fn opens(account: &str, mailbox: &str) -> Draw {
@@ -594,61 +598,52 @@ async fn a_refused_mailbox_is_tried_again_by_one_call() {
     let ledger = delegate(16, secs(300));
     // The server has 2 places only, for mailboxes that have worked before.
     for name in ["m0", "m1"] {
-        ledger
-            .clone()
-            .try_acquire(opens("svc", name))
+        Permit::try_acquire(ledger.clone(), opens("svc", name))
             .unwrap()
             .complete();
     }
     let held: Vec<_> = (0..2)
-        .map(|n| {
-            ledger
-                .clone()
-                .try_acquire(opens("svc", &format!("m{n}")))
-                .unwrap()
-        })
+        .map(|n| Permit::try_acquire(ledger.clone(), opens("svc", &format!("m{n}"))).unwrap())
         .collect();
-    let refused = ledger.clone().try_acquire(opens("svc", "m9")).unwrap();
-    ledger.report(refused.receipt(), Signal::TooManyOpenMailboxes);
+    let refused = Permit::try_acquire(ledger.clone(), opens("svc", "m9")).unwrap();
+    ledger.report(&refused.receipt().unwrap(), Signal::TooManyOpenMailboxes);
     drop(refused);
     let start = Instant::now();
     // Open mailboxes go on, a new one waits for the hold.
-    assert!(ledger.clone().try_acquire(opens("svc", "m1")).is_ok());
+    assert!(Permit::try_acquire(ledger.clone(), opens("svc", "m1")).is_ok());
     let first = tokio::spawn(ledger.clone().acquire(opens("svc", "m9")));
     tokio::task::yield_now().await;
     let second = tokio::spawn(ledger.clone().acquire(opens("svc", "m8")));
     let probe = first.await.unwrap().unwrap();
     assert_eq!(start.elapsed(), secs(30));
     assert!(!second.is_finished());
-    ledger.report(probe.receipt(), Signal::TooManyOpenMailboxes);
+    ledger.report(&probe.receipt().unwrap(), Signal::TooManyOpenMailboxes);
     probe.complete();
     let probe = second.await.unwrap().unwrap();
     assert_eq!(start.elapsed(), secs(90));
     probe.complete();
     drop(held);
-    assert!(ledger.clone().try_acquire(opens("svc", "m7")).is_ok());
+    assert!(Permit::try_acquire(ledger.clone(), opens("svc", "m7")).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_million_principals_leave_nothing_behind() {
     let ledger = ledger(4);
     for n in 0..1_000_000 {
-        let permit = ledger
-            .clone()
-            .try_acquire(Draw::new(Principal::new(n.to_string())))
-            .unwrap();
+        let permit =
+            Permit::try_acquire(ledger.clone(), Draw::new(Principal::new(n.to_string()))).unwrap();
         permit.complete();
     }
     let held: Vec<_> = (0..100_000)
         .map(|n| {
             let draw = Draw::new(Principal::new(n.to_string()));
-            ledger.clone().try_acquire(draw).unwrap()
+            Permit::try_acquire(ledger.clone(), draw).unwrap()
         })
         .collect();
     assert_eq!(ledger.snapshot().principals.len(), 100_000);
     for permit in &held {
         let until = Instant::now() + secs(5);
-        ledger.report(permit.receipt(), Signal::Busy { until });
+        ledger.report(&permit.receipt().unwrap(), Signal::Busy { until });
     }
     drop(held);
     nothing_left(&ledger).await;
@@ -785,12 +780,12 @@ async fn random_schedule(seed: u64) {
                 sleep(time).await;
                 let until = Instant::now() + hint;
                 match signal {
-                    0 => ledger.report(permit.receipt(), Signal::Busy { until }),
-                    1 => ledger.report(permit.receipt(), Signal::EndpointBusy { until }),
-                    2 => ledger.report(permit.receipt(), Signal::TooManyConnections),
-                    3 => ledger.report(permit.receipt(), Signal::TooManyOpenMailboxes),
-                    4 => ledger.report(permit.receipt(), Signal::TooManyFound),
-                    5 => ledger.report(permit.receipt(), Signal::Accepted),
+                    0 => ledger.report(&permit.receipt().unwrap(), Signal::Busy { until }),
+                    1 => ledger.report(&permit.receipt().unwrap(), Signal::EndpointBusy { until }),
+                    2 => ledger.report(&permit.receipt().unwrap(), Signal::TooManyConnections),
+                    3 => ledger.report(&permit.receipt().unwrap(), Signal::TooManyOpenMailboxes),
+                    4 => ledger.report(&permit.receipt().unwrap(), Signal::TooManyFound),
+                    5 => ledger.report(&permit.receipt().unwrap(), Signal::Accepted),
                     _ => {}
                 }
                 drop(undo);

@@ -77,8 +77,8 @@ impl Future for Waiting {
                 .ledger
                 .with(|state, config| state.join(draw, now, config))
             {
-                Join::Granted(receipt) => {
-                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), receipt)));
+                Join::Granted(grant) => {
+                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), grant)));
                 }
                 Join::Full(queued) => {
                     return Poll::Ready(Err(AcquireError::QueueFull { queued }));
@@ -106,9 +106,9 @@ impl Future for Waiting {
                 .ledger
                 .with(|state, config| state.look(position, cx.waker(), now, config));
             let (block, until, gate) = match look {
-                Look::Granted(receipt) => {
+                Look::Granted(grant) => {
                     *this.step = Step::Done;
-                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), receipt)));
+                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), grant)));
                 }
                 Look::Waits { block, until, gate } => (block, until, gate),
                 Look::Gone => return Poll::Pending,

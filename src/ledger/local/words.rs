@@ -7,7 +7,7 @@ use http::uri::Authority;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::ledger::{Draw, Receipt};
+use crate::ledger::{Draw, Grant};
 use crate::principal::{Budget, Principal};
 
 /// A call's place in line and its key among the waiters.
@@ -60,12 +60,12 @@ pub(super) struct Waiter {
 pub(super) enum Outcome {
     /// In that queue; time alone may change that then.
     Parked(Block, Option<Instant>),
-    Granted(Receipt),
+    Granted(Grant),
 }
 
 /// What comes of a call that asks for a permit.
 pub(super) enum Join {
-    Granted(Receipt),
+    Granted(Grant),
     Waits(Position),
     /// So many calls wait already.
     Full(usize),
@@ -89,7 +89,7 @@ pub(super) enum Tried {
 
 /// What has become of a waiting call.
 pub(super) enum Look {
-    Granted(Receipt),
+    Granted(Grant),
     Waits {
         block: Block,
         /// When to look again.
