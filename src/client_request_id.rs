@@ -205,11 +205,16 @@ where
             !marked && trail.is_none_or(|trail| trail.record_first_id(&id))
         };
         let (sent, trail) = match own {
-            Some(own) if first(own) => (Some(own.clone()), trail.cloned()),
+            Some(own) if first(own) => (
+                Some(own.clone()),
+                trail.filter(|trail| trail.is_wanted()).cloned(),
+            ),
             _ => {
                 let made = self.make.make_request_id(&request);
                 let made = made.map(RequestId::into_header_value);
-                let trail = trail.map(|trail| trail.record_new_id(text(&made)));
+                let trail = trail
+                    .filter(|trail| trail.is_wanted())
+                    .map(|trail| trail.record_new_id(text(&made)));
                 (made, trail)
             }
         };

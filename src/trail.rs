@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use http::{Extensions, StatusCode};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::ledger::Receipt;
@@ -31,9 +32,14 @@ use crate::ledger::Receipt;
 /// The clone that a layer finds in a request's extensions writes to that request's attempt.
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
-    attempts: Arc<Mutex<Vec<Attempt>>>,
+    attempts: Arc<Mutex<Attempts>>,
     current: usize,
+    /// Made by a layer for what a call is charged, with nobody to read the rest.
+    for_receipts: bool,
 }
+
+/// Most calls take one attempt.
+type Attempts = SmallVec<[Attempt; 1]>;
 
 /// A request extension: the request was sent before, or is not the first part of a call, so it needs an id of its own.
 ///
@@ -86,6 +92,19 @@ impl CallTrail {
         Self::default()
     }
 
+    /// A trail that nobody reads but the layer that makes it, to learn what each attempt is charged.
+    pub(crate) fn for_receipts() -> Self {
+        Self {
+            for_receipts: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether somebody wants to know more than what the call was charged.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.for_receipts
+    }
+
     /// The trail in a request's (or response's) extensions.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get::<Self>()
@@ -95,12 +114,13 @@ impl CallTrail {
     pub fn begin_attempt(&self) -> Self {
         let mut attempts = self.attempts.lock();
         attempts.push(Attempt {
-            started: Some(Instant::now()),
+            started: self.is_wanted().then(Instant::now),
             ..Attempt::default()
         });
         Self {
             attempts: Arc::clone(&self.attempts),
             current: attempts.len() - 1,
+            for_receipts: self.for_receipts,
         }
     }
 
@@ -164,6 +184,6 @@ impl CallTrail {
 
     /// All attempts so far, in order.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.attempts.lock().clone()
+        self.attempts.lock().to_vec()
     }
 }

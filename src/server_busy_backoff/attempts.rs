@@ -42,7 +42,7 @@ where
     // The trail tells what an attempt was charged for; nobody but the ledger needs to know.
     let trail = CallTrail::of(request.extensions())
         .cloned()
-        .or_else(|| config.ledger.is_some().then(CallTrail::new));
+        .or_else(|| config.ledger.is_some().then(CallTrail::for_receipts));
     let mut state = State {
         call: classifier.request(&request),
         deadline: deadline.0,
@@ -69,10 +69,12 @@ where
         }
         let trail = trail.as_ref().map(CallTrail::begin_attempt);
         if let Some(trail) = &trail {
-            trail.record(|attempt| {
-                attempt.backed_off = pause;
-                attempt.resend = state.maybe_executed;
-            });
+            if trail.is_wanted() {
+                trail.record(|attempt| {
+                    attempt.backed_off = pause;
+                    attempt.resend = state.maybe_executed;
+                });
+            }
             attempt.extensions_mut().insert(trail.clone());
         }
 
@@ -86,7 +88,7 @@ where
             Err(error) if begun => Err((error, Came::Sent)),
             Err(error) => Err((error, Came::NotReady)),
             Ok(answer) => {
-                if let Some(trail) = &trail {
+                if let Some(trail) = trail.as_ref().filter(|trail| trail.is_wanted()) {
                     trail.record(|attempt| attempt.status = Some(answer.status()));
                 }
                 let (head, body) = answer.into_parts();
@@ -369,7 +371,7 @@ impl State {
 }
 
 fn note(trail: Option<&CallTrail>, signal: Option<&str>) {
-    if let (Some(trail), Some(signal)) = (trail, signal) {
+    if let (Some(trail), Some(signal)) = (trail.filter(|trail| trail.is_wanted()), signal) {
         trail.record(|attempt| attempt.signal = Some(signal.into()));
     }
 }
