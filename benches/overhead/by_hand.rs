@@ -1,6 +1,9 @@
-//! What one writes by hand for a limit by key: a map of semaphores, and a guard in the response body.
+//! What one writes by hand for a limit by key: a map of semaphores, and a guard in the response body. Twice:
 //!
-//! Written with care: no allocation for a key that is known or for a permit that is there. It never forgets a key, though.
+//! - [`ByHand`] as such layers are written: the call is an async block in a box.
+//! - [`Tuned`] as far as it can be taken: a future of its own, with no allocation for a permit that is there.
+//!
+//! Both look a known key up without allocating, and never forget one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,56 +15,106 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt};
 
 use super::bare::tenant;
+
+/// A semaphore for each key.
+#[derive(Clone)]
+struct Semaphores {
+    by_key: Arc<DashMap<String, Arc<Semaphore>>>,
+    limit: usize,
+}
+
+impl Semaphores {
+    fn new(limit: usize) -> Self {
+        let by_key = Arc::default();
+        Self { by_key, limit }
+    }
+
+    fn get(&self, key: &str) -> Arc<Semaphore> {
+        if let Some(known) = self.by_key.get(key) {
+            return Arc::clone(&known);
+        }
+        let new = || Arc::new(Semaphore::new(self.limit));
+        let entry = self.by_key.entry(key.to_owned());
+        Arc::clone(&entry.or_insert_with(new))
+    }
+}
 
 #[derive(Clone)]
 pub(super) struct ByHand<S> {
     inner: S,
-    semaphores: Arc<DashMap<String, Arc<Semaphore>>>,
-    limit: usize,
+    semaphores: Semaphores,
 }
 
 impl<S> ByHand<S> {
     pub(super) fn new(inner: S, limit: usize) -> Self {
-        Self {
-            inner,
-            semaphores: Arc::default(),
-            limit,
-        }
-    }
-
-    fn semaphore(&self, key: &str) -> Arc<Semaphore> {
-        if let Some(known) = self.semaphores.get(key) {
-            return Arc::clone(&known);
-        }
-        let new = || Arc::new(Semaphore::new(self.limit));
-        let entry = self.semaphores.entry(key.to_owned());
-        Arc::clone(&entry.or_insert_with(new))
+        let semaphores = Semaphores::new(limit);
+        Self { inner, semaphores }
     }
 }
 
 impl<S, ReqB, ResB> Service<Request<ReqB>> for ByHand<S>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
+    S::Future: Send,
+    ReqB: Send + 'static,
 {
     type Response = Response<GuardBody<ResB>>;
     type Error = BoxError;
-    type Future = ByHandFuture<S, ReqB>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let semaphore = self.semaphore(tenant(&request).unwrap_or_default());
+        let semaphore = self.semaphores.get(tenant(&request).unwrap_or_default());
+        let mut inner = self.inner.clone();
+        Box::pin(async move {
+            let permit = Some(semaphore.acquire_owned().await?);
+            let inner = inner.ready().await.map_err(Into::into)?;
+            let response = inner.call(request).await.map_err(Into::into)?;
+            Ok(response.map(|inner| GuardBody { inner, permit }))
+        })
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Tuned<S> {
+    inner: S,
+    semaphores: Semaphores,
+}
+
+impl<S> Tuned<S> {
+    pub(super) fn new(inner: S, limit: usize) -> Self {
+        let semaphores = Semaphores::new(limit);
+        Self { inner, semaphores }
+    }
+}
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Tuned<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<GuardBody<ResB>>;
+    type Error = BoxError;
+    type Future = TunedFuture<S, ReqB>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let semaphore = self.semaphores.get(tenant(&request).unwrap_or_default());
         let (step, permit) = match Arc::clone(&semaphore).try_acquire_owned() {
             Ok(permit) => (Step::Ready, Some(permit)),
             Err(_) => (Step::Waiting(Box::pin(semaphore.acquire_owned())), None),
         };
-        ByHandFuture {
+        TunedFuture {
             call: Some((self.inner.clone(), request)),
             permit,
             step,
@@ -72,7 +125,7 @@ where
 type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 #[pin_project]
-pub(super) struct ByHandFuture<S: Service<Request<B>>, B> {
+pub(super) struct TunedFuture<S: Service<Request<B>>, B> {
     call: Option<(S, Request<B>)>,
     permit: Option<OwnedSemaphorePermit>,
     #[pin]
@@ -86,7 +139,7 @@ enum Step<F> {
     Calling(#[pin] F),
 }
 
-impl<S, ReqB, ResB> Future for ByHandFuture<S, ReqB>
+impl<S, ReqB, ResB> Future for TunedFuture<S, ReqB>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
     S::Error: Into<BoxError>,

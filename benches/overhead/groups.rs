@@ -28,7 +28,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetRequestHeaderLayer;
 
 use super::bare::{Bare, OneTurn, REQUEST, call, request, request_of, send, tenant};
-use super::by_hand::ByHand;
+use super::by_hand::{ByHand, Tuned};
 use super::harness::{Case, Group, Net};
 
 /// All groups by name. Each is made when its turn comes: some hold a million permits.
@@ -47,7 +47,9 @@ type MakeGroup = fn() -> Group;
 
 const CALLS: usize = 2_000;
 const LIMIT: u32 = 27;
-const BY_HAND: &str = "by hand: DashMap<String, Arc<Semaphore>>, permit in the body";
+const BY_HAND: &str =
+    "by hand: DashMap<String, Arc<Semaphore>>, an async block, permit in the body";
+const TUNED: &str = "the same by hand, with a future of its own instead of an async block";
 
 type ByTenant = fn(&Request<Full<Bytes>>) -> Option<Principal>;
 
@@ -101,6 +103,14 @@ fn one_principal() -> Group {
         net(ours, bare),
         vec![net(by_hand, bare)],
         1.0,
+    );
+    let tuned = group.case(in_turn(Tuned::new(Bare::new(), LIMIT as usize), 1));
+    group.row(
+        "concurrency_by_principal/vs_tuned",
+        TUNED,
+        net(ours, bare),
+        vec![net(tuned, bare)],
+        None,
     );
     group.row(
         "concurrency_by_principal/vs_tower",
