@@ -121,6 +121,56 @@ async fn answers_are_valid() {
     let folder_id = id_of(&folder, "FolderId");
     answers.push(("CreateFolder".to_owned(), folder));
 
+    let bare = |id: &str| format!("{}/>", id.split(" ChangeKey").next().unwrap());
+    let attached = ask(
+        &exchange,
+        &format!(
+            "<m:CreateAttachment>{}<m:Attachments><t:FileAttachment><t:Name>f</t:Name><t:ContentType>text/plain</t:ContentType>\
+             <t:IsInline>false</t:IsInline><t:Content>aGk=</t:Content></t:FileAttachment><t:ItemAttachment><t:Name>i</t:Name>\
+             <t:Message><t:Subject>inner</t:Subject></t:Message></t:ItemAttachment></m:Attachments></m:CreateAttachment>",
+            bare(&first).replace("t:ItemId", "m:ParentItemId")
+        ),
+    )
+    .await;
+    assert_eq!(attached.matches(">NoError<").count(), 2, "{attached}");
+    let attachments: String = attached
+        .split("<t:AttachmentId ")
+        .skip(1)
+        .map(|rest| format!("<t:AttachmentId {}/>", rest.split_once(" Root").unwrap().0))
+        .collect();
+    answers.push(("CreateAttachment".to_owned(), attached));
+    let export = ask(
+        &exchange,
+        &format!("<m:ExportItems><m:ItemIds>{ids}</m:ItemIds></m:ExportItems>"),
+    )
+    .await;
+    let data = export.split("<m:Data>").nth(1).unwrap();
+    let data = data.split('<').next().unwrap().to_owned();
+    answers.push(("ExportItems".to_owned(), export));
+    let moving = ask(
+        &exchange,
+        "<m:CreateFolder><m:ParentFolderId><t:DistinguishedFolderId Id='inbox'/></m:ParentFolderId>\
+         <m:Folders><t:Folder><t:DisplayName>moving</t:DisplayName></t:Folder></m:Folders></m:CreateFolder>",
+    )
+    .await;
+    let moving = id_of(&moving, "FolderId");
+    let delegates = |operation: &str, inside: &str| {
+        format!(
+            "<m:{operation}><m:Mailbox><t:EmailAddress>svc@contoso.com</t:EmailAddress></m:Mailbox>{inside}</m:{operation}>"
+        )
+    };
+    let user = "<t:UserId><t:PrimarySmtpAddress>b@contoso.com</t:PrimarySmtpAddress></t:UserId>";
+    let delegate = format!(
+        "<m:DelegateUsers><t:DelegateUser>{user}<t:DelegatePermissions>\
+         <t:CalendarFolderPermissionLevel>Author</t:CalendarFolderPermissionLevel></t:DelegatePermissions>\
+         <t:ReceiveCopiesOfMeetingMessages>true</t:ReceiveCopiesOfMeetingMessages><t:ViewPrivateItems>false</t:ViewPrivateItems>\
+         </t:DelegateUser></m:DelegateUsers>"
+    );
+
+    let post = "<m:CreateItem><m:Items><t:PostItem><t:Subject>p</t:Subject></t:PostItem></m:Items></m:CreateItem>";
+    let junk = ask(&exchange, post).await;
+    let old = ask(&exchange, post).await;
+
     let every = ["calendar", "contacts", "drafts", "inbox", "tasks"];
     let every: String = every
         .iter()
@@ -158,7 +208,57 @@ async fn answers_are_valid() {
              <m:MaxChangesReturned>10</m:MaxChangesReturned></m:SyncFolderItems>"
         ),
         format!("<m:SyncFolderHierarchy>{FOLDER_SHAPE}</m:SyncFolderHierarchy>"),
+        format!("<m:GetAttachment><m:AttachmentIds>{attachments}</m:AttachmentIds></m:GetAttachment>"),
+        format!("<m:DeleteAttachment><m:AttachmentIds>{attachments}</m:AttachmentIds></m:DeleteAttachment>"),
+        format!(
+            "<m:UploadItems><m:Items><t:Item CreateAction='CreateNew'>{}<t:Data>{data}</t:Data></t:Item><t:Item \
+             CreateAction='UpdateOrCreate'>{}{second}<t:Data>eA==</t:Data></t:Item></m:Items></m:UploadItems>",
+            folder_id.replace("t:FolderId", "t:ParentFolderId"),
+            folder_id.replace("t:FolderId", "t:ParentFolderId")
+        ),
+        format!("<m:GetItem>{SHAPE}<m:ItemIds>{ids}</m:ItemIds></m:GetItem>"),
+        format!(
+            "<m:UpdateFolder><m:FolderChanges><t:FolderChange>{moving}<t:Updates><t:SetFolderField>\
+             <t:FieldURI FieldURI='folder:DisplayName'/><t:Folder><t:DisplayName>moved</t:DisplayName></t:Folder>\
+             </t:SetFolderField></t:Updates></t:FolderChange></m:FolderChanges></m:UpdateFolder>"
+        ),
+        format!(
+            "<m:MoveFolder><m:ToFolderId><t:DistinguishedFolderId Id='drafts'/></m:ToFolderId>\
+             <m:FolderIds>{moving}</m:FolderIds></m:MoveFolder>"
+        ),
+        format!(
+            "<m:CopyFolder><m:ToFolderId><t:DistinguishedFolderId Id='inbox'/></m:ToFolderId>\
+             <m:FolderIds>{moving}</m:FolderIds></m:CopyFolder>"
+        ),
+        "<m:MarkAllItemsAsRead><m:ReadFlag>true</m:ReadFlag><m:SuppressReadReceipts>true</m:SuppressReadReceipts>\
+         <m:FolderIds><t:DistinguishedFolderId Id='inbox'/></m:FolderIds></m:MarkAllItemsAsRead>"
+            .to_owned(),
+        delegates("AddDelegate", &delegate),
+        delegates("UpdateDelegate", &delegate),
+        delegates("GetDelegate IncludePermissions='true'", "").replace("</m:GetDelegate IncludePermissions='true'>", "</m:GetDelegate>"),
+        delegates("RemoveDelegate", &format!("<m:UserIds>{user}</m:UserIds>")),
+        delegates("UpdateDelegate", &delegate.replace("b@contoso.com", "c@contoso.com")),
+        delegates("AddDelegate", &delegate).replace("svc@contoso.com", "nobody"),
+        "<m:GetMailTips><m:SendingAs><t:EmailAddress>svc@contoso.com</t:EmailAddress></m:SendingAs><m:Recipients><t:Mailbox>\
+         <t:EmailAddress>b@contoso.com</t:EmailAddress></t:Mailbox></m:Recipients><m:MailTipsRequested>All</m:MailTipsRequested>\
+         </m:GetMailTips>"
+            .to_owned(),
+        format!(
+            "<m:CopyItem><m:ToFolderId><t:DistinguishedFolderId Id='nowhere'/></m:ToFolderId><m:ItemIds>{ids}</m:ItemIds></m:CopyItem>"
+        ),
         format!("<m:DeleteFolder DeleteType='HardDelete'><m:FolderIds>{folder_id}</m:FolderIds></m:DeleteFolder>"),
+        "<m:EmptyFolder DeleteType='SoftDelete' DeleteSubFolders='true'><m:FolderIds><t:DistinguishedFolderId Id='sentitems'/>\
+         </m:FolderIds></m:EmptyFolder>"
+            .to_owned(),
+        format!(
+            "<m:MarkAsJunk IsJunk='true' MoveItem='true'><m:ItemIds>{}</m:ItemIds></m:MarkAsJunk>",
+            id_of(&junk, "ItemId")
+        ),
+        format!(
+            "<m:ArchiveItem><m:ArchiveSourceFolderId><t:DistinguishedFolderId Id='inbox'/></m:ArchiveSourceFolderId>\
+             <m:ItemIds>{}</m:ItemIds></m:ArchiveItem>",
+            id_of(&old, "ItemId")
+        ),
         format!("<m:MoveItem><m:ToFolderId>{folder_id}</m:ToFolderId><m:ItemIds>{ids}</m:ItemIds></m:MoveItem>"),
         format!(
             "<m:DeleteItem DeleteType='HardDelete' SendMeetingCancellations='SendToNone'><m:ItemIds>{ids}</m:ItemIds></m:DeleteItem>"
@@ -187,6 +287,8 @@ async fn answers_are_valid() {
             "Id='x'/></m:ItemIds>",
             "<m:MoveItem>",
             ">zzz<",
+            "Id='nowhere'",
+            ">nobody</t:EmailAddress></m:Mailbox>",
             "<m:Unknown/>",
         ];
         let fails = wrong.iter().any(|wrong| request.contains(wrong));
@@ -206,6 +308,14 @@ async fn answers_are_valid() {
             Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
             Fault::TimeoutExpired,
             Fault::ServerBusy { hint },
+            Fault::ThrottledMembers { share: 0.5, hint },
+            Fault::MemberCode {
+                member: 0,
+                code: "ErrorQuotaExceeded".to_owned(),
+            },
+            Fault::SlowMembers {
+                time: Duration::from_secs(45),
+            },
         ] {
             let name = fault.name();
             exchange.inject(fault);

@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
 use super::account::{Account, authenticate};
 use super::body::{Body, ConnectionLost};
 use super::budget::{Payer, Refusal};
-use super::engine::{Engine, Execution, InFlight, State, respond};
+use super::engine::{Engine, InFlight, State, respond};
+use super::execution::Execution;
 use super::faults::Fault;
 use super::mailbox::Store;
-use super::operation::{Operation, no_mailbox, touched};
+use super::operation::{Answer, Operation, no_mailbox, touched};
 use super::policy::BusyShape;
 use super::report::Call;
 use super::soap::{self, Failure, Request};
@@ -138,7 +139,7 @@ impl Engine {
         let befell = injected
             .as_ref()
             .filter(|fault| fault.befalls_execution() == admitted.is_ok());
-        if let Some(fault) = befell {
+        if let Some(fault) = befell.filter(|fault| !fault.befalls_members()) {
             state.counters.fault(fault.name());
         }
         match admitted {
@@ -267,6 +268,8 @@ impl Engine {
             answered: None,
             operation: facts.name.to_owned(),
             members: facts.members,
+            executed: 0,
+            throttled: 0,
             payers: Vec::new(),
             mailboxes: facts.mailboxes.clone(),
             anchor: text("x-anchormailbox"),
@@ -384,8 +387,8 @@ impl Engine {
     /// HTTP 200 with one failure for every member.
     fn all_members(&self, operation: Operation, facts: &Facts<'_>, failure: Failure) -> Reply {
         let outcome = failure.code.clone();
-        let answers = vec![Err(failure); facts.members];
-        let text = soap::envelope(&self.policy, &operation.response(&answers));
+        let answer = Answer::all(failure, facts.members);
+        let text = soap::envelope(&self.policy, &operation.response(&answer));
         Reply::xml(StatusCode::OK, text, &outcome)
     }
 

@@ -53,6 +53,27 @@ pub enum Fault {
     Code(String),
     /// HTTP 200 in which every member has `ErrorTimeoutExpired`, although the first half of them was executed.
     TimeoutExpired,
+    /// Some of the members, drawn from the seed, come back with `ErrorServerBusy` and are not executed; the others are.
+    /// Counted where it hits a member.
+    ThrottledMembers {
+        /// The share of the members, 0 to 1.
+        share: f64,
+        /// As for [`Fault::ServerBusy`].
+        hint: Option<Duration>,
+    },
+    /// One member fails with this response code and is not executed; the others are, unless the code is one that stops
+    /// a batch. Nothing happens to a call that has no such member.
+    MemberCode {
+        /// Which one, from 0.
+        member: usize,
+        /// Its code.
+        code: String,
+    },
+    /// Each member takes this long.
+    SlowMembers {
+        /// Policy time.
+        time: Duration,
+    },
     /// This answer. Not executed.
     Answer {
         /// Its status.
@@ -80,6 +101,9 @@ impl Fault {
             Fault::InnerServerBusy => "inner_server_busy",
             Fault::Code(_) => "code",
             Fault::TimeoutExpired => "timeout_expired",
+            Fault::ThrottledMembers { .. } => "throttled_members",
+            Fault::MemberCode { .. } => "member_code",
+            Fault::SlowMembers { .. } => "slow_members",
             Fault::Answer { .. } => "answer",
         }
     }
@@ -95,6 +119,15 @@ impl Fault {
                 | Fault::SlowBody { .. }
                 | Fault::WrongXml
                 | Fault::TimeoutExpired
+                | Fault::SlowMembers { .. }
+        ) || self.befalls_members()
+    }
+
+    /// Whether it is decided member by member.
+    pub(super) fn befalls_members(&self) -> bool {
+        matches!(
+            self,
+            Fault::ThrottledMembers { .. } | Fault::MemberCode { .. }
         )
     }
 }
@@ -117,6 +150,7 @@ struct Rule {
 /// let faults = Faults::none()
 ///     .rate(Fault::ResetAfter, 0.01)
 ///     .rate_on("CreateItem", Fault::CutBody, 0.05)
+///     .rate_on("GetItem", Fault::ThrottledMembers { share: 0.2, hint: None }, 1.0)
 ///     .nth(3, Fault::Page503)
 ///     .next(Fault::Refused);
 /// # let _ = faults;

@@ -24,6 +24,8 @@ pub(super) struct Id {
     pub(super) folder: u64,
     /// `None` for the id of a folder.
     pub(super) item: Option<u64>,
+    /// The number of an attachment of that item.
+    pub(super) attachment: Option<u64>,
 }
 
 /// `d8-4-4-4-12`, as it stands in ids.
@@ -56,6 +58,11 @@ impl Id {
         if let Some(item) = self.item {
             push_counter(&mut out, &self.mailbox, item);
         }
+        if let Some(attachment) = self.attachment {
+            // One level of attachments, and the length of its key.
+            out.extend_from_slice(&[1, 8, 0]);
+            out.extend_from_slice(&attachment.to_le_bytes());
+        }
         STANDARD.encode(out)
     }
 
@@ -72,20 +79,30 @@ impl Id {
             .into_bytes();
         let (head, rest) = rest.split_first_chunk::<3>()?;
         let length = u16::from_le_bytes([head[1], head[2]]);
-        if head[0] != 0 || usize::from(length) != rest.len() {
+        if head[0] != 0 {
             return None;
         }
+        let (rest, more) = rest.split_at_checked(usize::from(length))?;
+        let attachment = match more {
+            [] => None,
+            [1, 8, 0, key @ ..] if length == ITEM_LENGTH => {
+                Some(u64::from_le_bytes(key.try_into().ok()?))
+            }
+            _ => return None,
+        };
         let rest = rest.get(22..)?;
         match length {
             FOLDER_LENGTH => Some(Self {
                 mailbox,
                 folder: counter(rest)?,
                 item: None,
+                attachment: None,
             }),
             ITEM_LENGTH => Some(Self {
                 mailbox,
                 folder: counter(rest)?,
                 item: Some(counter(rest.get(24..)?)?),
+                attachment,
             }),
             _ => None,
         }
@@ -101,6 +118,17 @@ pub(super) fn entry_id(text: &str) -> Option<Vec<u8>> {
             .get(HEAD_LENGTH..)?
             .to_vec(),
     )
+}
+
+/// The id around an entry id: its inverse.
+pub(super) fn id_of_entry(entry: &[u8]) -> Option<Id> {
+    let mailbox: Guid = entry.get(4..20)?.try_into().ok()?;
+    let mut bytes = vec![NO_COMPRESSION, MAILBOX_ITEM, 36, 0];
+    bytes.extend_from_slice(guid_text(&mailbox).as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&u16::try_from(entry.len()).ok()?.to_le_bytes());
+    bytes.extend_from_slice(entry);
+    Id::decode(&STANDARD.encode(bytes))
 }
 
 /// A GUID, a 48-bit big-endian counter and two bytes of padding.
@@ -162,6 +190,7 @@ mod tests {
             mailbox,
             folder: 7,
             item: Some(0x0102_0304_0506),
+            attachment: None,
         };
         let text = item.encode();
         assert!(text.starts_with("AAMkA"), "{text}");
@@ -170,8 +199,18 @@ mod tests {
             mailbox,
             folder: 9,
             item: None,
+            attachment: None,
         };
         assert_eq!(Id::decode(&folder.encode()), Some(folder));
+        let attachment = Id {
+            attachment: Some(3),
+            ..item
+        };
+        assert_eq!(Id::decode(&attachment.encode()), Some(attachment));
+        for id in [item, folder] {
+            let entry = entry_id(&id.encode()).unwrap();
+            assert_eq!(id_of_entry(&entry), Some(id));
+        }
         assert_eq!(version_of(&mailbox, &change_key(&mailbox, 12)), Some(12));
         assert_eq!(
             version_of(&guid_of("b@contoso.com", 1), &change_key(&mailbox, 12)),
@@ -183,6 +222,7 @@ mod tests {
     proptest! {
         #[test]
         fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..130), text in ".{0,60}") {
+            let _ = id_of_entry(&bytes);
             let _ = Id::decode(&STANDARD.encode(bytes));
             let _ = Id::decode(&text);
         }

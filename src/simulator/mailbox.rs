@@ -97,6 +97,8 @@ pub(super) struct Item {
     /// The element that stands for its kind: `Message`, `CalendarItem`, ...
     pub(super) element: String,
     pub(super) fields: Vec<Element>,
+    /// Its attachments, by number.
+    pub(super) attachments: BTreeMap<u64, Element>,
     pub(super) created: u64,
     pub(super) version: u64,
 }
@@ -123,6 +125,10 @@ pub(super) struct Mailbox {
     pub(super) items: BTreeMap<Place, Item>,
     /// What left which folder at which version, for synchronisation.
     pub(super) gone: Vec<(u64, Place)>,
+    /// Its delegates' settings, by address, in the order in which they were added.
+    pub(super) delegates: Vec<(String, Element)>,
+    /// Who gets meeting requests.
+    pub(super) meeting_requests: String,
     version: u64,
     next: u64,
 }
@@ -147,6 +153,8 @@ impl Mailbox {
             folders: folders.collect(),
             items: BTreeMap::new(),
             gone: Vec::new(),
+            delegates: Vec::new(),
+            meeting_requests: "DelegatesAndMe".to_owned(),
             version: 1,
             next: FIRST_FREE,
         }
@@ -171,19 +179,33 @@ impl Mailbox {
     }
 
     pub(super) fn add_item(&mut self, folder: u64, element: String, fields: Vec<Element>) -> Place {
+        let item = Item {
+            element,
+            fields,
+            attachments: BTreeMap::new(),
+            created: 0,
+            version: 0,
+        };
+        self.put_item(folder, item)
+    }
+
+    /// Puts an item, a removed one or a copy, into a folder as a new one.
+    pub(super) fn put_item(&mut self, folder: u64, item: Item) -> Place {
         let version = self.bump();
-        let place = (folder, self.next);
-        self.next += 1;
-        self.items.insert(
-            place,
-            Item {
-                element,
-                fields,
-                created: version,
-                version,
-            },
-        );
+        let place = (folder, self.take_number());
+        let item = Item {
+            created: version,
+            version,
+            ..item
+        };
+        self.items.insert(place, item);
         place
+    }
+
+    /// A number that nothing else in this mailbox has.
+    pub(super) fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
     }
 
     pub(super) fn remove_item(&mut self, place: Place) -> Option<Item> {
@@ -195,8 +217,7 @@ impl Mailbox {
 
     pub(super) fn add_folder(&mut self, folder: Folder) -> u64 {
         let version = self.bump();
-        let number = self.next;
-        self.next += 1;
+        let number = self.take_number();
         self.folders.insert(
             number,
             Folder {
@@ -256,6 +277,7 @@ impl Mailbox {
             mailbox: self.guid,
             folder: number,
             item: None,
+            attachment: None,
         }
         .encode()
     }
@@ -265,6 +287,17 @@ impl Mailbox {
             mailbox: self.guid,
             folder: place.0,
             item: Some(place.1),
+            attachment: None,
+        }
+        .encode()
+    }
+
+    pub(super) fn attachment_id(&self, place: Place, attachment: u64) -> String {
+        Id {
+            mailbox: self.guid,
+            folder: place.0,
+            item: Some(place.1),
+            attachment: Some(attachment),
         }
         .encode()
     }

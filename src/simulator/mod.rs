@@ -57,6 +57,40 @@
 //! during the lock-out are answered `ErrorServerBusy` with the remaining time; in a batch the budget is looked at before
 //! each member, and the members after a lock-out has begun come back throttled.
 //!
+//! **Batches.** The members of a call are executed one after another, each taking its time. A call with several of
+//! them that has taken `batch_limit` is cut there, and `batch_cut` says what comes back: the member that ran then is
+//! done, though its answer is lost, and those after it are not. A member that fails with certain codes
+//! (`ErrorAccessDenied`, `ErrorQuotaExceeded`, ...) stops the batch: those after it come back
+//! `ErrorBatchProcessingStopped`, a warning. A wrong target folder, or a wrong mailbox of a delegate call, is one
+//! error for the whole batch. Faults on demand for single members: [`Fault::ThrottledMembers`],
+//! [`Fault::MemberCode`], [`Fault::SlowMembers`].
+//!
+//! # What it can do
+//!
+//! Items (Find, Get, Create, Update, Delete, Send, Move, Copy, Archive, MarkAsJunk, Export, Upload), attachments
+//! (Create, Get, Delete, with the item's new change key in each answer), folders (Find, Get, Create, Update, Delete,
+//! Move, Copy, Empty, MarkAllItemsAsRead), SyncFolderItems and SyncFolderHierarchy, delegates (Get, Add, Update,
+//! Remove; a list that gives nobody any rights), ConvertId between EWS and entry ids, ResolveNames, GetMailTips,
+//! GetServerTimeZones, GetUserAvailability. An exported item is its XML in base64; any other data that is uploaded
+//! becomes a message with that text as its subject.
+//!
+//! [`Report::done`] says by operation what was done how often, so that a test sees what a client did twice or never.
+//!
+//! ```
+//! use tower_ews::simulator::{BatchCut, Exchange, Policy};
+//! use std::time::Duration;
+//! let policy = Policy::unlimited().with(|policy| {
+//!     policy.member_time = Duration::from_millis(500);
+//!     policy.member_times.insert("ExportItems".to_owned(), Duration::from_secs(4));
+//!     policy.batch_limit = Some(Duration::from_secs(60));
+//!     policy.batch_cut = BatchCut::ConnectionLost;
+//! });
+//! let exchange = Exchange::builder().policy(policy).build();
+//! let report = exchange.report();
+//! assert_eq!((report.cut_batches, report.stopped_members), (0, 0));
+//! assert_eq!(report.not_done("CreateItem", ["Stand-up"]), ["Stand-up"]);
+//! ```
+//!
 //! # Time
 //!
 //! Everything waits on tokio's clock: under a paused clock a day passes in milliseconds, and two runs with one seed
@@ -66,9 +100,10 @@
 //!
 //! # What it leaves out
 //!
-//! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), attachments, delegates' permissions in detail, delivery (sent mail is counted, not delivered), query
-//! strings beyond a phrase in the subject, recurrence, the time limit of a batch. An operation that it does not know is
-//! answered with the fault `ErrorSchemaValidation`.
+//! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), what permissions allow, delivery
+//! (sent mail is counted, not delivered), archive mailboxes (archived items go to a folder of the same one),
+//! attachments of attachments, query strings beyond a phrase in the subject, recurrence. An operation that it does
+//! not know is answered with the fault `ErrorSchemaValidation`.
 
 mod account;
 mod arrival;
@@ -76,6 +111,7 @@ mod body;
 mod budget;
 mod clock;
 mod engine;
+mod execution;
 mod faults;
 mod http;
 mod id;
@@ -101,7 +137,7 @@ pub use self::body::{Body, ConnectionLost};
 pub use self::budget::Payer;
 pub use self::faults::{Fault, Faults};
 pub use self::http::{ResponseFuture, Server};
-pub use self::policy::{BusyShape, OpenedBy, Policy};
+pub use self::policy::{BatchCut, BusyShape, OpenedBy, Policy};
 pub use self::report::{Call, Report};
 
 use self::engine::{Engine, State};

@@ -1,5 +1,6 @@
 //! The throttling policy that the simulated server enforces, and its presets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which calls open a mailbox for a delegate account.
@@ -22,6 +23,26 @@ pub enum BusyShape {
     Messages,
     /// One or the other, drawn from the seed for each call.
     Either,
+}
+
+/// What comes back of a batch that has run out of time. In each case the members up to the one that ran when the time was
+/// up are executed, that one included, and those after it are not.
+///
+/// ```
+/// use tower_ews::simulator::{BatchCut, Policy};
+/// assert_eq!(Policy::exchange_online().batch_cut, BatchCut::RestTimedOut);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchCut {
+    /// HTTP 200: the answers of the members done in time, and `ErrorTimeoutExpired` for those from there on.
+    RestTimedOut,
+    /// HTTP 200 with `ErrorTimeoutExpired` for every member.
+    AllTimedOut,
+    /// HTTP 500 with a SOAP fault `ErrorTimeoutExpired`.
+    Fault,
+    /// No answer: the connection is lost.
+    ConnectionLost,
 }
 
 /// What one simulated server allows. All times are *policy time*: the exchange's `speed` divides them.
@@ -83,6 +104,16 @@ pub struct Policy {
     pub latency: Duration,
     /// Execution time of each member of a call; a call without an array has one.
     pub member_time: Duration,
+    /// Execution time of each member of these operations (`ExportItems`) instead of `member_time`. None in the presets.
+    pub member_times: BTreeMap<String, Duration>,
+    /// How long a call with several members may execute: one minute (TH, "Throttling implications for EWS batch
+    /// requests"). The time in the queue is not in it, and a call with one member may take any time.
+    pub batch_limit: Option<Duration>,
+    /// What comes back of a batch that was cut at this limit. Not published.
+    pub batch_cut: BatchCut,
+    /// Mailboxes that the members of one call may touch; members of further ones come back
+    /// `ErrorTooManyObjectsOpened`. 16: the seventeenth mailbox of a FindItem was seen to fail.
+    pub request_mailboxes: Option<u32>,
     /// Share by which latency and member time vary, up and down, drawn from the seed: 0.25 means ±25 %.
     pub jitter: f64,
     /// `Version` in the `ServerVersionInfo` of every answer.
@@ -114,6 +145,10 @@ impl Policy {
             retry_after: Some(Duration::from_secs(30)),
             latency: Duration::from_millis(20),
             member_time: Duration::from_millis(80),
+            member_times: BTreeMap::new(),
+            batch_limit: Some(Duration::from_secs(60)),
+            batch_cut: BatchCut::RestTimedOut,
+            request_mailboxes: Some(16),
             jitter: 0.25,
             version: "V2018_01_08",
             build: [15, 20, 8769, 35],
@@ -217,6 +252,8 @@ impl Policy {
             server_threads: None,
             latency: Duration::ZERO,
             member_time: Duration::ZERO,
+            batch_limit: None,
+            request_mailboxes: None,
             jitter: 0.0,
             ..Self::exchange_online()
         }

@@ -30,6 +30,10 @@ pub struct Call {
     pub operation: String,
     /// Number of its members.
     pub members: usize,
+    /// How many of them were executed, as far as that is known by now.
+    pub executed: usize,
+    /// How many of them came back throttled, in a call that was executed.
+    pub throttled: usize,
     /// Who was charged; empty when it was refused before that.
     pub payers: Vec<Payer>,
     /// The mailboxes that it touches: the impersonated one, explicit ones, those of ids.
@@ -42,8 +46,8 @@ pub struct Call {
     pub user_agent: Option<String>,
     /// Status of the answer; `None` while it runs and when the connection was lost.
     pub status: Option<StatusCode>,
-    /// What became of it: `executed`, the code of a refusal (`ErrorServerBusy`, `503`, `401`, ...), or the name of a
-    /// fault on demand.
+    /// What became of it: `executed`, `batch_limit` when it was cut there, the code of a refusal (`ErrorServerBusy`,
+    /// `503`, `401`, ...), or the name of a fault on demand.
     pub outcome: String,
 }
 
@@ -87,6 +91,17 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// Calls whose client went away before the answer.
     pub abandoned: u64,
+    /// Calls cut at the time limit of a batch.
+    pub cut_batches: u64,
+    /// Members that were not executed since an earlier one stopped the batch.
+    pub stopped_members: u64,
+    /// Members that came back throttled, not executed, in calls that were: in a lock-out, for too many open mailboxes,
+    /// for the rows of a search, or on demand.
+    pub throttled_members: u64,
+    /// What was done by the operations that change something: by operation, then by what it was done to, with how
+    /// often. An item stands here with its subject (before an update), an attachment and a folder with its name, a delegate
+    /// with the address; what has none of these is not here.
+    pub done: BTreeMap<String, BTreeMap<String, u64>>,
     /// Items created by CreateItem, those that were only sent among them.
     pub items_created: u64,
     /// The same by subject. Items without a subject are not here.
@@ -113,6 +128,24 @@ impl Report {
         expected
             .into_iter()
             .filter(|subject| !self.created.contains_key(subject.as_ref()))
+            .collect()
+    }
+
+    /// What this operation was done to more than once, with how often.
+    pub fn done_twice(&self, operation: &str) -> Vec<(&str, u64)> {
+        self.done.get(operation).map(twice).unwrap_or_default()
+    }
+
+    /// Which of the expected were never the object of this operation.
+    pub fn not_done<S: AsRef<str>>(
+        &self,
+        operation: &str,
+        expected: impl IntoIterator<Item = S>,
+    ) -> Vec<S> {
+        let done = self.done.get(operation);
+        expected
+            .into_iter()
+            .filter(|marker| done.is_none_or(|done| !done.contains_key(marker.as_ref())))
             .collect()
     }
 
@@ -153,6 +186,19 @@ impl Counters {
 
     pub(super) fn fault(&mut self, name: &str) {
         count(&mut self.report.faults, name);
+    }
+
+    pub(super) fn done(&mut self, operation: &str, marker: &str) {
+        if marker.is_empty() {
+            return;
+        }
+        match self.report.done.get_mut(operation) {
+            Some(done) => count(done, marker),
+            None => {
+                let done = BTreeMap::from([(marker.to_owned(), 1)]);
+                self.report.done.insert(operation.to_owned(), done);
+            }
+        }
     }
 
     pub(super) fn created(&mut self, subject: &str, sent: bool) {
@@ -219,5 +265,12 @@ mod tests {
         assert_eq!(counters.report.created_twice(), [("b", 2)]);
         assert!(counters.report.sent_twice().is_empty());
         assert_eq!(counters.report.lost(["a", "c"]), ["c"]);
+        for marker in ["a", "b", "b", ""] {
+            counters.done("CopyItem", marker);
+        }
+        assert_eq!(counters.report.done_twice("CopyItem"), [("b", 2)]);
+        assert!(counters.report.done_twice("MoveItem").is_empty());
+        assert_eq!(counters.report.not_done("CopyItem", ["a", "c"]), ["c"]);
+        assert_eq!(counters.report.not_done("MoveItem", ["a"]), ["a"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::mailbox::{Item, Mailbox, Place};
+use super::operation::attachments;
 use super::schema::rank;
 use super::xml::{Element, Node, Ns, escaped};
 
@@ -237,6 +238,13 @@ pub(super) fn id_only(mailbox: &Mailbox, place: Place) -> String {
     }
 }
 
+/// Sets a property of a stored item that is one text.
+pub(super) fn set(item: &mut Item, name: &str, text: &str) {
+    item.fields.retain(|field| field.name != name);
+    item.fields.push(Element::types(name, text));
+    sort(&item.element, &mut item.fields);
+}
+
 /// An item as a shape shows it.
 pub(super) fn write_item(
     mailbox: &Mailbox,
@@ -249,6 +257,9 @@ pub(super) fn write_item(
     let parent = Element::types("ParentFolderId", "");
     let parent_at = rank(&item.element, "ParentFolderId");
     let mut parent_due = shape.shows(&parent);
+    let attachments = Element::types("Attachments", "");
+    let attachments_at = rank(&item.element, "Attachments");
+    let mut attachments_due = !item.attachments.is_empty() && shape.shows(&attachments);
     let mut id_due = true;
     for field in &item.fields {
         let at = rank(&item.element, &field.name);
@@ -257,6 +268,13 @@ pub(super) fn write_item(
         }
         if at > parent_at && std::mem::take(&mut parent_due) {
             write_parent(mailbox, place, out);
+        }
+        if at > attachments_at && std::mem::take(&mut attachments_due) {
+            out.push_str("<t:Attachments>");
+            for (number, attachment) in &item.attachments {
+                attachments::write(mailbox, place, *number, attachment, false, out);
+            }
+            out.push_str("</t:Attachments>");
         }
         if shape.shows(field) {
             field.write(out);

@@ -86,6 +86,57 @@ impl Failure {
         failure
     }
 
+    /// Not executed, because an earlier member stopped the batch.
+    pub(super) fn stopped() -> Self {
+        Self::new(
+            "ErrorBatchProcessingStopped",
+            "Batch processing stopped at an earlier error: this member was not processed.",
+        )
+    }
+
+    /// The time of a batch was up.
+    pub(super) fn timed_out() -> Self {
+        Self::new(
+            "ErrorTimeoutExpired",
+            "The operation did not complete in the time allowed.",
+        )
+    }
+
+    /// `ResponseClass` of its message.
+    pub(super) fn class(&self) -> &'static str {
+        match self.code.as_str() {
+            "ErrorBatchProcessingStopped" => "Warning",
+            _ => "Error",
+        }
+    }
+
+    /// Whether the members after the one that failed so are left undone (the reference page of `ResponseCode`, on
+    /// `ErrorBatchProcessingStopped`; its list is one of examples).
+    pub(super) fn stops_batch(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "ErrorAccessDenied"
+                | "ErrorAccountDisabled"
+                | "ErrorADUnavailable"
+                | "ErrorADOperation"
+                | "ErrorConnectionFailed"
+                | "ErrorMailboxStoreUnavailable"
+                | "ErrorMailboxMoveInProgress"
+                | "ErrorPasswordChangeRequired"
+                | "ErrorPasswordExpired"
+                | "ErrorQuotaExceeded"
+                | "ErrorInsufficientResources"
+        )
+    }
+
+    /// Whether a member that failed so was refused for lack of some budget, not executed.
+    pub(super) fn throttled(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "ErrorServerBusy" | "ErrorTooManyObjectsOpened" | "ErrorExceededFindCountLimit"
+        )
+    }
+
     fn message_xml(&self, prefix: &str, out: &mut String) {
         if self.values.is_empty() {
             return;

@@ -13,6 +13,9 @@ use tower::ServiceExt;
 
 use super::*;
 
+mod batches;
+mod round_trips;
+
 const AUTH: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
 
 fn envelope(header: &str, body: &str) -> String {

@@ -1,11 +1,11 @@
-//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones, GetUserAvailability.
+//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones, GetUserAvailability, GetMailTips.
 
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::id::{Id, entry_id};
+use super::super::id::{Id, entry_id, id_of_entry};
 use super::super::soap::Failure;
 use super::super::xml::{Element, escaped};
 use super::{Context, Outcome, no_mailbox};
@@ -48,16 +48,36 @@ pub(super) fn resolve_names(context: &mut Context<'_>, request: &Element) -> Out
     Ok(out)
 }
 
-/// From the format of EWS to itself and to entry ids; the mailbox that the client names is given back.
-pub(super) fn convert_id(request: &Element, source: &Element) -> Outcome {
-    let id = source.attribute("Id").unwrap_or_default();
-    if source.attribute("Format") != Some("EwsId") || Id::decode(id).is_none() {
-        return Err(super::malformed_id());
+/// The entry id that an id of one of these formats stands for.
+fn entry_of(format: &str, id: &str) -> Option<Vec<u8>> {
+    match format {
+        "EwsId" => Id::decode(id).and(entry_id(id)),
+        "EntryId" => STANDARD.decode(id).ok(),
+        "HexEntryId" => {
+            let digit = |byte: &u8| char::from(*byte).to_digit(16);
+            id.as_bytes()
+                .chunks(2)
+                .map(|pair| match pair {
+                    [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+                    _ => None,
+                })
+                .collect()
+        }
+        _ => None,
     }
-    let entry = entry_id(id).ok_or_else(super::malformed_id)?;
+}
+
+/// Between the format of EWS and entry ids; the mailbox that the client names is given back.
+pub(super) fn convert_id(request: &Element, source: &Element) -> Outcome {
+    let entry = entry_of(
+        source.attribute("Format").unwrap_or_default(),
+        source.attribute("Id").unwrap_or_default(),
+    )
+    .ok_or_else(super::malformed_id)?;
+    let id = id_of_entry(&entry).ok_or_else(super::malformed_id)?;
     let format = request.attribute("DestinationFormat").unwrap_or_default();
     let converted = match format {
-        "EwsId" => id.to_owned(),
+        "EwsId" => id.encode(),
         "EntryId" => STANDARD.encode(entry),
         "HexEntryId" => entry.iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02X}");
@@ -233,5 +253,35 @@ pub(super) fn availability(
     Ok(format!(
         "<m:FreeBusyView><t:FreeBusyViewType>FreeBusy</t:FreeBusyViewType>\
          <t:CalendarEventArray>{events}</t:CalendarEventArray></m:FreeBusyView>"
+    ))
+}
+
+/// Whoever asks for mail tips has to be somebody.
+pub(super) fn check_sender(context: &mut Context<'_>, request: &Element) -> Result<(), Failure> {
+    let sender = request
+        .at(&["SendingAs", "EmailAddress"])
+        .map(Element::text)
+        .unwrap_or_default();
+    match context.store.find(&sender) {
+        Some(_) => Ok(()),
+        None => Err(no_mailbox()),
+    }
+}
+
+/// What a sender should know of one recipient: whether there is such a mailbox.
+pub(super) fn mail_tips(context: &mut Context<'_>, recipient: &Element) -> Outcome {
+    let address = recipient.child_text("EmailAddress").unwrap_or_default();
+    if address.is_empty() {
+        return Err(Failure::new(
+            "ErrorInvalidRecipients",
+            "The recipient has no address.",
+        ));
+    }
+    let invalid = context.store.find(&address).is_none();
+    Ok(format!(
+        "<m:MailTips><t:RecipientAddress><t:EmailAddress>{}</t:EmailAddress><t:RoutingType>SMTP</t:RoutingType>\
+         </t:RecipientAddress><t:PendingMailTips/><t:MailboxFull>false</t:MailboxFull>\
+         <t:InvalidRecipient>{invalid}</t:InvalidRecipient></m:MailTips>",
+        escaped(&address)
     ))
 }

@@ -1,7 +1,8 @@
-//! GetFolder, FindFolder, CreateFolder, DeleteFolder.
+//! GetFolder, FindFolder, CreateFolder, UpdateFolder, DeleteFolder, EmptyFolder, MarkAllItemsAsRead.
 
-use super::super::mailbox::Folder;
-use super::super::shape::{Shape, write_folder};
+use super::super::id::version_of;
+use super::super::mailbox::{Folder, Mailbox, Place};
+use super::super::shape::{self, Shape, write_folder};
 use super::super::soap::Failure;
 use super::super::xml::Element;
 use super::{Context, Outcome};
@@ -50,15 +51,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, folder: &Elem
     let (index, parent) = context.folder(parent)?;
     let mailbox = context.mailbox_mut(index)?;
     let name = folder.child_text("DisplayName").unwrap_or_default();
-    if mailbox
-        .children(parent)
-        .any(|(_, folder)| folder.name.eq_ignore_ascii_case(&name))
-    {
-        return Err(Failure::new(
-            "ErrorFolderExists",
-            "A folder with the specified name already exists.",
-        ));
-    }
+    refuse_name(mailbox, parent, &name, None)?;
     let (element, class) = match folder.name.as_str() {
         "CalendarFolder" => ("CalendarFolder", "IPF.Appointment"),
         "ContactsFolder" => ("ContactsFolder", "IPF.Contact"),
@@ -71,7 +64,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, folder: &Elem
         class: folder
             .child_text("FolderClass")
             .unwrap_or_else(|| class.to_owned()),
-        name,
+        name: name.clone(),
         distinguished: None,
         created: 0,
         version: 0,
@@ -84,22 +77,206 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, folder: &Elem
         &mut out,
     );
     out.push_str("</m:Folders>");
+    context.done(&name);
     Ok(out)
 }
 
-pub(super) fn delete(context: &mut Context<'_>, id: &Element) -> Outcome {
+/// No two folders of one parent have the same name.
+pub(super) fn refuse_name(
+    mailbox: &Mailbox,
+    parent: u64,
+    name: &str,
+    itself: Option<u64>,
+) -> Result<(), Failure> {
+    let taken = mailbox
+        .children(parent)
+        .any(|(number, folder)| Some(number) != itself && folder.name.eq_ignore_ascii_case(name));
+    match taken {
+        true => Err(Failure::new(
+            "ErrorFolderExists",
+            "A folder with the specified name already exists.",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The folder that everything is created in: an error about it is the only message.
+pub(super) fn check_parent(context: &mut Context<'_>, request: &Element) -> Result<(), Failure> {
+    let parent = request
+        .child("ParentFolderId")
+        .and_then(|parent| parent.children().next());
+    match parent.map(|parent| context.locate(parent)) {
+        Some(Err(failure)) if failure.code == "ErrorFolderNotFound" => Err(Failure::new(
+            "ErrorParentFolderNotFound",
+            "The specified parent folder was not found.",
+        )),
+        Some(Err(failure)) => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// A folder with nothing but its id, as write operations answer.
+pub(super) fn id_only(mailbox: &Mailbox, number: u64) -> Outcome {
+    let mut out = String::from("<m:Folders>");
+    let nothing = Element::types("Nothing", "");
+    let shape = Shape::of(&nothing, "FolderShape", false);
+    write_folder(mailbox, number, &shape, &mut out);
+    out.push_str("</m:Folders>");
+    Ok(out)
+}
+
+pub(super) fn update(context: &mut Context<'_>, change: &Element) -> Outcome {
+    let id = change.children().next().ok_or_else(super::malformed_id)?;
     let (index, number) = context.folder(id)?;
     let mailbox = context.mailbox_mut(index)?;
-    if mailbox
+    let folder = mailbox
         .folders
         .get(&number)
-        .is_some_and(|folder| folder.distinguished.is_some())
-    {
+        .ok_or_else(super::malformed_id)?;
+    match id.attribute("ChangeKey") {
+        Some(key) if version_of(&mailbox.guid, key) != Some(folder.version) => {
+            return Err(Failure::new(
+                "ErrorStaleObject",
+                "The folder has changed since: the change key is not its current one.",
+            ));
+        }
+        None if id.name == "FolderId" => {
+            return Err(Failure::new(
+                "ErrorChangeKeyRequiredForWriteOperations",
+                "A valid change key must be passed for this operation to succeed.",
+            ));
+        }
+        _ => {}
+    }
+    let old = folder.name.clone();
+    let parent = folder.parent;
+    let updates = change.child("Updates");
+    let set = |name: &str| {
+        updates
+            .into_iter()
+            .flat_map(Element::children)
+            .filter(|step| step.name == "SetFolderField")
+            .filter_map(|step| step.children().nth(1)?.child_text(name))
+            .last()
+    };
+    let (name, class) = (set("DisplayName"), set("FolderClass"));
+    if let (Some(name), Some(parent)) = (&name, parent) {
+        refuse_name(mailbox, parent, name, Some(number))?;
+    }
+    let version = mailbox.bump();
+    if let Some(folder) = mailbox.folders.get_mut(&number) {
+        folder.name = name.unwrap_or_else(|| old.clone());
+        folder.class = class.unwrap_or_else(|| folder.class.clone());
+        folder.version = version;
+    }
+    context.done(&old);
+    id_only(context.mailbox(index)?, number)
+}
+
+pub(super) fn empty(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, number) = context.folder(id)?;
+    let below = matches!(request.attribute("DeleteSubFolders"), Some("true" | "1"));
+    let mailbox = context.mailbox_mut(index)?;
+    let folder = mailbox
+        .folders
+        .get(&number)
+        .ok_or_else(super::malformed_id)?;
+    if folder.element == "CalendarFolder" || folder.parent.is_none() {
+        return Err(Failure::new(
+            "ErrorCannotEmptyFolder",
+            "This folder cannot be emptied.",
+        ));
+    }
+    let name = folder.name.clone();
+    let bin = bin(mailbox, request).filter(|bin| *bin != number);
+    let places: Vec<Place> = mailbox.items_in(number).map(|(place, _)| place).collect();
+    for place in places {
+        if let (Some(item), Some(bin)) = (mailbox.remove_item(place), bin) {
+            mailbox.put_item(bin, item);
+        }
+    }
+    let children: Vec<u64> = mailbox
+        .children(number)
+        .filter(|(_, folder)| below && folder.distinguished.is_none())
+        .map(|(child, _)| child)
+        .collect();
+    for child in children {
+        discard(mailbox, child, bin);
+    }
+    context.done(&name);
+    Ok(String::new())
+}
+
+/// Where deleted things go; `None` when they are gone.
+pub(super) fn bin(mailbox: &Mailbox, request: &Element) -> Option<u64> {
+    match request.attribute("DeleteType") {
+        Some("MoveToDeletedItems") => mailbox.distinguished("deleteditems"),
+        Some("SoftDelete") => mailbox.distinguished("recoverableitemsdeletions"),
+        _ => None,
+    }
+}
+
+/// Puts a folder into the bin, unless it lies in there already.
+fn discard(mailbox: &mut Mailbox, number: u64, bin: Option<u64>) {
+    let bin = bin.filter(|bin| *bin != number && !mailbox.descendants(*bin).contains(&number));
+    let Some(bin) = bin else {
+        mailbox.remove_folder(number);
+        return;
+    };
+    let version = mailbox.bump();
+    if let Some(folder) = mailbox.folders.get_mut(&number) {
+        folder.parent = Some(bin);
+        folder.version = version;
+    }
+}
+
+pub(super) fn mark_read(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, number) = context.folder(id)?;
+    let read = match request.child_text("ReadFlag").as_deref() {
+        Some("false" | "0") => "false",
+        _ => "true",
+    };
+    let mailbox = context.mailbox_mut(index)?;
+    let name = mailbox
+        .folders
+        .get(&number)
+        .map(|folder| folder.name.clone())
+        .unwrap_or_default();
+    let places: Vec<Place> = mailbox
+        .items_in(number)
+        .filter(|(_, item)| {
+            item.field("IsRead")
+                .is_some_and(|field| field.text() != read)
+        })
+        .map(|(place, _)| place)
+        .collect();
+    for place in places {
+        let version = mailbox.bump();
+        if let Some(item) = mailbox.items.get_mut(&place) {
+            item.version = version;
+            shape::set(item, "IsRead", read);
+        }
+    }
+    context.done(&name);
+    Ok(String::new())
+}
+
+pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let (index, number) = context.folder(id)?;
+    let mailbox = context.mailbox_mut(index)?;
+    let folder = mailbox
+        .folders
+        .get(&number)
+        .ok_or_else(super::malformed_id)?;
+    let name = folder.name.clone();
+    if folder.distinguished.is_some() {
         return Err(Failure::new(
             "ErrorDeleteDistinguishedFolder",
             "A distinguished folder cannot be deleted.",
         ));
     }
-    mailbox.remove_folder(number);
+    let bin = bin(mailbox, request);
+    discard(mailbox, number, bin);
+    context.done(&name);
     Ok(String::new())
 }

@@ -1,7 +1,7 @@
-//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem.
+//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem, ArchiveItem, MarkAsJunk.
 
 use super::super::id::version_of;
-use super::super::mailbox::Place;
+use super::super::mailbox::{Folder, Item, Place};
 use super::super::shape::{self, Shape, path_matches, write_item};
 use super::super::soap::Failure;
 use super::super::xml::Element;
@@ -61,7 +61,8 @@ pub(super) fn check_saved_folder(
             "ErrorSavedItemFolderNotFound",
             "The specified save folder was not found.",
         )),
-        // What else is wrong with it each member says for itself.
+        Some(Err(failure)) => Err(failure),
+        // Whether it may be opened each member says for itself.
         _ => Ok(()),
     }
 }
@@ -113,6 +114,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
     let stamp = context.stamp();
     let subject = item.child_text("Subject").unwrap_or_default();
     context.counters.created(&subject, sends);
+    context.done(&subject);
     let mailbox = context.mailbox_mut(index)?;
     if item.name == "Message" && disposition == Some("SendOnly") {
         return Ok("<m:Items/>".to_owned());
@@ -122,8 +124,20 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
         super::super::id::guid_text(&mailbox.guid),
         mailbox.version()
     );
-    let fields = shape::new_fields(item, &mailbox.address, &uid, &stamp);
+    let mut fields = shape::new_fields(item, &mailbox.address, &uid, &stamp);
+    fields.retain(|field| field.name != "Attachments");
     let place = mailbox.add_item(folder, item.name.clone(), fields);
+    for attachment in item
+        .child("Attachments")
+        .into_iter()
+        .flat_map(Element::children)
+    {
+        let number = mailbox.take_number();
+        if let Some(stored) = mailbox.items.get_mut(&place) {
+            stored.attachments.insert(number, attachment.clone());
+            shape::set(stored, "HasAttachments", "true");
+        }
+    }
     Ok(format!(
         "<m:Items>{}</m:Items>",
         shape::id_only(mailbox, place)
@@ -131,7 +145,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
 }
 
 /// Compares the change key of an id with the item's version.
-fn check_key(
+pub(super) fn check_key(
     context: &Context<'_>,
     index: usize,
     place: Place,
@@ -195,7 +209,9 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Elem
         ));
     }
     let version = mailbox.bump();
+    let mut subject = String::new();
     if let Some(item) = mailbox.items.get_mut(&place) {
+        subject = item.subject();
         for step in change
             .child("Updates")
             .into_iter()
@@ -208,6 +224,7 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Elem
         shape::sort(&item.element, &mut item.fields);
         item.version = version;
     }
+    context.done(&subject);
     let sent =
         kind == "Message" && disposition.is_some_and(|disposition| disposition != "SaveOnly");
     let items = if sent {
@@ -261,15 +278,14 @@ pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element)
             "The SendMeetingCancellations attribute is required for calendar items.",
         ));
     }
-    let item = mailbox.remove_item(place);
-    let bin = match request.attribute("DeleteType") {
-        Some("MoveToDeletedItems") => mailbox.distinguished("deleteditems"),
-        Some("SoftDelete") => mailbox.distinguished("recoverableitemsdeletions"),
-        _ => None,
+    let Some(item) = mailbox.remove_item(place) else {
+        return Ok(String::new());
     };
-    if let (Some(item), Some(bin)) = (item, bin) {
-        mailbox.add_item(bin, item.element, item.fields);
+    let subject = item.subject();
+    if let Some(bin) = super::folders::bin(mailbox, request) {
+        mailbox.put_item(bin, item);
     }
+    context.done(&subject);
     Ok(String::new())
 }
 
@@ -306,16 +322,18 @@ fn dispatch(
             mailbox.distinguished("sentitems").ok_or_else(no_mailbox)?,
         ),
     };
-    context.counters.sent(&item.subject());
+    let subject = item.subject();
+    context.counters.sent(&subject);
+    if context.operation == Operation::SendItem {
+        context.done(&subject);
+    }
     if save {
-        context
-            .mailbox_mut(index)?
-            .add_item(folder, item.element, item.fields);
+        context.mailbox_mut(index)?.put_item(folder, item);
     }
     Ok(())
 }
 
-fn target_id(request: &Element) -> Result<&Element, Failure> {
+pub(super) fn target_id(request: &Element) -> Result<&Element, Failure> {
     request
         .child("ToFolderId")
         .and_then(|target| target.children().next())
@@ -344,22 +362,85 @@ pub(super) fn check_target(context: &mut Context<'_>, request: &Element) -> Resu
 }
 
 pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
-    let (target, folder) = context.folder(target_id(request)?)?;
-    let (index, place) = context.item(id)?;
-    let moves = context.operation == Operation::MoveItem;
-    let mailbox = context.mailbox_mut(index)?;
-    let item = if moves {
-        mailbox.remove_item(place)
-    } else {
-        mailbox.items.get(&place).cloned()
-    };
-    let Some(item) = item else {
-        return Ok("<m:Items/>".to_owned());
-    };
-    let mailbox = context.mailbox_mut(target)?;
-    let place = mailbox.add_item(folder, item.element, item.fields);
+    let target = context.folder(target_id(request)?)?;
+    let source = context.item(id)?;
+    let place = put(context, source, target)?;
     Ok(format!(
         "<m:Items>{}</m:Items>",
-        shape::id_only(mailbox, place)
+        shape::id_only(context.mailbox(target.0)?, place)
+    ))
+}
+
+/// Puts an item, or a copy of it, into a folder.
+fn put(
+    context: &mut Context<'_>,
+    (index, place): (usize, Place),
+    (target, folder): (usize, u64),
+) -> Result<Place, Failure> {
+    let copies = context.operation == Operation::CopyItem;
+    let mailbox = context.mailbox_mut(index)?;
+    let item = if copies {
+        mailbox.items.get(&place).cloned()
+    } else {
+        mailbox.remove_item(place)
+    };
+    let item = item.ok_or_else(super::malformed_id)?;
+    context.done(&item.subject());
+    Ok(context.mailbox_mut(target)?.put_item(folder, item))
+}
+
+/// The archive's folder here: one of the mailbox itself, made when something is archived first.
+const ARCHIVE: &str = "archivemsgfolderroot";
+
+pub(super) fn archive(context: &mut Context<'_>, id: &Element) -> Outcome {
+    let source = context.item(id)?;
+    let mailbox = context.mailbox_mut(source.0)?;
+    let folder = match mailbox.distinguished(ARCHIVE) {
+        Some(folder) => folder,
+        None => mailbox.add_folder(Folder {
+            parent: mailbox.distinguished("root"),
+            element: "Folder",
+            class: "IPF.Note".to_owned(),
+            name: "Archive".to_owned(),
+            distinguished: Some(ARCHIVE),
+            created: 0,
+            version: 0,
+        }),
+    };
+    put(context, source, (source.0, folder))?;
+    Ok("<m:Items/>".to_owned())
+}
+
+pub(super) fn check_archive_source(
+    context: &mut Context<'_>,
+    request: &Element,
+) -> Result<(), Failure> {
+    match request
+        .child("ArchiveSourceFolderId")
+        .and_then(|source| source.children().next())
+    {
+        Some(id) => context.locate(id).map(|_| ()),
+        None => Err(super::malformed_id()),
+    }
+}
+
+pub(super) fn mark_junk(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+    let source = context.item(id)?;
+    let flag = |name| matches!(request.attribute(name), Some("true" | "1"));
+    let mailbox = context.mailbox(source.0)?;
+    if !flag("MoveItem") {
+        let subject = mailbox.items.get(&source.1).map(Item::subject);
+        context.done(&subject.unwrap_or_default());
+        return Ok(String::new());
+    }
+    let name = if flag("IsJunk") { "junkemail" } else { "inbox" };
+    let folder = mailbox.distinguished(name).ok_or_else(no_mailbox)?;
+    let place = put(context, source, (source.0, folder))?;
+    let mailbox = context.mailbox(source.0)?;
+    let version = mailbox.items.get(&place).map_or(0, |item| item.version);
+    Ok(format!(
+        "<m:MovedItemId Id=\"{}\" ChangeKey=\"{}\"/>",
+        mailbox.item_id(place),
+        mailbox.key(version)
     ))
 }

@@ -1,13 +1,17 @@
-//! The operations that the server knows: their members, their answers, and what every one of them needs.
+//! What the operations do: the execution of one member, and what every one of them needs for it.
 
+pub(super) mod attachments;
+mod catalog;
+mod delegates;
 mod directory;
 mod find;
+mod folder_moves;
 mod folders;
 mod items;
 mod restriction;
 mod sync;
+mod transfer;
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::account::Account;
@@ -19,158 +23,9 @@ use super::report::Counters;
 use super::soap::Failure;
 use super::xml::{Element, Ns};
 
-/// An operation of the simulated server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    GetFolder,
-    FindFolder,
-    CreateFolder,
-    DeleteFolder,
-    FindItem,
-    GetItem,
-    CreateItem,
-    UpdateItem,
-    DeleteItem,
-    SendItem,
-    MoveItem,
-    CopyItem,
-    SyncFolderItems,
-    SyncFolderHierarchy,
-    ConvertId,
-    ResolveNames,
-    GetServerTimeZones,
-    GetUserAvailability,
-}
+pub(super) use self::catalog::{Answer, Operation};
 
 use Operation::*;
-
-const ALL: [(Operation, &str); 18] = [
-    (GetFolder, "GetFolder"),
-    (FindFolder, "FindFolder"),
-    (CreateFolder, "CreateFolder"),
-    (DeleteFolder, "DeleteFolder"),
-    (FindItem, "FindItem"),
-    (GetItem, "GetItem"),
-    (CreateItem, "CreateItem"),
-    (UpdateItem, "UpdateItem"),
-    (DeleteItem, "DeleteItem"),
-    (SendItem, "SendItem"),
-    (MoveItem, "MoveItem"),
-    (CopyItem, "CopyItem"),
-    (SyncFolderItems, "SyncFolderItems"),
-    (SyncFolderHierarchy, "SyncFolderHierarchy"),
-    (ConvertId, "ConvertId"),
-    (ResolveNames, "ResolveNames"),
-    (GetServerTimeZones, "GetServerTimeZones"),
-    (GetUserAvailability, "GetUserAvailability"),
-];
-
-impl Operation {
-    /// The operation of a request element.
-    pub(super) fn of(element: &Element) -> Option<Self> {
-        let name = match element.name.as_str() {
-            "GetUserAvailabilityRequest" => "GetUserAvailability",
-            name => name,
-        };
-        ALL.iter()
-            .find(|(_, known)| element.ns == Ns::Messages && *known == name)
-            .map(|(operation, _)| *operation)
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        ALL.iter()
-            .find(|(operation, _)| *operation == self)
-            .map_or("", |(_, name)| name)
-    }
-
-    pub(super) fn is_sync(self) -> bool {
-        matches!(self, SyncFolderItems | SyncFolderHierarchy)
-    }
-
-    fn writes(self) -> bool {
-        matches!(
-            self,
-            CreateFolder
-                | DeleteFolder
-                | CreateItem
-                | UpdateItem
-                | DeleteItem
-                | SendItem
-                | MoveItem
-                | CopyItem
-        )
-    }
-
-    /// The members of the request's array; `None` when it should have some and has none.
-    pub(super) fn members(self, element: &Element) -> Option<Vec<&Element>> {
-        let array = match self {
-            GetFolder | DeleteFolder => "FolderIds",
-            FindFolder | FindItem => "ParentFolderIds",
-            CreateFolder => "Folders",
-            GetItem | DeleteItem | SendItem | MoveItem | CopyItem => "ItemIds",
-            CreateItem => "Items",
-            UpdateItem => "ItemChanges",
-            ConvertId => "SourceIds",
-            GetUserAvailability => "MailboxDataArray",
-            SyncFolderItems | SyncFolderHierarchy | ResolveNames | GetServerTimeZones => {
-                return Some(vec![element]);
-            }
-        };
-        let members: Vec<&Element> = element.child(array)?.children().collect();
-        (!members.is_empty()).then_some(members)
-    }
-
-    /// What stands in a response message in error after the error itself.
-    fn nothing(self) -> &'static str {
-        match self {
-            GetItem | CreateItem | MoveItem | CopyItem | UpdateItem => "<m:Items/>",
-            GetFolder | CreateFolder => "<m:Folders/>",
-            GetServerTimeZones => "<m:TimeZoneDefinitions/>",
-            _ => "",
-        }
-    }
-
-    /// The whole response element around the answers of all members.
-    pub(super) fn response(self, answers: &[Result<String, Failure>]) -> String {
-        let name = self.name();
-        let availability = self == GetUserAvailability;
-        let (array, entry) = if availability {
-            ("FreeBusyResponseArray", "ResponseMessage".to_owned())
-        } else {
-            ("ResponseMessages", format!("{name}ResponseMessage"))
-        };
-        let mut out = format!("<m:{name}Response><m:{array}>");
-        for answer in answers {
-            if availability {
-                out.push_str("<m:FreeBusyResponse>");
-            }
-            match answer {
-                Ok(payload) => {
-                    let _ = write!(
-                        out,
-                        "<m:{entry} ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>"
-                    );
-                    // Here the payload stands beside the message, not in it.
-                    if availability {
-                        let _ = write!(out, "</m:{entry}>{payload}");
-                    } else {
-                        let _ = write!(out, "{payload}</m:{entry}>");
-                    }
-                }
-                Err(failure) => {
-                    let _ = write!(out, "<m:{entry} ResponseClass=\"Error\">");
-                    failure.message(&mut out);
-                    let _ = write!(out, "{}</m:{entry}>", self.nothing());
-                }
-            }
-            if availability {
-                out.push_str("</m:FreeBusyResponse>");
-            }
-        }
-        let _ = write!(out, "</m:{array}></m:{name}Response>");
-        out
-    }
-}
 
 /// The addresses that a request names explicitly, and the mailboxes that its ids belong to.
 pub(super) fn touched(element: &Element, store: &mut Store) -> Vec<usize> {
@@ -181,6 +36,10 @@ pub(super) fn touched(element: &Element, store: &mut Store) -> Vec<usize> {
             addresses.extend(element.at(&["Mailbox", "EmailAddress"]).map(Element::text));
         }
         "MailboxData" => addresses.extend(element.at(&["Email", "Address"]).map(Element::text)),
+        // Whose delegates, and whose mail tips: in the messages namespace, unlike the mailboxes of recipients.
+        "Mailbox" | "SendingAs" if element.ns == Ns::Messages => {
+            addresses.extend(element.child_text("EmailAddress"));
+        }
         _ => {
             if let Some(id) = element
                 .attribute("Id")
@@ -222,18 +81,34 @@ pub(super) struct Context<'a> {
     pub(super) now: Duration,
     /// Rows that the call has in memory.
     pub(super) rows: &'a mut u32,
+    pub(super) scratch: &'a mut Scratch,
     pub(super) operation: Operation,
 }
 
-/// A failure of one member.
+/// What the members of one call know of those before them.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The mailboxes that the call has touched.
+    mailboxes: Vec<usize>,
+    /// Whether it has changed the item whose change key it came with.
+    changed: bool,
+}
+
+/// What becomes of one member: what its message carries, or its failure.
 type Outcome = Result<String, Failure>;
 
 impl Context<'_> {
     /// Checks what the whole call depends on: an error is its only response message.
     pub(super) fn prepare(&mut self, request: &Element) -> Result<(), Failure> {
         match self.operation {
-            CreateItem => items::check_saved_folder(self, request),
-            MoveItem | CopyItem => items::check_target(self, request),
+            CreateItem | UpdateItem | SendItem => items::check_saved_folder(self, request),
+            MoveItem | CopyItem | MoveFolder | CopyFolder => items::check_target(self, request),
+            CreateFolder => folders::check_parent(self, request),
+            ArchiveItem => items::check_archive_source(self, request),
+            GetMailTips => directory::check_sender(self, request),
+            GetDelegate | AddDelegate | UpdateDelegate | RemoveDelegate => {
+                delegates::prepare(self, request)
+            }
             _ => Ok(()),
         }
     }
@@ -244,7 +119,11 @@ impl Context<'_> {
             GetFolder => folders::get(self, request, member),
             FindFolder => folders::find(self, request, member),
             CreateFolder => folders::create(self, request, member),
-            DeleteFolder => folders::delete(self, member),
+            UpdateFolder => folders::update(self, member),
+            DeleteFolder => folders::delete(self, request, member),
+            MoveFolder | CopyFolder => folder_moves::relocate(self, request, member),
+            EmptyFolder => folders::empty(self, request, member),
+            MarkAllItemsAsRead => folders::mark_read(self, request, member),
             FindItem => find::find(self, request, member),
             GetItem => items::get(self, request, member),
             CreateItem => items::create(self, request, member),
@@ -252,13 +131,38 @@ impl Context<'_> {
             DeleteItem => items::delete(self, request, member),
             SendItem => items::send(self, request, member),
             MoveItem | CopyItem => items::relocate(self, request, member),
+            ArchiveItem => items::archive(self, member),
+            MarkAsJunk => items::mark_junk(self, request, member),
+            CreateAttachment => attachments::create(self, request, member),
+            GetAttachment => attachments::get(self, member),
+            DeleteAttachment => attachments::delete(self, member),
+            ExportItems => transfer::export(self, member),
+            UploadItems => transfer::upload(self, member),
             SyncFolderItems => sync::items(self, request),
             SyncFolderHierarchy => sync::hierarchy(self, request),
             ConvertId => directory::convert_id(request, member),
             ResolveNames => directory::resolve_names(self, request),
             GetServerTimeZones => Ok(directory::time_zones(request)),
             GetUserAvailability => directory::availability(self, request, member),
+            GetMailTips => directory::mail_tips(self, member),
+            GetDelegate => delegates::get(self, request, member),
+            AddDelegate => delegates::add(self, request, member),
+            UpdateDelegate => delegates::update(self, request, member),
+            RemoveDelegate => delegates::remove(self, request, member),
         }
+    }
+
+    /// What the answer says after its messages.
+    pub(super) fn finish(&mut self, request: &Element) -> String {
+        match self.operation {
+            GetDelegate => delegates::meeting_requests(self, request),
+            _ => String::new(),
+        }
+    }
+
+    /// Counts something done to what has this name.
+    fn done(&mut self, marker: &str) {
+        self.counters.done(self.operation.name(), marker);
     }
 
     /// The simulated date and time.
@@ -268,7 +172,14 @@ impl Context<'_> {
 
     /// Lets the caller into a mailbox: its rights, and the mailboxes that it may have open.
     fn enter(&mut self, mailbox: usize) -> Result<(), Failure> {
-        if self.effective == Some(mailbox) {
+        let touched = &mut self.scratch.mailboxes;
+        let more = !touched.contains(&mailbox);
+        let full = |limit: u32| touched.len() >= limit as usize;
+        let refused = more && self.policy.request_mailboxes.is_some_and(full);
+        if more && !refused {
+            touched.push(mailbox);
+        }
+        if self.effective == Some(mailbox) && !refused {
             return Ok(());
         }
         let (address, guid) = match self.store.get(mailbox) {
@@ -282,9 +193,10 @@ impl Context<'_> {
             ));
         }
         let writes = self.operation.writes();
-        if self
-            .budgets
-            .open(self.policy, self.caller.name(), mailbox, writes, self.now)
+        if !refused
+            && self
+                .budgets
+                .open(self.policy, self.caller.name(), mailbox, writes, self.now)
         {
             return Ok(());
         }
@@ -328,7 +240,7 @@ impl Context<'_> {
                     .and_then(|mailbox| mailbox.distinguished(name));
                 (mailbox, number.ok_or_else(missing)?)
             }
-            "FolderId" => {
+            "FolderId" | "ParentFolderId" => {
                 let id = id
                     .attribute("Id")
                     .and_then(Id::decode)
@@ -356,7 +268,7 @@ impl Context<'_> {
         }
     }
 
-    /// The mailbox and place of an `ItemId`, entered.
+    /// The mailbox and place of an `ItemId`, or of the item of an `AttachmentId`, entered.
     fn item(&mut self, id: &Element) -> Result<(usize, Place), Failure> {
         let missing = || {
             Failure::new(
@@ -364,12 +276,14 @@ impl Context<'_> {
                 "The specified object was not found in the store.",
             )
         };
-        if id.name != "ItemId" {
+        if !matches!(id.name.as_str(), "ItemId" | "ParentItemId" | "AttachmentId") {
             return Err(missing());
         }
+        let attachment = id.name == "AttachmentId";
         let id = id
             .attribute("Id")
             .and_then(Id::decode)
+            .filter(|id| id.attachment.is_some() == attachment)
             .ok_or_else(malformed_id)?;
         let Some(item) = id.item else {
             return Err(Failure::new(

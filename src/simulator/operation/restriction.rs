@@ -89,6 +89,7 @@ mod tests {
     #[test]
     fn expressions() {
         let item = Item {
+            attachments: Default::default(),
             element: "CalendarItem".to_owned(),
             fields: vec![
                 Element::types("Subject", "Budget talk"),

@@ -1,0 +1,294 @@
+//! What happens to a call that is executed: its members in turn, the time that they take, and what ends the batch early.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::body::{Body, ConnectionLost};
+use super::engine::{Engine, InFlight, State, later, respond, scaled};
+use super::faults::Fault;
+use super::operation::{Answer, Context, Operation, Scratch};
+use super::policy::BatchCut;
+use super::soap::{self, Failure, Request};
+use super::xml::Element;
+
+/// A call that the server executes.
+pub(super) struct Execution {
+    pub(super) number: u64,
+    pub(super) operation: Operation,
+    pub(super) request: Request,
+    pub(super) caller: Account,
+    pub(super) effective: Option<usize>,
+    pub(super) place: InFlight,
+    pub(super) fault: Option<Fault>,
+    pub(super) headers: HeaderMap,
+}
+
+/// What is known of a batch while its members are executed.
+struct Progress {
+    answer: Answer,
+    scratch: Scratch,
+    /// When the member that is executed now is done, as planned: timers are late, and their lateness is not to add up.
+    due: Instant,
+    /// Policy time that the members took.
+    spent: Duration,
+    executed: usize,
+    /// A fault on demand has hit a member.
+    hit: bool,
+    /// The time of the batch was up.
+    cut: bool,
+}
+
+/// What is decided of a member before it is executed.
+enum Turn {
+    Refused(Failure),
+    Runs(Duration),
+}
+
+impl Engine {
+    pub(super) async fn execute(
+        self: Arc<Self>,
+        mut execution: Execution,
+        due: Instant,
+    ) -> Result<Response<Body>, ConnectionLost> {
+        let _thread = match &self.threads {
+            Some(threads) => threads.acquire().await.ok(),
+            None => None,
+        };
+        let mut progress = Progress {
+            answer: Answer::default(),
+            scratch: Scratch::default(),
+            due: match self.threads {
+                Some(_) => due.max(self.now()),
+                None => due,
+            },
+            spent: Duration::ZERO,
+            executed: 0,
+            hit: false,
+            cut: false,
+        };
+        self.run(&mut execution, &mut progress).await;
+        self.close(execution, progress)
+    }
+
+    /// Executes the members one after another.
+    async fn run(&self, execution: &mut Execution, progress: &mut Progress) {
+        // The members are parts of the request, and a context borrows the rest of the call.
+        let request = std::mem::replace(
+            &mut execution.request.operation,
+            Element::types("Nothing", ""),
+        );
+        let members = execution.operation.members(&request).unwrap_or_default();
+        let timed = matches!(execution.fault, Some(Fault::TimeoutExpired));
+        let stop = match timed {
+            true => members.len().div_ceil(2),
+            false => members.len(),
+        };
+        let limit = self
+            .policy
+            .batch_limit
+            .filter(|_| members.len() > 1)
+            .unwrap_or(Duration::MAX);
+        let execution_fault = execution.fault.clone();
+        let mut prepared = false;
+        for (index, member) in members.iter().take(stop).enumerate() {
+            let time = match self.turn(execution, progress) {
+                Turn::Refused(failure) => {
+                    progress.answer.members.push(Err(failure));
+                    continue;
+                }
+                Turn::Runs(time) => time,
+            };
+            let left = limit.saturating_sub(progress.spent);
+            progress.cut = time > left;
+            let time = time.min(left);
+            progress.spent += time;
+            progress.due = later(progress.due, self.real(time));
+            self.pause_until(progress.due).await;
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let now = self.policy_time(self.now());
+            let locked_out =
+                state
+                    .budgets
+                    .execute(&self.policy, &execution.place.payers, time, now);
+            state.counters.report.lockouts += locked_out;
+            let mut context = self.context(state, execution, &mut progress.scratch, now);
+            if !prepared {
+                if let Err(failure) = context.prepare(&request) {
+                    progress.answer.whole = Some(failure);
+                    break;
+                }
+                prepared = true;
+            }
+            let outcome = match &execution_fault {
+                Some(Fault::MemberCode { member, code }) if *member == index => {
+                    progress.hit = true;
+                    Err(Failure::new(
+                        code.clone(),
+                        "This member failed, as this server was told to say.",
+                    ))
+                }
+                _ => context.execute(&request, member),
+            };
+            if outcome.is_ok() {
+                progress.executed += 1;
+                state.counters.executed(execution.operation.name());
+            }
+            let stops =
+                execution.operation.stops() && outcome.as_ref().is_err_and(Failure::stops_batch);
+            progress.answer.members.push(outcome);
+            if progress.cut {
+                break;
+            }
+            if stops {
+                self.stop(progress, members.len(), state);
+                break;
+            }
+        }
+        if progress.cut {
+            progress.answer.members.pop();
+            let rest = members.len() - progress.answer.members.len();
+            let rest = std::iter::repeat_n(Err(Failure::timed_out()), rest);
+            progress.answer.members.extend(rest);
+        }
+        if timed || (progress.cut && self.policy.batch_cut == BatchCut::AllTimedOut) {
+            progress.answer = Answer::all(Failure::timed_out(), members.len());
+        }
+        let mut guard = self.state.lock();
+        let now = self.policy_time(self.now());
+        let mut context = self.context(&mut guard, execution, &mut progress.scratch, now);
+        progress.answer.tail = context.finish(&request);
+    }
+
+    /// The members after one that stopped the batch.
+    fn stop(&self, progress: &mut Progress, members: usize, state: &mut State) {
+        let rest = members - progress.answer.members.len();
+        state.counters.report.stopped_members += rest as u64;
+        let rest = std::iter::repeat_n(Err(Failure::stopped()), rest);
+        progress.answer.members.extend(rest);
+    }
+
+    /// Whether the member's turn comes, and how long it takes.
+    fn turn(&self, execution: &Execution, progress: &mut Progress) -> Turn {
+        let mut state = self.state.lock();
+        let now = self.policy_time(self.now());
+        if let Some(wait) = state
+            .budgets
+            .locked(&self.policy, &execution.place.payers, now)
+        {
+            state.counters.throttled("ErrorServerBusy");
+            return Turn::Refused(Failure::busy(Some(self.real(wait))));
+        }
+        if let Some(Fault::ThrottledMembers { share, hint }) = &execution.fault {
+            if state.rng.f64() < *share {
+                progress.hit = true;
+                return Turn::Refused(Failure::busy(*hint));
+            }
+        }
+        let swing = 1.0 + self.policy.jitter * (2.0 * state.rng.f64() - 1.0);
+        let time = match &execution.fault {
+            Some(Fault::SlowMembers { time }) => *time,
+            _ => self
+                .policy
+                .member_times
+                .get(execution.operation.name())
+                .copied()
+                .unwrap_or(self.policy.member_time),
+        };
+        Turn::Runs(scaled(time, swing))
+    }
+
+    fn context<'a>(
+        &'a self,
+        state: &'a mut State,
+        execution: &'a mut Execution,
+        scratch: &'a mut Scratch,
+        now: Duration,
+    ) -> Context<'a> {
+        Context {
+            policy: &self.policy,
+            store: &mut state.store,
+            budgets: &mut state.budgets,
+            counters: &mut state.counters,
+            caller: &execution.caller,
+            effective: execution.effective,
+            payers: &execution.place.payers,
+            old_version: execution.request.old_version,
+            now,
+            rows: &mut execution.place.rows,
+            scratch,
+            operation: execution.operation,
+        }
+    }
+
+    /// Counts what was done, and answers.
+    fn close(
+        &self,
+        execution: Execution,
+        progress: Progress,
+    ) -> Result<Response<Body>, ConnectionLost> {
+        let answer = &progress.answer;
+        let cut = progress.cut.then_some(self.policy.batch_cut);
+        let lost = matches!(execution.fault, Some(Fault::ResetAfter))
+            || cut == Some(BatchCut::ConnectionLost);
+        let (status, text) = match cut {
+            Some(BatchCut::Fault) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Failure::timed_out().fault(),
+            ),
+            _ => (
+                StatusCode::OK,
+                soap::envelope(&self.policy, &execution.operation.response(answer)),
+            ),
+        };
+        let throttled = answer
+            .members
+            .iter()
+            .filter(|outcome| outcome.as_ref().is_err_and(Failure::throttled))
+            .count();
+        {
+            let mut state = self.state.lock();
+            let answered = self.since_start(self.now());
+            let fault = execution
+                .fault
+                .as_ref()
+                .filter(|fault| progress.hit || !fault.befalls_members());
+            if let Some(fault) = fault.filter(|fault| fault.befalls_members()) {
+                state.counters.fault(fault.name());
+            }
+            state.counters.report.throttled_members += throttled as u64;
+            state.counters.report.cut_batches += u64::from(cut.is_some());
+            if let Some(call) = state.counters.call(execution.number) {
+                call.answered = Some(answered);
+                call.status = (!lost).then_some(status);
+                call.executed = progress.executed;
+                call.throttled = throttled;
+                call.outcome = match (fault, cut) {
+                    (Some(fault), _) => fault.name(),
+                    (None, Some(_)) => "batch_limit",
+                    (None, None) => "executed",
+                }
+                .to_owned();
+            }
+        }
+        let place = Some(execution.place);
+        let body = match execution.fault {
+            _ if lost => return Err(ConnectionLost::reset()),
+            Some(Fault::CutBody) => Body::whole(text, place).cut(),
+            Some(Fault::SlowBody { frames, pause }) => {
+                Body::whole(text, place).slow(frames, self.real(pause))
+            }
+            Some(Fault::WrongXml) => {
+                let half = Bytes::from(text);
+                Body::whole(half.slice(..half.len() / 2), place)
+            }
+            _ => Body::whole(text, place),
+        };
+        Ok(respond(status, execution.headers, body))
+    }
+}

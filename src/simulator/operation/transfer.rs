@@ -1,0 +1,121 @@
+//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a message with that text as
+//! its subject.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::mailbox::Item;
+use super::super::shape;
+use super::super::soap::Failure;
+use super::super::xml::{self, Element, TYPES_NS};
+use super::{Context, Outcome};
+
+pub(super) fn export(context: &mut Context<'_>, id: &Element) -> Outcome {
+    let (index, place) = context.item(id)?;
+    let mailbox = context.mailbox(index)?;
+    let item = mailbox.items.get(&place).ok_or_else(super::malformed_id)?;
+    let mut data = format!("<t:Export xmlns:t=\"{TYPES_NS}\"><t:{}>", item.element);
+    for field in &item.fields {
+        field.write(&mut data);
+    }
+    data.push_str(&format!("</t:{}>", item.element));
+    for attachment in item.attachments.values() {
+        attachment.write(&mut data);
+    }
+    data.push_str("</t:Export>");
+    Ok(format!(
+        "<m:ItemId Id=\"{}\" ChangeKey=\"{}\"/><m:Data>{}</m:Data>",
+        mailbox.item_id(place),
+        mailbox.key(item.version),
+        STANDARD.encode(data)
+    ))
+}
+
+/// What an export holds: the item, and its attachments.
+fn read(data: &[u8]) -> Option<(Element, Vec<Element>)> {
+    let root = xml::parse(data).ok()?;
+    let mut children = root.children().filter(|_| root.name == "Export").cloned();
+    Some((children.next()?, children.collect()))
+}
+
+pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
+    let parent = member
+        .child("ParentFolderId")
+        .ok_or_else(super::malformed_id)?;
+    let (index, folder) = context.folder(parent)?;
+    let data = member
+        .child_text("Data")
+        .and_then(|data| {
+            STANDARD
+                .decode(data.split_whitespace().collect::<String>())
+                .ok()
+        })
+        .ok_or_else(|| Failure::new("ErrorCorruptData", "The data are no base64."))?;
+    let stamp = context.stamp();
+    let action = member.attribute("CreateAction").unwrap_or_default();
+    let known = match (member.child("ItemId"), action) {
+        (_, "CreateNew") => None,
+        (Some(id), "Update") => Some(context.item(id)?),
+        (None, "Update") => return Err(super::malformed_id()),
+        (Some(id), _) => context.item(id).ok(),
+        (None, _) => None,
+    };
+    let mailbox = context.mailbox_mut(index)?;
+    let (element, mut fields, attachments) = match read(&data) {
+        Some((item, attachments)) => (
+            item.name.clone(),
+            item.children().cloned().collect(),
+            attachments,
+        ),
+        None => {
+            let mut item = Element::types("Message", "");
+            let subject: String = String::from_utf8_lossy(&data).chars().take(80).collect();
+            item.nodes.push(xml::Node::Element(Element::types(
+                "Subject",
+                subject.as_str(),
+            )));
+            let uid = format!("{folder}-{}", mailbox.version());
+            let fields = shape::new_fields(&item, &mailbox.address, &uid, &stamp);
+            ("Message".to_owned(), fields, Vec::new())
+        }
+    };
+    shape::sort(&element, &mut fields);
+    let attachments: BTreeMap<u64, Element> = attachments
+        .into_iter()
+        .map(|attachment| (mailbox.take_number(), attachment))
+        .collect();
+    let item = Item {
+        element,
+        fields,
+        attachments,
+        created: 0,
+        version: 0,
+    };
+    let subject = item.subject();
+    let (index, place) = match known {
+        Some((index, place)) => {
+            let mailbox = context.mailbox_mut(index)?;
+            let version = mailbox.bump();
+            if let Some(old) = mailbox.items.get_mut(&place) {
+                let created = old.created;
+                *old = Item {
+                    created,
+                    version,
+                    ..item
+                };
+            }
+            (index, place)
+        }
+        None => (index, mailbox.put_item(folder, item)),
+    };
+    context.done(&subject);
+    let mailbox = context.mailbox(index)?;
+    let version = mailbox.items.get(&place).map_or(0, |item| item.version);
+    Ok(format!(
+        "<m:ItemId Id=\"{}\" ChangeKey=\"{}\"/>",
+        mailbox.item_id(place),
+        mailbox.key(version)
+    ))
+}
