@@ -4,6 +4,7 @@ use tower::ServiceBuilder;
 use tower::layer::util::Stack;
 
 use crate::anchor_headers::AnchorHeadersLayer;
+use crate::batch_splitter::BatchSplitterLayer;
 use crate::body::BufferRequestLayer;
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
@@ -41,6 +42,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Request bodies that can be sent again, of at most `max` bytes: see [`body`](crate::body).
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>>;
 
+    /// Cuts batches into parts, and makes one answer of theirs: see [`batch_splitter`](crate::batch_splitter).
+    fn batch_splitter<F>(self, format: F) -> ServiceBuilder<Stack<BatchSplitterLayer<F>, L>>;
+
     /// Waits and resends what the server did not execute: see [`server_busy_backoff`](crate::server_busy_backoff).
     fn server_busy_backoff<C>(
         self,
@@ -64,6 +68,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>> {
         self.layer(BufferRequestLayer::new(max))
+    }
+
+    fn batch_splitter<F>(self, format: F) -> ServiceBuilder<Stack<BatchSplitterLayer<F>, L>> {
+        self.layer(BatchSplitterLayer::new(format))
     }
 
     fn server_busy_backoff<C>(

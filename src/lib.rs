@@ -8,6 +8,7 @@
 //!
 //! | layer | what it does |
 //! | --- | --- |
+//! | [`batch_splitter`] | cuts a batch into parts that the server can take, and makes one answer of theirs |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
 //! | [`concurrency_by_principal`] | so many calls at a time for each identity that the server charges |
 //! | [`anchor_headers`] | `X-AnchorMailbox`, from the target mailbox |
@@ -86,13 +87,19 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod anchor_headers;
+mod backoff;
+pub mod batch_splitter;
 pub mod body;
 mod builder;
+mod client_errors;
 pub mod client_request_id;
 pub mod concurrency_by_principal;
+mod errors;
 pub mod ledger;
 pub mod policy;
 pub mod principal;
+mod retry_after;
+pub mod rope;
 #[cfg(feature = "serde")]
 mod seconds;
 pub mod server_busy_backoff;

@@ -33,9 +33,18 @@ use crate::ledger::Receipt;
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
     attempts: Arc<Mutex<Attempts>>,
-    current: usize,
+    /// The attempt that this clone writes to. Without one: the first one of the call, the last one of the part.
+    current: Option<usize>,
+    part: Option<Part>,
     /// Made by a layer for what a call is charged, with nobody to read the rest.
     for_receipts: bool,
+}
+
+/// The part of a batch that a clone belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    number: u32,
+    resend: bool,
 }
 
 /// Most calls take one attempt.
@@ -82,6 +91,8 @@ pub struct Attempt {
     pub status: Option<StatusCode>,
     /// What the answer or error told, in a few words such as `ErrorServerBusy`.
     pub signal: Option<Box<str>>,
+    /// The part of a batch that was sent, in the order in which parts were begun, from 0. None if the call was sent whole.
+    pub part: Option<u32>,
     /// Whether an earlier attempt of this call may have been executed: "not found" or "exists" can mean success.
     pub resend: bool,
 }
@@ -113,24 +124,83 @@ impl CallTrail {
     /// A clone that writes to a new attempt, for the extensions of the request that is sent.
     pub fn begin_attempt(&self) -> Self {
         let mut attempts = self.attempts.lock();
-        attempts.push(Attempt {
-            started: self.is_wanted().then(Instant::now),
-            ..Attempt::default()
-        });
+        attempts.push(self.attempt());
         Self {
             attempts: Arc::clone(&self.attempts),
-            current: attempts.len() - 1,
+            current: Some(attempts.len() - 1),
+            part: self.part,
             for_receipts: self.for_receipts,
         }
     }
 
+    /// A clone for one part of a batch: its attempts say which part they belong to, and it sees no other ones. Parts can be on their
+    /// way at the same time.
+    ///
+    /// `number` is the part's, a new one each time that something is sent; `resend` says whether members of it may have been
+    /// executed before ([`Attempt::resend`]).
+    ///
+    /// ```
+    /// use tower_ews::trail::CallTrail;
+    ///
+    /// let trail = CallTrail::new();
+    /// let (one, other) = (trail.part(0, false), trail.part(1, false));
+    /// other.begin_attempt();
+    /// one.begin_attempt();
+    /// let parts: Vec<_> = trail.attempts().iter().map(|attempt| attempt.part).collect();
+    /// assert_eq!(parts, [Some(1), Some(0)]);
+    /// ```
+    pub fn part(&self, number: u32, resend: bool) -> Self {
+        Self {
+            attempts: Arc::clone(&self.attempts),
+            current: None,
+            part: Some(Part { number, resend }),
+            for_receipts: self.for_receipts,
+        }
+    }
+
+    fn number(&self) -> Option<u32> {
+        self.part.map(|part| part.number)
+    }
+
+    /// A new attempt of this clone's part.
+    fn attempt(&self) -> Attempt {
+        Attempt {
+            started: self.is_wanted().then(Instant::now),
+            part: self.number(),
+            resend: self.part.is_some_and(|part| part.resend),
+            ..Attempt::default()
+        }
+    }
+
+    /// Where this clone's attempt is, if it has one.
+    fn find(&self, attempts: &[Attempt]) -> Option<usize> {
+        self.current.or_else(|| {
+            let Some(part) = self.part else {
+                return attempts.iter().position(|attempt| attempt.part.is_none());
+            };
+            // A part's attempts are among the last ones of a call with many.
+            attempts
+                .iter()
+                .rposition(|attempt| attempt.part == Some(part.number))
+        })
+    }
+
+    /// This clone's attempt, a new one if it has none.
+    fn here<'a>(&self, attempts: &'a mut Attempts) -> &'a mut Attempt {
+        let at = self.find(attempts).unwrap_or_else(|| {
+            // It began before somebody wrote to it, nobody knows when.
+            attempts.push(Attempt {
+                started: None,
+                ..self.attempt()
+            });
+            attempts.len() - 1
+        });
+        &mut attempts[at]
+    }
+
     /// Writes to this clone's attempt, the first one unless [`begin_attempt`](Self::begin_attempt) made it.
     pub fn record<T>(&self, write: impl FnOnce(&mut Attempt) -> T) -> T {
-        let mut attempts = self.attempts.lock();
-        if attempts.len() <= self.current {
-            attempts.resize_with(self.current + 1, Attempt::default);
-        }
-        write(&mut attempts[self.current])
+        write(self.here(&mut self.attempts.lock()))
     }
 
     /// Writes the caller's own id to this attempt, unless an attempt of the call has an id already.
@@ -143,12 +213,7 @@ impl CallTrail {
         {
             return false;
         }
-        if attempts.len() <= self.current {
-            attempts.resize_with(self.current + 1, Attempt::default);
-        }
-        if let Some(attempt) = attempts.get_mut(self.current) {
-            attempt.client_request_id = Some(id.into());
-        }
+        self.here(&mut attempts).client_request_id = Some(id.into());
         true
     }
 
@@ -167,23 +232,91 @@ impl CallTrail {
 
     /// What this clone's attempt was charged for.
     pub fn receipt(&self) -> Option<Receipt> {
-        self.attempts
-            .lock()
-            .get(self.current)
-            .and_then(|attempt| attempt.receipt.clone())
+        let attempts = self.attempts.lock();
+        let at = self.find(&attempts)?;
+        attempts.get(at).and_then(|attempt| attempt.receipt.clone())
     }
 
-    /// The place in line that the call's last permit had.
+    /// The place in line that the last permit of the call, or of this clone's part, had.
     pub fn place(&self) -> Option<u64> {
+        let number = self.number();
         self.attempts
             .lock()
             .iter()
             .rev()
+            .filter(|attempt| attempt.part == number)
             .find_map(|attempt| attempt.receipt.as_ref().map(|receipt| receipt.place))
+    }
+
+    /// How long the attempts of this clone's part waited instead of being on their way, up to the last one, and when that
+    /// one began.
+    pub(crate) fn held(&self) -> (Duration, Option<Instant>) {
+        let number = self.number();
+        let attempts = self.attempts.lock();
+        let last = attempts.iter().rev().find(|attempt| attempt.part == number);
+        last.map_or((Duration::ZERO, None), |last| (last.queued, last.started))
     }
 
     /// All attempts so far, in order.
     pub fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Draw;
+    use crate::principal::Principal;
+
+    fn charge(trail: &CallTrail, place: u64) {
+        let receipt = Receipt::new(Draw::new(Principal::new("x")), place, 0);
+        trail.record(|attempt| attempt.receipt = Some(receipt));
+    }
+
+    fn parts(trail: &CallTrail) -> Vec<(Option<u32>, bool)> {
+        let attempts = trail.attempts();
+        attempts
+            .iter()
+            .map(|attempt| (attempt.part, attempt.resend))
+            .collect()
+    }
+
+    #[test]
+    fn parts_see_their_own_attempts_alone() {
+        let trail = CallTrail::new();
+        let (one, other) = (trail.part(0, false), trail.part(1, true));
+        let first = one.begin_attempt();
+        charge(&other.begin_attempt(), 7);
+        assert_eq!(
+            (one.place(), other.place(), trail.place()),
+            (None, Some(7), None)
+        );
+        charge(&first, 5);
+        charge(&other.begin_attempt(), 9);
+        assert_eq!(
+            (one.place(), first.place(), other.place()),
+            (Some(5), Some(5), Some(9))
+        );
+        assert_eq!(one.receipt().map(|receipt| receipt.place), Some(5));
+        assert_eq!(trail.receipt().map(|receipt| receipt.place), None);
+        let expected = [(Some(0), false), (Some(1), true), (Some(1), true)];
+        assert_eq!(parts(&trail), expected);
+    }
+
+    #[test]
+    fn a_part_without_an_attempt_gets_one_when_it_is_written_to() {
+        let trail = CallTrail::new();
+        let part = trail.part(3, true);
+        assert!(part.receipt().is_none());
+        charge(&part, 1);
+        charge(&part, 2);
+        assert_eq!(parts(&trail), [(Some(3), true)]);
+        assert_eq!(part.clone().place(), Some(2));
+        // Only one of the parts gets the caller's id.
+        assert!(part.record_first_id("a"));
+        assert!(!trail.part(4, false).record_first_id("b"));
+        trail.record(|attempt| attempt.signal = Some("whole".into()));
+        assert_eq!(parts(&trail), [(Some(3), true), (None, false)]);
     }
 }

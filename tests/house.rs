@@ -13,13 +13,25 @@ const FLOORS: [Floor; 4] = [
         open: false,
     },
     Floor {
-        modules: &["body", "ledger", "principal", "seconds", "trail"],
+        modules: &[
+            "backoff",
+            "body",
+            "client_errors",
+            "errors",
+            "ledger",
+            "principal",
+            "retry_after",
+            "rope",
+            "seconds",
+            "trail",
+        ],
         open: true,
     },
     // The policy stands beside the layers: they are told numbers, and do not ask where those come from.
     Floor {
         modules: &[
             "anchor_headers",
+            "batch_splitter",
             "client_request_id",
             "concurrency_by_principal",
             "policy",

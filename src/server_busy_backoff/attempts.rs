@@ -11,12 +11,13 @@ use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use super::Tried;
-use super::classify::{Call, Classify, Executed, Failure, Refusal, Resend};
+use super::classify::{Call, Classify, Executed, Refusal, Resend};
 use super::config::Shared;
-use super::errors::BackoffError;
 use super::examine::{Examined, Refused, Scan, examine, keep};
 use super::peek::{PeekBody, Prefix, Rest, Tail};
 use super::report::Reporter;
+use crate::client_errors::Failure;
+use crate::errors::BackoffError;
 use crate::ledger::{AcquireError, Deadline, Signal};
 use crate::trail::CallTrail;
 
@@ -72,7 +73,8 @@ where
             if trail.is_wanted() {
                 trail.record(|attempt| {
                     attempt.backed_off = pause;
-                    attempt.resend = state.maybe_executed;
+                    // A layer above may know of an execution, too.
+                    attempt.resend |= state.maybe_executed;
                 });
             }
             attempt.extensions_mut().insert(trail.clone());

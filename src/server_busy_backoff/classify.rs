@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode, response};
 use tower::BoxError;
 
-use super::client_errors;
-use super::retry_after::retry_after;
+use crate::client_errors::Failure;
+use crate::retry_after::retry_after;
 
 /// Answers two questions that are not the same: *was it executed?* ([`Refusal::executed`], [`Failure`]) and *may it be
 /// sent again?* ([`Call::resend`]).
@@ -328,42 +328,6 @@ pub enum Reading {
     Final,
     /// It is refused as a whole, if nothing else follows.
     Refused(Refusal),
-}
-
-/// What an error proves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failure {
-    /// Nothing was sent: the request may be sent again.
-    NotSent,
-    /// The answer was lost: the request may have been executed.
-    Lost,
-    /// No waiting cures it, or nothing is known about it: the error goes on to the caller as it is.
-    Permanent,
-}
-
-impl Failure {
-    /// What `error`, or the first of its sources that is known, proves.
-    ///
-    /// - [`NotSent`](Self::NotSent): name resolution, connecting or TLS failed (feature `client`: hyper-util's
-    ///   connect errors; feature `reqwest`: reqwest's), the connection was refused, the request was still queued when
-    ///   its connection closed, or HTTP/2's REFUSED_STREAM came.
-    /// - [`Lost`](Self::Lost): any other [`std::io::Error`], error of hyper, h2 or reqwest, and elapsed time-outs of
-    ///   tower and tokio.
-    /// - [`Permanent`](Self::Permanent): all else.
-    ///
-    /// ```
-    /// use std::io;
-    /// use tower_ews::server_busy_backoff::Failure;
-    ///
-    /// let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-    /// assert_eq!(Failure::of(&refused), Failure::NotSent);
-    /// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-    /// assert_eq!(Failure::of(&reset), Failure::Lost);
-    /// ```
-    pub fn of(error: &(dyn StdError + 'static)) -> Self {
-        client_errors::failure(error)
-    }
 }
 
 /// Plain HTTP: 429 and 503 with `Retry-After`, methods as RFC 9110 has them. For bodies of any type.

@@ -1,10 +1,9 @@
 //! What a [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer) can be told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use crate::backoff::{Backoff, Jitter};
 use crate::ledger::Ledger;
 
 #[derive(Clone, Debug)]
@@ -38,26 +37,19 @@ impl Default for Config {
 pub(super) struct Shared<C> {
     pub(super) classifier: Arc<C>,
     pub(super) config: Config,
-    calls: AtomicU64,
+    jitter: Jitter,
 }
 
 impl<C> Shared<C> {
     pub(super) fn new(classifier: Arc<C>, config: Config) -> Self {
         Self {
             classifier,
+            jitter: Jitter::new(config.seed),
             config,
-            calls: AtomicU64::new(0),
         }
     }
 
-    /// Random numbers for one call: with a seed, the n-th call has the same ones in each run.
     pub(super) fn rng(&self) -> fastrand::Rng {
-        match self.config.seed {
-            Some(seed) => {
-                let call = self.calls.fetch_add(1, Ordering::Relaxed);
-                fastrand::Rng::with_seed(seed ^ call.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-            }
-            None => fastrand::Rng::new(),
-        }
+        self.jitter.rng()
     }
 }

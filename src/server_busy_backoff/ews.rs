@@ -15,8 +15,8 @@ use tower::BoxError;
 use super::classify::{
     About, Answer, Call, Classify, Executed, ReadAnswer, Reading, Refusal, Resend,
 };
-use super::errors::CutShort;
 use crate::body::ReplayBody;
+use crate::errors::CutShort;
 use crate::soap::{
     AnswerMessage, AnswerScanner, CodeClass, Idempotence, MemberOutcome, Operation, Outline,
     ResponseClass, ResponseCode, ScanError,

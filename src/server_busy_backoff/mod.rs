@@ -74,17 +74,13 @@
 //! decompressing layer further in.
 
 mod attempts;
-mod backoff;
 mod classify;
-mod client_errors;
 mod config;
-mod errors;
 mod ews;
 mod examine;
 mod layer;
 mod peek;
 mod report;
-mod retry_after;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -92,15 +88,15 @@ mod tests;
 use std::time::Duration;
 
 pub use self::classify::{
-    About, Answer, Call, Classify, Executed, Failure, HttpClassifier, ReadAnswer, Reading, Refusal,
-    Resend,
+    About, Answer, Call, Classify, Executed, HttpClassifier, ReadAnswer, Reading, Refusal, Resend,
 };
-pub use self::errors::BackoffError;
 pub use self::ews::EwsClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
-pub use self::retry_after::retry_after;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
+pub use crate::client_errors::Failure;
+pub use crate::errors::BackoffError;
+pub use crate::retry_after::retry_after;
 
 /// A response extension: what it took to get this answer. Absent when the first attempt was answered and nothing is to be
 /// said about it.

@@ -12,8 +12,8 @@ use pin_project::pin_project;
 use tower::BoxError;
 
 use super::classify::ReadAnswer;
-use super::errors::BackoffError;
 use super::report::Reporter;
+use crate::errors::BackoffError;
 
 /// The response body of [`ServerBusyBackoff`](super::ServerBusyBackoff): first the frames that were read to decide on the
 /// answer, then the inner body's, as they come.

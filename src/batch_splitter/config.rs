@@ -1,0 +1,48 @@
+//! What a [`BatchSplitterLayer`](super::BatchSplitterLayer) can be told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sizing::Sizing;
+use crate::backoff::{Backoff, Jitter};
+
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) start_members: usize,
+    pub(super) max_members: usize,
+    pub(super) max_bytes: u64,
+    pub(super) max_answer: u64,
+    pub(super) target_time: Duration,
+    pub(super) parallel: usize,
+    pub(super) patience: Duration,
+    pub(super) backoff: Backoff,
+    pub(super) seed: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            start_members: 100,
+            max_members: 1000,
+            max_bytes: 16 * 1024 * 1024,
+            max_answer: 256 * 1024 * 1024,
+            target_time: Duration::from_secs(20),
+            parallel: 1,
+            patience: Duration::from_secs(15 * 60),
+            backoff: Backoff {
+                base: Duration::from_millis(500),
+                cap: Duration::from_secs(60),
+            },
+            seed: None,
+        }
+    }
+}
+
+/// What all clones of a service share.
+#[derive(Debug)]
+pub(super) struct Shared<F> {
+    pub(super) format: Arc<F>,
+    pub(super) config: Config,
+    pub(super) sizing: Arc<Sizing>,
+    pub(super) jitter: Jitter,
+}

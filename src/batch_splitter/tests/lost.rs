@@ -1,0 +1,196 @@
+//! Parts of which it is not known whether they were executed.
+
+use super::*;
+use crate::server_busy_backoff::ServerBusyBackoffLayer;
+
+fn converges() -> Lines {
+    Lines::new(Order::Kept, Repeat::Converges)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_write_is_not_sent_again() {
+    for lost in [
+        || reset(),
+        || Reply {
+            after: Duration::ZERO,
+            what: What::Cut,
+        },
+        || Reply {
+            after: Duration::ZERO,
+            what: What::Error("no idea".into()),
+        },
+    ] {
+        let server = Server::new(move |call| match call.members[0] {
+            10 => lost(),
+            _ => call.ok(),
+        });
+        let layer = layer(Lines::writes()).max_members(10);
+        let answer = send(&layer, &server, 30).await.unwrap();
+        assert_eq!((figures(&answer).unknown, figures(&answer).done), (10, 20));
+        assert_eq!(server.lengths(), [10, 10, 10]);
+        let expected = expected(30, |m| match m {
+            10..20 => "unknown".to_owned(),
+            _ => "ok".to_owned(),
+        });
+        assert_eq!(lines(answer).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_repeated_is_sent_again_in_halves() {
+    for format in [Lines::reads(), converges()] {
+        // Member 5 kills each part that it is in.
+        let server = Server::new(|call| match call.members.contains(&5) {
+            true => reset(),
+            false => call.ok(),
+        });
+        let layer = layer(format.clone()).max_members(10);
+        let answer = send(&layer, &server, 20).await.unwrap();
+        let expected = expected(20, |m| {
+            if m == 5 {
+                "unknown".to_owned()
+            } else {
+                "ok".to_owned()
+            }
+        });
+        assert_eq!(lines(answer).await, expected);
+        let with: Vec<_> = server
+            .parts()
+            .into_iter()
+            .filter(|part| part.contains(&5))
+            .collect();
+        let sizes: Vec<_> = with.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [10, 5, 2, 1, 1, 1]);
+        // The trail says that it may have been executed before.
+        let resent = server
+            .calls()
+            .iter()
+            .any(|call| call.trail.record(|attempt| attempt.resend));
+        assert!(resent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_once_is_never_called_refused() {
+    // Lost at first, throttled from then on.
+    let server = Server::new(|call| match call.number {
+        0 => call.ok(),
+        1 => reset(),
+        _ => call.each(|_| "busy 30000".to_owned()),
+    });
+    for (format, word) in [(converges(), "unknown"), (Lines::reads(), "busy 30000")] {
+        server.0.lock().calls.clear();
+        let layer = layer(format).max_members(10).patience(seconds(100));
+        let answer = send(&layer, &server, 20).await.unwrap();
+        assert_eq!(lines(answer).await[10], format!("10 {word}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_is_asked_for_in_smaller_parts() {
+    let server = Server::new(Call::ok);
+    let layer = layer(Lines::reads()).max_answer(50).max_members(10);
+    let answer = send(&layer, &server, 20).await.unwrap();
+    assert_eq!(lines(answer).await, ok(20));
+    assert!(server.lengths().contains(&5));
+
+    let answer = send(&layer.clone().max_answer(3), &server, 2).await;
+    let error = answer.unwrap_err();
+    assert!(
+        matches!(
+            error.downcast_ref(),
+            Some(BatchError::AnswerTooLong { most: 3 })
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_unknown_outcome_is_like_a_lost_part() {
+    for (format, word) in [(Lines::writes(), "unknown"), (converges(), "ok")] {
+        let server = Server::new(|call| match call.number {
+            1 => text("FAULT unknown"),
+            _ => call.ok(),
+        });
+        let answer = send(&layer(format).max_members(10), &server, 20)
+            .await
+            .unwrap();
+        assert_eq!(lines(answer).await[15], format!("15 {word}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_once_is_never_called_stopped_or_not_sent() {
+    // Both members are executed, but the answer is lost; then the first one fails.
+    let server = Server::new(|call| match call.number {
+        0 => reset(),
+        1 => call.each(|_| "failed".to_owned()),
+        _ => call.ok(),
+    });
+    let mut format = converges();
+    format.needs = [(1, vec![0])].into();
+    let answer = send(&layer(format), &server, 2).await.unwrap();
+    assert_eq!(lines(answer).await, ["0 failed", "1 unknown"]);
+
+    let server = Server::new(|call| match call.number {
+        0 => reset(),
+        _ => call.each(|m| {
+            if m == call.members[0] {
+                "failed"
+            } else {
+                "stopped"
+            }
+            .to_owned()
+        }),
+    });
+    let answer = send(&layer(converges()), &server, 4).await.unwrap();
+    assert_eq!(
+        lines(answer).await,
+        ["0 failed", "1 unknown", "2 failed", "3 unknown"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_not_hidden_by_a_later_fault() {
+    let server = Server::new(|call| match call.number {
+        0 => reset(),
+        _ => text("FAULT failed"),
+    });
+    let error = send(&layer(converges()), &server, 6).await.unwrap_err();
+    assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error}");
+    // Of what only reads, the last word is as good as any.
+    let answer = send(&layer(Lines::reads()), &server, 6).await.unwrap();
+    assert_eq!(answer.status(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_layers_below_know_is_understood() {
+    // POST is not sent again by the layer below when its answer was lost; what is not sent is.
+    let server = Server::new(|call| match call.number {
+        0 | 2 => refused(),
+        3 => reset(),
+        _ => call.ok(),
+    });
+    let below = ServerBusyBackoffLayer::http().layer(server.clone());
+    let answer = layer(Lines::writes())
+        .max_members(10)
+        .layer(below)
+        .oneshot(batch(30))
+        .await
+        .unwrap();
+    let figures = answer.extensions().get::<Merged>().unwrap().figures();
+    // The resends below are none of its own.
+    assert_eq!((figures.parts, figures.resent, figures.unknown), (3, 0, 10));
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let expected: String = (0..30)
+        .map(|m| match m {
+            10..20 => format!("{m} unknown\n"),
+            _ => format!("{m} ok\n"),
+        })
+        .collect();
+    assert_eq!(body, format!("ANSWER\n{expected}END\n"));
+    // Each part has its own attempts in the trail.
+    let attempts: Vec<_> = server.calls()[0].trail.attempts();
+    let parts: Vec<_> = attempts.iter().map(|attempt| attempt.part).collect();
+    assert_eq!(parts, [Some(0), Some(0), Some(1), Some(1), Some(2)]);
+}

@@ -1,0 +1,297 @@
+//! Any batch, any schedule of faults, any cancellation: each member's message at its place, and nothing done twice.
+//!
+//! `EWS_TEST_CASES` sets the number of cases, `EWS_TEST_SEED` the seed of the first one: a case that fails names its own.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::*;
+use crate::client_errors::Failure;
+
+/// Cases that failed once.
+const KEPT: [u64; 4] = [
+    // Stopped, and needing what failed, after an answer that was lost.
+    6286870065952526845,
+    8003428352513366711,
+    2890361777391250424,
+    12114680170116474060,
+];
+
+/// What the server has done.
+#[derive(Default)]
+struct Done {
+    /// How often each member was executed.
+    executed: HashMap<usize, u32>,
+    /// Members of which an answer said that they were done.
+    confirmed: BTreeSet<usize>,
+    throttled: BTreeSet<usize>,
+    order: Vec<usize>,
+    faults: u32,
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_done_twice() {
+    let cases = number("EWS_TEST_CASES").unwrap_or(2_000);
+    let first = number("EWS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("EWS_TEST_SEED={first}");
+    let seeds = (0..cases).map(|case| first.wrapping_add(case));
+    let mut seen = [0; 5];
+    for seed in KEPT.into_iter().chain(seeds) {
+        let case = std::panic::catch_unwind(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(case(seed))
+        });
+        match case {
+            Ok(ended) => seen[ended] += 1,
+            Err(panic) => {
+                eprintln!("EWS_TEST_SEED={seed} EWS_TEST_CASES=1 shows it");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("merged, whole, error, cancelled, dropped unread: {seen:?}");
+    if cases >= 1_000 {
+        assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    }
+}
+
+/// A fault of the server; the numbers are the weights of what can happen.
+fn reply(call: &Call, rng: &mut fastrand::Rng, faults: u32, done: &Mutex<Done>) -> Reply {
+    let done = &mut *done.lock();
+    let execute = |done: &mut Done, member: usize| {
+        *done.executed.entry(member).or_default() += 1;
+        done.order.push(member);
+    };
+    let after = rng.u64(0..30_000);
+    // Some faults are before the execution, some after a part of it.
+    let executed = rng.usize(0..=call.members.len());
+    let fault = if done.faults < faults {
+        rng.u32(0..20)
+    } else {
+        20
+    };
+    if fault < 20 {
+        done.faults += 1;
+    }
+    let reply = match fault {
+        0 => refused(),
+        1 => text("FAULT failed"),
+        2 => text(format!("FAULT again {}", rng.u32(0..5_000))),
+        3 => text("FAULT large"),
+        4 if rng.u32(0..10) == 0 => text("FAULT forall"),
+        5 | 6 => {
+            for member in &call.members[..executed] {
+                execute(done, *member);
+            }
+            let cut = Reply {
+                after: Duration::ZERO,
+                what: What::Cut,
+            };
+            [reset(), cut, text("FAULT unknown")]
+                .into_iter()
+                .nth(rng.usize(0..3))
+                .unwrap()
+        }
+        7 => {
+            // One fails, and stops the others.
+            let fates: HashMap<usize, &str> = call
+                .members
+                .iter()
+                .enumerate()
+                .map(|(at, member)| match at.cmp(&executed) {
+                    std::cmp::Ordering::Less => {
+                        execute(done, *member);
+                        done.confirmed.insert(*member);
+                        (*member, "ok")
+                    }
+                    std::cmp::Ordering::Equal => (*member, "failed"),
+                    std::cmp::Ordering::Greater => (*member, "stopped"),
+                })
+                .collect();
+            call.each(|member| fates[&member].to_owned())
+        }
+        _ => {
+            let busy = if fault < 20 { rng.u32(0..4) } else { 0 };
+            let fates: HashMap<usize, String> = call
+                .members
+                .iter()
+                .map(|member| {
+                    let fate = match rng.u32(0..10) {
+                        0..4 if rng.u32(0..4) < busy => {
+                            done.throttled.insert(*member);
+                            let hint = rng.u32(0..3_000);
+                            if hint < 1_000 {
+                                "busy".to_owned()
+                            } else {
+                                format!("busy {hint}")
+                            }
+                        }
+                        9 if busy > 1 => "failed".to_owned(),
+                        _ => {
+                            execute(done, *member);
+                            done.confirmed.insert(*member);
+                            "ok".to_owned()
+                        }
+                    };
+                    (*member, fate)
+                })
+                .collect();
+            call.each(|member| fates[&member].clone())
+        }
+    };
+    reply.after(after)
+}
+
+async fn case(seed: u64) -> usize {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let members = rng.usize(2..60);
+    let order = [Order::Kept, Order::Free][rng.usize(0..2)];
+    let repeat = [
+        Repeat::Never,
+        Repeat::Never,
+        Repeat::Converges,
+        Repeat::Freely,
+    ][rng.usize(0..4)];
+    let mut format = Lines::new(order, repeat);
+    if rng.u8(0..3) == 0 {
+        format.groups = Some(rng.u64(1..40));
+    }
+    if rng.u8(0..3) == 0 {
+        format.joined = (0..members).filter(|_| rng.u8(0..4) == 0).collect();
+    }
+    if rng.u8(0..3) == 0 {
+        let mut needs = BTreeMap::new();
+        for member in 1..members {
+            if rng.u8(0..5) == 0 {
+                needs.insert(member, vec![rng.usize(0..member)]);
+            }
+        }
+        format.needs = needs;
+    }
+    let layer = BatchSplitterLayer::new(format.clone())
+        .start_members(rng.usize(1..20))
+        .max_members(rng.usize(1..40))
+        .max_bytes(rng.u64(20..2_000))
+        .parallel(rng.usize(1..5))
+        .seed(seed);
+    let faults = [0, 3, 30, u32::MAX][rng.usize(0..4)];
+    let cancel = (rng.u8(0..3) == 0).then(|| Duration::from_millis(rng.u64(0..200_000)));
+    let unread = rng.u8(0..8) == 0;
+    let mut request = batch(members);
+    if rng.u8(0..4) == 0 {
+        let deadline = Duration::from_millis(rng.u64(0..300_000));
+        request.extensions_mut().insert(Deadline::within(deadline));
+    }
+
+    let done = Arc::new(Mutex::new(Done::default()));
+    let server = Server::new({
+        let done = Arc::clone(&done);
+        let mut rng = rng.fork();
+        move |call| reply(call, &mut rng, faults, &done)
+    });
+    let service = layer.layer(server.clone());
+    let whole = async {
+        let answer = service.oneshot(request).await?;
+        let figures = answer.extensions().get::<Merged>().unwrap().clone();
+        if unread {
+            return Ok((figures, None));
+        }
+        let length = answer.headers().get("content-length").cloned();
+        let body = answer.into_body().collect().await?.to_bytes();
+        if let Some(length) = length {
+            assert_eq!(length, body.len().to_string());
+        }
+        Ok::<_, BoxError>((figures, Some(String::from_utf8(body.to_vec()).unwrap())))
+    };
+    let ended = match cancel {
+        Some(cancel) => tokio::time::timeout(cancel, whole).await.ok(),
+        None => Some(whole.await),
+    };
+
+    assert_eq!(server.running(), 0, "nothing is left on its way");
+    let done = done.lock();
+    if repeat == Repeat::Never {
+        assert!(
+            done.executed.values().all(|times| *times == 1),
+            "{:?}",
+            done.executed
+        );
+    }
+    let at_once = if order == Order::Kept { 1 } else { 4 };
+    assert!(server.peak() <= at_once);
+    if order == Order::Kept && done.faults == 0 && format.needs.is_empty() {
+        assert!(done.order.is_sorted());
+    }
+    match ended {
+        None => 3,
+        Some(Err(error)) => {
+            // Without a single message.
+            assert!(done.confirmed.is_empty());
+            if Failure::of(&*error) != Failure::Lost && !error.to_string().contains("cut off") {
+                assert!(
+                    done.executed.is_empty() || repeat == Repeat::Freely,
+                    "{error}"
+                );
+            }
+            2
+        }
+        Some(Ok((figures, None))) => {
+            assert!(repeat == Repeat::Freely || figures.figures().complete);
+            4
+        }
+        Some(Ok((figures, Some(body)))) => {
+            let figures = figures.figures();
+            assert!(figures.complete);
+            if body.starts_with("FAULT") {
+                assert!(done.confirmed.is_empty());
+                if !body.starts_with("FAULT unknown") && repeat != Repeat::Freely {
+                    assert!(done.executed.is_empty(), "{body}: {:?}", done.executed);
+                }
+                return 1;
+            }
+            let lines = body
+                .strip_prefix("ANSWER\n")
+                .unwrap()
+                .strip_suffix("END\n")
+                .unwrap();
+            assert_eq!(lines.lines().count(), members);
+            let (mut oks, mut unknown) = (0, 0);
+            for (member, line) in lines.lines().enumerate() {
+                let fate = line
+                    .strip_prefix(&format!("{member} "))
+                    .expect("its own message");
+                let executed = done.executed.contains_key(&member);
+                match fate.split(' ').next().unwrap() {
+                    "ok" => {
+                        oks += 1;
+                        assert!(done.confirmed.contains(&member), "invented: {line}");
+                    }
+                    "unknown" => {
+                        unknown += 1;
+                        assert!(!done.confirmed.contains(&member), "{line}");
+                    }
+                    // The server's own word, after a resend.
+                    "failed" if repeat != Repeat::Never => {}
+                    _ if repeat == Repeat::Freely => {}
+                    _ => assert!(!executed, "{line}"),
+                }
+                assert!(
+                    !done.confirmed.contains(&member) || fate == "ok",
+                    "lost: {line}"
+                );
+            }
+            assert_eq!((figures.done, figures.unknown), (oks, unknown));
+            if faults == 0 && cancel.is_none() && figures.parts > 0 {
+                assert!(figures.resent == 0 && unknown == 0);
+            }
+            0
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Bytes in several pieces that are cut and joined without copying them.
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// A string of bytes in pieces, none of which is ever copied: slices of it share them.
+///
+/// ```
+/// use tower_ews::rope::Rope;
+///
+/// let mut rope = Rope::from("hello, ");
+/// rope.push("world".into());
+/// assert_eq!(rope.len(), 12);
+/// assert_eq!(rope.slice(3..9).to_bytes(), "lo, wo");
+/// assert_eq!(format!("{rope:?}"), "Rope { len: 12, pieces: 2 }");
+/// ```
+#[derive(Clone, Default)]
+pub struct Rope {
+    pieces: SmallVec<[Bytes; 1]>,
+    len: u64,
+}
+
+impl Rope {
+    /// No bytes.
+    pub fn new() -> Rope {
+        Rope::default()
+    }
+
+    /// Bytes in it.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its pieces, none of them empty.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Appends a piece.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.len += piece.len() as u64;
+            self.pieces.push(piece);
+        }
+    }
+
+    /// Appends another rope.
+    pub fn append(&mut self, other: Rope) {
+        self.len += other.len;
+        self.pieces.extend(other.pieces);
+    }
+
+    /// The bytes of a range; what lies beyond the end is left out.
+    ///
+    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of many pieces.
+    pub fn slice(&self, range: Range<u64>) -> Rope {
+        self.slices().take(range)
+    }
+
+    /// Cuts slices off the rope, in order: each one goes on where the one before ended.
+    pub fn slices(&self) -> Slices<'_> {
+        Slices {
+            rope: self,
+            piece: 0,
+            at: 0,
+        }
+    }
+
+    /// All of it in one piece: a shared one if it has one, else a copy.
+    pub fn to_bytes(&self) -> Bytes {
+        match &*self.pieces {
+            [] => Bytes::new(),
+            [piece] => piece.clone(),
+            pieces => {
+                let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+                for piece in pieces {
+                    whole.extend_from_slice(piece);
+                }
+                whole.freeze()
+            }
+        }
+    }
+}
+
+/// Cuts slices off a [`Rope`]: see [`Rope::slices`].
+///
+/// ```
+/// use tower_ews::rope::Rope;
+///
+/// let rope: Rope = ["one, t".into(), "wo, three".into()].into_iter().collect();
+/// let mut slices = rope.slices();
+/// assert_eq!(slices.take(5..8).to_bytes(), "two");
+/// assert_eq!(slices.take(10..15).to_bytes(), "three");
+/// assert_eq!(slices.take(0..3).to_bytes(), "one", "back to the beginning, which takes a walk");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Slices<'a> {
+    rope: &'a Rope,
+    /// The piece that the last slice began in, and where that piece begins.
+    piece: usize,
+    at: u64,
+}
+
+impl Slices<'_> {
+    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind the piece that the last
+    /// one began in.
+    pub fn take(&mut self, range: Range<u64>) -> Rope {
+        if range.start < self.at {
+            (self.piece, self.at) = (0, 0);
+        }
+        let mut slice = Rope::new();
+        let mut at = self.at;
+        for (number, piece) in self.rope.pieces.iter().enumerate().skip(self.piece) {
+            let end = at + piece.len() as u64;
+            if at >= range.end {
+                break;
+            }
+            if end <= range.start {
+                (self.piece, self.at) = (number + 1, end);
+            } else {
+                // Both are offsets into a piece that is in memory.
+                let from = range.start.saturating_sub(at) as usize;
+                let to = (range.end.min(end) - at) as usize;
+                if from < to {
+                    slice.push(piece.slice(from..to));
+                }
+            }
+            at = end;
+        }
+        slice
+    }
+}
+
+/// Lengths alone: what it holds can be secret.
+impl fmt::Debug for Rope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rope")
+            .field("len", &self.len)
+            .field("pieces", &self.pieces.len())
+            .finish()
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Rope {
+    fn from(piece: T) -> Rope {
+        let mut rope = Rope::new();
+        rope.push(piece.into());
+        rope
+    }
+}
+
+impl FromIterator<Bytes> for Rope {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Rope {
+        let mut rope = Rope::new();
+        for piece in pieces {
+            rope.push(piece);
+        }
+        rope
+    }
+}
+
+impl IntoIterator for Rope {
+    type Item = Bytes;
+    type IntoIter = smallvec::IntoIter<[Bytes; 1]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pieces.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(pieces: &[&'static str]) -> Rope {
+        pieces.iter().map(|piece| Bytes::from(*piece)).collect()
+    }
+
+    #[test]
+    fn empty_pieces_are_left_out() {
+        let mut rope = rope(&["", "ab", "", "c", ""]);
+        rope.push(Bytes::new());
+        rope.append(Rope::new());
+        rope.append(Rope::from(""));
+        assert_eq!((rope.len(), rope.pieces().len()), (3, 2));
+        assert!(!rope.is_empty() && Rope::new().is_empty() && Rope::from("").is_empty());
+        rope.append("de".into());
+        assert_eq!(rope.to_bytes(), "abcde");
+        let pieces: Vec<Bytes> = rope.into_iter().collect();
+        assert_eq!(pieces, ["ab", "c", "de"]);
+        assert_eq!(Rope::new().to_bytes(), "");
+    }
+
+    #[test]
+    fn every_slice_is_the_slice_of_the_text() {
+        let text = "abcdefghij";
+        for pieces in [
+            &["abcdefghij"][..],
+            &["abc", "d", "efghi", "j"],
+            &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
+        ] {
+            let rope = rope(pieces);
+            let mut slices = rope.slices();
+            for start in 0..13 {
+                for end in 0..13 {
+                    let expected = text.get(start.min(10)..end.min(10)).unwrap_or_default();
+                    let range = start as u64..end as u64;
+                    let slice = rope.slice(range.clone());
+                    assert_eq!(slice.to_bytes(), expected, "{range:?}");
+                    assert_eq!(slice.len(), expected.len() as u64);
+                    assert!(slice.pieces().iter().all(|piece| !piece.is_empty()));
+                    // In any order, forth and back.
+                    assert_eq!(slices.take(range.clone()).to_bytes(), expected, "{range:?}");
+                    let back = range.end.saturating_sub(4)..range.end;
+                    assert_eq!(
+                        slices.take(back.clone()).to_bytes(),
+                        rope.slice(back).to_bytes()
+                    );
+                }
+            }
+            assert_eq!(rope.slice(3..u64::MAX).to_bytes(), &text[3..]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_copied() {
+        let rope = rope(&["abc", "defg", "hi"]);
+        let slice = rope.slice(2..8);
+        let starts: Vec<_> = slice.pieces().iter().map(|piece| piece.as_ptr()).collect();
+        let [first, second, third] = rope.pieces() else {
+            panic!("{rope:?}");
+        };
+        let expected = [first[2..].as_ptr(), second.as_ptr(), third.as_ptr()];
+        assert_eq!(starts, expected);
+        assert_eq!(rope.slice(3..7).to_bytes().as_ptr(), second.as_ptr());
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert!(!format!("{:?}", rope(&["secret"])).contains("secret"));
+        assert!(!format!("{:?}", rope(&["secret"]).slices()).contains("secret"));
+    }
+}
