@@ -78,6 +78,7 @@
 //! None is on by default; the layers need none.
 //!
 //! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost answer.
+//! * `graph`: splits Microsoft Graph's JSON batches too.
 //! * `reqwest`: the same for reqwest, and request bodies for it.
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file.
 //! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.

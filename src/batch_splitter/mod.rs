@@ -120,6 +120,8 @@ mod drive;
 mod errors;
 mod follow;
 mod format;
+#[cfg(feature = "graph")]
+mod graph;
 mod layer;
 mod merge;
 mod part;
@@ -135,6 +137,9 @@ pub use self::errors::BatchError;
 pub use self::format::{
     Batch, BatchFormat, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
 };
+#[cfg(feature = "graph")]
+#[cfg_attr(docsrs, doc(cfg(feature = "graph")))]
+pub use self::graph::{GraphBatch, GraphBatchFormat};
 pub use self::layer::BatchSplitterLayer;
 pub use self::report::{Figures, Merged};
 pub use self::service::{BatchSplitter, ResponseFuture};

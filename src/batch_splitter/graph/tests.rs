@@ -1,0 +1,698 @@
+//! Tables: what is a batch, what its parts are, what answers mean.
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use serde_json::{Value, json};
+
+use super::{GraphBatch, GraphBatchFormat};
+use crate::batch_splitter::{
+    Batch, BatchFormat, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
+};
+use crate::body::ReplayBody;
+use crate::rope::Rope;
+
+const URI: &str = "https://graph.microsoft.com/v1.0/$batch";
+
+fn request(body: impl Into<ReplayBody>) -> Request<ReplayBody> {
+    Request::post(URI)
+        .header("content-type", "application/json; charset=utf-8")
+        .body(body.into())
+        .unwrap()
+}
+
+fn batch(body: impl Into<ReplayBody>) -> Option<GraphBatch> {
+    GraphBatchFormat::new().batch(&request(body))
+}
+
+/// A batch of requests with ids from 1, of these methods.
+fn of(methods: &[&str]) -> GraphBatch {
+    let requests: Vec<String> = methods
+        .iter()
+        .zip(1..)
+        .map(|(method, id)| format!(r#"{{"id":"{id}","method":"{method}","url":"/me"}}"#))
+        .collect();
+    batch(format!(r#"{{"requests":[{}]}}"#, requests.join(","))).unwrap()
+}
+
+/// 1; 2 after 1; 3 after 2; 4 after 1 and 2.
+fn chain() -> GraphBatch {
+    batch(
+        r#"{"requests":[{"id":"1","method":"POST","url":"/me"},
+        {"id":"2","method":"POST","url":"/me","dependsOn":["1"]},
+        {"id":"3","method":"POST","url":"/me","dependsOn":["2"]},
+        {"id":"4","method":"POST","url":"/me","dependsOn":["1","2"]}]}"#,
+    )
+    .unwrap()
+}
+
+fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
+    let mut answer = Response::builder().status(status);
+    for (name, value) in headers {
+        answer = answer.header(*name, *value);
+    }
+    answer.body(()).unwrap().into_parts().0
+}
+
+fn messages(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<Message> {
+    let answer = batch.answer(members, &head(200, &[]), Rope::from(body.to_owned()));
+    match answer {
+        PartAnswer::Messages { messages, .. } => messages,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn whole(batch: &mut GraphBatch, members: &[usize], head: &response::Parts, body: &str) -> Whole {
+    match batch.answer(members, head, Rope::from(body.to_owned())) {
+        PartAnswer::Whole(whole) => whole,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fates(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<Fate> {
+    let messages = messages(batch, members, body);
+    messages.iter().map(|message| message.fate).collect()
+}
+
+fn text(rope: &Rope) -> String {
+    String::from_utf8(rope.to_bytes().to_vec()).unwrap()
+}
+
+const AGAIN: Fate = Fate::Again { hint: None };
+
+fn again_in(millis: u64) -> Fate {
+    Fate::Again {
+        hint: Some(Duration::from_millis(millis)),
+    }
+}
+
+#[test]
+fn facts_of_a_batch() {
+    let mut three = of(&["GET", "GET", "POST"]);
+    assert_eq!(three.operation(), "$batch");
+    assert_eq!(three.sizing_key(), "graph.microsoft.com/v1.0/$batch");
+    assert_eq!(three.members(), 3);
+    assert_eq!(three.max_members(), 20);
+    assert_eq!(three.separator(), ",");
+    assert_eq!(three.order(), Order::Free);
+    assert_eq!(three.member_bytes(1), 37);
+    assert_eq!(three.shared_bytes(), r#"{"requests":[]}"#.len() as u64);
+    assert_eq!(three.part(&[1]).len(), 37 + three.shared_bytes());
+    assert_eq!(
+        (three.member_bytes(3), three.needs(3)),
+        (0, [].as_slice()),
+        "nobody there"
+    );
+
+    let cases: [(&[&str], Repeat); 6] = [
+        (&["GET", "get"], Repeat::Freely),
+        (&["GET", "DELETE"], Repeat::Converges),
+        (&["PUT", "GET"], Repeat::Converges),
+        (&["DELETE", "POST"], Repeat::Never),
+        (&["GET", "PATCH"], Repeat::Never),
+        (&["GET", "UNHEARD-OF"], Repeat::Never),
+    ];
+    for (methods, repeat) in cases {
+        assert_eq!(of(methods).repeat(), repeat, "{methods:?}");
+    }
+}
+
+#[test]
+fn what_is_no_batch_goes_through_untouched() {
+    let member = |more: &str| format!(r#"{{"id":"2","method":"GET","url":"/me"{more}}}"#);
+    let one = r#"{"id":"1","method":"GET","url":"/me"}"#;
+    let of = |second: &str| format!(r#"{{"requests":[{one},{second}]}}"#);
+    assert!(batch(of(&member(""))).is_some());
+    for second in [
+        member(r#","dependsOn":["1"]"#),
+        member(r#","dependsOn":[]"#),
+        member(r#","dependsOn":null"#),
+        member(r#","dependsOn":["1"],"url2":"/users/$1x""#),
+        member(r#","body":{"id":"1","if":1,"dependsOn":7}"#),
+    ] {
+        assert!(batch(of(&second)).is_some(), "{second}");
+    }
+
+    let ids: [(&str, &str); 4] = [("a", "A"), ("é", "É"), ("1", "1"), ("1", "\\u0031")];
+    for (a, b) in ids {
+        let body = format!(
+            r#"{{"requests":[{{"id":"{a}","method":"GET","url":"/"}},{{"id":"{b}","method":"GET","url":"/"}}]}}"#
+        );
+        assert!(batch(body.clone()).is_none(), "{body}");
+    }
+    for second in [
+        member(r#","dependsOn":["3"]"#),
+        member(r#","dependsOn":["2"]"#),
+        member(r#","dependsOn":"1""#),
+        member(r#","dependsOn":[1]"#),
+        member(r#","dependsOn":["1"],"dependsOn":["1"]"#),
+        member(r#","DependsOn":["1"]"#),
+        member(r#","ID":"3""#),
+        member(r#","atomicityGroup":"g""#),
+        member(r#","if":"$1 eq null""#),
+        r#"{"id":"2","method":"PATCH","url":"/$1","dependsOn":["1"]}"#.into(),
+        r#"{"id":"2","method":"PATCH","url":"$1/contacts","dependsOn":["1"]}"#.into(),
+        r#"{"id":"2","method":"POST","url":"/a","dependsOn":["1"],"body":{"@odata.id":"$1"}}"#
+            .into(),
+        r#"{"id":"2","method":"GET"}"#.into(),
+        r#"{"id":"2","url":"/me"}"#.into(),
+        r#"{"id":2,"method":"GET","url":"/me"}"#.into(),
+        r#"{"id":"\ud800","method":"GET","url":"/me"}"#.into(),
+        r#"{"method":"GET","url":"/me"}"#.into(),
+        "1".into(),
+        "null".into(),
+        "".into(),
+    ] {
+        assert!(batch(of(&second)).is_none(), "{second}");
+    }
+    // A later one, and so a circle too.
+    assert!(
+        batch(
+            r#"{"requests":[{"id":"1","method":"GET","url":"/","dependsOn":["2"]},{"id":"2","method":"GET","url":"/"}]}"#
+        )
+        .is_none()
+    );
+    for body in [
+        "".to_owned(),
+        "{}".into(),
+        "[]".into(),
+        format!("[{one},{one}]"),
+        format!(r#"{{"requests":[{one}]}}"#),
+        format!(r#"{{"requests":{one}}}"#),
+        format!(r#"{{"requests":[],"requests":[{one},{}]}}"#, member("")),
+        format!(r#"{{"Requests":[{one},{}]}}"#, member("")),
+        of(&member(""))[1..].to_owned(),
+        of(&member("")) + "x",
+        "\u{feff}".to_owned() + &of(&member("")),
+    ] {
+        assert!(batch(body.clone()).is_none(), "{body}");
+    }
+    assert!(batch(b"{\"requests\":[\xff]}".to_vec()).is_none());
+    // Deeper than any parser that recurses would like.
+    assert!(batch("[".repeat(1 << 20)).is_none());
+    let deep = member(&format!(
+        r#","body":{}{}"#,
+        "[".repeat(1 << 20),
+        "]".repeat(1 << 20)
+    ));
+    assert!(batch(of(&deep)).is_some());
+}
+
+#[test]
+fn the_head_of_a_batch() {
+    let body = || {
+        ReplayBody::from(
+            r#"{"requests":[{"id":"1","method":"GET","url":"/"},{"id":"2","method":"GET","url":"/"}]}"#,
+        )
+    };
+    let format = GraphBatchFormat::new();
+    for (method, uri, recognised) in [
+        ("POST", URI, true),
+        (
+            "POST",
+            "https://graph.microsoft.com/beta/%24batch?x=1",
+            true,
+        ),
+        ("POST", "/v1.0/$batch", true),
+        ("PUT", URI, false),
+        ("POST", "https://graph.microsoft.com/v1.0/batch", false),
+        ("POST", "https://graph.microsoft.com/v1.0/$batch/x", false),
+    ] {
+        let request = Request::builder().method(method).uri(uri);
+        let request = request.body(body()).unwrap();
+        assert_eq!(
+            format.batch(&request).is_some(),
+            recognised,
+            "{method} {uri}"
+        );
+    }
+    for (name, value, recognised) in [
+        ("content-type", "application/JSON", true),
+        ("content-type", "multipart/mixed; boundary=x", false),
+        ("content-encoding", "gzip", false),
+        ("content-encoding", "identity", true),
+        ("accept", "application/json;odata.metadata=none", true),
+        ("accept", "text/html, */*;q=0.1", true),
+        ("accept", "multipart/mixed", false),
+        ("prefer", "odata.continue-on-error", true),
+        ("prefer", "odata.continue-on-error, Respond-Async", false),
+    ] {
+        let request = Request::post(URI).header(name, value).body(body()).unwrap();
+        assert_eq!(
+            format.batch(&request).is_some(),
+            recognised,
+            "{name}: {value}"
+        );
+    }
+    let relative = Request::post("/v1.0/$batch").header("host", "contoso.test");
+    let batch = format.batch(&relative.body(body()).unwrap()).unwrap();
+    assert_eq!(batch.sizing_key(), "contoso.test/v1.0/$batch");
+}
+
+#[test]
+fn a_part_is_made_of_the_callers_bytes() {
+    let body = Bytes::from_static(
+        b" {\"a\" : [\"]\"], \"requests\" : [ {\"id\":\"x\",\"method\":\"GET\",\"url\":\"/1\"} ,\n\
+        { \"url\":\"/2\", \"id\":\"y\",\"method\":\"POST\", \"body\":{\"t\":\"],\\\"}\"} }\t,\
+        {\"id\":\"z\",\"method\":\"GET\",\"url\":\"/3\"} ] , \"b\":null }\r\n",
+    );
+    let mut batch = batch(body.clone()).unwrap();
+    let part = batch.part(&[1, 2]);
+    assert_eq!(
+        part.to_bytes(),
+        " {\"a\" : [\"]\"], \"requests\" : [\
+        { \"url\":\"/2\", \"id\":\"y\",\"method\":\"POST\", \"body\":{\"t\":\"],\\\"}\"} },\
+        {\"id\":\"z\",\"method\":\"GET\",\"url\":\"/3\"}] , \"b\":null }\r\n"
+    );
+    let own = body.as_ptr_range();
+    for piece in part.pieces() {
+        assert!(own.contains(&piece.as_ptr()) || piece == ",", "{piece:?}");
+    }
+    let all = batch.part(&[0, 1, 2]);
+    assert_eq!(all.pieces().len(), 1);
+    assert_eq!(all.to_bytes(), body, "unchanged, its spaces too");
+}
+
+#[test]
+fn a_dependency_that_has_succeeded_is_cut_out() {
+    // The property as it stands, and as it is in a part with a, with b, with neither.
+    let cases = [
+        (
+            r#"{"id":"c","dependsOn":["a","b"],"#,
+            r#"{"id":"c","dependsOn":["a"],"#,
+            r#"{"id":"c","dependsOn":["b"],"#,
+            r#"{"id":"c","#,
+        ),
+        (
+            r#"{ "dependsOn" : [ "A" , "\u0062" , "a" ] , "id":"c","#,
+            r#"{ "dependsOn" : ["A","a"] , "id":"c","#,
+            r#"{ "dependsOn" : ["\u0062"] , "id":"c","#,
+            r#"{ "id":"c","#,
+        ),
+        (
+            r#"{"id":"c" , "dependsOn":["a"] ,"#,
+            r#"{"id":"c" , "dependsOn":["a"] ,"#,
+            r#"{"id":"c" ,"#,
+            r#"{"id":"c" ,"#,
+        ),
+    ];
+    for (property, with_a, with_b, with_none) in cases {
+        let rest = r#""method":"GET","url":"/c"}"#;
+        let a = r#"{"id":"a","method":"GET","url":"/a"}"#;
+        let b = r#"{"id":"b","method":"GET","url":"/b"}"#;
+        let d = r#"{"id":"d","method":"GET","url":"/d"}"#;
+        let mut batch = batch(format!(r#"{{"requests":[{a},{b},{property}{rest},{d}]}}"#)).unwrap();
+        let cases: [(&[usize], String); 4] = [
+            (&[0, 1, 2], format!("{a},{b},{property}{rest}")),
+            (&[0, 2, 3], format!("{a},{with_a}{rest},{d}")),
+            (&[1, 2], format!("{b},{with_b}{rest}")),
+            (&[2, 3], format!("{with_none}{rest},{d}")),
+        ];
+        for (members, expected) in cases {
+            let part = batch.part(members).to_bytes();
+            assert_eq!(part, format!(r#"{{"requests":[{expected}]}}"#));
+            assert!(serde_json::from_slice::<Value>(&part).is_ok());
+        }
+    }
+    // As the last property.
+    let body = r#"{"requests":[{"id":"1","method":"GET","url":"/"},{"id":"2","method":"GET","url":"/2", "dependsOn":["1"] },{"id":"3","method":"GET","url":"/"}]}"#;
+    assert_eq!(
+        batch(body).unwrap().part(&[1]).to_bytes(),
+        r#"{"requests":[{"id":"2","method":"GET","url":"/2" }]}"#
+    );
+    let chain = chain();
+    let needs: Vec<&[usize]> = (0..4).map(|member| chain.needs(member)).collect();
+    assert_eq!(needs, [&[][..], &[0], &[1], &[0, 1]]);
+}
+
+#[test]
+fn answers_are_found_by_id() {
+    let body = "{\"@odata.nextLink\":\"n\", \"responses\" : [ {\"status\":200,\"id\":\"3\"} , \
+        {\"id\":\"1\",\"status\":204,\"body\":\"]}\"},{\"id\":\"9\",\"status\":200},{\"status\":200},7,\
+        {\"id\":\"2\",\"status\":404} ], \"x\":1 }\n";
+    let mut batch = of(&["GET", "POST", "POST", "GET"]);
+    // In one piece, in many, and in empty ones too.
+    for step in [1, 7, body.len()] {
+        let pieces: Vec<Bytes> = body
+            .as_bytes()
+            .chunks(step)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        let addresses: Vec<_> = pieces.iter().map(|piece| piece.as_ptr_range()).collect();
+        let rope = pieces.into_iter().collect();
+        let answer = batch.answer(&[0, 1, 2], &head(200, &[]), rope);
+        let PartAnswer::Messages { frame, messages } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(
+            (&*text(&frame.0), &*text(&frame.1)),
+            (
+                "{\"@odata.nextLink\":\"n\", \"responses\" : [",
+                "], \"x\":1 }\n"
+            )
+        );
+        let bytes: Vec<String> = messages
+            .iter()
+            .map(|message| text(&message.bytes))
+            .collect();
+        assert_eq!(
+            bytes,
+            [
+                r#"{"id":"1","status":204,"body":"]}"}"#,
+                r#"{"id":"2","status":404}"#,
+                r#"{"status":200,"id":"3"}"#,
+            ]
+        );
+        let fates: Vec<Fate> = messages.iter().map(|message| message.fate).collect();
+        assert_eq!(fates, [Fate::Done, Fate::Failed, Fate::Done]);
+        // The server's own bytes, not copies.
+        for piece in messages.iter().flat_map(|message| message.bytes.pieces()) {
+            assert!(addresses.iter().any(|own| own.contains(&piece.as_ptr())));
+        }
+    }
+}
+
+#[test]
+fn what_a_status_means() {
+    let open: &[u16] = &[408, 500, 502, 504];
+    let throttled: &[u16] = &[429, 503, 509];
+    for status in 100..600 {
+        let mut batch = of(&["GET", "POST", "PATCH", "DELETE"]);
+        let responses: Vec<String> = (1..=4)
+            .map(|id| format!(r#"{{"id":"{id}","status":{status}}}"#))
+            .collect();
+        let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
+        let expected = match status {
+            200..=399 => [Fate::Done; 4],
+            _ if throttled.contains(&status) => [AGAIN; 4],
+            _ if open.contains(&status) => [AGAIN, Fate::Failed, Fate::Failed, Fate::Failed],
+            _ => [Fate::Failed; 4],
+        };
+        for round in 0..5 {
+            let mut expected = expected;
+            if round >= 3 && open.contains(&status) {
+                expected[0] = Fate::Failed;
+            }
+            let fates = fates(&mut batch, &[0, 1, 2, 3], &body);
+            assert_eq!(fates, expected, "{status}, round {round}");
+        }
+    }
+    let odd = r#"{"responses":[{"id":"1"},{"id":"2","status":"200"},{"id":"3","status":2.5e2},{"id":"4","status":-1}]}"#;
+    let mut batch = of(&["POST"; 4]);
+    assert_eq!(fates(&mut batch, &[0, 1, 2, 3], odd), [Fate::Failed; 4]);
+}
+
+#[test]
+fn each_has_its_own_hint() {
+    let cases: [(&str, Fate); 12] = [
+        (r#","headers":{"Retry-After":"5"}"#, again_in(5000)),
+        (r#","headers":{"retry-after":"0.249","x":1}"#, again_in(249)),
+        (r#","headers":{"RETRY-AFTER":12}"#, again_in(12_000)),
+        (
+            r#","headers":{"Retry-After":"Tue, 06 Oct 2026 10:02:00 GMT","date":"Tue, 06 Oct 2026 10:00:00 GMT"}"#,
+            again_in(120_000),
+        ),
+        (
+            r#","headers":{"Retry-After":"Tue, 06 Oct 2026 10:02:00 GMT"}"#,
+            again_in(60_000),
+        ),
+        // The outer one, where its own cannot be read.
+        (r#","headers":{"Retry-After":"soon"}"#, again_in(7000)),
+        (r#","headers":{"Retry-After":"a\nb"}"#, again_in(7000)),
+        (r#","headers":{"Retry-After":["5"]}"#, again_in(7000)),
+        (r#","headers":[]"#, again_in(7000)),
+        (r#","headers":null"#, again_in(7000)),
+        ("", again_in(7000)),
+        (
+            r#","headers":{"Retry-After":"99999999999999999999"}"#,
+            Fate::Again {
+                hint: Some(Duration::MAX),
+            },
+        ),
+    ];
+    let head = head(
+        200,
+        &[
+            ("retry-after", "7"),
+            ("date", "Tue, 06 Oct 2026 10:01:00 GMT"),
+        ],
+    );
+    for (headers, expected) in cases {
+        let body = format!(
+            r#"{{"responses":[{{"id":"1","status":429{headers}}},{{"id":"2","status":200}}]}}"#
+        );
+        let answer = of(&["POST", "POST"]).answer(&[0, 1], &head, Rope::from(body));
+        let PartAnswer::Messages { messages, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(messages[0].fate, expected, "{headers}");
+        assert_eq!(messages[1].fate, Fate::Done);
+    }
+}
+
+#[test]
+fn a_failed_dependency_is_no_failure_if_it_was_throttled() {
+    let answer = |statuses: &[(u8, u16)]| {
+        let responses: Vec<String> = statuses
+            .iter()
+            .map(|(id, status)| format!(r#"{{"id":"{id}","status":{status}}}"#))
+            .collect();
+        format!(r#"{{"responses":[{}]}}"#, responses.join(","))
+    };
+    use Fate::{Done, Failed};
+    type Statuses<'a> = &'a [(u8, u16)];
+    let cases: [(Statuses<'_>, [Fate; 4]); 6] = [
+        (
+            &[(4, 424), (3, 424), (2, 424), (1, 429)],
+            [AGAIN, AGAIN, AGAIN, AGAIN],
+        ),
+        (
+            &[(1, 400), (2, 424), (3, 424), (4, 424)],
+            [Failed, Failed, Failed, Failed],
+        ),
+        (
+            &[(1, 201), (2, 503), (3, 424), (4, 424)],
+            [Done, AGAIN, AGAIN, AGAIN],
+        ),
+        // Executed all the same.
+        (
+            &[(1, 429), (2, 424), (3, 201), (4, 424)],
+            [AGAIN, AGAIN, Done, AGAIN],
+        ),
+        // Nobody knows why.
+        (
+            &[(1, 201), (2, 201), (3, 424), (4, 201)],
+            [Done, Done, Failed, Done],
+        ),
+        (
+            &[(1, 429), (2, 400), (3, 424), (4, 424)],
+            [AGAIN, Failed, Failed, Failed],
+        ),
+    ];
+    for (statuses, expected) in cases {
+        let fates = fates(&mut chain(), &[0, 1, 2, 3], &answer(statuses));
+        assert_eq!(fates, expected, "{statuses:?}");
+    }
+    // What it depends on was done in an earlier part.
+    assert_eq!(
+        fates(&mut chain(), &[2, 3], &answer(&[(3, 424), (4, 429)])),
+        [Failed, AGAIN]
+    );
+}
+
+#[test]
+fn nobody_gets_an_answer_of_another_one() {
+    let mut batch = of(&["GET", "POST", "POST", "PUT"]);
+    let body = r#"{"responses":[{"id":"2","status":200},{"id":"2","status":201},
+        {"id":"3","status":200},{"id":"3","status":200},{"id":"5","status":200},{"id":4,"status":200}]}"#;
+    for round in 1..=4 {
+        let got = messages(&mut batch, &[0, 1, 2, 3], body);
+        let fates: Vec<Fate> = got.iter().map(|message| message.fate).collect();
+        let read = if round <= 3 { AGAIN } else { Fate::Failed };
+        assert_eq!(fates, [read, Fate::Failed, Fate::Done, Fate::Failed]);
+        for (id, message) in ["1", "2", "3", "4"].iter().zip(&got) {
+            let value: Value = serde_json::from_slice(&message.bytes.to_bytes()).unwrap();
+            assert_eq!(value["id"], *id);
+            if *id != "3" {
+                assert_eq!(value["status"], 500);
+                assert_eq!(value["body"]["error"]["code"], "OutcomeUnknown");
+            }
+        }
+    }
+    // An id in another case is the same id.
+    let mut batch = self::batch(
+        r#"{"requests":[{"id":"Ab","method":"GET","url":"/"},{"id":"É","method":"GET","url":"/"}]}"#,
+    )
+    .unwrap();
+    let body = r#"{"responses":[{"id":"\u00e9","status":200},{"id":"aB","status":200}]}"#;
+    assert_eq!(fates(&mut batch, &[0, 1], body), [Fate::Done; 2]);
+    // None of the last part is taken for one of this part.
+    let mut batch = of(&["POST"; 3]);
+    let body = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
+    assert_eq!(fates(&mut batch, &[1, 2], body), [Fate::Done, Fate::Failed]);
+}
+
+#[test]
+fn what_a_whole_answer_means() {
+    let none = WholeFate::Again { hint: None };
+    let in_9 = WholeFate::Again {
+        hint: Some(Duration::from_secs(9)),
+    };
+    use WholeFate::{Failed, FailedForAll, Unknown};
+    // Status, for reads, for others, whether it was too large.
+    let cases: [(u16, WholeFate, WholeFate, bool); 16] = [
+        (200, none, Unknown, false),
+        (202, none, Unknown, false),
+        (302, FailedForAll, FailedForAll, false),
+        (400, Failed, Failed, false),
+        (401, FailedForAll, FailedForAll, false),
+        (403, FailedForAll, FailedForAll, false),
+        (404, FailedForAll, FailedForAll, false),
+        (408, in_9, Unknown, true),
+        (413, none, none, true),
+        (422, Failed, Failed, false),
+        (429, in_9, in_9, false),
+        (500, in_9, Unknown, false),
+        (502, in_9, Unknown, false),
+        (503, in_9, in_9, false),
+        (504, in_9, Unknown, true),
+        (505, Unknown, Unknown, false),
+    ];
+    for (status, reads, others, too_large) in cases {
+        let head = head(status, &[("retry-after", "9")]);
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"responses":7}"#,
+            "{\"responses\":[}",
+        ] {
+            let got = whole(&mut of(&["GET", "GET", "POST"]), &[0, 1], &head, body);
+            assert_eq!(
+                (got.fate, got.too_large),
+                (reads, too_large),
+                "{status} {body}"
+            );
+            let got = whole(&mut of(&["GET", "POST", "GET"]), &[0, 1], &head, body);
+            assert_eq!(
+                (got.fate, got.too_large),
+                (others, too_large),
+                "{status} {body}"
+            );
+            assert!(got.message.is_none() && got.code.is_none());
+        }
+    }
+    // One request that is too large by itself does not get smaller.
+    let alone = whole(&mut of(&["POST", "POST"]), &[1], &head(413, &[]), "");
+    assert_eq!((alone.fate, alone.too_large), (Failed, true));
+
+    // Reads: three times.
+    for (status, then) in [(200, Unknown), (502, Failed)] {
+        let mut batch = of(&["GET", "GET"]);
+        for _ in 0..3 {
+            let got = whole(&mut batch, &[0, 1], &head(status, &[]), "");
+            assert_eq!(got.fate, none);
+        }
+        assert_eq!(
+            whole(&mut batch, &[0, 1], &head(status, &[]), "").fate,
+            then
+        );
+    }
+
+    let gzip = head(200, &[("content-encoding", "gzip")]);
+    let answer = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
+    let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &gzip, answer);
+    assert_eq!(got.fate, Unknown);
+    assert!(got.text.contains("compressed"), "{}", got.text);
+
+    let error = r#"{"error":{"code":"BadRequest","message":"Invalid id \"7\"."}}"#;
+    let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &head(400, &[]), error);
+    assert_eq!(got.code.as_deref(), Some("BadRequest"));
+    assert_eq!(&*got.text, "HTTP 400 Bad Request: Invalid id \"7\".");
+}
+
+#[test]
+fn a_message_of_our_own_is_in_graphs_shape() {
+    let mut batch = batch(
+        r#"{"requests":[{"id":"\u0022\\","method":"POST","url":"/"},{"id":"2","method":"POST","url":"/","dependsOn":["\"\\"]}]}"#,
+    )
+    .unwrap();
+    let json_type = json!({"Content-Type": "application/json"});
+    let mut explain = |member, why: Explanation<'_>| {
+        let rope = batch.explain(member, &why).unwrap();
+        let value: Value = serde_json::from_slice(&rope.to_bytes()).unwrap();
+        assert_eq!(value["headers"], json_type);
+        let error = &value["body"]["error"];
+        (
+            value["id"].as_str().unwrap().to_owned(),
+            value["status"].as_u64().unwrap(),
+            error["code"].as_str().unwrap().to_owned(),
+            error["message"].as_str().unwrap().to_owned(),
+        )
+    };
+    let cause = "the \"line\" broke\n\u{1}";
+    let (id, status, code, text) = explain(0, Explanation::OutcomeUnknown { cause });
+    assert_eq!((&*id, status, &*code), ("\"\\", 500, "OutcomeUnknown"));
+    assert!(text.contains(cause));
+    let (id, status, code, text) = explain(1, Explanation::NotExecuted { code: None, cause });
+    assert_eq!((&*id, status, &*code), ("2", 503, "NotExecuted"));
+    assert!(text.contains(cause));
+    let code = Some("tooMuch");
+    let (_, status, code, _) = explain(1, Explanation::NotExecuted { code, cause });
+    assert_eq!((status, &*code), (503, "tooMuch"));
+    let (id, status, code, text) = explain(1, Explanation::DependencyFailed { member: 0 });
+    assert_eq!((&*id, status, &*code), ("2", 424, "FailedDependency"));
+    assert!(text.contains(r#""\u0022\\""#), "{text}");
+    let failed = Explanation::DependencyFailed { member: 7 };
+    explain(1, failed);
+    assert!(batch.explain(2, &failed).is_none());
+}
+
+#[test]
+fn a_refused_part_hands_its_refusal_on() {
+    let why = Explanation::NotExecuted {
+        code: None,
+        cause: "no time left",
+    };
+    let explained = |batch: &mut GraphBatch, member| -> Value {
+        let rope = batch.explain(member, &why).unwrap();
+        serde_json::from_slice(&rope.to_bytes()).unwrap()
+    };
+    let mut batch = of(&["POST"; 3]);
+    let error = r#" {"error":{"code":"TooManyRequests","message":"slow down"}} "#;
+    let throttled = head(429, &[("retry-after", "2.5")]);
+    whole(&mut batch, &[0, 1], &throttled, error);
+    let own = explained(&mut batch, 1);
+    assert_eq!(
+        own,
+        json!({"id": "2", "status": 429,
+            "headers": {"Content-Type": "application/json", "Retry-After": "2.5"},
+            "body": {"error": {"code": "TooManyRequests", "message": "slow down"}}})
+    );
+    assert_eq!(explained(&mut batch, 2)["status"], 503, "was not in it");
+
+    // What is meant for all is told to those that were not sent, too.
+    whole(&mut batch, &[0], &head(403, &[]), "<html>blocked");
+    for (member, status) in [(0, 403), (1, 429), (2, 403)] {
+        let got = explained(&mut batch, member);
+        assert_eq!(got["status"], status);
+        assert!(got["body"]["error"]["message"].is_string());
+    }
+    // An answer that says nothing is no refusal, and neither is one that is huge.
+    let mut batch = of(&["POST"; 2]);
+    whole(&mut batch, &[0], &head(500, &[]), error);
+    assert_eq!(explained(&mut batch, 0)["status"], 503);
+    let no_utf8 = b"{\"error\":{\"code\":\"\xff\"}}".as_slice();
+    batch.answer(&[0], &head(400, &[]), Rope::from(no_utf8));
+    assert_eq!(explained(&mut batch, 0)["status"], 400);
+    let huge = format!(
+        r#"{{"error":{{"code":"Big"}},"x":"{}"}}"#,
+        "x".repeat(1 << 16)
+    );
+    whole(&mut batch, &[0], &head(400, &[]), &huge);
+    let got = explained(&mut batch, 0);
+    assert_eq!(
+        (&got["status"], &got["body"]["error"]["code"]),
+        (&json!(400), &json!("Big"))
+    );
+}
