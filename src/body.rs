@@ -20,6 +20,7 @@ use tower::util::Oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::rope::Rope;
 use crate::soap::{Outline, OutlineError, Targets};
 
 /// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be sent again.
@@ -67,6 +68,20 @@ impl ReplayBody {
     /// A body of several pieces, none of which is copied. Empty ones are left out.
     pub fn from_pieces(pieces: impl IntoIterator<Item = Bytes>) -> ReplayBody {
         ReplayBody::of(pieces.into_iter().collect())
+    }
+
+    /// A body whose outline is known already: that of exactly these bytes.
+    pub(crate) fn with_outline(rope: Rope, outline: Outline) -> ReplayBody {
+        let mut body = ReplayBody::from(rope);
+        if let Some(shared) = Arc::get_mut(&mut body.shared) {
+            shared.outline = OnceLock::from(Ok(outline));
+        }
+        body
+    }
+
+    /// The whole body as a rope, uncopied.
+    pub fn rope(&self) -> Rope {
+        self.shared.pieces.iter().cloned().collect()
     }
 
     /// A body of no bytes.
@@ -201,6 +216,12 @@ impl fmt::Debug for ReplayBody {
             .field("len", &self.len())
             .field("pieces", &self.pieces().len())
             .finish()
+    }
+}
+
+impl From<Rope> for ReplayBody {
+    fn from(rope: Rope) -> ReplayBody {
+        ReplayBody::from_pieces(rope)
     }
 }
 

@@ -1,15 +1,9 @@
 //! The outline of a request against a full `NsReader` walk, on generated, hand-made and broken envelopes.
-use std::ops::Range;
+#[path = "checks/outline.rs"]
+mod checks;
 
-use quick_xml::events::Event;
-use quick_xml::name::ResolveResult;
-use quick_xml::reader::NsReader;
+use checks::{M, SOAP, SOAP12, T, assert_agrees};
 use tower_ews::soap::{Operation, Outline, OutlineError, SidKind};
-
-const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
-const SOAP12: &str = "http://www.w3.org/2003/05/soap-envelope";
-const M: &str = "http://schemas.microsoft.com/exchange/services/2006/messages";
-const T: &str = "http://schemas.microsoft.com/exchange/services/2006/types";
 
 /// Runs a test with many seeds, or with the one in EWS_TEST_SEED.
 fn seeds(cases: u64, test: impl Fn(&mut fastrand::Rng)) {
@@ -32,134 +26,6 @@ impl Drop for Told {
     fn drop(&mut self) {
         eprintln!("failed with EWS_TEST_SEED={}", self.0);
     }
-}
-
-type Container = (String, Range<usize>, Vec<Range<usize>>, bool);
-
-#[derive(Debug, Default, PartialEq)]
-struct Walked {
-    operation: Option<String>,
-    element: Range<usize>,
-    /// Containers that are children of the operation: name, whole range, members, stray text.
-    arrays: Vec<Container>,
-}
-
-/// The same facts by a full walk of quick-xml's reader.
-fn walk(body: &[u8]) -> Result<Walked, String> {
-    let bom = if body.starts_with(b"\xEF\xBB\xBF") {
-        3
-    } else {
-        0
-    };
-    let mut reader = NsReader::from_reader(&body[bom..]);
-    // Entities of members are the server's to find wrong.
-    reader.config_mut().allow_dangling_amp = true;
-    let mut open: Vec<String> = Vec::new();
-    let mut walked = Walked::default();
-    let path = |open: &[String]| open.join("/");
-    loop {
-        let before = bom + reader.buffer_position() as usize;
-        let (space, event) = reader
-            .read_resolved_event()
-            .map_err(|error| error.to_string())?;
-        let space = match space {
-            ResolveResult::Bound(space) => match std::str::from_utf8(space.as_ref()).unwrap_or("?")
-            {
-                SOAP | SOAP12 => "s",
-                M => "m",
-                T => "t",
-                _ => "other",
-            },
-            _ => "none",
-        };
-        let name = |name: &[u8]| format!("{space}:{}", String::from_utf8_lossy(name));
-        let event = event.into_owned();
-        let after = bom + reader.buffer_position() as usize;
-        let at = path(&open);
-        match &event {
-            Event::Start(tag) | Event::Empty(tag) => {
-                let name = name(tag.local_name().as_ref());
-                match open.len() {
-                    2 if at == "s:Envelope/s:Body" => {
-                        walked.operation = Some(name.clone());
-                        walked.element = before..after;
-                    }
-                    3 if at.starts_with("s:Envelope/s:Body/") => {
-                        walked
-                            .arrays
-                            .push((name.clone(), before..after, Vec::new(), false));
-                    }
-                    4 if at.starts_with("s:Envelope/s:Body/") => {
-                        walked.arrays.last_mut().unwrap().2.push(before..after);
-                    }
-                    _ => {}
-                }
-                if matches!(event, Event::Start(_)) {
-                    open.push(name);
-                }
-            }
-            Event::End(_) => {
-                open.pop();
-                if at.starts_with("s:Envelope/s:Body/") {
-                    match open.len() {
-                        2 => walked.element.end = after,
-                        3 => walked.arrays.last_mut().unwrap().1.end = after,
-                        4 => walked.arrays.last_mut().unwrap().2.last_mut().unwrap().end = after,
-                        _ => {}
-                    }
-                }
-            }
-            Event::Text(text) if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") => {
-                walked.arrays.last_mut().unwrap().3 |=
-                    text.iter().any(|byte| !b" \t\r\n".contains(byte));
-            }
-            Event::CData(_) | Event::GeneralRef(_)
-                if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") =>
-            {
-                walked.arrays.last_mut().unwrap().3 = true;
-            }
-            Event::Eof if open.is_empty() => return Ok(walked),
-            Event::Eof => return Err("cut off".into()),
-            _ => {}
-        }
-    }
-}
-
-fn assert_agrees(body: &[u8], outline: &Outline) {
-    let shown = String::from_utf8_lossy(body);
-    let walked = match walk(body) {
-        Ok(walked) => walked,
-        // Declarations are resolved down to the array alone.
-        Err(error) if error.contains("cannot be bound") => return,
-        Err(error) => panic!("quick-xml says {error}: {shown}"),
-    };
-    let name = walked
-        .operation
-        .unwrap_or_else(|| panic!("quick-xml sees no operation: {shown}"));
-    assert_eq!(
-        name.split_once(':').unwrap().1,
-        outline.operation_name(),
-        "{shown}"
-    );
-    assert_eq!(outline.operation_element(), walked.element, "{shown}");
-    let kinds = outline.operation().map_or(&[][..], Operation::arrays);
-    let expected: Vec<_> = walked
-        .arrays
-        .into_iter()
-        .filter(|(name, _, _, stray)| {
-            !stray
-                && kinds
-                    .iter()
-                    .any(|kind| *name == format!("m:{}", kind.container))
-        })
-        .map(|(_, element, members, _)| (element, members))
-        .collect();
-    let found: Vec<_> = outline
-        .arrays()
-        .iter()
-        .map(|array| (array.element(), array.members().to_vec()))
-        .collect();
-    assert_eq!(found, expected, "{shown}");
 }
 
 /// What a generated request says.

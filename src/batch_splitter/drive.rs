@@ -181,6 +181,8 @@ where
     /// Begins parts, if there is room for them. True if something is to be polled (again).
     fn begin_parts(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(why) = self.stopped.clone() {
+            // A part that was lost meanwhile says more than the refusal of all.
+            self.last_refusal();
             let waiting = self.plan.waiting();
             return self.give_up(&waiting, &why) > 0;
         }
@@ -206,6 +208,7 @@ where
                 text: "the deadline of the call has passed".into(),
                 ..Suffered::default()
             };
+            self.last_refusal();
             let waiting = self.plan.waiting();
             return self.give_up(&waiting, &Arc::new(why)) > 0;
         }

@@ -109,14 +109,16 @@ pub enum Repeat {
 pub enum PartAnswer {
     /// A message for each of the part's members, in their order.
     Messages {
-        /// What stands before the first message, and behind the last one.
+        /// What stands before the first message, and behind the last one. The frame of the first answer that had messages is the one to
+        /// use: the messages of later ones are made to fit it.
         frame: (Rope, Rope),
         /// As many as the part has members.
         messages: Vec<Message>,
     },
     /// Lists that belong to all members together; those of all parts are put behind each other.
     Lists {
-        /// What stands before, between and behind the lists: one more than there are lists.
+        /// What stands before, between and behind the lists: one more than there are lists, of which all answers to one batch have the same
+        /// number. As with messages, the first frame is the one to use.
         frame: Vec<Rope>,
         /// What stands in each list.
         lists: Vec<Rope>,

@@ -118,6 +118,7 @@ mod body;
 mod config;
 mod drive;
 mod errors;
+mod ews;
 mod follow;
 mod format;
 #[cfg(feature = "graph")]
@@ -134,6 +135,7 @@ mod tests;
 
 pub use self::body::MergedBody;
 pub use self::errors::BatchError;
+pub use self::ews::{EwsBatch, EwsBatchFormat};
 pub use self::format::{
     Batch, BatchFormat, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
 };

@@ -17,9 +17,9 @@ use super::classify::{
 };
 use crate::body::ReplayBody;
 use crate::errors::CutShort;
+use crate::soap::verdict::Verdict;
 use crate::soap::{
-    AnswerMessage, AnswerScanner, CodeClass, Idempotence, MemberOutcome, Operation, Outline,
-    ResponseClass, ResponseCode, ScanError,
+    AnswerMessage, AnswerScanner, CodeClass, Idempotence, Operation, ResponseCode, ScanError,
 };
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the answer.
@@ -88,31 +88,17 @@ fn call(body: &ReplayBody) -> Call {
     };
     let resend = match operation.idempotence() {
         Idempotence::Read => Resend::Freely,
-        Idempotence::Converges if !repeats(operation, outline, body) => Resend::Converges,
+        Idempotence::Converges | Idempotence::Depends => {
+            match outline.idempotence(|| body.to_bytes()) {
+                Idempotence::Converges => Resend::Converges,
+                _ => Resend::IfNotExecuted,
+            }
+        }
         _ => Resend::IfNotExecuted,
     };
     let mut call = Call::new(operation.name(), resend);
     call.streaming = operation == Operation::GET_STREAMING_EVENTS;
     call
-}
-
-/// Whether an update does more the second time: it appends, or sends mail.
-fn repeats(operation: Operation, outline: &Outline, body: &ReplayBody) -> bool {
-    if !operation.name().starts_with("Update") {
-        return false;
-    }
-    let bytes = body.to_bytes();
-    let from = outline.operation_element().start;
-    let to = outline
-        .arrays()
-        .first()
-        .map_or(bytes.len(), |array| array.element().start);
-    let settings = bytes.get(from..to).unwrap_or(&bytes);
-    // `MessageDisposition` and `SendMeetingInvitationsOrCancellations`, all values but `SaveOnly` and `SendToNone`.
-    ["SendOnly", "SendAndSaveCopy", "SendToAll", "SendToChanged"]
-        .iter()
-        .any(|value| memmem::find(settings, value.as_bytes()).is_some())
-        || memmem::find(&bytes, b"AppendTo").is_some()
 }
 
 fn answer(head: &response::Parts) -> Answer {
@@ -243,43 +229,32 @@ enum Judgement {
     Refused(Refusal),
 }
 
-/// Names the mailbox sessions that ran out; it stands in the text of several codes.
-const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
-
 fn judge(message: &AnswerMessage) -> Judgement {
-    if message.class == ResponseClass::Success {
-        return Judgement::Settled;
-    }
-    let code = match (&message.code.class(), &message.inner_code) {
-        (CodeClass::InspectInner, Some(inner)) => inner,
-        _ => &message.code,
+    let (code, unknown, session_limit) = match message.verdict() {
+        Verdict::Settled => return Judgement::Settled,
+        Verdict::Stopped => return Judgement::Stopped,
+        Verdict::Refused {
+            code,
+            unknown,
+            session_limit,
+        } => (code, unknown, session_limit),
     };
-    let session_limit = message.text.contains(SESSION_LIMIT);
-    let refusal = Refusal::new(reason(code)).hint(message.back_off);
-    let refusal = match code.class() {
+    let mut refusal = Refusal::new(reason(code)).hint(message.back_off);
+    if unknown {
+        refusal = refusal.outcome_unknown();
+    }
+    Judgement::Refused(match code.class() {
         CodeClass::ThrottleServerBusy => refusal.about(About::Principal),
         CodeClass::ThrottleConnectionCount => refusal.about(About::Connections),
         CodeClass::ThrottleFindCount => refusal.about(About::Found),
         CodeClass::ThrottleTooManyObjects => refusal.about(About::OpenMailboxes),
-        CodeClass::NotProcessed => return Judgement::Stopped,
-        _ if session_limit => match code.outcome() {
-            MemberOutcome::NotApplied => refusal.about(About::OpenMailboxes),
-            _ => refusal.about(About::OpenMailboxes).outcome_unknown(),
-        },
+        _ if session_limit => refusal.about(About::OpenMailboxes),
+        CodeClass::InspectInner => refusal.resends(1),
+        _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.resends(1),
         // "Mailbox server is overloaded": as good as busy.
-        CodeClass::TransientRetryLater if code.as_str() == "ErrorInsufficientResources" => {
-            refusal.about(About::Principal)
-        }
-        CodeClass::TransientRetryLater => match code.outcome() {
-            MemberOutcome::NotApplied => refusal,
-            MemberOutcome::PartlyApplied => return Judgement::Settled,
-            _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.outcome_unknown().resends(1),
-            _ => refusal.outcome_unknown(),
-        },
-        CodeClass::InspectInner => refusal.outcome_unknown().resends(1),
-        _ => return Judgement::Settled,
-    };
-    Judgement::Refused(refusal)
+        _ if code.as_str() == "ErrorInsufficientResources" => refusal.about(About::Principal),
+        _ => refusal,
+    })
 }
 
 fn reason(code: &ResponseCode) -> Cow<'static, str> {

@@ -29,8 +29,7 @@ const HEAD: usize = 84;
 /// assert_eq!(mailbox_guid("AAMkADE="), None);
 /// ```
 pub fn mailbox_guid(id: &str) -> Option<Uuid> {
-    let id = id.trim().as_bytes();
-    let head = id.get(..HEAD).unwrap_or(id);
+    let head = head(id);
     let mut bytes = [0; HEAD];
     let length = BASE64.decode_slice(head, &mut bytes).ok()?;
     let (&compression, payload) = bytes.get(..length)?.split_first()?;
@@ -46,6 +45,12 @@ pub fn mailbox_guid(id: &str) -> Option<Uuid> {
         return None;
     }
     Uuid::try_parse_ascii(rest.get(..36)?).ok()
+}
+
+/// The part of an id that decides what [`mailbox_guid`] says.
+pub(super) fn head(id: &str) -> &[u8] {
+    let id = id.trim().as_bytes();
+    id.get(..HEAD).unwrap_or(id)
 }
 
 /// Undoes the run length encoding: behind two equal bytes stands how often the byte is repeated further.

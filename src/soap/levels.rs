@@ -3,10 +3,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::code::ResponseCode;
+use super::find;
 use super::response::{AnswerMessage, BackOff, ResponseClass, ScanError};
-use super::xml::{attributes, is_blank};
+use super::xml::attributes;
 
 /// A hint above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
 const MAX_BACK_OFF: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -76,11 +78,12 @@ pub(super) enum Opened {
 /// The elements that are open, and what is known of the messages that they belong to.
 #[derive(Debug)]
 pub(super) struct Levels {
-    open: Vec<(Level, usize)>,
+    /// With the place of each one's name in `names`. What a good answer has fits without an allocation, as in `names` and `value`.
+    open: SmallVec<[(Level, u32); 8]>,
     /// Names of the open elements, one behind the other.
-    names: Vec<u8>,
+    names: SmallVec<[u8; 120]>,
     /// Raw text of the field that is being read; from `segment` on not yet unescaped.
-    value: Vec<u8>,
+    value: SmallVec<[u8; 40]>,
     segment: usize,
     own: Option<Draft>,
     entry: Option<Draft>,
@@ -92,9 +95,9 @@ pub(super) struct Levels {
 impl Levels {
     pub(super) fn new() -> Levels {
         Levels {
-            open: Vec::with_capacity(8),
-            names: Vec::with_capacity(128),
-            value: Vec::with_capacity(64),
+            open: SmallVec::new(),
+            names: SmallVec::new(),
+            value: SmallVec::new(),
             segment: 0,
             own: None,
             entry: None,
@@ -156,8 +159,7 @@ impl Levels {
         span: Range<u64>,
         found: &mut dyn FnMut(AnswerMessage),
     ) -> Result<Opened, ScanError> {
-        let length = tag.iter().position(|byte| is_blank(&[*byte]));
-        let (name, attributes) = tag.split_at(length.unwrap_or(tag.len()));
+        let (name, attributes) = tag.split_at(find::blank(tag).unwrap_or(tag.len()));
         let Some((parent, _)) = self.open.last() else {
             match (local(name), self.is_soap) {
                 (b"Envelope", _) => self.is_soap = Some(true),
@@ -190,7 +192,8 @@ impl Levels {
     }
 
     fn enter(&mut self, level: Level, name: &[u8]) {
-        self.open.push((level, self.names.len()));
+        // A tag has 64 KiB at most, and there are 32 levels.
+        self.open.push((level, self.names.len() as u32));
         self.names.extend_from_slice(name);
         if let Level::Field(_) = level {
             self.value.clear();
@@ -302,7 +305,7 @@ impl Levels {
         let Some(&(level, name)) = self.open.last() else {
             return Err(ScanError::Unbalanced { at: span.start });
         };
-        if self.names.get(name..) != Some(tag.trim_ascii_end()) {
+        if self.names.get(name as usize..) != Some(tag.trim_ascii_end()) {
             return Err(ScanError::Unbalanced { at: span.start });
         }
         self.leave(level, &span, found);
@@ -312,7 +315,7 @@ impl Levels {
     /// Closes the innermost level.
     fn leave(&mut self, level: Level, span: &Range<u64>, found: &mut dyn FnMut(AnswerMessage)) {
         if let Some((_, name)) = self.open.pop() {
-            self.names.truncate(name);
+            self.names.truncate(name as usize);
         }
         let report = match level {
             Level::Field(field) => {

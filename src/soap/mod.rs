@@ -18,16 +18,21 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
+pub(crate) mod batch;
 pub mod code;
 mod code_table;
+mod find;
 pub mod item_id;
 mod levels;
+pub(crate) mod merge;
 pub mod operation;
 mod operation_table;
 pub mod outline;
 pub mod response;
 mod scanner;
+mod tag;
 mod targets;
+pub(crate) mod verdict;
 mod xml;
 
 #[doc(no_inline)]

@@ -1,9 +1,12 @@
 //! The outline of a request: operation, header facts, and the byte ranges of the members of its array.
+use std::borrow::Cow;
 use std::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::operation::{BatchArray, Operation};
 pub use super::targets::Targets;
-use super::xml::{Event, Reader, Space, Start, is_blank};
+use super::xml::{Event, Members, Reader, Scope, Space, Start, is_blank};
 
 /// What matters of an EWS request, found in one pass: the operation, whom it impersonates, and where the members of its array
 /// stand. Ranges count bytes of the body that was parsed, its byte order mark included.
@@ -33,12 +36,14 @@ use super::xml::{Event, Reader, Space, Start, is_blank};
 #[derive(Clone, Debug)]
 pub struct Outline {
     operation: Option<Operation>,
-    name: Box<str>,
-    version: Option<Box<str>>,
-    impersonation: Vec<ConnectingSid>,
+    /// The element's name, unless it is the operation's.
+    name: Option<Box<str>>,
+    version: Option<Cow<'static, str>>,
+    impersonation: SmallVec<[ConnectingSid; 1]>,
     other_access: bool,
-    arrays: Vec<ArrayOutline>,
+    arrays: SmallVec<[ArrayOutline; 1]>,
     element: Range<usize>,
+    scope: Scope,
 }
 
 /// Why a body has no outline. It can go to the server all the same, as it is.
@@ -184,7 +189,7 @@ pub struct ArrayOutline {
     kind: BatchArray,
     element: Range<usize>,
     content: Range<usize>,
-    members: Vec<Range<usize>>,
+    members: Members,
 }
 
 impl ArrayOutline {
@@ -244,6 +249,7 @@ impl Outline {
             name,
             element,
             arrays,
+            scope,
         }) = found
         else {
             return Err(OutlineError::NotSoap {
@@ -264,6 +270,7 @@ impl Outline {
             other_access,
             arrays,
             element,
+            scope,
         })
     }
 
@@ -274,7 +281,8 @@ impl Outline {
 
     /// Local name of the operation's element, such as `GetUserAvailabilityRequest`.
     pub fn operation_name(&self) -> &str {
-        &self.name
+        let known = self.operation.map_or("", Operation::request_element);
+        self.name.as_deref().unwrap_or(known)
     }
 
     /// `RequestServerVersion`: the schema version that the request asks for.
@@ -314,11 +322,59 @@ impl Outline {
     /// Walks the parts of the body that can name mailboxes. It must be the body that this outline was made from; with another
     /// one the result means nothing.
     pub fn targets(&self, body: &[u8]) -> Targets {
-        super::targets::find(self.operation, &self.arrays, body)
+        super::targets::find(self, body)
     }
 }
 
 impl Outline {
+    /// Where the walk for the targets begins, and which namespaces are declared there.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The outline of a part of this request: the same header, operation and arrays, at other places. `at` tells where an offset of this
+    /// outline is in the part, and `arrays` which members each array has left (by index); arrays without any are not in the part.
+    pub(crate) fn part(
+        &self,
+        members: &[Vec<usize>],
+        mut at: impl FnMut(usize) -> usize,
+    ) -> Outline {
+        let mut range = |range: &Range<usize>| at(range.start)..at(range.end);
+        let arrays = self.arrays.iter().zip(members);
+        let arrays = arrays.filter(|(_, members)| !members.is_empty());
+        let arrays = arrays.map(|(array, members)| ArrayOutline {
+            kind: array.kind,
+            element: range(&array.element),
+            content: range(&array.content),
+            members: members
+                .iter()
+                .filter_map(|member| array.members.get(*member))
+                .map(&mut range)
+                .collect(),
+        });
+        let arrays = arrays.collect();
+        Outline {
+            arrays,
+            element: range(&self.element),
+            ..self.clone_head()
+        }
+    }
+
+    /// All but the arrays.
+    fn clone_head(&self) -> Outline {
+        Outline {
+            operation: self.operation,
+            name: self.name.clone(),
+            version: self.version.clone(),
+            impersonation: self.impersonation.clone(),
+            other_access: self.other_access,
+            arrays: SmallVec::new(),
+            element: self.element.clone(),
+            // What comes before the operation is in each part as it is.
+            scope: self.scope.clone(),
+        }
+    }
+
     /// Whether [`targets`](Self::targets) can have mailboxes at all.
     pub(crate) fn may_name_mailbox(&self, body: &[u8]) -> bool {
         let element = body.get(self.element.clone()).unwrap_or(body);
@@ -365,23 +421,28 @@ pub(super) fn skip(reader: &mut Reader<'_>, start: &Start<'_>) -> Result<usize, 
 
 struct Found {
     operation: Option<Operation>,
-    name: Box<str>,
+    name: Option<Box<str>>,
     element: Range<usize>,
-    arrays: Vec<ArrayOutline>,
+    arrays: SmallVec<[ArrayOutline; 1]>,
+    scope: Scope,
 }
 
 fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), OutlineError> {
+    let scope = reader.scope();
     while let Some(start) = child(reader)? {
         if found.is_some() {
             return Err(OutlineError::SecondOperation { at: start.at });
         }
-        let name = String::from_utf8_lossy(start.local).into();
         let operation = match start.space {
             Space::Messages => Operation::by_request_element(start.local),
             _ => None,
         };
+        let name = match operation {
+            Some(_) => None,
+            None => Some(String::from_utf8_lossy(start.local).into()),
+        };
         let kinds = operation.map_or(&[][..], Operation::arrays);
-        let mut arrays = Vec::new();
+        let mut arrays = SmallVec::new();
         let end = if start.empty || kinds.is_empty() {
             skip(reader, &start)?
         } else {
@@ -393,6 +454,7 @@ fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), 
             name,
             element: start.at..end,
             arrays,
+            scope: scope.clone(),
         });
     }
     Ok(())
@@ -401,7 +463,7 @@ fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), 
 fn arrays_of(
     reader: &mut Reader<'_>,
     kinds: &[BatchArray],
-    arrays: &mut Vec<ArrayOutline>,
+    arrays: &mut SmallVec<[ArrayOutline; 1]>,
 ) -> Result<(), OutlineError> {
     while let Some(start) = child(reader)? {
         let Some(&kind) = kinds
@@ -417,7 +479,7 @@ fn arrays_of(
                 kind,
                 element,
                 content,
-                members: Vec::new(),
+                members: SmallVec::new(),
             });
             continue;
         }
@@ -435,10 +497,25 @@ fn arrays_of(
     Ok(())
 }
 
+/// Versions that need no string of their own.
+const VERSIONS: [&str; 11] = [
+    "Exchange2013_SP1",
+    "Exchange2016",
+    "Exchange2013",
+    "Exchange2010_SP2",
+    "Exchange2010_SP1",
+    "Exchange2010",
+    "Exchange2007_SP1",
+    "Exchange2007",
+    "Exchange2015",
+    "Exchange2012",
+    "V2015_10_05",
+];
+
 #[derive(Default)]
 struct Header {
-    version: Option<Box<str>>,
-    impersonation: Vec<ConnectingSid>,
+    version: Option<Cow<'static, str>>,
+    impersonation: SmallVec<[ConnectingSid; 1]>,
     other_access: bool,
 }
 
@@ -453,7 +530,12 @@ impl Header {
                     let version = reader.value(&entry, "Version")?;
                     self.version = version
                         .filter(|version| !version.is_empty())
-                        .map(Into::into);
+                        .map(
+                            |version| match VERSIONS.iter().find(|known| **known == version) {
+                                Some(known) => Cow::Borrowed(*known),
+                                None => Cow::Owned(version.into_owned()),
+                            },
+                        );
                 }
                 (Space::Types, b"ExchangeImpersonation") if !entry.empty => {
                     while let Some(inner) = child(reader)? {

@@ -3,6 +3,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
+use super::find;
 use super::levels::{Levels, Opened};
 use super::response::{AnswerMessage, ScanError};
 use super::xml::is_blank;
@@ -60,7 +61,7 @@ pub struct AnswerScanner {
     lex: Lex,
     /// Offset of the next byte.
     at: u64,
-    /// The tag that is being read, where it is looked at; without its brackets.
+    /// The part of a tag that came in earlier pieces, where it is looked at; without its brackets.
     tag: Vec<u8>,
     tag_at: u64,
     /// Elements open inside one that is passed over, that one included.
@@ -75,9 +76,7 @@ impl AnswerScanner {
         AnswerScanner {
             lex: Lex::Start,
             at: 0,
-            // Room for what each answer has: to grow by steps costs more than the rest of a tag
-            // (`benches/overhead`, `server_busy_backoff`).
-            tag: Vec::with_capacity(256),
+            tag: Vec::new(),
             tag_at: 0,
             passed: 0,
             levels: Levels::new(),
@@ -183,7 +182,14 @@ impl AnswerScanner {
                     _ => return self.stray(),
                 },
                 Lex::Text => {
-                    let length = memchr(b'<', rest).unwrap_or(rest.len());
+                    if self.passed > 0 {
+                        i = skim(chunk, i, &mut self.passed);
+                        if self.passed == 0 {
+                            continue;
+                        }
+                    }
+                    let rest = chunk.get(i..).unwrap_or_default();
+                    let length = find::markup(chunk, i).map_or(rest.len(), |at| at - i);
                     let text = rest.get(..length).unwrap_or_default();
                     if self.passed == 0 && length > 0 {
                         if self.levels.in_field() {
@@ -202,6 +208,16 @@ impl AnswerScanner {
                     i += length;
                     if length < rest.len() {
                         self.tag_at = base + i as u64;
+                        if let Some(whole) = whole_tag(chunk, i, MAX_TAG) {
+                            let tag = chunk.get(i + 1..whole.end - 1).unwrap_or_default();
+                            i = whole.end;
+                            self.at = base + i as u64;
+                            match tag.strip_prefix(b"/") {
+                                Some(tag) => self.close(tag, found)?,
+                                None => self.open(tag, whole.empty, found)?,
+                            }
+                            continue;
+                        }
                         self.tag.clear();
                         self.lex = Lex::Open;
                         i += 1;
@@ -258,7 +274,9 @@ impl AnswerScanner {
                             i += 1;
                             self.lex = Lex::Text;
                             self.at = base + i as u64;
-                            self.open(last == b'/', found)?;
+                            let tag = std::mem::take(&mut self.tag);
+                            self.open(&tag, last == b'/', found)?;
+                            self.tag = tag;
                         }
                         Some(b'<') => return Err(ScanError::Malformed { at: self.tag_at }),
                         Some(quote) => {
@@ -282,7 +300,9 @@ impl AnswerScanner {
                             i += 1;
                             self.lex = Lex::Text;
                             self.at = base + i as u64;
-                            self.close(found)?;
+                            let tag = std::mem::take(&mut self.tag);
+                            self.close(&tag, found)?;
+                            self.tag = tag;
                         }
                         Some(_) => return Err(ScanError::Malformed { at: self.tag_at }),
                     }
@@ -385,17 +405,18 @@ impl AnswerScanner {
         Ok(())
     }
 
-    fn open(&mut self, empty: bool, found: &mut dyn FnMut(AnswerMessage)) -> Result<(), ScanError> {
+    fn open(
+        &mut self,
+        tag: &[u8],
+        empty: bool,
+        found: &mut dyn FnMut(AnswerMessage),
+    ) -> Result<(), ScanError> {
         if self.passed > 0 {
             self.passed += u64::from(!empty);
             return Ok(());
         }
         let span = self.tag_at..self.at;
-        let tag = self
-            .tag
-            .strip_suffix(b"/")
-            .filter(|_| empty)
-            .unwrap_or(&self.tag);
+        let tag = tag.strip_suffix(b"/").filter(|_| empty).unwrap_or(tag);
         match self.levels.open(tag, empty, span, found)? {
             Opened::Entered => {}
             Opened::Passed => self.passed = u64::from(!empty),
@@ -404,12 +425,12 @@ impl AnswerScanner {
         Ok(())
     }
 
-    fn close(&mut self, found: &mut dyn FnMut(AnswerMessage)) -> Result<(), ScanError> {
+    fn close(&mut self, tag: &[u8], found: &mut dyn FnMut(AnswerMessage)) -> Result<(), ScanError> {
         if self.passed > 0 {
             self.passed -= 1;
             return Ok(());
         }
-        self.levels.close(&self.tag, self.tag_at..self.at, found)
+        self.levels.close(tag, self.tag_at..self.at, found)
     }
 }
 
@@ -417,6 +438,66 @@ impl Default for AnswerScanner {
     fn default() -> AnswerScanner {
         AnswerScanner::new()
     }
+}
+
+struct WholeTag {
+    /// Behind its `>`.
+    end: usize,
+    empty: bool,
+}
+
+/// The tag whose `<` stands at `at`, if all of it is here and all is well with it. What it gives up on, the scanner reads byte by
+/// byte, and says what is wrong.
+#[inline(always)]
+fn whole_tag(chunk: &[u8], at: usize, longest: usize) -> Option<WholeTag> {
+    let (mut i, mut byte) = match *chunk.get(at + 1)? {
+        b'/' => find::bracket(chunk, at + 2)?,
+        // No name, or an odd one.
+        ..=b'?' => return None,
+        _ => find::bracket_or_quote(chunk, at + 2)?,
+    };
+    while matches!(byte, b'"' | b'\'') {
+        i = find::quote(chunk, i + 1, byte)?;
+        (i, byte) = find::next_quote(chunk, i + 1)?;
+    }
+    if byte != b'>' || i - at > longest {
+        return None;
+    }
+    let empty = chunk.get(i - 1) == Some(&b'/');
+    Some(WholeTag { end: i + 1, empty })
+}
+
+/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last one or to something else than a
+/// whole tag.
+fn skim(chunk: &[u8], mut at: usize, depth: &mut u64) -> usize {
+    at = match find::markup(chunk, at) {
+        Some(at) => at,
+        None => return chunk.len(),
+    };
+    while *depth > 0 {
+        // Where the next tag is does not wait for what this one is: that lets the processor do both at once.
+        let next = find::next_markup(chunk, at + 2);
+        let Some(tag) = whole_tag(chunk, at, usize::MAX) else {
+            return at;
+        };
+        if chunk.get(at + 1) == Some(&b'/') {
+            *depth -= 1;
+            if *depth == 0 {
+                return tag.end;
+            }
+        } else if !tag.empty {
+            *depth += 1;
+        }
+        at = match next {
+            Some(next) if next >= tag.end => next,
+            None => return chunk.len(),
+            Some(_) => match find::markup(chunk, tag.end) {
+                Some(next) => next,
+                None => return chunk.len(),
+            },
+        };
+    }
+    at
 }
 
 /// Finds the end of a comment (`-->`) or a CDATA section (`]]>`) of whose end `seen` bytes (2 at most) came in the piece before.

@@ -3,11 +3,12 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::item_id::mailbox_guid;
+use super::item_id::{self, mailbox_guid};
 use super::operation::Operation;
-use super::outline::{ArrayOutline, OutlineError, child, root, skip};
+use super::outline::{ArrayOutline, Outline, OutlineError, child};
 use super::xml::{Reader, Space, Start};
 
 /// What the body of a request says about the mailboxes that it touches, and how much a find may hold.
@@ -49,14 +50,19 @@ pub struct Targets {
 }
 
 /// Walks the operation's element. A body that breaks off gives what came before.
-pub(super) fn find(operation: Option<Operation>, arrays: &[ArrayOutline], body: &[u8]) -> Targets {
+pub(super) fn find(outline: &Outline, body: &[u8]) -> Targets {
     let mut walk = Walk {
-        operation,
-        arrays,
+        operation: outline.operation(),
+        arrays: outline.arrays(),
         ..Walk::default()
     };
+    let mut reader = Reader::within(body, outline.operation_element(), outline.scope());
     // The body had an outline, so that it is sound; a wrong one ends the walk.
-    let _broken = walk.envelope(body);
+    if let Ok(Some(operation)) = child(&mut reader) {
+        if !operation.empty {
+            let _broken = walk.children(&mut reader);
+        }
+    }
     walk.targets
 }
 
@@ -89,35 +95,15 @@ struct Walk<'a> {
     operation: Option<Operation>,
     arrays: &'a [ArrayOutline],
     /// Local names from the operation's child down to the innermost open element.
-    path: Vec<&'a [u8]>,
+    path: SmallVec<[&'a [u8]; 8]>,
     targets: Targets,
     known: HashSet<String>,
     known_guids: HashSet<Uuid>,
-    last_guid: Option<Uuid>,
+    /// What the last id began with: as a rule the next one is of the same mailbox.
+    last_id: &'a [u8],
 }
 
 impl<'a> Walk<'a> {
-    fn envelope(&mut self, body: &'a [u8]) -> Result<(), OutlineError> {
-        let mut reader = Reader::new(body)?;
-        if root(&mut reader)?.empty {
-            return Ok(());
-        }
-        while let Some(part) = child(&mut reader)? {
-            if !part.is(Space::Soap, "Body") || part.empty {
-                skip(&mut reader, &part)?;
-                continue;
-            }
-            let Some(operation) = child(&mut reader)? else {
-                return Ok(());
-            };
-            if !operation.empty {
-                self.children(&mut reader)?;
-            }
-            return Ok(());
-        }
-        Ok(())
-    }
-
     /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs no stack.
     fn children(&mut self, reader: &mut Reader<'a>) -> Result<(), OutlineError> {
         loop {
@@ -136,7 +122,7 @@ impl<'a> Walk<'a> {
                 self.path.pop();
             } else if ews && self.names_mailbox() {
                 let mailbox = reader.text(&start)?;
-                self.mailbox(mailbox);
+                self.mailbox(&mailbox);
                 self.path.pop();
             } else if !ews || self.is_content() {
                 match self.member_end(start.at) {
@@ -177,7 +163,7 @@ impl<'a> Walk<'a> {
             [b"ParentFolderIds", _] if is_find => self.targets.folders += 1,
             [b"SourceIds", b"AlternateId"] => {
                 if let Some(mailbox) = reader.value(start, "Mailbox")? {
-                    self.mailbox(mailbox);
+                    self.mailbox(&mailbox);
                 }
                 if reader.value(start, "Format")?.as_deref() == Some("EwsId") {
                     self.id(start.attribute("Id"));
@@ -297,24 +283,24 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn mailbox(&mut self, mailbox: String) {
+    fn mailbox(&mut self, mailbox: &str) {
         if !mailbox.is_empty() && self.known.insert(mailbox.to_lowercase()) {
             self.targets.mailboxes.push(mailbox.into());
         }
     }
 
-    fn id(&mut self, id: Option<&[u8]>) {
+    fn id(&mut self, id: Option<&'a [u8]>) {
         // Base64 needs no entity, so that an id with one is not readable and no more is lost.
-        let Some(guid) = id
-            .and_then(|id| std::str::from_utf8(id).ok())
-            .and_then(mailbox_guid)
-        else {
+        let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {
             return;
         };
-        if self.last_guid != Some(guid) && self.known_guids.insert(guid) {
+        let head = item_id::head(id);
+        if std::mem::replace(&mut self.last_id, head) == head {
+            return;
+        }
+        if let Some(guid) = mailbox_guid(id).filter(|guid| self.known_guids.insert(*guid)) {
             self.targets.guids.push(guid);
         }
-        self.last_guid = Some(guid);
     }
 }
 

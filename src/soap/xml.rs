@@ -3,8 +3,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::{memchr, memmem};
+use smallvec::SmallVec;
 
+use super::find;
 use super::outline::OutlineError;
+use super::tag::{Head, Tag, bang, close, instruction, tag, tag_from};
 
 /// Elements inside elements, and namespaces declared at the same time: far more than EWS has, few enough to stay quick.
 const MAX_DEPTH: usize = 1024;
@@ -58,10 +61,18 @@ pub(super) struct Reader<'a> {
     body: &'a [u8],
     at: usize,
     /// Names of the open elements, for their end tags.
-    open: Vec<(u32, u32)>,
+    open: SmallVec<[(u32, u32); 16]>,
     /// Prefix and namespace, with the number of elements that were open where they were declared.
-    bindings: Vec<(usize, &'a [u8], Space)>,
+    bindings: SmallVec<[(usize, &'a [u8], Space); 8]>,
 }
+
+/// The namespaces that are declared around a place, so that reading can begin there again: where each prefix stands, and the
+/// namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scope(SmallVec<[(u32, u32, Space); 4]>);
+
+/// Ranges of members: most calls have one or two.
+pub(super) type Members = SmallVec<[Range<usize>; 2]>;
 
 type Result<T> = std::result::Result<T, OutlineError>;
 
@@ -84,8 +95,8 @@ impl<'a> Reader<'a> {
         let mut reader = Reader {
             body,
             at,
-            open: Vec::with_capacity(16),
-            bindings: Vec::with_capacity(8),
+            open: SmallVec::new(),
+            bindings: SmallVec::new(),
         };
         let rest = reader.rest(at);
         if rest.starts_with(b"<?xml") && rest.get(5).is_some_and(u8::is_ascii_whitespace) {
@@ -103,6 +114,37 @@ impl<'a> Reader<'a> {
             reader.at = at + end + 2;
         }
         Ok(reader)
+    }
+
+    /// A reader of an element of which the scope is known.
+    pub(super) fn within(body: &'a [u8], element: Range<usize>, scope: &Scope) -> Reader<'a> {
+        let prefix = |at: u32, length: u32| body.get(at as usize..)?.get(..length as usize);
+        let bindings = scope.0.iter();
+        let bindings =
+            bindings.filter_map(|(at, length, space)| Some((0, prefix(*at, *length)?, *space)));
+        Reader {
+            bindings: bindings.collect(),
+            body: body.get(..element.end).unwrap_or_default(),
+            at: element.start,
+            open: SmallVec::new(),
+        }
+    }
+
+    /// The namespaces that are declared here.
+    pub(super) fn scope(&self) -> Scope {
+        let begin = self.body.as_ptr().addr();
+        let bindings = self.bindings.iter();
+        Scope(
+            bindings
+                .map(|(_, prefix, space)| match prefix.len() {
+                    0 => (0, 0, *space),
+                    length => {
+                        let at = prefix.as_ptr().addr().saturating_sub(begin);
+                        (at as u32, length as u32, *space)
+                    }
+                })
+                .collect(),
+        )
     }
 
     fn rest(&self, from: usize) -> &'a [u8] {
@@ -127,21 +169,10 @@ impl<'a> Reader<'a> {
     pub(super) fn next(&mut self) -> Result<Event<'a>> {
         loop {
             let from = self.at;
-            let text = match memchr(b'<', self.rest(from)) {
-                Some(0) => None,
-                Some(length) => Some(length),
-                None if from >= self.body.len() => {
-                    return if self.open.is_empty() {
-                        Ok(Event::Eof)
-                    } else {
-                        self.truncated()
-                    };
-                }
-                None => Some(self.body.len() - from),
-            };
-            if let Some(length) = text {
-                self.at = from + length;
-                return Ok(Event::Text(from..self.at));
+            let end = find::markup(self.body, from).unwrap_or(self.body.len());
+            if end > from {
+                self.at = end;
+                return Ok(Event::Text(from..end));
             }
             match self.body.get(from + 1) {
                 Some(b'/') => {
@@ -161,6 +192,7 @@ impl<'a> Reader<'a> {
                 }
                 Some(b'?') => self.at = instruction(self.body, from)?,
                 Some(_) => return self.start(from).map(Event::Start),
+                None if from >= self.body.len() && self.open.is_empty() => return Ok(Event::Eof),
                 None => return self.truncated(),
             }
         }
@@ -194,7 +226,7 @@ impl<'a> Reader<'a> {
         if !is_blank(declared.rest) {
             return Err(OutlineError::Malformed { at });
         }
-        let (prefix, local) = match memchr(b':', name) {
+        let (prefix, local) = match name.iter().position(|byte| *byte == b':') {
             Some(colon) => (
                 name.get(..colon).unwrap_or_default(),
                 name.get(colon + 1..).unwrap_or_default(),
@@ -248,13 +280,13 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::skip`], and takes down the range of each child element. Says also whether there was text between them.
-    pub(super) fn members(&mut self) -> Result<(Range<usize>, Vec<Range<usize>>, bool)> {
-        let mut members = Vec::new();
+    pub(super) fn members(&mut self) -> Result<(Range<usize>, Members, bool)> {
+        let mut members = SmallVec::new();
         let (end, text) = self.walk::<true>(|member| members.push(member))?;
         Ok((end, members, text))
     }
 
-    /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves nothing. The benchmark `outline`
+    /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves nothing. The benchmark `batch`
     /// watches it.
     fn walk<const MEMBERS: bool>(
         &mut self,
@@ -262,16 +294,17 @@ impl<'a> Reader<'a> {
     ) -> Result<(Range<usize>, bool)> {
         let body = self.body;
         let floor = self.open.len();
-        let mut at = self.at;
+        let mut from = self.at;
+        let mut next = find::markup(body, from);
         let mut begun = 0;
         let mut text = false;
+        let mut head: Option<Head<'a>> = None;
         loop {
-            let Some(length) = memchr(b'<', body.get(at..).unwrap_or_default()) else {
+            let Some(at) = next else {
                 return self.truncated();
             };
-            let from = at;
-            at += length;
-            if MEMBERS && self.open.len() == floor {
+            let depth = self.open.len();
+            if MEMBERS && depth == floor && from < at {
                 text |= !is_blank(self.bytes(&(from..at)));
             }
             match body.get(at + 1) {
@@ -279,45 +312,73 @@ impl<'a> Reader<'a> {
                     let Some((start, length)) = self.open.pop() else {
                         return Err(OutlineError::Unbalanced { at });
                     };
-                    let end = close(body, at, start, length)?;
-                    let depth = self.open.len();
-                    if depth < floor {
-                        self.at = end;
+                    from = close(body, at, start, length)?;
+                    if depth == floor {
+                        self.at = from;
                         self.unbind();
-                        return Ok((at..end, text));
+                        return Ok((at..from, text));
                     }
-                    if MEMBERS && depth == floor {
-                        member(begun..end);
+                    if MEMBERS && depth == floor + 1 {
+                        member(begun..from);
                     }
-                    at = end;
+                    next = find::markup(body, from);
                 }
                 Some(b'!') => {
                     let (end, cdata) = bang(body, at)?;
-                    if MEMBERS && cdata && self.open.len() == floor {
+                    if MEMBERS && cdata && depth == floor {
                         text = true;
                     }
-                    at = end;
+                    from = end;
+                    next = find::markup(body, from);
                 }
-                Some(b'?') => at = instruction(body, at)?,
+                Some(b'?') => {
+                    from = instruction(body, at)?;
+                    next = find::markup(body, from);
+                }
                 Some(_) => {
-                    let Tag {
-                        name_end,
-                        end,
-                        empty,
-                    } = tag(body, at)?;
-                    if MEMBERS && self.open.len() == floor {
-                        begun = at;
-                        if empty {
-                            member(at..end);
+                    let tag = if MEMBERS && depth == floor {
+                        let alike = head.filter(|head| head.begins(body, at));
+                        let tag = match alike {
+                            Some(head) => {
+                                tag_from(body, at, at + head.name, at + head.bytes.len() - 1)?
+                            }
+                            None => tag(body, at)?,
+                        };
+                        if alike.is_none() {
+                            head = Head::of(body, at, tag.name_end);
                         }
-                    }
-                    if !empty {
-                        if self.open.len() >= MAX_DEPTH {
-                            return Err(OutlineError::TooDeep { at });
+                        tag
+                    } else {
+                        tag(body, at)?
+                    };
+                    from = tag.end;
+                    next = if from == tag.name_end + 1 {
+                        // No wait for where the name ends: the processor can look for both at once.
+                        find::next_markup(body, at + 2)
+                    } else {
+                        find::markup(body, from)
+                    };
+                    if tag.empty {
+                        if MEMBERS && depth == floor {
+                            member(at..from);
                         }
-                        self.open.push((at as u32 + 1, (name_end - at - 1) as u32));
+                        continue;
                     }
-                    at = end;
+                    if depth >= MAX_DEPTH {
+                        return Err(OutlineError::TooDeep { at });
+                    }
+                    let (start, length) = (at as u32 + 1, (tag.name_end - at - 1) as u32);
+                    // Most elements hold a text and nothing else.
+                    if let Some(closing) = next.filter(|next| body.get(next + 1) == Some(&b'/')) {
+                        from = close(body, closing, start, length)?;
+                        next = find::markup(body, from);
+                        if MEMBERS && depth == floor {
+                            member(at..from);
+                        }
+                        continue;
+                    }
+                    begun = if depth == floor { at } else { begun };
+                    self.open.push((start, length));
                 }
                 None => return self.truncated(),
             }
@@ -325,40 +386,45 @@ impl<'a> Reader<'a> {
     }
 
     /// The text of an element whose start tag was just read, without the white space around it, entities resolved.
-    pub(super) fn text(&mut self, start: &Start<'a>) -> Result<String> {
-        let mut text = String::new();
+    pub(super) fn text(&mut self, start: &Start<'a>) -> Result<Cow<'a, str>> {
+        let mut text = Cow::Borrowed("");
         if start.empty {
             return Ok(text);
         }
         loop {
-            match self.next()? {
+            let part = match self.next()? {
                 Event::Start(inner) if !inner.empty => {
                     self.skip()?;
+                    continue;
                 }
-                Event::Start(_) => {}
-                Event::Text(range) => text.push_str(&unescape(self.bytes(&range), range.start)?),
-                Event::CData(range) => text.push_str(utf8(self.bytes(&range), range.start)?),
+                Event::Start(_) => continue,
+                Event::Text(range) => unescape(self.bytes(&range), range.start)?,
+                Event::CData(range) => utf8(self.bytes(&range), range.start)?.into(),
                 Event::End => return Ok(trimmed(text)),
                 Event::Eof => return self.truncated(),
+            };
+            if text.is_empty() {
+                text = part;
+            } else {
+                text.to_mut().push_str(&part);
             }
         }
     }
 
     /// The value of an attribute, without the white space around it, entities resolved.
-    pub(super) fn value(&self, start: &Start<'a>, name: &str) -> Result<Option<String>> {
+    pub(super) fn value(&self, start: &Start<'a>, name: &str) -> Result<Option<Cow<'a, str>>> {
         let Some(raw) = start.attribute(name) else {
             return Ok(None);
         };
-        unescape(raw, start.at).map(|value| Some(trimmed(value.into_owned())))
+        unescape(raw, start.at).map(|value| Some(trimmed(value)))
     }
 }
 
-fn trimmed(text: String) -> String {
-    let short = text.trim();
-    if short.len() == text.len() {
-        text
-    } else {
-        short.to_owned()
+fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => text.trim().into(),
+        Cow::Owned(text) if text.trim().len() == text.len() => text.into(),
+        Cow::Owned(text) => text.trim().to_owned().into(),
     }
 }
 
@@ -393,131 +459,6 @@ fn space(uri: &[u8]) -> Space {
     }
 }
 
-/// Bytes that end a name, and bytes that mean something behind it.
-const NAME: [bool; 256] = marks(b"<>/=\"'& \t\r\n");
-const TAG: [bool; 256] = marks(b"<>/\"'");
-
-const fn marks(bytes: &[u8]) -> [bool; 256] {
-    let mut marks = [false; 256];
-    let mut i = 0;
-    while i < bytes.len() {
-        marks[bytes[i] as usize] = true;
-        i += 1;
-    }
-    marks
-}
-
-struct Tag {
-    name_end: usize,
-    end: usize,
-    empty: bool,
-}
-
-/// Finds the ends of the start tag at `at` and of its name.
-#[inline]
-fn tag(body: &[u8], at: usize) -> Result<Tag> {
-    let truncated = || OutlineError::Truncated { at: body.len() };
-    let malformed = || OutlineError::Malformed { at };
-    let find = |marks: &[bool; 256], from: usize| {
-        let mut i = from;
-        loop {
-            match body.get(i) {
-                Some(&byte) if marks[usize::from(byte)] => return Ok((i, byte)),
-                Some(_) => i += 1,
-                None => return Err(truncated()),
-            }
-        }
-    };
-    let (name_end, byte) = find(&NAME, at + 1)?;
-    if name_end == at + 1 || matches!(byte, b'<' | b'=' | b'"' | b'\'' | b'&') {
-        return Err(malformed());
-    }
-    let mut from = name_end;
-    loop {
-        let (i, byte) = find(&TAG, from)?;
-        match byte {
-            b'>' => {
-                return Ok(Tag {
-                    name_end,
-                    end: i + 1,
-                    empty: false,
-                });
-            }
-            b'/' => {
-                return match body.get(i + 1) {
-                    Some(b'>') => Ok(Tag {
-                        name_end,
-                        end: i + 2,
-                        empty: true,
-                    }),
-                    Some(_) => Err(malformed()),
-                    None => Err(truncated()),
-                };
-            }
-            b'<' => return Err(malformed()),
-            quote => match memchr(quote, body.get(i + 1..).unwrap_or_default()) {
-                Some(length) => from = i + length + 2,
-                None => return Err(truncated()),
-            },
-        }
-    }
-}
-
-/// Reads the end tag at `at`, which has to close the name at `start`, and returns where it ends.
-#[inline]
-fn close(body: &[u8], at: usize, start: u32, length: u32) -> Result<usize> {
-    let (start, length) = (start as usize, length as usize);
-    let mut i = at + 2 + length;
-    let Some(name) = body.get(at + 2..i) else {
-        return Err(OutlineError::Truncated { at: body.len() });
-    };
-    if Some(name) != body.get(start..start + length) {
-        return Err(OutlineError::Unbalanced { at });
-    }
-    loop {
-        match body.get(i) {
-            Some(b'>') => return Ok(i + 1),
-            Some(b' ' | b'\t' | b'\r' | b'\n') => i += 1,
-            Some(_) => return Err(OutlineError::Unbalanced { at }),
-            None => return Err(OutlineError::Truncated { at: body.len() }),
-        }
-    }
-}
-
-/// Where the comment or CDATA section at `at` ends, and whether it is the latter.
-#[cold]
-fn bang(body: &[u8], at: usize) -> Result<(usize, bool)> {
-    let rest = body.get(at..).unwrap_or_default();
-    let (opening, closing, cdata) = match rest.get(2) {
-        Some(b'-') => (&b"<!--"[..], &b"-->"[..], false),
-        Some(b'[') => (&b"<![CDATA["[..], &b"]]>"[..], true),
-        Some(b'D') => return Err(OutlineError::Dtd { at }),
-        Some(_) => return Err(OutlineError::Malformed { at }),
-        None => return Err(OutlineError::Truncated { at: body.len() }),
-    };
-    if !rest.starts_with(opening) {
-        return Err(match opening.starts_with(rest) {
-            true => OutlineError::Truncated { at: body.len() },
-            false => OutlineError::Malformed { at },
-        });
-    }
-    match memmem::find(rest.get(opening.len()..).unwrap_or_default(), closing) {
-        Some(length) => Ok((at + opening.len() + length + 3, cdata)),
-        None => Err(OutlineError::Truncated { at: body.len() }),
-    }
-}
-
-#[cold]
-fn instruction(body: &[u8], at: usize) -> Result<usize> {
-    if let Some(b'>' | b'?' | b'<' | b' ' | b'\t' | b'\r' | b'\n') = body.get(at + 2) {
-        return Err(OutlineError::Malformed { at });
-    }
-    match memmem::find(body.get(at + 2..).unwrap_or_default(), b"?>") {
-        Some(length) => Ok(at + 2 + length + 2),
-        None => Err(OutlineError::Truncated { at: body.len() }),
-    }
-}
-
 /// Names and raw values of attributes. Ends at the first thing that is none, which `rest` then holds.
 pub(super) fn attributes(rest: &[u8]) -> Attributes<'_> {
     Attributes { rest }
@@ -532,17 +473,20 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.rest = self.rest.trim_ascii_start();
-        let equals = memchr(b'=', self.rest)?;
-        let name = self.rest.get(..equals)?.trim_ascii_end();
-        if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
+        let is_end = |byte: &u8| *byte == b'=' || byte.is_ascii_whitespace();
+        let (name, rest) = self.rest.split_at(self.rest.iter().position(is_end)?);
+        if name.is_empty() {
             return None;
         }
-        let value = self.rest.get(equals + 1..)?.trim_ascii_start();
+        let value = rest
+            .trim_ascii_start()
+            .strip_prefix(b"=")?
+            .trim_ascii_start();
         let (&quote, value) = value.split_first()?;
         if !matches!(quote, b'"' | b'\'') {
             return None;
         }
-        let end = memchr(quote, value)?;
+        let end = find::quote(value, 0, quote)?;
         self.rest = value.get(end + 1..)?;
         Some((name, value.get(..end)?))
     }

@@ -1,0 +1,359 @@
+//! Reads the answer to a part: a message for each member, lists for all of them, or one word about the part.
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::response;
+
+use super::cut::Cutter;
+use super::fate::Sent;
+use super::{EwsBatch, is_plain};
+use crate::batch_splitter::format::{Fate, Message, PartAnswer, Whole};
+use crate::rope::Rope;
+use crate::soap::merge::{
+    ListAt, Scope, answers_with_lists, entries_have_ids, entry_id, lists, new_change_key,
+};
+use crate::soap::verdict::Verdict;
+use crate::soap::{AnswerMessage, AnswerScanner, Operation, ResponseClass};
+
+/// What an answer says, entries and all.
+struct Read {
+    messages: Vec<AnswerMessage>,
+    list: Option<Range<u64>>,
+    is_soap: bool,
+    /// Why it could not be read to its end.
+    broken: Option<String>,
+}
+
+impl Read {
+    fn new(body: &Rope) -> Read {
+        let mut scanner = AnswerScanner::new();
+        let mut messages = Vec::new();
+        let pieces = body.pieces().iter();
+        let broken = pieces
+            .map(|piece| scanner.push(piece, &mut |message| messages.push(message)))
+            .find_map(Result::err)
+            .or_else(|| scanner.finish().err());
+        Read {
+            messages,
+            list: scanner.list_content(),
+            is_soap: scanner.is_soap() == Some(true),
+            broken: broken.map(|error| error.to_string()),
+        }
+    }
+}
+
+impl EwsBatch {
+    pub(super) fn read(
+        &mut self,
+        members: &[usize],
+        head: &response::Parts,
+        body: &Rope,
+    ) -> PartAnswer {
+        let sent = self.sent(members);
+        if !is_plain(&head.headers) {
+            let whole = sent.by_status(head);
+            let unreadable = || sent.unreadable("the answer is compressed".to_owned());
+            return PartAnswer::Whole(whole.unwrap_or_else(unreadable));
+        }
+        let read = Read::new(body);
+        if let Some(fault) = read.messages.iter().find(|message| message.is_fault) {
+            let whole = sent.by_message(fault, head);
+            // A fault that says nothing of its own is worth as much as its status.
+            let known = fault.effective_code().is_known();
+            let by_status = if known { None } else { sent.by_status(head) };
+            return PartAnswer::Whole(match by_status {
+                Some(by_status) => Whole {
+                    code: whole.code,
+                    text: whole.text,
+                    ..by_status
+                },
+                None => whole,
+            });
+        }
+        if let Some(whole) = sent.by_status(head) {
+            return PartAnswer::Whole(whole);
+        }
+        let unreadable = |text: String| PartAnswer::Whole(sent.unreadable(text));
+        if let Some(why) = read.broken {
+            return unreadable(why);
+        }
+        if !read.is_soap {
+            return unreadable("the answer is no SOAP".to_owned());
+        }
+        let answer = match answers_with_lists(self.facts.operation) {
+            true => self.lists(sent, head, body, &read),
+            false => self.messages(sent, members, head, body, &read),
+        };
+        answer.unwrap_or_else(|| {
+            let entries = read.messages.iter().filter(|message| message.is_entry);
+            unreadable(format!(
+                "an answer with {} messages to {} members",
+                entries.count(),
+                members.len()
+            ))
+        })
+    }
+
+    /// One message for each member. None if it cannot be told which is whose.
+    fn messages(
+        &mut self,
+        sent: Sent,
+        members: &[usize],
+        head: &response::Parts,
+        body: &Rope,
+        read: &Read,
+    ) -> Option<PartAnswer> {
+        let entries: Vec<&AnswerMessage> = read
+            .messages
+            .iter()
+            .filter(|message| message.is_entry)
+            .collect();
+        let operation = self.facts.operation;
+        // A message that speaks of all members, although there may be one for each: so many at a time were too many.
+        let for_less = |entry: &&AnswerMessage| entry.effective_code().asks_for_less();
+        let all_for_less = members.len() > 1 && entries.iter().all(for_less);
+        let alone = match &*entries {
+            [] => {
+                // The answer's own element says that it failed.
+                let own = read.messages.iter().find(|message| !message.is_entry)?;
+                let failed = own.class == ResponseClass::Error;
+                return failed.then(|| PartAnswer::Whole(sent.by_message(own, head)));
+            }
+            [one] if members.len() > 1 => Some(*one),
+            [one, ..] if all_for_less => Some(*one),
+            _ => None,
+        };
+        let list = read.list.clone()?;
+        let scope = Scope::behind(&body.slice(0..list.start).to_bytes());
+        if let Some(one) = alone {
+            if one.class != ResponseClass::Error {
+                return None;
+            }
+            let mut whole = sent.by_message(one, head);
+            let bytes = body.slice(one.range.clone());
+            // It can come before there is a frame for it to fit in.
+            whole.message = Some(declare(bytes, &scope.anywhere()));
+            return Some(PartAnswer::Whole(whole));
+        }
+        let outside =
+            |entry: &&AnswerMessage| entry.range.start < list.start || entry.range.end > list.end;
+        if entries.iter().any(outside) {
+            return None;
+        }
+        let mut cutter = Cutter::new(body);
+        let mut bytes: Vec<Rope> = entries
+            .iter()
+            .map(|entry| cutter.take(entry.range.clone()))
+            .collect();
+        let mut fates = sent.fates(&entries);
+        if members.len() == 1 && entries.len() > 1 {
+            // All of them are this member's.
+            let whole = bytes.into_iter().reduce(|mut all, entry| {
+                all.append(entry);
+                all
+            });
+            (bytes, fates) = (vec![whole?], vec![sent.together(&fates)]);
+        }
+        if bytes.len() != members.len() {
+            return None;
+        }
+        if entries_have_ids(operation) && bytes.len() > 1 {
+            let order = self.order_by_ids(members, &bytes)?;
+            let mut sorted = Vec::with_capacity(order.len());
+            for entry in order {
+                sorted.push((bytes.get(entry)?.clone(), *fates.get(entry)?));
+            }
+            (bytes, fates) = sorted.into_iter().unzip();
+        }
+        self.note(members, &bytes, &fates);
+        if let Some(moved) = self
+            .move_from(vec![scope])
+            .pop()
+            .filter(|moved| !moved.is_empty())
+        {
+            bytes = bytes
+                .into_iter()
+                .map(|entry| declare(entry, &moved))
+                .collect();
+        }
+        let frame = (body.slice(0..list.start), body.slice(list.end..body.len()));
+        let messages = bytes.into_iter().zip(fates);
+        Some(PartAnswer::Messages {
+            frame,
+            messages: messages
+                .map(|(bytes, fate)| Message { bytes, fate })
+                .collect(),
+        })
+    }
+
+    /// What has to be declared again where something moves from these scopes into those of the first answer, which this one is if there
+    /// was none before.
+    fn move_from(&mut self, scopes: Vec<Scope>) -> Vec<Scope> {
+        let Some(first) = &self.scopes else {
+            let nothing = scopes.iter().map(|_| Scope::default()).collect();
+            self.scopes = Some(scopes);
+            return nothing;
+        };
+        let pairs = scopes.iter().zip(first);
+        pairs.map(|(from, to)| from.moved_to(to)).collect()
+    }
+
+    /// Which entry is whose, where entries name their members. As they stand, unless their ids say something else; none if the ids
+    /// leave it open.
+    fn order_by_ids(&self, members: &[usize], entries: &[Rope]) -> Option<Vec<usize>> {
+        let operation = self.facts.operation;
+        let asked: Vec<Option<&str>> = members
+            .iter()
+            .map(|member| self.facts.members.get(*member)?.id.as_deref())
+            .collect();
+        // An id that nobody asked for (an address that the server knows by another name) says nothing.
+        let named: Vec<Option<String>> = entries
+            .iter()
+            .map(|entry| entry_id(operation, &beginning(entry)))
+            .map(|id| id.filter(|id| asked.contains(&Some(id))))
+            .collect();
+        let fits = |(asked, named): (&Option<&str>, &Option<String>)| {
+            named.is_none() || *asked == named.as_deref()
+        };
+        if asked.iter().zip(&named).all(fits) {
+            return Some((0..entries.len()).collect());
+        }
+        let mut order: Vec<Option<usize>> = vec![None; members.len()];
+        let mut nameless = Vec::new();
+        for (entry, id) in named.iter().enumerate() {
+            let Some(id) = id else {
+                nameless.push(entry);
+                continue;
+            };
+            let mut places = asked.iter().zip(&mut order);
+            let (_, place) =
+                places.find(|(asked, place)| place.is_none() && **asked == Some(id))?;
+            *place = Some(entry);
+        }
+        // One that is left over has one place left.
+        if nameless.len() > 1 {
+            return None;
+        }
+        order
+            .into_iter()
+            .map(|place| place.or_else(|| nameless.pop()))
+            .collect()
+    }
+
+    /// Takes down what later parts have to know of this one.
+    fn note(&mut self, members: &[usize], entries: &[Rope], fates: &[Fate]) {
+        let operation = self.facts.operation;
+        let done = members.iter().zip(entries).zip(fates);
+        let done = done.filter(|(_, fate)| **fate == Fate::Done);
+        for ((member, entry), _) in done {
+            self.once_done = true;
+            if operation == Operation::CREATE_ATTACHMENT {
+                if self.facts.parent_change_key.is_some() {
+                    let key = new_change_key(operation, &beginning(entry)).map(attribute_value);
+                    self.parent_change_key = key.or(self.parent_change_key.take());
+                }
+                continue;
+            }
+            let facts = self.facts.members.get(*member);
+            let id = facts.and_then(|facts| facts.id.as_deref());
+            let id = id.and_then(|id| self.changed_again.get(id));
+            if let Some(id) = id {
+                if let Some(key) = new_change_key(operation, &beginning(entry)) {
+                    self.change_keys.insert(id.clone(), attribute_value(key));
+                }
+            }
+        }
+    }
+
+    /// Lists for all members together. None if the answer says nothing.
+    fn lists(
+        &mut self,
+        sent: Sent,
+        head: &response::Parts,
+        body: &Rope,
+        read: &Read,
+    ) -> Option<PartAnswer> {
+        let refused = |message: &&AnswerMessage| {
+            matches!(
+                message.verdict(),
+                Verdict::Refused { .. } | Verdict::Stopped
+            )
+        };
+        let messages = &read.messages;
+        let failed = |message: &&AnswerMessage| {
+            message.class == ResponseClass::Error && (!message.is_entry || messages.len() == 1)
+        };
+        let whole = messages.iter().find(failed);
+        // One that is to come again takes the others with it: nobody says whose it is.
+        if let Some(message) = whole.or_else(|| messages.iter().find(refused)) {
+            return Some(PartAnswer::Whole(sent.by_message(message, head)));
+        }
+        messages.first()?;
+        let bytes = body.to_bytes();
+        let found = lists(self.facts.operation, &bytes)?;
+        let scopes = found.iter().map(|list| list.scope.clone()).collect();
+        let moved = self.move_from(scopes);
+        let mut frame = Vec::with_capacity(found.len() + 1);
+        let mut lists = Vec::with_capacity(found.len());
+        let mut cutter = Cutter::new(body);
+        let mut at = 0;
+        let mut piece = Rope::new();
+        let mut take = |range: Range<usize>| cutter.take(range.start as u64..range.end as u64);
+        for (list, moved) in found.iter().zip(&moved) {
+            piece.append(take(at..list.before));
+            piece.push(Bytes::from(list.open.clone()));
+            frame.push(std::mem::take(&mut piece));
+            lists.push(content(list, moved, &mut take));
+            piece.push(Bytes::from(list.close.clone()));
+            at = list.after;
+        }
+        piece.append(take(at..bytes.len()));
+        frame.push(piece);
+        self.once_done = true;
+        Some(PartAnswer::Lists { frame, lists })
+    }
+}
+
+/// What stands in a list, made to fit the first answer.
+fn content(list: &ListAt, moved: &Scope, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
+    if moved.is_empty() {
+        return take(list.content.clone());
+    }
+    let mut all = Rope::new();
+    for child in &list.children {
+        all.append(declare(take(child.clone()), moved));
+    }
+    all
+}
+
+/// Enough of an entry for its start tag, and for the ids that stand before what is large in it.
+fn beginning(entry: &Rope) -> Bytes {
+    entry.slice(0..64 * 1024).to_bytes()
+}
+
+/// Puts declarations into an element's start tag.
+fn declare(element: Rope, scope: &Scope) -> Rope {
+    let Some((at, text)) = scope.declaration(&beginning(&element)) else {
+        return element;
+    };
+    let mut declared = element.slice(0..at as u64);
+    declared.push(text.into());
+    declared.append(element.slice(at as u64..element.len()));
+    declared
+}
+
+/// An attribute's value as it was written, so that it fits into any quotes.
+fn attribute_value(value: Vec<u8>) -> Bytes {
+    if !value.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
+        return value.into();
+    }
+    let mut plain = Vec::with_capacity(value.len() + 10);
+    for byte in value {
+        match byte {
+            b'"' => plain.extend_from_slice(b"&quot;"),
+            b'\'' => plain.extend_from_slice(b"&apos;"),
+            _ => plain.push(byte),
+        }
+    }
+    plain.into()
+}

@@ -1,0 +1,187 @@
+//! What follows from messages, faults and HTTP statuses.
+use std::time::Duration;
+
+use http::header::LOCATION;
+use http::response;
+use memchr::memmem;
+
+use crate::batch_splitter::format::{Fate, Repeat, Whole, WholeFate};
+use crate::retry_after::retry_after;
+use crate::soap::verdict::Verdict;
+use crate::soap::{AnswerMessage, MemberOutcome, ResponseClass};
+
+/// A part, as far as it matters for what follows from its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) members: usize,
+    pub(super) repeat: Repeat,
+}
+
+impl Sent {
+    fn only_reads(self) -> bool {
+        self.repeat == Repeat::Freely
+    }
+
+    /// What follows for one member from its own message, but for [`Fate::Stopped`], which the member that stopped it decides.
+    pub(super) fn fate(self, message: &AnswerMessage) -> Fate {
+        match message.verdict() {
+            Verdict::Settled if message.class == ResponseClass::Error => Fate::Failed,
+            Verdict::Settled => Fate::Done,
+            Verdict::Stopped => Fate::Stopped,
+            Verdict::Refused { unknown, .. } if unknown && self.repeat == Repeat::Never => {
+                Fate::Failed
+            }
+            Verdict::Refused { .. } => Fate::Again {
+                hint: message.back_off,
+            },
+        }
+    }
+
+    /// What follows for each member, in their order.
+    pub(super) fn fates(self, messages: &[&AnswerMessage]) -> Vec<Fate> {
+        // What stopped the members that follow.
+        let mut stopper = Fate::Stopped;
+        let mut fates = Vec::with_capacity(messages.len());
+        for message in messages {
+            let fate = match self.fate(message) {
+                // It is worth as much to send it again as what stopped it.
+                Fate::Stopped => match stopper {
+                    Fate::Again { hint } => Fate::Again { hint },
+                    _ => Fate::Stopped,
+                },
+                fate => {
+                    if fate != Fate::Done {
+                        stopper = fate;
+                    }
+                    fate
+                }
+            };
+            fates.push(fate);
+        }
+        fates
+    }
+
+    /// What follows for a member that has several messages.
+    pub(super) fn together(self, fates: &[Fate]) -> Fate {
+        let gravity = |fate: &Fate| match fate {
+            Fate::Done => 0,
+            Fate::Stopped => 1,
+            Fate::Again { .. } => 2,
+            Fate::Failed => 3,
+        };
+        let worst = fates.iter().copied().max_by_key(gravity);
+        let begun = fates.contains(&Fate::Done) && !self.only_reads();
+        match worst {
+            // A part of it was done.
+            Some(Fate::Again { .. } | Fate::Stopped) if begun => Fate::Failed,
+            worst => worst.unwrap_or(Fate::Failed),
+        }
+    }
+
+    /// What follows for all members from one message that speaks of them all: a fault, or an error.
+    pub(super) fn by_message(self, message: &AnswerMessage, head: &response::Parts) -> Whole {
+        let code = message.effective_code();
+        let hint = message.back_off.max(retry_after(&head.headers));
+        let again = WholeFate::Again { hint };
+        let mut too_large = code.asks_for_less();
+        let fate = match message.verdict() {
+            Verdict::Refused { unknown: false, .. } => again,
+            Verdict::Refused { .. } if self.repeat != Repeat::Never => again,
+            Verdict::Refused { .. } => WholeFate::Unknown,
+            // By what is not said, and nothing has changed since.
+            Verdict::Stopped => WholeFate::Failed,
+            Verdict::Settled if too_large && self.members > 1 => again,
+            Verdict::Settled => {
+                too_large = false;
+                match code.outcome() {
+                    _ if message.is_fault && code.is_about_the_caller() => WholeFate::FailedForAll,
+                    MemberOutcome::NotApplied => WholeFate::Failed,
+                    _ if self.only_reads() => WholeFate::Failed,
+                    _ => WholeFate::Unknown,
+                }
+            }
+        };
+        let text = match (message.text.trim(), message.code.as_str()) {
+            ("", "") => "the server answered with a fault that says nothing".to_owned(),
+            ("", code) => format!("the server answered {code}"),
+            (text, "") => text.to_owned(),
+            (text, code) => format!("{code}: {text}"),
+        };
+        Whole {
+            fate,
+            too_large,
+            message: None,
+            code: Some(code.as_str())
+                .filter(|code| !code.is_empty())
+                .map(Into::into),
+            text: text.into(),
+        }
+    }
+
+    /// What follows from an answer of which only the status says something. None for a success.
+    pub(super) fn by_status(self, head: &response::Parts) -> Option<Whole> {
+        let status = head.status.as_u16();
+        let again = WholeFate::Again {
+            hint: retry_after(&head.headers),
+        };
+        let (fate, too_large) = match status {
+            200..=299 => return None,
+            // Refused before the server looked at it.
+            429 | 503 => (again, false),
+            // A single member does not get smaller.
+            413 if self.members > 1 => (again, true),
+            413 => (WholeFate::Failed, false),
+            // The request did not come through in time.
+            408 => (again, self.members > 1),
+            401 | 403..=407 | 410 | 456 => (WholeFate::FailedForAll, false),
+            400..=499 => (WholeFate::Failed, false),
+            // Nobody says how far it got.
+            302 if to_error_page(head) => (self.unless_written(again), false),
+            // To a page to log in, or to another server.
+            300..=399 => (WholeFate::FailedForAll, false),
+            // A crash may have one member as its cause, and a time-out their number: fewer at a time find out.
+            _ => (self.unless_written(again), self.members > 1),
+        };
+        Some(Whole {
+            fate,
+            too_large,
+            message: None,
+            code: None,
+            text: format!("the server answered HTTP {status}").into(),
+        })
+    }
+
+    fn unless_written(self, again: WholeFate) -> WholeFate {
+        match self.repeat {
+            Repeat::Never => WholeFate::Unknown,
+            _ => again,
+        }
+    }
+
+    /// An answer that came, and of which it cannot be told what it says of each member. A read is tried again with fewer members, which
+    /// ends at one; anything else was most likely executed.
+    pub(super) fn unreadable(self, text: String) -> Whole {
+        let again = self.only_reads() && self.members > 1;
+        Whole {
+            fate: match again {
+                true => WholeFate::Again {
+                    hint: None::<Duration>,
+                },
+                false if self.only_reads() => WholeFate::Failed,
+                false => WholeFate::Unknown,
+            },
+            too_large: again,
+            message: None,
+            code: None,
+            text: text.into(),
+        }
+    }
+}
+
+/// Where IIS sends who met an error that it does not want to show.
+fn to_error_page(head: &response::Parts) -> bool {
+    head.headers.get(LOCATION).is_some_and(|location| {
+        let location = location.as_bytes().to_ascii_lowercase();
+        memmem::find(&location, b"/genericerrorpage.htm").is_some()
+    })
+}

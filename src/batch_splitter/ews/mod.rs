@@ -1,0 +1,347 @@
+//! [`EwsBatchFormat`]: batches of Exchange Web Services.
+
+mod answer;
+mod cut;
+mod fate;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Request, response};
+
+use self::cut::Edits;
+use self::fate::Sent;
+use super::format::{Batch, BatchFormat, Explanation, Order, PartAnswer, Repeat};
+use crate::body::ReplayBody;
+use crate::principal::Caller;
+use crate::rope::Rope;
+use crate::soap::batch::Cuttable;
+use crate::soap::merge::{Scope, error_entry};
+use crate::soap::{Idempotence, ResponseCode};
+
+/// Changes of one item are kept in one part as long as so many members are enough for it.
+const MAX_JOINED: usize = 32;
+
+/// Batches of Exchange Web Services: every operation with an array that may be cut.
+///
+/// Parts are slices of the caller's request around and of their members. What goes through untouched: operations that are not known, or of
+/// which parts mean something else; fewer than two members; what is no SOAP request in UTF-8, has a document type, a
+/// `Content-Encoding` or an XML signature; GetUserAvailability with suggestions, GetConversationItems with `MaxItemsToReturn`,
+/// CreateManagedFolder with the same name twice, and GetAppManifests, whose list is one text.
+///
+/// What is special:
+/// - CreateAttachment: where the caller gave the parent's change key, each part has the one of the answer before.
+/// - UpdateItem, UpdateFolder: changes of one item stay in one part where they stand close together. A later part has the change key of the
+///   answer before.
+/// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, is in no part behind the first
+///   that did something.
+/// - GetImItems: its two arrays are cut as one; one of which a part has no member is left out of it.
+/// - GetUserAvailability: 100 members in a part at most (ResponseCode, `ErrorMailboxDataArrayTooBig`).
+///
+/// # Answers
+///
+/// Entries are attributed to members by their number and order, as every client does, for ExportItems and GetMailTips by their ids too. One error
+/// for several members speaks of all of them. Where another number came back, or what came is not readable, a read is sent again
+/// in smaller parts (all entries of a part with one member are that member's), and of a write the outcome is unknown. GetServerTimeZones,
+/// GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems and PerformReminderAction answer with
+/// lists for all members together; those are put behind each other.
+///
+/// # Messages of our own
+///
+/// They are in error, never a warning or a success: `ErrorInternalServerError` where the outcome is not known (a code on which clients do not
+/// send again by themselves), `ErrorBatchProcessingStopped`, Exchange's own word for a member that was not begun, where it was not
+/// executed, or the code of the fault that refused it.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat};
+/// use tower_ews::body::ReplayBody;
+///
+/// let request = Request::new(ReplayBody::from(
+///     r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
+///          <GetItem xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"><ItemIds>
+///            <ItemId Id="AAMk1"/><ItemId Id="AAMk2"/><ItemId Id="AAMk3"/>
+///          </ItemIds></GetItem></s:Body></s:Envelope>"#,
+/// ));
+/// let mut batch = EwsBatchFormat.batch(&request).unwrap();
+/// assert_eq!((batch.operation(), batch.members()), ("GetItem", 3));
+/// let part = batch.part(&[1, 2]).to_bytes();
+/// let part = std::str::from_utf8(&part).unwrap();
+/// assert!(!part.contains("AAMk1") && part.contains("AAMk2") && part.contains("AAMk3"));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EwsBatchFormat;
+
+impl BatchFormat for EwsBatchFormat {
+    type Batch = EwsBatch;
+
+    fn batch(&self, request: &Request<ReplayBody>) -> Option<EwsBatch> {
+        if !is_plain(request.headers()) {
+            return None;
+        }
+        let body = request.body().rewind();
+        let outline = body.outline().ok()?;
+        let facts = outline.cuttable(&body.to_bytes())?;
+        let arrays = outline.arrays().iter();
+        let members: Vec<Range<usize>> =
+            arrays.flat_map(|array| array.members()).cloned().collect();
+        if members.len() < 2 {
+            return None;
+        }
+        let caller = || request.extensions().get().map(Caller::name);
+        let charged = outline.impersonation().first();
+        let charged = charged.map(|sid| &*sid.value).or_else(caller);
+        let sizing_key = match charged {
+            Some(charged) => format!("{} {}", facts.operation, charged.to_lowercase()),
+            None => facts.operation.name().to_owned(),
+        };
+        let (joined, changed_again) = changes(&facts);
+        let shared = outline.arrays().iter().map(|array| {
+            let first = array.members().first().map_or(0, |member| member.start);
+            let last = array.members().last().map_or(0, |member| member.end);
+            last.saturating_sub(first) as u64
+        });
+        let shared = body.len().saturating_sub(shared.sum());
+        Some(EwsBatch {
+            rope: body.rope(),
+            body,
+            once_done: false,
+            facts,
+            members,
+            shared,
+            sizing_key,
+            joined,
+            changed_again,
+            parent_change_key: None,
+            change_keys: HashMap::new(),
+            scopes: None,
+        })
+    }
+}
+
+/// Which members are to be kept with the next one, and what is changed more than once.
+fn changes(facts: &Cuttable) -> (Vec<bool>, HashSet<Box<str>>) {
+    let mut joined = Vec::new();
+    let mut again = HashSet::new();
+    if !facts.operation.name().starts_with("Update") {
+        return (joined, again);
+    }
+    joined.resize(facts.members.len(), false);
+    let mut last = HashMap::new();
+    for (index, member) in facts.members.iter().enumerate() {
+        let Some(id) = &member.id else { continue };
+        let Some(before) = last.insert(&**id, index) else {
+            continue;
+        };
+        again.insert(id.clone());
+        // Those that are joined to it already count too.
+        let joined_before = joined.iter().take(before).rev();
+        let begin = before - joined_before.take_while(|joined| **joined).count();
+        if index - begin < MAX_JOINED {
+            for joined in joined.iter_mut().take(index).skip(before) {
+                *joined = true;
+            }
+        }
+    }
+    (joined, again)
+}
+
+/// Not compressed.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|value| {
+        let value = value.as_bytes().trim_ascii();
+        value.is_empty() || value.eq_ignore_ascii_case(b"identity")
+    })
+}
+
+/// One batch of Exchange Web Services; see [`EwsBatchFormat`].
+pub struct EwsBatch {
+    body: ReplayBody,
+    rope: Rope,
+    facts: Cuttable,
+    /// Of all arrays, in document order.
+    members: Vec<Range<usize>>,
+    shared: u64,
+    sizing_key: String,
+    /// Empty if no member is joined to another one.
+    joined: Vec<bool>,
+    /// Ids that several members change.
+    changed_again: HashSet<Box<str>>,
+    /// What counts for the mailbox was executed with an earlier part.
+    once_done: bool,
+    parent_change_key: Option<Bytes>,
+    /// The newest change keys of what is changed again.
+    change_keys: HashMap<Box<str>, Bytes>,
+    /// Which namespaces hold where the messages or the lists stand in the first answer that had some.
+    scopes: Option<Vec<Scope>>,
+}
+
+impl EwsBatch {
+    fn sent(&self, members: &[usize]) -> Sent {
+        Sent {
+            members: members.len(),
+            repeat: self.repeat(),
+        }
+    }
+
+    fn change_key(&self, member: usize) -> Option<(Range<usize>, Bytes)> {
+        if self.change_keys.is_empty() {
+            return None;
+        }
+        let facts = self.facts.members.get(member)?;
+        let key = self.change_keys.get(facts.id.as_deref()?)?;
+        Some((facts.change_key.clone()?, key.clone()))
+    }
+}
+
+impl Batch for EwsBatch {
+    fn operation(&self) -> &str {
+        self.facts.operation.name()
+    }
+
+    fn sizing_key(&self) -> &str {
+        &self.sizing_key
+    }
+
+    fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    fn member_bytes(&self, member: usize) -> u64 {
+        self.members
+            .get(member)
+            .map_or(0, |member| member.len() as u64)
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        self.shared
+    }
+
+    fn order(&self) -> Order {
+        match self.facts.in_order {
+            true => Order::Kept,
+            false => Order::Free,
+        }
+    }
+
+    fn repeat(&self) -> Repeat {
+        match self.facts.idempotence {
+            Idempotence::Read => Repeat::Freely,
+            Idempotence::Converges => Repeat::Converges,
+            _ => Repeat::Never,
+        }
+    }
+
+    fn max_members(&self) -> usize {
+        self.facts.max_members.unwrap_or(usize::MAX)
+    }
+
+    fn joined(&self, member: usize) -> bool {
+        self.joined.get(member).copied().unwrap_or_default()
+    }
+
+    fn group(&self, member: usize) -> Option<u64> {
+        self.facts.members.get(member)?.mailbox
+    }
+
+    fn part(&mut self, members: &[usize]) -> ReplayBody {
+        let Ok(outline) = self.body.outline() else {
+            return self.body.rewind();
+        };
+        let mut edits = Edits::default();
+        if let (Some(range), true) = (&self.facts.once, self.once_done) {
+            edits.leave_out(range.clone());
+        }
+        if let (Some(range), Some(key)) = (&self.facts.parent_change_key, &self.parent_change_key) {
+            edits.replace(range.clone(), key.clone());
+        }
+        for &member in members {
+            if let Some((range, key)) = self.change_key(member) {
+                edits.replace(range, key);
+            }
+        }
+        let mut chosen = members.iter().copied().peekable();
+        let mut kept = Vec::new();
+        let mut first = 0;
+        for array in outline.arrays() {
+            let ranges = array.members();
+            let behind = first + ranges.len();
+            let mut here = Vec::new();
+            while let Some(member) = chosen.next_if(|member| *member < behind) {
+                here.push(member - first);
+            }
+            first = behind;
+            if here.is_empty() {
+                edits.leave_out(array.element());
+            } else {
+                gaps(ranges, &here, &mut edits);
+            }
+            kept.push(here);
+        }
+        let rope = edits.apply(&self.rope);
+        let outline = outline.part(&kept, |offset| edits.moved(offset));
+        ReplayBody::with_outline(rope, outline)
+    }
+
+    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer {
+        self.read(members, head, &body)
+    }
+
+    fn explain(&mut self, _: usize, why: &Explanation<'_>) -> Option<Rope> {
+        let stopped = ResponseCode::BATCH_PROCESSING_STOPPED;
+        let (code, text) = match *why {
+            Explanation::OutcomeUnknown { cause } => (
+                ResponseCode::INTERNAL_SERVER_ERROR,
+                format!(
+                    "It is not known whether this was executed ({cause}). Look before it is sent again."
+                ),
+            ),
+            Explanation::NotExecuted { code, cause } => {
+                let known = code.map(ResponseCode::from_text);
+                let known = known.filter(ResponseCode::is_known);
+                // It would be no error.
+                let known = known.filter(|code| *code != ResponseCode::NO_ERROR);
+                (
+                    known.unwrap_or(stopped),
+                    format!("This was not executed: {cause}"),
+                )
+            }
+            Explanation::DependencyFailed { member } => (
+                stopped,
+                format!("This was not executed, because member {member} failed."),
+            ),
+        };
+        error_entry(self.facts.operation, &code, &text).map(Rope::from)
+    }
+}
+
+/// Leaves out what is between the chosen members of an array; those that stood side by side keep what was between them.
+fn gaps(ranges: &[Range<usize>], chosen: &[usize], edits: &mut Edits) {
+    let mut at = ranges.first().map_or(0, |member| member.start);
+    let mut next = 0;
+    for &member in chosen {
+        if let Some(range) = ranges.get(member) {
+            if member != next {
+                edits.leave_out(at..range.start);
+            }
+            at = range.end;
+        }
+        next = member + 1;
+    }
+    let end = ranges.last().map_or(at, |member| member.end);
+    edits.leave_out(at..end);
+}
+
+/// Numbers alone: what it holds can be secret.
+impl fmt::Debug for EwsBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EwsBatch")
+            .field("operation", &self.facts.operation)
+            .field("members", &self.members.len())
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}

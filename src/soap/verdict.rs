@@ -1,0 +1,93 @@
+//! What a message means for whoever may send its member again.
+use super::code::{CodeClass, MemberOutcome, ResponseCode};
+use super::response::{AnswerMessage, ResponseClass};
+
+/// Names the mailbox sessions that ran out; it stands in the text of several codes.
+const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
+
+/// What a message says of its member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verdict<'a> {
+    /// It was executed, or no waiting cures it.
+    Settled,
+    /// Not begun, because of another member.
+    Stopped,
+    /// Waiting may cure it.
+    Refused {
+        /// The code that counts: the inner one, where there is one.
+        code: &'a ResponseCode,
+        /// It may have been executed all the same.
+        unknown: bool,
+        /// Too many mailboxes are open.
+        session_limit: bool,
+    },
+}
+
+impl AnswerMessage {
+    /// The code that counts: `ErrorInternalServerError` means what its inner code says.
+    pub(crate) fn effective_code(&self) -> &ResponseCode {
+        match (self.code.class(), &self.inner_code) {
+            (CodeClass::InspectInner, Some(inner)) => inner,
+            _ => &self.code,
+        }
+    }
+
+    /// What it says of its member. A subscription quota and a sending quota are settled: nothing but another call, or a day, cures
+    /// them.
+    pub(crate) fn verdict(&self) -> Verdict<'_> {
+        if self.class == ResponseClass::Success {
+            return Verdict::Settled;
+        }
+        let code = self.effective_code();
+        let session_limit = self.text.contains(SESSION_LIMIT);
+        let refused = |unknown| Verdict::Refused {
+            code,
+            unknown,
+            session_limit,
+        };
+        match code.class() {
+            CodeClass::ThrottleServerBusy
+            | CodeClass::ThrottleConnectionCount
+            | CodeClass::ThrottleFindCount
+            | CodeClass::ThrottleTooManyObjects => refused(false),
+            CodeClass::NotProcessed => Verdict::Stopped,
+            _ if session_limit => refused(code.outcome() != MemberOutcome::NotApplied),
+            CodeClass::TransientRetryLater => match code.outcome() {
+                MemberOutcome::NotApplied => refused(false),
+                MemberOutcome::PartlyApplied => Verdict::Settled,
+                _ => refused(true),
+            },
+            CodeClass::InspectInner => refused(true),
+            _ => Verdict::Settled,
+        }
+    }
+}
+
+impl ResponseCode {
+    /// Whether a smaller request, or one for less, is what it asks for.
+    pub(crate) fn asks_for_less(&self) -> bool {
+        matches!(
+            self.as_str(),
+            "ErrorTimeoutExpired"
+                | "ErrorExceededFindCountLimit"
+                | "ErrorMailboxDataArrayTooBig"
+                | "ErrorRequestStreamTooBig"
+        )
+    }
+
+    /// Whether, as the code of a fault, it speaks of who calls and how, so that any other request fares no better.
+    pub(crate) fn is_about_the_caller(&self) -> bool {
+        matches!(
+            self.as_str(),
+            "ErrorAccountDisabled"
+                | "ErrorAccountSuspend"
+                | "ErrorCallerIsInvalidADAccount"
+                | "ErrorImpersonateUserDenied"
+                | "ErrorImpersonationDenied"
+                | "ErrorImpersonationFailed"
+                | "ErrorInvalidServerVersion"
+                | "ErrorPasswordExpired"
+                | "ErrorTokenSerializationDenied"
+        )
+    }
+}

@@ -1,0 +1,1367 @@
+//! The EWS format of the batch splitter: parts of every operation, and what their answers say.
+
+mod batch_server;
+mod schema;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use tower_ews::batch_splitter::{
+    Batch, BatchFormat, EwsBatch, EwsBatchFormat, Explanation, Fate, Message, Order, PartAnswer,
+    Repeat, Whole, WholeFate,
+};
+use tower_ews::body::ReplayBody;
+use tower_ews::rope::Rope;
+use tower_ews::soap::{Answer, Operation, Outline, Split};
+
+use self::batch_server::requests::{CASES, Case, case_of};
+use self::batch_server::{Fortune, MESSAGES, Seen, Style, TYPES, answer, fault, one_error};
+
+fn random() -> fastrand::Rng {
+    let seed = std::env::var("EWS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("EWS_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+fn batch(body: impl Into<ReplayBody>) -> Option<EwsBatch> {
+    EwsBatchFormat.batch(&Request::new(body.into()))
+}
+
+fn batch_of(operation: &str, members: usize) -> EwsBatch {
+    batch(case_of(operation).request(Style::Usual, members)).unwrap()
+}
+
+fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(()).unwrap().into_parts().0
+}
+
+fn text(rope: &Rope) -> String {
+    String::from_utf8(rope.to_bytes().to_vec()).unwrap()
+}
+
+/// In pieces of random sizes.
+fn chopped(bytes: &[u8], random: &mut fastrand::Rng) -> Vec<Bytes> {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = bytes.len().min(at + random.usize(1..200));
+        pieces.push(bytes.slice(at..end));
+        at = end;
+    }
+    pieces
+}
+
+#[test]
+fn the_table_of_requests_is_whole() {
+    let splittable = Operation::all()
+        .filter(|operation| {
+            !matches!(
+                operation.split(),
+                Split::ChangesMeaning | Split::NotApplicable
+            )
+        })
+        // Its list is one text.
+        .filter(|operation| operation.name() != "GetAppManifests")
+        .map(|operation| operation.name());
+    let mut cases: Vec<&str> = CASES.iter().map(|case| case.operation).collect();
+    cases.sort_unstable();
+    assert_eq!(splittable.collect::<Vec<_>>(), cases);
+}
+
+/// What a derived outline says, ranges and all.
+fn shown(outline: &Outline) -> String {
+    format!("{outline:?}")
+}
+
+#[test]
+fn parts_are_slices_of_the_request() {
+    let mut random = random();
+    for case in CASES {
+        for style in Style::ALL {
+            let members = random.usize(6..14);
+            let request = case.request(style, members);
+            let whole = Outline::parse(request.as_bytes()).unwrap();
+            let ranges: Vec<Range<usize>> = whole
+                .arrays()
+                .iter()
+                .flat_map(|array| array.members().to_vec())
+                .collect();
+            let pieces = match random.bool() {
+                true => vec![Bytes::from(request.clone())],
+                false => chopped(request.as_bytes(), &mut random),
+            };
+            let mut batch = batch(ReplayBody::from_pieces(pieces.clone())).unwrap();
+            assert_eq!(batch.operation(), case.operation);
+            assert_eq!(batch.members(), members);
+            let all: Vec<usize> = (0..members).collect();
+            assert_eq!(batch.part(&all).to_bytes(), request, "{case:?}");
+            // One part after the other, and some members of any part again.
+            let mut at = 0;
+            let mut sent = Vec::new();
+            while at < members {
+                let end = members.min(at + random.usize(1..5));
+                let mut chosen: Vec<usize> = (0..at).filter(|_| random.u8(..5) == 0).collect();
+                chosen.extend(at..end);
+                sent.extend(at..end);
+                at = end;
+                let part = batch.part(&chosen);
+                let bytes = part.to_bytes();
+                let seen = Seen::read(&bytes);
+                assert_eq!(seen.operation, case.operation);
+                let texts: Vec<&str> = seen.members.iter().map(|member| &*member.text).collect();
+                let expected: Vec<&str> = chosen
+                    .iter()
+                    .map(|member| &request[ranges[*member].clone()])
+                    .collect();
+                assert_eq!(texts, expected);
+                assert_eq!(
+                    shown(part.outline().unwrap()),
+                    shown(&Outline::parse(&bytes).unwrap())
+                );
+                assert_eq!(part.len(), bytes.len() as u64);
+                // Nothing was copied.
+                for piece in part.pieces() {
+                    let inside = pieces.iter().any(|of| {
+                        let (of, piece) = (of.as_ptr_range(), piece.as_ptr_range());
+                        of.start <= piece.start && piece.end <= of.end
+                    });
+                    assert!(inside, "a piece of {} bytes was made", piece.len());
+                }
+            }
+            assert_eq!(sent, all);
+            let members_bytes: u64 = all.iter().map(|member| batch.member_bytes(*member)).sum();
+            let total = members_bytes + batch.shared_bytes();
+            assert!(total <= request.len() as u64 && batch.shared_bytes() > 100);
+        }
+    }
+}
+
+/// A splitter of the simplest kind: parts of so many members, one after another, throttled ones again.
+struct Driven {
+    answer: String,
+    parts: usize,
+}
+
+fn drive(
+    batch: &mut EwsBatch,
+    size: usize,
+    mut server: impl FnMut(&Seen, usize) -> (response::Parts, Vec<Bytes>),
+) -> Driven {
+    let mut waiting: VecDeque<usize> = (0..batch.members()).collect();
+    let mut done: Vec<Option<Rope>> = vec![None; batch.members()];
+    let mut frames: Option<Vec<Rope>> = None;
+    let mut collected: Vec<Rope> = Vec::new();
+    let mut parts = 0;
+    while !waiting.is_empty() {
+        assert!(parts < 1000, "it does not end");
+        let mut members: Vec<usize> = waiting.drain(..size.min(waiting.len())).collect();
+        members.sort_unstable();
+        let part = batch.part(&members);
+        let (head, body) = server(&Seen::read(&part.to_bytes()), parts);
+        parts += 1;
+        match batch.answer(&members, &head, body.into_iter().collect()) {
+            PartAnswer::Messages { frame, messages } => {
+                assert_eq!(messages.len(), members.len());
+                frames.get_or_insert(vec![frame.0, frame.1]);
+                for (member, message) in members.iter().zip(messages) {
+                    match message.fate {
+                        Fate::Again { .. } => waiting.push_front(*member),
+                        _ => done[*member] = Some(message.bytes),
+                    }
+                }
+            }
+            PartAnswer::Lists { frame, lists } => {
+                assert_eq!(frame.len(), lists.len() + 1);
+                frames.get_or_insert(frame);
+                collected.resize(lists.len(), Rope::new());
+                for (all, list) in collected.iter_mut().zip(lists) {
+                    all.append(list);
+                }
+            }
+            PartAnswer::Whole(Whole {
+                fate: WholeFate::Again { .. },
+                ..
+            }) => {
+                for member in members.into_iter().rev() {
+                    waiting.push_front(member);
+                }
+            }
+            PartAnswer::Whole(whole) => {
+                for member in members {
+                    let cause = &whole.text;
+                    let ours = batch.explain(member, &Explanation::OutcomeUnknown { cause });
+                    done[member] = Some(ours.unwrap());
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let frames = frames.expect("some part has messages");
+    let mut answer = Rope::new();
+    if collected.is_empty() {
+        answer.append(frames[0].clone());
+        for message in done {
+            answer.append(message.unwrap());
+        }
+        answer.append(frames[1].clone());
+    } else {
+        for (index, frame) in frames.iter().enumerate() {
+            answer.append(frame.clone());
+            if let Some(list) = collected.get(index) {
+                answer.append(list.clone());
+            }
+        }
+    }
+    Driven {
+        answer: text(&answer),
+        parts,
+    }
+}
+
+/// The tokens of an answer, each once, as they come.
+fn tokens(answer: &str) -> Vec<usize> {
+    let mut tokens = Vec::new();
+    for (at, _) in answer
+        .match_indices("tok-")
+        .chain(answer.match_indices("TOK-"))
+    {
+        let number = answer[at + 4..at + 8].parse().unwrap();
+        if !tokens.contains(&number) {
+            tokens.push(number);
+        }
+    }
+    tokens
+}
+
+/// Every namespace and nesting is right, and each entry of an answer has the namespace that it had on its own.
+fn check(case: &Case, answer: &str) {
+    use quick_xml::events::Event;
+    use quick_xml::name::ResolveResult;
+    let mut reader = quick_xml::reader::NsReader::from_str(answer);
+    loop {
+        let (space, event) = reader.read_resolved_event().unwrap();
+        let (Event::Start(element) | Event::Empty(element)) = event else {
+            if matches!(event, Event::Eof) {
+                break;
+            }
+            continue;
+        };
+        let ResolveResult::Bound(space) = space else {
+            panic!("{element:?} has no namespace in {answer}")
+        };
+        let space = std::str::from_utf8(space.as_ref()).unwrap();
+        let local = String::from_utf8(element.local_name().as_ref().to_vec()).unwrap();
+        let expected = match &*local {
+            "Envelope" | "Header" | "Body" => "http://schemas.xmlsoap.org/soap/envelope/",
+            "D" => "urn:x",
+            "ResponseMessages" | "ResponseCode" | "MessageText" | "Items" | "Folders"
+            | "RootFolder" | "ItemId" | "Attachments" | "Name" => continue,
+            name if name.ends_with("ResponseMessage") || name.ends_with("MessageType") => MESSAGES,
+            name if name.ends_with("Response") => MESSAGES,
+            "Message" | "Folder" | "FileAttachment" | "AttachmentId" | "UserId"
+            | "TimeZoneDefinition" | "Persona" | "ImGroup" | "InvalidRecipient" => TYPES,
+            _ => continue,
+        };
+        assert_eq!(space, expected, "{local} of {}", case.operation);
+        for attribute in element.attributes() {
+            attribute.expect("no attribute twice");
+        }
+    }
+}
+
+fn ok(text: String) -> (response::Parts, Vec<Bytes>) {
+    (head(200, &[]), vec![text.into()])
+}
+
+/// Answers to batches of all operations, each part of which was answered in another style; with the request.
+fn merged(random: &mut fastrand::Rng) -> Vec<(&'static Case, String)> {
+    let mut answers = Vec::new();
+    for case in CASES {
+        for first in Style::ALL {
+            for second in Style::ALL {
+                let members = random.usize(6..10);
+                let mut batch = batch(case.request(Style::Usual, members)).unwrap();
+                let mut chop = random.fork();
+                let driven = drive(&mut batch, 3, |seen, part| {
+                    let style = if part % 2 == 0 { first } else { second };
+                    let text = answer(seen, style, |_| Fortune::Done);
+                    match part {
+                        1 => (head(200, &[]), chopped(text.as_bytes(), &mut chop)),
+                        _ => ok(text),
+                    }
+                });
+                assert_eq!(driven.parts, members.div_ceil(3));
+                let mut seen = tokens(&driven.answer);
+                if case.lists {
+                    seen.sort_unstable();
+                }
+                if case.operation != "GetServiceConfiguration" {
+                    assert_eq!(seen, (0..members).collect::<Vec<_>>(), "{}", driven.answer);
+                }
+                check(case, &driven.answer);
+                let read = Answer::parse(driven.answer.as_bytes()).unwrap();
+                if !case.lists {
+                    assert_eq!(read.entries().count(), members);
+                }
+                answers.push((case, driven.answer));
+            }
+        }
+    }
+    answers
+}
+
+#[test]
+fn answers_are_put_together() {
+    merged(&mut random());
+}
+
+#[test]
+fn throttled_members_come_again() {
+    for case in CASES {
+        let mut batch = batch(case.request(Style::Usual, 9)).unwrap();
+        let mut first = true;
+        let driven = drive(&mut batch, 4, |seen, _| {
+            let throttled = std::mem::take(&mut first);
+            ok(answer(seen, Style::Usual, |member| {
+                let late = member.token.is_none() || member.number() % 2 == 1;
+                match throttled && late {
+                    true => Fortune::busy(1500),
+                    false => Fortune::Done,
+                }
+            }))
+        });
+        let mut seen = tokens(&driven.answer);
+        if case.lists {
+            seen.sort_unstable();
+        }
+        if case.operation != "GetServiceConfiguration" {
+            assert_eq!(seen, (0..9).collect::<Vec<_>>(), "{}", case.operation);
+        }
+        assert!(!driven.answer.contains("ErrorServerBusy"));
+    }
+}
+
+fn messages(answer: PartAnswer) -> Vec<Message> {
+    match answer {
+        PartAnswer::Messages { messages, .. } => messages,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn whole(answer: PartAnswer) -> Whole {
+    match answer {
+        PartAnswer::Whole(whole) => whole,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The fates of members with these fortunes, in one part.
+fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<Fate> {
+    let mut batch = batch_of(operation, fortunes.len());
+    let members: Vec<usize> = (0..fortunes.len()).collect();
+    let seen = Seen::read(&batch.part(&members).to_bytes());
+    let body = answer(&seen, Style::Usual, |member| {
+        fortunes[member.number()].clone()
+    });
+    let messages = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+    messages.iter().map(|message| message.fate).collect()
+}
+
+#[test]
+fn what_follows_for_each_member() {
+    let again = |milliseconds: u64| Fate::Again {
+        hint: Some(Duration::from_millis(milliseconds)),
+    };
+    let anew = Fate::Again { hint: None };
+    let error = Fortune::error;
+    assert_eq!(
+        fates(
+            "CreateItem",
+            &[Fortune::Done, Fortune::busy(10), error("ErrorAccessDenied")]
+        ),
+        [Fate::Done, again(10), Fate::Failed]
+    );
+    // What it means that a member was stopped depends on what stopped it.
+    assert_eq!(
+        fates(
+            "CreateItem",
+            &[
+                Fortune::STOPPED,
+                Fortune::Done,
+                Fortune::busy(7),
+                Fortune::STOPPED,
+                error("ErrorAccessDenied"),
+                Fortune::STOPPED,
+                Fortune::STOPPED
+            ]
+        ),
+        [
+            Fate::Stopped,
+            Fate::Done,
+            again(7),
+            again(7),
+            Fate::Failed,
+            Fate::Stopped,
+            Fate::Stopped
+        ]
+    );
+    // It may have been executed.
+    let doubtful = [
+        Fortune::Done,
+        error("ErrorTimeoutExpired"),
+        error("ErrorInternalServerError"),
+        error("ErrorConnectionFailed"),
+    ];
+    for (operation, fate) in [
+        ("CreateItem", Fate::Failed),
+        ("GetItem", anew),
+        ("DeleteItem", anew),
+    ] {
+        let found = fates(operation, &doubtful);
+        assert_eq!(found[1..3], [fate, fate], "{operation}");
+    }
+    // A quota that no waiting of ours cures, and what is no error.
+    assert_eq!(
+        fates(
+            "CreateItem",
+            &[
+                error("ErrorSubmissionQuotaExceeded"),
+                Fortune::Refused("Warning", "ErrorNonPrimarySmtpAddress", None),
+                error("ErrorOfNextYear")
+            ]
+        ),
+        [Fate::Failed, Fate::Done, Fate::Failed]
+    );
+}
+
+#[test]
+fn one_error_for_all_is_not_given_to_the_first() {
+    for case in CASES.iter().filter(|case| !case.lists) {
+        for style in Style::ALL {
+            let mut batch = batch(case.request(Style::Usual, 6)).unwrap();
+            let members = [0, 1, 2];
+            let seen = Seen::read(&batch.part(&members).to_bytes());
+            let body = one_error(&seen, style, "ErrorFolderNotFound");
+            let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+            assert_eq!(found.fate, WholeFate::Failed);
+            assert_eq!(found.code.as_deref(), Some("ErrorFolderNotFound"));
+            // It stands by itself.
+            let message = text(&found.message.unwrap());
+            check(
+                case,
+                &format!("<m:x xmlns:m='urn:1' xmlns='urn:2'>{message}</m:x>"),
+            );
+        }
+    }
+    // Throttled as one.
+    let mut batch = batch_of("CreateItem", 4);
+    let seen = Seen::read(&batch.part(&[0, 1]).to_bytes());
+    let body = one_error(&seen, Style::Usual, "ErrorServerBusy");
+    let found = whole(batch.answer(&[0, 1], &head(200, &[]), Rope::from(body)));
+    assert_eq!(found.fate, WholeFate::Again { hint: None });
+}
+
+#[test]
+fn entries_that_do_not_match_are_nobodys() {
+    let short = |batch: &mut EwsBatch, members: &[usize], entries: usize| {
+        let mut seen = Seen::read(&batch.part(members).to_bytes());
+        let one = seen.members[0].clone();
+        seen.members.resize(entries, one);
+        let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+        batch.answer(members, &head(200, &[]), Rope::from(body))
+    };
+    for entries in [0, 1, 2, 4] {
+        let found = whole(short(&mut batch_of("CreateItem", 6), &[1, 2, 3], entries));
+        assert_eq!(found.fate, WholeFate::Unknown, "{entries}");
+        assert_eq!(
+            &*found.text,
+            format!("an answer with {entries} messages to 3 members")
+        );
+        let found = whole(short(&mut batch_of("DeleteItem", 6), &[1, 2, 3], entries));
+        assert_eq!(found.fate, WholeFate::Unknown);
+        // Reads find out in smaller parts, which ends with one member.
+        let found = whole(short(&mut batch_of("GetItem", 6), &[1, 2, 3], entries));
+        assert_eq!(found.fate, WholeFate::Again { hint: None });
+        assert!(found.too_large);
+    }
+    let found = whole(short(&mut batch_of("GetItem", 6), &[1], 0));
+    assert_eq!((found.fate, found.too_large), (WholeFate::Failed, false));
+    // All messages to one member are that member's.
+    let found = messages(short(&mut batch_of("CreateItem", 6), &[1], 3));
+    assert_eq!((found.len(), found[0].fate), (1, Fate::Done));
+    assert_eq!(
+        text(&found[0].bytes)
+            .matches("<m:CreateItemResponseMessage")
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn two_lists_or_lists_in_another_order_are_not_known() {
+    let part = |operation: &str, list: &str| {
+        let text = format!(
+            "<m:{operation}Response ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>{list}</m:{operation}Response>"
+        );
+        let mut batch = batch_of(operation, 4);
+        batch.part(&[0, 1]);
+        batch.answer(
+            &[0, 1],
+            &head(200, &[]),
+            Rope::from(Style::Usual.envelope(&text)),
+        )
+    };
+    let entry = "<m:CreateItemResponseMessage ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode></m:CreateItemResponseMessage>";
+    let one = format!("<m:ResponseMessages>{entry}</m:ResponseMessages>");
+    let two = format!("<m:ResponseMessages>{entry}{entry}</m:ResponseMessages>");
+    assert_eq!(messages(part("CreateItem", &two)).len(), 2);
+    let found = whole(part("CreateItem", &format!("{one}{one}")));
+    assert_eq!(found.fate, WholeFate::Unknown);
+    let lists = "<m:ImItemList><t:Personas/><t:Groups/></m:ImItemList>";
+    let found = whole(part("GetImItems", lists));
+    assert_eq!(found.fate, WholeFate::Again { hint: None });
+}
+
+#[test]
+fn what_the_answers_own_element_says() {
+    let own = |operation: &str, code: &str| {
+        let text = format!(
+            "<m:{operation}Response ResponseClass=\"Error\"><m:MessageText>no</m:MessageText><m:ResponseCode>{code}</m:ResponseCode></m:{operation}Response>"
+        );
+        let mut batch = batch_of(operation, 6);
+        batch.part(&[0, 1]);
+        whole(batch.answer(
+            &[0, 1],
+            &head(200, &[]),
+            Rope::from(Style::Usual.envelope(&text)),
+        ))
+    };
+    for operation in [
+        "AddDelegate",
+        "GetMailTips",
+        "GetServiceConfiguration",
+        "PerformReminderAction",
+    ] {
+        let found = own(operation, "ErrorAccessDenied");
+        assert_eq!(found.fate, WholeFate::Failed, "{operation}");
+        assert_eq!(
+            (found.code.as_deref(), &*found.text),
+            (Some("ErrorAccessDenied"), "ErrorAccessDenied: no")
+        );
+        assert_eq!(
+            own(operation, "ErrorServerBusy").fate,
+            WholeFate::Again { hint: None }
+        );
+    }
+}
+
+#[test]
+fn a_member_with_several_messages_has_one_fate() {
+    let fate = |operation: &str, fortunes: &[Fortune]| {
+        let mut batch = batch_of(operation, 6);
+        let mut seen = Seen::read(&batch.part(&[3]).to_bytes());
+        let one = seen.members[0].clone();
+        seen.members.resize(fortunes.len(), one);
+        let mut fortunes = fortunes.iter().cloned();
+        let body = answer(&seen, Style::Usual, |_| fortunes.next().unwrap());
+        messages(batch.answer(&[3], &head(200, &[]), Rope::from(body)))[0].fate
+    };
+    let anew = Fate::Again {
+        hint: Some(Duration::from_millis(1)),
+    };
+    let (done, busy) = (Fortune::Done, Fortune::busy(1));
+    assert_eq!(fate("GetItem", &[done.clone(), busy.clone()]), anew);
+    assert_eq!(
+        fate("CreateItem", &[done.clone(), busy.clone()]),
+        Fate::Failed,
+        "a part of it was done"
+    );
+    assert_eq!(fate("CreateItem", &[busy.clone(), busy.clone()]), anew);
+    assert_eq!(
+        fate("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
+        Fate::Failed
+    );
+    assert_eq!(fate("GetItem", &[done.clone(), done]), Fate::Done);
+}
+
+#[test]
+fn a_time_out_of_all_asks_for_less() {
+    let ask = |operation: &str, fortunes: [Fortune; 2]| {
+        let mut batch = batch_of(operation, 6);
+        let seen = Seen::read(&batch.part(&[0, 1]).to_bytes());
+        let body = answer(&seen, Style::Usual, |member| {
+            fortunes[member.number()].clone()
+        });
+        batch.answer(&[0, 1], &head(200, &[]), Rope::from(body))
+    };
+    let late = || Fortune::error("ErrorTimeoutExpired");
+    let found = whole(ask("GetItem", [late(), late()]));
+    assert!(found.too_large && found.message.is_some());
+    assert_eq!(found.fate, WholeFate::Again { hint: None });
+    let found = whole(ask("CreateItem", [late(), late()]));
+    assert_eq!((found.fate, found.too_large), (WholeFate::Unknown, true));
+    let found = messages(ask("CreateItem", [Fortune::Done, late()]));
+    assert_eq!(found[1].fate, Fate::Failed);
+}
+
+#[test]
+fn ids_say_which_entry_is_whose() {
+    for operation in ["ExportItems", "GetMailTips"] {
+        let mut batch = batch_of(operation, 6);
+        let members = [0, 2, 4, 5];
+        let mut seen = Seen::read(&batch.part(&members).to_bytes());
+        let numbers = |found: Vec<Message>| -> Vec<usize> {
+            let tokens = found.iter().map(|message| tokens(&text(&message.bytes)));
+            tokens
+                .map(|tokens| *tokens.first().unwrap_or(&99))
+                .collect()
+        };
+        seen.members.reverse();
+        let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        assert_eq!(numbers(found), members);
+        // One without an id has one place left; of two nobody knows.
+        let body = answer(&seen, Style::Usual, |member| match member.number() {
+            2 => Fortune::busy(1),
+            _ => Fortune::Done,
+        });
+        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        assert!(matches!(found[1].fate, Fate::Again { .. }));
+        assert_eq!(numbers(found), [0, 99, 4, 5]);
+        let body = answer(&seen, Style::Usual, |member| match member.number() {
+            2 | 4 => Fortune::busy(1),
+            _ => Fortune::Done,
+        });
+        let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        assert_eq!(found.fate, WholeFate::Again { hint: None });
+        // The server's own name for somebody says nothing.
+        seen.members.reverse();
+        seen.members[1].token = Some("tok-0077".to_owned());
+        let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        assert_eq!(numbers(found), [0, 77, 4, 5]);
+    }
+}
+
+#[test]
+fn lists_that_are_missing_or_empty_are_filled() {
+    let response = |inside: &str| {
+        Style::Default.envelope(&format!(
+            "<m:GetImItemsResponse ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>{inside}</m:GetImItemsResponse>"
+        ))
+    };
+    let groups = "<t:Groups><t:ImGroup><t:DisplayName>g</t:DisplayName></t:ImGroup></t:Groups>";
+    let personas = "<t:Personas><t:Persona><t:PersonaId Id='p'/></t:Persona></t:Personas>";
+    let both = response(&format!("<m:ImItemList>{groups}{personas}</m:ImItemList>"));
+    let firsts = [
+        String::new(),
+        "<m:ImItemList/>".to_owned(),
+        "<m:ImItemList a='b' />".to_owned(),
+        "<m:ImItemList></m:ImItemList>".to_owned(),
+        "<m:ImItemList><t:Groups/></m:ImItemList>".to_owned(),
+        "<m:ImItemList><t:Personas /></m:ImItemList>".to_owned(),
+        format!("<m:ImItemList>{groups}</m:ImItemList>"),
+        format!("<m:ImItemList>{personas}</m:ImItemList>"),
+    ];
+    for first in firsts {
+        let mut batch = batch_of("GetImItems", 8);
+        let mut answers = [
+            response(&first),
+            both.clone(),
+            both.clone(),
+            response(&first),
+        ]
+        .into_iter();
+        let driven = drive(&mut batch, 2, |_, _| ok(answers.next().unwrap()));
+        // Whoever reads it finds them where they belong.
+        let mut reader = quick_xml::reader::NsReader::from_str(&driven.answer);
+        let (mut path, mut found) = (Vec::new(), Vec::new());
+        loop {
+            use quick_xml::events::Event;
+            use quick_xml::name::ResolveResult;
+            let (space, event) = reader.read_resolved_event().unwrap();
+            let ResolveResult::Bound(space) = space else {
+                match event {
+                    Event::End(_) => drop(path.pop()),
+                    Event::Eof => break,
+                    _ => {}
+                }
+                continue;
+            };
+            let types = space.as_ref() == TYPES.as_bytes();
+            let (start, empty) = match event {
+                Event::Start(start) => (start, false),
+                Event::Empty(start) => (start, true),
+                Event::End(_) => {
+                    path.pop();
+                    continue;
+                }
+                Event::Eof => break,
+                _ => continue,
+            };
+            let name = String::from_utf8(start.local_name().as_ref().to_vec()).unwrap();
+            path.push(format!("{}:{name}", if types { "t" } else { "m" }));
+            if matches!(&*name, "ImGroup" | "Persona") {
+                found.push(path[3..].join("/"));
+            }
+            if empty {
+                path.pop();
+            }
+        }
+        found.sort();
+        let at = |path: &str| found.iter().filter(|found| *found == path).count();
+        let (own_groups, own_personas) = (
+            first.matches("<t:ImGroup>").count(),
+            first.matches("<t:Persona>").count(),
+        );
+        assert_eq!(
+            at("m:ImItemList/t:Groups/t:ImGroup"),
+            2 + 2 * own_groups,
+            "{}",
+            driven.answer
+        );
+        assert_eq!(
+            at("m:ImItemList/t:Personas/t:Persona"),
+            2 + 2 * own_personas,
+            "{}",
+            driven.answer
+        );
+    }
+}
+
+#[test]
+fn requests_of_the_reference_are_cut() {
+    let Some(folder) = std::env::var_os("EWS_FACTS_DIR") else {
+        println!("skipped: EWS_FACTS_DIR is not set");
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder).join("samples");
+    let mut cut = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.contains("-request-") || !name.ends_with(".xml") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let Some(mut batch) = batch(bytes.clone()) else {
+            continue;
+        };
+        cut += 1;
+        let all = Seen::read(&bytes).members;
+        let all: Vec<&str> = all.iter().map(|member| &*member.text).collect();
+        for (number, member) in all.iter().enumerate() {
+            let part = Seen::read(&batch.part(&[number]).to_bytes());
+            assert_eq!(part.members.len(), 1, "{name}");
+            assert_eq!(part.members[0].text, *member, "{name}");
+        }
+        // The answer that stands beside it is read.
+        let response = path.with_file_name(name.replace("request", "response"));
+        let members: Vec<usize> = (0..all.len()).collect();
+        if let Ok(body) = std::fs::read(response) {
+            let found = batch.answer(&members, &head(200, &[]), Rope::from(body));
+            println!("{name}: {found:?}");
+        }
+    }
+    assert!(cut >= 3, "{cut}");
+}
+
+#[test]
+fn faults_and_statuses() {
+    let html = "<html><body>Sorry</body></html>";
+    let again = |seconds: u64| WholeFate::Again {
+        hint: Some(Duration::from_secs(seconds)),
+    };
+    let anew = WholeFate::Again { hint: None };
+    type Row<'a> = (u16, &'a [(&'a str, &'a str)], String, WholeFate, WholeFate);
+    use WholeFate::{Failed, FailedForAll, Unknown};
+    let rows: &[Row<'_>] = &[
+        (
+            500,
+            &[],
+            fault("ErrorServerBusy", Some(2000)),
+            again(2),
+            again(2),
+        ),
+        (
+            200,
+            &[],
+            fault("ErrorServerBusy", Some(2000)),
+            again(2),
+            again(2),
+        ),
+        (
+            503,
+            &[("retry-after", "9")],
+            fault("ErrorServerBusy", Some(2000)),
+            again(9),
+            again(9),
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorSchemaValidation", None),
+            Failed,
+            Failed,
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorImpersonateUserDenied", None),
+            FailedForAll,
+            FailedForAll,
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorInternalServerError", None),
+            anew,
+            Unknown,
+        ),
+        (500, &[], fault("ErrorTimeoutExpired", None), anew, Unknown),
+        (
+            500,
+            &[],
+            fault("ErrorRequestStreamTooBig", None),
+            anew,
+            anew,
+        ),
+        (500, &[], fault("ErrorOfNextYear", None), anew, Unknown),
+        (
+            503,
+            &[("retry-after", "9")],
+            html.to_owned(),
+            again(9),
+            again(9),
+        ),
+        (429, &[], String::new(), anew, anew),
+        (413, &[], html.to_owned(), anew, anew),
+        (401, &[], String::new(), FailedForAll, FailedForAll),
+        (403, &[], String::new(), FailedForAll, FailedForAll),
+        (456, &[], String::new(), FailedForAll, FailedForAll),
+        (400, &[], String::new(), Failed, Failed),
+        (500, &[], html.to_owned(), anew, Unknown),
+        (504, &[], String::new(), anew, Unknown),
+        (
+            302,
+            &[("location", "/ews/GenericErrorPage.htm?x")],
+            String::new(),
+            anew,
+            Unknown,
+        ),
+        (
+            302,
+            &[("location", "/owa/auth")],
+            String::new(),
+            FailedForAll,
+            FailedForAll,
+        ),
+        (200, &[], html.to_owned(), anew, Unknown),
+        (200, &[], String::new(), anew, Unknown),
+        (
+            200,
+            &[("content-encoding", "gzip")],
+            "\u{1f}".to_owned(),
+            anew,
+            Unknown,
+        ),
+        (
+            503,
+            &[("content-encoding", "gzip")],
+            "\u{1f}".to_owned(),
+            anew,
+            anew,
+        ),
+        (200, &[], "<Envelope><Body><m>".to_owned(), anew, Unknown),
+        (
+            200,
+            &[],
+            "<Envelope><Body></m></Body></Envelope>".to_owned(),
+            anew,
+            Unknown,
+        ),
+        (
+            200,
+            &[],
+            "<Envelope><Body><m/></Body></Envelope>".to_owned(),
+            anew,
+            Unknown,
+        ),
+    ];
+    for (status, headers, body, read, write) in rows {
+        for (operation, expected) in [
+            ("GetItem", read),
+            ("GetImItems", read),
+            ("CreateItem", write),
+        ] {
+            let mut batch = batch_of(operation, 6);
+            batch.part(&[0, 1]);
+            let head = head(*status, headers);
+            let found = whole(batch.answer(&[0, 1], &head, Rope::from(body.clone())));
+            assert_eq!(found.fate, *expected, "{operation} {status} {body}");
+            assert!(!found.text.is_empty() && found.message.is_none());
+            let compressed = headers.iter().any(|(name, _)| *name == "content-encoding");
+            assert_eq!(
+                found.text.contains("compressed"),
+                compressed && *status == 200
+            );
+            let smaller = found.too_large;
+            // What asks for less asks for it of several members alone, but for the time-out.
+            let alone = whole(batch.answer(&[0], &head, Rope::from(body.clone())));
+            assert!(
+                !alone.too_large || body.contains("ErrorTimeoutExpired"),
+                "{status} {body}"
+            );
+            if *status == 413 || body.contains("TooBig") {
+                assert!(smaller && alone.fate == Failed, "{status} {body}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_goes_through_untouched() {
+    let envelope = |text: &str| Style::Usual.request(text);
+    let item = |number: u32| format!("<t:ItemId Id='{number}'/>");
+    let (one, two) = (item(1), item(1) + &item(2));
+    let get = |items: &str| envelope(&format!("<m:GetItem>{items}</m:GetItem>"));
+    let items = format!("<m:ItemIds>{two}</m:ItemIds>");
+    assert!(
+        batch(get(&items)).is_some(),
+        "the others are nearly this one"
+    );
+    let availability = case_of("GetUserAvailability").request(Style::Usual, 6);
+    let conversations = case_of("GetConversationItems").request(Style::Usual, 6);
+    let users = "<t:UserId><t:SID>1</t:SID></t:UserId>".repeat(2);
+    let untouched = [
+        ("one member", get(&format!("<m:ItemIds>{one}</m:ItemIds>"))),
+        ("none", get("<m:ItemIds/>")),
+        ("no array", get("")),
+        ("two containers", get(&format!("{items}{items}"))),
+        ("one of them empty", get(&format!("{items}<m:ItemIds/>"))),
+        ("one of two kinds empty", envelope(&format!("<m:GetImItems><m:ContactIds/><m:GroupIds>{two}</m:GroupIds></m:GetImItems>"))),
+        ("text between", get(&format!("<m:ItemIds>{one}x{one}</m:ItemIds>"))),
+        ("text in the other container", get(&format!("{items}<m:ItemIds>x{one}</m:ItemIds>"))),
+        ("unknown", get(&items).replace("GetItem", "GetStuff")),
+        ("two operations", envelope(&format!("<m:GetItem>{items}</m:GetItem><m:GetItem>{items}</m:GetItem>"))),
+        ("changes its meaning", envelope("<m:GetStreamingEvents><m:SubscriptionIds><t:SubscriptionId>a</t:SubscriptionId><t:SubscriptionId>b</t:SubscriptionId></m:SubscriptionIds></m:GetStreamingEvents>")),
+        ("rules", envelope("<m:UpdateInboxRules><m:Operations><t:CreateRuleOperation/><t:CreateRuleOperation/></m:Operations></m:UpdateInboxRules>")),
+        ("suggestions", availability.replace("</t:FreeBusyViewOptions>", "</t:FreeBusyViewOptions><t:SuggestionsViewOptions><t:GoodThreshold>25</t:GoodThreshold></t:SuggestionsViewOptions>")),
+        ("a maximum", conversations.replace("<m:Conversations>", "<m:MaxItemsToReturn>5</m:MaxItemsToReturn><m:Conversations>")),
+        ("the same name", envelope("<m:CreateManagedFolder><m:FolderNames><t:FolderName>a</t:FolderName><t:FolderName> A </t:FolderName></m:FolderNames></m:CreateManagedFolder>")),
+        ("a list in a text", envelope("<m:GetAppManifests><m:ExtensionIds>a b</m:ExtensionIds></m:GetAppManifests>")),
+        ("a list of elements", envelope("<m:GetAppManifests><m:ExtensionIds><t:String>a</t:String><t:String>b</t:String></m:ExtensionIds></m:GetAppManifests>")),
+        ("users in another namespace", envelope(&format!("<m:GetDelegate><t:UserIds>{users}</t:UserIds></m:GetDelegate>"))),
+        ("no time zones", envelope("<m:GetServerTimeZones/>")),
+        ("broken", get(&items).replace("</m:GetItem>", "")),
+        ("a document type", format!("<!DOCTYPE x>{}", get(&items).split_once("?>").unwrap().1)),
+        ("JSON", "{}".to_owned()),
+        ("a signature", get(&items).replace("<s:Header>", "<s:Header><w:Security xmlns:w='urn:w'><Signature/></w:Security>")),
+        ("an encoding", get(&items).replace("utf-8", "iso-8859-1")),
+        ("one array of two is no array", envelope(&format!("<m:GetImItems><m:ContactIds>x{one}</m:ContactIds><m:GroupIds>{two}</m:GroupIds></m:GetImItems>"))),
+    ];
+    for (why, request) in untouched {
+        assert!(batch(request.clone()).is_none(), "{why}: {request}");
+    }
+    let utf16: Vec<u8> = get(&items)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    assert!(batch(utf16).is_none());
+    let mut compressed = Request::new(ReplayBody::from(get(&items)));
+    compressed
+        .headers_mut()
+        .insert("content-encoding", "gzip".parse().unwrap());
+    assert!(EwsBatchFormat.batch(&compressed).is_none());
+    // A byte order mark is nothing special.
+    let marked = format!("\u{feff}{}", get(&items));
+    let mut batch = batch(marked).unwrap();
+    let part = batch.part(&[1]).to_bytes();
+    assert!(part.starts_with("\u{feff}".as_bytes()));
+}
+
+#[test]
+fn attachments_get_the_new_change_key() {
+    let keys = |request: String| {
+        let mut keys = Vec::new();
+        let mut batch = batch(request).unwrap();
+        drive(&mut batch, 3, |seen, part| {
+            keys.push(seen.parent_change_key.clone());
+            // The second part achieves nothing at first.
+            ok(answer(seen, Style::Usual, |member| {
+                match (part, member.number()) {
+                    (1, _) | (0, 2) => Fortune::busy(1),
+                    _ => Fortune::Done,
+                }
+            }))
+        });
+        keys
+    };
+    let request = case_of("CreateAttachment").request(Style::Usual, 7);
+    let key = |key: &str| Some(key.to_owned());
+    assert_eq!(
+        keys(request.clone()),
+        [
+            key("first"),
+            key("after-tok-0001"),
+            key("after-tok-0001"),
+            key("after-tok-0004")
+        ][..]
+    );
+    // Nothing is put in where the caller gave none.
+    let bare = request.replace(" ChangeKey='first'", "");
+    assert_eq!(keys(bare), [None, None, None, None]);
+}
+
+#[test]
+fn changes_of_one_item_stay_together_or_get_the_new_change_key() {
+    let case = case_of("UpdateItem");
+    let request = case.request_of(Style::Usual, 60, |number, member| match number {
+        4 | 6 | 50 => member
+            .replace(&format!("tok-{number:04}"), "tok-0004")
+            .replace("OccurrenceItemId RecurringMasterId", "ItemId Id"),
+        _ => member,
+    });
+    let mut batch = batch(request).unwrap();
+    let joined: Vec<usize> = (0..60).filter(|member| batch.joined(*member)).collect();
+    assert_eq!(joined, [4, 5], "50 is too far away");
+    assert_eq!(
+        (batch.order(), batch.repeat()),
+        (Order::Kept, Repeat::Converges)
+    );
+    let mut keys = Vec::new();
+    drive(&mut batch, 10, |seen, part| {
+        let same = seen.members.iter().filter(|member| member.number() == 4);
+        keys.extend(same.map(|member| (part, member.change_key.clone().unwrap())));
+        ok(answer(seen, Style::Usual, |_| Fortune::Done))
+    });
+    let key = |part, key: &str| (part, key.to_owned());
+    assert_eq!(keys, [key(0, "CQ"), key(0, "CQ"), key(5, "new-tok-0004")]);
+}
+
+#[test]
+fn occurrences_of_one_series_stay_together() {
+    // Every second member is an occurrence.
+    let request =
+        case_of("UpdateItem").request_of(Style::Usual, 80, |number, member| match number % 2 {
+            1 if number < 40 => member.replace(&format!("tok-{number:04}"), "tok-0001"),
+            _ => member,
+        });
+    let batch = batch(request).unwrap();
+    let joined: Vec<usize> = (0..80).filter(|member| batch.joined(*member)).collect();
+    // As many as a part can be expected to take.
+    let expected: Vec<usize> = (1..31).chain(33..39).collect();
+    assert_eq!(joined, expected);
+}
+
+#[test]
+fn what_counts_for_the_mailbox_is_said_once() {
+    for operation in ["AddDelegate", "UpdateDelegate"] {
+        let mut batch = batch_of(operation, 7);
+        let mut said = Vec::new();
+        drive(&mut batch, 2, |seen, part| {
+            said.push(
+                seen.children
+                    .iter()
+                    .any(|child| child == "DeliverMeetingRequests"),
+            );
+            ok(answer(seen, Style::Usual, |_| match part {
+                // Nothing was done by the first part.
+                0 => Fortune::busy(1),
+                _ => Fortune::Done,
+            }))
+        });
+        assert_eq!(said, [true, true, false, false, false]);
+    }
+}
+
+#[test]
+fn how_operations_may_be_sent() {
+    let row = |operation: &str| {
+        let batch = batch_of(operation, 6);
+        (batch.order(), batch.repeat())
+    };
+    assert_eq!(row("GetItem"), (Order::Free, Repeat::Freely));
+    assert_eq!(row("DeleteItem"), (Order::Free, Repeat::Converges));
+    assert_eq!(row("CopyItem"), (Order::Free, Repeat::Never));
+    assert_eq!(row("SendItem"), (Order::Kept, Repeat::Never));
+    assert_eq!(row("UploadItems"), (Order::Kept, Repeat::Converges));
+    assert_eq!(
+        row("ApplyConversationAction"),
+        (Order::Kept, Repeat::Converges)
+    );
+    let replaced = |operation: &str, old: &str, new: &str| {
+        let request = case_of(operation).request(Style::Default, 6);
+        let changed = request.replacen(old, new, 1);
+        assert_ne!(request, changed);
+        batch(changed).unwrap().repeat()
+    };
+    for (operation, old, new) in [
+        ("UploadItems", "\"Update\"", "'CreateNew'"),
+        ("ApplyConversationAction", ">Move<", "> Copy <"),
+        ("ApplyConversationAction", "Delete", "AlwaysDelete"),
+        ("UpdateItem", "SaveOnly", "SendAndSaveCopy"),
+        ("UpdateItem", "SetItemField", "AppendToItemField"),
+        ("UpdateFolder", "SetFolderField", "AppendToFolderField"),
+    ] {
+        if old == "SetItemField" || old == "SetFolderField" {
+            let request = case_of(operation)
+                .request(Style::Usual, 6)
+                .replace(old, new);
+            assert_eq!(batch(request).unwrap().repeat(), Repeat::Never);
+            continue;
+        }
+        assert_eq!(
+            replaced(operation, old, new),
+            Repeat::Never,
+            "{operation} {new}"
+        );
+    }
+    assert_eq!(batch_of("GetUserAvailability", 6).max_members(), 100);
+    assert_eq!(batch_of("GetItem", 6).max_members(), usize::MAX);
+    // What fits is learnt for who is charged.
+    assert_eq!(
+        batch_of("GetItem", 6).sizing_key(),
+        "GetItem ada@contoso.com"
+    );
+}
+
+#[test]
+fn members_of_one_mailbox_are_one_group() {
+    const ADA: &str = "AAMkADg1OWUwODcyLTg4M2MtNDAyMS05YjI0LTI5ZGM5OTU4Njk3YwAuAAAAAADPriAxh444TpHj2GoQxWQNAQAN+VjmVZl5Rq1ymCq5eFKOAAAAABSyAAA=";
+    const BOB: &str =
+        "AAQkAGQ1MjJjMTBkLTc4Y2UtNDA5Ny04ZjU5LWI3MTYzNGNkZmRkYQAQAOjFqObcLmtOlzlRnHdXQjo=";
+    let id = |number: usize| [ADA, BOB, "opaque"][number % 3];
+    for operation in [
+        "GetItem",
+        "UpdateItem",
+        "GetConversationItems",
+        "DeleteAttachment",
+    ] {
+        let request = case_of(operation).request_of(Style::Usual, 6, |number, member| {
+            member.replace(&format!("tok-{number:04}"), id(number))
+        });
+        let batch = batch(request).unwrap();
+        let groups: Vec<Option<u64>> = (0..6).map(|member| batch.group(member)).collect();
+        assert_eq!(groups[..3], groups[3..], "{operation}");
+        assert!(groups[0].is_some() && groups[1].is_some() && groups[2].is_none());
+        assert_ne!(groups[0], groups[1]);
+    }
+    let folder = |mailbox: &str| {
+        format!("<t:DistinguishedFolderId Id='inbox'>{mailbox}</t:DistinguishedFolderId>")
+    };
+    let of = |name: &str| {
+        folder(&format!(
+            "<t:Mailbox><t:Name/><t:EmailAddress>{name}</t:EmailAddress></t:Mailbox>"
+        ))
+    };
+    let folders = [of("a@x"), of(" A@x "), of("b@x"), folder("")].concat();
+    let batch = batch(Style::Far.request(&format!(
+        "<m:GetFolder><m:FolderIds>{folders}</m:FolderIds></m:GetFolder>"
+    )))
+    .unwrap();
+    let groups: Vec<u64> = (0..4).map(|member| batch.group(member).unwrap()).collect();
+    assert_eq!(groups[0], groups[1]);
+    assert!(groups[1] != groups[2] && groups[2] != groups[3] && groups[0] != groups[3]);
+}
+
+#[test]
+fn an_array_without_members_is_not_in_the_part() {
+    let mut batch = batch_of("GetImItems", 6);
+    for (members, children) in [
+        (&[0, 2][..], &["ContactIds"][..]),
+        (&[2, 3], &["ContactIds", "GroupIds"]),
+        (&[4, 5], &["GroupIds"]),
+    ] {
+        let seen = Seen::read(&batch.part(members).to_bytes());
+        assert_eq!(seen.children, children);
+        assert_eq!(seen.numbers(), members);
+    }
+}
+
+/// Our own messages for every operation, in answers of every style; and what they say.
+fn explained() -> Vec<(&'static Case, String)> {
+    let mut answers = Vec::new();
+    let whys = [
+        Explanation::OutcomeUnknown {
+            cause: "<&> \u{1} \"gone\" ]]>",
+        },
+        Explanation::NotExecuted {
+            code: Some("ErrorServerBusy"),
+            cause: "busy",
+        },
+        Explanation::NotExecuted {
+            code: Some("<Unheard>"),
+            cause: "what was that",
+        },
+        Explanation::NotExecuted {
+            code: None,
+            cause: "413",
+        },
+        Explanation::DependencyFailed { member: 3 },
+    ];
+    for case in CASES {
+        for style in Style::ALL {
+            let mut batch = batch(case.request(Style::Usual, 6)).unwrap();
+            if case.lists {
+                assert!(batch.explain(0, &whys[0]).is_none());
+                continue;
+            }
+            let seen = Seen::read(&batch.part(&[0]).to_bytes());
+            let body = answer(&seen, style, |_| Fortune::Done);
+            let PartAnswer::Messages { frame, messages } =
+                batch.answer(&[0], &head(200, &[]), Rope::from(body))
+            else {
+                panic!("no messages");
+            };
+            let mut all = frame.0;
+            all.append(messages[0].bytes.clone());
+            for (number, why) in whys.iter().enumerate() {
+                all.append(batch.explain(number + 1, why).unwrap());
+            }
+            all.append(frame.1);
+            answers.push((case, text(&all)));
+        }
+    }
+    answers
+}
+
+#[test]
+fn messages_of_our_own() {
+    for (case, answer) in explained() {
+        check(case, &answer);
+        let read = Answer::parse(answer.as_bytes()).unwrap();
+        let entries: Vec<_> = read.entries().collect();
+        let codes: Vec<&str> = entries.iter().map(|entry| entry.code.as_str()).collect();
+        let stopped = "ErrorBatchProcessingStopped";
+        assert_eq!(
+            codes,
+            [
+                "NoError",
+                "ErrorInternalServerError",
+                "ErrorServerBusy",
+                stopped,
+                stopped,
+                stopped
+            ]
+        );
+        assert!(entries[1].text.contains("<&> \u{fffd} \"gone\" ]]>"));
+        assert!(entries[5].text.contains("member 3"));
+        for entry in &entries[1..] {
+            assert_eq!(entry.class, tower_ews::soap::ResponseClass::Error);
+        }
+    }
+}
+
+#[test]
+fn no_answer_makes_it_panic() {
+    let mut random = random();
+    for round in 0..4000 {
+        let case = &CASES[random.usize(..CASES.len())];
+        let style = Style::ALL[random.usize(..4)];
+        let mut batch = batch(case.request(style, 6)).unwrap();
+        let members = [0, 1, 4];
+        let seen = Seen::read(&batch.part(&members).to_bytes());
+        let style = Style::ALL[random.usize(..4)];
+        let mut body = answer(&seen, style, |_| Fortune::Done).into_bytes();
+        for _ in 0..random.usize(..6) {
+            let at = random.usize(..body.len());
+            match random.u8(..5) {
+                0 => body[at] = random.u8(..),
+                1 => body.truncate(at.max(1)),
+                2 => drop(body.drain(at..body.len().min(at + random.usize(1..60)))),
+                3 => body[at] = b"<>/\"' =!&"[random.usize(..9)],
+                _ => {
+                    let piece = body[at..body.len().min(at + random.usize(1..80))].to_vec();
+                    let to = random.usize(..body.len());
+                    body.splice(to..to, piece);
+                }
+            }
+            if body.is_empty() {
+                body.push(b'<');
+            }
+        }
+        // Twice: the second one has to fit the first.
+        for _ in 0..2 {
+            let rope: Rope = chopped(&body, &mut random).into_iter().collect();
+            if let PartAnswer::Messages { messages, .. } =
+                batch.answer(&members, &head(200, &[]), rope)
+            {
+                assert_eq!(messages.len(), 3, "round {round}");
+            }
+            let good = answer(&seen, Style::Crossed, |_| Fortune::Done);
+            batch.answer(&members, &head(200, &[]), Rope::from(good));
+            batch.part(&[0, 3]);
+        }
+    }
+}
+
+#[test]
+fn all_of_it_is_valid() {
+    let schemas = schema::schemas();
+    if schemas.is_empty() {
+        return;
+    }
+    let mut random = random();
+    let mut texts: Vec<(&Case, bool, String)> = Vec::new();
+    for case in CASES {
+        for style in Style::ALL {
+            let request = case.request(style, 7);
+            let mut batch = batch(request.clone()).unwrap();
+            texts.push((case, true, request));
+            for members in [&[0][..], &[1, 2, 5], &[2, 3, 4], &[6], &[5, 6]] {
+                let part = batch.part(members).to_bytes();
+                texts.push((case, true, String::from_utf8(part.to_vec()).unwrap()));
+                // Which changes the parts that follow.
+                let body = answer(&Seen::read(&part), style, |_| Fortune::Done);
+                batch.answer(members, &head(200, &[]), Rope::from(body));
+            }
+        }
+    }
+    let answers = merged(&mut random).into_iter().chain(explained());
+    texts.extend(answers.map(|(case, answer)| (case, false, answer)));
+    for schema in schemas {
+        let names = std::fs::read_to_string(schema.with_file_name("messages.xsd")).unwrap();
+        let knows = |case: &Case, request: bool| {
+            let operation = Operation::by_name(case.operation).unwrap();
+            let element = match request {
+                true => operation.request_element().into(),
+                false => operation.response_element().unwrap(),
+            };
+            names.contains(&format!("<xs:element name=\"{element}\""))
+        };
+        let known: Vec<String> = texts
+            .iter()
+            .filter(|(case, request, _)| knows(case, *request))
+            .map(|(_, _, text)| text.clone())
+            .collect();
+        assert!(
+            known.len() > texts.len() * 9 / 10,
+            "{} of {}",
+            known.len(),
+            texts.len()
+        );
+        // It would see an error if there was one.
+        let wrong = known[0].replacen("<m:Ids", "<m:Idss", 1);
+        assert!(schema::complaint("batch_ews", &schema, &[wrong]).is_some());
+        if let Some(complaint) = schema::complaint("batch_ews", &schema, &known) {
+            let errors: Vec<&str> = complaint
+                .lines()
+                .filter(|line| !line.ends_with(" validates"))
+                .collect();
+            panic!("{}: {}", schema.display(), errors.join("\n"));
+        }
+        println!("{} texts keep {}", known.len(), schema.display());
+    }
+}
