@@ -1,0 +1,312 @@
+//! How fast bodies are read, cut into parts, and their answers put together, beside memcpy, a bare `memchr('<')` pass and
+//! quick-xml's `NsReader`.
+//!
+//! `cargo bench --bench batch` prints a table and writes `target/bench/batch.json`; `-- --quick` takes under a minute.
+//!
+//! - `outline` finds what matters in the body: of a request operation and members (`Outline::parse`), of an answer its messages
+//!   and their codes (`Answer::parse`).
+//! - `split` cuts the request into parts of 20 members, its outline known. The requests of the `get_` bodies are 200 item ids.
+//! - `merge` reads the answers to those parts and puts them together into one. The answer to `create_1mb` is 200 item ids.
+//! - Megabytes are those of the body that the operation reads, and memchr reads the same ones. Figures are medians of rounds, the
+//!   cases of a body in turns; the ratio is the median of the rounds' ratios. Copied bytes are those of the result that do not lie in the
+//!   caller's buffers.
+//!
+//! The rows below the line are no part of the file: small calls, and a list of 2,000 ids.
+
+#[path = "batch/bodies.rs"]
+mod bodies;
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use quick_xml::events::Event;
+use quick_xml::reader::NsReader;
+use serde_json::json;
+use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartAnswer};
+use tower_ews::body::ReplayBody;
+use tower_ews::rope::Rope;
+use tower_ews::soap::{Answer, Outline};
+
+/// Members in a part.
+const PART: usize = 20;
+
+fn main() -> io::Result<()> {
+    let quick = env::args().any(|argument| argument == "--quick");
+    let time = Duration::from_millis(if quick { 700 } else { 5000 });
+    println!(
+        "{:<22} {:>9} {:>9} {:>6} {:>9} {:>9} {:>8} {:>7}",
+        "MB/s", "ours", "memchr", "ratio", "memcpy", "quick-xml", "copied", "allocs"
+    );
+    let mut file = Vec::new();
+    for case in cases() {
+        let row = case.measure(time);
+        println!(
+            "{:<22} {:>9.0} {:>9.0} {:>6.2} {:>9.0} {:>9.0} {:>8} {:>7}",
+            case.name,
+            row.ours,
+            row.memchr,
+            row.ratio,
+            row.memcpy,
+            row.quick_xml,
+            row.copied,
+            row.allocations
+        );
+        file.push(json!({
+            "name": case.name,
+            "mb_s": round(row.ours),
+            "memchr_mb_s": round(row.memchr),
+            "ratio": round(row.ratio),
+            "copied_bytes": row.copied,
+            "allocations": row.allocations,
+        }));
+    }
+    println!();
+    for case in small_cases() {
+        let row = case.measure(time);
+        let ns = case.read.len() as f64 * 1000.0 / row.ours;
+        println!(
+            "{:<22} {:>9.0} {:>9.0} {:>6.2} {:>38.0} ns {:>4}",
+            case.name, row.ours, row.memchr, row.ratio, ns, row.allocations
+        );
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let path = target.join("bench").join("batch.json");
+    fs::create_dir_all(target.join("bench"))?;
+    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// An operation on a body. It tells how many bytes it has copied.
+struct Case {
+    name: String,
+    /// The bytes that it reads.
+    read: Vec<u8>,
+    run: Box<dyn Fn() -> u64>,
+}
+
+struct Row {
+    ours: f64,
+    memchr: f64,
+    ratio: f64,
+    memcpy: f64,
+    quick_xml: f64,
+    copied: u64,
+    allocations: u64,
+}
+
+fn cases() -> Vec<Case> {
+    let get = bodies::get(bodies::MEMBERS);
+    let bodies = [
+        ("create_1mb", bodies::create_1mb(), bodies::created()),
+        ("get_10mb_html", get.clone(), bodies::get_10mb_html()),
+        ("get_10mb_mime", get.clone(), bodies::get_10mb_mime()),
+        ("get_10mb_dense", get, bodies::get_10mb_dense()),
+    ];
+    let mut cases = Vec::new();
+    for (name, request, answer) in bodies {
+        cases.push(match name {
+            "create_1mb" => outline(name, request.clone()),
+            _ => messages(name, answer.clone()),
+        });
+        cases.push(split(name, request.clone()));
+        cases.push(merge(name, request, answer));
+    }
+    cases
+}
+
+fn small_cases() -> Vec<Case> {
+    let targets = |name, body: Vec<u8>| {
+        let read = body.clone();
+        let outline = Outline::parse(&body).expect("an outline");
+        Case::new("targets", name, read, move || {
+            black_box(outline.targets(black_box(&body)));
+            0
+        })
+    };
+    vec![
+        outline("create_2kb", bodies::create_2kb()),
+        targets("create_2kb", bodies::create_2kb()),
+        messages("get_2kb", bodies::get_2kb()),
+        outline("get_2000_ids", bodies::get(2000)),
+        targets("get_2000_ids", bodies::get(2000)),
+    ]
+}
+
+fn outline(name: &str, body: Vec<u8>) -> Case {
+    Case::new("outline", name, body.clone(), move || {
+        black_box(Outline::parse(black_box(&body))).expect("an outline");
+        0
+    })
+}
+
+fn messages(name: &str, body: Vec<u8>) -> Case {
+    Case::new("outline", name, body.clone(), move || {
+        black_box(Answer::parse(black_box(&body))).expect("an answer");
+        0
+    })
+}
+
+fn split(name: &str, body: Vec<u8>) -> Case {
+    let read = body.clone();
+    let bytes = Bytes::from(body);
+    let request = Request::new(ReplayBody::from(bytes.clone()));
+    request.body().outline().expect("an outline");
+    let parts: Vec<Vec<usize>> = parts();
+    Case::new("split", name, read, move || {
+        let batch = EwsBatchFormat.batch(black_box(&request));
+        let mut batch = batch.expect("a batch");
+        let parts = parts.iter().map(|members| black_box(batch.part(members)));
+        parts
+            .map(|part| copied(part.pieces(), std::slice::from_ref(&bytes)))
+            .sum()
+    })
+}
+
+fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
+    let parsed = Answer::parse(&answer).expect("an answer");
+    let list = parsed.list_content.clone().expect("a list");
+    let slice = |from: u64, to: u64| answer[from as usize..to as usize].to_vec();
+    let entries: Vec<Vec<u8>> = parsed
+        .entries()
+        .map(|entry| slice(entry.range.start, entry.range.end))
+        .collect();
+    let answers: Vec<Bytes> = entries
+        .chunks(PART)
+        .map(|entries| {
+            let behind = slice(list.end, answer.len() as u64);
+            [slice(0, list.start), entries.concat(), behind]
+                .concat()
+                .into()
+        })
+        .collect();
+    let read = answers.concat();
+    let request = Request::new(ReplayBody::from(request));
+    let (head, ()): (response::Parts, ()) = Response::new(()).into_parts();
+    let parts = parts();
+    Case::new("merge", name, read, move || {
+        let mut batch = EwsBatchFormat.batch(&request).expect("a batch");
+        let mut whole = Rope::new();
+        let mut end = Rope::new();
+        for (members, answer) in parts.iter().zip(&answers) {
+            let body = [answer.clone()].into_iter().collect();
+            let PartAnswer::Messages { frame, messages } = batch.answer(members, &head, body)
+            else {
+                panic!("no messages");
+            };
+            if whole.is_empty() {
+                whole.append(frame.0);
+            }
+            end = frame.1;
+            for message in messages {
+                whole.append(message.bytes);
+            }
+        }
+        whole.append(end);
+        copied(black_box(&whole).pieces(), &answers)
+    })
+}
+
+fn parts() -> Vec<Vec<usize>> {
+    let members: Vec<usize> = (0..bodies::MEMBERS).collect();
+    members.chunks(PART).map(<[usize]>::to_vec).collect()
+}
+
+/// How many bytes of the pieces lie in none of the buffers.
+fn copied(pieces: &[Bytes], buffers: &[Bytes]) -> u64 {
+    let lies_in = |piece: &Bytes, buffer: &Bytes| {
+        let (piece, buffer) = (piece.as_ptr_range(), buffer.as_ptr_range());
+        buffer.start <= piece.start && piece.end <= buffer.end
+    };
+    let copies = pieces
+        .iter()
+        .filter(|piece| !buffers.iter().any(|buffer| lies_in(piece, buffer)));
+    copies.map(|piece| piece.len() as u64).sum()
+}
+
+impl Case {
+    fn new(operation: &str, name: &str, read: Vec<u8>, run: impl Fn() -> u64 + 'static) -> Case {
+        Case {
+            name: format!("{operation}/{name}"),
+            read,
+            run: Box::new(run),
+        }
+    }
+
+    fn measure(&self, time: Duration) -> Row {
+        let read = black_box(&*self.read);
+        let mut copy = read.to_vec();
+        let mut copied = 0;
+        let allocations = allocation_counter::measure(|| copied = (self.run)()).count_total;
+        // One that is read in no time is read more often at a stretch.
+        let calls = (2_000_000 / read.len()).max(1);
+        let speed = |run: &mut dyn FnMut()| {
+            let begin = Instant::now();
+            (0..calls).for_each(|_| run());
+            let bytes = read.len() as f64 * calls as f64;
+            bytes / begin.elapsed().as_secs_f64() / 1e6
+        };
+        let (mut ours, mut memchr, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let begin = Instant::now();
+        while ours.len() < 10 || begin.elapsed() < time {
+            let our = speed(&mut || {
+                black_box((self.run)());
+            });
+            let bare = speed(&mut || {
+                black_box(memchr::memchr_iter(b'<', black_box(read)).fold(0, |sum, at| sum ^ at));
+            });
+            ours.push(our);
+            memchr.push(bare);
+            ratios.push(our / bare);
+        }
+        let few = |run: &mut dyn FnMut()| median((0..7).map(|_| speed(run)).collect());
+        Row {
+            ours: median(ours),
+            memchr: median(memchr),
+            ratio: median(ratios),
+            memcpy: few(&mut || black_box(&mut copy).copy_from_slice(black_box(read))),
+            quick_xml: few(&mut || {
+                black_box(members_by_ns_reader(black_box(read)));
+            }),
+            copied,
+            allocations,
+        }
+    }
+}
+
+/// What one writes with quick-xml's reader to find the members: down to the array event by event, over its members by
+/// `read_to_end`.
+fn members_by_ns_reader(body: &[u8]) -> usize {
+    let mut reader = NsReader::from_reader(body);
+    let mut members = 0;
+    let mut depth = 0;
+    loop {
+        match reader.read_resolved_event().expect("an event").1 {
+            Event::Start(start) if depth == 4 => {
+                reader.read_to_end(start.name()).expect("an end");
+                members += 1;
+            }
+            Event::Start(_) => depth += 1,
+            Event::Empty(_) if depth == 4 => members += 1,
+            Event::End(_) => depth -= 1,
+            Event::Eof => return members,
+            _ => {}
+        }
+    }
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+fn round(of: f64) -> f64 {
+    (of * 1000.0).round() / 1000.0
+}
