@@ -102,6 +102,10 @@ pub struct ThrottlingPolicy {
     /// The longest wait after an answer without a hint. Default: 60 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub backoff_cap: Duration,
+    /// How long the server is to work on one part of a batch. Default: 20 s, a third of the minute that Exchange gives a
+    /// batch (EWS throttling in Exchange, "Throttling implications for EWS batch requests").
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub batch_time: Duration,
     /// The largest request body, in bytes. Default: 64 MiB, what Exchange 2016 and 2019 take (Message size limits in
     /// Exchange Server, web.config of EWS).
     pub max_request: u64,
@@ -140,6 +144,7 @@ impl ThrottlingPolicy {
             max_overtake: Duration::from_secs(5 * 60),
             backoff_base: Duration::from_millis(500),
             backoff_cap: Duration::from_secs(60),
+            batch_time: Duration::from_secs(20),
             max_request: 67_108_864,
         }
     }
@@ -274,6 +279,7 @@ impl ThrottlingPolicy {
         scale(&mut self.max_overtake);
         scale(&mut self.backoff_base);
         scale(&mut self.backoff_cap);
+        scale(&mut self.batch_time);
         self
     }
 

@@ -7,6 +7,7 @@ use http::HeaderValue;
 use tower_layer::Layer;
 
 use crate::anchor_headers::{AnchorHeaders, AnchorHeadersLayer, AnchorMailbox, EwsAnchor};
+use crate::batch_splitter::{BatchSplitter, BatchSplitterLayer, EwsBatchFormat};
 use crate::body::{BufferRequest, BufferRequestLayer};
 use crate::client_request_id::{ClientRequestId, ClientRequestIdLayer};
 use crate::concurrency_by_principal::{ConcurrencyByPrincipal, ConcurrencyByPrincipalLayer};
@@ -18,15 +19,19 @@ use crate::soap::SidKind;
 
 /// What [`EwsStack`] makes of a client.
 pub type EwsService<S> = BufferRequest<
-    ServerBusyBackoff<
-        ConcurrencyByPrincipal<AnchorHeaders<ClientRequestId<S>, EwsAnchor>, EwsCharges>,
-        EwsClassifier,
+    BatchSplitter<
+        ServerBusyBackoff<
+            ConcurrencyByPrincipal<AnchorHeaders<ClientRequestId<S>, EwsAnchor>, EwsCharges>,
+            EwsClassifier,
+        >,
+        EwsBatchFormat,
     >,
 >;
 
 /// The layers in their order, from one [`ThrottlingPolicy`], around any client.
 ///
-/// From the caller inwards: the body is buffered, [`server_busy_backoff`](crate::server_busy_backoff) waits and
+/// From the caller inwards: the body is buffered, [`batch_splitter`](crate::batch_splitter) cuts batches into parts and makes
+/// one answer of theirs, [`server_busy_backoff`](crate::server_busy_backoff) waits and
 /// resends, [`concurrency_by_principal`](crate::concurrency_by_principal) draws on the ledger that both share,
 /// [`anchor_headers`](crate::anchor_headers), and [`client_request_id`](crate::client_request_id).
 ///
@@ -76,6 +81,7 @@ pub struct EwsStack {
     anchor: EwsAnchor,
     default_mailbox: Option<AnchorMailbox>,
     ids: ClientRequestIdLayer,
+    batches: BatchSplitterLayer<EwsBatchFormat>,
 }
 
 impl EwsStack {
@@ -87,6 +93,10 @@ impl EwsStack {
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
+            batches: BatchSplitterLayer::new(EwsBatchFormat)
+                .target_time(policy.batch_time)
+                .patience(policy.deadline)
+                .backoff(policy.backoff_base, policy.backoff_cap),
             policy,
         }
     }
@@ -132,6 +142,24 @@ impl EwsStack {
         self
     }
 
+    /// How batches are cut: with more parts at a time, for example. What `change` is given has the policy's times.
+    ///
+    /// ```
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+    ///     .batches(|batches| batches.parallel(4).max_members(200));
+    /// # let _ = stack;
+    /// ```
+    pub fn batches(
+        mut self,
+        change: impl FnOnce(BatchSplitterLayer<EwsBatchFormat>) -> BatchSplitterLayer<EwsBatchFormat>,
+    ) -> Self {
+        self.batches = change(self.batches);
+        self
+    }
+
     /// The ledger that the stack's services draw on, to look at or to share.
     pub fn shared_ledger(&self) -> &Arc<dyn Ledger> {
         &self.ledger
@@ -167,6 +195,7 @@ impl<S> Layer<S> for EwsStack {
             .ledger(Arc::clone(&self.ledger))
             .deadline(policy.deadline)
             .backoff(policy.backoff_base, policy.backoff_cap);
-        BufferRequestLayer::new(policy.max_request).layer(backoff.layer(charged.layer(client)))
+        let client = self.batches.layer(backoff.layer(charged.layer(client)));
+        BufferRequestLayer::new(policy.max_request).layer(client)
     }
 }

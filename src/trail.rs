@@ -63,6 +63,20 @@ type Attempts = SmallVec<[Attempt; 1]>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resend;
 
+/// A request extension: whoever sent the request can send less at a time.
+///
+/// A layer that sends again what it may hands over a lost answer, or one that leaves open whether the request was executed: it may have
+/// been too much for the server, and would be once more.
+///
+/// ```
+/// use tower_ews::trail::CanShrink;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(CanShrink);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CanShrink;
+
 /// One attempt of a call: what was sent once.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -271,7 +271,8 @@ where
         self.report.sent(again);
         self.stalled.get_or_insert_with(Instant::now);
         let trail = self.trail.part(number, maybe);
-        let request = part::request(&self.head, body, &trail, number == 0);
+        let can_shrink = !self.plan.is_one_piece(&self.batch, &members);
+        let request = part::request(&self.head, body, &trail, number == 0, can_shrink);
         tracing::debug!(
             operation = self.batch.operation(),
             part = number,

@@ -14,7 +14,7 @@ use tower_service::Service;
 use crate::body::ReplayBody;
 use crate::client_errors::Failure;
 use crate::rope::Rope;
-use crate::trail::{CallTrail, Resend};
+use crate::trail::{CallTrail, CanShrink, Resend};
 
 /// What became of a part.
 #[derive(Debug)]
@@ -63,12 +63,16 @@ pub(super) fn request(
     body: ReplayBody,
     trail: &CallTrail,
     first: bool,
+    can_shrink: bool,
 ) -> Request<ReplayBody> {
     let mut request = Request::from_parts(head.clone(), body);
     let extensions = request.extensions_mut();
     extensions.insert(trail.clone());
     if !first {
         extensions.insert(Resend);
+    }
+    if can_shrink {
+        extensions.insert(CanShrink);
     }
     request
 }

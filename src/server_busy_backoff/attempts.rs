@@ -19,7 +19,7 @@ use super::report::Reporter;
 use crate::client_errors::Failure;
 use crate::errors::BackoffError;
 use crate::ledger::{AcquireError, Deadline, Signal};
-use crate::trail::CallTrail;
+use crate::trail::{CallTrail, CanShrink};
 
 type Answered<ResB> = Response<PeekBody<ResB>>;
 
@@ -46,6 +46,7 @@ where
         .or_else(|| config.ledger.is_some().then(CallTrail::for_receipts));
     let mut state = State {
         call: classifier.request(&request),
+        can_shrink: request.extensions().get::<CanShrink>().is_some(),
         deadline: deadline.0,
         attempts: 0,
         backed_off: Duration::ZERO,
@@ -181,6 +182,8 @@ enum Came {
 /// What one call remembers of its attempts.
 struct State {
     call: Call,
+    /// Whoever sent it can send less at a time, so that a doubtful end is theirs.
+    can_shrink: bool,
     deadline: Instant,
     attempts: u32,
     backed_off: Duration,
@@ -217,7 +220,8 @@ impl State {
     }
 
     fn may_resend(&mut self, refusal: &Refusal) -> bool {
-        if refusal.executed == Executed::Unknown && self.call.resend == Resend::IfNotExecuted {
+        let once = self.can_shrink || self.call.resend == Resend::IfNotExecuted;
+        if refusal.executed == Executed::Unknown && once {
             return false;
         }
         match refusal.resends {
@@ -257,7 +261,7 @@ impl State {
             // An earlier answer is not the last word any more.
             self.kept = None;
             self.maybe_executed = true;
-            if self.call.resend == Resend::IfNotExecuted {
+            if self.can_shrink || self.call.resend == Resend::IfNotExecuted {
                 return Err(Err(self.failed(error)));
             }
         }
