@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tower_ews::simulator::{Exchange, Faults, Policy};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "items",
     "created",
     "lost",
@@ -16,6 +16,8 @@ const KEYS: [&str; 10] = [
     "unknown",
     "throttled",
     "calls",
+    "parts",
+    "resent",
     "peak_in_flight",
     "seconds",
 ];
@@ -97,8 +99,9 @@ fn simulated(more: &[&str]) -> (Value, Value) {
 }
 
 fn nothing_fails(access: &str, peak: u64) {
-    let (bare, stack) = simulated(&["--access", access]);
+    let (bare, stack) = simulated(&["--access", access, "--batch", "1"]);
     assert_eq!(number(&bare, "calls"), ITEMS, "{bare}");
+    assert_eq!(number(&stack, "parts"), 0, "nothing is cut: {stack}");
     assert_eq!(
         number(&bare, "created") + number(&bare, "caller_errors"),
         ITEMS
@@ -129,9 +132,40 @@ fn impersonation_just_finishes() {
 }
 
 #[test]
+fn batches_just_finish() {
+    for access in ["delegate", "impersonation"] {
+        // Twenty events in each mailbox are three calls, none of them larger than a part.
+        let (bare, stack) = simulated(&["--access", access, "--batch", "8"]);
+        assert_eq!(number(&bare, "calls"), 24 * 3, "{bare}");
+        for (key, expected) in [("created", ITEMS), ("caller_errors", 0)] {
+            assert_eq!(number(&stack, key), expected, "{access} {key}: {stack}");
+        }
+        assert!(number(&stack, "parts") >= 24 * 3, "{access}: {stack}");
+        // The budget of a mailbox ends in the middle of a batch; the account's is far larger than a batch.
+        let resent = number(&stack, "resent");
+        assert_eq!(resent > 0, access == "impersonation", "{access}: {stack}");
+    }
+}
+
+#[test]
+fn faults_in_batches_lose_nothing_and_double_nothing() {
+    for (seed, access) in [("4", "delegate"), ("5", "impersonation")] {
+        let more = [
+            "--faults", "--batch", "4", "--seed", seed, "--access", access,
+        ];
+        let (_, stack) = simulated(&more);
+        let (created, unknown) = (number(&stack, "created"), number(&stack, "unknown"));
+        assert!(created + unknown >= ITEMS, "seed {seed}: {stack}");
+    }
+}
+
+#[test]
 fn faults_lose_nothing_and_double_nothing() {
     for (seed, access) in [("1", "delegate"), ("2", "impersonation"), ("3", "delegate")] {
-        let (_, stack) = simulated(&["--faults", "--seed", seed, "--access", access]);
+        let more = [
+            "--faults", "--batch", "1", "--seed", seed, "--access", access,
+        ];
+        let (_, stack) = simulated(&more);
         let (created, unknown) = (number(&stack, "created"), number(&stack, "unknown"));
         assert!(unknown > 0, "seed {seed} breaks nothing: {stack}");
         assert!(created + unknown >= ITEMS, "seed {seed}: {stack}");
@@ -169,7 +203,8 @@ async fn any_server_will_do() {
     let server = exchange.serve_on_loopback().await.expect("a free port");
     let run = |url: &str, variables: &[(&str, &str)]| {
         let mut command = quickstart();
-        command.args(["--url", url, "--items", "300", "--speed", "600", "--json"]);
+        command.args(["--url", url, "--items", "300", "--batch", "1"]);
+        command.args(["--speed", "600", "--json"]);
         command.envs(variables.iter().copied());
         command.env("EWS_MAILBOXES", mailboxes.join(", "));
         tokio::task::spawn_blocking(move || command.output().expect("the quickstart starts"))
@@ -229,6 +264,7 @@ async fn a_server_that_breaks_down_is_counted_all_the_same() {
     let server = exchange.serve_on_loopback().await.expect("a free port");
     let mut command = quickstart();
     command.args(["--url", &server.url(), "--items", "200", "--speed", "600"]);
+    command.args(["--batch", "1"]);
     command.args(["--access", "impersonation", "--json"]);
     command.args(["--mailbox", "a@contoso.com", "--mailbox", "b@contoso.com"]);
     command.envs([("EWS_TOKEN", "secret")]);
@@ -252,6 +288,7 @@ fn wrong_arguments_are_explained() {
         (&["--items"], "needs a value"),
         (&["--items", "many"], "\"many\""),
         (&["--items=0"], "between"),
+        (&["--batch=0"], "between"),
         (&["--access", "owner"], "delegate or impersonation"),
         (&["--policy", "exchange_95"], "exchange_online"),
         (&["--speed", "NaN"], "between"),

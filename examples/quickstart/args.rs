@@ -6,18 +6,19 @@ use http::Uri;
 use tower_ews::policy::ThrottlingPolicy;
 
 pub(crate) const USAGE: &str = "\
-usage: cargo run --release --example quickstart -- [--items N] [--mailboxes N] [--access delegate|impersonation]
-           [--policy NAME] [--seed N] [--speed X] [--faults] [--json] [--url URL [--mailbox ADDRESS]...] [--help]
+usage: cargo run --release --example quickstart -- [--items N] [--mailboxes N] [--batch N]
+           [--access delegate|impersonation] [--policy NAME] [--seed N] [--speed X] [--faults] [--json] [--url URL [--mailbox ADDRESS]...] [--help]
 ";
 
 pub(crate) const HELP: &str = "\
-Creates calendar events in many mailboxes through one service account, one call for each, all at once:
+Creates calendar events in many mailboxes through one service account, in batches, all at once:
 through a bare HTTP client, then through tower_ews::EwsStack.
 
 usage: cargo run --release --example quickstart -- [OPTIONS]
 
   --items N            events to create, round robin over the mailboxes           [2400]
   --mailboxes N        how many mailboxes: user000@contoso.com and so on           [48]
+  --batch N            events of one mailbox in one call, at most; with 1 each event is a call [200]
   --access KIND        delegate: the account opens the mailboxes itself
                        impersonation: it acts as their owners                [delegate]
   --policy NAME        what the server allows, such as exchange_2019  [exchange_online]
@@ -69,6 +70,8 @@ impl FromStr for Access {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) items: usize,
+    /// Events in one call.
+    pub(crate) batch: usize,
     /// How many mailboxes, if that was asked for.
     pub(crate) mailboxes: Option<usize>,
     pub(crate) access: Access,
@@ -101,6 +104,7 @@ impl Args {
     pub(crate) fn parse(given: impl IntoIterator<Item = String>) -> Result<Option<Self>, Usage> {
         let mut args = Self {
             items: 2400,
+            batch: 200,
             mailboxes: None,
             access: Access::Delegate,
             policy: ThrottlingPolicy::exchange_online(),
@@ -127,6 +131,7 @@ impl Args {
             };
             match option.as_str() {
                 "--items" => args.items = count(&option, &value()?)?,
+                "--batch" => args.batch = count(&option, &value()?)?,
                 "--mailboxes" => args.mailboxes = Some(count(&option, &value()?)?),
                 "--access" => args.access = value()?.parse()?,
                 "--policy" => args.policy = policy(&value()?)?,

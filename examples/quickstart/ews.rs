@@ -13,15 +13,22 @@ const TIMES: &str = "\
 <t:Start>2030-01-07T09:00:00Z</t:Start><t:End>2030-01-07T09:30:00Z</t:End>\
 <t:LegacyFreeBusyStatus>Free</t:LegacyFreeBusyStatus>";
 
-/// One event in the calendar of `mailbox`.
-pub(crate) fn create_item(access: Access, mailbox: &str, subject: &str) -> String {
+/// Events in the calendar of `mailbox`.
+pub(crate) fn create_item(access: Access, mailbox: &str, subjects: &[String]) -> String {
     let folder = calendar(access, mailbox);
-    let subject = escape(subject);
+    let items: String = subjects
+        .iter()
+        .map(|subject| {
+            let subject = escape(subject);
+            format!(
+                "<t:CalendarItem><t:Subject>{subject}</t:Subject><t:ReminderIsSet>false</t:ReminderIsSet>\
+                 {TIMES}</t:CalendarItem>"
+            )
+        })
+        .collect();
     let operation = format!(
         "<m:CreateItem SendMeetingInvitations=\"SendToNone\">\
-         <m:SavedItemFolderId>{folder}</m:SavedItemFolderId>\
-         <m:Items><t:CalendarItem><t:Subject>{subject}</t:Subject><t:ReminderIsSet>false</t:ReminderIsSet>\
-         {TIMES}</t:CalendarItem></m:Items></m:CreateItem>"
+         <m:SavedItemFolderId>{folder}</m:SavedItemFolderId><m:Items>{items}</m:Items></m:CreateItem>"
     );
     envelope(access, mailbox, &operation)
 }
@@ -83,16 +90,35 @@ fn envelope(access: Access, mailbox: &str, operation: &str) -> String {
     )
 }
 
-/// An answer to one of these requests: the one response message in it, or a fault.
+/// An answer to one of these requests: its response messages, or a fault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    pub(crate) success: bool,
-    /// `NoError`, `ErrorServerBusy`, ...
-    pub(crate) code: String,
+    /// One for each event, or one for all; a fault is one, too.
+    pub(crate) messages: Vec<Message>,
     /// The subjects of found items.
     pub(crate) subjects: Vec<String>,
     /// There are no more pages.
     pub(crate) last_page: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) success: bool,
+    /// `NoError`, `ErrorServerBusy`, ...
+    pub(crate) code: String,
+}
+
+impl Answer {
+    /// Whether all of it is a success.
+    pub(crate) fn success(&self) -> bool {
+        self.messages.iter().all(|message| message.success)
+    }
+
+    /// The first code that is no success.
+    pub(crate) fn code(&self) -> &str {
+        let failed = self.messages.iter().find(|message| !message.success);
+        failed.map_or("", |message| &message.code)
+    }
 }
 
 /// The answer is no SOAP, or not all of it.
@@ -101,6 +127,7 @@ pub(crate) struct Unreadable;
 
 pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
     let mut answer = Answer::default();
+    let mut message = Message::default();
     let mut fault_code = String::new();
     let mut open: Vec<Vec<u8>> = Vec::new();
     let mut text = String::new();
@@ -109,17 +136,20 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
     loop {
         match reader.read_event().map_err(|_| Unreadable)? {
             Event::Start(tag) => {
-                look_at(&tag, &mut answer)?;
+                look_at(&tag, &mut answer, &mut message)?;
                 open.push(tag.local_name().as_ref().to_vec());
                 text.clear();
             }
-            Event::Empty(tag) => look_at(&tag, &mut answer)?,
+            Event::Empty(tag) => look_at(&tag, &mut answer, &mut message)?,
             Event::Text(piece) => text.push_str(&piece.decode().map_err(|_| Unreadable)?),
             Event::End(_) => {
                 let ended = open.pop().ok_or(Unreadable)?;
                 let text = text.trim();
                 match ended.as_slice() {
-                    b"ResponseCode" => text.clone_into(&mut answer.code),
+                    b"ResponseCode" => text.clone_into(&mut message.code),
+                    name if name.ends_with(b"ResponseMessage") => {
+                        answer.messages.push(std::mem::take(&mut message));
+                    }
                     b"faultcode" => {
                         let code = text.rsplit(':').next().unwrap_or(text);
                         code.clone_into(&mut fault_code);
@@ -133,17 +163,25 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
             _ => {}
         }
     }
-    if answer.code.is_empty() {
-        answer.code = fault_code;
+    if answer.messages.is_empty() {
+        if message.code.is_empty() {
+            message.code = fault_code;
+        }
+        answer.messages.push(message);
     }
-    if whole && !answer.code.is_empty() {
+    let told = |message: &Message| !message.code.is_empty();
+    if whole && answer.messages.iter().all(told) {
         Ok(answer)
     } else {
         Err(Unreadable)
     }
 }
 
-fn look_at(tag: &BytesStart<'_>, answer: &mut Answer) -> Result<(), Unreadable> {
+fn look_at(
+    tag: &BytesStart<'_>,
+    answer: &mut Answer,
+    message: &mut Message,
+) -> Result<(), Unreadable> {
     let attribute = |name: &str| {
         let found = tag.try_get_attribute(name).map_err(|_| Unreadable)?;
         Ok(found.map(|attribute| attribute.value.into_owned()))
@@ -153,7 +191,7 @@ fn look_at(tag: &BytesStart<'_>, answer: &mut Answer) -> Result<(), Unreadable> 
             answer.last_page = attribute("IncludesLastItemInRange")?.as_deref() == Some(b"true");
         }
         name if name.ends_with(b"ResponseMessage") => {
-            answer.success = attribute("ResponseClass")?.as_deref() == Some(b"Success");
+            message.success = attribute("ResponseClass")?.as_deref() == Some(b"Success");
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The job: one call for each event, round robin over the mailboxes.
+//! The job: calls with a batch of events each, round robin over the mailboxes.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceExt};
+use tower_ews::batch_splitter::{Figures, Merged};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
 use tower_ews::server_busy_backoff::{BackoffError, Tried};
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) access: Access,
     pub(crate) mailboxes: Vec<String>,
     pub(crate) items: usize,
+    /// Events in one call.
+    pub(crate) batch: usize,
     /// Subjects begin with it.
     pub(crate) name: String,
 }
@@ -56,6 +59,10 @@ pub(crate) struct Effort {
     pub(crate) calls: u64,
     pub(crate) throttled: u64,
     pub(crate) peak_in_flight: u32,
+    /// Requests that batches were cut into.
+    pub(crate) parts: u64,
+    /// Events that were in more than one of them.
+    pub(crate) resent: u64,
 }
 
 /// How the job went for its caller.
@@ -82,6 +89,7 @@ impl Job {
             access: args.access,
             mailboxes,
             items: args.items,
+            batch: args.batch,
             name: format!("quickstart {}", run.get(..8).unwrap_or(&run)),
         }
     }
@@ -119,6 +127,22 @@ impl Job {
         policy.faster(speed)
     }
 
+    /// The batches with their mailboxes: the first one of each mailbox, then the second one of each.
+    fn batches(&self) -> Vec<(&str, Vec<usize>)> {
+        let mailboxes = self.mailboxes.len();
+        let mut batches = Vec::new();
+        for (at, mailbox) in self.mailboxes.iter().enumerate() {
+            let numbers: Vec<_> = (at..self.items).step_by(mailboxes.max(1)).collect();
+            let chunks = numbers.chunks(self.batch).enumerate();
+            batches.extend(chunks.map(|(turn, batch)| (turn, mailbox.as_str(), batch.to_vec())));
+        }
+        batches.sort_by_key(|(turn, ..)| *turn);
+        let batches = batches.into_iter();
+        batches
+            .map(|(_, mailbox, batch)| (mailbox, batch))
+            .collect()
+    }
+
     /// Makes all calls at once, or as many of them at once as `at_once` says.
     pub(crate) async fn run<S, B>(
         &self,
@@ -136,10 +160,9 @@ impl Job {
         let started = Instant::now();
         let places = at_once.map(|calls| Arc::new(Semaphore::new(calls)));
         let mut calls = JoinSet::new();
-        for number in 0..self.items {
-            let mailbox = &self.mailboxes[number % self.mailboxes.len()];
-            let soap = ews::create_item(self.access, mailbox, &self.subject(number));
-            let mut request = self.post(soap);
+        for (mailbox, numbers) in self.batches() {
+            let subjects: Vec<_> = numbers.iter().map(|number| self.subject(*number)).collect();
+            let mut request = self.post(ews::create_item(self.access, mailbox, &subjects));
             let trail = CallTrail::new();
             request.extensions_mut().insert(trail.clone());
             let (service, places) = (service.clone(), places.clone());
@@ -148,8 +171,8 @@ impl Job {
                     Some(places) => places.acquire().await.ok(),
                     None => None,
                 };
-                let told = create(service, request).await;
-                (number, told, Effort::of(&trail))
+                let (told, merged) = create(service, request, numbers.len()).await;
+                (numbers, told, Effort::of(&trail, merged))
             });
         }
         let mut outcome = Outcome {
@@ -158,9 +181,11 @@ impl Job {
             took: Duration::ZERO,
         };
         while let Some(ended) = calls.join_next().await {
-            bar.inc(1);
-            if let Ok((number, told, effort)) = ended {
-                outcome.told[number] = Some(told);
+            if let Ok((numbers, told, effort)) = ended {
+                bar.inc(numbers.len() as u64);
+                for (number, told) in numbers.into_iter().zip(told) {
+                    outcome.told[number] = Some(told);
+                }
                 outcome.effort.add(effort);
             }
         }
@@ -169,18 +194,26 @@ impl Job {
     }
 }
 
-async fn create<S, B>(service: S, request: Request<Full<Bytes>>) -> Told
+/// What the caller is told about each of the `count` events of a request, and what became of it as a batch.
+async fn create<S, B>(
+    service: S,
+    request: Request<Full<Bytes>>,
+    count: usize,
+) -> (Vec<Told>, Option<Figures>)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let all = |told: Told| vec![told; count];
     let response = match service.oneshot(request).await {
         Ok(response) => response,
-        Err(error) => return failed_call(error.into().as_ref()),
+        Err(error) => return (all(failed_call(error.into().as_ref())), None),
     };
     let (head, body) = response.into_parts();
+    let body = body.collect().await;
+    let merged = head.extensions.get::<Merged>().map(Merged::figures);
     let failed = |why: String, unknown: bool| {
         let tried: Option<&Tried> = head.extensions.get();
         Told::Failed {
@@ -188,29 +221,40 @@ where
             unknown: unknown || tried.is_some_and(|tried| tried.outcome_unknown),
         }
     };
-    let answer = match body.collect().await {
+    let answer = match body {
         Ok(body) => ews::read(&body.to_bytes()),
         Err(_) if head.status == StatusCode::OK => {
-            return failed("answer cut short".to_owned(), true);
+            return (all(failed("answer cut short".to_owned(), true)), merged);
         }
         Err(_) => Err(ews::Unreadable),
     };
-    match answer {
-        Ok(answer) if head.status == StatusCode::OK && answer.success => Told::Created,
-        Ok(answer) => {
-            let not_applied =
-                ResponseCode::from_text(&answer.code).outcome() == MemberOutcome::NotApplied;
-            failed(answer.code, !not_applied)
+    let told = |message: &ews::Message| {
+        if head.status == StatusCode::OK && message.success {
+            return Told::Created;
         }
+        let outcome = ResponseCode::from_text(&message.code).outcome();
+        failed(message.code.clone(), outcome != MemberOutcome::NotApplied)
+    };
+    let told = match answer {
+        Ok(answer) => match &*answer.messages {
+            // One error for all.
+            [message] if !message.success => all(told(message)),
+            messages if messages.len() == count => messages.iter().map(told).collect(),
+            messages => {
+                let why = format!("{} messages for {count} events", messages.len());
+                all(failed(why, true))
+            }
+        },
         Err(ews::Unreadable) if head.status == StatusCode::OK => {
-            failed("unreadable answer".to_owned(), true)
+            all(failed("unreadable answer".to_owned(), true))
         }
         Err(ews::Unreadable) => {
             let executed =
                 head.status.is_server_error() && head.status != StatusCode::SERVICE_UNAVAILABLE;
-            failed(format!("HTTP {}", head.status.as_u16()), executed)
+            all(failed(format!("HTTP {}", head.status.as_u16()), executed))
         }
-    }
+    };
+    (told, merged)
 }
 
 fn failed_call(error: &(dyn Error + 'static)) -> Told {
@@ -235,8 +279,12 @@ fn failed_call(error: &(dyn Error + 'static)) -> Told {
 }
 
 impl Effort {
-    fn of(trail: &CallTrail) -> Self {
+    fn of(trail: &CallTrail, merged: Option<Figures>) -> Self {
         let mut effort = Self::default();
+        if let Some(merged) = merged {
+            effort.parts = u64::from(merged.parts);
+            effort.resent = merged.resent as u64;
+        }
         for attempt in trail.attempts() {
             let Some(receipt) = &attempt.receipt else {
                 continue;
@@ -256,6 +304,8 @@ impl Effort {
     fn add(&mut self, other: Self) {
         self.calls += other.calls;
         self.throttled += other.throttled;
+        self.parts += other.parts;
+        self.resent += other.resent;
         self.peak_in_flight = self.peak_in_flight.max(other.peak_in_flight);
     }
 }

@@ -206,7 +206,7 @@ where
                 ));
             }
             Ok(Ok((_, Some(answer)))) if is_final(&answer) => {
-                let code = answer.code;
+                let code = answer.code();
                 return Err(refused(
                     job,
                     &format!("it does not give the calendar of {mailbox}: {code}"),
@@ -228,7 +228,7 @@ fn refused(job: &Job, why: &str) -> Failure {
 }
 
 fn is_final(answer: &ews::Answer) -> bool {
-    !answer.success && ResponseCode::from_text(&answer.code).class() == CodeClass::Permanent
+    !answer.success() && ResponseCode::from_text(answer.code()).class() == CodeClass::Permanent
 }
 
 /// The subjects of this run's events in one calendar.
@@ -269,8 +269,8 @@ where
     for _ in 0..LOOKS {
         let soap = ews::find_item(job.access, mailbox, &job.name, offset);
         why = match call(client.clone(), job.post(soap)).await {
-            Ok((_, Some(page))) if page.success => return Ok(page),
-            Ok((_, Some(page))) => page.code,
+            Ok((_, Some(page))) if page.success() => return Ok(page),
+            Ok((_, Some(page))) => page.code().to_owned(),
             Ok((status, None)) => format!("HTTP {}", status.as_u16()),
             Err(error) => chain(error.as_ref()),
         };

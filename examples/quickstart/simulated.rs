@@ -177,12 +177,16 @@ fn introduction(args: &Args, policy: &Policy) -> String {
         limit.map_or_else(String::new, |limit| format!("  {limit} {what}\n"))
     };
     let mut text = format!(
-        "{} calendar events in {} mailboxes through {DEFAULT_ACCOUNT}, {how}, one call for each, all at once:\n\
+        "{} calendar events in {} mailboxes through {DEFAULT_ACCOUNT}, {how}, {}, all at once:\n\
          bare ({CONNECTIONS} connections at most), then through EwsStack.\n\n\
          The server is a simulated {}. Its time runs {} times faster: five minutes are {:.2} s.\n\
          It allows {payer}\n",
         grouped(args.items),
         grouped(args.simulated_mailboxes()),
+        match args.batch {
+            1 => "one call for each".to_owned(),
+            batch => format!("{} in a call at most", grouped(batch)),
+        },
         args.policy.name,
         args.speed,
         300.0 / args.speed,

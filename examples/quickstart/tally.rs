@@ -26,6 +26,10 @@ pub(crate) struct Tally {
     pub(crate) throttled: u64,
     /// Requests sent.
     pub(crate) calls: u64,
+    /// Requests that batches were cut into.
+    pub(crate) parts: u64,
+    /// Items that were sent more than once, since the server had not executed them.
+    pub(crate) resent: u64,
     /// The most requests at the same time that one payer (an account, or a mailbox's impersonation copy) was charged.
     pub(crate) peak_in_flight: u32,
     pub(crate) seconds: f64,
@@ -46,6 +50,8 @@ impl Tally {
             unknown: 0,
             throttled: outcome.effort.throttled,
             calls: outcome.effort.calls,
+            parts: outcome.effort.parts,
+            resent: outcome.effort.resent,
             peak_in_flight: outcome.effort.peak_in_flight,
             seconds: (outcome.took.as_secs_f64() * 1000.0).round() / 1000.0,
             errors: BTreeMap::new(),
@@ -98,6 +104,8 @@ const ROWS: &[Row] = &[
     ("  with unknown outcome", |run| grouped(run.unknown)),
     ("throttled answers", |run| grouped(run.throttled)),
     ("calls", |run| grouped(run.calls)),
+    ("parts of batches", |run| grouped(run.parts)),
+    ("items sent again", |run| grouped(run.resent)),
     ("peak in flight per payer", |run| {
         grouped(run.peak_in_flight)
     }),
