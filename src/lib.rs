@@ -9,6 +9,7 @@
 //! | layer | what it does |
 //! | --- | --- |
 //! | [`batch_splitter`] | cuts a batch into parts that the server can take, and makes one answer of theirs |
+//! | [`batch_splitter`] | one big batch, parts that the server can take, one answer |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
 //! | [`concurrency_by_principal`] | so many calls at a time for each identity that the server charges |
 //! | [`anchor_headers`] | `X-AnchorMailbox`, from the target mailbox |
