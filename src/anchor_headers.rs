@@ -65,13 +65,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::ReplayBody;
+use crate::soap::address::is_bare_address;
 use crate::soap::{ConnectingSid, Operation, SidKind};
 
 const X_ANCHOR_MAILBOX: HeaderName = HeaderName::from_static("x-anchormailbox");
 const X_PUBLIC_FOLDER_MAILBOX: HeaderName = HeaderName::from_static("x-publicfoldermailbox");
-
-/// The longest address that SMTP can carry: 64 bytes, `@`, 255 bytes (RFC 5321, 4.5.3.1).
-const MAX_ADDRESS: usize = 320;
 
 /// The mailbox that a call is routed to: a bare SMTP address. As a request extension it comes before the body.
 ///
@@ -171,29 +169,8 @@ pub enum AnchorError {
     },
 }
 
-/// What a byte adds to the sum of an address, which is 1 if there is one `@` and else only what a bare address may have.
-const WEIGHTS: [u16; 256] = {
-    let mut weights = [1 << 8; 256];
-    let mut byte = b'!';
-    while byte <= b'~' {
-        weights[byte as usize] = match byte {
-            b'@' => 1,
-            b'"' | b'(' | b')' | b',' | b':' | b';' | b'<' | b'>' | b'[' | b'\\' | b']' => 1 << 8,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    weights
-};
-
-// On the path of each call: benches/overhead, `anchor_headers`.
 fn bare_address(address: &str) -> Result<HeaderValue, AnchorError> {
-    let sum = |sum, byte: &u8| sum + u32::from(WEIGHTS[usize::from(*byte)]);
-    let bare = match address.as_bytes() {
-        // A slash begins a legacy DN; inside of an address it is a letter like others.
-        [b'@' | b'/', ..] | [.., b'@'] => false,
-        bytes => bytes.len() <= MAX_ADDRESS && bytes.iter().fold(0, sum) == 1,
-    };
+    let bare = is_bare_address(address);
     match bare.then(|| HeaderValue::from_str(address)) {
         Some(Ok(value)) => Ok(value),
         _ => Err(unusable(address)),
@@ -315,6 +292,16 @@ impl FindAnchor<ReplayBody> for EwsAnchor {
         ) = outline.operation()
         {
             return Ok(None);
+        }
+        // On the path of each call: `benches/overhead`, `anchor_headers`.
+        if let Some(address) = outline
+            .impersonation()
+            .first()
+            .and_then(ConnectingSid::address)
+        {
+            if let Ok(value) = HeaderValue::from_str(address) {
+                return Ok(Some(AnchorMailbox(value)));
+            }
         }
         // Clients send several names of one user; the address is not always the first.
         let sids = outline.impersonation().iter();
@@ -600,7 +587,7 @@ mod tests {
             assert_eq!(address(good).as_str(), good);
             assert_eq!(PublicFolderMailbox::new(good).unwrap().as_str(), good);
         }
-        let too_long = "a".repeat(MAX_ADDRESS) + "@b";
+        let too_long = "a".repeat(crate::soap::address::MAX_ADDRESS) + "@b";
         for other in [
             "",
             "amy",

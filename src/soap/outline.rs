@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::address::is_bare_address;
 use super::operation::{BatchArray, Operation};
 pub use super::targets::Targets;
 use super::xml::{Event, Members, Reader, Scope, Space, Start, is_blank};
@@ -157,15 +158,25 @@ pub struct ConnectingSid {
     pub kind: SidKind,
     /// The name, without white space around it, entities resolved; case as it was.
     pub value: Box<str>,
+    /// Found once, since more than one layer asks on each call.
+    is_address: bool,
 }
 
 impl ConnectingSid {
     /// An identity by kind and name.
     pub fn new(kind: SidKind, value: impl Into<Box<str>>) -> ConnectingSid {
+        let value = value.into();
+        let kind_of_address = matches!(kind, SidKind::PrimarySmtpAddress | SidKind::SmtpAddress);
         ConnectingSid {
             kind,
-            value: value.into(),
+            is_address: kind_of_address && is_bare_address(&value),
+            value,
         }
+    }
+
+    /// The name, if it is a bare SMTP address of one of the kinds that are.
+    pub(crate) fn address(&self) -> Option<&str> {
+        self.is_address.then_some(&*self.value)
     }
 }
 
