@@ -4,16 +4,19 @@
 mod graph_server;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tower::ServiceExt;
+use tokio::time::Instant;
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_ews::batch_splitter::{
-    Batch, BatchFormat, Explanation, Fate, GraphBatch, GraphBatchFormat, PartAnswer, Repeat,
-    WholeFate,
+    self, Batch, BatchFormat, BatchSplitterLayer, Explanation, Fate, Figures, GraphBatch,
+    GraphBatchFormat, PartAnswer, Repeat, WholeFate,
 };
 use tower_ews::body::ReplayBody;
 use tower_ews::rope::Rope;
@@ -559,4 +562,325 @@ fn broken_json_harms_nobody() {
             other => panic!("{other:?}"),
         }
     });
+}
+
+fn layer() -> BatchSplitterLayer<GraphBatchFormat> {
+    BatchSplitterLayer::new(GraphBatchFormat::new())
+}
+
+fn post(body: &str) -> Request<ReplayBody> {
+    Request::post("https://graph.microsoft.com/v1.0/$batch")
+        .header("authorization", "Bearer abc")
+        .header("content-type", "application/json")
+        .header("content-length", body.len())
+        .body(body.to_owned().into())
+        .unwrap()
+}
+
+/// An answer that has come to its end, and its responses as they stand in it.
+struct Merged {
+    head: http::response::Parts,
+    body: Bytes,
+    figures: Figures,
+}
+
+impl Merged {
+    async fn of<B>(answer: Response<B>) -> Merged
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        let (head, body) = answer.into_parts();
+        let promised = http_body::Body::size_hint(&body).exact();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert!(promised.is_none_or(|promised| promised == body.len() as u64));
+        if let Some(length) = head.headers.get("content-length") {
+            assert_eq!(length.to_str().unwrap(), body.len().to_string());
+        }
+        let figures = head.extensions.get::<batch_splitter::Merged>();
+        Merged {
+            figures: figures.unwrap().figures(),
+            head,
+            body,
+        }
+    }
+
+    /// None if it is no answer of a batch.
+    fn responses(&self) -> Option<Vec<&str>> {
+        #[derive(serde::Deserialize)]
+        struct Answer<'a> {
+            #[serde(borrow)]
+            responses: Vec<&'a RawValue>,
+        }
+        let answer: Answer<'_> = serde_json::from_slice(&self.body).ok()?;
+        Some(answer.responses.iter().map(|one| one.get()).collect())
+    }
+
+    /// Ids and statuses, in their order.
+    fn statuses(&self) -> Vec<(String, u64)> {
+        let responses = self.responses().unwrap();
+        let values = responses.iter().map(|one| serde_json::from_str(one));
+        values
+            .map(|value: Result<Value, _>| value.unwrap())
+            .map(|value| {
+                let id = value["id"].as_str().unwrap().to_owned();
+                (id, value["status"].as_u64().unwrap())
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn generated_batches_through_the_layer() {
+    let cases = std::env::var("EWS_TEST_CASES").map_or(400, |cases| cases.parse().unwrap());
+    let ended = std::cell::Cell::new([0; 3]);
+    let count = |how: usize| {
+        let mut all = ended.get();
+        all[how] += 1;
+        ended.set(all);
+    };
+    seeds(cases, |seed, rng| {
+        let written = write(rng);
+        let faults = faults(rng);
+        let server = GraphServer::new(seed, faults);
+        // What is on its way cannot know that everything was closed meanwhile.
+        let parallel = if faults.busy > 0.0 {
+            1
+        } else {
+            rng.usize(1..5)
+        };
+        let layer = layer()
+            .start_members(rng.usize(1..30))
+            .parallel(parallel)
+            .seed(seed);
+        let answered = run(async {
+            let answer = layer.layer(server.clone()).oneshot(post(&written.body));
+            match answer.await {
+                Ok(answer) => Ok(Merged::of(answer).await),
+                Err(error) => Err(error),
+            }
+        });
+        let whole = faults.lost > 0.0 || faults.outage > 0.0;
+        let Ok(merged) = answered else {
+            // Nothing but lost parts.
+            assert!(faults.lost > 0.0, "{:?}", answered.err());
+            return count(0);
+        };
+        server.report(|report| {
+            assert!(report.most <= 20);
+            assert_eq!(report.batches, merged.figures.parts as usize);
+        });
+        let Some(responses) = merged.responses() else {
+            assert!(whole, "{:?}", merged.body);
+            return count(1);
+        };
+        let messages = responses.iter().map(|one| Rope::from((*one).to_owned()));
+        let driven = Driven {
+            messages: messages.collect(),
+            frame: None,
+        };
+        assert_eq!(driven.messages.len(), written.members.len());
+        assert_eq!(merged.head.status, 200);
+        assert!(merged.figures.complete);
+        check(&written, &driven, &server, faults);
+        count(2);
+    });
+    let [errors, wholes, merged] = ended.get();
+    println!("{merged} merged, {wholes} answers of one part, {errors} errors");
+    assert!(merged * 10 > (errors + wholes) * 9);
+}
+
+/// A server that executes a batch, answers in any order, and does to some of its calls what a test wants.
+fn unreliable<F>(
+    server: GraphServer,
+    calls: Calls,
+    change: F,
+) -> impl Service<Request<ReplayBody>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ 'static
+where
+    F: Fn(usize, Value) -> Option<Value> + Clone + Send + Sync + 'static,
+{
+    let begun: Arc<Mutex<Option<Instant>>> = Arc::default();
+    service_fn(move |request: Request<ReplayBody>| {
+        let value: Value = serde_json::from_slice(&request.body().to_bytes()).unwrap();
+        let requests = value["requests"].as_array().unwrap().iter();
+        let ids = requests.map(|request| request["id"].as_str().unwrap().to_owned());
+        let begun = *begun.lock().unwrap().get_or_insert_with(Instant::now);
+        let number = {
+            let mut calls = calls.lock().unwrap();
+            calls.push((begun.elapsed(), ids.collect()));
+            calls.len() - 1
+        };
+        let (server, change) = (server.clone(), change.clone());
+        async move {
+            let (head, body) = server.oneshot(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            match change(number, serde_json::from_slice(&body)?) {
+                Some(value) => {
+                    let mut answer = Response::from_parts(head, Full::from(value.to_string()));
+                    answer
+                        .headers_mut()
+                        .insert("x-number", number.to_string().parse()?);
+                    Ok(answer)
+                }
+                None => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
+            }
+        }
+    })
+}
+
+/// Calls that a server got: when, and with which ids.
+type Calls = Arc<Mutex<Vec<(Duration, Vec<String>)>>>;
+
+fn ids(of: impl IntoIterator<Item = usize>) -> Vec<String> {
+    of.into_iter().map(|id| id.to_string()).collect()
+}
+
+fn chain(count: usize) -> Written {
+    creations(count, |at| match at.checked_sub(1) {
+        Some(before) => format!(r#","dependsOn":["{before}"]"#),
+        None => String::new(),
+    })
+}
+
+#[test]
+fn a_lost_part_breaks_the_chain() {
+    for parallel in [1, 4] {
+        let server = GraphServer::new(1, Faults::default());
+        let calls = Calls::default();
+        let lossy = unreliable(server.clone(), Arc::clone(&calls), |number, answer| {
+            (number != 1).then_some(answer)
+        });
+        let layer = layer().parallel(parallel);
+        let merged = run(async {
+            let answer = layer.layer(lossy).oneshot(post(&chain(45).body));
+            Merged::of(answer.await.unwrap()).await
+        });
+        let statuses = merged.statuses();
+        assert_eq!(
+            statuses
+                .iter()
+                .map(|one| &one.0)
+                .cloned()
+                .collect::<Vec<_>>(),
+            ids(0..45)
+        );
+        let of = |from: usize, to: usize| statuses[from..to].iter().map(|(_, status)| *status);
+        assert!(of(0, 20).all(|status| (200..300).contains(&status)));
+        assert!(of(20, 40).all(|status| status == 500));
+        assert!(of(40, 45).all(|status| status == 424));
+        let text = std::str::from_utf8(&merged.body).unwrap();
+        assert_eq!(text.matches("OutcomeUnknown").count(), 20);
+        assert_eq!(text.matches("FailedDependency").count(), 5);
+        assert!(
+            text.contains("request \\\"39\\\" failed") || text.contains("request 39 failed"),
+            "{text}"
+        );
+        let figures = merged.figures;
+        assert_eq!(
+            (figures.done, figures.unknown, figures.not_executed),
+            (20, 20, 5)
+        );
+        assert_eq!(merged.head.headers["x-number"], "0");
+        assert!(merged.head.headers.contains_key("content-length"));
+        let sent: Vec<_> = calls
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, ids)| ids.clone())
+            .collect();
+        assert_eq!(sent, [ids(0..20), ids(20..40)]);
+        server.report(|report| {
+            let order: Vec<String> = (0..40).map(|at| format!("/users/{at}")).collect();
+            assert_eq!((&report.executed, report.violations.len()), (&order, 0));
+        });
+    }
+}
+
+#[test]
+fn a_lost_part_of_reads_is_asked_for_again() {
+    let reads = |count: usize| {
+        creations(count, |_| String::new())
+            .body
+            .replace("POST", "GET")
+    };
+    let (one, several) = ([20, 20, 10, 10, 20, 10], [20, 20, 20, 10, 10, 10]);
+    for (parallel, expected) in [(1, one), (4, several)] {
+        let calls = Calls::default();
+        let server = GraphServer::new(2, Faults::default());
+        let lossy = unreliable(server, Arc::clone(&calls), |number, answer| {
+            (number != 1).then_some(answer)
+        });
+        let layer = layer().parallel(parallel);
+        let merged = run(async {
+            let answer = layer.layer(lossy).oneshot(post(&reads(70)));
+            Merged::of(answer.await.unwrap()).await
+        });
+        let statuses = merged.statuses();
+        assert_eq!(
+            statuses
+                .iter()
+                .map(|one| &one.0)
+                .cloned()
+                .collect::<Vec<_>>(),
+            ids(0..70)
+        );
+        assert!(statuses.iter().all(|(_, status)| *status < 300));
+        let calls = calls.lock().unwrap();
+        let sizes: Vec<usize> = calls.iter().map(|(_, ids)| ids.len()).collect();
+        assert_eq!(sizes, expected);
+        assert_eq!((merged.figures.resent, merged.figures.done), (20, 70));
+    }
+}
+
+#[test]
+fn each_inner_throttling_is_waited_for() {
+    for parallel in [1, 2] {
+        let calls = Calls::default();
+        let server = GraphServer::new(3, Faults::default());
+        let throttling = unreliable(server, Arc::clone(&calls), |number, mut answer| {
+            if number == 0 {
+                for response in answer["responses"].as_array_mut().unwrap() {
+                    let (status, wait) = match response["id"].as_str() {
+                        Some("3") => (429, "2"),
+                        Some("7") => (503, "5.5"),
+                        _ => continue,
+                    };
+                    response["status"] = status.into();
+                    response["headers"] = serde_json::json!({ "Retry-After": wait });
+                }
+            }
+            Some(answer)
+        });
+        let layer = layer().parallel(parallel);
+        let written = creations(35, |_| String::new());
+        let merged = run(async {
+            let answer = layer.layer(throttling).oneshot(post(&written.body));
+            Merged::of(answer.await.unwrap()).await
+        });
+        let statuses = merged.statuses();
+        assert_eq!(
+            statuses
+                .iter()
+                .map(|one| &one.0)
+                .cloned()
+                .collect::<Vec<_>>(),
+            ids(0..35)
+        );
+        assert!(statuses.iter().all(|(_, status)| *status < 300));
+        let calls = calls.lock().unwrap();
+        let sent: Vec<_> = calls.iter().map(|(_, ids)| ids.clone()).collect();
+        let (throttled, rest) = (ids([3, 7]), ids(20..35));
+        match parallel {
+            // Alone, but for those that were not sent yet.
+            1 => assert_eq!(sent, [ids(0..20), [&*throttled, &rest].concat()]),
+            _ => assert_eq!(sent, [ids(0..20), rest, throttled]),
+        }
+        let (last, _) = calls.last().unwrap();
+        let after = Duration::from_millis(5_500);
+        assert!(*last >= after && *last < after * 2, "{last:?}");
+        assert_eq!((merged.figures.resent, merged.figures.waited), (2, after));
+    }
 }

@@ -203,7 +203,6 @@ where
             .deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
         {
-            self.last_refusal();
             let why = Suffered {
                 text: "the deadline of the call has passed".into(),
                 ..Suffered::default()

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::response;
 
 use super::format::Message;
+use super::part::forget_body;
 use super::plan::Plan;
 use crate::rope::Rope;
 
@@ -232,9 +233,8 @@ impl Merge {
     pub(super) fn take_head(&mut self, plan: &Plan) -> Option<response::Parts> {
         let length = self.left(plan);
         let mut head = self.head.take()?;
-        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING, TRAILER] {
-            head.headers.remove(name);
-        }
+        forget_body(&mut head.headers);
+        head.headers.remove(CONTENT_ENCODING);
         if let Some(length) = length {
             head.headers
                 .insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -85,6 +85,9 @@
 //! them goes group by group, if the order of execution does not matter. Parts are sent one after another, or
 //! [several at a time](BatchSplitterLayer::parallel).
 //!
+//! Each part has the caller's headers and extensions, but for what speaks of one body alone (`Content-Length`,
+//! `Transfer-Encoding`, `Trailer`, digests) and for `Accept-Encoding`: compressed answers cannot be put together.
+//!
 //! # What is sent again
 //!
 //! - Members that were throttled, and only they, after the wait that the server asks for: together with members that were not

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 
 use bytes::Buf;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, request, response};
 use http_body::Body;
 use tokio::time::Instant;
@@ -49,9 +49,27 @@ pub(super) struct Returned {
     pub(super) began: Instant,
 }
 
+/// What is said of the bytes of a body: of no other one.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Takes out what was true of one body alone: how long it is, how it is transferred, what it adds up to.
+pub(super) fn forget_body(headers: &mut HeaderMap) {
+    for name in [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
+        .into_iter()
+        .chain(DIGESTS)
+    {
+        headers.remove(name);
+    }
+}
+
 /// What all parts' requests have in common.
 pub(super) fn shared_head(mut head: request::Parts) -> request::Parts {
-    head.headers.remove(CONTENT_LENGTH);
+    forget_body(&mut head.headers);
     // Answers that are compressed cannot be put together.
     head.headers.remove(ACCEPT_ENCODING);
     head

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod bodies;
+mod can_shrink;
 mod signals;
 
 use std::collections::VecDeque;

@@ -6,6 +6,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod requests;
+pub mod service;
+pub mod untouched;
 
 use std::fmt::Write as _;
 

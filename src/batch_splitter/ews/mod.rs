@@ -47,7 +47,8 @@ const MAX_JOINED: usize = 32;
 /// for several members speaks of all of them. Where another number came back, or what came is not readable, a read is sent again
 /// in smaller parts (all entries of a part with one member are that member's), and of a write the outcome is unknown. GetServerTimeZones,
 /// GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems and PerformReminderAction answer with
-/// lists for all members together; those are put behind each other.
+/// lists for all members together; those are put behind each other, in the order of the parts: a server that sorts its list (time zones) sorts
+/// that of each part.
 ///
 /// # Messages of our own
 ///
