@@ -4,6 +4,7 @@ use tower::ServiceBuilder;
 use tower::layer::util::Stack;
 
 use crate::anchor_headers::AnchorHeadersLayer;
+use crate::audit_log::{AuditLogLayer, Sink};
 use crate::batch_splitter::BatchSplitterLayer;
 use crate::body::BufferRequestLayer;
 use crate::client_request_id::ClientRequestIdLayer;
@@ -39,6 +40,9 @@ use crate::server_busy_backoff::ServerBusyBackoffLayer;
 /// # });
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
+    /// One record of each call: see [`audit_log`](crate::audit_log).
+    fn audit_log(self, sink: impl Sink) -> ServiceBuilder<Stack<AuditLogLayer, L>>;
+
     /// Request bodies that can be sent again, of at most `max` bytes: see [`body`](crate::body).
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>>;
 
@@ -66,6 +70,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 }
 
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
+    fn audit_log(self, sink: impl Sink) -> ServiceBuilder<Stack<AuditLogLayer, L>> {
+        self.layer(AuditLogLayer::new(sink))
+    }
+
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>> {
         self.layer(BufferRequestLayer::new(max))
     }

@@ -53,6 +53,7 @@ use bytes::Bytes;
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use pin_project::pin_project;
+use tokio::time::Instant;
 use tower_http::request_id::{MakeRequestId, RequestId};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -267,6 +268,11 @@ where
         let ids = RequestIds::new(this.sent.take(), response.headers());
         if let Some(trail) = this.trail.take() {
             ids.record(&trail);
+            let status = response.status();
+            trail.record(|attempt| {
+                attempt.status.get_or_insert(status);
+                attempt.answered.get_or_insert_with(Instant::now);
+            });
         }
         response.extensions_mut().insert(ids);
         Poll::Ready(Ok(response))

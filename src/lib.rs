@@ -8,6 +8,7 @@
 //!
 //! | layer | what it does |
 //! | --- | --- |
+//! | [`audit_log`] | one record of each call, all attempts and parts in it, without a secret |
 //! | [`batch_splitter`] | cuts a batch into parts that the server can take, and makes one answer of theirs |
 //! | [`batch_splitter`] | one big batch, parts that the server can take, one answer |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
@@ -89,6 +90,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod anchor_headers;
+pub mod audit_log;
 mod backoff;
 pub mod batch_splitter;
 pub mod body;

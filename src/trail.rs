@@ -45,6 +45,8 @@ pub struct CallTrail {
 struct Part {
     number: u32,
     resend: bool,
+    /// How long the part was held back before its first attempt.
+    backed_off: Duration,
 }
 
 /// Most calls take one attempt.
@@ -87,6 +89,13 @@ pub struct Attempt {
     pub backed_off: Duration,
     /// How long it waited for its permit, gates included.
     pub queued: Duration,
+    /// Since when it waits for its permit. None once it has one or was refused one.
+    pub waiting_since: Option<Instant>,
+    /// When the head of its answer came.
+    pub answered: Option<Instant>,
+    /// When it was over: it failed, or the layer that sends it again or puts its answer together had read (or dropped) the body. None
+    /// while it is on its way, and where the caller of the call reads the body.
+    pub ended: Option<Instant>,
     /// What it was charged for, and its place in line.
     pub receipt: Option<Receipt>,
     /// `client-request-id` of the attempt.
@@ -138,7 +147,8 @@ impl CallTrail {
     /// A clone that writes to a new attempt, for the extensions of the request that is sent.
     pub fn begin_attempt(&self) -> Self {
         let mut attempts = self.attempts.lock();
-        attempts.push(self.attempt());
+        let attempt = self.attempt(&attempts);
+        attempts.push(attempt);
         Self {
             attempts: Arc::clone(&self.attempts),
             current: Some(attempts.len() - 1),
@@ -167,19 +177,39 @@ impl CallTrail {
         Self {
             attempts: Arc::clone(&self.attempts),
             current: None,
-            part: Some(Part { number, resend }),
+            part: Some(Part {
+                number,
+                resend,
+                backed_off: Duration::ZERO,
+            }),
             for_receipts: self.for_receipts,
         }
+    }
+
+    /// The same for a part that was held back for so long before it was sent.
+    pub(crate) fn held_back(mut self, time: Duration) -> Self {
+        if let Some(part) = &mut self.part {
+            part.backed_off = time;
+        }
+        self
     }
 
     fn number(&self) -> Option<u32> {
         self.part.map(|part| part.number)
     }
 
-    /// A new attempt of this clone's part.
-    fn attempt(&self) -> Attempt {
+    /// A new attempt of this clone's part, after these.
+    fn attempt(&self, attempts: &[Attempt]) -> Attempt {
+        let first = |part: &Part| {
+            let number = Some(part.number);
+            attempts.iter().rev().all(|attempt| attempt.part != number)
+        };
+        let held_back = self.part.filter(|part| !part.backed_off.is_zero());
         Attempt {
             started: self.is_wanted().then(Instant::now),
+            backed_off: held_back
+                .filter(first)
+                .map_or(Duration::ZERO, |part| part.backed_off),
             part: self.number(),
             resend: self.part.is_some_and(|part| part.resend),
             ..Attempt::default()
@@ -203,10 +233,11 @@ impl CallTrail {
     fn here<'a>(&self, attempts: &'a mut Attempts) -> &'a mut Attempt {
         let at = self.find(attempts).unwrap_or_else(|| {
             // It began before somebody wrote to it, nobody knows when.
-            attempts.push(Attempt {
+            let attempt = Attempt {
                 started: None,
-                ..self.attempt()
-            });
+                ..self.attempt(attempts)
+            };
+            attempts.push(attempt);
             attempts.len() - 1
         });
         &mut attempts[at]
@@ -271,6 +302,19 @@ impl CallTrail {
         last.map_or((Duration::ZERO, None), |last| (last.queued, last.started))
     }
 
+    /// Calls `read` with each attempt that belongs to this clone's request, in order: those of the call, or of its part, from the one
+    /// on that this clone writes to.
+    pub(crate) fn each(&self, mut read: impl FnMut(&Attempt)) {
+        let attempts = self.attempts.lock();
+        let from = self.current.unwrap_or(0);
+        let number = self.number();
+        attempts
+            .iter()
+            .skip(from)
+            .filter(|attempt| number.is_none() || attempt.part == number)
+            .for_each(&mut read);
+    }
+
     /// All attempts so far, in order.
     pub fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().to_vec()
@@ -316,6 +360,25 @@ mod tests {
         assert_eq!(trail.receipt().map(|receipt| receipt.place), None);
         let expected = [(Some(0), false), (Some(1), true), (Some(1), true)];
         assert_eq!(parts(&trail), expected);
+    }
+
+    #[test]
+    fn the_first_attempt_of_a_part_tells_how_long_it_was_held_back() {
+        let trail = CallTrail::new();
+        let part = trail.part(0, false).held_back(Duration::from_secs(3));
+        part.begin_attempt();
+        part.begin_attempt();
+        trail.part(1, false).begin_attempt();
+        let held: Vec<_> = trail.attempts().iter().map(|a| a.backed_off).collect();
+        assert_eq!(
+            held,
+            [Duration::from_secs(3), Duration::ZERO, Duration::ZERO]
+        );
+        let mut own = 0;
+        part.each(|attempt| own += usize::from(attempt.part == Some(0)));
+        let mut all = 0;
+        trail.each(|_| all += 1);
+        assert_eq!((own, all), (2, 3));
     }
 
     #[test]

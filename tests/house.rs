@@ -31,6 +31,7 @@ const FLOORS: [Floor; 4] = [
     Floor {
         modules: &[
             "anchor_headers",
+            "audit_log",
             "batch_splitter",
             "client_request_id",
             "concurrency_by_principal",

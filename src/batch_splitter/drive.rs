@@ -41,6 +41,10 @@ pub(super) struct Job<S, F: BatchFormat> {
     in_flight: InFlight,
     /// No part is begun before that.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Since when there is a pause.
+    paused_since: Option<Instant>,
+    /// How long the next part was held back.
+    held_back: Duration,
     pub(super) deadline: Option<Instant>,
     /// Since when nothing was achieved.
     pub(super) stalled: Option<Instant>,
@@ -105,6 +109,8 @@ where
             trail,
             in_flight: FuturesUnordered::new(),
             pause: None,
+            paused_since: None,
+            held_back: Duration::ZERO,
             deadline,
             stalled: None,
             hintless: 0,
@@ -198,6 +204,8 @@ where
                 return false;
             }
             self.pause = None;
+            let paused = self.paused_since.take().map(|since| since.elapsed());
+            self.held_back = paused.unwrap_or_default();
         }
         if self
             .deadline
@@ -269,7 +277,8 @@ where
         }
         self.report.sent(again);
         self.stalled.get_or_insert_with(Instant::now);
-        let trail = self.trail.part(number, maybe);
+        let held_back = std::mem::take(&mut self.held_back);
+        let trail = self.trail.part(number, maybe).held_back(held_back);
         let can_shrink = !self.plan.is_one_piece(&self.batch, &members);
         let request = part::request(&self.head, body, &trail, number == 0, can_shrink);
         tracing::debug!(
@@ -283,6 +292,10 @@ where
         self.in_flight.push(Box::pin(async move {
             let began = Instant::now();
             let outcome = sending.await;
+            trail.record(|attempt| {
+                attempt.started.get_or_insert(began);
+                attempt.ended.get_or_insert_with(Instant::now);
+            });
             Returned {
                 members,
                 outcome,
@@ -297,6 +310,7 @@ where
         let pause = self.pause.as_ref().map(|pause| pause.deadline());
         if pause.is_none_or(|pause| pause < until) {
             self.report.waits(Instant::now(), until);
+            self.paused_since.get_or_insert_with(Instant::now);
             self.pause = Some(Box::pin(tokio::time::sleep_until(until)));
         }
     }

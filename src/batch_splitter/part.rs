@@ -104,6 +104,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut service = service;
+    let trail = CallTrail::of(request.extensions()).cloned();
     let calling = match service.ready().await {
         Ok(service) => service.call(request),
         Err(error) => {
@@ -126,6 +127,12 @@ where
         }
     };
     let (head, body) = answer.into_parts();
+    if let Some(trail) = trail {
+        trail.record(|attempt| {
+            attempt.status.get_or_insert(head.status);
+            attempt.answered.get_or_insert_with(Instant::now);
+        });
+    }
     let mut body = pin!(body);
     let mut rope = Rope::new();
     let mut trailers = None;

@@ -66,6 +66,20 @@ fn note<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) 
         trail.record(|attempt| {
             attempt.receipt = receipt;
             attempt.queued = queued;
+            attempt.waiting_since = None;
+        });
+    }
+}
+
+/// Takes down that the call waits since then, or has waited in vain.
+fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, in_vain: bool) {
+    let trail = CallTrail::of(request.extensions()).filter(|trail| trail.is_wanted());
+    if let Some(trail) = trail {
+        trail.record(|attempt| {
+            attempt.waiting_since = (!in_vain).then_some(since);
+            if in_vain {
+                attempt.queued = since.elapsed();
+            }
         });
     }
 }
@@ -97,12 +111,17 @@ where
                         Err(draw) => {
                             let acquire = Arc::clone(permit.ledger()).acquire(draw);
                             let since = Instant::now();
+                            note_wait(request, since, false);
                             this.step.set(Step::Waiting { acquire, since });
                         }
                     }
                 }
                 StepProj::Waiting { acquire, since } => {
-                    let permit = ready!(acquire.as_mut().poll(cx))?;
+                    let acquired = ready!(acquire.as_mut().poll(cx));
+                    if let (Err(_), Some((_, request))) = (&acquired, &*this.call) {
+                        note_wait(request, *since, true);
+                    }
+                    let permit = acquired?;
                     if let Some((_, request)) = this.call {
                         note(request, &permit, Some(*since));
                     }

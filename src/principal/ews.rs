@@ -192,7 +192,32 @@ impl EwsCharges {
     }
 
     fn caller_of<'a>(&'a self, request: &'a Request<ReplayBody>) -> &'a Caller {
-        request.extensions().get::<Caller>().unwrap_or(&self.caller)
+        self.caller_or(request.extensions().get())
+    }
+
+    /// That caller, or the configured one.
+    pub(crate) fn caller_or<'a>(&'a self, given: Option<&'a Caller>) -> &'a Caller {
+        given.unwrap_or(&self.caller)
+    }
+
+    /// How a request reaches the mailbox that it works on, and which that is: the first, where it works on several. None where it is the
+    /// caller's own and the caller is not known.
+    pub(crate) fn reach(
+        &self,
+        body: &ReplayBody,
+        caller: Option<&Caller>,
+    ) -> (Access, Option<String>) {
+        let own = caller.map(Caller::name);
+        let Ok(outline) = body.outline() else {
+            return (Access::Owner, own.map(Into::into));
+        };
+        if let Some(mailbox) = self.impersonated(outline) {
+            return (Access::Impersonation, Some(mailbox.into_owned()));
+        }
+        match self.reached(outline, body, own, false).into_iter().next() {
+            Some(mailbox) => (Access::Delegate, Some(mailbox.into_owned())),
+            None => (Access::Owner, own.map(Into::into)),
+        }
     }
 
     /// The impersonated mailbox, by the kind of identity that says most.

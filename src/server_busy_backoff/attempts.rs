@@ -73,7 +73,7 @@ where
         if let Some(trail) = &trail {
             if trail.is_wanted() {
                 trail.record(|attempt| {
-                    attempt.backed_off = pause;
+                    attempt.backed_off = attempt.backed_off.saturating_add(pause);
                     // A layer above may know of an execution, too.
                     attempt.resend |= state.maybe_executed;
                 });
@@ -92,7 +92,10 @@ where
             Err(error) => Err((error, Came::NotReady)),
             Ok(answer) => {
                 if let Some(trail) = trail.as_ref().filter(|trail| trail.is_wanted()) {
-                    trail.record(|attempt| attempt.status = Some(answer.status()));
+                    trail.record(|attempt| {
+                        attempt.status = Some(answer.status());
+                        attempt.answered.get_or_insert_with(Instant::now);
+                    });
                 }
                 let (head, body) = answer.into_parts();
                 let said = classifier.answer(&state.call, &head);
@@ -129,6 +132,7 @@ where
                 let fallback = state.fallback(&shared);
                 let next = state.after_error(error, came, classifier, fallback);
                 note(trail.as_ref(), state.signal.as_deref());
+                over(trail.as_ref());
                 match next {
                     Ok(until) => (until, false),
                     Err(end) => return end,
@@ -147,6 +151,7 @@ where
                 };
                 let kept = keep(head, refused.prefix, refused.rest, config.max_buffered);
                 state.kept = Box::pin(kept).await;
+                over(trail.as_ref());
                 (until, held)
             }
         };
@@ -379,6 +384,13 @@ impl State {
 fn note(trail: Option<&CallTrail>, signal: Option<&str>) {
     if let (Some(trail), Some(signal)) = (trail.filter(|trail| trail.is_wanted()), signal) {
         trail.record(|attempt| attempt.signal = Some(signal.into()));
+    }
+}
+
+/// Takes down that nothing is left of an attempt.
+fn over(trail: Option<&CallTrail>) {
+    if let Some(trail) = trail.filter(|trail| trail.is_wanted()) {
+        trail.record(|attempt| attempt.ended = Some(Instant::now()));
     }
 }
 

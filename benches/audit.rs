@@ -1,0 +1,184 @@
+//! What a record of each call costs, beside tower-http's `TraceLayer`.
+//!
+//! `cargo bench --bench audit` prints a table and writes `target/bench/audit.json`; `-- --quick` takes under a minute.
+//!
+//! All figures are net, as in `overhead`: what a call through the layer takes beyond the same call to the bare service. Records go to a
+//! sink that drops them; the peer's events are formatted as JSON and go to a writer that drops them.
+
+#[allow(dead_code, reason = "other benches have other requests")]
+#[path = "overhead/bare.rs"]
+mod bare;
+#[allow(dead_code, reason = "all rows are in the file")]
+#[path = "overhead/harness.rs"]
+mod harness;
+
+use std::fmt::Debug;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs, io};
+
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use serde_json::json;
+use tower::{Layer, Service};
+use tower_ews::audit_log::{AuditLogLayer, EwsFacts, Level, Record, Sink};
+use tower_ews::body::ReplayBody;
+use tower_http::trace::TraceLayer;
+use tracing::Dispatch;
+use tracing::level_filters::LevelFilter;
+
+use bare::{Bare, REQUEST, call, request};
+use harness::{Group, Net};
+
+/// Takes records and drops them.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn record(&self, record: &Record) {
+        black_box(record);
+    }
+}
+
+const CALLS: usize = 2_000;
+
+fn outlined() -> ReplayBody {
+    let body = ReplayBody::from(REQUEST.clone());
+    body.outline().expect("an outline");
+    body.targets();
+    body
+}
+
+/// Calls with that body, with that subscriber if there is one.
+fn with_body<S, B, R>(
+    mut service: S,
+    body: B,
+    subscriber: Option<Dispatch>,
+) -> impl FnMut(usize) + 'static
+where
+    S: Service<Request<B>, Response = Response<R>> + 'static,
+    S::Error: Debug,
+    B: Clone + 'static,
+    R: Body,
+    R::Error: Debug,
+{
+    move |calls| {
+        let mut run = || {
+            for _ in 0..calls {
+                call(&mut service, request(body.clone()));
+            }
+        };
+        match &subscriber {
+            Some(subscriber) => tracing::dispatcher::with_default(subscriber, run),
+            None => run(),
+        }
+    }
+}
+
+/// Formats JSON, as `tracing_subscriber::fmt().json()` does, for a writer that drops it.
+fn json_subscriber(level: LevelFilter) -> Dispatch {
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(level)
+        .with_writer(io::sink)
+        .finish();
+    Dispatch::new(subscriber)
+}
+
+fn group() -> Group {
+    let mut group = Group::new(CALLS);
+    let bare = group.case(with_body(Bare::new(), outlined(), None));
+    let full = Full::new(REQUEST.clone());
+    let bare_full = group.case(with_body(Bare::new(), full.clone(), None));
+    let net = |case, bare| Net {
+        case,
+        bare: Some(bare),
+    };
+    let trace = || TraceLayer::new_for_http().layer(Bare::new());
+    let silent = group.case(with_body(trace(), full.clone(), None));
+    // Its spans and events are at level DEBUG by default: at any other one it would tell nothing.
+    let subscriber = json_subscriber(LevelFilter::DEBUG);
+    let loud = group.case(with_body(trace(), full.clone(), Some(subscriber)));
+    let with_subscriber = "tower-http TraceLayer, tracing-subscriber's JSON into a null writer";
+    let rows = [
+        (
+            "off",
+            Level::Off,
+            "tower-http TraceLayer without a subscriber",
+            silent,
+            None,
+        ),
+        ("summary", Level::Summary, with_subscriber, loud, Some(1.0)),
+        ("headers", Level::Headers, with_subscriber, loud, None),
+        ("full", Level::Full, with_subscriber, loud, None),
+    ];
+    for (name, level, peer, theirs, limit) in rows {
+        let layer = AuditLogLayer::new(Nowhere)
+            .facts(EwsFacts::new())
+            .level(level);
+        let ours = group.case(with_body(layer.layer(Bare::new()), outlined(), None));
+        group.row(
+            name,
+            peer,
+            net(ours, bare),
+            vec![net(theirs, bare_full)],
+            limit,
+        );
+    }
+    group
+}
+
+fn main() -> io::Result<()> {
+    let quick = env::args().any(|argument| argument == "--quick");
+    let time = Duration::from_secs(if quick { 15 } else { 60 });
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().build()?;
+    let _entered = runtime.enter();
+    let mut group = group();
+    let samples = group.measure(time);
+    let mut file = Vec::new();
+    println!(
+        "{:<10} {:>7} {:>7} {:>6}  limit        peer",
+        "ns, net", "ours", "peer", "ratio"
+    );
+    for row in &group.rows {
+        let (ns, peer_ns, ratio) = samples.medians(row);
+        let (met, limit) = match row.limit {
+            Some(limit) => (ratio <= limit, format!("{limit:.1} x")),
+            None if row.name == "off" => (ns <= 10.0, "10 ns".into()),
+            None => (true, String::new()),
+        };
+        let verdict = match (limit.is_empty(), met) {
+            (true, _) => "",
+            (false, true) => "met",
+            (false, false) => "NOT MET",
+        };
+        println!(
+            "{:<10} {ns:>7.1} {peer_ns:>7.1} {ratio:>6.2}  {:<13}  {}",
+            row.name,
+            format!("{limit} {verdict}"),
+            row.peer
+        );
+        file.push(json!({
+            "name": row.name,
+            "ns": round(ns),
+            "peer": row.peer,
+            "peer_ns": round(peer_ns),
+            "ratio": round(ratio),
+        }));
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let path = target.join("bench").join("audit.json");
+    fs::create_dir_all(target.join("bench"))?;
+    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn round(of: f64) -> f64 {
+    (of * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,152 @@
+//! [`AuditBody`]: a response body that makes the call's record when it ends.
+
+use std::any::Any;
+use std::fmt;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use pin_project::{pin_project, pinned_drop};
+use tower::BoxError;
+
+use super::call::Call;
+
+/// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
+///
+/// The call's record is made when the end is read (`poll_frame` answers `None`), with an error, or when it is dropped: then the outcome is
+/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body knew that nothing more comes.
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body::Body;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_ews::audit_log::{AuditLogLayer, MemorySink, Outcome};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let sink = MemorySink::new();
+/// let service = ServiceBuilder::new().layer(AuditLogLayer::new(sink.clone())).service(service_fn(
+///     async |_: Request<String>| Ok::<_, tower::BoxError>(Response::new(String::from("hello"))),
+/// ));
+/// let answer = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(answer.body().size_hint().exact(), Some(5));
+/// drop(answer);
+/// assert_eq!(sink.records()[0].outcome, Outcome::BodyDropped);
+/// # Ok(()) }
+/// ```
+#[pin_project(PinnedDrop)]
+#[must_use = "bodies do nothing unless polled"]
+pub struct AuditBody<B: Body> {
+    #[pin]
+    inner: B,
+    call: Option<Box<Call>>,
+}
+
+impl<B: Body> AuditBody<B> {
+    pub(super) fn new(inner: B, call: Option<Box<Call>>) -> Self {
+        Self { inner, call }
+    }
+}
+
+#[pinned_drop]
+impl<B: Body> PinnedDrop for AuditBody<B> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(call) = this.call.take() {
+            // Some readers stop once they know that nothing more comes.
+            if this.inner.is_end_stream() {
+                call.completed();
+            }
+        }
+    }
+}
+
+impl<B> Body for AuditBody<B>
+where
+    B: Body,
+    B::Data: 'static,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        if self.call.is_some() {
+            return recorded(self, cx);
+        }
+        let frame = ready!(self.project().inner.poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+// By itself, the inner poll included: what is not recorded is then never moved to where it can be looked at.
+#[inline(never)]
+fn recorded<B>(
+    body: Pin<&mut AuditBody<B>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<B::Data>, BoxError>>>
+where
+    B: Body,
+    B::Data: 'static,
+    B::Error: Into<BoxError>,
+{
+    let this = body.project();
+    Poll::Ready(match ready!(this.inner.poll_frame(cx)) {
+        Some(Ok(frame)) => {
+            if let (Some(call), Some(data)) = (this.call, frame.data_ref()) {
+                pass(call, data);
+            }
+            Some(Ok(frame))
+        }
+        Some(Err(error)) => {
+            let error = error.into();
+            if let Some(call) = this.call.take() {
+                call.failed(&*error);
+            }
+            Some(Err(error))
+        }
+        None => {
+            if let Some(call) = this.call.take() {
+                call.completed();
+            }
+            None
+        }
+    })
+}
+
+/// Shows the data of a frame to the call.
+fn pass<D: Buf + 'static>(call: &mut Call, data: &D) {
+    if let Some(bytes) = (data as &dyn Any).downcast_ref::<Bytes>() {
+        call.passed(bytes, Some(bytes));
+        return;
+    }
+    let mut slices = [IoSlice::new(&[]); 16];
+    let filled = data.chunks_vectored(&mut slices);
+    let mut seen = 0;
+    for slice in slices.iter().take(filled) {
+        seen += slice.len();
+        call.passed(slice, None);
+    }
+    call.unseen(data.remaining().saturating_sub(seen));
+}
+
+impl<B: Body> fmt::Debug for AuditBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditBody")
+            .field("recorded", &self.call.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! [`EwsFacts`]: what calls of Exchange Web Services are about.
+
+use std::any::Any;
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body::Body;
+use smallvec::SmallVec;
+
+use super::facts::{AnswerFacts, AnswerReader, Facts, RequestFacts, pieces, size};
+use crate::body::ReplayBody;
+use crate::principal::{Caller, EwsCharges};
+use crate::soap::{AnswerScanner, CodeClass, ResponseClass, ResponseCode, ScanError};
+
+/// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.
+///
+/// The request's body is read where it is a [`ReplayBody`] (whose outline it shares with the other layers), a `Full<Bytes>` or a
+/// `String`. Answers are read as they pass, a few kilobytes of them kept at most.
+///
+/// A call has failed if its answer has a fault, a message in error, or a status other than 2xx; its code is the first of an error, else
+/// the first there is.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::audit_log::{EwsFacts, Facts};
+/// use tower_ews::body::ReplayBody;
+///
+/// let body = ReplayBody::from(
+///     r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
+///          <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/>
+///        </s:Body></s:Envelope>"#,
+/// );
+/// let facts = EwsFacts::new().request(&Request::new(body));
+/// assert_eq!(facts.operation.as_deref(), Some("GetFolder"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct EwsFacts {
+    charges: EwsCharges,
+    /// Whether accounts are known by name.
+    named: bool,
+}
+
+impl EwsFacts {
+    /// Facts of calls by accounts that [`Caller`] extensions name.
+    pub fn new() -> Self {
+        Self {
+            charges: EwsCharges::new([]),
+            named: false,
+        }
+    }
+
+    /// The account of calls without a [`Caller`] extension.
+    #[must_use]
+    pub fn caller(mut self, caller: Caller) -> Self {
+        self.charges = self.charges.caller(caller);
+        self.named = true;
+        self
+    }
+
+    /// Reads callers, impersonated identities and mailbox GUIDs as these charges do.
+    #[must_use]
+    pub fn charges(mut self, charges: EwsCharges) -> Self {
+        self.charges = charges;
+        self.named = true;
+        self
+    }
+}
+
+impl Default for EwsFacts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: Body + 'static> Facts<B> for EwsFacts {
+    fn request(&self, request: &Request<B>) -> RequestFacts {
+        let given = request.extensions().get::<Caller>();
+        let known = self.named || given.is_some();
+        let caller = known.then(|| self.charges.caller_or(given));
+        let mut facts = RequestFacts {
+            bytes: size(request),
+            reader: Some(Box::new(EwsReader::default())),
+            ..RequestFacts::default()
+        };
+        let body: &dyn Any = request.body();
+        let made;
+        let body = match body.downcast_ref::<ReplayBody>() {
+            Some(body) => Some(body),
+            None => {
+                made = pieces(request.body()).map(ReplayBody::from_pieces);
+                made.as_ref()
+            }
+        };
+        facts.caller = caller.map(|caller| caller.name().into());
+        let Some((body, outline)) = body.and_then(|body| Some((body, body.outline().ok()?))) else {
+            return facts;
+        };
+        facts.operation = match outline.operation() {
+            Some(operation) => Some(operation.name().into()),
+            None => Some(outline.operation_name().to_owned().into()),
+        };
+        facts.members = outline.array().map(|array| array.members().len() as u64);
+        let (access, mailbox) = self.charges.reach(body, caller);
+        facts.access = Some(access);
+        facts.mailbox = mailbox.map(Into::into);
+        facts
+    }
+
+    fn pieces(&self, request: &Request<B>) -> Option<SmallVec<[Bytes; 1]>> {
+        pieces(request.body())
+    }
+}
+
+#[derive(Default)]
+struct EwsReader {
+    status: StatusCode,
+    scanner: Option<AnswerScanner>,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
+    first: Option<ResponseCode>,
+    failed: Option<ResponseCode>,
+}
+
+impl AnswerReader for EwsReader {
+    fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
+        self.status = status;
+        self.scanner = Some(AnswerScanner::new());
+        true
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        let found = &mut self.found;
+        if let Some(scanner) = &mut self.scanner {
+            // What is wrong is told at the end, too.
+            let _broken = scanner.push(bytes, &mut |message| {
+                let failed = message.is_fault
+                    || message.class == ResponseClass::Error
+                    || message.code.class() == CodeClass::NotProcessed;
+                if failed && found.failed.is_none() {
+                    let inner = message.inner_code.clone();
+                    let tells = message.code.class() == CodeClass::InspectInner;
+                    found.failed = Some(match inner.filter(|_| tells) {
+                        Some(inner) => inner,
+                        None => message.code,
+                    });
+                } else if found.first.is_none() {
+                    found.first = Some(message.code);
+                }
+            });
+        }
+    }
+
+    fn end(&mut self, whole: bool) -> AnswerFacts {
+        let good = self.status.is_success();
+        let has_failed = self.found.failed.is_some();
+        let code = self.found.failed.take().or_else(|| self.found.first.take());
+        let error = match &mut self.scanner {
+            Some(scanner) if good && !has_failed => scanner.finish().err(),
+            _ => None,
+        };
+        let error = error.filter(|error| whole || !matches!(error, ScanError::Truncated { .. }));
+        AnswerFacts {
+            code: code.map(text).filter(|code| !code.is_empty()),
+            failed: has_failed || !good || error.is_some(),
+            error: error.map(|error| error.to_string().into()),
+        }
+    }
+}
+
+fn text(code: ResponseCode) -> Cow<'static, str> {
+    code.as_str().to_owned().into()
+}

@@ -1,0 +1,436 @@
+//! The record of a call that has ended, from its trail and from what the layer measured itself.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::call::{Answer, Asked, Call, Capture, End};
+use super::facts::AnswerFacts;
+use super::levels::Level;
+use super::record::{AttemptRecord, Captured, ChargeRecord, Outcome, Record};
+use super::redact::Redaction;
+use crate::body::BufferRequestError;
+use crate::client_errors::Failure;
+use crate::errors::BackoffError;
+use crate::ledger::{AcquireError, Receipt};
+use crate::principal::{Access, Principal, PrincipalKind};
+use crate::trail::{Attempt, CallTrail};
+
+/// Sources of an error that are recorded, and bytes of each.
+const MAX_SOURCES: usize = 16;
+const MAX_TEXT: usize = 2048;
+
+/// The call's record, unless its level is off.
+pub(super) fn record(call: &mut Call) -> Option<Record> {
+    let end = Instant::now();
+    if call.settle() == Level::Off {
+        return None;
+    }
+    let redaction = &*std::sync::Arc::clone(&call.shared.redaction);
+    let mut record = Record {
+        time: Some(call.time),
+        duration: whole_micros(end.saturating_duration_since(call.begin)),
+        ..Record::default()
+    };
+    attempts(call, end, redaction, &mut record);
+    asked(&mut call.asked, redaction, &mut record);
+    let facts = call.answer.as_mut().map(|answer| {
+        answered(
+            answer,
+            matches!(call.end, End::Completed),
+            redaction,
+            &mut record,
+        )
+    });
+    ended(call, facts, &mut record);
+    Some(record)
+}
+
+fn asked(asked: &mut Asked, redaction: &Redaction, record: &mut Record) {
+    let facts = &mut asked.facts;
+    record.caller = facts.caller.take().map(|name| redaction.mailbox(&name));
+    record.mailbox = facts.mailbox.take().map(|name| redaction.mailbox(&name));
+    record.access = facts.access.map(|access| match access {
+        Access::Owner => "owner",
+        Access::Delegate => "delegate",
+        Access::Impersonation => "impersonation",
+    });
+    record.operation = facts.operation.take().map(|name| (*name).into());
+    record.members = facts.members;
+    record.request_bytes = facts.bytes;
+    record.method = asked.method.as_str().into();
+    record.url_path = redaction.url(&asked.uri);
+    // A request without an authority names it in its header.
+    let host = asked.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse().ok());
+    if let Some(authority) = asked.uri.authority().or(host.as_ref()) {
+        record.server_address = Some(authority.host().into());
+        record.server_port = authority.port_u16().or(match asked.uri.scheme_str() {
+            Some("https") => Some(443),
+            Some("http") => Some(80),
+            _ => None,
+        });
+    }
+    record.user_agent = text(&asked.user_agent).map(|value| redaction.text(value));
+    let listed = asked.headers.take();
+    record.request_headers = listed.map(|headers| list(&headers, redaction));
+    record.request_body = asked.body.take().map(|body| captured(&body, redaction));
+}
+
+fn answered(
+    answer: &mut Answer,
+    whole: bool,
+    redaction: &Redaction,
+    record: &mut Record,
+) -> AnswerFacts {
+    record.status = Some(answer.status.as_u16());
+    record.response_bytes = answer.bytes;
+    let listed = answer.headers.take();
+    record.response_headers = listed.map(|headers| list(&headers, redaction));
+    record.response_body = answer.body.take().map(|body| captured(&body, redaction));
+    let mut facts = match &mut answer.reader {
+        Some(reader) => reader.end(whole && answer.all_read),
+        None => AnswerFacts::default(),
+    };
+    let failed = answer.status.is_client_error() || answer.status.is_server_error();
+    facts.failed |= failed;
+    if failed && facts.code.is_none() {
+        facts.code = answer.status.canonical_reason().map(Into::into);
+    }
+    facts.error = facts.error.map(|error| redaction.text(&error));
+    facts
+}
+
+/// How it ended.
+fn ended(call: &mut Call, facts: Option<AnswerFacts>, record: &mut Record) {
+    let facts = facts.unwrap_or_default();
+    record.code = facts.code.map(|code| (*code).into());
+    record.error.extend(facts.error);
+    match &mut call.end {
+        End::GivenUp if call.answer.is_some() => record.outcome = Outcome::BodyDropped,
+        End::GivenUp => {
+            record.outcome = Outcome::Cancelled;
+            record.error_type = Some("cancelled".into());
+        }
+        End::Completed if facts.failed => {
+            record.outcome = Outcome::Failed;
+            let status = record.status.filter(|status| *status >= 400);
+            let status = status.map(|status| status.to_string().into());
+            record.error_type = status.or_else(|| record.code.clone());
+        }
+        End::Completed => record.outcome = Outcome::Ok,
+        End::Failed(failed) => {
+            record.outcome = match failed.outcome {
+                // Something of an answer has come.
+                Outcome::NotSent if call.answer.is_some() => Outcome::Error,
+                outcome => outcome,
+            };
+            record.error_type = Some(std::mem::take(&mut failed.kind));
+            record.error.append(&mut failed.chain);
+        }
+    }
+}
+
+/// An error that a call or its body ended in.
+pub(super) struct Failed {
+    outcome: Outcome,
+    kind: Box<str>,
+    chain: Vec<Box<str>>,
+}
+
+impl Default for Failed {
+    fn default() -> Self {
+        Self {
+            outcome: Outcome::Error,
+            kind: OTHER.into(),
+            chain: Vec::new(),
+        }
+    }
+}
+
+/// OpenTelemetry's word for an error without a name.
+const OTHER: &str = "_OTHER";
+
+impl Failed {
+    pub(super) fn new(error: &(dyn StdError + 'static), redaction: &Redaction) -> Self {
+        let mut chain = Vec::new();
+        let mut kind = None;
+        let mut unsent = false;
+        let mut past_deadline = false;
+        let mut next = Some(error);
+        while let Some(error) = next.filter(|_| chain.len() < MAX_SOURCES) {
+            kind = kind.or_else(|| name(error));
+            unsent |= error.is::<BufferRequestError>();
+            past_deadline |= matches!(
+                error.downcast_ref(),
+                Some(BackoffError::DeadlinePassed { .. })
+            );
+            chain.push(shortened(redaction.text(&error.to_string())));
+            next = error.source();
+        }
+        let outcome = match Failure::of(error) {
+            // It changed nothing, but attempts were made.
+            Failure::NotSent if past_deadline => Outcome::Error,
+            Failure::NotSent => Outcome::NotSent,
+            Failure::Lost => Outcome::Unknown,
+            Failure::Permanent if unsent => Outcome::NotSent,
+            Failure::Permanent => Outcome::Error,
+        };
+        Self {
+            outcome,
+            kind: kind.unwrap_or_else(|| OTHER.into()),
+            chain,
+        }
+    }
+}
+
+/// The name of an error that is known by name.
+fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
+    if let Some(error) = error.downcast_ref::<AcquireError>() {
+        return Some(
+            match error {
+                AcquireError::QueueFull { .. } => "queue_full",
+                AcquireError::TimedOut { .. } => "queue_timeout",
+                AcquireError::GateTooLate { .. } => "gate_too_late",
+            }
+            .into(),
+        );
+    }
+    if let Some(error) = error.downcast_ref::<BackoffError>() {
+        return Some(
+            match error {
+                BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
+                BackoffError::DeadlinePassed { .. } => "deadline_passed",
+            }
+            .into(),
+        );
+    }
+    if error.is::<BufferRequestError>() {
+        return Some("request_body".into());
+    }
+    if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
+        return Some("timeout".into());
+    }
+    let error = error.downcast_ref::<io::Error>()?;
+    // One that wraps another says no more than that.
+    (error.kind() != io::ErrorKind::Other).then(|| format!("{:?}", error.kind()).into())
+}
+
+fn shortened(text: Box<str>) -> Box<str> {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let at = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..at.unwrap_or(0)).unwrap_or_default().into()
+}
+
+/// The attempts, and the sums of their times.
+fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Record) {
+    let mut attempts: SmallVec<[Attempt; 2]> = SmallVec::new();
+    call.trail.each(|attempt| attempts.push(attempt.clone()));
+    if attempts.is_empty() {
+        // Nobody further in has written anything down.
+        attempts.push(Attempt::default());
+    }
+    let receipt = attempts.iter().rev().find_map(|a| a.receipt.as_ref());
+    if let Some(receipt) = receipt {
+        charges(receipt, redaction, record);
+    }
+    record.signal = attempts.iter().rev().find_map(|a| a.signal.clone());
+    let mut parts = Vec::new();
+    let last = attempts.len() - 1;
+    for (at, attempt) in attempts.iter().enumerate() {
+        if let Some(part) = attempt.part.filter(|part| !parts.contains(part)) {
+            parts.push(part);
+        }
+        let own = at == last && attempt.part.is_none();
+        let answer = call.answer.as_ref().filter(|_| own);
+        let ended = attempt.ended.unwrap_or_else(|| {
+            // Without word of its end: not later than the next attempt's begin.
+            let rest = attempts.iter().skip(at + 1);
+            let next = rest.filter(|next| next.part == attempt.part);
+            let next = next.filter_map(|next| next.started).next();
+            next.map_or(end, |next| attempt.answered.unwrap_or(next).min(next))
+        });
+        let answered = attempt.answered.or(answer.map(|answer| answer.at));
+        let times = Times::of(attempt, call.begin, answered, ended);
+        record.queued += times.queued;
+        record.backed_off += times.backed_off;
+        record.wire += times.wire;
+        record.body += times.body;
+        let mut kept = AttemptRecord {
+            part: attempt.part,
+            started: times.started,
+            backed_off: times.backed_off,
+            queued: times.queued,
+            wire: times.wire,
+            body: times.body,
+            total: times.total,
+            status: attempt
+                .status
+                .or(answer.map(|answer| answer.status))
+                .map(|status| status.as_u16()),
+            signal: attempt.signal.clone(),
+            resend: attempt.resend,
+            client_request_id: attempt.client_request_id.clone(),
+            request_id: attempt.request_id.clone(),
+            fe_server: attempt.fe_server.clone(),
+            be_server: attempt.be_server.clone(),
+            diag_info: attempt.diag_info.clone(),
+        };
+        if own {
+            let id = || text(&call.asked.has_id).map(Into::into);
+            kept.client_request_id = kept.client_request_id.or_else(id);
+        }
+        if let Some(ids) = answer.and_then(|answer| answer.ids.as_deref()) {
+            ids.fill(&mut kept);
+        }
+        record.attempts.push(kept);
+    }
+    record.parts = u32::try_from(parts.len()).ok().filter(|parts| *parts > 0);
+    // Given up while it backed off: no attempt tells of that.
+    let over = attempts.iter().map(|attempt| attempt.ended).max().flatten();
+    if let (End::GivenUp, None, Some(over)) = (&call.end, &call.answer, over) {
+        if attempts.iter().all(|attempt| attempt.ended.is_some()) {
+            record.backed_off += whole_micros(end.saturating_duration_since(over));
+        }
+    }
+}
+
+/// The times of one attempt.
+struct Times {
+    started: Duration,
+    backed_off: Duration,
+    queued: Duration,
+    wire: Duration,
+    body: Duration,
+    total: Duration,
+}
+
+impl Times {
+    /// Whatever the layers have written down: what is in an attempt is never more than the attempt.
+    fn of(attempt: &Attempt, begin: Instant, answered: Option<Instant>, ended: Instant) -> Self {
+        let started = attempt.started.unwrap_or(begin);
+        let ended = ended.max(started);
+        let alive = ended.duration_since(started);
+        let waits = attempt
+            .waiting_since
+            .map(|since| ended.saturating_duration_since(since));
+        let queued = attempt
+            .queued
+            .saturating_add(waits.unwrap_or_default())
+            .min(alive);
+        let on_its_way = alive.saturating_sub(queued);
+        let body = answered.map(|answered| ended.saturating_duration_since(answered));
+        let body = body.unwrap_or_default().min(on_its_way);
+        Self {
+            started: whole_micros(started.saturating_duration_since(begin)),
+            backed_off: whole_micros(attempt.backed_off),
+            queued: whole_micros(queued),
+            wire: whole_micros(on_its_way.saturating_sub(body)),
+            body: whole_micros(body),
+            total: whole_micros(attempt.backed_off.saturating_add(alive)),
+        }
+    }
+}
+
+/// Cut to microseconds, so that what adds up still does when it is written with three digits of milliseconds.
+fn whole_micros(of: Duration) -> Duration {
+    Duration::new(of.as_secs(), of.subsec_micros() * 1000)
+}
+
+fn charges(receipt: &Receipt, redaction: &Redaction, record: &mut Record) {
+    let name = |principal: &Principal| -> Box<str> {
+        let name = redaction.mailbox(principal.name());
+        match principal.kind() {
+            PrincipalKind::Impersonation => format!("impersonation:{name}").into(),
+            _ => name,
+        }
+    };
+    let first = receipt.charges.first();
+    record.principal = first.map(|charge| name(charge.principal()));
+    record.charges = receipt
+        .charges
+        .iter()
+        .map(|charge| ChargeRecord {
+            principal: name(charge.principal()),
+            budget: format!("{:?}", charge.budget()).into(),
+            amount: charge.amount(),
+        })
+        .collect();
+}
+
+/// The ids and servers of an answer that no layer further in has looked at.
+#[derive(Default)]
+pub(super) struct Ids {
+    request_id: Option<HeaderValue>,
+    fe_server: Option<HeaderValue>,
+    be_server: Option<HeaderValue>,
+    diag_info: Option<HeaderValue>,
+}
+
+impl Ids {
+    pub(super) fn unless_told(trail: &CallTrail, headers: &HeaderMap) -> Option<Box<Self>> {
+        let mut told = false;
+        trail.each(|attempt| told |= attempt.request_id.is_some() || attempt.fe_server.is_some());
+        if told {
+            return None;
+        }
+        let mut ids = Self::default();
+        let mut any = false;
+        for (name, value) in headers {
+            let slot = match name.as_str() {
+                "request-id" | "requestid" => &mut ids.request_id,
+                "x-feserver" => &mut ids.fe_server,
+                "x-beserver" | "x-calculatedbetarget" | "x-targetbeserver" => &mut ids.be_server,
+                "x-diaginfo" => &mut ids.diag_info,
+                _ => continue,
+            };
+            any = true;
+            slot.get_or_insert_with(|| value.clone());
+        }
+        any.then(|| Box::new(ids))
+    }
+
+    fn fill(&self, attempt: &mut AttemptRecord) {
+        let fill = |slot: &mut Option<Box<str>>, value: &Option<HeaderValue>| {
+            if slot.is_none() {
+                *slot = text(value).map(Into::into);
+            }
+        };
+        fill(&mut attempt.request_id, &self.request_id);
+        fill(&mut attempt.fe_server, &self.fe_server);
+        fill(&mut attempt.be_server, &self.be_server);
+        fill(&mut attempt.diag_info, &self.diag_info);
+    }
+}
+
+fn list(headers: &HeaderMap, redaction: &Redaction) -> Vec<(Box<str>, Box<str>)> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), redaction.header(name, value)))
+        .collect()
+}
+
+fn captured(body: &Capture, redaction: &Redaction) -> Captured {
+    let encoding = text(&body.encoding).map(Into::into);
+    let cut = body.is_cut();
+    let content_type = text(&body.content_type);
+    Captured {
+        bytes: match encoding {
+            None => redaction.body(content_type, &body.pieces, body.total, cut),
+            Some(_) => bytes::Bytes::new(),
+        },
+        total: body.total,
+        truncated: cut,
+        encoding,
+    }
+}
+
+fn text(value: &Option<HeaderValue>) -> Option<&str> {
+    value.as_ref()?.to_str().ok()
+}

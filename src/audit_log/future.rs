@@ -1,0 +1,94 @@
+//! The response future.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use http_body::Body;
+use pin_project::pin_project;
+use tower::BoxError;
+
+use super::body::AuditBody;
+use super::call::Call;
+
+/// The response future of [`AuditLog`](super::AuditLog).
+///
+/// # Cancellation
+///
+/// Dropping it drops the call, and makes its record: [`Outcome::Cancelled`](super::Outcome::Cancelled).
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<Fut> {
+    // Before the call: what is further in has written down how it ended when the record is made.
+    #[pin]
+    inner: Fut,
+    call: Option<Box<Call>>,
+}
+
+impl<Fut> ResponseFuture<Fut> {
+    pub(super) fn new(inner: Fut, call: Option<Box<Call>>) -> Self {
+        Self { inner, call }
+    }
+}
+
+impl<Fut, B, E> Future for ResponseFuture<Fut>
+where
+    Fut: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+    B: Body,
+{
+    type Output = Result<Response<AuditBody<B>>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.call.is_some() {
+            return recorded(self, cx);
+        }
+        let result = ready!(self.project().inner.poll(cx));
+        Poll::Ready(match result {
+            Ok(response) => Ok(response.map(|body| AuditBody::new(body, None))),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+// By itself, the inner poll included: what is not recorded is then never moved to where it can be looked at.
+#[inline(never)]
+fn recorded<Fut, B, E>(
+    future: Pin<&mut ResponseFuture<Fut>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<AuditBody<B>>, BoxError>>
+where
+    Fut: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+    B: Body,
+{
+    let this = future.project();
+    let result = ready!(this.inner.poll(cx));
+    let mut call = this.call.take();
+    Poll::Ready(match result {
+        Ok(response) => {
+            if let Some(call) = &mut call {
+                call.answered(response.status(), response.headers());
+            }
+            Ok(response.map(|body| AuditBody::new(body, call)))
+        }
+        Err(error) => {
+            let error = error.into();
+            if let Some(call) = call {
+                call.failed(&*error);
+            }
+            Err(error)
+        }
+    })
+}
+
+impl<Fut> fmt::Debug for ResponseFuture<Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("recorded", &self.call.is_some())
+            .finish_non_exhaustive()
+    }
+}

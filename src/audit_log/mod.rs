@@ -1,0 +1,92 @@
+//! AuditLog: one record per call, with all its attempts and parts, and without a secret in it.
+//!
+//! [`AuditLog`] stands outermost. What it can see by itself (method, URL, status, sizes, times, errors, on demand headers and bodies) it
+//! measures; what happened further in it reads from the [`CallTrail`](crate::trail::CallTrail) of the call, which it puts into the
+//! request's extensions if none is there: charges, queues, back-offs, attempts, parts, ids, servers, signals. Without those layers it
+//! works as well, for any HTTP API. Each record goes through a [`Redaction`] to a [`Sink`].
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::BodyExt;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ews::audit_log::{AuditLogLayer, EwsFacts, MemorySink};
+//! use tower_ews::body::ReplayBody;
+//! use tower_ews::client_request_id::ClientRequestIdLayer;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+//! // Stands for an HTTP client and a server.
+//! let client = service_fn(async |_: Request<ReplayBody>| {
+//!     Ok::<_, tower::BoxError>(Response::builder().header("x-feserver", "AM6PR01CA0041").body(String::from(
+//!         "<Envelope><Body><GetFolderResponse><ResponseMessages><GetFolderResponseMessage ResponseClass='Error'>\
+//!          <ResponseCode>ErrorFolderNotFound</ResponseCode></GetFolderResponseMessage></ResponseMessages>\
+//!          </GetFolderResponse></Body></Envelope>",
+//!     ))?)
+//! });
+//! let sink = MemorySink::new();
+//! let service = ServiceBuilder::new()
+//!     .layer(AuditLogLayer::new(sink.clone()).facts(EwsFacts::new()))
+//!     .layer(ClientRequestIdLayer::new())
+//!     .service(client);
+//!
+//! let body = ReplayBody::from(
+//!     r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
+//!          <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/>
+//!        </s:Body></s:Envelope>"#,
+//! );
+//! let answer = service.oneshot(Request::post("https://mail.contoso.com/EWS/Exchange.asmx").body(body)?).await?;
+//! answer.into_body().collect().await?;
+//!
+//! let record = &sink.records()[0];
+//! assert_eq!(record.operation.as_deref(), Some("GetFolder"));
+//! assert_eq!(record.code.as_deref(), Some("ErrorFolderNotFound"));
+//! assert_eq!(record.attempts[0].fe_server.as_deref(), Some("AM6PR01CA0041"));
+//! # Ok(()) }
+//! ```
+//!
+//! # When
+//!
+//! There is exactly one record for each call at a level above [`Off`](Level::Off): when the answer's body has ended, failed or was
+//! dropped, when the call ended in an error, or when its future was dropped. An error of `poll_ready` is no call.
+//!
+//! # Levels
+//!
+//! [`Level`]s are changed while calls go on, through an [`AuditHandle`]: for all, for one principal or for one operation, with an end
+//! if wanted. A call at level `Off` costs one look at an atomic number.
+//!
+//! # Bodies
+//!
+//! Nothing is collected or held up: frames of the answer are cloned as they pass, up to a size ([`AuditLogLayer::body_limit`]), and
+//! trailers and size hints are the inner body's. The request's body is not touched, so that it keeps its type: [`Facts`] hand out the bytes
+//! of those that have them. Compressed bodies are neither read nor kept; the record says so.
+//!
+//! # Errors
+//!
+//! The inner service's, boxed. The layer has none of its own: a sink or facts that fail or panic never fail a call
+//! ([`AuditHandle::lost`]).
+
+mod body;
+mod call;
+mod ews;
+mod facts;
+mod fill;
+mod future;
+mod layer;
+mod levels;
+mod record;
+mod redact;
+mod service;
+mod sink;
+
+pub use self::body::AuditBody;
+pub use self::ews::EwsFacts;
+pub use self::facts::{AnswerFacts, AnswerReader, Facts, HttpFacts, RequestFacts};
+pub use self::future::ResponseFuture;
+pub use self::layer::AuditLogLayer;
+pub use self::levels::{AuditHandle, Level, Scope};
+pub use self::record::{AttemptRecord, Captured, ChargeRecord, Outcome, Record, SCHEMA};
+pub use self::redact::Redaction;
+pub use self::service::AuditLog;
+pub use self::sink::{MemorySink, Sink};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! The service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::BoxError;
+use tower_service::Service;
+
+use super::body::AuditBody;
+use super::call::{Call, Shared};
+use super::facts::Facts;
+use super::future::ResponseFuture;
+
+/// Makes one record of each call. See the [module](super).
+#[must_use = "a service does nothing until it is called"]
+pub struct AuditLog<S, F> {
+    inner: S,
+    shared: Arc<Shared>,
+    facts: Arc<F>,
+}
+
+impl<S, F> AuditLog<S, F> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>, facts: Arc<F>) -> Self {
+        Self {
+            inner,
+            shared,
+            facts,
+        }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
+    #[inline(never)]
+    fn recorded<ReqB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<ReqB>>,
+        F: Facts<ReqB>,
+    {
+        let call = Call::begin(&self.shared, &*self.facts, &mut request);
+        ResponseFuture::new(self.inner.call(request), call)
+    }
+}
+
+impl<S: Clone, F> Clone for AuditLog<S, F> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+            facts: Arc::clone(&self.facts),
+        }
+    }
+}
+
+impl<S, F> fmt::Debug for AuditLog<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The inner service may hold credentials.
+        f.debug_struct("AuditLog")
+            .field("body_limit", &self.shared.body_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, F, ReqB, ResB> Service<Request<ReqB>> for AuditLog<S, F>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+    F: Facts<ReqB>,
+    ResB: Body,
+    ResB::Data: 'static,
+    ResB::Error: Into<BoxError>,
+{
+    type Response = Response<AuditBody<ResB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        // What is switched off costs no more than this look: `benches/audit`, `off`.
+        if self.shared.control.is_off() {
+            return ResponseFuture::new(self.inner.call(request), None);
+        }
+        self.recorded(request)
+    }
+}

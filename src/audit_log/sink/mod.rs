@@ -1,0 +1,49 @@
+//! Where records go: the [`Sink`] trait.
+
+mod memory;
+
+use std::sync::Arc;
+
+pub use self::memory::MemorySink;
+use super::record::Record;
+
+/// Takes records.
+///
+/// It is called on the thread that ends a call, so it should neither block nor take long. A panic in it is caught and counted
+/// ([`AuditHandle::lost`](super::AuditHandle::lost)); it never fails a call.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use tower_ews::audit_log::{Record, Sink};
+///
+/// /// Counts what was throttled.
+/// #[derive(Default)]
+/// struct Throttled(AtomicU64);
+///
+/// impl Sink for Throttled {
+///     fn record(&self, record: &Record) {
+///         self.0.fetch_add(u64::from(record.signal.is_some()), Ordering::Relaxed);
+///     }
+/// }
+///
+/// let sink = Arc::new(Throttled::default());
+/// let layer = tower_ews::audit_log::AuditLogLayer::new(Arc::clone(&sink));
+/// ```
+pub trait Sink: Send + Sync + 'static {
+    /// Takes one record.
+    fn record(&self, record: &Record);
+
+    /// Writes out what is held back. Does nothing by default.
+    fn flush(&self) {}
+}
+
+impl<S: Sink + ?Sized> Sink for Arc<S> {
+    fn record(&self, record: &Record) {
+        (**self).record(record);
+    }
+
+    fn flush(&self) {
+        (**self).flush();
+    }
+}
