@@ -81,7 +81,9 @@
 //!
 //! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost answer.
 //! * `graph`: splits Microsoft Graph's JSON batches too.
-//! * `reqwest`: the same for reqwest, and request bodies for it.
+//! * `json`: the audit log as JSON Lines, in files that rotate.
+//! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
+//! * `reqwest`: as `client`, for reqwest, and request bodies for it.
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file.
 //! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.
 //!

@@ -102,6 +102,7 @@ fn answered(
         facts.code = answer.status.canonical_reason().map(Into::into);
     }
     facts.error = facts.error.map(|error| redaction.text(&error));
+    facts.code = facts.code.map(|code| redaction.text(&code).into_string().into());
     facts
 }
 
@@ -240,7 +241,8 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
     if let Some(receipt) = receipt {
         charges(receipt, redaction, record);
     }
-    record.signal = attempts.iter().rev().find_map(|a| a.signal.clone());
+    let signal = attempts.iter().rev().find_map(|a| a.signal.as_deref());
+    record.signal = signal.map(|signal| redaction.text(signal));
     let mut parts = Vec::new();
     let last = attempts.len() - 1;
     for (at, attempt) in attempts.iter().enumerate() {
@@ -288,6 +290,18 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         }
         if let Some(ids) = answer.and_then(|answer| answer.ids.as_deref()) {
             ids.fill(&mut kept);
+        }
+        // A caller, a server or a proxy may have put anything into them.
+        let texts = [
+            &mut kept.signal,
+            &mut kept.client_request_id,
+            &mut kept.request_id,
+            &mut kept.fe_server,
+            &mut kept.be_server,
+            &mut kept.diag_info,
+        ];
+        for text in texts.into_iter().flatten() {
+            *text = redaction.text(text);
         }
         record.attempts.push(kept);
     }
@@ -422,7 +436,7 @@ fn captured(body: &Capture, redaction: &Redaction) -> Captured {
     let content_type = text(&body.content_type);
     Captured {
         bytes: match encoding {
-            None => redaction.body(content_type, &body.pieces, body.total, cut),
+            None => redaction.body(content_type, &body.pieces, cut),
             Some(_) => bytes::Bytes::new(),
         },
         total: body.total,

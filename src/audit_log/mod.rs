@@ -72,6 +72,8 @@ mod fill;
 mod future;
 mod layer;
 mod levels;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod record;
 mod redact;
 mod service;
@@ -83,10 +85,16 @@ pub use self::facts::{AnswerFacts, AnswerReader, Facts, HttpFacts, RequestFacts}
 pub use self::future::ResponseFuture;
 pub use self::layer::AuditLogLayer;
 pub use self::levels::{AuditHandle, Level, Scope};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use self::metrics::MetricsSink;
 pub use self::record::{AttemptRecord, Captured, ChargeRecord, Outcome, Record, SCHEMA};
 pub use self::redact::Redaction;
 pub use self::service::AuditLog;
-pub use self::sink::{MemorySink, Sink};
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use self::sink::{JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, Overflow, Rotation};
+pub use self::sink::{MemorySink, Sink, TracingSink};
 
 #[cfg(test)]
 mod tests;

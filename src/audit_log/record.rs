@@ -92,6 +92,17 @@ pub struct Record {
     pub response_body: Option<Captured>,
 }
 
+impl Record {
+    /// Whether an attempt was made after an earlier one that may have been executed.
+    ///
+    /// ```
+    /// assert!(!tower_ews::audit_log::Record::default().resent());
+    /// ```
+    pub fn resent(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.resend)
+    }
+}
+
 /// How a call ended.
 ///
 /// See [`Record`] for an example.
@@ -113,6 +124,25 @@ pub enum Outcome {
     Cancelled,
     /// The caller gave its answer up before it had read the body.
     BodyDropped,
+}
+
+impl Outcome {
+    /// As it stands in a log: `ok`, `failed`, `error`, `unknown`, `not_sent`, `cancelled` or `body_dropped`.
+    ///
+    /// ```
+    /// assert_eq!(tower_ews::audit_log::Outcome::NotSent.as_str(), "not_sent");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Failed => "failed",
+            Outcome::Error => "error",
+            Outcome::Unknown => "unknown",
+            Outcome::NotSent => "not_sent",
+            Outcome::Cancelled => "cancelled",
+            Outcome::BodyDropped => "body_dropped",
+        }
+    }
 }
 
 /// What a call was charged.

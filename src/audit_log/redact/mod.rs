@@ -1,56 +1,302 @@
-//! [`Redaction`]: what must not reach a sink. A stand-in with the methods that the layer calls.
+//! [`Redaction`]: what of a call no log may show, and what is shown instead.
+
+mod edit;
+mod form;
+mod headers;
+mod json;
+mod loose;
+mod mailbox;
+mod names;
+#[cfg(test)]
+mod tests;
+mod text;
+mod xml;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Uri};
 
-/// Removes secrets.
+use self::edit::then;
+use self::names::Names;
+use self::text::Context;
+
+/// Takes the secrets out of headers, URLs, texts and bodies; `REDACTED` stands in their places.
+///
+/// Built in, whatever the case and the punctuation of a name:
+///
+/// * headers: `Authorization`, `Cookie` and their kin, everything called a token, a secret, a password or a key, and what a challenge has
+///   besides its parameters; the name of the scheme and the names of cookies stay;
+/// * XML and HTML: WS-Security's `Security`, elements and attributes called password, secret, token (`BinarySecurityToken`, `TokenValue`,
+///   `AccessToken` ...), `EncryptedSharedFolderData`, `SerializedSecurityContext`, entities that a DTD declares;
+/// * JSON: values of such keys, whole objects too; forms and queries of URLs: such fields, and `code`, `key`, `sig`;
+/// * any text: `name=value` and `name: value` of such names, `Bearer` and `Basic` with what follows, JSON Web Tokens, credentials in a URL, and XML or
+///   JSON that was put into a string.
+///
+/// What is malformed or was cut off is read so that rather too much is taken for a secret than too little: one that has no end reaches to the end.
+/// Bodies that cannot be read are dropped: multipart, binary, and what is not in UTF-8 or another superset of ASCII. What is
+/// encoded once more, such as a message in the base64 of `MimeContent`, is not looked into: [`mask_content`](Self::mask_content) takes it out.
+///
+/// The list can grow, and not shrink. Everything takes time linear in the length of its input. Clones are cheap.
 ///
 /// ```
+/// use bytes::Bytes;
 /// use tower_ews::audit_log::Redaction;
 ///
-/// let redaction = Redaction::default();
-/// assert_eq!(&*redaction.mailbox("amy@contoso.com"), "amy@contoso.com");
+/// let redaction = Redaction::new().name("BadgeNumber").pseudonyms([7; 16]);
+/// assert_eq!(
+///     &*redaction.text("https://svc:hunter2@mail.contoso.com/?sig=abc refused, badge_number=1234"),
+///     "https://REDACTED@mail.contoso.com/?sig=REDACTED refused, badge_number=REDACTED",
+/// );
+///
+/// let body = Bytes::from("<t:Mailbox>Ann@contoso.com</t:Mailbox><t:Password>hunter2</t:Password>");
+/// let shown = redaction.body(Some("text/xml"), &[body], false);
+/// let ann = redaction.mailbox("ann@contoso.com");
+/// assert_eq!(shown, format!("<t:Mailbox>{ann}</t:Mailbox><t:Password>REDACTED</t:Password>"));
 /// ```
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Redaction {}
+#[derive(Clone, Default)]
+pub struct Redaction {
+    rules: Arc<Rules>,
+}
+
+/// What a redaction goes by.
+#[derive(Clone, Default)]
+struct Rules {
+    names: Names,
+    mask: bool,
+    key: Option<[u8; 16]>,
+}
+
+impl fmt::Debug for Redaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redaction")
+            .field("names", &self.rules.names)
+            .field("mask_content", &self.rules.mask)
+            .field("pseudonyms", &self.rules.key.is_some())
+            .finish()
+    }
+}
+
+/// How a body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Xml,
+    Json,
+    Form,
+    Text,
+    Unreadable,
+}
 
 impl Redaction {
-    /// A header's value.
+    /// What is built in, without pseudonyms, and with the contents of messages as they are.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more name that has a secret behind it: of an element, an attribute, a key, a field, or in a text. Without its prefix; case,
+    /// punctuation and digits at its end do not matter.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        Arc::make_mut(&mut self.rules).names.add(name);
+        self
+    }
+
+    /// One more header that is secret; its name is one in JSON and in texts too.
+    #[must_use]
+    pub fn header_name(mut self, name: HeaderName) -> Self {
+        Arc::make_mut(&mut self.rules).names.add_header(name);
+        self
+    }
+
+    /// Masks what people wrote, too: subjects, bodies, MIME content, attachments, display names, phone numbers, search terms. Off by default.
+    #[must_use]
+    pub fn mask_content(mut self, mask: bool) -> Self {
+        Arc::make_mut(&mut self.rules).mask = mask;
+        self
+    }
+
+    /// Pseudonyms, such as `mbx-0f3b5e7d21c8a964`, in the place of each SMTP address: the same for the same address and key,
+    /// without regard to case. It is a keyed hash (SipHash-2-4): who has the key can try addresses, so keep it like a password. Off by default.
+    #[must_use]
+    pub fn pseudonyms(mut self, key: [u8; 16]) -> Self {
+        Arc::make_mut(&mut self.rules).key = Some(key);
+        self
+    }
+
+    /// The value of a header. Bytes that are no UTF-8 come out as `\u{fffd}`.
     pub fn header(&self, name: &HeaderName, value: &HeaderValue) -> Box<str> {
-        if [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE].contains(name) {
-            return "[redacted]".into();
-        }
-        String::from_utf8_lossy(value.as_bytes()).into()
-    }
-
-    /// What was kept of a body of `total` bytes.
-    pub fn body(&self, _: Option<&str>, pieces: &[Bytes], _total: u64, _truncated: bool) -> Bytes {
-        match pieces {
-            [piece] => piece.clone(),
-            pieces => pieces
-                .iter()
-                .fold(BytesMut::new(), |mut all, piece| {
-                    all.extend_from_slice(piece);
-                    all
-                })
-                .freeze(),
+        let text = String::from_utf8_lossy(value.as_bytes());
+        match headers::redact(&self.rules, name, &text) {
+            Some(redacted) => self.text(&redacted),
+            // It may be a GUID, which is a mailbox too.
+            None if name.as_str() == "x-anchormailbox" && !text.contains('@') => {
+                self.mailbox(&text)
+            }
+            None => self.text(&text),
         }
     }
 
-    /// The path and query of a URL.
+    /// The path and the query of a URL; scheme, host and credentials are left out.
     pub fn url(&self, uri: &Uri) -> Box<str> {
-        uri.path().into()
+        let path = self.rules.loosely(uri.path().as_bytes(), false);
+        let mut shown = match uri.query() {
+            None => path.into_owned(),
+            Some(query) => {
+                let query = form::redact(&self.rules, query.as_bytes(), false);
+                [&path, b"?".as_slice(), &query].concat()
+            }
+        };
+        if let Cow::Owned(changed) = self.rules.pseudonymous(&shown, false) {
+            shown = changed;
+        }
+        into_text(Cow::Owned(shown))
     }
 
-    /// The text of an error.
+    /// A text, such as that of an error.
     pub fn text(&self, text: &str) -> Box<str> {
-        text.into()
+        let shown = self.rules.loosely(text.as_bytes(), false);
+        into_text(then(shown, |text| self.rules.pseudonymous(text, false)))
     }
 
-    /// A mailbox or account.
-    pub fn mailbox(&self, name: &str) -> Box<str> {
-        name.into()
+    /// A mailbox, or its pseudonym.
+    pub fn mailbox(&self, mailbox: &str) -> Box<str> {
+        match &self.rules.key {
+            Some(key) => mailbox::pseudonym(key, mailbox.as_bytes()).into(),
+            None => self.text(mailbox),
+        }
     }
+
+    /// A body out of its frames, or of as many as were kept; then `truncated` says that what stands at the end may be half of something.
+    ///
+    /// A single frame with no secret in it comes back without a copy. Nothing is decompressed: do not ask for what is still encoded.
+    pub fn body(&self, content_type: Option<&str>, pieces: &[Bytes], truncated: bool) -> Bytes {
+        let whole = match pieces {
+            [piece] => piece.clone(),
+            pieces => {
+                let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+                pieces
+                    .iter()
+                    .for_each(|piece| whole.extend_from_slice(piece));
+                whole.freeze()
+            }
+        };
+        let rules = &*self.rules;
+        if whole.is_empty() {
+            return whole;
+        }
+        let read = match format_of(content_type, &whole) {
+            Format::Unreadable => {
+                return Bytes::from(format!("REDACTED: {} bytes, not a text", whole.len()));
+            }
+            Format::Xml => {
+                let context = Context {
+                    cut: truncated,
+                    markup: true,
+                };
+                then(xml::redact(rules, &whole, truncated), |text| {
+                    loose::redact(&rules.names, text, context)
+                })
+            }
+            Format::Json => then(json::redact(rules, &whole), |text| {
+                rules.loosely(text, truncated)
+            }),
+            Format::Form => form::redact(rules, &whole, truncated),
+            Format::Text if rules.mask => {
+                return Bytes::from(format!("REDACTED: {} bytes of text", whole.len()));
+            }
+            Format::Text => rules.loosely(&whole, truncated),
+        };
+        match then(read, |text| rules.pseudonymous(text, truncated)) {
+            Cow::Borrowed(_) => whole,
+            Cow::Owned(changed) => changed.into(),
+        }
+    }
+}
+
+impl Rules {
+    fn loosely<'a>(&self, text: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
+        loose::redact(&self.names, text, Context { cut, markup: false })
+    }
+
+    fn pseudonymous<'a>(&self, text: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
+        match &self.key {
+            Some(key) => mailbox::redact(key, text, cut),
+            None => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// What was cut out of a text leaves a text, since secrets begin and end at ASCII letters.
+fn into_text(text: Cow<'_, [u8]>) -> Box<str> {
+    String::from_utf8_lossy(&text).into()
+}
+
+/// What a body is, rather than what it says it is.
+fn format_of(content_type: Option<&str>, body: &[u8]) -> Format {
+    let declared = content_type.unwrap_or_default().to_ascii_lowercase();
+    let charset = declared
+        .split(';')
+        .skip(1)
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.trim() == "charset")
+        .is_none_or(|(_, charset)| is_readable(charset));
+    let media = declared.split(';').next().unwrap_or_default().trim();
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let text = body.trim_ascii_start();
+    if text.is_empty() {
+        return Format::Text;
+    }
+    let other_unicode = body.starts_with(b"\xff\xfe")
+        || body.starts_with(b"\xfe\xff")
+        || memchr::memchr(0, body).is_some();
+    if !charset || other_unicode || media.starts_with("multipart/") {
+        return Format::Unreadable;
+    }
+    match text.first() {
+        Some(b'<') if !declares_readable(text) => Format::Unreadable,
+        Some(b'<') => Format::Xml,
+        Some(b'{' | b'[') => Format::Json,
+        _ if media == "application/x-www-form-urlencoded" => Format::Form,
+        _ if media.ends_with("xml") || media == "text/html" => Format::Xml,
+        _ if media.ends_with("json") => Format::Json,
+        _ if media.is_empty() || media.starts_with("text/") => Format::Text,
+        _ if std::str::from_utf8(body.get(..body.len().saturating_sub(4)).unwrap_or_default())
+            .is_err_and(|error| error.error_len().is_some()) =>
+        {
+            Format::Unreadable
+        }
+        _ => Format::Text,
+    }
+}
+
+/// Whether ASCII letters are what they seem to be in this encoding.
+fn is_readable(charset: &str) -> bool {
+    let charset = charset.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
+    ["utf-8", "utf8", "us-ascii", "ascii", "latin1"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(charset))
+        || ["iso-8859-", "windows-125"].iter().any(|family| {
+            charset
+                .get(..family.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(family))
+        })
+}
+
+/// The encoding of an XML declaration.
+fn declares_readable(text: &[u8]) -> bool {
+    let Some(declaration) = text.strip_prefix(b"<?xml") else {
+        return true;
+    };
+    let declaration = declaration
+        .get(..declaration.len().min(256))
+        .unwrap_or_default();
+    let length = memchr::memmem::find(declaration, b"?>").unwrap_or(declaration.len());
+    let declaration = String::from_utf8_lossy(declaration.get(..length).unwrap_or_default());
+    let Some((_, encoding)) = declaration.split_once("encoding") else {
+        return true;
+    };
+    let mut parts = encoding.split(['"', '\'']);
+    parts.nth(1).is_none_or(is_readable)
 }

@@ -1,10 +1,17 @@
-//! Where records go: the [`Sink`] trait.
+//! Where records go: the [`Sink`] trait, and the sinks.
 
+#[cfg(feature = "json")]
+mod json_lines;
 mod memory;
+mod tracing;
 
 use std::sync::Arc;
 
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use self::json_lines::{JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, Overflow, Rotation};
 pub use self::memory::MemorySink;
+pub use self::tracing::TracingSink;
 use super::record::Record;
 
 /// Takes records.
@@ -45,5 +52,18 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
 
     fn flush(&self) {
         (**self).flush();
+    }
+}
+
+/// Both get each record, the first one first.
+impl<A: Sink, B: Sink> Sink for (A, B) {
+    fn record(&self, record: &Record) {
+        self.0.record(record);
+        self.1.record(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+        self.1.flush();
     }
 }

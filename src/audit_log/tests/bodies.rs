@@ -60,7 +60,7 @@ async fn of_fifty_megabytes_the_first_are_kept() {
     let sink = MemorySink::new();
     let layer = full(&sink);
     let frames = futures_util::stream::iter(0..FRAMES)
-        .map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![n as u8; FRAME]))));
+        .map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'a' + (n % 26) as u8; FRAME]))));
     let body = parking_lot::Mutex::new(Some(StreamBody::new(frames)));
     let service = layer.layer(tower::service_fn(move |_: Request<ReplayBody>| {
         let answer = body.lock().take().ok_or("once only");

@@ -1,0 +1,197 @@
+//! [`MetricsSink`]: counters and histograms of the calls, through the `metrics` facade.
+use std::borrow::Cow;
+
+use metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
+
+use super::{Outcome, Record, Sink};
+
+/// Counts calls through whatever recorder of the `metrics` facade is installed. Labels are few in kind: no mailbox, no account, no server.
+///
+/// | metric | kind, unit | labels |
+/// | --- | --- | --- |
+/// | `ews_calls_total` | counter | `operation`, `outcome` |
+/// | `ews_attempts_total` | counter | `operation` |
+/// | `ews_throttled_total` | counter: attempts that were held back | `operation`, `signal` |
+/// | `ews_resent_total` | counter: attempts after one that may have been executed | `operation` |
+/// | `ews_call_duration_seconds` | histogram, seconds: until the answer's body has ended | `operation`, `outcome` |
+/// | `ews_call_queued_seconds`, `ews_call_backed_off_seconds`, `ews_call_wire_seconds` | histogram, seconds: of that | `operation` |
+///
+/// An operation or a signal that is not known is `unknown`; one that is no plain name of at most 64 letters is `other`, so that whatever a
+/// request says does not become a label.
+///
+/// ```
+/// use tower_ews::audit_log::{MetricsSink, Record, Sink};
+///
+/// MetricsSink::new().record(&Record::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MetricsSink;
+
+impl MetricsSink {
+    /// Describes the metrics to the recorder that is installed now; install yours before.
+    pub fn new() -> Self {
+        describe_counter!("ews_calls_total", Unit::Count, "Calls, by how they ended.");
+        describe_counter!(
+            "ews_attempts_total",
+            Unit::Count,
+            "Attempts that were sent."
+        );
+        describe_counter!(
+            "ews_throttled_total",
+            Unit::Count,
+            "Attempts that the server held back."
+        );
+        describe_counter!(
+            "ews_resent_total",
+            Unit::Count,
+            "Attempts after one that may have been executed."
+        );
+        describe_histogram!(
+            "ews_call_duration_seconds",
+            Unit::Seconds,
+            "From the call to the end of its answer."
+        );
+        describe_histogram!(
+            "ews_call_queued_seconds",
+            Unit::Seconds,
+            "Waiting for permits."
+        );
+        describe_histogram!(
+            "ews_call_backed_off_seconds",
+            Unit::Seconds,
+            "Backing off between attempts."
+        );
+        describe_histogram!(
+            "ews_call_wire_seconds",
+            Unit::Seconds,
+            "From sending to the head of the answer."
+        );
+        MetricsSink
+    }
+}
+
+/// A value that can be a label.
+fn name(value: Option<&str>) -> Cow<'static, str> {
+    match value {
+        None | Some("") => Cow::Borrowed("unknown"),
+        Some(value) if value.len() <= 64 && value.bytes().all(plain) => {
+            Cow::Owned(value.to_owned())
+        }
+        Some(_) => Cow::Borrowed("other"),
+    }
+}
+
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+}
+
+impl Sink for MetricsSink {
+    fn record(&self, record: &Record) {
+        let operation = || Label::new("operation", name(record.operation.as_deref()));
+        let outcome = || Label::new("outcome", record.outcome.as_str());
+
+        counter!("ews_calls_total", vec![operation(), outcome()]).increment(1);
+        histogram!("ews_call_duration_seconds", vec![operation(), outcome()])
+            .record(record.duration);
+        for (metric, duration) in [
+            ("ews_call_queued_seconds", record.queued),
+            ("ews_call_backed_off_seconds", record.backed_off),
+            ("ews_call_wire_seconds", record.wire),
+        ] {
+            histogram!(metric, vec![operation()]).record(duration);
+        }
+
+        let sent = if record.outcome == Outcome::NotSent && record.attempts.len() <= 1 {
+            0
+        } else {
+            record.attempts.len()
+        };
+        let resent = record.attempts.iter().filter(|attempt| attempt.resend);
+        for (metric, count) in [
+            ("ews_attempts_total", sent),
+            ("ews_resent_total", resent.count()),
+        ] {
+            if count > 0 {
+                counter!(metric, vec![operation()]).increment(count as u64);
+            }
+        }
+        for signal in record.attempts.iter().filter_map(|a| a.signal.as_deref()) {
+            let labels = vec![operation(), Label::new("signal", name(Some(signal)))];
+            counter!("ews_throttled_total", labels).increment(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+    use crate::audit_log::AttemptRecord;
+
+    #[test]
+    fn what_a_call_adds() {
+        let record = Record {
+            duration: Duration::from_millis(2_500),
+            queued: Duration::from_millis(500),
+            backed_off: Duration::from_secs(1),
+            wire: Duration::from_millis(250),
+            operation: Some("CreateItem".into()),
+            mailbox: Some("ann@contoso.com".into()),
+            caller: Some("svc@contoso.com".into()),
+            outcome: Outcome::Failed,
+            attempts: vec![
+                AttemptRecord {
+                    signal: Some("ErrorServerBusy".into()),
+                    ..AttemptRecord::default()
+                },
+                AttemptRecord {
+                    signal: Some("ann@contoso.com".into()),
+                    resend: true,
+                    ..AttemptRecord::default()
+                },
+                AttemptRecord::default(),
+            ],
+            ..Record::default()
+        };
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            let sink = MetricsSink::new();
+            sink.record(&record);
+            sink.record(&record);
+        });
+
+        let mut seen = Vec::new();
+        for (key, unit, description, value) in snapshotter.snapshot().into_vec() {
+            assert!(unit.is_some() && description.is_some());
+            let (_, key) = key.into_parts();
+            let labels: Vec<String> = key
+                .labels()
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            let value = match value {
+                DebugValue::Histogram(values) => format!("{:?}", values[0].into_inner()),
+                value => format!("{value:?}"),
+            };
+            seen.push(format!("{}{{{}}} {value}", key.name(), labels.join(",")));
+        }
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                "ews_attempts_total{operation=CreateItem} Counter(6)",
+                "ews_call_backed_off_seconds{operation=CreateItem} 1.0",
+                "ews_call_duration_seconds{operation=CreateItem,outcome=failed} 2.5",
+                "ews_call_queued_seconds{operation=CreateItem} 0.5",
+                "ews_call_wire_seconds{operation=CreateItem} 0.25",
+                "ews_calls_total{operation=CreateItem,outcome=failed} Counter(2)",
+                "ews_resent_total{operation=CreateItem} Counter(2)",
+                "ews_throttled_total{operation=CreateItem,signal=ErrorServerBusy} Counter(2)",
+                "ews_throttled_total{operation=CreateItem,signal=other} Counter(2)",
+            ]
+        );
+    }
+}

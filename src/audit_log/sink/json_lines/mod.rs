@@ -1,0 +1,236 @@
+//! [`JsonLinesSink`]: each record as one line of JSON, written by a thread of its own.
+
+mod encode;
+mod queue;
+mod rotation;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use jiff::tz::TimeZone;
+
+use self::queue::Queue;
+pub use self::rotation::Rotation;
+use super::Sink;
+use crate::audit_log::Record;
+
+/// Writes each record as one line of JSON, through a bounded queue and a thread, so that no task waits for a disk.
+///
+/// The line is made in the task that ends the call, and put into the queue; the thread takes all that is there and writes each line with one `write`, as a
+/// whole: what a killed process leaves behind are lines that parse, and at most one half at the end (which opening the file again cuts off). A
+/// [`JsonLinesGuard`] writes what is left at the end of the program.
+///
+/// A writer that fails, panics or has no room costs records, not calls: they are counted in [`lost`](Self::lost), and the first failure and the
+/// recovery are told as a `tracing` event. A line of which a part was written is finished when there is room again.
+///
+/// # Schema
+///
+/// Version 1, which each line begins with. What is not known is left out. Durations are milliseconds with three decimals, times RFC 3339 with milliseconds and the
+/// local offset (`+00:00` if the system does not tell it). A later version may add keys; one that changes or removes a key has another number.
+///
+/// | key | |
+/// | --- | --- |
+/// | `schema` | `1` |
+/// | `time` | when the call began |
+/// | `duration_ms`, `queued_ms`, `backed_off_ms`, `wire_ms`, `body_ms` | all of it, and of that: waiting for permits, backing off, from sending to the answer's head, reading its body |
+/// | `caller`, `principal`, `access`, `mailbox` | the account, who was charged, `owner`, `delegate` or `impersonation`, the target or its pseudonym |
+/// | `charges` | `[{principal, budget, amount}]` |
+/// | `operation`, `members`, `parts` | `CreateItem`, how many items, in how many parts they were sent |
+/// | `resent` | whether an attempt followed one that may have been executed |
+/// | `http.request.method`, `server.address`, `server.port`, `url.path`, `http.request.body.size`, `http.response.status_code`, `http.response.body.size`, `user_agent.original`, `error.type` | as in OpenTelemetry's conventions; `url.path` with a redacted query |
+/// | `outcome` | `ok`, `failed`, `error`, `unknown`, `not_sent`, `cancelled` or `body_dropped` |
+/// | `code`, `signal` | the SOAP response code, the last throttle signal |
+/// | `error` | the error and its sources, a text each |
+/// | `attempts` | `[{part, started_ms, queued_ms, backed_off_ms, wire_ms, body_ms, total_ms, status, signal, resend, client_request_id, request_id, fe_server, be_server, diag_info}]` |
+/// | `request_headers`, `response_headers` | `{name: value}`, at the levels `headers` and `full`; one that came several times with commas |
+/// | `request_body`, `response_body` | `{text or base64, bytes, truncated, content_encoding}`, at the level `full` |
+///
+/// ```
+/// use tower_ews::audit_log::{JsonLinesSink, Overflow, Record, Rotation, Sink};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let folder = std::env::temp_dir().join(format!("tower-ews-{}", std::process::id()));
+/// let (sink, guard) = JsonLinesSink::builder()
+///     .overflow(Overflow::Drop)
+///     .file(folder.join("audit.jsonl"), Rotation::new())?;
+/// sink.record(&Record::default());
+/// drop(guard); // at the end of `main`
+/// assert!(std::fs::read_to_string(folder.join("audit.jsonl"))?.starts_with(r#"{"schema":1,"time":""#));
+/// # std::fs::remove_dir_all(folder)
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JsonLinesSink {
+    queue: Arc<Queue>,
+    zone: Option<TimeZone>,
+}
+
+/// What happens to a record for which the queue has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// It is dropped, and counted in [`JsonLinesSink::lost`].
+    #[default]
+    Drop,
+    /// The call waits until there is room, and blocks the thread that it runs on: no record is lost, and a disk that hangs stops the program.
+    Block,
+}
+
+/// How a [`JsonLinesSink`] is made.
+///
+/// ```
+/// use tower_ews::audit_log::{JsonLinesSink, Overflow};
+///
+/// let (sink, _guard) = JsonLinesSink::builder()
+///     .capacity(64 << 20)
+///     .overflow(Overflow::Block)
+///     .writer(std::io::stderr())?;
+/// # Ok::<_, std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct JsonLinesBuilder {
+    capacity: usize,
+    overflow: Overflow,
+}
+
+impl Default for JsonLinesBuilder {
+    fn default() -> Self {
+        JsonLinesBuilder {
+            capacity: 8 << 20,
+            overflow: Overflow::Drop,
+        }
+    }
+}
+
+impl JsonLinesBuilder {
+    /// How many bytes of lines may wait: 8 MiB by default, some ten thousand summaries. As many again are with the writer.
+    pub fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = bytes;
+        self
+    }
+
+    /// What happens when that is full: [`Overflow::Drop`] by default.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Into a file that is appended to, and put aside as the rotation says. Folders on the way are made.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened, is there and is no such log, or no thread can be started.
+    pub fn file(
+        self,
+        path: impl AsRef<Path>,
+        rotation: Rotation,
+    ) -> io::Result<(JsonLinesSink, JsonLinesGuard)> {
+        let file = rotation.open(path.as_ref())?;
+        self.writer(file)
+    }
+
+    /// Into any writer, which gets each line in one `write`, and a `flush` when no more lines wait.
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be started.
+    pub fn writer(
+        self,
+        writer: impl Write + Send + 'static,
+    ) -> io::Result<(JsonLinesSink, JsonLinesGuard)> {
+        let queue = Arc::new(Queue::new(self.capacity, self.overflow));
+        let thread = thread::Builder::new()
+            .name("tower-ews-audit".to_owned())
+            .spawn({
+                let queue = Arc::clone(&queue);
+                move || queue.write_to(writer)
+            })?;
+        let guard = JsonLinesGuard {
+            queue: Arc::clone(&queue),
+            thread: Some(thread),
+        };
+        let zone = TimeZone::try_system().ok();
+        Ok((JsonLinesSink { queue, zone }, guard))
+    }
+}
+
+impl JsonLinesSink {
+    /// A builder, with the defaults.
+    pub fn builder() -> JsonLinesBuilder {
+        JsonLinesBuilder::default()
+    }
+
+    /// How many records were lost since the begin: for want of room, to errors of the writer, or since the guard was dropped.
+    pub fn lost(&self) -> u64 {
+        self.queue.lost()
+    }
+}
+
+thread_local! {
+    /// Where a line is made, so that it need not be allocated each time.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a thread keeps of its line: a record with bodies may be long.
+const KEPT: usize = 64 << 10;
+
+impl Sink for JsonLinesSink {
+    fn record(&self, record: &Record) {
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            encode::line(record, self.zone.as_ref(), line);
+            self.queue.push(line);
+            if line.capacity() > KEPT {
+                *line = Vec::new();
+            }
+        });
+    }
+
+    /// Blocks until what was recorded before is written.
+    fn flush(&self) {
+        self.queue.flush();
+    }
+}
+
+impl fmt::Debug for JsonLinesSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonLinesSink")
+            .field("lost", &self.lost())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes what is left when it is dropped: keep it to the end of `main`.
+///
+/// Dropping it waits for the writer, as long as that takes. Records that come later are lost, and counted.
+///
+/// ```
+/// use tower_ews::audit_log::JsonLinesSink;
+///
+/// fn main() -> std::io::Result<()> {
+///     let (sink, _guard) = JsonLinesSink::builder().writer(std::io::sink())?;
+///     // Calls, with `sink` in their layer.
+///     Ok(())
+/// }
+/// ```
+#[must_use = "dropped at once, it closes the log at once"]
+#[derive(Debug)]
+pub struct JsonLinesGuard {
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for JsonLinesGuard {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // It catches what panics.
+            let _ = thread.join();
+        }
+    }
+}

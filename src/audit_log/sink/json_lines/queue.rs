@@ -1,0 +1,237 @@
+//! The bounded queue of lines, and the thread that writes them.
+use std::io::{self, Write};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Overflow;
+
+/// Lines that wait, one after another in one buffer: the writer takes them all at once and leaves its empty buffer behind.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// There is something to do for the writer.
+    filled: Condvar,
+    /// There is room, or something was written.
+    drained: Condvar,
+    capacity: usize,
+    overflow: Overflow,
+    lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<u8>,
+    /// How many lines were ever queued, and how many the writer has dealt with.
+    queued: u64,
+    written: u64,
+    closed: bool,
+    /// An overflow was reported since the queue was last empty.
+    overflowing: bool,
+}
+
+impl Queue {
+    pub(super) fn new(capacity: usize, overflow: Overflow) -> Self {
+        Queue {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            capacity,
+            overflow,
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn lose(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// A line that alone is longer than the queue goes in when it is empty.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = self.state.lock();
+        let full = |state: &State| {
+            !state.lines.is_empty() && state.lines.len() + line.len() > self.capacity
+        };
+        while self.overflow == Overflow::Block && full(&state) && !state.closed {
+            self.drained.wait(&mut state);
+        }
+        if state.closed || full(&state) {
+            self.lose(1);
+            let first = !mem::replace(&mut state.overflowing, true);
+            let closed = state.closed;
+            drop(state);
+            if first && !closed {
+                tracing::error!(target: "tower_ews::audit", "the audit log is written too slowly: records are lost");
+            }
+            return;
+        }
+        state.lines.extend_from_slice(line);
+        state.queued += 1;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Waits until what was queued before is written, or lost.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.lock();
+        let last = state.queued;
+        while state.written < last {
+            self.drained.wait(&mut state);
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_one();
+        self.drained.notify_all();
+    }
+
+    /// What the thread does, until the queue is closed and empty.
+    pub(super) fn write_to(&self, writer: impl Write) {
+        let mut out = Out {
+            writer,
+            torn: Vec::new(),
+            unflushed: 0,
+            failing: false,
+            recovering: false,
+            queue: self,
+        };
+        let mut lines = Vec::new();
+        let mut state = self.state.lock();
+        loop {
+            while state.lines.is_empty() && !state.closed {
+                self.filled.wait(&mut state);
+            }
+            if state.lines.is_empty() {
+                break;
+            }
+            mem::swap(&mut state.lines, &mut lines);
+            state.overflowing = false;
+            let until = state.queued;
+            drop(state);
+            self.drained.notify_all();
+            for line in lines.split_inclusive(|&byte| byte == b'\n') {
+                out.line(line);
+            }
+            out.flush();
+            lines.clear();
+            // One record of many megabytes is no reason to keep as many.
+            lines.shrink_to(self.capacity);
+            state = self.state.lock();
+            state.written = until;
+            self.drained.notify_all();
+        }
+        drop(state);
+        out.end();
+    }
+}
+
+/// A writer that can fail and go on. What counts is that each line arrives as a whole or not at all.
+struct Out<'a, W> {
+    writer: W,
+    /// The rest of a line of which a part was written before an error: it goes before all others.
+    torn: Vec<u8>,
+    /// Lines that were taken by the writer and not flushed.
+    unflushed: u64,
+    failing: bool,
+    /// A line was taken since the last failure.
+    recovering: bool,
+    queue: &'a Queue,
+}
+
+impl<W: Write> Out<'_, W> {
+    fn line(&mut self, line: &[u8]) {
+        if !self.torn.is_empty() {
+            let torn = mem::take(&mut self.torn);
+            let (done, result) = self.write(&torn);
+            if let Err(error) = result {
+                self.torn = torn.get(done..).unwrap_or_default().to_vec();
+                self.queue.lose(1);
+                self.failed(&error);
+                return;
+            }
+        }
+        let (done, result) = self.write(line);
+        match result {
+            Ok(()) => {
+                self.unflushed += 1;
+                self.recovering = true;
+            }
+            Err(error) if done == 0 => {
+                self.queue.lose(1);
+                self.failed(&error);
+            }
+            Err(error) => {
+                self.torn = line.get(done..).unwrap_or_default().to_vec();
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// In one `write`, if the writer takes it as one; and how much was written.
+    fn write(&mut self, line: &[u8]) -> (usize, io::Result<()>) {
+        let mut done = 0;
+        let writer = &mut self.writer;
+        let result = guarded(|| {
+            while let Some(rest) = line.get(done..).filter(|rest| !rest.is_empty()) {
+                match writer.write(rest) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => done += written.min(rest.len()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        (done, result)
+    }
+
+    fn flush(&mut self) {
+        let writer = &mut self.writer;
+        match guarded(|| writer.flush()) {
+            Ok(()) => {
+                self.unflushed = 0;
+                if self.failing && self.recovering {
+                    self.failing = false;
+                    let lost = self.queue.lost();
+                    tracing::error!(target: "tower_ews::audit", lost, "the audit log is written again");
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        self.recovering = false;
+        if !mem::replace(&mut self.failing, true) {
+            tracing::error!(target: "tower_ews::audit", %error, "the audit log cannot be written: records are lost");
+        }
+    }
+
+    fn end(mut self) {
+        if !self.torn.is_empty() {
+            let torn = mem::take(&mut self.torn);
+            if self.write(&torn).1.is_err() {
+                self.queue.lose(1);
+            }
+        }
+        self.flush();
+        self.queue.lose(self.unflushed);
+        // A writer may write when it is dropped, and so panic.
+        let _ = guarded(|| {
+            drop(self);
+            Ok(())
+        });
+    }
+}
+
+fn guarded(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+}

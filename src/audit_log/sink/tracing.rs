@@ -1,0 +1,290 @@
+//! [`TracingSink`]: one `tracing` event per record.
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use tracing::{Level, event};
+
+use super::Sink;
+use crate::audit_log::{Captured, Outcome, Record};
+
+/// Sends each record as one event of the target `tower_ews::audit`, with a field for each value; where OpenTelemetry has a name for one, the field
+/// has it. Durations are in milliseconds. What is not known is left out.
+///
+/// The level goes by the outcome: `ok` is `INFO`, what failed or cannot be told is `WARN`, what never got an answer is `ERROR`, and what the caller
+/// gave up is `INFO`. Headers, bodies and attempts stand in the fields `request_headers`, `request_body`, `attempts` ... as
+/// text, if the level of the log has them; a log with all of it is better written by a JSON Lines sink.
+///
+/// It is as fast as the subscriber, which runs in the task that made the call.
+///
+/// ```
+/// use tower_ews::audit_log::{Record, Sink, TracingSink};
+///
+/// TracingSink::new().record(&Record::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TracingSink;
+
+impl TracingSink {
+    /// Sends to whatever subscriber there is.
+    pub fn new() -> Self {
+        TracingSink
+    }
+}
+
+/// The macro wants 32 fields at most, and a level that is a constant.
+macro_rules! at_level {
+    ($level:expr, $record:expr) => {{
+        let record: &Record = $record;
+        event!(
+            target: "tower_ews::audit",
+            $level,
+            outcome = record.outcome.as_str(),
+            duration_ms = millis(record.duration),
+            queued_ms = millis(record.queued),
+            backed_off_ms = millis(record.backed_off),
+            wire_ms = millis(record.wire),
+            body_ms = millis(record.body),
+            caller = record.caller.as_deref(),
+            principal = record.principal.as_deref(),
+            access = record.access,
+            mailbox = record.mailbox.as_deref(),
+            charges = charges(record),
+            operation = record.operation.as_deref(),
+            members = record.members,
+            parts = record.parts,
+            resent = record.resent(),
+            http.request.method = &*record.method,
+            server.address = record.server_address.as_deref(),
+            server.port = record.server_port,
+            url.path = &*record.url_path,
+            http.request.body.size = record.request_bytes,
+            http.response.status_code = record.status,
+            http.response.body.size = record.response_bytes,
+            user_agent.original = record.user_agent.as_deref(),
+            "error.type" = record.error_type.as_deref(),
+            code = record.code.as_deref(),
+            signal = record.signal.as_deref(),
+            error = (!record.error.is_empty()).then(|| record.error.join(": ")),
+            attempts = attempts(record),
+            request_headers = headers(&record.request_headers),
+            response_headers = headers(&record.response_headers),
+            request_body = body(&record.request_body).as_deref(),
+            response_body = body(&record.response_body).as_deref(),
+        );
+    }};
+}
+
+impl Sink for TracingSink {
+    fn record(&self, record: &Record) {
+        match record.outcome {
+            Outcome::Ok | Outcome::Cancelled | Outcome::BodyDropped => {
+                at_level!(Level::INFO, record);
+            }
+            Outcome::Failed | Outcome::Unknown => at_level!(Level::WARN, record),
+            Outcome::Error | Outcome::NotSent => at_level!(Level::ERROR, record),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    // Microseconds, so that no digits of a binary fraction follow.
+    duration.as_micros() as f64 / 1e3
+}
+
+fn charges(record: &Record) -> Option<String> {
+    joined(&record.charges, |text, charge| {
+        write!(
+            text,
+            "{} {} {}",
+            charge.principal, charge.budget, charge.amount
+        )
+    })
+}
+
+fn attempts(record: &Record) -> Option<String> {
+    joined(&record.attempts, |text, attempt| {
+        match attempt.status {
+            Some(status) => write!(text, "{status}")?,
+            None => write!(text, "-")?,
+        }
+        write!(text, " {}ms", millis(attempt.total))?;
+        for (name, value) in [
+            ("signal", &attempt.signal),
+            ("client-request-id", &attempt.client_request_id),
+            ("request-id", &attempt.request_id),
+            ("X-FEServer", &attempt.fe_server),
+            ("X-BEServer", &attempt.be_server),
+            ("X-DiagInfo", &attempt.diag_info),
+        ] {
+            if let Some(value) = value {
+                write!(text, " {name}={value}")?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn headers(headers: &Option<Vec<(Box<str>, Box<str>)>>) -> Option<String> {
+    joined(headers.as_deref()?, |text, (name, value)| {
+        write!(text, "{name}: {value}")
+    })
+}
+
+fn body(body: &Option<Captured>) -> Option<Cow<'_, str>> {
+    body.as_ref()
+        .map(|body| String::from_utf8_lossy(&body.bytes))
+}
+
+/// `None` if there are none.
+fn joined<T>(parts: &[T], one: impl Fn(&mut String, &T) -> fmt::Result) -> Option<String> {
+    let mut text = String::new();
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            text.push_str("; ");
+        }
+        // A `String` takes everything.
+        let _ = one(&mut text, part);
+    }
+    (!parts.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span;
+    use tracing::subscriber::with_default;
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+    use crate::audit_log::{AttemptRecord, ChargeRecord};
+
+    type Seen = Vec<(Level, String, BTreeMap<String, String>)>;
+
+    #[derive(Default)]
+    struct Notes(Arc<Mutex<Seen>>);
+
+    struct Fields(BTreeMap<String, String>);
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.insert(field.name().to_owned(), format!("{value:?}"));
+        }
+    }
+
+    impl Subscriber for Notes {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut fields = Fields(BTreeMap::new());
+            event.record(&mut fields);
+            let metadata = event.metadata();
+            self.0.lock().unwrap().push((
+                *metadata.level(),
+                metadata.target().to_owned(),
+                fields.0,
+            ));
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn seen(record: &Record) -> (Level, String, BTreeMap<String, String>) {
+        let notes = Notes::default();
+        let seen = Arc::clone(&notes.0);
+        with_default(notes, || TracingSink::new().record(record));
+        let mut seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 1);
+        seen.remove(0)
+    }
+
+    #[test]
+    fn one_event_with_a_field_for_each_value() {
+        let record = Record {
+            duration: Duration::from_micros(1_234_500),
+            queued: Duration::from_millis(7),
+            caller: Some("svc@contoso.com".into()),
+            charges: vec![ChargeRecord {
+                principal: "svc".into(),
+                budget: "EWSMaxConcurrency".into(),
+                amount: 1,
+            }],
+            operation: Some("CreateItem".into()),
+            members: Some(3),
+            method: "POST".into(),
+            url_path: "/EWS/Exchange.asmx".into(),
+            server_port: Some(443),
+            status: Some(200),
+            outcome: Outcome::Failed,
+            code: Some("ErrorItemNotFound".into()),
+            error_type: Some("timeout".into()),
+            error: vec!["outer".into(), "inner".into()],
+            attempts: vec![AttemptRecord {
+                status: Some(503),
+                total: Duration::from_millis(20),
+                request_id: Some("r1".into()),
+                resend: true,
+                ..AttemptRecord::default()
+            }],
+            response_headers: Some(vec![("a".into(), "b".into())]),
+            request_body: Some(Captured {
+                bytes: "<a/>".into(),
+                ..Captured::default()
+            }),
+            ..Record::default()
+        };
+        let (level, target, fields) = seen(&record);
+        assert_eq!((level, &*target), (Level::WARN, "tower_ews::audit"));
+        for (name, value) in [
+            ("outcome", "\"failed\""),
+            ("duration_ms", "1234.5"),
+            ("queued_ms", "7.0"),
+            ("caller", "\"svc@contoso.com\""),
+            ("charges", "\"svc EWSMaxConcurrency 1\""),
+            ("operation", "\"CreateItem\""),
+            ("members", "3"),
+            ("resent", "true"),
+            ("http.request.method", "\"POST\""),
+            ("server.port", "443"),
+            ("url.path", "\"/EWS/Exchange.asmx\""),
+            ("http.response.status_code", "200"),
+            ("error.type", "\"timeout\""),
+            ("code", "\"ErrorItemNotFound\""),
+            ("error", "\"outer: inner\""),
+            ("attempts", "\"503 20ms request-id=r1\""),
+            ("response_headers", "\"a: b\""),
+            ("request_body", "\"<a/>\""),
+        ] {
+            assert_eq!(fields.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(!fields.contains_key("mailbox"));
+    }
+
+    #[test]
+    fn the_level_goes_by_the_outcome() {
+        for (outcome, expected) in [
+            (Outcome::Ok, Level::INFO),
+            (Outcome::Cancelled, Level::INFO),
+            (Outcome::BodyDropped, Level::INFO),
+            (Outcome::Failed, Level::WARN),
+            (Outcome::Unknown, Level::WARN),
+            (Outcome::Error, Level::ERROR),
+            (Outcome::NotSent, Level::ERROR),
+        ] {
+            let record = Record {
+                outcome,
+                ..Record::default()
+            };
+            assert_eq!(seen(&record).0, expected, "{outcome:?}");
+        }
+    }
+}
