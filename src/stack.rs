@@ -7,6 +7,7 @@ use http::HeaderValue;
 use tower_layer::Layer;
 
 use crate::anchor_headers::{AnchorHeaders, AnchorHeadersLayer, AnchorMailbox, EwsAnchor};
+use crate::audit_log::{AuditLogLayer, EwsFacts, Sink};
 use crate::batch_splitter::{BatchSplitter, BatchSplitterLayer, EwsBatchFormat};
 use crate::body::{BufferRequest, BufferRequestLayer};
 use crate::client_request_id::{ClientRequestId, ClientRequestIdLayer};
@@ -158,6 +159,33 @@ impl EwsStack {
     ) -> Self {
         self.batches = change(self.batches);
         self
+    }
+
+    /// The audit log that fits the stack, to be put around it: it tells callers, accesses and mailboxes as the stack does.
+    ///
+    /// ```
+    /// use tower::{Layer, ServiceExt};
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::audit_log::MemorySink;
+    /// # use http::{Request, Response};
+    /// use tower_ews::body::ReplayBody;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// # let client = tower::service_fn(|_: Request<ReplayBody>| async {
+    /// #     Ok::<_, std::convert::Infallible>(Response::new(String::from("<Envelope/>")))
+    /// # });
+    /// let sink = MemorySink::new();
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
+    /// let ews = stack.audit_log(sink.clone()).layer(stack.layer(client));
+    ///
+    /// let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx").body(String::from("<Envelope/>"));
+    /// drop(ews.oneshot(request.unwrap()).await.unwrap());
+    /// assert_eq!(sink.records().len(), 1);
+    /// # });
+    /// ```
+    pub fn audit_log(&self, sink: impl Sink) -> AuditLogLayer<EwsFacts> {
+        AuditLogLayer::new(sink).facts(EwsFacts::new().charges(self.charges.clone()))
     }
 
     /// The ledger that the stack's services draw on, to look at or to share.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::Uri;
@@ -7,7 +8,7 @@ use tower_ews::policy::ThrottlingPolicy;
 
 pub(crate) const USAGE: &str = "\
 usage: cargo run --release --example quickstart -- [--items N] [--mailboxes N] [--batch N]
-           [--access delegate|impersonation] [--policy NAME] [--seed N] [--speed X] [--faults] [--json] [--url URL [--mailbox ADDRESS]...] [--help]
+           [--access delegate|impersonation] [--policy NAME] [--seed N] [--speed X] [--faults] [--json] [--audit FILE] [--url URL [--mailbox ADDRESS]...] [--help]
 ";
 
 pub(crate) const HELP: &str = "\
@@ -26,6 +27,8 @@ usage: cargo run --release --example quickstart -- [OPTIONS]
                        at 60 five minutes are five seconds                         [60]
   --seed N             of all that is random in the simulated server                [0]
   --faults             the simulated server breaks down in many ways, now and then
+  --audit FILE         an audit log of the stack's calls, a line of JSON each; the example audit_report
+                       makes a page of it
   --json               one line of JSON on stdout and nothing else
 
   --url URL            run the job against this server instead, through the stack only;
@@ -80,6 +83,7 @@ pub(crate) struct Args {
     pub(crate) speed: f64,
     pub(crate) faults: bool,
     pub(crate) json: bool,
+    pub(crate) audit: Option<PathBuf>,
     pub(crate) url: Option<Uri>,
     pub(crate) mailbox: Vec<String>,
 }
@@ -112,6 +116,7 @@ impl Args {
             speed: 60.0,
             faults: false,
             json: false,
+            audit: None,
             url: None,
             mailbox: Vec::new(),
         };
@@ -153,6 +158,7 @@ impl Args {
                     simulator_only = Some(option.clone());
                 }
                 "--json" => args.json = true,
+                "--audit" => args.audit = Some(value()?.into()),
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(Usage(format!("there is no {option:?}"))),
             }

@@ -18,6 +18,7 @@ use tower_ews::soap::{CodeClass, ResponseCode};
 
 use crate::Failure;
 use crate::args::{Args, Usage};
+use crate::audit::Audit;
 use crate::client::{bounded_client, client};
 use crate::ews;
 use crate::job::Job;
@@ -70,7 +71,10 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let progress = bar("EwsStack", job.items, args.json);
     let stack = EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(&account));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
+    let (audit, _guard) = Audit::begin(args.audit.as_deref())?;
+    let level = audit.level();
     let client = stack.layer(bounded_client(roots).map_err(unusable)?);
+    let client = stack.audit_log(audit).level(level).layer(client);
     let outcome = job.run(client.clone(), None, &progress).await;
     drop(watch);
     progress.finish_with_message("");

@@ -9,6 +9,7 @@
 //! any EWS server. `--help` tells the rest.
 
 mod args;
+mod audit;
 mod client;
 mod ews;
 mod job;

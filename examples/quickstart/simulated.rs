@@ -12,6 +12,7 @@ use tower_ews::simulator::{DEFAULT_ACCOUNT, DEFAULT_PASSWORD, Exchange, Fault, F
 
 use crate::Failure;
 use crate::args::{Access, Args, Usage};
+use crate::audit::Audit;
 use crate::client::{bounded_client, client};
 use crate::job::{CONNECTIONS, Job, Outcome};
 use crate::progress::{Watch, bar};
@@ -39,7 +40,10 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let stack =
         EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(DEFAULT_ACCOUNT));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
+    let (audit, _guard) = Audit::begin(args.audit.as_deref())?;
+    let level = audit.level();
     let client = stack.layer(bounded_client(None).map_err(cannot_begin)?);
+    let client = stack.audit_log(audit).level(level).layer(client);
     let outcome = job.run(client, None, &progress).await;
     drop(watch);
     progress.finish_with_message("");

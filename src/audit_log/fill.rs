@@ -102,7 +102,9 @@ fn answered(
         facts.code = answer.status.canonical_reason().map(Into::into);
     }
     facts.error = facts.error.map(|error| redaction.text(&error));
-    facts.code = facts.code.map(|code| redaction.text(&code).into_string().into());
+    facts.code = facts
+        .code
+        .map(|code| redaction.text(&code).into_string().into());
     facts
 }
 
