@@ -282,15 +282,18 @@ impl CallTrail {
         attempts.get(at).and_then(|attempt| attempt.receipt.clone())
     }
 
-    /// The place in line that the last permit of the call, or of this clone's part, had.
+    /// The place in line that the last permit of the call, or of this clone's part, had. A part that had none yet has that of
+    /// the call's first permit: it is no new call, and what the parts before it have opened is still open.
     pub fn place(&self) -> Option<u64> {
         let number = self.number();
-        self.attempts
-            .lock()
+        let attempts = self.attempts.lock();
+        let place = |attempt: &Attempt| attempt.receipt.as_ref().map(|receipt| receipt.place);
+        let own = attempts
             .iter()
             .rev()
-            .filter(|attempt| attempt.part == number)
-            .find_map(|attempt| attempt.receipt.as_ref().map(|receipt| receipt.place))
+            .filter(|attempt| attempt.part == number);
+        let call = || attempts.iter().filter(|_| number.is_some()).find_map(place);
+        own.filter_map(place).next().or_else(call)
     }
 
     /// How long the attempts of this clone's part waited instead of being on their way, up to the last one, and when that
@@ -346,9 +349,10 @@ mod tests {
         let (one, other) = (trail.part(0, false), trail.part(1, true));
         let first = one.begin_attempt();
         charge(&other.begin_attempt(), 7);
+        // A part without a permit has the place of the call's first one.
         assert_eq!(
             (one.place(), other.place(), trail.place()),
-            (None, Some(7), None)
+            (Some(7), Some(7), None)
         );
         charge(&first, 5);
         charge(&other.begin_attempt(), 9);

@@ -427,7 +427,7 @@ fn what_follows_for_each_member() {
     for (operation, fate) in [
         ("CreateItem", Fate::Failed),
         ("GetItem", anew),
-        ("DeleteItem", anew),
+        ("DeleteItem", Fate::Repeat { hint: None }),
     ] {
         let found = fates(operation, &doubtful);
         assert_eq!(found[1..3], [fate, fate], "{operation}");
@@ -608,8 +608,11 @@ fn a_time_out_of_all_asks_for_less() {
     };
     let late = || Fortune::error("ErrorTimeoutExpired");
     let found = whole(ask("GetItem", [late(), late()]));
-    assert!(found.too_large && found.message.is_some());
+    // Each has its own, and none of them speaks for the others.
+    assert!(found.too_large && found.message.is_none());
     assert_eq!(found.fate, WholeFate::Again { hint: None });
+    let found = whole(ask("DeleteItem", [late(), late()]));
+    assert_eq!(found.fate, WholeFate::Repeat { hint: None });
     let found = whole(ask("CreateItem", [late(), late()]));
     assert_eq!((found.fate, found.too_large), (WholeFate::Unknown, true));
     let found = messages(ask("CreateItem", [Fortune::Done, late()]));

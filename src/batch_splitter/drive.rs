@@ -154,6 +154,12 @@ where
         })
     }
 
+    /// Whether the reader has something to take before anything more is needed.
+    fn has_unread(&self) -> bool {
+        let can_give = self.streams() && self.merge.streams();
+        can_give && self.merge.given() < self.plan.first_open()
+    }
+
     fn incomplete(&self) -> BoxError {
         let operation = self.batch.operation().into();
         let cause = self.report.cause();
@@ -230,7 +236,7 @@ where
                 }
                 true
             }
-            Next::Nothing if self.in_flight.is_empty() => {
+            Next::Nothing if self.in_flight.is_empty() && !self.has_unread() => {
                 let why = Suffered {
                     text: "members need each other in a circle".into(),
                     ..Suffered::default()
@@ -250,14 +256,19 @@ where
             members,
             bytes: config.max_bytes,
             end: usize::MAX,
+            patient: !self.in_flight.is_empty() || self.has_unread(),
         };
         if self.streams() && !self.plan.is_by_group() {
-            // What cannot be handed out yet has to be kept.
+            // What the reader has not taken yet, and what cannot be handed out yet, has to be kept.
             let ahead = members.saturating_mul(at_once.saturating_add(1));
-            bounds.end = self.plan.first_open().saturating_add(ahead);
+            let from = match self.merge.streams() {
+                true => self.merge.given(),
+                false => self.plan.first_open(),
+            };
+            bounds.end = from.saturating_add(ahead);
         }
         let next = self.plan.next(&self.batch, bounds);
-        if next == Next::Nothing && self.in_flight.is_empty() {
+        if next == Next::Nothing && self.in_flight.is_empty() && !self.has_unread() {
             bounds.end = usize::MAX;
             return self.plan.next(&self.batch, bounds);
         }

@@ -136,7 +136,7 @@ where
         let hints: Vec<Option<Duration>> = messages
             .iter()
             .filter_map(|message| match message.fate {
-                Fate::Again { hint } => Some(hint),
+                Fate::Again { hint } | Fate::Repeat { hint } => Some(hint),
                 _ => None,
             })
             .collect();
@@ -152,7 +152,12 @@ where
             match message.fate {
                 Fate::Done => self.settle(member, message.bytes, true),
                 Fate::Failed => self.settle(member, message.bytes, false),
-                Fate::Again { .. } => {
+                Fate::Again { .. } | Fate::Repeat { .. } => {
+                    if let (Fate::Repeat { .. }, Some(known)) =
+                        (message.fate, self.plan.member(member))
+                    {
+                        known.maybe = true;
+                    }
                     self.plan.again(member, Last::Message(message.bytes));
                     again.push(member);
                 }
@@ -182,7 +187,7 @@ where
             message: whole.message,
             code: whole.code,
             text: whole.text,
-            unknown: fate == WholeFate::Unknown,
+            unknown: matches!(fate, WholeFate::Unknown | WholeFate::Repeat { .. }),
         });
         let verdict = |unknown| Verdict {
             ending: Ending::Whole(answer),
@@ -203,8 +208,12 @@ where
                     ..Suffered::clone(&why)
                 }));
             }
-            WholeFate::Again { hint } => {
-                self.refused(verdict(false));
+            WholeFate::Again { hint } | WholeFate::Repeat { hint } => {
+                let maybe = matches!(fate, WholeFate::Repeat { .. });
+                if maybe {
+                    self.in_doubt(members);
+                }
+                self.refused(verdict(maybe));
                 let halve = match too_large {
                     true => Halve::Yes,
                     false => Halve::No,
@@ -222,13 +231,18 @@ where
             self.unknown(members, &why);
             return;
         }
+        self.in_doubt(members);
+        self.refused(verdict);
+        self.part_again(members, why, None, Halve::Yes);
+    }
+
+    /// These members are sent again, although they may have been executed.
+    fn in_doubt(&mut self, members: &[usize]) {
         for &member in members {
             if let Some(member) = self.plan.member(member) {
                 member.maybe = true;
             }
         }
-        self.refused(verdict);
-        self.part_again(members, why, None, Halve::Yes);
     }
 
     /// A part is sent again, if there is time for it.

@@ -144,8 +144,13 @@ pub enum Fate {
     Done,
     /// It failed for good, or may not be sent again.
     Failed,
-    /// It was not executed (or may be repeated), and is to be sent again.
+    /// It was not executed, or only reads, and is to be sent again.
     Again {
+        /// How long the server asks to wait.
+        hint: Option<Duration>,
+    },
+    /// It may have been executed, and twice is no harm ([`Repeat::Converges`]): sent again too.
+    Repeat {
         /// How long the server asks to wait.
         hint: Option<Duration>,
     },
@@ -176,8 +181,13 @@ pub enum WholeFate {
     Failed,
     /// As [`WholeFate::Failed`], and the rest of the batch would fare no better (credentials, a blocked tenant).
     FailedForAll,
-    /// No member was executed (or they may be repeated): they are to be sent again, in smaller parts if it was too large.
+    /// No member was executed, or they only read: they are to be sent again, in smaller parts if it was too large.
     Again {
+        /// How long the server asks to wait.
+        hint: Option<Duration>,
+    },
+    /// Members may have been executed, and twice is no harm ([`Repeat::Converges`]): they are sent again too.
+    Repeat {
         /// How long the server asks to wait.
         hint: Option<Duration>,
     },

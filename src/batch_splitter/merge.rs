@@ -131,6 +131,11 @@ impl Merge {
         self.queue.pop_front()
     }
 
+    /// Members before this one were handed out.
+    pub(super) fn given(&self) -> usize {
+        self.given
+    }
+
     /// Whether everything was handed out.
     pub(super) fn is_at_end(&self) -> bool {
         self.ended && self.queue.is_empty()

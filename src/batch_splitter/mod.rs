@@ -98,6 +98,9 @@
 //!   times if it cannot be made smaller. Else their outcome is unknown, and a message at their places says so.
 //! - What was certainly not sent.
 //!
+//! What may have been executed when it was sent again is never called refused later: unless the server says what became of
+//! it, its outcome is unknown.
+//!
 //! What one part suffers never hides what another one achieved. When no part gave any message, the first fault or error is
 //! the answer, unchanged; one that leaves the outcome unknown goes before one that does not.
 //!
@@ -105,9 +108,9 @@
 //!
 //! It has the head of the first part's that gave messages, with a [`Merged`] in its extensions. A batch that changes something
 //! is driven to its end before its answer begins: nothing is lost if its body is not read. A batch that only reads answers
-//! with its first part, and sends the others while the body is read; messages that cannot be handed out yet are kept for one
-//! part more than are on their way at most (all of them, if it goes group by group). With one part at a time, none is on its
-//! way while the reader has something to read, so that it can call again for the same principal; it cannot with several.
+//! with its first part, and sends the others while the body is read; no further ahead of the
+//! reader than one part more than may be on their way, so that a slow one keeps no more (if it goes group by group, all messages
+//! that cannot be handed out yet are kept). With one part at a time, none is on its way while the reader has something to read, so that it can call again for the same principal; it cannot with several.
 //!
 //! Lists ([`PartAnswer::Lists`]) have no place for errors: when a part of such a batch fails, a batch that only reads fails,
 //! and one that changes something lists what was achieved. [`Figures`] tell.
@@ -116,6 +119,9 @@
 //!
 //! `poll_ready` is always ready and takes nothing; a clone of the inner service is made ready for each part. Dropping the
 //! response future, or the body of a reading batch, drops the parts that are on their way: see [`ResponseFuture`].
+//!
+//! All parts have the place in line of the first one, where a ledger further in keeps one: later calls for other mailboxes do
+//! not get between the parts of a batch.
 
 mod body;
 mod config;

@@ -72,6 +72,8 @@ pub(super) struct Bounds {
     pub(super) bytes: u64,
     /// Members from here on are not sent yet.
     pub(super) end: usize,
+    /// A part that could be larger but for that is not made yet, either.
+    pub(super) patient: bool,
 }
 
 /// The members of one batch, and where each of them is.
@@ -206,6 +208,10 @@ impl Plan {
                 if self.ranks.is_some() {
                     continue;
                 }
+                if bounds.patient && doomed.is_empty() {
+                    self.put_back(part);
+                    return Next::Nothing;
+                }
                 break;
             }
 
@@ -271,11 +277,7 @@ impl Plan {
         }
         if !doomed.is_empty() {
             // What was taken is taken once more, with the next call.
-            for member in part {
-                if let Some(known) = self.members.get_mut(member) {
-                    known.part = u32::MAX;
-                }
-            }
+            self.put_back(part);
             return Next::Doomed(doomed);
         }
         for &member in &part {
@@ -288,6 +290,14 @@ impl Plan {
         self.parts = self.parts.saturating_add(1);
         part.sort_unstable();
         Next::Part(part)
+    }
+
+    fn put_back(&mut self, part: Vec<usize>) {
+        for member in part {
+            if let Some(known) = self.members.get_mut(member) {
+                known.part = u32::MAX;
+            }
+        }
     }
 
     /// The waiting members that have to be in one part with the waiting member `first`, which is the first of them.

@@ -181,6 +181,7 @@ impl Batch for LinesBatch {
                     },
                     false,
                 ),
+                "repeat" => whole(WholeFate::Repeat { hint: None }, false),
                 "large" => whole(WholeFate::Again { hint: None }, true),
                 _ => whole(WholeFate::Unknown, false),
             };
@@ -199,6 +200,7 @@ impl Batch for LinesBatch {
                     "ok" => Fate::Done,
                     "failed" => Fate::Failed,
                     "stopped" => Fate::Stopped,
+                    "maybe" => Fate::Repeat { hint: None },
                     "busy" => Fate::Again {
                         hint: words
                             .next()

@@ -5,6 +5,7 @@
 //! several test binaries, none of which uses all of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod entries;
 pub mod requests;
 pub mod service;
 pub mod untouched;
@@ -282,7 +283,7 @@ pub fn answer(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune
         let troubles = seen.members.iter().map(&mut fortune);
         let trouble = troubles.into_iter().find_map(|fortune| match fortune {
             Fortune::Done => None,
-            Fortune::Refused(class, code, wait) => Some((class, said(code, wait))),
+            Fortune::Refused(class, code, wait) => Some((class, said("none", code, wait))),
         });
         let (result, inside) = match trouble {
             Some((class, text)) => (class, text),
@@ -306,7 +307,7 @@ pub fn answer(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune
                     format!("<m:MessageText>{token}</m:MessageText>{ok}"),
                     content(op, member),
                 ),
-                Fortune::Refused(class, code, wait) => (class, said(code, wait), needed(op)),
+                Fortune::Refused(class, code, wait) => (class, said(token, code, wait), needed(op)),
             };
             let entry = match op {
                 "GetUserAvailability" => format!(
@@ -348,6 +349,9 @@ pub fn one_error(seen: &Seen, style: Style, code: &'static str) -> String {
         ..Seen::default()
     };
     seen.members.retain(|_| std::mem::take(&mut first));
+    for member in &mut seen.members {
+        member.token = None;
+    }
     answer(&seen, style, |_| Fortune::error(code))
 }
 
@@ -365,14 +369,16 @@ pub fn fault(code: &str, wait: Option<u64>) -> String {
     )
 }
 
-fn said(code: &str, wait: Option<u64>) -> String {
+/// What an entry in error says. It names its member by its number alone: what is looked for by tokens was done.
+fn said(token: &str, code: &str, wait: Option<u64>) -> String {
+    let number = token.trim_start_matches("tok-");
     let wait = wait.map_or(String::new(), |wait| {
         format!(
             "<m:MessageXml><t:Value Name=\"BackOffMilliseconds\">{wait}</t:Value></m:MessageXml>"
         )
     });
     format!(
-        "<m:MessageText>refused</m:MessageText><m:ResponseCode>{code}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>{wait}"
+        "<m:MessageText>{number} refused</m:MessageText><m:ResponseCode>{code}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>{wait}"
     )
 }
 

@@ -130,9 +130,12 @@ impl EwsBatch {
                 return None;
             }
             let mut whole = sent.by_message(one, head);
-            let bytes = body.slice(one.range.clone());
-            // It can come before there is a frame for it to fit in.
-            whole.message = Some(declare(bytes, &scope.anywhere()));
+            // Where there is one for each, it is its own member's alone.
+            if entries.len() == 1 {
+                let bytes = body.slice(one.range.clone());
+                // It can come before there is a frame for it to fit in.
+                whole.message = Some(declare(bytes, &scope.anywhere()));
+            }
             return Some(PartAnswer::Whole(whole));
         }
         let outside =

@@ -28,12 +28,14 @@ impl Sent {
             Verdict::Settled if message.class == ResponseClass::Error => Fate::Failed,
             Verdict::Settled => Fate::Done,
             Verdict::Stopped => Fate::Stopped,
-            Verdict::Refused { unknown, .. } if unknown && self.repeat == Repeat::Never => {
-                Fate::Failed
+            Verdict::Refused { unknown, .. } => {
+                let hint = message.back_off;
+                match self.repeat {
+                    Repeat::Never if unknown => Fate::Failed,
+                    Repeat::Converges if unknown => Fate::Repeat { hint },
+                    _ => Fate::Again { hint },
+                }
             }
-            Verdict::Refused { .. } => Fate::Again {
-                hint: message.back_off,
-            },
         }
     }
 
@@ -46,7 +48,7 @@ impl Sent {
             let fate = match self.fate(message) {
                 // It is worth as much to send it again as what stopped it.
                 Fate::Stopped => match stopper {
-                    Fate::Again { hint } => Fate::Again { hint },
+                    Fate::Again { hint } | Fate::Repeat { hint } => Fate::Again { hint },
                     _ => Fate::Stopped,
                 },
                 fate => {
@@ -66,14 +68,14 @@ impl Sent {
         let gravity = |fate: &Fate| match fate {
             Fate::Done => 0,
             Fate::Stopped => 1,
-            Fate::Again { .. } => 2,
+            Fate::Again { .. } | Fate::Repeat { .. } => 2,
             Fate::Failed => 3,
         };
         let worst = fates.iter().copied().max_by_key(gravity);
         let begun = fates.contains(&Fate::Done) && !self.only_reads();
         match worst {
             // A part of it was done.
-            Some(Fate::Again { .. } | Fate::Stopped) if begun => Fate::Failed,
+            Some(Fate::Again { .. } | Fate::Repeat { .. } | Fate::Stopped) if begun => Fate::Failed,
             worst => worst.unwrap_or(Fate::Failed),
         }
     }
@@ -86,8 +88,7 @@ impl Sent {
         let mut too_large = code.asks_for_less();
         let fate = match message.verdict() {
             Verdict::Refused { unknown: false, .. } => again,
-            Verdict::Refused { .. } if self.repeat != Repeat::Never => again,
-            Verdict::Refused { .. } => WholeFate::Unknown,
+            Verdict::Refused { .. } => self.unless_written(hint),
             // By what is not said, and nothing has changed since.
             Verdict::Stopped => WholeFate::Failed,
             Verdict::Settled if too_large && self.members > 1 => again,
@@ -121,9 +122,8 @@ impl Sent {
     /// What follows from an answer of which only the status says something. None for a success.
     pub(super) fn by_status(self, head: &response::Parts) -> Option<Whole> {
         let status = head.status.as_u16();
-        let again = WholeFate::Again {
-            hint: retry_after(&head.headers),
-        };
+        let hint = retry_after(&head.headers);
+        let again = WholeFate::Again { hint };
         let (fate, too_large) = match status {
             200..=299 => return None,
             // Refused before the server looked at it.
@@ -136,11 +136,11 @@ impl Sent {
             401 | 403..=407 | 410 | 456 => (WholeFate::FailedForAll, false),
             400..=499 => (WholeFate::Failed, false),
             // Nobody says how far it got.
-            302 if to_error_page(head) => (self.unless_written(again), false),
+            302 if to_error_page(head) => (self.unless_written(hint), false),
             // To a page to log in, or to another server.
             300..=399 => (WholeFate::FailedForAll, false),
             // A crash may have one member as its cause, and a time-out their number: fewer at a time find out.
-            _ => (self.unless_written(again), self.members > 1),
+            _ => (self.unless_written(hint), self.members > 1),
         };
         Some(Whole {
             fate,
@@ -151,10 +151,11 @@ impl Sent {
         })
     }
 
-    fn unless_written(self, again: WholeFate) -> WholeFate {
+    fn unless_written(self, hint: Option<Duration>) -> WholeFate {
         match self.repeat {
             Repeat::Never => WholeFate::Unknown,
-            _ => again,
+            Repeat::Converges => WholeFate::Repeat { hint },
+            Repeat::Freely => WholeFate::Again { hint },
         }
     }
 

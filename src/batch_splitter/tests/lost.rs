@@ -194,3 +194,27 @@ async fn what_the_layers_below_know_is_understood() {
     let parts: Vec<_> = attempts.iter().map(|attempt| attempt.part).collect();
     assert_eq!(parts, [Some(0), Some(0), Some(1), Some(1), Some(2)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_executed_stays_in_doubt_when_it_is_refused_later() {
+    for doubt in ["FAULT repeat", "members"] {
+        for refusal in ["FAULT failed", "FAULT forall", "busy"] {
+            let server = Server::new(move |call| match call.number {
+                0 => call.ok(),
+                1 if doubt == "members" => call.each(|_| "maybe".to_owned()),
+                1 => text(doubt),
+                2.. if refusal == "busy" => call.each(|_| "busy 90000".to_owned()),
+                _ => text(refusal),
+            });
+            let layer = layer(converges()).max_members(5);
+            let answer = send(&layer, &server, 15).await.unwrap();
+            let what = format!("{doubt}, then {refusal}");
+            assert_eq!(figures(&answer).unknown, 5, "{what}");
+            let lines = lines(answer).await;
+            for (member, line) in lines.iter().enumerate() {
+                let doubtful = line.contains("unknown");
+                assert_eq!(doubtful, (5..10).contains(&member), "{what}: {line}");
+            }
+        }
+    }
+}

@@ -65,7 +65,13 @@ fn nothing_is_lost_and_nothing_is_done_twice() {
 }
 
 /// A fault of the server; the numbers are the weights of what can happen.
-fn reply(call: &Call, rng: &mut fastrand::Rng, faults: u32, done: &Mutex<Done>) -> Reply {
+fn reply(
+    call: &Call,
+    rng: &mut fastrand::Rng,
+    faults: u32,
+    repeat: Repeat,
+    done: &Mutex<Done>,
+) -> Reply {
     let done = &mut *done.lock();
     let execute = |done: &mut Done, member: usize| {
         *done.executed.entry(member).or_default() += 1;
@@ -96,7 +102,11 @@ fn reply(call: &Call, rng: &mut fastrand::Rng, faults: u32, done: &Mutex<Done>) 
                 after: Duration::ZERO,
                 what: What::Cut,
             };
-            [reset(), cut, text("FAULT unknown")]
+            let said = match repeat {
+                Repeat::Converges if rng.bool() => "FAULT repeat",
+                _ => "FAULT unknown",
+            };
+            [reset(), cut, text(said)]
                 .into_iter()
                 .nth(rng.usize(0..3))
                 .unwrap()
@@ -196,7 +206,7 @@ async fn case(seed: u64) -> usize {
     let server = Server::new({
         let done = Arc::clone(&done);
         let mut rng = rng.fork();
-        move |call| reply(call, &mut rng, faults, &done)
+        move |call| reply(call, &mut rng, faults, repeat, &done)
     });
     let service = layer.layer(server.clone());
     let whole = async {
@@ -253,7 +263,9 @@ async fn case(seed: u64) -> usize {
             assert!(figures.complete);
             if body.starts_with("FAULT") {
                 assert!(done.confirmed.is_empty());
-                if !body.starts_with("FAULT unknown") && repeat != Repeat::Freely {
+                let unknown = ["FAULT unknown", "FAULT repeat"];
+                let unknown = unknown.iter().any(|fault| body.starts_with(fault));
+                if !unknown && repeat != Repeat::Freely {
                     assert!(done.executed.is_empty(), "{body}: {:?}", done.executed);
                 }
                 return 1;
