@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench audit` prints a table and writes `target/bench/audit.json`; `-- --quick` takes under a minute.
 //!
-//! All figures are net, as in `overhead`: what a call through the layer takes beyond the same call to the bare service. Records go to a
-//! sink that drops them; the peer's events are formatted as JSON and go to a writer that drops them.
+//! All figures are net, as in `overhead`: what a call through the layer takes beyond the same call to the bare service. Records go through
+//! the JSON Lines sink to a writer that drops them, and so do the peer's events. A line below tells how many records the sink takes in a second.
 
 #[allow(dead_code, reason = "other benches have other requests")]
 #[path = "overhead/bare.rs"]
@@ -15,7 +15,7 @@ mod harness;
 use std::fmt::Debug;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use http::{Request, Response};
@@ -23,7 +23,9 @@ use http_body::Body;
 use http_body_util::Full;
 use serde_json::json;
 use tower::{Layer, Service};
-use tower_ews::audit_log::{AuditLogLayer, EwsFacts, Level, Record, Sink};
+use tower_ews::audit_log::{
+    AuditLogLayer, EwsFacts, JsonLinesSink, Level, MemorySink, Overflow, Sink,
+};
 use tower_ews::body::ReplayBody;
 use tower_http::trace::TraceLayer;
 use tracing::Dispatch;
@@ -32,13 +34,33 @@ use tracing::level_filters::LevelFilter;
 use bare::{Bare, REQUEST, call, request};
 use harness::{Group, Net};
 
-/// Takes records and drops them.
-struct Nowhere;
+/// The sink as a program has it, with a writer that drops what it gets. No line is dropped before: all are made.
+fn json_sink() -> io::Result<JsonLinesSink> {
+    let (sink, guard) = JsonLinesSink::builder()
+        .overflow(Overflow::Block)
+        .writer(io::sink())?;
+    // The bench ends when the process does.
+    std::mem::forget(guard);
+    Ok(sink)
+}
 
-impl Sink for Nowhere {
-    fn record(&self, record: &Record) {
-        black_box(record);
+/// Records per second of the sink alone: summaries of one attempt, until the last of them is with the writer.
+fn records_per_second(time: Duration) -> io::Result<f64> {
+    let memory = MemorySink::new();
+    let layer = AuditLogLayer::new(memory.clone()).facts(EwsFacts::new());
+    let mut service = layer.layer(Bare::new());
+    call(&mut service, request(outlined()));
+    let records = memory.take();
+    let record = records.first().ok_or(io::ErrorKind::NotFound)?;
+    let sink = json_sink()?;
+    let begin = Instant::now();
+    let mut count = 0_u32;
+    while begin.elapsed() < time {
+        (0..10_000).for_each(|_| sink.record(black_box(record)));
+        count += 10_000;
     }
+    sink.flush();
+    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
 }
 
 const CALLS: usize = 2_000;
@@ -86,7 +108,7 @@ fn json_subscriber(level: LevelFilter) -> Dispatch {
     Dispatch::new(subscriber)
 }
 
-fn group() -> Group {
+fn group() -> io::Result<Group> {
     let mut group = Group::new(CALLS);
     let bare = group.case(with_body(Bare::new(), outlined(), None));
     let full = Full::new(REQUEST.clone());
@@ -114,7 +136,7 @@ fn group() -> Group {
         ("full", Level::Full, with_subscriber, loud, None),
     ];
     for (name, level, peer, theirs, limit) in rows {
-        let layer = AuditLogLayer::new(Nowhere)
+        let layer = AuditLogLayer::new(json_sink()?)
             .facts(EwsFacts::new())
             .level(level);
         let ours = group.case(with_body(layer.layer(Bare::new()), outlined(), None));
@@ -126,7 +148,7 @@ fn group() -> Group {
             limit,
         );
     }
-    group
+    Ok(group)
 }
 
 fn main() -> io::Result<()> {
@@ -135,7 +157,7 @@ fn main() -> io::Result<()> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().build()?;
     let _entered = runtime.enter();
-    let mut group = group();
+    let mut group = group()?;
     let samples = group.measure(time);
     let mut file = Vec::new();
     println!(
@@ -168,6 +190,8 @@ fn main() -> io::Result<()> {
             "ratio": round(ratio),
         }));
     }
+    let rate = records_per_second(time / 10)?;
+    println!("records per second of the JSON sink, from one thread: {rate:.0}");
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
         PathBuf::from,

@@ -121,7 +121,7 @@ const FIELDS: [&[u8]; 8] = [
 ];
 
 /// What stands in a header is secret if its name has one of these in it.
-const HEADERS: [&[u8]; 10] = [
+const HEADERS: [&[u8]; 13] = [
     b"authorization",
     b"cookie",
     b"token",
@@ -132,7 +132,14 @@ const HEADERS: [&[u8]; 10] = [
     b"authkey",
     b"clientcert",
     b"assertion",
+    b"signature",
+    b"xsrf",
+    // What Outlook on the web guards its requests with.
+    b"canary",
 ];
+
+/// Headers that are keys and open nothing.
+const KEYS: [&str; 2] = ["idempotency-key", "surrogate-key"];
 
 /// Content that can be masked: elements, and keys of JSON. `Body`, `Value` and `Name` are looked at more closely.
 const CONTENT: [&[u8]; 50] = [
@@ -244,10 +251,17 @@ impl Names {
 
     pub(super) fn secret_header(&self, name: &HeaderName) -> bool {
         let folded = Folded::new(name.as_str().as_bytes());
-        HEADERS
-            .iter()
-            .any(|part| memchr::memmem::find(folded.get(), part).is_some())
-            || self.is_added(folded.get())
+        let parts = || {
+            HEADERS
+                .iter()
+                .any(|part| memchr::memmem::find(folded.get(), part).is_some())
+        };
+        // A key of an API, whatever it is called.
+        let key = name.as_str().ends_with("-key") && !KEYS.contains(&name.as_str());
+        let bare = name.as_str().strip_prefix("x-").unwrap_or_default();
+        key || parts()
+            || self.in_text(&folded)
+            || self.in_text(&Folded::new(bare.as_bytes()))
             || self.headers.contains(name)
     }
 }

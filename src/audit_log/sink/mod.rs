@@ -5,6 +5,7 @@ mod json_lines;
 mod memory;
 mod tracing;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 #[cfg(feature = "json")]
@@ -55,11 +56,14 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
     }
 }
 
-/// Both get each record, the first one first.
+/// Both get each record, the first one first; the second one also when the first one panics, which counts as a loss.
 impl<A: Sink, B: Sink> Sink for (A, B) {
     fn record(&self, record: &Record) {
-        self.0.record(record);
+        let first = catch_unwind(AssertUnwindSafe(|| self.0.record(record)));
         self.1.record(record);
+        if let Err(panic) = first {
+            resume_unwind(panic);
+        }
     }
 
     fn flush(&self) {

@@ -2,9 +2,10 @@
 //!
 //! `EWS_TEST_CASES` sets the number of calls, `EWS_TEST_SEED` the seed.
 
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::client_request_id::ClientRequestIdLayer;
@@ -49,6 +50,41 @@ impl Sink for Check {
         let before = self.0.lock()[number].replace(record.outcome);
         assert_eq!(before, None, "two records of one call: {record:#?}");
     }
+}
+
+/// A line, with its numbers as they stand there.
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    schema: u32,
+    #[serde(rename = "url.path")]
+    path: &'a str,
+    #[serde(borrow)]
+    attempts: Vec<std::collections::HashMap<&'a str, &'a RawValue>>,
+}
+
+/// One line of the file for each call, and in its own decimals the parts of an attempt are no more than the whole.
+fn in_file(path: &std::path::Path, calls: usize) {
+    let mut found = vec![false; calls];
+    for line in BufReader::new(std::fs::File::open(path).unwrap()).lines() {
+        let line = line.unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap();
+        let parsed: Line<'_> = serde_json::from_str(&line).unwrap();
+        assert_eq!(parsed.schema, SCHEMA);
+        let number: usize = parsed.path.trim_start_matches('/').parse().unwrap();
+        assert!(!std::mem::replace(&mut found[number], true), "{line}");
+        assert!(!parsed.attempts.is_empty());
+        for attempt in &parsed.attempts {
+            let micros = |key: &str| {
+                let (whole, decimals) = attempt[key].get().split_once('.').unwrap();
+                assert_eq!(decimals.len(), 3, "{line}");
+                format!("{whole}{decimals}").parse::<u64>().unwrap()
+            };
+            let parts = ["queued_ms", "backed_off_ms", "wire_ms", "body_ms"];
+            let sum: u64 = parts.into_iter().map(micros).sum();
+            assert!(sum <= micros("total_ms"), "{line}");
+        }
+    }
+    assert!(found.iter().all(|found| *found), "a call without a line");
 }
 
 fn chance(rng: &mut fastrand::Rng, percent: u32) -> bool {
@@ -146,14 +182,22 @@ fn as_many_records_as_calls() {
     println!("EWS_TEST_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let records = Arc::new(Mutex::new(vec![None; calls]));
-    let layer = AuditLogLayer::new(Check(Arc::clone(&records)))
-        .facts(EwsFacts::new())
-        .level(Level::Full);
+    let folder = std::env::temp_dir().join(format!("tower-ews-random-{}", fastrand::u64(..)));
+    let path = folder.join("audit.jsonl");
+    let (json, guard) = JsonLinesSink::builder()
+        .overflow(Overflow::Block)
+        .file(&path, Rotation::new().max_bytes(0).daily(false))
+        .unwrap();
+    let layer =
+        AuditLogLayer::new((Check(Arc::clone(&records)), json.clone())).facts(EwsFacts::new());
     let handle = layer.handle();
     let mut seen = Vec::new();
     while seen.len() < calls {
         let at_once = 500.min(calls - seen.len());
         let begin = seen.len();
+        // The most detailed ones are long.
+        let levels = [Level::Full, Level::Summary, Level::Headers, Level::Summary];
+        handle.set(Scope::All, levels[begin / 500 % 4]);
         // One after another on a clock of its own, so that the seed says all.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -162,6 +206,10 @@ fn as_many_records_as_calls() {
             .unwrap();
         seen.extend(runtime.block_on(batch(&layer, begin, at_once, &mut rng)));
     }
+    drop(guard);
+    assert_eq!(json.lost(), 0);
+    in_file(&path, calls);
+    std::fs::remove_dir_all(folder).unwrap();
     let records = records.lock();
     let mut counts = std::collections::BTreeMap::new();
     for (number, (seen, outcome)) in seen.iter().zip(&*records).enumerate() {

@@ -219,7 +219,6 @@ impl fmt::Debug for JsonLinesSink {
 /// }
 /// ```
 #[must_use = "dropped at once, it closes the log at once"]
-#[derive(Debug)]
 pub struct JsonLinesGuard {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
@@ -232,5 +231,14 @@ impl Drop for JsonLinesGuard {
             // It catches what panics.
             let _ = thread.join();
         }
+    }
+}
+
+impl fmt::Debug for JsonLinesGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the lines that wait: they may be megabytes.
+        f.debug_struct("JsonLinesGuard")
+            .field("lost", &self.queue.lost())
+            .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,6 @@ use parking_lot::{Condvar, Mutex};
 use super::Overflow;
 
 /// Lines that wait, one after another in one buffer: the writer takes them all at once and leaves its empty buffer behind.
-#[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
     /// There is something to do for the writer.
@@ -21,7 +20,7 @@ pub(super) struct Queue {
     lost: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     lines: Vec<u8>,
     /// How many lines were ever queued, and how many the writer has dealt with.
