@@ -104,7 +104,11 @@ where
     B::Error: Into<BoxError>,
 {
     let this = body.project();
-    Poll::Ready(match ready!(this.inner.poll_frame(cx)) {
+    let frame = ready!(match this.call {
+        Some(call) => call.span.in_scope(|| this.inner.poll_frame(cx)),
+        None => this.inner.poll_frame(cx),
+    });
+    Poll::Ready(match frame {
         Some(Ok(frame)) => {
             if let (Some(call), Some(data)) = (this.call, frame.data_ref()) {
                 pass(call, data);

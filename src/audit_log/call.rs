@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
+use tracing::{Span, info_span};
 
 use super::facts::{AnswerReader, Facts, RequestFacts};
 use super::fill::{self, Failed};
@@ -32,6 +33,8 @@ pub(super) struct Call {
     pub(super) time: SystemTime,
     pub(super) begin: Instant,
     pub(super) trail: CallTrail,
+    /// In the caller's span; what happens further in, and the record, happen in this one.
+    pub(super) span: Span,
     pub(super) asked: Asked,
     pub(super) answer: Option<Answer>,
     pub(super) end: End,
@@ -141,7 +144,14 @@ impl Call {
                 trail
             }
         };
+        let span = info_span!(
+            target: "tower_ews::audit",
+            "call",
+            operation = asked.facts.operation.as_deref(),
+            http.request.method = asked.method.as_str(),
+        );
         Some(Box::new(Self {
+            span,
             shared: Arc::clone(shared),
             levels,
             time: SystemTime::now(),
@@ -252,7 +262,7 @@ impl Drop for Call {
         let shared = Arc::clone(&self.shared);
         let recorded = catch_unwind(AssertUnwindSafe(|| {
             let record = fill::record(self)?;
-            shared.sink.record(&record);
+            self.span.in_scope(|| shared.sink.record(&record));
             Some(())
         }));
         let control = &shared.control;

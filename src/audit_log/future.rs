@@ -66,7 +66,10 @@ where
     B: Body,
 {
     let this = future.project();
-    let result = ready!(this.inner.poll(cx));
+    let result = ready!(match this.call {
+        Some(call) => call.span.in_scope(|| this.inner.poll(cx)),
+        None => this.inner.poll(cx),
+    });
     let mut call = this.call.take();
     Poll::Ready(match result {
         Ok(response) => {

@@ -53,6 +53,12 @@
 //! [`Level`]s are changed while calls go on, through an [`AuditHandle`]: for all, for one principal or for one operation, with an end
 //! if wanted. A call at level `Off` costs one look at an atomic number.
 //!
+//! # Spans
+//!
+//! Each call that is recorded has a `tracing` span of its own, `call` of the target `tower_ews::audit` (`INFO`), inside the span that the
+//! caller is in: events of the layers and of the client further in are told in it, and so is the event of a [`TracingSink`], wherever
+//! the answer's body is read.
+//!
 //! # Bodies
 //!
 //! Nothing is collected or held up: frames of the answer are cloned as they pass, up to a size ([`AuditLogLayer::body_limit`]), and

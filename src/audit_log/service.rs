@@ -49,7 +49,11 @@ impl<S, F> AuditLog<S, F> {
         F: Facts<ReqB>,
     {
         let call = Call::begin(&self.shared, &*self.facts, &mut request);
-        ResponseFuture::new(self.inner.call(request), call)
+        let inner = match &call {
+            Some(call) => call.span.in_scope(|| self.inner.call(request)),
+            None => self.inner.call(request),
+        };
+        ResponseFuture::new(inner, call)
     }
 }
 

@@ -5,6 +5,7 @@ mod endings;
 mod layers;
 mod levels;
 mod random;
+mod spans;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
