@@ -433,7 +433,7 @@ fn list(headers: &HeaderMap, redaction: &Redaction) -> Vec<(Box<str>, Box<str>)>
 }
 
 fn captured(body: &Capture, redaction: &Redaction) -> Captured {
-    let encoding = text(&body.encoding).map(Into::into);
+    let encoding = text(&body.encoding).map(|encoding| redaction.text(encoding));
     let cut = body.is_cut();
     let content_type = text(&body.content_type);
     Captured {
