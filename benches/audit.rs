@@ -21,7 +21,7 @@ use std::{env, fs, io};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
-use serde_json::json;
+use serde::Serialize;
 use tower::{Layer, Service};
 use tower_ews::audit_log::{
     AuditLogLayer, EwsFacts, JsonLinesSink, Level, MemorySink, Overflow, Sink,
@@ -151,6 +151,16 @@ fn group() -> io::Result<Group> {
     Ok(group)
 }
 
+/// A row of the file.
+#[derive(Serialize)]
+struct Line {
+    name: &'static str,
+    ns: f64,
+    peer: &'static str,
+    peer_ns: f64,
+    ratio: f64,
+}
+
 fn main() -> io::Result<()> {
     let quick = env::args().any(|argument| argument == "--quick");
     let time = Duration::from_secs(if quick { 15 } else { 60 });
@@ -182,13 +192,13 @@ fn main() -> io::Result<()> {
             format!("{limit} {verdict}"),
             row.peer
         );
-        file.push(json!({
-            "name": row.name,
-            "ns": round(ns),
-            "peer": row.peer,
-            "peer_ns": round(peer_ns),
-            "ratio": round(ratio),
-        }));
+        file.push(Line {
+            name: row.name,
+            ns: round(ns),
+            peer: row.peer,
+            peer_ns: round(peer_ns),
+            ratio: round(ratio),
+        });
     }
     let rate = records_per_second(time / 10)?;
     println!("records per second of the JSON sink, from one thread: {rate:.0}");

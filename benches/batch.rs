@@ -25,7 +25,7 @@ use bytes::Bytes;
 use http::{Request, Response, response};
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
-use serde_json::json;
+use serde::Serialize;
 use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartAnswer};
 use tower_ews::body::ReplayBody;
 use tower_ews::rope::Rope;
@@ -33,6 +33,17 @@ use tower_ews::soap::{Answer, Outline};
 
 /// Members in a part.
 const PART: usize = 20;
+
+/// A row of the file.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    mb_s: f64,
+    memchr_mb_s: f64,
+    ratio: f64,
+    copied_bytes: u64,
+    allocations: u64,
+}
 
 fn main() -> io::Result<()> {
     let quick = env::args().any(|argument| argument == "--quick");
@@ -55,14 +66,14 @@ fn main() -> io::Result<()> {
             row.copied,
             row.allocations
         );
-        file.push(json!({
-            "name": case.name,
-            "mb_s": round(row.ours),
-            "memchr_mb_s": round(row.memchr),
-            "ratio": round(row.ratio),
-            "copied_bytes": row.copied,
-            "allocations": row.allocations,
-        }));
+        file.push(Line {
+            name: case.name.to_string(),
+            mb_s: round(row.ours),
+            memchr_mb_s: round(row.memchr),
+            ratio: round(row.ratio),
+            copied_bytes: row.copied,
+            allocations: row.allocations,
+        });
     }
     println!();
     for case in small_cases() {
