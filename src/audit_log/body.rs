@@ -44,6 +44,7 @@ pub struct AuditBody<B: Body> {
 }
 
 impl<B: Body> AuditBody<B> {
+    #[inline]
     pub(super) fn new(inner: B, call: Option<Box<Call>>) -> Self {
         Self { inner, call }
     }
@@ -52,6 +53,9 @@ impl<B: Body> AuditBody<B> {
 #[pinned_drop]
 impl<B: Body> PinnedDrop for AuditBody<B> {
     fn drop(self: Pin<&mut Self>) {
+        if self.call.is_none() {
+            return;
+        }
         let this = self.project();
         if let Some(call) = this.call.take() {
             // Some readers stop once they know that nothing more comes.

@@ -28,6 +28,7 @@ pub struct ResponseFuture<Fut> {
 }
 
 impl<Fut> ResponseFuture<Fut> {
+    #[inline]
     pub(super) fn new(inner: Fut, call: Option<Box<Call>>) -> Self {
         Self { inner, call }
     }
@@ -46,11 +47,13 @@ where
         if self.call.is_some() {
             return recorded(self, cx);
         }
-        let result = ready!(self.project().inner.poll(cx));
-        Poll::Ready(match result {
-            Ok(response) => Ok(response.map(|body| AuditBody::new(body, None))),
-            Err(error) => Err(error.into()),
-        })
+        match self.project().inner.poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                Poll::Ready(Ok(response.map(|body| AuditBody::new(body, None))))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
