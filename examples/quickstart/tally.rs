@@ -115,7 +115,8 @@ const ROWS: &[Row] = &[
 const COLUMNS: &str = "\
 bare: every call sent as it comes, what fails has failed. EwsStack: the same calls through the layers. Both as the
 server counted them. Lost: the caller was told that it is there, or nothing, and it is not. An error with unknown
-outcome is neither: the caller is told to look. A payer is the account, or the impersonation copy of a mailbox.";
+outcome is neither: the caller is told to look. A payer is the account, or the impersonation copy of a mailbox.
+Throttled answers are counted by event, of which one call has many.";
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
