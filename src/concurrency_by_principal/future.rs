@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::Instant;
@@ -15,7 +16,6 @@ use tower_service::Service;
 
 use super::PermitBody;
 use crate::ledger::{Acquire, Deadline, Draw, Permit};
-use crate::principal::Charges;
 use crate::trail::CallTrail;
 
 /// The response future of [`ConcurrencyByPrincipal`](super::ConcurrencyByPrincipal).
@@ -36,23 +36,21 @@ where
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
-    New(Option<Charges>),
+    New(Draw),
     Waiting { acquire: Acquire, since: Instant },
     Ready,
     Calling(#[pin] F),
 }
 
-/// What the call asks the ledger for.
+/// What a request's extensions tell the ledger.
 #[inline]
-fn draw<ReqB>(request: &Request<ReqB>, charges: Charges) -> Draw {
-    let mut draw = Draw::new(charges);
-    draw.endpoint = request.uri().authority().cloned();
-    let extensions = request.extensions();
-    if !extensions.is_empty() {
-        draw.deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
-        draw.place = CallTrail::of(extensions).and_then(CallTrail::place);
+pub(super) fn deadline_and_place(extensions: &Extensions) -> (Option<Instant>, Option<u64>) {
+    if extensions.is_empty() {
+        return (None, None);
     }
-    draw
+    let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+    let place = CallTrail::of(extensions).and_then(CallTrail::place);
+    (deadline, place)
 }
 
 /// Takes down what the call was charged for.
@@ -96,24 +94,19 @@ where
         let mut this = self.project();
         loop {
             match this.step.as_mut().project() {
-                StepProj::New(charges) => {
-                    let (Some(permit), Some((_, request)), Some(charges)) =
-                        (&mut *this.permit, &this.call, charges.take())
-                    else {
+                StepProj::New(draw) => {
+                    let (Some(permit), Some((_, request))) = (&mut *this.permit, &this.call) else {
                         return Poll::Pending;
                     };
                     // Without allocation and clock if the permit is there: `benches/overhead` watches it.
-                    match permit.fill(draw(request, charges)) {
-                        Ok(()) => {
-                            note(request, permit, None);
-                            ready!(call(this.call, this.step.as_mut(), cx))?;
-                        }
-                        Err(draw) => {
-                            let acquire = Arc::clone(permit.ledger()).acquire(draw);
-                            let since = Instant::now();
-                            note_wait(request, since, false);
-                            this.step.set(Step::Waiting { acquire, since });
-                        }
+                    if permit.fill(draw) {
+                        note(request, permit, None);
+                        ready!(call(this.call, this.step.as_mut(), cx))?;
+                    } else {
+                        let acquire = Arc::clone(permit.ledger()).acquire(mem::take(draw));
+                        let since = Instant::now();
+                        note_wait(request, since, false);
+                        this.step.set(Step::Waiting { acquire, since });
                     }
                 }
                 StepProj::Waiting { acquire, since } => {

@@ -53,8 +53,9 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 ///
 /// Object safe; implementations are shared as `Arc<dyn Ledger>`.
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
-    /// Takes all charges of `draw` now, or gives the draw back. [`Permit::try_acquire`] makes a permit of the grant.
-    fn try_acquire(&self, draw: Draw) -> Result<Grant, Draw>;
+    /// Takes all charges of `draw` now, and the draw with them, or leaves it as it is. [`Permit::try_acquire`] makes a permit of the
+    /// grant.
+    fn try_acquire(&self, draw: &mut Draw) -> Option<Grant>;
 
     /// Waits until all charges of `draw` can be taken at once.
     ///
@@ -268,10 +269,12 @@ impl Permit {
     /// # Errors
     ///
     /// The draw, if its call would have to wait.
-    pub fn try_acquire(ledger: Arc<dyn Ledger>, draw: Draw) -> Result<Self, Draw> {
+    pub fn try_acquire(ledger: Arc<dyn Ledger>, mut draw: Draw) -> Result<Self, Draw> {
         let mut permit = Self::vacant(ledger);
-        permit.fill(draw)?;
-        Ok(permit)
+        match permit.fill(&mut draw) {
+            true => Ok(permit),
+            false => Err(draw),
+        }
     }
 
     /// A permit for nothing yet, so that the ledger need not be cloned once more to get one.
@@ -283,10 +286,10 @@ impl Permit {
         }
     }
 
-    /// Takes all charges of `draw` now, or gives the draw back. For a vacant permit.
-    pub(crate) fn fill(&mut self, draw: Draw) -> Result<(), Draw> {
-        self.grant = Some(self.ledger.try_acquire(draw)?);
-        Ok(())
+    /// Takes all charges of `draw` now, and the draw with them, or leaves it as it is. For a vacant permit.
+    pub(crate) fn fill(&mut self, draw: &mut Draw) -> bool {
+        self.grant = self.ledger.try_acquire(draw);
+        self.grant.is_some()
     }
 
     /// Whom it is given back to.

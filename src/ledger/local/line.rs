@@ -114,10 +114,10 @@ impl State {
         let Some(waiter) = self.waiters.get_mut(position.1) else {
             return;
         };
-        let draw = std::mem::take(&mut waiter.draw);
+        let mut draw = std::mem::take(&mut waiter.draw);
         let grant = self.grant(&draw, position.0, clock, config);
         self.queued -= 1;
-        let grant = self.keep(grant.receipt(draw));
+        let grant = self.keep(grant.receipt(&mut draw));
         if let Some(waiter) = self.waiters.get_mut(position.1) {
             waiter.outcome = Outcome::Granted(grant);
             self.wakers.extend(waiter.waker.take());
@@ -380,7 +380,7 @@ impl State {
     }
 
     /// Puts a new call in line, or grants it at once.
-    pub(super) fn join(&mut self, draw: Draw, now: Instant, config: &Config) -> Join {
+    pub(super) fn join(&mut self, mut draw: Draw, now: Instant, config: &Config) -> Join {
         let mut clock = Clock::at(now);
         let place = draw.place.unwrap_or(self.next_place + 1);
         let position = (place, self.waiters.vacant_key());
@@ -389,7 +389,7 @@ impl State {
                 self.next_place = self.next_place.max(place);
                 let grant = self.grant(&draw, place, &mut clock, config);
                 self.settle(&mut clock, config);
-                Join::Granted(self.keep(grant.receipt(draw)))
+                Join::Granted(self.keep(grant.receipt(&mut draw)))
             }
             Some(_) if self.queued >= config.max_queued => Join::Full(self.queued),
             Some((block, until)) => {

@@ -195,7 +195,7 @@ impl LocalLedger {
 }
 
 impl Ledger for LocalLedger {
-    fn try_acquire(&self, draw: Draw) -> Result<Grant, Draw> {
+    fn try_acquire(&self, draw: &mut Draw) -> Option<Grant> {
         self.with(|state, config| state.try_acquire(draw, config))
     }
 

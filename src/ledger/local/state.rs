@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::mem;
 use std::task::Waker;
 
 use hashbrown::HashTable;
@@ -54,10 +55,10 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    pub(super) fn receipt(self, draw: Draw) -> Receipt {
+    pub(super) fn receipt(self, draw: &mut Draw) -> Receipt {
         Receipt {
-            charges: draw.charges,
-            endpoint: draw.endpoint,
+            charges: mem::take(&mut draw.charges),
+            endpoint: draw.endpoint.take(),
             place: self.place,
             grant: self.number,
             in_flight: self.in_flight,
@@ -105,39 +106,47 @@ impl State {
     }
 
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    pub(super) fn try_acquire(&mut self, draw: Draw, config: &Config) -> Result<Grant, Draw> {
+    #[inline]
+    pub(super) fn try_acquire(&mut self, draw: &mut Draw, config: &Config) -> Option<Grant> {
         let place = draw.place.unwrap_or(self.next_place + 1);
-        let plain = self.take_plain(&draw.charges, config);
-        let (Plain::Taken(_) | Plain::Other) = plain else {
-            return Err(draw);
+        let in_flight = match self.take_plain(&draw.charges, config) {
+            Plain::Taken(in_flight) => in_flight,
+            Plain::Full => return None,
+            Plain::Other => return self.try_acquire_anyhow(draw, place, config),
         };
-        let mut clock = Clock::default();
-        if let Plain::Other = plain {
-            let position = (place, usize::MAX);
-            if self
-                .blocked(&draw, &[], position, &mut clock, config)
-                .is_some()
-            {
-                return Err(draw);
-            }
-        }
         self.next_place = self.next_place.max(place);
-        if let Plain::Taken(in_flight) = plain {
-            self.last_grant += 1;
-            let grant = Granted {
-                place,
-                number: self.last_grant,
-                in_flight: InFlight::one(in_flight),
-                probe: false,
-            };
-            return Ok(self.keep(grant.receipt(draw)));
-        }
-        let grant = self.grant(&draw, place, &mut clock, config);
-        let grant = self.keep(grant.receipt(draw));
-        self.settle(&mut clock, config);
-        Ok(grant)
+        self.last_grant += 1;
+        let grant = Granted {
+            place,
+            number: self.last_grant,
+            in_flight: InFlight::one(in_flight),
+            probe: false,
+        };
+        Some(self.keep(grant.receipt(draw)))
     }
 
+    /// The long way, for what is not plain.
+    #[inline(never)]
+    fn try_acquire_anyhow(
+        &mut self,
+        draw: &mut Draw,
+        place: u64,
+        config: &Config,
+    ) -> Option<Grant> {
+        let mut clock = Clock::default();
+        let position = (place, usize::MAX);
+        let blocked = self.blocked(draw, &[], position, &mut clock, config);
+        if blocked.is_some() {
+            return None;
+        }
+        self.next_place = self.next_place.max(place);
+        let grant = self.grant(draw, place, &mut clock, config);
+        let grant = self.keep(grant.receipt(draw));
+        self.settle(&mut clock, config);
+        Some(grant)
+    }
+
+    #[inline(always)]
     pub(super) fn keep(&mut self, receipt: Receipt) -> Grant {
         Grant(self.granted.insert(receipt) as u64)
     }
@@ -371,23 +380,33 @@ impl State {
     }
 
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
+    #[inline]
     pub(super) fn release(&mut self, grant: Grant, end: End, config: &Config) {
-        let granted = usize::try_from(grant.0).ok();
-        let Some(receipt) = granted.and_then(|key| self.granted.try_remove(key)) else {
+        let Ok(key) = usize::try_from(grant.0) else {
             return;
         };
+        match self.give_back_plain(key, config) {
+            Some(number) => {
+                self.granted.remove(key);
+                self.sweep_at_times(number, &mut Clock::default(), config);
+            }
+            None => self.release_anyhow(key, end, config),
+        }
         if self.granted.is_empty() && self.granted.capacity() > 64 {
             self.granted.shrink_to_fit();
         }
-        self.give_back(&receipt, end, config);
+    }
+
+    /// The long way, for what is not plain.
+    #[inline(never)]
+    fn release_anyhow(&mut self, key: usize, end: End, config: &Config) {
+        if let Some(receipt) = self.granted.try_remove(key) {
+            self.give_back(&receipt, end, config);
+        }
     }
 
     fn give_back(&mut self, receipt: &Receipt, end: End, config: &Config) {
         let mut clock = Clock::default();
-        if self.give_back_plain(&receipt.charges, config) {
-            self.sweep_at_times(receipt, &mut clock, config);
-            return;
-        }
         let complete = end == End::Complete;
         let mut plain = self.endpoints.is_empty();
         for (at, charge) in receipt.charges.iter().enumerate() {
@@ -426,37 +445,38 @@ impl State {
         if !plain {
             self.after_release(receipt, complete, &mut clock, config);
         }
-        self.sweep_at_times(receipt, &mut clock, config);
+        self.sweep_at_times(receipt.grant, &mut clock, config);
     }
 
-    /// As [`take_plain`](Self::take_plain): says whether it was the usual case.
-    fn give_back_plain(&mut self, charges: &[Charge], config: &Config) -> bool {
-        let [charge] = charges else {
-            return false;
+    /// As [`take_plain`](Self::take_plain), the receipt still in its place, since moving it costs as much as the rest. The number of the
+    /// grant, if it was the usual case.
+    fn give_back_plain(&mut self, key: usize, config: &Config) -> Option<u64> {
+        let receipt = self.granted.get(key)?;
+        let [charge] = &*receipt.charges else {
+            return None;
         };
         let budget = charge.budget();
         let counted = matches!(config.shape(budget), Some(Shape::InFlight(_)));
         if !counted || !self.endpoints.is_empty() {
-            return false;
+            return None;
         }
         let principal = charge.principal();
-        let Some(account) = self.account_mut(principal) else {
-            return false;
-        };
+        let hash = principal.hash64();
+        let account = self
+            .accounts
+            .find_mut(hash, |account| account.principal == *principal)?;
         if account.more.is_some() {
-            return false;
+            return None;
         }
         account.give_back(budget, charge.amount());
-        if account.is_vacant() {
-            self.keep_spare(principal.hash64());
+        let (number, vacant) = (receipt.grant, account.is_vacant());
+        if vacant && self.spare != Some(hash) {
+            self.keep_spare(hash);
         }
-        true
+        Some(number)
     }
 
     fn keep_spare(&mut self, hash: u64) {
-        if self.spare == Some(hash) {
-            return;
-        }
         let Some(old) = self.spare.replace(hash) else {
             return;
         };
@@ -469,8 +489,8 @@ impl State {
         }
     }
 
-    fn sweep_at_times(&mut self, receipt: &Receipt, clock: &mut Clock, config: &Config) {
-        if !self.schedule.is_empty() && (clock.is_known() || receipt.grant & 63 == 0) {
+    fn sweep_at_times(&mut self, grant: u64, clock: &mut Clock, config: &Config) {
+        if !self.schedule.is_empty() && (clock.is_known() || grant & 63 == 0) {
             self.sweep(clock.now(), config);
         }
     }
