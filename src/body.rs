@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderValue, TRAILER, TRANSFER_ENCODING};
@@ -324,6 +324,7 @@ impl<S> Layer<S> for BufferRequestLayer {
         BufferRequest {
             inner,
             limit: self.limit,
+            always_ready: false,
         }
     }
 }
@@ -342,9 +343,16 @@ impl<S> Layer<S> for BufferRequestLayer {
 pub struct BufferRequest<S> {
     inner: S,
     limit: u64,
+    always_ready: bool,
 }
 
 impl<S> BufferRequest<S> {
+    /// Says that the inner service is always ready, so that a body that is there needs no clone of it: `benches/overhead`, `stack`.
+    pub(crate) fn inner_is_always_ready(mut self) -> Self {
+        self.always_ready = true;
+        self
+    }
+
     /// The inner service.
     pub fn into_inner(self) -> S {
         self.inner
@@ -391,25 +399,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> BufferRequestFuture<S, B> {
-        let inner = self.inner.clone();
         let (parts, mut body) = request.into_parts();
-        let state = match (&mut body as &mut dyn Any).downcast_mut::<ReplayBody>() {
-            Some(body) => State::call(
-                inner,
-                Request::from_parts(parts, mem::take(body)),
-                self.limit,
-            ),
+        let limit = self.limit;
+        let state = match in_one_piece(&mut body) {
+            Some(body) if body.len() > limit => State::TooLarge,
+            Some(body) => {
+                let request = buffered(parts, body);
+                match self.always_ready {
+                    true => State::Called(self.inner.call(request)),
+                    false => State::Call(Oneshot::new(self.inner.clone(), request)),
+                }
+            }
             None => State::Read {
                 body,
-                taken: Some((inner, parts)),
+                taken: Some((self.inner.clone(), parts)),
                 frames: SmallVec::new(),
                 len: 0,
             },
         };
-        BufferRequestFuture {
-            limit: self.limit,
-            state,
-        }
+        BufferRequestFuture { limit, state }
     }
 }
 
@@ -438,21 +446,28 @@ where
         len: u64,
     },
     Call(#[pin] Oneshot<S, Request<ReplayBody>>),
+    Called(#[pin] S::Future),
     TooLarge,
 }
 
-impl<S, B> State<S, B>
-where
-    S: Service<Request<ReplayBody>>,
-{
-    fn call(inner: S, mut request: Request<ReplayBody>, limit: u64) -> State<S, B> {
-        let len = request.body().len();
-        if len > limit {
-            return State::TooLarge;
-        }
-        put_right(request.headers_mut(), len);
-        State::Call(Oneshot::new(inner, request))
+/// Takes a body whose bytes are there already.
+fn in_one_piece<B: Body + 'static>(body: &mut B) -> Option<ReplayBody> {
+    let body = body as &mut dyn Any;
+    if let Some(body) = body.downcast_mut::<ReplayBody>() {
+        return Some(mem::take(body));
     }
+    let full = mem::take(body.downcast_mut::<Full<Bytes>>()?);
+    // A `Full` shows its bytes to whoever polls it, and it is ready at once.
+    let mut cx = Context::from_waker(Waker::noop());
+    Some(match pin!(full).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => ReplayBody::new(frame.into_data().unwrap_or_default()),
+        _ => ReplayBody::empty(),
+    })
+}
+
+fn buffered(mut parts: http::request::Parts, body: ReplayBody) -> Request<ReplayBody> {
+    put_right(&mut parts.headers, body.len());
+    Request::from_parts(parts, body)
 }
 
 /// The body's length is known now, so that it is not sent in chunks.
@@ -480,6 +495,7 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Call(call) => return call.poll(cx).map_err(Into::into),
+                StateProj::Called(call) => return call.poll(cx).map_err(Into::into),
                 StateProj::TooLarge => return too_large(),
                 StateProj::Read {
                     mut body,
@@ -510,7 +526,7 @@ where
                                 return Poll::Pending;
                             };
                             let whole = ReplayBody::new(join(&mem::take(frames)));
-                            State::call(inner, Request::from_parts(parts, whole), limit)
+                            State::Call(Oneshot::new(inner, buffered(parts, whole)))
                         }
                     }
                 }

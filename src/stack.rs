@@ -223,7 +223,10 @@ impl<S> Layer<S> for EwsStack {
             .ledger(Arc::clone(&self.ledger))
             .deadline(policy.deadline)
             .backoff(policy.backoff_base, policy.backoff_cap);
-        let client = self.batches.layer(backoff.layer(charged.layer(client)));
-        BufferRequestLayer::new(policy.max_request).layer(client)
+        // What waits for the client to be ready is the innermost of these: the others are always ready.
+        let batches = self.batches.layer(backoff.layer(charged.layer(client)));
+        BufferRequestLayer::new(policy.max_request)
+            .layer(batches.inside_is_always_ready())
+            .inner_is_always_ready()
     }
 }

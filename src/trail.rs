@@ -32,12 +32,43 @@ use crate::ledger::Receipt;
 /// The clone that a layer finds in a request's extensions writes to that request's attempt.
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
-    attempts: Arc<Mutex<Attempts>>,
+    kept: Kept,
     /// The attempt that this clone writes to. Without one: the first one of the call, the last one of the part.
     current: Option<usize>,
     part: Option<Part>,
-    /// Made by a layer for what a call is charged, with nobody to read the rest.
-    for_receipts: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Attempts(Arc<Mutex<Attempts>>),
+    /// Made by a layer for what a call is charged, with nobody to read the rest: `benches/overhead`, `stack`.
+    Charged(Arc<Mutex<Charged>>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Attempts(Arc::default())
+    }
+}
+
+/// What is kept of a call of which nobody wants to know more than what its attempts are charged.
+#[derive(Debug, Default)]
+struct Charged {
+    /// Of the last attempt.
+    receipt: Option<Receipt>,
+    /// The place in line of an attempt before.
+    place: Option<u64>,
+    /// An attempt has the caller's own id.
+    has_id: bool,
+}
+
+impl Charged {
+    fn set(&mut self, receipt: Option<Receipt>) {
+        if let Some(receipt) = &self.receipt {
+            self.place = Some(receipt.place);
+        }
+        self.receipt = receipt;
+    }
 }
 
 /// The part of a batch that a clone belongs to.
@@ -129,14 +160,15 @@ impl CallTrail {
     /// A trail that nobody reads but the layer that makes it, to learn what each attempt is charged.
     pub(crate) fn for_receipts() -> Self {
         Self {
-            for_receipts: true,
-            ..Self::default()
+            kept: Kept::Charged(Arc::default()),
+            current: None,
+            part: None,
         }
     }
 
     /// Whether somebody wants to know more than what the call was charged.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.for_receipts
+        matches!(self.kept, Kept::Attempts(_))
     }
 
     /// The trail in a request's (or response's) extensions.
@@ -146,14 +178,22 @@ impl CallTrail {
 
     /// A clone that writes to a new attempt, for the extensions of the request that is sent.
     pub fn begin_attempt(&self) -> Self {
-        let mut attempts = self.attempts.lock();
-        let attempt = self.attempt(&attempts);
-        attempts.push(attempt);
+        let current = match &self.kept {
+            Kept::Attempts(attempts) => {
+                let mut attempts = attempts.lock();
+                let attempt = self.attempt(&attempts);
+                attempts.push(attempt);
+                Some(attempts.len() - 1)
+            }
+            Kept::Charged(charged) => {
+                charged.lock().set(None);
+                None
+            }
+        };
         Self {
-            attempts: Arc::clone(&self.attempts),
-            current: Some(attempts.len() - 1),
+            kept: self.kept.clone(),
+            current,
             part: self.part,
-            for_receipts: self.for_receipts,
         }
     }
 
@@ -175,14 +215,13 @@ impl CallTrail {
     /// ```
     pub fn part(&self, number: u32, resend: bool) -> Self {
         Self {
-            attempts: Arc::clone(&self.attempts),
+            kept: self.kept.clone(),
             current: None,
             part: Some(Part {
                 number,
                 resend,
                 backed_off: Duration::ZERO,
             }),
-            for_receipts: self.for_receipts,
         }
     }
 
@@ -206,7 +245,7 @@ impl CallTrail {
         };
         let held_back = self.part.filter(|part| !part.backed_off.is_zero());
         Attempt {
-            started: self.is_wanted().then(Instant::now),
+            started: Some(Instant::now()),
             backed_off: held_back
                 .filter(first)
                 .map_or(Duration::ZERO, |part| part.backed_off),
@@ -245,13 +284,40 @@ impl CallTrail {
 
     /// Writes to this clone's attempt, the first one unless [`begin_attempt`](Self::begin_attempt) made it.
     pub fn record<T>(&self, write: impl FnOnce(&mut Attempt) -> T) -> T {
-        write(self.here(&mut self.attempts.lock()))
+        match &self.kept {
+            Kept::Attempts(attempts) => write(self.here(&mut attempts.lock())),
+            Kept::Charged(charged) => {
+                let mut attempt = Attempt::default();
+                let out = write(&mut attempt);
+                if attempt.receipt.is_some() {
+                    charged.lock().set(attempt.receipt);
+                }
+                out
+            }
+        }
+    }
+
+    /// Takes down what this clone's attempt was charged, after so long in a queue.
+    pub(crate) fn record_charge(&self, receipt: Option<Receipt>, queued: Duration) {
+        match &self.kept {
+            Kept::Attempts(attempts) => {
+                let mut attempts = attempts.lock();
+                let attempt = self.here(&mut attempts);
+                attempt.receipt = receipt;
+                attempt.queued = queued;
+                attempt.waiting_since = None;
+            }
+            Kept::Charged(charged) => charged.lock().set(receipt),
+        }
     }
 
     /// Writes the caller's own id to this attempt, unless an attempt of the call has an id already.
     pub(crate) fn record_first_id(&self, id: &str) -> bool {
         // One lock: parts of a call that leave at the same time share the trail, and only one of them gets the id.
-        let mut attempts = self.attempts.lock();
+        let mut attempts = match &self.kept {
+            Kept::Attempts(attempts) => attempts.lock(),
+            Kept::Charged(charged) => return !std::mem::replace(&mut charged.lock().has_id, true),
+        };
         if attempts
             .iter()
             .any(|attempt| attempt.client_request_id.is_some())
@@ -277,16 +343,37 @@ impl CallTrail {
 
     /// What this clone's attempt was charged for.
     pub fn receipt(&self) -> Option<Receipt> {
-        let attempts = self.attempts.lock();
+        let attempts = match &self.kept {
+            Kept::Attempts(attempts) => attempts.lock(),
+            Kept::Charged(charged) => return charged.lock().receipt.clone(),
+        };
         let at = self.find(&attempts)?;
         attempts.get(at).and_then(|attempt| attempt.receipt.clone())
+    }
+
+    /// The same for the layer that asks for it, and nobody else does after it.
+    pub(crate) fn take_receipt(&self) -> Option<Receipt> {
+        let Kept::Charged(charged) = &self.kept else {
+            return self.receipt();
+        };
+        let mut charged = charged.lock();
+        let receipt = charged.receipt.take()?;
+        charged.place = Some(receipt.place);
+        Some(receipt)
     }
 
     /// The place in line that the last permit of the call, or of this clone's part, had. A part that had none yet has that of
     /// the call's first permit: it is no new call, and what the parts before it have opened is still open.
     pub fn place(&self) -> Option<u64> {
         let number = self.number();
-        let attempts = self.attempts.lock();
+        let attempts = match &self.kept {
+            Kept::Attempts(attempts) => attempts.lock(),
+            Kept::Charged(charged) => {
+                let charged = charged.lock();
+                let last = charged.receipt.as_ref().map(|receipt| receipt.place);
+                return last.or(charged.place);
+            }
+        };
         let place = |attempt: &Attempt| attempt.receipt.as_ref().map(|receipt| receipt.place);
         let own = attempts
             .iter()
@@ -299,8 +386,11 @@ impl CallTrail {
     /// How long the attempts of this clone's part waited instead of being on their way, up to the last one, and when that
     /// one began.
     pub(crate) fn held(&self) -> (Duration, Option<Instant>) {
+        let Kept::Attempts(attempts) = &self.kept else {
+            return (Duration::ZERO, None);
+        };
         let number = self.number();
-        let attempts = self.attempts.lock();
+        let attempts = attempts.lock();
         let last = attempts.iter().rev().find(|attempt| attempt.part == number);
         last.map_or((Duration::ZERO, None), |last| (last.queued, last.started))
     }
@@ -308,7 +398,10 @@ impl CallTrail {
     /// Calls `read` with each attempt that belongs to this clone's request, in order: those of the call, or of its part, from the one
     /// on that this clone writes to.
     pub(crate) fn each(&self, mut read: impl FnMut(&Attempt)) {
-        let attempts = self.attempts.lock();
+        let Kept::Attempts(attempts) = &self.kept else {
+            return self.attempts().iter().for_each(read);
+        };
+        let attempts = attempts.lock();
         let from = self.current.unwrap_or(0);
         let number = self.number();
         attempts
@@ -320,7 +413,13 @@ impl CallTrail {
 
     /// All attempts so far, in order.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.attempts.lock().to_vec()
+        match &self.kept {
+            Kept::Attempts(attempts) => attempts.lock().to_vec(),
+            Kept::Charged(charged) => vec![Attempt {
+                receipt: charged.lock().receipt.clone(),
+                ..Attempt::default()
+            }],
+        }
     }
 }
 

@@ -24,11 +24,23 @@ use crate::body::ReplayBody;
 pub struct BatchSplitter<S, F> {
     inner: S,
     shared: Arc<Shared<F>>,
+    always_ready: bool,
 }
 
 impl<S, F> BatchSplitter<S, F> {
     pub(super) fn new(inner: S, shared: Arc<Shared<F>>) -> Self {
-        Self { inner, shared }
+        Self {
+            inner,
+            shared,
+            always_ready: false,
+        }
+    }
+
+    /// Says that the service inside is always ready, so that what goes through untouched needs no clone of it: `benches/overhead`,
+    /// `stack`.
+    pub(crate) fn inside_is_always_ready(mut self) -> Self {
+        self.always_ready = true;
+        self
     }
 
     /// The service inside.
@@ -47,6 +59,7 @@ impl<S: Clone, F> Clone for BatchSplitter<S, F> {
         Self {
             inner: self.inner.clone(),
             shared: Arc::clone(&self.shared),
+            always_ready: self.always_ready,
         }
     }
 }
@@ -81,12 +94,13 @@ where
     }
 
     fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
-        let inner = self.inner.clone();
         let batch = self.shared.format.batch(&request);
         ResponseFuture(match batch.filter(|batch| batch.members() > 1) {
-            None => Step::Untouched(Oneshot::new(inner, request)),
+            None if self.always_ready => Step::Called(self.inner.call(request)),
+            None => Step::Untouched(Oneshot::new(self.inner.clone(), request)),
             Some(batch) => {
-                let job = Job::new(inner, Arc::clone(&self.shared), batch, request);
+                let shared = Arc::clone(&self.shared);
+                let job = Job::new(self.inner.clone(), shared, batch, request);
                 Step::Split(Box::pin(split(job)))
             }
         })
@@ -137,6 +151,7 @@ type Splitting<B> = Pin<Box<dyn Future<Output = Result<Response<MergedBody<B>>, 
 )]
 enum Step<S: Service<Request<ReplayBody>>, B> {
     Untouched(#[pin] Oneshot<S, Request<ReplayBody>>),
+    Called(#[pin] S::Future),
     Split(Splitting<B>),
 }
 
@@ -150,6 +165,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             StepProject::Untouched(calling) => {
+                let answer = ready!(calling.poll(cx)).map_err(Into::into)?;
+                Poll::Ready(Ok(answer.map(MergedBody::untouched)))
+            }
+            StepProject::Called(calling) => {
                 let answer = ready!(calling.poll(cx)).map_err(Into::into)?;
                 Poll::Ready(Ok(answer.map(MergedBody::untouched)))
             }

@@ -60,12 +60,7 @@ fn note<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) 
     }
     if let Some(trail) = CallTrail::of(request.extensions()) {
         let queued = since.map(|since| since.elapsed()).unwrap_or_default();
-        let receipt = permit.receipt();
-        trail.record(|attempt| {
-            attempt.receipt = receipt;
-            attempt.queued = queued;
-            attempt.waiting_since = None;
-        });
+        trail.record_charge(permit.receipt(), queued);
     }
 }
 

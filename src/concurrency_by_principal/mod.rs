@@ -117,16 +117,24 @@ impl<S, M: Clone> Layer<S> for ConcurrencyByPrincipalLayer<M> {
     fn layer(&self, inner: S) -> Self::Service {
         ConcurrencyByPrincipal {
             inner,
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }
 
 /// Holds a permit for each call until the body of its answer has ended. See the [module](self).
-#[derive(Clone)]
 pub struct ConcurrencyByPrincipal<S, M> {
     inner: S,
-    layer: ConcurrencyByPrincipalLayer<M>,
+    layer: Arc<ConcurrencyByPrincipalLayer<M>>,
+}
+
+impl<S: Clone, M> Clone for ConcurrencyByPrincipal<S, M> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: Arc::clone(&self.layer),
+        }
+    }
 }
 
 impl<S, M> ConcurrencyByPrincipal<S, M> {

@@ -104,9 +104,9 @@ where
                     return Ok(state.pass_on(head, Prefix::default(), rest, None));
                 }
                 let ledger = config.ledger.as_ref();
-                let receipt = trail.as_ref().and_then(CallTrail::receipt);
+                let receipt = trail.as_ref().and_then(CallTrail::take_receipt);
+                let probe = receipt.as_ref().filter(|receipt| receipt.probe).cloned();
                 let listener = ledger.map(Arc::clone).zip(receipt);
-                let probe = listener.clone().filter(|(_, receipt)| receipt.probe);
                 let reporter = Reporter::new(listener, state.fallback(&shared));
                 let bounds = (config.max_prefix, config.max_buffered);
                 // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
@@ -115,7 +115,7 @@ where
                     Ok(Examined::PassOn(prefix, rest, scan)) => {
                         let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
                         note(trail.as_ref(), signal);
-                        if let (Some((ledger, receipt)), None) = (probe, signal) {
+                        if let (Some(ledger), Some(receipt), None) = (ledger, probe, signal) {
                             // Others wait for this answer, but not for the end of a long body.
                             ledger.report(&receipt, Signal::Accepted);
                         }

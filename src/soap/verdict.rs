@@ -1,4 +1,8 @@
 //! What a message means for whoever may send its member again.
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::code::{CodeClass, MemberOutcome, ResponseCode};
 use super::response::{AnswerMessage, ResponseClass};
 
@@ -61,6 +65,25 @@ impl AnswerMessage {
             _ => Verdict::Settled,
         }
     }
+}
+
+static CLASS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("ResponseClass="));
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Error"));
+
+/// Whether a glance at a whole answer shows that every message in it is [`Verdict::Settled`], as of most it does. It is enough
+/// that the first class is a success, since a fault has none, and that no code of an error stands anywhere. Of any other answer it
+/// says nothing.
+// A quarter of what reading the answer costs: `benches/overhead`, `stack`.
+pub(crate) fn is_plain_success(answer: &[u8]) -> bool {
+    let class = || {
+        let behind = CLASS.find(answer)? + CLASS.needle().len();
+        answer.get(behind..)
+    };
+    answer.trim_ascii_end().ends_with(b"Envelope>")
+        && class().is_some_and(|class| {
+            class.starts_with(b"\"Success\"") || class.starts_with(b"'Success'")
+        })
+        && ERROR.find(answer).is_none()
 }
 
 impl ResponseCode {
