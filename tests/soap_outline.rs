@@ -122,6 +122,29 @@ impl Maker<'_> {
         format!("<{name}{attributes}>{inner}</{name}{space}>")
     }
 
+    /// Words with white space between and around them.
+    fn words(&mut self, members: &mut Vec<String>) -> String {
+        let spaces = [" ", "\t", "\r", "\n", "\r\n  ", " \t \n"];
+        let mut text = self.pick(&["", " ", "\r\n"]).to_owned();
+        for _ in 0..self.random.usize(..6) {
+            let words = [
+                "a",
+                "5cb2c1e1-24b4-4b6f-9d6b-5a4ee6f9b8d2",
+                "]]>",
+                "é漢",
+                "/>'",
+            ];
+            let word = self.pick(&words);
+            members.push(word.to_owned());
+            text += word;
+            text += self.pick(&spaces);
+        }
+        if self.random.bool() {
+            text.truncate(text.trim_end().len());
+        }
+        text
+    }
+
     fn tag(prefix: &str, name: &str) -> String {
         if prefix.is_empty() {
             name.to_owned()
@@ -137,6 +160,7 @@ impl Maker<'_> {
             Operation::GET_USER_AVAILABILITY,
             Operation::GET_FOLDER,
             Operation::UPLOAD_ITEMS,
+            app_manifests(),
         ]);
         let (s, m, t) = (self.soap, self.m, self.t);
         let declare = |prefix: &str, space: &str| match prefix {
@@ -214,13 +238,25 @@ impl Maker<'_> {
             text += &format!("<{container}/>");
         } else {
             text += &format!("<{container}{}>", self.attributes());
-            for _ in 0..self.random.usize(..5) {
+            if operation == app_manifests() && self.random.bool() {
+                text += &self.words(&mut members);
+            }
+            let elements = match members.is_empty() {
+                true => self.random.usize(..5),
+                false => 0,
+            };
+            for _ in 0..elements {
                 text += &self.noise();
                 let member = self.element(3);
                 text += &member;
                 members.push(member);
             }
-            text += &format!("{}</{container}>", self.noise());
+            // Nothing but white space in a list of words.
+            let noise = match elements {
+                0 => String::new(),
+                _ => self.noise(),
+            };
+            text += &format!("{noise}</{container}>");
         }
         text += &format!(
             "{}</{name}></{soap_body}>{}</{envelope}>",
@@ -237,6 +273,10 @@ impl Maker<'_> {
             members,
         }
     }
+}
+
+fn app_manifests() -> Operation {
+    Operation::by_name("GetAppManifests").unwrap()
 }
 
 fn made(random: &mut fastrand::Rng) -> Made {
@@ -448,10 +488,23 @@ fn arrays_that_are_none() {
         other.array().is_none(),
         "the container is of another namespace"
     );
-    let words = parse(&request(
-        "<m:GetAppManifests><m:ExtensionIds>a b</m:ExtensionIds></m:GetAppManifests>",
-    ));
-    assert!(words.unwrap().array().is_none());
+    // Of a text with anything else in it nobody but the server knows the words.
+    for words in [
+        "a <!-- --> b",
+        "a b<!---->",
+        "a <?p?>b",
+        "<![CDATA[a b]]>",
+        "a<![CDATA[ ]]>b",
+        "a&#32;b c",
+        "a &amp; b",
+        "a b &",
+        "a b<t:String>c</t:String>",
+        "<t:String/>a b",
+    ] {
+        assert!(parse(&list(words)).unwrap().array().is_none(), "{words}");
+    }
+    let words = "<m:GetFolder><m:FolderIds>a b</m:FolderIds></m:GetFolder>";
+    assert!(parse(&request(words)).unwrap().array().is_none());
     let unknown = parse(&request("<m:Frobnicate/>")).unwrap();
     assert_eq!(
         (unknown.operation(), unknown.operation_name()),
@@ -465,6 +518,41 @@ fn arrays_that_are_none() {
     let two = "<m:GetImItems><m:ContactIds><t:ItemId/></m:ContactIds><m:GroupIds><t:ItemId/></m:GroupIds></m:GetImItems>";
     let two = parse(&request(two)).unwrap();
     assert_eq!((two.arrays().len(), two.array()), (2, None));
+}
+
+/// A request with a list whose members have no names.
+fn list(content: &str) -> String {
+    request(&format!(
+        "<m:GetAppManifests><m:ExtensionIds>{content}</m:ExtensionIds></m:GetAppManifests>"
+    ))
+}
+
+#[test]
+fn words_are_members() {
+    let of = |content: &str| -> Vec<String> {
+        let body = list(content);
+        let outline = parse(&body).unwrap();
+        assert_agrees(body.as_bytes(), &outline);
+        let array = outline.array().unwrap();
+        assert_eq!(&body[array.content()], content);
+        let members = array.members().iter();
+        members
+            .map(|member| body[member.clone()].to_owned())
+            .collect()
+    };
+    assert_eq!(of("a b"), ["a", "b"]);
+    assert_eq!(of("a"), ["a"]);
+    assert_eq!(of(""), [""; 0]);
+    assert_eq!(of(" \t\r\n"), [""; 0]);
+    assert_eq!(of("a b\tc\rd\ne\r\n \tf"), ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(of(" \r\n\ta b \n"), ["a", "b"]);
+    // Only XML's own four bytes are white space.
+    assert_eq!(of("a\u{a0}b\u{c}c d"), ["a\u{a0}b\u{c}c", "d"]);
+    assert_eq!(of("a ]]> b > 'c\""), ["a", "]]>", "b", ">", "'c\""]);
+    let elements = "<t:String>a b</t:String>\n<!-- --><t:String/>";
+    assert_eq!(of(elements), ["<t:String>a b</t:String>", "<t:String/>"]);
+    let many: Vec<String> = (0..10_000).map(|n| format!("{n:08x}-24b4")).collect();
+    assert_eq!(of(&many.join("\n ")), many);
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl Namespace {
 pub struct BatchArray {
     /// Local name of the container, which is in [`Namespace::Messages`].
     pub container: &'static str,
-    /// Local names of the members. Empty for GetAppManifests, whose list is one text.
+    /// Local names of the members. Empty for GetAppManifests, whose members are the words of one text, or elements of any name.
     pub members: &'static [&'static str],
     /// Where the members' names are from.
     pub member_namespace: Namespace,

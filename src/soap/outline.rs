@@ -2,6 +2,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr2;
 use smallvec::SmallVec;
 
 use super::address::is_bare_address;
@@ -181,7 +182,8 @@ impl ConnectingSid {
 }
 
 /// Where an array and its members stand. Every element inside the container is a member; between them is nothing but white
-/// space, comments and processing instructions.
+/// space, comments and processing instructions. Where members have no names ([`BatchArray::members`]) and the container holds
+/// a text without any markup or entity, every word of it is a member.
 ///
 /// ```
 /// use tower_ews::soap::Outline;
@@ -320,7 +322,7 @@ impl Outline {
         }
     }
 
-    /// All arrays of the request, in document order: GetImItems can have two. An array with text between its members is none.
+    /// All arrays of the request, in document order: GetImItems can have two. An array with text between its elements is none.
     pub fn arrays(&self) -> &[ArrayOutline] {
         &self.arrays
     }
@@ -495,8 +497,13 @@ fn arrays_of(
             continue;
         }
         let (end, members, text) = reader.members()?;
-        if !text {
-            let (element, content) = (start.at..end.end, start.end..end.start);
+        let (element, content) = (start.at..end.end, start.end..end.start);
+        let members = match text {
+            false => Some(members),
+            true if kind.members.is_empty() => words(reader.bytes(&content), content.start),
+            true => None,
+        };
+        if let Some(members) = members {
             arrays.push(ArrayOutline {
                 kind,
                 element,
@@ -506,6 +513,22 @@ fn arrays_of(
         }
     }
     Ok(())
+}
+
+/// The words of a text that begins at `begin`. None if something in it stands for another text than its own.
+fn words(text: &[u8], mut begin: usize) -> Option<Members> {
+    if memchr2(b'<', b'&', text).is_some() {
+        return None;
+    }
+    let mut words = Members::new();
+    for word in text.split(|byte| is_blank(&[*byte])) {
+        let end = begin + word.len();
+        if !word.is_empty() {
+            words.push(begin..end);
+        }
+        begin = end + 1;
+    }
+    Some(words)
 }
 
 /// Versions that need no string of their own.

@@ -11,13 +11,39 @@ pub(crate) const SOAP12: &str = "http://www.w3.org/2003/05/soap-envelope";
 pub(crate) const M: &str = "http://schemas.microsoft.com/exchange/services/2006/messages";
 pub(crate) const T: &str = "http://schemas.microsoft.com/exchange/services/2006/types";
 
-type Container = (String, Range<usize>, Vec<Range<usize>>, bool);
+/// A child of the operation's element.
+#[derive(Debug, PartialEq)]
+struct Container {
+    name: String,
+    element: Range<usize>,
+    members: Vec<Range<usize>>,
+    /// Words of the text in it.
+    words: Vec<Range<usize>>,
+    /// It holds more than white space and elements, or more than one text.
+    stray: bool,
+    mixed: bool,
+}
+
+impl Container {
+    fn text(&mut self, text: &[u8], at: usize) {
+        let mut from = 0;
+        for (end, byte) in text.iter().chain(b" ").enumerate() {
+            if b" \t\r\n".contains(byte) {
+                if from < end {
+                    self.words.push(at + from..at + end);
+                }
+                from = end + 1;
+            }
+        }
+        self.stray |= !self.words.is_empty();
+        self.mixed |= text.contains(&b'&');
+    }
+}
 
 #[derive(Debug, Default, PartialEq)]
 struct Walked {
     operation: Option<String>,
     element: Range<usize>,
-    /// Containers that are children of the operation: name, whole range, members, stray text.
     arrays: Vec<Container>,
 }
 
@@ -62,12 +88,19 @@ fn walk(body: &[u8]) -> Result<Walked, String> {
                         walked.element = before..after;
                     }
                     3 if at.starts_with("s:Envelope/s:Body/") => {
-                        walked
-                            .arrays
-                            .push((name.clone(), before..after, Vec::new(), false));
+                        walked.arrays.push(Container {
+                            name: name.clone(),
+                            element: before..after,
+                            members: Vec::new(),
+                            words: Vec::new(),
+                            stray: false,
+                            mixed: false,
+                        });
                     }
                     4 if at.starts_with("s:Envelope/s:Body/") => {
-                        walked.arrays.last_mut().unwrap().2.push(before..after);
+                        let array = walked.arrays.last_mut().unwrap();
+                        array.members.push(before..after);
+                        array.mixed = true;
                     }
                     _ => {}
                 }
@@ -80,20 +113,28 @@ fn walk(body: &[u8]) -> Result<Walked, String> {
                 if at.starts_with("s:Envelope/s:Body/") {
                     match open.len() {
                         2 => walked.element.end = after,
-                        3 => walked.arrays.last_mut().unwrap().1.end = after,
-                        4 => walked.arrays.last_mut().unwrap().2.last_mut().unwrap().end = after,
+                        3 => walked.arrays.last_mut().unwrap().element.end = after,
+                        4 => {
+                            let array = walked.arrays.last_mut().unwrap();
+                            array.members.last_mut().unwrap().end = after;
+                        }
                         _ => {}
                     }
                 }
             }
             Event::Text(text) if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") => {
-                walked.arrays.last_mut().unwrap().3 |=
-                    text.iter().any(|byte| !b" \t\r\n".contains(byte));
+                walked.arrays.last_mut().unwrap().text(text, before);
             }
             Event::CData(_) | Event::GeneralRef(_)
                 if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") =>
             {
-                walked.arrays.last_mut().unwrap().3 = true;
+                let array = walked.arrays.last_mut().unwrap();
+                (array.stray, array.mixed) = (true, true);
+            }
+            Event::Comment(_) | Event::PI(_)
+                if open.len() == 4 && at.starts_with("s:Envelope/s:Body/") =>
+            {
+                walked.arrays.last_mut().unwrap().mixed = true;
             }
             Event::Eof if open.is_empty() => return Ok(walked),
             Event::Eof => return Err("cut off".into()),
@@ -124,13 +165,18 @@ pub(crate) fn assert_agrees(body: &[u8], outline: &Outline) {
     let expected: Vec<_> = walked
         .arrays
         .into_iter()
-        .filter(|(name, _, _, stray)| {
-            !stray
-                && kinds
-                    .iter()
-                    .any(|kind| *name == format!("m:{}", kind.container))
+        .filter_map(|array| {
+            let kind = kinds
+                .iter()
+                .find(|kind| array.name == format!("m:{}", kind.container))?;
+            let members = match array.stray {
+                false => array.members,
+                // A list in one text.
+                true if kind.members.is_empty() && !array.mixed => array.words,
+                true => return None,
+            };
+            Some((array.element, members))
         })
-        .map(|(_, element, members, _)| (element, members))
         .collect();
     let found: Vec<_> = outline
         .arrays()
