@@ -66,6 +66,8 @@ pub(super) struct Verdict {
     pub(super) ending: Ending,
     /// Members may have been executed.
     pub(super) unknown: bool,
+    /// It does not say itself that anything is wrong.
+    pub(super) looks_good: bool,
 }
 
 /// How a batch ends, or begins to.
@@ -143,15 +145,20 @@ where
             self.report.complete();
         }
         let incomplete = self.merge.missing() > 0 && self.streams();
-        if self.merge.has_envelope() && !incomplete {
+        let any = self.merge.has_envelope();
+        if any && !incomplete {
             if let Some(head) = self.merge.take_head(&self.plan) {
                 return Poll::Ready(Ending::Merged(Box::new(head)));
             }
         }
-        Poll::Ready(match self.verdict.take() {
-            Some(verdict) => verdict.ending,
-            None => Ending::Error(self.incomplete()),
-        })
+        // Nobody would notice that what other parts gave is not in it.
+        let verdict = self.verdict.take();
+        Poll::Ready(
+            match verdict.filter(|verdict| !(any && verdict.looks_good)) {
+                Some(verdict) => verdict.ending,
+                None => Ending::Error(self.incomplete()),
+            },
+        )
     }
 
     /// Whether the reader has something to take before anything more is needed.

@@ -189,9 +189,11 @@ where
             text: whole.text,
             unknown: matches!(fate, WholeFate::Unknown | WholeFate::Repeat { .. }),
         });
+        let looks_good = answer.head.status.is_success() && why.code.is_none();
         let verdict = |unknown| Verdict {
             ending: Ending::Whole(answer),
             unknown,
+            looks_good,
         };
         match fate {
             WholeFate::Failed => {
@@ -443,6 +445,7 @@ impl Verdict {
         Self {
             ending: Ending::Error(error),
             unknown,
+            looks_good: false,
         }
     }
 }

@@ -227,6 +227,23 @@ async fn lists_are_put_behind_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_good_answer_that_does_not_fit_is_not_the_answer_to_all() {
+    let server = Server::new(|call| match call.members.contains(&8) {
+        true => text("LISTS\na8 "),
+        false => text("LISTS\na|b"),
+    });
+    let layer = layer(Lines::reads()).max_members(5);
+    let error = send(&layer, &server, 12).await.unwrap_err();
+    let Some(BatchError::Incomplete { missing, cause, .. }) = error.downcast_ref() else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (*missing, &**cause),
+        (1, "the answer does not fit to what was sent")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_without_words_for_errors_breaks_off() {
     let mut format = Lines::reads();
     format.explains = false;
