@@ -234,6 +234,19 @@ impl<'a> Walk<'a> {
                     self.once = Some(start.at..end);
                     continue;
                 }
+                // Each part would answer with all of those, or with these, too.
+                ("GetAppManifests", b"IncludeAllInstalledAddIns") => {
+                    let all = reader.text(&start)?;
+                    self.untouchable |= !matches!(&*all, "false" | "0");
+                    continue;
+                }
+                ("GetAppManifests", b"AddIns") if !start.empty => {
+                    while let Some(add_in) = child(reader)? {
+                        self.untouchable = true;
+                        skip(reader, &add_in)?;
+                    }
+                    continue;
+                }
                 ("CreateAttachment", b"ParentItemId") => {
                     self.parent_change_key = self.place(start.attribute("ChangeKey"));
                 }
@@ -256,7 +269,7 @@ impl<'a> Walk<'a> {
             | "PerformReminderAction"
             | "GetMailTips" => Look::Children,
             "UpdateItem" | "UpdateFolder" => Look::Change,
-            "CreateManagedFolder" => Look::Children,
+            "CreateManagedFolder" | "GetAppManifests" => Look::Children,
             _ => Look::Pass,
         }
     }
@@ -275,6 +288,9 @@ impl<'a> Walk<'a> {
             reader.skip_to(array.element().end);
             return Ok(());
         }
+        if array.kind().members.is_empty() {
+            self.words(array);
+        }
         let mut ends = array.members().iter().map(|member| member.end);
         while let Some(start) = child(reader)? {
             let end = ends.next().unwrap_or(start.end);
@@ -286,6 +302,22 @@ impl<'a> Walk<'a> {
             self.members.push(member);
         }
         Ok(())
+    }
+
+    /// Members that are words of a text, if these are.
+    fn words(&mut self, array: &ArrayOutline) {
+        for member in array.members() {
+            let word = self.body.get(member.clone()).unwrap_or_default();
+            if !word.starts_with(b"<") {
+                self.once(&String::from_utf8_lossy(word));
+                self.members.push(Member::default());
+            }
+        }
+    }
+
+    /// The server looks for doubles in one request alone.
+    fn once(&mut self, name: &str) {
+        self.untouchable |= !self.names.insert(name.to_lowercase());
     }
 
     /// A member that is an id.
@@ -361,10 +393,8 @@ impl<'a> Walk<'a> {
             member.repeats |= name == "ApplyConversationAction";
             return Ok(member);
         }
-        if name == "CreateManagedFolder" {
-            let folder = reader.text(start)?;
-            // The server looks for doubles in one request alone.
-            self.untouchable |= !self.names.insert(folder.to_lowercase());
+        if matches!(name, "CreateManagedFolder" | "GetAppManifests") {
+            self.once(&reader.text(start)?);
             return Ok(member);
         }
         while let Some(part) = child(reader)? {

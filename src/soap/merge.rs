@@ -126,6 +126,7 @@ fn first_element(text: &[u8]) -> Option<Start<'_>> {
 /// Where one of an answer's lists stands, or where it would stand.
 #[derive(Debug)]
 pub(crate) struct ListAt {
+    pub(crate) name: &'static str,
     /// Where the frame breaks off, and what has to be put in there.
     pub(crate) before: usize,
     pub(crate) open: String,
@@ -160,7 +161,26 @@ fn paths(operation: Operation) -> &'static [Path] {
             &[("ImItemList", M), ("Personas", T)],
         ],
         "PerformReminderAction" => &[&[("UpdatedItemIds", M)]],
+        "GetAppManifests" => &[APPS],
         _ => &[],
+    }
+}
+
+/// GetAppManifests answers with one list or the other.
+const APPS: Path = &[("Apps", Namespace::Messages)];
+const MANIFESTS: Path = &[("Manifests", Namespace::Messages)];
+
+/// The paths of the lists that this answer has, where an operation can answer with one or another. None if it has both.
+fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
+    let usual = paths(operation);
+    if usual != [APPS] {
+        return Some(usual);
+    }
+    let has = |path| Some(matches!(place(body, path).ok()?, Place::Found { .. }));
+    match (has(APPS)?, has(MANIFESTS)?) {
+        (true, true) => None,
+        (false, true) => Some(&[MANIFESTS]),
+        _ => Some(usual),
     }
 }
 
@@ -200,14 +220,20 @@ enum Place {
 
 /// Finds the lists of an answer. None if it is no answer that could have them.
 pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
-    let paths = paths(operation);
+    let paths = paths_in(operation, body)?;
     let places: Result<Vec<Place>, OutlineError> =
         paths.iter().map(|path| place(body, path)).collect();
-    let places = places.ok()?;
+    let mut places = places.ok()?;
+    if paths == [APPS] {
+        for place in &mut places {
+            leave_metadata(body, place)?;
+        }
+    }
     let mut lists: Vec<ListAt> = Vec::new();
     // The path of the list before, as far as it was opened by us and is not closed yet.
     let mut opened: &[(&str, Namespace)] = &[];
     for (index, (path, place)) in paths.iter().zip(&places).enumerate() {
+        let name = path.last().map(|(name, _)| *name)?;
         let (depth, at) = match place {
             Place::Found {
                 element,
@@ -217,6 +243,7 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
             } => {
                 let list = match empty {
                     None => ListAt {
+                        name,
                         before: content.start,
                         open: String::new(),
                         content: content.clone(),
@@ -225,12 +252,13 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
                         after: content.end,
                         scope: body.get(..content.start).map(Scope::behind)?,
                     },
-                    Some(name) => ListAt {
+                    Some(tag) => ListAt {
+                        name,
                         before: element.end.checked_sub(2)?,
                         open: ">".to_owned(),
                         content: element.end..element.end,
                         children: Vec::new(),
-                        close: format!("</{name}>"),
+                        close: format!("</{tag}>"),
                         after: element.end,
                         scope: Scope::behind(&[body.get(..element.end - 2)?, b">"].concat()),
                     },
@@ -279,6 +307,7 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
         }
         opened = own.get(..stays)?;
         lists.push(ListAt {
+            name,
             before: at.start,
             open,
             content: at.start..at.start,
@@ -291,6 +320,24 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
     // The frame goes on where it broke off: lists in another order than ours are not known.
     let ascend = |pair: &[ListAt]| matches!(pair, [one, next] if one.after <= next.before);
     lists.windows(2).all(ascend).then_some(lists)
+}
+
+/// Leaves `Metadata` behind the last App, which speaks of the mailbox, to the frame. None if it stands elsewhere.
+fn leave_metadata(body: &[u8], place: &mut Place) -> Option<()> {
+    let Place::Found {
+        content, children, ..
+    } = place
+    else {
+        return Some(());
+    };
+    let is_metadata = |child: &Range<usize>| {
+        let start = body.get(child.clone()).and_then(first_element);
+        start.is_some_and(|start| start.local == b"Metadata")
+    };
+    if children.last().is_some_and(is_metadata) {
+        content.end = children.pop()?.start;
+    }
+    (!children.iter().any(is_metadata)).then_some(())
 }
 
 /// Goes down a path from the answer's element.

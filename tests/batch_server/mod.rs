@@ -36,7 +36,7 @@ pub struct Seen {
 pub struct Member {
     pub container: String,
     pub name: String,
-    /// `tok-` and four digits, wherever they stand in it.
+    /// `tok-` and four digits, wherever they stand in it, or of the digits that a GUID of ours ends with.
     pub token: Option<String>,
     /// The first change key in it.
     pub change_key: Option<String>,
@@ -58,6 +58,7 @@ const CONTAINERS: &[&str] = &[
     "ConversationActions",
     "Conversations",
     "DelegateUsers",
+    "ExtensionIds",
     "FolderChanges",
     "FolderIds",
     "FolderNames",
@@ -77,6 +78,17 @@ const CONTAINERS: &[&str] = &[
     "TokenRequests",
     "UserIds",
 ];
+
+/// What GUIDs that are tokens begin with: they have the four digits at their end.
+pub const GUID: &str = "7f0c2a9e-51d3-4B68-9C04-3d1e5a2b";
+
+fn token(text: &str) -> Option<String> {
+    if let Some(at) = text.find("tok-") {
+        return Some(text[at..at + 8].to_owned());
+    }
+    let at = text.find(GUID)? + GUID.len();
+    Some(format!("tok-{}", &text[at..at + 4]))
+}
 
 fn value_behind(text: &str, before: &str) -> Option<String> {
     let rest = &text[text.find(before)? + before.len()..];
@@ -107,8 +119,14 @@ impl Seen {
                     continue;
                 }
                 Event::Eof => break,
-                _ => {
-                    at = reader.buffer_position() as usize;
+                event => {
+                    let end = reader.buffer_position() as usize;
+                    if path.last().is_some_and(|name| name == "ExtensionIds") {
+                        if let Event::Text(_) = event {
+                            seen.words(std::str::from_utf8(&body[at..end]).unwrap());
+                        }
+                    }
+                    at = end;
                     continue;
                 }
             };
@@ -139,11 +157,10 @@ impl Seen {
                     }
                     let end = reader.buffer_position() as usize;
                     let text = String::from_utf8(body[at..end].to_vec()).unwrap();
-                    let token = text.find("tok-").map(|at| text[at..at + 8].to_owned());
                     seen.members.push(Member {
                         container: container.to_owned(),
                         name: local,
-                        token,
+                        token: token(&text),
                         change_key: value_behind(&text, "ChangeKey="),
                         text,
                     });
@@ -159,6 +176,21 @@ impl Seen {
         }
         assert!(path.is_empty() && !seen.operation.is_empty());
         seen
+    }
+
+    /// A list in one text.
+    fn words(&mut self, text: &str) {
+        for word in text.split([' ', '\t', '\r', '\n']) {
+            if !word.is_empty() {
+                self.members.push(Member {
+                    container: "ExtensionIds".to_owned(),
+                    name: String::new(),
+                    token: token(word),
+                    change_key: None,
+                    text: word.to_owned(),
+                });
+            }
+        }
     }
 
     /// The numbers in the members' tokens.
@@ -278,7 +310,7 @@ pub fn answer(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune
         format!("<m:{name} ResponseClass=\"{class}\">{inside}</m:{name}>")
     };
     let ok = "<m:ResponseCode>NoError</m:ResponseCode>";
-    let lists = list_items(op, &seen.members);
+    let lists = list_items(seen);
     let text = if let Some(inside) = lists {
         let troubles = seen.members.iter().map(&mut fortune);
         let trouble = troubles.into_iter().find_map(|fortune| match fortune {
@@ -476,7 +508,8 @@ fn content(op: &str, member: &Member) -> String {
 }
 
 /// What an answer holds for all its members, for operations that answer so.
-fn list_items(op: &str, members: &[Member]) -> Option<String> {
+fn list_items(seen: &Seen) -> Option<String> {
+    let (op, members) = (&*seen.operation, &seen.members);
     let each = |write: &dyn Fn(&Member, &str) -> String| -> String {
         let items = members
             .iter()
@@ -548,6 +581,27 @@ fn list_items(op: &str, members: &[Member]) -> Option<String> {
             "<m:UpdatedItemIds>{}</m:UpdatedItemIds>",
             each(&|_, token| format!("<t:ItemId Id=\"{token}\"/>"))
         ),
+        "GetAppManifests" => {
+            // Base64 of a token, and the token itself.
+            let manifest = |token: &str| format!("dG9r{}<!-- {token} -->", &token[4..]);
+            let custom = "IncludeCustomAppsData";
+            if seen.children.iter().any(|child| child == custom) {
+                let apps = each(&|_, token| {
+                    let manifest = manifest(token);
+                    format!(
+                        "\n<t:App><t:Metadata><t:AppStatus>{token}</t:AppStatus></t:Metadata><t:Manifest>{manifest}</t:Manifest></t:App>"
+                    )
+                });
+                let metadata =
+                    "<t:Metadata><t:CustomApps>of the mailbox</t:CustomApps></t:Metadata>";
+                format!("<m:Apps>{apps}\n{metadata}</m:Apps>")
+            } else {
+                format!(
+                    "<m:Manifests>{}</m:Manifests>",
+                    each(&|_, token| format!("<m:Manifest>{}</m:Manifest>", manifest(token)))
+                )
+            }
+        }
         _ => return None,
     })
 }

@@ -1,8 +1,11 @@
 //! A request for each operation that can be cut by its members.
 
-use super::Style;
+use tower_ews::soap::Operation;
 
-/// How a request of an operation is made, with `m:` and `t:` as prefixes; `#` in a member is its token.
+use super::{GUID, Style};
+
+/// How a request of an operation is made, with `m:` and `t:` as prefixes; `#` in a member is its token, `%` is it as a GUID. Members
+/// without tags are words of one text.
 #[derive(Debug)]
 pub struct Case {
     pub operation: &'static str,
@@ -52,9 +55,34 @@ impl Case {
     /// A request with so many members, numbered from `first` on; each array has about the same number.
     pub fn request(&self, style: Style, members: usize) -> String {
         self.request_of(style, members, |number, member| {
-            let space = ["", "\n   ", " <!-- <t:ItemId/> between -->\t", "<?p ?>"];
+            let space = match self.has_words() {
+                true => [" ", "\n   ", "\t", "\r\n"],
+                false => ["", "\n   ", " <!-- <t:ItemId/> between -->\t", "<?p ?>"],
+            };
             format!("{}{member}", space[number % 4])
         })
+    }
+
+    fn has_words(&self) -> bool {
+        let kinds = self.arrays.iter().flat_map(|(_, kinds)| *kinds);
+        kinds.into_iter().any(|kind| !kind.starts_with('<'))
+    }
+
+    /// Whether a text of this operation is one that this `messages.xsd` should know.
+    pub fn is_in_schema(&self, messages: &str, request: bool, text: &str) -> bool {
+        let operation = Operation::by_name(self.operation).unwrap();
+        let element = match request {
+            true => operation.request_element().into(),
+            false => operation.response_element().unwrap(),
+        };
+        if !messages.contains(&format!("<xs:element name=\"{element}\"")) {
+            return false;
+        }
+        // Of its list, none has elements in it, and older ones have nothing; nor have they apps.
+        let has = |name: &str| text.contains(name);
+        let older = !messages.contains("name=\"ExtensionIds\"");
+        self.operation != "GetAppManifests"
+            || !(has(":String>") || older && (has("ExtensionIds>") || has("Apps>")))
     }
 
     /// As [`Case::request`]; `write` has the last word about each member.
@@ -71,7 +99,9 @@ impl Case {
             text.push_str(&format!("<m:{container}>"));
             for _ in 0..each.min(members - number) {
                 let token = format!("tok-{number:04}");
+                let guid = format!("{GUID}{number:04}");
                 let member = kinds[number % kinds.len()].replace('#', &token);
+                let member = member.replace('%', &guid);
                 text.push_str(&write(number, member));
                 number += 1;
             }
@@ -369,6 +399,29 @@ pub const CASES: &[Case] = &[
             &["<t:ReminderItemAction><t:ActionType>Dismiss</t:ActionType><t:ItemId Id='#'/></t:ReminderItemAction>"],
         )],
         "</m:PerformReminderAction>",
+    )
+    .lists(),
+    case(
+        "GetAppManifests",
+        "<m:GetAppManifests><m:ApiVersionSupported>1.1</m:ApiVersionSupported><m:SchemaVersionSupported>1.1</m:SchemaVersionSupported>\
+         <m:IncludeAllInstalledAddIns> false </m:IncludeAllInstalledAddIns><m:IncludeManifestData>true</m:IncludeManifestData>\
+         <m:IncludeCustomAppsData>1</m:IncludeCustomAppsData>",
+        &[("ExtensionIds", &["%"])],
+        "<m:AddIns>\n</m:AddIns></m:GetAppManifests>",
+    )
+    .lists(),
+    case(
+        "GetAppManifests",
+        "<m:GetAppManifests><m:IncludeAllInstalledAddIns>0</m:IncludeAllInstalledAddIns>",
+        &[("ExtensionIds", &["%"])],
+        "<m:AddIns/></m:GetAppManifests>",
+    )
+    .lists(),
+    case(
+        "GetAppManifests",
+        "<m:GetAppManifests>",
+        &[("ExtensionIds", &["<t:String>%</t:String>", "<t:String> # </t:String>"])],
+        "</m:GetAppManifests>",
     )
     .lists(),
     case(

@@ -20,6 +20,13 @@ fn get(items: &str) -> String {
     envelope(&format!("<m:GetItem>{items}</m:GetItem>"))
 }
 
+/// GetAppManifests, with settings before its ids.
+pub fn manifests(settings: &str, ids: &str) -> String {
+    envelope(&format!(
+        "<m:GetAppManifests>{settings}<m:ExtensionIds>{ids}</m:ExtensionIds></m:GetAppManifests>"
+    ))
+}
+
 /// One that may be cut, of which many of the others are made.
 pub fn nearly_untouched() -> String {
     get(&format!("<m:ItemIds>{}{}</m:ItemIds>", item(1), item(2)))
@@ -48,8 +55,23 @@ pub fn untouched() -> Vec<(String, Request<ReplayBody>)> {
         ("suggestions", availability.replace("</t:FreeBusyViewOptions>", "</t:FreeBusyViewOptions><t:SuggestionsViewOptions><t:GoodThreshold>25</t:GoodThreshold></t:SuggestionsViewOptions>")),
         ("a maximum", conversations.replace("<m:Conversations>", "<m:MaxItemsToReturn>5</m:MaxItemsToReturn><m:Conversations>")),
         ("the same name", envelope("<m:CreateManagedFolder><m:FolderNames><t:FolderName>a</t:FolderName><t:FolderName> A </t:FolderName></m:FolderNames></m:CreateManagedFolder>")),
-        ("a list in a text", envelope("<m:GetAppManifests><m:ExtensionIds>a b</m:ExtensionIds></m:GetAppManifests>")),
-        ("a list of elements", envelope("<m:GetAppManifests><m:ExtensionIds><t:String>a</t:String><t:String>b</t:String></m:ExtensionIds></m:GetAppManifests>")),
+        ("one id", manifests("", "a")),
+        ("no id", manifests("", " ")),
+        ("the same id", manifests("", "a B b")),
+        ("the same id in elements", manifests("", "<t:String>a</t:String><t:String> A </t:String>")),
+        ("a comment between", manifests("", "a <!-- --> b")),
+        ("an instruction between", manifests("", "a <?p?> b")),
+        ("CDATA", manifests("", "<![CDATA[a b]]>")),
+        ("CDATA between", manifests("", "a <![CDATA[b]]> c")),
+        ("an entity", manifests("", "a b&#32;c")),
+        ("a broken entity", manifests("", "a b &c")),
+        ("words and elements", manifests("", "a b<t:String>c</t:String>")),
+        ("all add-ins", manifests("<m:IncludeAllInstalledAddIns> true\n</m:IncludeAllInstalledAddIns>", "a b")),
+        ("all of them", manifests("<m:IncludeAllInstalledAddIns>1</m:IncludeAllInstalledAddIns>", "a b")),
+        ("perhaps all", manifests("<m:IncludeAllInstalledAddIns>True</m:IncludeAllInstalledAddIns>", "a b")),
+        ("other add-ins", manifests("", "a b").replace("</m:GetApp", "<m:AddIns>\n<t:AddIn/></m:AddIns></m:GetApp")),
+        ("two lists", manifests("<m:ExtensionIds>c d</m:ExtensionIds>", "a b")),
+        ("a list in another namespace", manifests("", "a b").replace("m:ExtensionIds", "t:ExtensionIds")),
         ("users in another namespace", envelope(&format!("<m:GetDelegate><t:UserIds>{users}</t:UserIds></m:GetDelegate>"))),
         ("no time zones", envelope("<m:GetServerTimeZones/>")),
         ("broken", get(&items).replace("</m:GetItem>", "")),

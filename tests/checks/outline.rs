@@ -19,8 +19,9 @@ struct Container {
     members: Vec<Range<usize>>,
     /// Words of the text in it.
     words: Vec<Range<usize>>,
-    /// It holds more than white space and elements, or more than one text.
+    /// It holds text that is no white space.
     stray: bool,
+    /// It holds something else than one plain text.
     mixed: bool,
 }
 

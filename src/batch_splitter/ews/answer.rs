@@ -80,11 +80,13 @@ impl EwsBatch {
         if !read.is_soap {
             return unreadable("the answer is no SOAP".to_owned());
         }
-        let answer = match answers_with_lists(self.facts.operation) {
-            true => self.lists(sent, head, body, &read),
-            false => self.messages(sent, members, head, body, &read),
-        };
-        answer.unwrap_or_else(|| {
+        if answers_with_lists(self.facts.operation) {
+            let lists = self.lists(sent, head, body, &read);
+            let text = "an answer with other lists than those of the batch";
+            return lists.unwrap_or_else(|| unreadable(text.to_owned()));
+        }
+        let messages = self.messages(sent, members, head, body, &read);
+        messages.unwrap_or_else(|| {
             let entries = read.messages.iter().filter(|message| message.is_entry);
             unreadable(format!(
                 "an answer with {} messages to {} members",
@@ -268,7 +270,7 @@ impl EwsBatch {
         }
     }
 
-    /// Lists for all members together. None if the answer says nothing.
+    /// Lists for all members together. None if the answer says nothing, or has others than the first one.
     fn lists(
         &mut self,
         sent: Sent,
@@ -294,6 +296,14 @@ impl EwsBatch {
         messages.first()?;
         let bytes = body.to_bytes();
         let found = lists(self.facts.operation, &bytes)?;
+        let fits =
+            |(list, first): (&ListAt, &&str)| list.name == *first || list.children.is_empty();
+        if !found.iter().zip(&self.lists).all(fits) {
+            return None;
+        }
+        if self.lists.is_empty() {
+            self.lists = found.iter().map(|list| list.name).collect();
+        }
         let scopes = found.iter().map(|list| list.scope.clone()).collect();
         let moved = self.move_from(scopes);
         let mut frame = Vec::with_capacity(found.len() + 1);

@@ -30,7 +30,7 @@ const MAX_JOINED: usize = 32;
 /// Parts are slices of the caller's request around and of their members. What goes through untouched: operations that are not known, or of
 /// which parts mean something else; fewer than two members; what is no SOAP request in UTF-8, has a document type, a
 /// `Content-Encoding` or an XML signature; GetUserAvailability with suggestions, GetConversationItems with `MaxItemsToReturn`,
-/// CreateManagedFolder with the same name twice, and GetAppManifests, whose list is one text.
+/// CreateManagedFolder with the same name twice, and GetAppManifests with the same id twice, or if it asks for more than its ids.
 ///
 /// What is special:
 /// - CreateAttachment: where the caller gave the parent's change key, each part has the one of the answer before.
@@ -46,9 +46,10 @@ const MAX_JOINED: usize = 32;
 /// Entries are attributed to members by their number and order, as every client does, for ExportItems and GetMailTips by their ids too. One error
 /// for several members speaks of all of them. Where another number came back, or what came is not readable, a read is sent again
 /// in smaller parts (all entries of a part with one member are that member's), and of a write the outcome is unknown. GetServerTimeZones,
-/// GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems and PerformReminderAction answer with
-/// lists for all members together; those are put behind each other, in the order of the parts: a server that sorts its list (time zones) sorts
-/// that of each part.
+/// GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems, PerformReminderAction and GetAppManifests
+/// answer with lists for all members together; those are put behind each other, in the order of the parts: a server that sorts its list
+/// (time zones) sorts that of each part. What GetAppManifests says of the mailbox (`Metadata`) is that of the first answer. It has a list of
+/// one of two kinds: one of the other kind is not readable, unless it is empty.
 ///
 /// # Messages of our own
 ///
@@ -121,6 +122,7 @@ impl BatchFormat for EwsBatchFormat {
             parent_change_key: None,
             change_keys: HashMap::new(),
             scopes: None,
+            lists: Vec::new(),
         })
     }
 }
@@ -180,6 +182,8 @@ pub struct EwsBatch {
     change_keys: HashMap<Box<str>, Bytes>,
     /// Which namespaces hold where the messages or the lists stand in the first answer that had some.
     scopes: Option<Vec<Scope>>,
+    /// Which lists that answer has.
+    lists: Vec<&'static str>,
 }
 
 impl EwsBatch {
@@ -321,21 +325,18 @@ impl Batch for EwsBatch {
     }
 }
 
-/// Leaves out what is between the chosen members of an array; those that stood side by side keep what was between them.
+/// Leaves out the other members of an array, each with what stands between it and the next one: words stay apart.
 fn gaps(ranges: &[Range<usize>], chosen: &[usize], edits: &mut Edits) {
-    let mut at = ranges.first().map_or(0, |member| member.start);
+    let begin = |member: usize| ranges.get(member).map(|member| member.start);
+    let end = ranges.last().map_or(0, |member| member.end);
     let mut next = 0;
     for &member in chosen {
-        if let Some(range) = ranges.get(member) {
-            if member != next {
-                edits.leave_out(at..range.start);
-            }
-            at = range.end;
+        if let (Some(from), Some(to)) = (begin(next), begin(member)) {
+            edits.leave_out(from..to);
         }
         next = member + 1;
     }
-    let end = ranges.last().map_or(at, |member| member.end);
-    edits.leave_out(at..end);
+    edits.leave_out(begin(next).unwrap_or(end)..end);
 }
 
 /// Numbers alone: what it holds can be secret.
