@@ -25,6 +25,7 @@ mod code_table;
 mod find;
 pub mod item_id;
 mod levels;
+pub(crate) mod lists;
 pub(crate) mod merge;
 pub mod operation;
 mod operation_table;

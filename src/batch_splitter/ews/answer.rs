@@ -9,9 +9,8 @@ use super::fate::Sent;
 use super::{EwsBatch, is_plain};
 use crate::batch_splitter::format::{Fate, Message, PartAnswer, Whole};
 use crate::rope::Rope;
-use crate::soap::merge::{
-    ListAt, Scope, answers_with_lists, entries_have_ids, entry_id, lists, new_change_key,
-};
+use crate::soap::lists::{ListAt, answers_with_lists, lists};
+use crate::soap::merge::{Scope, entries_have_ids, entry_id, new_change_key};
 use crate::soap::verdict::Verdict;
 use crate::soap::{AnswerMessage, AnswerScanner, Operation, ResponseClass};
 
