@@ -10,6 +10,8 @@ mod by_hand;
 mod groups;
 #[path = "overhead/harness.rs"]
 mod harness;
+#[path = "overhead/null_json.rs"]
+mod null_json;
 
 use harness::{Group, Net};
 

@@ -11,6 +11,8 @@ mod bare;
 #[allow(dead_code, reason = "all rows are in the file")]
 #[path = "overhead/harness.rs"]
 mod harness;
+#[path = "overhead/null_json.rs"]
+mod null_json;
 
 use std::fmt::Debug;
 use std::hint::black_box;
@@ -23,26 +25,14 @@ use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 use tower::{Layer, Service};
-use tower_ews::audit_log::{
-    AuditLogLayer, EwsFacts, JsonLinesSink, Level, MemorySink, Overflow, Sink,
-};
+use tower_ews::audit_log::{AuditLogLayer, EwsFacts, Level, MemorySink, Sink};
 use tower_ews::body::ReplayBody;
 use tower_http::trace::TraceLayer;
 use tracing::Dispatch;
-use tracing::level_filters::LevelFilter;
 
 use bare::{Bare, REQUEST, call, request};
 use harness::{Group, Net};
-
-/// The sink as a program has it, with a writer that drops what it gets. No line is dropped before: all are made.
-fn json_sink() -> io::Result<JsonLinesSink> {
-    let (sink, guard) = JsonLinesSink::builder()
-        .overflow(Overflow::Block)
-        .writer(io::sink())?;
-    // The bench ends when the process does.
-    std::mem::forget(guard);
-    Ok(sink)
-}
+use null_json::{json_sink, json_subscriber};
 
 /// Records per second of the sink alone: summaries of one attempt, until the last of them is with the writer.
 fn records_per_second(time: Duration) -> io::Result<f64> {
@@ -98,16 +88,6 @@ where
     }
 }
 
-/// Formats JSON, as `tracing_subscriber::fmt().json()` does, for a writer that drops it.
-fn json_subscriber(level: LevelFilter) -> Dispatch {
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_max_level(level)
-        .with_writer(io::sink)
-        .finish();
-    Dispatch::new(subscriber)
-}
-
 fn group() -> io::Result<Group> {
     let mut group = Group::new(CALLS);
     let bare = group.case(with_body(Bare::new(), outlined(), None));
@@ -119,9 +99,7 @@ fn group() -> io::Result<Group> {
     };
     let trace = || TraceLayer::new_for_http().layer(Bare::new());
     let silent = group.case(with_body(trace(), full.clone(), None));
-    // Its spans and events are at level DEBUG by default: at any other one it would tell nothing.
-    let subscriber = json_subscriber(LevelFilter::DEBUG);
-    let loud = group.case(with_body(trace(), full.clone(), Some(subscriber)));
+    let loud = group.case(with_body(trace(), full.clone(), Some(json_subscriber())));
     let with_subscriber = "tower-http TraceLayer, tracing-subscriber's JSON into a null writer";
     let rows = [
         (

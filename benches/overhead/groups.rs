@@ -26,10 +26,13 @@ use tower_ews::soap::Outline;
 use tower_http::metrics::InFlightRequestsLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetRequestHeaderLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Dispatch;
 
 use super::bare::{Bare, OneTurn, REQUEST, call, request, request_of, send, tenant};
 use super::by_hand::{ByHand, Tuned};
 use super::harness::{Case, Group, Net};
+use super::null_json::{json_sink, json_subscriber};
 
 /// All groups by name. Each is made when its turn comes: some hold a million permits.
 pub(super) const ALL: [(&str, MakeGroup); 8] = [
@@ -261,6 +264,14 @@ where
     }
 }
 
+/// Calls with that subscriber.
+fn heard_by(
+    subscriber: Dispatch,
+    mut calls: impl FnMut(usize) + 'static,
+) -> impl FnMut(usize) + 'static {
+    move |count| tracing::dispatcher::with_default(&subscriber, || calls(count))
+}
+
 /// A body whose outline is known, as it is once another layer has asked for it.
 fn outlined() -> ReplayBody {
     let body = ReplayBody::from(REQUEST.clone());
@@ -361,20 +372,30 @@ fn stack() -> Group {
     let mut group = Group::new(CALLS);
     let full = Full::new(REQUEST.clone());
     let bare = group.case(with_body(Bare::new(), full.clone()));
-    let ours = EwsStack::new(ThrottlingPolicy::exchange_online())
-        .caller(Caller::new("svc@contoso.com"))
-        .layer(Bare::new());
-    let ours = group.case(with_body(ours, full.clone()));
+    let stack =
+        EwsStack::new(ThrottlingPolicy::exchange_online()).caller(Caller::new("svc@contoso.com"));
+    let log = stack.audit_log(json_sink().expect("a sink"));
+    let six = log.layer(stack.layer(Bare::new()));
+    let six = group.case(with_body(six, full.clone()));
+    let unlogged = group.case(with_body(stack.layer(Bare::new()), full.clone()));
     let name = HeaderName::from_static("client-request-id");
     let amy = HeaderValue::from_static("amy.jones@contoso.com");
-    let five = ServiceBuilder::new()
-        .layer(RetryLayer::new(WhileBusy(3)))
-        .concurrency_limit(LIMIT as usize)
-        .layer(SetRequestHeaderLayer::if_not_present(X_ANCHOR_MAILBOX, amy))
-        .layer(SetRequestIdLayer::new(name.clone(), MakeRequestUuid))
-        .layer(PropagateRequestIdLayer::new(name))
-        .service(Bare::new());
-    let five = group.case(with_body(five, full));
+    // What there is for each of the six but BatchSplitter.
+    let four = || {
+        ServiceBuilder::new()
+            .layer(RetryLayer::new(WhileBusy(3)))
+            .concurrency_limit(LIMIT as usize)
+            .layer(SetRequestHeaderLayer::if_not_present(
+                X_ANCHOR_MAILBOX,
+                amy.clone(),
+            ))
+            .layer(SetRequestIdLayer::new(name.clone(), MakeRequestUuid))
+            .layer(PropagateRequestIdLayer::new(name.clone()))
+            .service(Bare::new())
+    };
+    let five = with_body(TraceLayer::new_for_http().layer(four()), full.clone());
+    let five = group.case(heard_by(json_subscriber(), five));
+    let four = group.case(with_body(four(), full));
     let outline = group.case(|calls| {
         for _ in 0..calls {
             drop(black_box(Outline::parse(black_box(&REQUEST))));
@@ -386,10 +407,17 @@ fn stack() -> Group {
     };
     group.row(
         "stack",
-        "Retry, ConcurrencyLimit, SetRequestHeader, SetRequestId, PropagateRequestId; plus one outline scan",
-        net(ours, bare),
+        "Trace, Retry, ConcurrencyLimit, SetRequestHeader, Set- + PropagateRequestId; plus one outline scan; both log JSON",
+        net(six, bare),
         vec![net(five, bare), outline],
         1.0,
+    );
+    group.row(
+        "stack/without_audit_log",
+        "the same without Trace; it reads no answer",
+        net(unlogged, bare),
+        vec![net(four, bare), outline],
+        None,
     );
     group
 }

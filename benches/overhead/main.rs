@@ -17,6 +17,7 @@ mod bare;
 mod by_hand;
 mod groups;
 mod harness;
+mod null_json;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use super::fill::{self, Failed};
 use super::levels::{Control, Level, Levels, Look};
 use super::redact::Redaction;
 use super::sink::Sink;
+use crate::body::LookedAt;
 use crate::trail::CallTrail;
 
 /// What all calls of a service share.
@@ -135,7 +136,10 @@ impl Call {
             shared.control.lost.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let (levels, asked) = asked?;
+        let (levels, mut asked) = asked?;
+        if let Some(body) = asked.facts.body.take() {
+            request.extensions_mut().insert(LookedAt(body));
+        }
         let trail = match CallTrail::of(request.extensions()) {
             Some(trail) => trail.clone(),
             None => {

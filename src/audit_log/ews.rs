@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::facts::{AnswerFacts, AnswerReader, Facts, RequestFacts, pieces, size};
 use crate::body::ReplayBody;
 use crate::principal::{Caller, EwsCharges};
+use crate::soap::verdict::is_plain_success;
 use crate::soap::{AnswerScanner, CodeClass, ResponseClass, ResponseCode, ScanError};
 
 /// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.
@@ -84,14 +85,13 @@ impl<B: Body + 'static> Facts<B> for EwsFacts {
             ..RequestFacts::default()
         };
         let body: &dyn Any = request.body();
-        let made;
-        let body = match body.downcast_ref::<ReplayBody>() {
-            Some(body) => Some(body),
-            None => {
-                made = pieces(request.body()).map(ReplayBody::from_pieces);
-                made.as_ref()
-            }
+        let body = body.downcast_ref::<ReplayBody>();
+        let made = match body {
+            Some(_) => None,
+            None => pieces(request.body()).map(ReplayBody::from_pieces),
         };
+        facts.body.clone_from(&made);
+        let body = body.or(made.as_ref());
         facts.caller = caller.map(|caller| caller.name().into());
         let Some((body, outline)) = body.and_then(|body| Some((body, body.outline().ok()?))) else {
             return facts;
@@ -115,7 +115,8 @@ impl<B: Body + 'static> Facts<B> for EwsFacts {
 #[derive(Default)]
 struct EwsReader {
     status: StatusCode,
-    scanner: Option<AnswerScanner>,
+    /// Made when there is something to read that a glance does not tell.
+    scanner: Option<Box<AnswerScanner>>,
     found: Found,
 }
 
@@ -128,30 +129,32 @@ struct Found {
 impl AnswerReader for EwsReader {
     fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
         self.status = status;
-        self.scanner = Some(AnswerScanner::new());
         true
     }
 
     fn read(&mut self, bytes: &[u8]) {
         let found = &mut self.found;
-        if let Some(scanner) = &mut self.scanner {
-            // What is wrong is told at the end, too.
-            let _broken = scanner.push(bytes, &mut |message| {
-                let failed = message.is_fault
-                    || message.class == ResponseClass::Error
-                    || message.code.class() == CodeClass::NotProcessed;
-                if failed && found.failed.is_none() {
-                    let inner = message.inner_code.clone();
-                    let tells = message.code.class() == CodeClass::InspectInner;
-                    found.failed = Some(match inner.filter(|_| tells) {
-                        Some(inner) => inner,
-                        None => message.code,
-                    });
-                } else if found.first.is_none() {
-                    found.first = Some(message.code);
-                }
-            });
+        if self.scanner.is_none() && is_plain_success(bytes) {
+            found.first.get_or_insert(ResponseCode::NO_ERROR);
+            return;
         }
+        let scanner = self.scanner.get_or_insert_default();
+        // What is wrong is told at the end, too.
+        let _broken = scanner.push(bytes, &mut |message| {
+            let failed = message.is_fault
+                || message.class == ResponseClass::Error
+                || message.code.class() == CodeClass::NotProcessed;
+            if failed && found.failed.is_none() {
+                let inner = message.inner_code.clone();
+                let tells = message.code.class() == CodeClass::InspectInner;
+                found.failed = Some(match inner.filter(|_| tells) {
+                    Some(inner) => inner,
+                    None => message.code,
+                });
+            } else if found.first.is_none() {
+                found.first = Some(message.code);
+            }
+        });
     }
 
     fn end(&mut self, whole: bool) -> AnswerFacts {

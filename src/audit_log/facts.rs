@@ -69,6 +69,8 @@ pub struct RequestFacts {
     pub bytes: Option<u64>,
     /// Reads the answer. Without one the status alone tells how the call ended: 400 and above is a failure.
     pub reader: Option<Box<dyn AnswerReader>>,
+    /// The request's body, whose outline other layers need not find again.
+    pub(super) body: Option<ReplayBody>,
 }
 
 impl std::fmt::Debug for RequestFacts {

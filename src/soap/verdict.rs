@@ -70,9 +70,9 @@ impl AnswerMessage {
 static CLASS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("ResponseClass="));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Error"));
 
-/// Whether a glance at a whole answer shows that every message in it is [`Verdict::Settled`], as of most it does. It is enough
-/// that the first class is a success, since a fault has none, and that no code of an error stands anywhere. Of any other answer it
-/// says nothing.
+/// Whether a glance at a whole answer shows that every message in it is a success without an error's code, as of most it does. It is
+/// enough that the first class is a success, since a fault has none, and that of all errors there is `NoError` alone. Of any other
+/// answer it says nothing.
 // A quarter of what reading the answer costs: `benches/overhead`, `stack`.
 pub(crate) fn is_plain_success(answer: &[u8]) -> bool {
     let class = || {
@@ -83,7 +83,17 @@ pub(crate) fn is_plain_success(answer: &[u8]) -> bool {
         && class().is_some_and(|class| {
             class.starts_with(b"\"Success\"") || class.starts_with(b"'Success'")
         })
-        && ERROR.find(answer).is_none()
+        && {
+            let mut errors = ERROR.find_iter(answer).peekable();
+            errors.peek().is_some() && errors.all(|at| is_no_error(answer, at))
+        }
+}
+
+/// Whether the `Error` there is that of `NoError`.
+fn is_no_error(answer: &[u8], at: usize) -> bool {
+    let (before, behind) = answer.split_at_checked(at).unwrap_or_default();
+    let next = behind.get(ERROR.needle().len());
+    before.ends_with(b"No") && next.is_some_and(|next| !next.is_ascii_alphanumeric())
 }
 
 impl ResponseCode {
@@ -112,5 +122,62 @@ impl ResponseCode {
                 | "ErrorPasswordExpired"
                 | "ErrorTokenSerializationDenied"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::soap::AnswerScanner;
+
+    fn answer(messages: &str) -> String {
+        format!(
+            "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'><s:Body><m:GetItemResponse><m:ResponseMessages>\
+             {messages}</m:ResponseMessages></m:GetItemResponse></s:Body></s:Envelope>"
+        )
+    }
+
+    const GOOD: &str =
+        "<m:R ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode></m:R>";
+    const BUSY: &str =
+        "<m:R ResponseClass='Error'><m:ResponseCode>ErrorServerBusy</m:ResponseCode></m:R>";
+    const CLASSLESS: &str = "<m:R><m:ResponseCode> ErrorServerBusy</m:ResponseCode></m:R>";
+    const STOPPED: &str = "<m:R ResponseClass=\"Warning\"><m:ResponseCode>ErrorBatchProcessingStopped</m:ResponseCode></m:R>";
+
+    #[test]
+    fn a_glance_at_a_whole_good_answer_is_enough() {
+        for good in [GOOD, &GOOD.replace('"', "'"), &GOOD.repeat(3)] {
+            let whole = answer(good);
+            assert!(is_plain_success(whole.as_bytes()), "{whole}");
+            assert!(is_plain_success(format!("\u{FEFF}{whole}\r\n ").as_bytes()));
+            for length in 0..whole.len() {
+                let cut = &whole.as_bytes()[..length];
+                assert!(!is_plain_success(cut), "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_or_stopped_is_never_a_plain_success() {
+        let mut answers: Vec<String> = Vec::new();
+        for bad in [BUSY, CLASSLESS, STOPPED] {
+            for at in 0..3 {
+                let mut messages = [GOOD; 3];
+                messages[at] = bad;
+                answers.push(answer(&messages.concat()));
+            }
+            answers.push(answer(bad));
+        }
+        answers.push("<s:Envelope><s:Body><s:Fault><faultcode>s:Server</faultcode></s:Fault></s:Body></s:Envelope>".to_owned());
+        for answer in answers {
+            let mut settled = true;
+            let mut scanner = AnswerScanner::new();
+            let scanned = scanner.push(answer.as_bytes(), &mut |message| {
+                settled &= matches!(message.verdict(), Verdict::Settled);
+            });
+            scanned.unwrap();
+            assert!(!is_plain_success(answer.as_bytes()), "{answer}");
+            assert!(!settled || answer.contains("Fault"));
+        }
     }
 }
