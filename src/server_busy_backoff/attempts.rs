@@ -1,5 +1,6 @@
 //! The attempts of one call, and what is decided after each.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,11 @@ use crate::trail::{CallTrail, CanShrink};
 
 type Answered<ResB> = Response<PeekBody<ResB>>;
 
-pub(super) async fn run<S, C, B, ResB>(
+pub(super) fn run<S, C, B, ResB>(
     mut inner: S,
     request: Request<B>,
     shared: Arc<Shared<C>>,
-) -> Result<Answered<ResB>, BoxError>
+) -> impl Future<Output = Result<Answered<ResB>, BoxError>>
 where
     S: Service<Request<B>, Response = Response<ResB>>,
     S::Error: Into<BoxError>,
@@ -37,7 +38,6 @@ where
     ResB::Error: Into<BoxError>,
 {
     let config = &shared.config;
-    let classifier = &*shared.classifier;
     let given = request.extensions().get::<Deadline>().copied();
     let deadline = given.unwrap_or_else(|| Deadline::within(config.deadline));
     // The trail tells what an attempt was charged for; nobody but the ledger needs to know.
@@ -45,9 +45,10 @@ where
         .cloned()
         .or_else(|| config.ledger.is_some().then(CallTrail::for_receipts));
     let mut state = State {
-        call: classifier.request(&request),
+        call: shared.classifier.request(&request),
         can_shrink: request.extensions().get::<CanShrink>().is_some(),
         deadline: deadline.0,
+        own_deadline: given.is_none(),
         attempts: 0,
         backed_off: Duration::ZERO,
         hintless: 0,
@@ -60,116 +61,124 @@ where
         not_held: false,
         rng: None,
     };
-    let mut pause = Duration::ZERO;
+    // What it captures is not moved once more, as the arguments of an async function are.
+    async move {
+        let config = &shared.config;
+        let mut pause = Duration::ZERO;
 
-    loop {
-        state.attempts = state.attempts.saturating_add(1);
-        state.repeated = state.maybe_executed;
-        let mut attempt = request.clone();
-        if given.is_none() {
-            attempt.extensions_mut().insert(deadline);
-        }
-        let trail = trail.as_ref().map(CallTrail::begin_attempt);
-        if let Some(trail) = &trail {
-            if trail.is_wanted() {
-                trail.record(|attempt| {
-                    attempt.backed_off = attempt.backed_off.saturating_add(pause);
-                    // A layer above may know of an execution, too.
-                    attempt.resend |= state.maybe_executed;
-                });
-            }
-            attempt.extensions_mut().insert(trail.clone());
-        }
-
-        let ready: Result<_, BoxError> = inner.ready().await.map_err(Into::into);
-        let begun = ready.is_ok();
-        let answered = match ready {
-            Ok(inner) => inner.call(attempt).await.map_err(Into::into),
-            Err(error) => Err(error),
-        };
-        let refused = match answered {
-            Err(error) if begun => Err((error, Came::Sent)),
-            Err(error) => Err((error, Came::NotReady)),
-            Ok(answer) => {
-                if let Some(trail) = trail.as_ref().filter(|trail| trail.is_wanted()) {
+        loop {
+            state.attempts = state.attempts.saturating_add(1);
+            state.repeated = state.maybe_executed;
+            let trail = trail.as_ref().map(CallTrail::begin_attempt);
+            if let Some(trail) = &trail {
+                if trail.is_wanted() {
                     trail.record(|attempt| {
-                        attempt.status = Some(answer.status());
-                        attempt.answered.get_or_insert_with(Instant::now);
+                        attempt.backed_off = attempt.backed_off.saturating_add(pause);
+                        // A layer above may know of an execution, too.
+                        attempt.resend |= state.maybe_executed;
                     });
                 }
-                let (head, body) = answer.into_parts();
-                let said = classifier.answer(&state.call, &head);
-                if said.refusal.is_none() && said.reader.is_none() {
-                    let rest = Rest::Untouched(body);
-                    return Ok(state.pass_on(head, Prefix::default(), rest, None));
-                }
-                let ledger = config.ledger.as_ref();
-                let receipt = trail.as_ref().and_then(CallTrail::take_receipt);
-                let probe = receipt.as_ref().filter(|receipt| receipt.probe).cloned();
-                let listener = ledger.map(Arc::clone).zip(receipt);
-                let reporter = Reporter::new(listener, state.fallback(&shared));
-                let bounds = (config.max_prefix, config.max_buffered);
-                // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
-                let examined = examine(&state.call, said, body, reporter, bounds);
-                match Box::pin(examined).await {
-                    Ok(Examined::PassOn(prefix, rest, scan)) => {
-                        let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
-                        note(trail.as_ref(), signal);
-                        if let (Some(ledger), Some(receipt), None) = (ledger, probe, signal) {
-                            // Others wait for this answer, but not for the end of a long body.
-                            ledger.report(&receipt, Signal::Accepted);
-                        }
-                        return Ok(state.pass_on(head, prefix, rest, scan));
-                    }
-                    Ok(Examined::Refused(refused)) => Ok((head, refused)),
-                    Err(error) => Err((error, Came::Answered)),
-                }
             }
-        };
 
-        let (until, held) = match refused {
-            Err((error, came)) => {
-                let fallback = state.fallback(&shared);
-                let next = state.after_error(error, came, classifier, fallback);
-                note(trail.as_ref(), state.signal.as_deref());
-                over(trail.as_ref());
-                match next {
-                    Ok(until) => (until, false),
-                    Err(end) => return end,
+            let ready: Result<_, BoxError> = inner.ready().await.map_err(Into::into);
+            let begun = ready.is_ok();
+            let answered = match ready {
+                Ok(inner) => {
+                    let attempt = state.attempt(&request, trail.as_ref());
+                    inner.call(attempt).await.map_err(Into::into)
                 }
-            }
-            Ok((head, refused)) => {
-                let next = state.after_refusal(&refused);
-                note(trail.as_ref(), state.signal.as_deref());
-                let (until, held) = match next {
-                    Ok(next) => next,
-                    Err(tried) => {
-                        let scan = refused.reader.map(|reader| (reader, refused.reporter));
-                        let tried = Some(tried);
-                        return Ok(state.answer(head, refused.prefix, refused.rest, scan, tried));
+                Err(error) => Err(error),
+            };
+            let refused = match answered {
+                Err(error) if begun => Err((error, Came::Sent)),
+                Err(error) => Err((error, Came::NotReady)),
+                Ok(answer) => {
+                    if let Some(trail) = trail.as_ref().filter(|trail| trail.is_wanted()) {
+                        trail.record(|attempt| {
+                            attempt.status = Some(answer.status());
+                            attempt.answered.get_or_insert_with(Instant::now);
+                        });
                     }
-                };
-                let kept = keep(head, refused.prefix, refused.rest, config.max_buffered);
-                state.kept = Box::pin(kept).await;
-                over(trail.as_ref());
-                (until, held)
+                    let (head, body) = answer.into_parts();
+                    let said = shared.classifier.answer(&state.call, &head);
+                    if said.refusal.is_none() && said.reader.is_none() {
+                        let rest = Rest::Untouched(body);
+                        return Ok(state.pass_on(head, Prefix::default(), rest, None));
+                    }
+                    let ledger = config.ledger.as_ref();
+                    let receipt = trail.as_ref().and_then(CallTrail::take_receipt);
+                    let probe = receipt.as_ref().filter(|receipt| receipt.probe).cloned();
+                    let listener = ledger.map(Arc::clone).zip(receipt);
+                    let reporter = Reporter::new(listener, state.fallback(&shared));
+                    let bounds = (config.max_prefix, config.max_buffered);
+                    // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
+                    let examined = examine(&state.call, said, body, reporter, bounds);
+                    match Box::pin(examined).await {
+                        Ok(Examined::PassOn(prefix, rest, scan)) => {
+                            let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
+                            note(trail.as_ref(), signal);
+                            if let (Some(ledger), Some(receipt), None) = (ledger, probe, signal) {
+                                // Others wait for this answer, but not for the end of a long body.
+                                ledger.report(&receipt, Signal::Accepted);
+                            }
+                            return Ok(state.pass_on(head, prefix, rest, scan));
+                        }
+                        Ok(Examined::Refused(refused)) => Ok((head, refused)),
+                        Err(error) => Err((error, Came::Answered)),
+                    }
+                }
+            };
+
+            let (until, held) = match refused {
+                Err((error, came)) => {
+                    let fallback = state.fallback(&shared);
+                    let next = state.after_error(error, came, &*shared.classifier, fallback);
+                    note(trail.as_ref(), state.signal.as_deref());
+                    over(trail.as_ref());
+                    match next {
+                        Ok(until) => (until, false),
+                        Err(end) => return end,
+                    }
+                }
+                Ok((head, refused)) => {
+                    let next = state.after_refusal(&refused);
+                    note(trail.as_ref(), state.signal.as_deref());
+                    let (until, held) = match next {
+                        Ok(next) => next,
+                        Err(tried) => {
+                            let scan = refused.reader.map(|reader| (reader, refused.reporter));
+                            let tried = Some(tried);
+                            return Ok(state.answer(
+                                head,
+                                refused.prefix,
+                                refused.rest,
+                                scan,
+                                tried,
+                            ));
+                        }
+                    };
+                    let kept = keep(head, refused.prefix, refused.rest, config.max_buffered);
+                    state.kept = Box::pin(kept).await.map(Box::new);
+                    over(trail.as_ref());
+                    (until, held)
+                }
+            };
+            // Nothing of the attempt is held from here on, its permit least of all.
+            let begin = Instant::now();
+            tracing::debug!(
+                operation = &*state.call.operation,
+                signal = state.signal.as_deref(),
+                attempts = state.attempts,
+                wait = ?until.saturating_duration_since(begin),
+                held_by_ledger = held,
+                "backing off"
+            );
+            pause = Duration::ZERO;
+            if !held {
+                tokio::time::sleep_until(until).await;
+                pause = begin.elapsed();
+                state.backed_off = state.backed_off.saturating_add(pause);
             }
-        };
-        // Nothing of the attempt is held from here on, its permit least of all.
-        let begin = Instant::now();
-        tracing::debug!(
-            operation = &*state.call.operation,
-            signal = state.signal.as_deref(),
-            attempts = state.attempts,
-            wait = ?until.saturating_duration_since(begin),
-            held_by_ledger = held,
-            "backing off"
-        );
-        pause = Duration::ZERO;
-        if !held {
-            tokio::time::sleep_until(until).await;
-            pause = begin.elapsed();
-            state.backed_off = state.backed_off.saturating_add(pause);
         }
     }
 }
@@ -190,6 +199,8 @@ struct State {
     /// Whoever sent it can send less at a time, so that a doubtful end is theirs.
     can_shrink: bool,
     deadline: Instant,
+    /// The request does not say it itself.
+    own_deadline: bool,
     attempts: u32,
     backed_off: Duration,
     /// How many waits had no hint.
@@ -202,7 +213,7 @@ struct State {
     repeated: bool,
     signal: Option<Box<str>>,
     /// The server's last answer.
-    kept: Option<(response::Parts, Prefix)>,
+    kept: Option<Box<(response::Parts, Prefix)>>,
     /// Until when the ledger was to hold the attempt back.
     gate: Option<Instant>,
     /// It came back before that: the ledger holds nothing back.
@@ -212,6 +223,19 @@ struct State {
 }
 
 impl State {
+    /// The request of the next attempt.
+    fn attempt<B: Clone>(&self, request: &Request<B>, trail: Option<&CallTrail>) -> Request<B> {
+        let mut attempt = request.clone();
+        let extensions = attempt.extensions_mut();
+        if self.own_deadline {
+            extensions.insert(Deadline(self.deadline));
+        }
+        if let Some(trail) = trail {
+            extensions.insert(trail.clone());
+        }
+        attempt
+    }
+
     /// The wait after the last attempt, if the server gives no hint.
     fn fallback<C>(&mut self, shared: &Shared<C>) -> Duration {
         let rng = self.rng.get_or_insert_with(|| shared.rng());
@@ -360,7 +384,8 @@ impl State {
     /// The end of a call that cannot be sent again: the server's last answer, or `error`.
     fn end_with<ResB>(&mut self, error: BoxError) -> Result<Answered<ResB>, BoxError> {
         match self.kept.take() {
-            Some((head, prefix)) => {
+            Some(kept) => {
+                let (head, prefix) = *kept;
                 let tried = self.tried(true, true);
                 Ok(self.answer(head, prefix, Rest::Ended, None, Some(tried)))
             }

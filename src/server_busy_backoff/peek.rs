@@ -46,8 +46,8 @@ pub struct PeekBody<B> {
 /// The frames that were read already.
 #[derive(Default)]
 pub(super) struct Prefix {
-    /// Most answers are one frame.
-    first: Option<Frame<Bytes>>,
+    /// Most answers are one frame. The data alone takes a third of a frame's place, and answers are moved about with it.
+    first: Option<Bytes>,
     more: VecDeque<Frame<Bytes>>,
     bytes: usize,
 }
@@ -55,10 +55,13 @@ pub(super) struct Prefix {
 impl Prefix {
     pub(super) fn push(&mut self, frame: Frame<Bytes>) {
         self.bytes += frame.data_ref().map_or(0, Bytes::len);
-        if self.is_empty() {
-            self.first = Some(frame);
-        } else {
+        if !self.is_empty() {
             self.more.push_back(frame);
+            return;
+        }
+        match frame.into_data() {
+            Ok(data) => self.first = Some(data),
+            Err(frame) => self.more.push_back(frame),
         }
     }
 
@@ -71,7 +74,8 @@ impl Prefix {
     }
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
-        let frame = self.first.take().or_else(|| self.more.pop_front())?;
+        let first = self.first.take().map(Frame::data);
+        let frame = first.or_else(|| self.more.pop_front())?;
         self.bytes -= frame.data_ref().map_or(0, Bytes::len);
         Some(frame)
     }
