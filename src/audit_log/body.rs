@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::{pin_project, pinned_drop};
 use tower::BoxError;
 
-use super::call::Call;
+use super::call::{Call, Kept};
 
 /// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
 ///
@@ -40,28 +40,38 @@ use super::call::Call;
 pub struct AuditBody<B: Body> {
     #[pin]
     inner: B,
-    call: Option<Box<Call>>,
+    call: Kept,
 }
 
 impl<B: Body> AuditBody<B> {
     #[inline]
     pub(super) fn new(inner: B, call: Option<Box<Call>>) -> Self {
-        Self { inner, call }
+        Self {
+            inner,
+            call: Kept::new(call),
+        }
     }
 }
 
 #[pinned_drop]
 impl<B: Body> PinnedDrop for AuditBody<B> {
+    #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if self.call.is_none() {
-            return;
+        if self.call.is_some() {
+            dropped(self);
         }
-        let this = self.project();
-        if let Some(call) = this.call.take() {
-            // Some readers stop once they know that nothing more comes.
-            if this.inner.is_end_stream() {
-                call.completed();
-            }
+    }
+}
+
+// By itself, so that the drop of what is not recorded stays small.
+#[cold]
+#[inline(never)]
+fn dropped<B: Body>(body: Pin<&mut AuditBody<B>>) {
+    let this = body.project();
+    if let Some(call) = this.call.take() {
+        // Some readers stop once they know that nothing more comes.
+        if this.inner.is_end_stream() {
+            call.completed();
         }
     }
 }
@@ -83,8 +93,13 @@ where
         if self.call.is_some() {
             return recorded(self, cx);
         }
-        let frame = ready!(self.project().inner.poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        match self.project().inner.poll_frame(cx) {
+            // Arm by arm: a map of the whole is a copy more of a frame.
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -108,13 +123,13 @@ where
     B::Error: Into<BoxError>,
 {
     let this = body.project();
-    let frame = ready!(match this.call {
+    let frame = ready!(match &**this.call {
         Some(call) => call.span.in_scope(|| this.inner.poll_frame(cx)),
         None => this.inner.poll_frame(cx),
     });
     Poll::Ready(match frame {
         Some(Ok(frame)) => {
-            if let (Some(call), Some(data)) = (this.call, frame.data_ref()) {
+            if let (Some(call), Some(data)) = (this.call.as_mut(), frame.data_ref()) {
                 pass(call, data);
             }
             Some(Ok(frame))

@@ -1,5 +1,7 @@
 //! One call under way: what is known of it so far, and the record that is made of it when it is dropped.
 
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +41,50 @@ pub(super) struct Call {
     pub(super) asked: Asked,
     pub(super) answer: Option<Answer>,
     pub(super) end: End,
+}
+
+/// A call that is recorded, or none.
+///
+/// The drop of none is one comparison, inlined: that of an `Option<Box<Call>>` is a call of all there is to drop in a `Call`.
+pub(super) struct Kept(ManuallyDrop<Option<Box<Call>>>);
+
+impl Kept {
+    #[inline]
+    pub(super) fn new(call: Option<Box<Call>>) -> Self {
+        Self(ManuallyDrop::new(call))
+    }
+}
+
+impl Deref for Kept {
+    type Target = Option<Box<Call>>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Kept {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Kept {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_some() {
+            given_up(self);
+        }
+    }
+}
+
+// Makes the record.
+#[cold]
+#[inline(never)]
+fn given_up(kept: &mut Kept) {
+    kept.take();
 }
 
 /// The request.

@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tower::BoxError;
 
 use super::body::AuditBody;
-use super::call::Call;
+use super::call::{Call, Kept};
 
 /// The response future of [`AuditLog`](super::AuditLog).
 ///
@@ -24,13 +24,16 @@ pub struct ResponseFuture<Fut> {
     // Before the call: what is further in has written down how it ended when the record is made.
     #[pin]
     inner: Fut,
-    call: Option<Box<Call>>,
+    call: Kept,
 }
 
 impl<Fut> ResponseFuture<Fut> {
     #[inline]
     pub(super) fn new(inner: Fut, call: Option<Box<Call>>) -> Self {
-        Self { inner, call }
+        Self {
+            inner,
+            call: Kept::new(call),
+        }
     }
 }
 
@@ -69,7 +72,7 @@ where
     B: Body,
 {
     let this = future.project();
-    let result = ready!(match this.call {
+    let result = ready!(match &**this.call {
         Some(call) => call.span.in_scope(|| this.inner.poll(cx)),
         None => this.inner.poll(cx),
     });
