@@ -203,8 +203,10 @@ where
         panic!("the service is not ready");
     };
     let future = pin!(service.call(black_box(request)));
-    let Poll::Ready(Ok(response)) = future.poll(&mut cx) else {
-        panic!("there is no answer");
+    let response = match future.poll(&mut cx) {
+        Poll::Ready(Ok(response)) => response,
+        Poll::Ready(Err(error)) => panic!("{error:?}"),
+        Poll::Pending => panic!("there is no answer"),
     };
     let (head, body) = response.into_parts();
     drop(black_box(head));
@@ -218,7 +220,8 @@ where
     R::Error: Debug,
 {
     let mut cx = Context::from_waker(Waker::noop());
-    let mut body = pin!(body);
+    // A client's body is none that the compiler sees through, so that it would leave out the last poll.
+    let mut body = pin!(black_box(body));
     while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
         drop(black_box(frame.expect("a frame")));
     }

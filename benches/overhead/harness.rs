@@ -1,5 +1,7 @@
-//! How it is measured: cases in random order, round after round, so that what slows the machine down slows all of them.
+//! How it is measured: cases in random order, round after round, so that what slows the machine down slows all of them, and each time at
+//! another place of the stack, since moves of what was just written cost by where it lies.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Makes that many calls.
@@ -88,18 +90,34 @@ impl Group {
         let begin = Instant::now();
         while samples[0].len() < 10 || begin.elapsed() < time {
             random.shuffle(&mut order);
+            let depth = random.usize(..64);
             for &case in &order {
                 let run = &mut self.cases[case];
                 // The case before has left the caches full of its own.
-                run(self.calls / 8);
-                let begin = Instant::now();
-                run(self.calls);
-                let spent = begin.elapsed();
+                let mut spent = Duration::ZERO;
+                deeper(depth, &mut || {
+                    run(self.calls / 8);
+                    let begin = Instant::now();
+                    run(self.calls);
+                    spent = begin.elapsed();
+                });
                 samples[case].push(spent.as_nanos() as f64 / self.calls as f64);
             }
         }
         Samples(samples)
     }
+}
+
+/// Runs that much deeper in the stack.
+#[allow(dead_code, reason = "the allocations bench measures no time")]
+#[inline(never)]
+fn deeper(levels: usize, run: &mut dyn FnMut()) {
+    let place = black_box([0_u8; 16]);
+    match levels {
+        0 => run(),
+        _ => deeper(levels - 1, run),
+    }
+    black_box(place);
 }
 
 #[allow(dead_code, reason = "the allocations bench measures no time")]

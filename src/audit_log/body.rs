@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use pin_project::{pin_project, pinned_drop};
+use pin_project::pin_project;
 use tower::BoxError;
 
 use super::call::{Call, Kept};
@@ -35,7 +35,7 @@ use super::call::{Call, Kept};
 /// assert_eq!(sink.records()[0].outcome, Outcome::BodyDropped);
 /// # Ok(()) }
 /// ```
-#[pin_project(PinnedDrop)]
+#[pin_project]
 #[must_use = "bodies do nothing unless polled"]
 pub struct AuditBody<B: Body> {
     #[pin]
@@ -45,33 +45,20 @@ pub struct AuditBody<B: Body> {
 
 impl<B: Body> AuditBody<B> {
     #[inline]
-    pub(super) fn new(inner: B, call: Option<Box<Call>>) -> Self {
+    pub(super) fn unrecorded(inner: B) -> Self {
+        Self {
+            inner,
+            call: Kept::new(None),
+        }
+    }
+
+    pub(super) fn recorded(inner: B, mut call: Option<Box<Call>>) -> Self {
+        if let Some(call) = call.as_mut().filter(|_| inner.is_end_stream()) {
+            call.all_read();
+        }
         Self {
             inner,
             call: Kept::new(call),
-        }
-    }
-}
-
-#[pinned_drop]
-impl<B: Body> PinnedDrop for AuditBody<B> {
-    #[inline]
-    fn drop(self: Pin<&mut Self>) {
-        if self.call.is_some() {
-            dropped(self);
-        }
-    }
-}
-
-// By itself, so that the drop of what is not recorded stays small.
-#[cold]
-#[inline(never)]
-fn dropped<B: Body>(body: Pin<&mut AuditBody<B>>) {
-    let this = body.project();
-    if let Some(call) = this.call.take() {
-        // Some readers stop once they know that nothing more comes.
-        if this.inner.is_end_stream() {
-            call.completed();
         }
     }
 }
@@ -122,15 +109,21 @@ where
     B::Data: 'static,
     B::Error: Into<BoxError>,
 {
-    let this = body.project();
+    let mut this = body.project();
     let frame = ready!(match &**this.call {
-        Some(call) => call.span.in_scope(|| this.inner.poll_frame(cx)),
-        None => this.inner.poll_frame(cx),
+        Some(call) => call.span.in_scope(|| this.inner.as_mut().poll_frame(cx)),
+        None => this.inner.as_mut().poll_frame(cx),
     });
     Poll::Ready(match frame {
         Some(Ok(frame)) => {
-            if let (Some(call), Some(data)) = (this.call.as_mut(), frame.data_ref()) {
-                pass(call, data);
+            if let Some(call) = this.call.as_mut() {
+                if let Some(data) = frame.data_ref() {
+                    pass(call, data);
+                }
+                // Some readers stop once they know that nothing more comes.
+                if this.inner.is_end_stream() {
+                    call.all_read();
+                }
             }
             Some(Ok(frame))
         }
@@ -142,8 +135,8 @@ where
             Some(Err(error))
         }
         None => {
-            if let Some(call) = this.call.take() {
-                call.completed();
+            if let Some(mut call) = this.call.take() {
+                call.all_read();
             }
             None
         }

@@ -265,8 +265,8 @@ impl Call {
         }
     }
 
-    /// The answer was read to its end.
-    pub(super) fn completed(mut self: Box<Self>) {
+    /// The answer was read to its end: so far nothing was given up or has failed.
+    pub(super) fn all_read(&mut self) {
         self.end = End::Completed;
     }
 

@@ -48,24 +48,25 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.call.is_some() {
-            return recorded(self, cx);
+            return recorded(self, cx).map_ok(|response| *response);
         }
         match self.project().inner.poll(cx) {
-            Poll::Ready(Ok(response)) => {
-                Poll::Ready(Ok(response.map(|body| AuditBody::new(body, None))))
-            }
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response.map(AuditBody::unrecorded))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
+/// The answer of a call that is recorded: small, so that an answer that is not recorded need not be where this one would be put.
+type Recorded<B> = Result<Box<Response<AuditBody<B>>>, BoxError>;
+
 // By itself, the inner poll included: what is not recorded is then never moved to where it can be looked at.
 #[inline(never)]
 fn recorded<Fut, B, E>(
     future: Pin<&mut ResponseFuture<Fut>>,
     cx: &mut Context<'_>,
-) -> Poll<Result<Response<AuditBody<B>>, BoxError>>
+) -> Poll<Recorded<B>>
 where
     Fut: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
@@ -82,7 +83,8 @@ where
             if let Some(call) = &mut call {
                 call.answered(response.status(), response.headers());
             }
-            Ok(response.map(|body| AuditBody::new(body, call)))
+            let response = response.map(|body| AuditBody::recorded(body, call));
+            Ok(Box::new(response))
         }
         Err(error) => {
             let error = error.into();
