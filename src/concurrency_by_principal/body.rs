@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
-use pin_project::{pin_project, pinned_drop};
+use pin_project::pin_project;
 
 use crate::ledger::Permit;
 
@@ -37,7 +37,7 @@ use crate::ledger::Permit;
 /// # }
 /// ```
 #[derive(Debug)]
-#[pin_project(PinnedDrop)]
+#[pin_project]
 pub struct PermitBody<B: Body> {
     #[pin]
     inner: B,
@@ -45,21 +45,12 @@ pub struct PermitBody<B: Body> {
 }
 
 impl<B: Body> PermitBody<B> {
-    pub(super) fn new(inner: B, permit: Option<Permit>) -> Self {
-        Self { inner, permit }
-    }
-}
-
-#[pinned_drop]
-impl<B: Body> PinnedDrop for PermitBody<B> {
-    fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        if let Some(permit) = this.permit {
-            // Some readers stop once they know that nothing more comes.
-            if this.inner.is_end_stream() {
-                permit.set_complete();
-            }
+    #[inline]
+    pub(super) fn new(inner: B, mut permit: Option<Permit>) -> Self {
+        if let Some(permit) = permit.as_mut().filter(|_| inner.is_end_stream()) {
+            permit.set_complete();
         }
+        Self { inner, permit }
     }
 }
 
@@ -71,19 +62,28 @@ impl<B: Body> Body for PermitBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) => {}
-            Some(Err(_)) => *this.permit = None,
-            None => {
-                if let Some(permit) = this.permit {
-                    permit.set_complete();
+        let mut this = self.project();
+        Poll::Ready(match ready!(this.inner.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(permit) = this.permit.as_mut() {
+                    // Some readers stop once they know that nothing more comes.
+                    if this.inner.is_end_stream() {
+                        permit.set_complete();
+                    }
                 }
-                *this.permit = None;
+                Some(Ok(frame))
             }
-        }
-        Poll::Ready(frame)
+            Some(Err(error)) => {
+                *this.permit = None;
+                Some(Err(error))
+            }
+            None => {
+                if let Some(permit) = this.permit.take() {
+                    permit.complete();
+                }
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,10 +22,11 @@ mod ews;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 pub use self::ews::{Draws, EwsCharges, Payer, Rule};
 
@@ -63,13 +64,10 @@ pub enum PrincipalKind {
     Other,
 }
 
-/// The bytes of a name: in place, as those of most mailboxes are, so that a principal is one allocation.
-type Name = SmallVec<[u8; 48]>;
-
-struct Inner {
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Head {
     hash: u64,
     kind: PrincipalKind,
-    name: Name,
 }
 
 /// The identity that the server charges.
@@ -84,18 +82,16 @@ struct Inner {
 /// // The copy that service accounts draw on is not the owner's own budget.
 /// assert_ne!(Principal::impersonation("amy@contoso.com"), Principal::account("amy@contoso.com"));
 /// ```
+// One allocation with the bytes of the name behind the head, and nothing but one count before it.
 #[derive(Clone)]
-pub struct Principal(Arc<Inner>);
+pub struct Principal(ThinArc<Head, u8>);
 
 static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
 impl Principal {
     /// Any key at all, compared exactly.
     pub fn new(name: impl AsRef<str>) -> Self {
-        Self::build(
-            PrincipalKind::Other,
-            Name::from_slice(name.as_ref().as_bytes()),
-        )
+        Self::build(PrincipalKind::Other, name.as_ref().as_bytes())
     }
 
     /// An authenticated account.
@@ -114,46 +110,42 @@ impl Principal {
     }
 
     fn build_lowercase(kind: PrincipalKind, name: &str) -> Self {
-        let mut name = Name::from_slice(name.as_bytes());
+        let mut name: SmallVec<[u8; 48]> = SmallVec::from_slice(name.as_bytes());
         name.make_ascii_lowercase();
-        Self::build(kind, name)
+        Self::build(kind, &name)
     }
 
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    fn build(kind: PrincipalKind, name: Name) -> Self {
+    fn build(kind: PrincipalKind, name: &[u8]) -> Self {
         let mut hasher = HASHER.build_hasher();
         hasher.write_u8(kind as u8);
-        hasher.write(&name);
-        Self(Arc::new(Inner {
-            hash: hasher.finish(),
-            kind,
-            name,
-        }))
+        hasher.write(name);
+        let hash = hasher.finish();
+        Self(ThinArc::from_header_and_slice(Head { hash, kind }, name))
     }
 
     /// What kind of identity this is.
     pub fn kind(&self) -> PrincipalKind {
-        self.0.kind
+        self.0.header.header.kind
     }
 
     /// Its name, as it is compared.
     pub fn name(&self) -> &str {
         // Made of a `str`, and changed in its ASCII letters only.
-        std::str::from_utf8(&self.0.name).unwrap_or_default()
+        std::str::from_utf8(&self.0.slice).unwrap_or_default()
     }
 
     /// The hash of kind and name: the same for equal principals of one process, different in the next process.
     pub(crate) fn hash64(&self) -> u64 {
-        self.0.hash
+        self.0.header.header.hash
     }
 }
 
 impl PartialEq for Principal {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.hash == other.0.hash
-                && self.0.kind == other.0.kind
-                && self.0.name == other.0.name)
+        let (one, other) = (&*self.0, &*other.0);
+        std::ptr::eq(one, other)
+            || (one.header.header == other.header.header && one.slice == other.slice)
     }
 }
 
@@ -161,19 +153,19 @@ impl Eq for Principal {}
 
 impl Hash for Principal {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
+        state.write_u64(self.hash64());
     }
 }
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}({})", self.0.kind, self.name())
+        write!(f, "{:?}({})", self.kind(), self.name())
     }
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.0.kind {
+        let kind = match self.kind() {
             PrincipalKind::Account => "account ",
             PrincipalKind::Impersonation => "impersonation copy of ",
             PrincipalKind::Mailbox => "mailbox ",
