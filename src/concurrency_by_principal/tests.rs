@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use super::*;
-use crate::ledger::{AcquireError, Deadline};
+use crate::ledger::{Acquire, AcquireError, Deadline, End, Grant, Receipt, Signal, Snapshot};
 use crate::principal::{Budget, Principal};
 use crate::trail::CallTrail;
 
@@ -278,4 +278,59 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Takes down how permits ended.
+#[derive(Debug, Default)]
+struct Ends(parking_lot::Mutex<Vec<End>>);
+
+impl Ledger for Ends {
+    fn try_acquire(&self, _: &mut Draw) -> Option<Grant> {
+        Some(Grant(0))
+    }
+
+    fn acquire(self: Arc<Self>, _: Draw) -> Acquire {
+        Box::pin(std::future::pending())
+    }
+
+    fn receipt(&self, _: Grant) -> Option<Receipt> {
+        None
+    }
+
+    fn report(&self, _: &Receipt, _: Signal) {}
+
+    fn release(&self, _: Grant, end: End) {
+        self.0.lock().push(end);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_complete_for_readers_that_stop_at_its_last_frame() {
+    let ends = Arc::new(Ends::default());
+    let answer = |text: &'static str| {
+        let service = ServiceBuilder::new()
+            .layer(ConcurrencyByPrincipalLayer::new(ends.clone(), who))
+            .service_fn(move |_: Request<char>| async move {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+            });
+        service.oneshot(Request::new('a'))
+    };
+    let ended = || ends.0.lock().pop();
+
+    // Read to its end, to its last frame, and not at all; the last one has nothing to be read.
+    answer("hello").await.unwrap().collect().await.unwrap();
+    assert_eq!(ended(), Some(End::Complete));
+    let mut body = answer("hello").await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(ended(), None);
+    drop(body);
+    assert_eq!(ended(), Some(End::Complete));
+    drop(answer("hello").await.unwrap());
+    assert_eq!(ended(), Some(End::Dropped));
+    drop(answer("").await.unwrap());
+    assert_eq!((ended(), ended()), (Some(End::Complete), None));
 }
