@@ -16,7 +16,8 @@ use super::call::{Call, Kept};
 /// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
 ///
 /// The call's record is made when the end is read (`poll_frame` answers `None`), with an error, or when it is dropped: then the outcome is
-/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body knew that nothing more comes.
+/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body knew with its last frame that nothing more
+/// comes.
 ///
 /// ```
 /// use http::{Request, Response};
