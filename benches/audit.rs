@@ -13,12 +13,13 @@ mod bare;
 mod harness;
 #[path = "overhead/null_json.rs"]
 mod null_json;
+#[path = "overhead/results.rs"]
+mod results;
 
 use std::fmt::Debug;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, io};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -33,6 +34,7 @@ use tracing::Dispatch;
 use bare::{Bare, REQUEST, call, request};
 use harness::{Group, Net};
 use null_json::{json_sink, json_subscriber};
+use results::round;
 
 /// Records per second of the sink alone: summaries of one attempt, until the last of them is with the writer.
 fn records_per_second(time: Duration) -> io::Result<f64> {
@@ -180,17 +182,5 @@ fn main() -> io::Result<()> {
     }
     let rate = records_per_second(time / 10)?;
     println!("records per second of the JSON sink, from one thread: {rate:.0}");
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
-    let path = target.join("bench").join("audit.json");
-    fs::create_dir_all(target.join("bench"))?;
-    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")?;
-    println!("written to {}", path.display());
-    Ok(())
-}
-
-fn round(of: f64) -> f64 {
-    (of * 1000.0).round() / 1000.0
+    results::write("audit", &file)
 }

@@ -15,11 +15,12 @@
 
 #[path = "batch/bodies.rs"]
 mod bodies;
+#[path = "overhead/results.rs"]
+mod results;
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, io};
 
 use bytes::Bytes;
 use http::{Request, Response, response};
@@ -30,6 +31,8 @@ use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartAnswer};
 use tower_ews::body::ReplayBody;
 use tower_ews::rope::Rope;
 use tower_ews::soap::{Answer, Outline};
+
+use results::round;
 
 /// Members in a part.
 const PART: usize = 20;
@@ -84,15 +87,7 @@ fn main() -> io::Result<()> {
             case.name, row.ours, row.memchr, row.ratio, ns, row.allocations
         );
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
-    let path = target.join("bench").join("batch.json");
-    fs::create_dir_all(target.join("bench"))?;
-    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")?;
-    println!("written to {}", path.display());
-    Ok(())
+    results::write("batch", &file)
 }
 
 /// An operation on a body. It tells how many bytes it has copied.
@@ -316,8 +311,4 @@ fn members_by_ns_reader(body: &[u8]) -> usize {
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
-}
-
-fn round(of: f64) -> f64 {
-    (of * 1000.0).round() / 1000.0
 }

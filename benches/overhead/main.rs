@@ -18,12 +18,14 @@ mod by_hand;
 mod groups;
 mod harness;
 mod null_json;
+mod results;
 
-use std::path::PathBuf;
 use std::time::Duration;
-use std::{env, fs, io};
+use std::{env, io};
 
 use serde_json::json;
+
+use self::results::round;
 
 fn main() -> io::Result<()> {
     let quick = env::args().any(|argument| argument == "--quick");
@@ -69,17 +71,5 @@ fn main() -> io::Result<()> {
     if !wanted.is_empty() {
         return Ok(());
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
-    let path = target.join("bench").join("overhead.json");
-    fs::create_dir_all(target.join("bench"))?;
-    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")?;
-    println!("written to {}", path.display());
-    Ok(())
-}
-
-fn round(of: f64) -> f64 {
-    (of * 1000.0).round() / 1000.0
+    results::write("overhead", &file)
 }

@@ -32,8 +32,6 @@ use crate::soap::{
 ///   an idempotent request is sent again once.
 /// - UpdateItem converges unless it appends to a field or sends mail.
 /// - GetStreamingEvents is handed over after its first message.
-/// - An answer that comes in one piece, ends as an envelope does, begins with a success and has no code of an error in it is not read any
-///   further, as most are: a quarter of the cost.
 /// - A subscription quota and a sending quota are not waited for: nothing but another call, or a day, cures them.
 ///
 /// ```

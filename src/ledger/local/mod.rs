@@ -5,6 +5,7 @@ mod adapt;
 mod distinct;
 mod endpoint;
 mod line;
+mod release;
 mod report;
 mod state;
 #[cfg(test)]
