@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -483,6 +483,14 @@ fn buffered(mut parts: http::request::Parts, mut body: ReplayBody) -> Request<Re
         }
     }
     Request::from_parts(parts, body)
+}
+
+/// The encoding that a body still has: what is compressed is not read.
+pub(crate) fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get_all(CONTENT_ENCODING).iter().find(|value| {
+        let value = value.as_bytes().trim_ascii();
+        !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
+    })
 }
 
 /// The body's length is known now, so that it is not sent in chunks.

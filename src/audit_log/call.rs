@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing::{Span, info_span};
@@ -18,7 +18,7 @@ use super::fill::{self, Failed};
 use super::levels::{Control, Level, Levels, Look};
 use super::redact::Redaction;
 use super::sink::Sink;
-use crate::body::LookedAt;
+use crate::body::{LookedAt, encoding};
 use crate::trail::CallTrail;
 
 /// What all calls of a service share.
@@ -159,14 +159,6 @@ impl Capture {
         let kept: usize = self.pieces.iter().map(Bytes::len).sum();
         (kept as u64) < self.total
     }
-}
-
-/// The encoding that a body still has.
-fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get_all(CONTENT_ENCODING).iter().find(|value| {
-        let value = value.as_bytes().trim_ascii();
-        !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
-    })
 }
 
 impl Call {

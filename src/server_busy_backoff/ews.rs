@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body::Body;
 use http_body_util::Full;
@@ -15,7 +15,7 @@ use tower::BoxError;
 use super::classify::{
     About, Answer, Call, Classify, Executed, ReadAnswer, Reading, Refusal, Resend,
 };
-use crate::body::ReplayBody;
+use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::soap::verdict::{Verdict, is_plain_success};
 use crate::soap::{
@@ -110,7 +110,7 @@ fn answer(head: &response::Parts) -> Answer {
             500 if head.headers.contains_key("x-caserrorcode") => {
                 unknown("X-CasErrorCode").map(|refusal| refusal.resends(1))
             }
-            500 if is_plain(&head.headers) => unknown("500"),
+            500 if encoding(&head.headers).is_none() => unknown("500"),
             502 => unknown("502"),
             504 => unknown("504"),
             302 if is_error_page(&head.headers) => unknown("302 to the generic error page"),
@@ -125,19 +125,11 @@ fn answer(head: &response::Parts) -> Answer {
         status => status.is_success().then_some(true),
     };
     if by_body.is_some_and(|unless_told| is_xml(&head.headers, unless_told))
-        && is_plain(&head.headers)
+        && encoding(&head.headers).is_none()
     {
         answer.reader = Some(Box::new(EwsReader::default()));
     }
     answer
-}
-
-/// Not compressed.
-fn is_plain(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().all(|value| {
-        let value = value.as_bytes().trim_ascii();
-        value.is_empty() || value.eq_ignore_ascii_case(b"identity")
-    })
 }
 
 fn is_xml(headers: &HeaderMap, unless_told: bool) -> bool {

@@ -4,10 +4,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::response;
 
+use super::EwsBatch;
 use super::cut::Cutter;
 use super::fate::Sent;
-use super::{EwsBatch, is_plain};
 use crate::batch_splitter::format::{Fate, Message, PartAnswer, Whole};
+use crate::body::encoding;
 use crate::rope::Rope;
 use crate::soap::lists::{ListAt, answers_with_lists, lists};
 use crate::soap::merge::{Scope, entries_have_ids, entry_id, new_change_key};
@@ -49,7 +50,7 @@ impl EwsBatch {
         body: &Rope,
     ) -> PartAnswer {
         let sent = self.sent(members);
-        if !is_plain(&head.headers) {
+        if encoding(&head.headers).is_some() {
             let whole = sent.by_status(head);
             let unreadable = || sent.unreadable("the answer is compressed".to_owned());
             return PartAnswer::Whole(whole.unwrap_or_else(unreadable));

@@ -9,13 +9,12 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Request, response};
+use http::{Request, response};
 
 use self::cut::Edits;
 use self::fate::Sent;
 use super::format::{Batch, BatchFormat, Explanation, Order, PartAnswer, Repeat};
-use crate::body::ReplayBody;
+use crate::body::{ReplayBody, encoding};
 use crate::principal::Caller;
 use crate::rope::Rope;
 use crate::soap::batch::Cuttable;
@@ -81,7 +80,7 @@ impl BatchFormat for EwsBatchFormat {
     type Batch = EwsBatch;
 
     fn batch(&self, request: &Request<ReplayBody>) -> Option<EwsBatch> {
-        if !is_plain(request.headers()) {
+        if encoding(request.headers()).is_some() {
             return None;
         }
         let body = request.body().rewind();
@@ -152,14 +151,6 @@ fn changes(facts: &Cuttable) -> (Vec<bool>, HashSet<Box<str>>) {
         }
     }
     (joined, again)
-}
-
-/// Not compressed.
-fn is_plain(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().all(|value| {
-        let value = value.as_bytes().trim_ascii();
-        value.is_empty() || value.eq_ignore_ascii_case(b"identity")
-    })
 }
 
 /// One batch of Exchange Web Services; see [`EwsBatchFormat`].

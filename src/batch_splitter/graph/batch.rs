@@ -10,13 +10,12 @@ use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 
 use super::answer::{self, Answer, ErrorText, Meaning, Response};
-use super::is_encoded;
 use super::json::{self, Object};
 use super::member::{Member, Method};
 use crate::batch_splitter::format::{
     Batch, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
 };
-use crate::body::ReplayBody;
+use crate::body::{ReplayBody, encoding};
 use crate::retry_after::retry_after;
 use crate::rope::Rope;
 
@@ -205,7 +204,7 @@ impl GraphBatch {
     fn whole(&mut self, members: &[usize], head: &response::Parts, body: &Rope) -> Whole {
         let status = head.status;
         let joined = body.to_bytes();
-        let encoded = is_encoded(&head.headers);
+        let encoded = encoding(&head.headers).is_some();
         let reads = members.iter().all(|member| self.reads(*member));
         let readable = str::from_utf8(&joined).ok().filter(|_| !encoded);
         let error = readable.map(ErrorText::read).unwrap_or_default();
@@ -351,7 +350,7 @@ impl Batch for GraphBatch {
     }
 
     fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer {
-        if head.status.is_success() && !is_encoded(&head.headers) {
+        if head.status.is_success() && encoding(&head.headers).is_none() {
             // Joined to be read, if it came in pieces; the messages are slices of the pieces.
             let joined = body.to_bytes();
             let answer = str::from_utf8(&joined)

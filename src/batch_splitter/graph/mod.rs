@@ -7,11 +7,11 @@ mod member;
 #[cfg(test)]
 mod tests;
 
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, Method, Request};
 
 use super::format::BatchFormat;
-use crate::body::ReplayBody;
+use crate::body::{ReplayBody, encoding};
 
 pub use self::batch::GraphBatch;
 
@@ -136,16 +136,8 @@ fn is_json(headers: &HeaderMap) -> bool {
         let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
         value.contains("respond-async")
     });
-    !is_encoded(headers)
+    encoding(headers).is_none()
         && !later
         && has(CONTENT_TYPE, &["json"])
         && has(ACCEPT, &["json", "*/*", "application/*"])
-}
-
-/// Whether a body with these headers is compressed.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
