@@ -11,7 +11,6 @@ use smallvec::SmallVec;
 use super::facts::{AnswerFacts, AnswerReader, Facts, RequestFacts, pieces, size};
 use crate::body::ReplayBody;
 use crate::principal::{Caller, EwsCharges};
-use crate::soap::verdict::is_plain_success;
 use crate::soap::{AnswerScanner, CodeClass, ResponseClass, ResponseCode, ScanError};
 
 /// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.
@@ -115,8 +114,7 @@ impl<B: Body + 'static> Facts<B> for EwsFacts {
 #[derive(Default)]
 struct EwsReader {
     status: StatusCode,
-    /// Made when there is something to read that a glance does not tell.
-    scanner: Option<Box<AnswerScanner>>,
+    scanner: Option<AnswerScanner>,
     found: Found,
 }
 
@@ -129,32 +127,30 @@ struct Found {
 impl AnswerReader for EwsReader {
     fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
         self.status = status;
+        self.scanner = Some(AnswerScanner::new());
         true
     }
 
     fn read(&mut self, bytes: &[u8]) {
         let found = &mut self.found;
-        if self.scanner.is_none() && is_plain_success(bytes) {
-            found.first.get_or_insert(ResponseCode::NO_ERROR);
-            return;
+        if let Some(scanner) = &mut self.scanner {
+            // What is wrong is told at the end, too.
+            let _broken = scanner.push(bytes, &mut |message| {
+                let failed = message.is_fault
+                    || message.class == ResponseClass::Error
+                    || message.code.class() == CodeClass::NotProcessed;
+                if failed && found.failed.is_none() {
+                    let inner = message.inner_code.clone();
+                    let tells = message.code.class() == CodeClass::InspectInner;
+                    found.failed = Some(match inner.filter(|_| tells) {
+                        Some(inner) => inner,
+                        None => message.code,
+                    });
+                } else if found.first.is_none() {
+                    found.first = Some(message.code);
+                }
+            });
         }
-        let scanner = self.scanner.get_or_insert_default();
-        // What is wrong is told at the end, too.
-        let _broken = scanner.push(bytes, &mut |message| {
-            let failed = message.is_fault
-                || message.class == ResponseClass::Error
-                || message.code.class() == CodeClass::NotProcessed;
-            if failed && found.failed.is_none() {
-                let inner = message.inner_code.clone();
-                let tells = message.code.class() == CodeClass::InspectInner;
-                found.failed = Some(match inner.filter(|_| tells) {
-                    Some(inner) => inner,
-                    None => message.code,
-                });
-            } else if found.first.is_none() {
-                found.first = Some(message.code);
-            }
-        });
     }
 
     fn end(&mut self, whole: bool) -> AnswerFacts {

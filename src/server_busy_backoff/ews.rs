@@ -17,7 +17,7 @@ use super::classify::{
 };
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
-use crate::soap::verdict::{Verdict, is_plain_success};
+use crate::soap::verdict::Verdict;
 use crate::soap::{
     AnswerMessage, AnswerScanner, CodeClass, Idempotence, Operation, ResponseCode, ScanError,
 };
@@ -149,8 +149,7 @@ fn is_error_page(headers: &HeaderMap) -> bool {
 /// Reads faults and response messages.
 #[derive(Default)]
 struct EwsReader {
-    /// Made when there is something to read that a glance does not tell.
-    scanner: Option<Box<AnswerScanner>>,
+    scanner: AnswerScanner,
     findings: Findings,
 }
 
@@ -166,12 +165,7 @@ struct Findings {
 impl ReadAnswer for EwsReader {
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
         let findings = &mut self.findings;
-        if self.scanner.is_none() && is_plain_success(bytes) {
-            findings.settled = true;
-            return;
-        }
-        let scanner = self.scanner.get_or_insert_default();
-        let scanned = scanner.push(bytes, &mut |message| {
+        let scanned = self.scanner.push(bytes, &mut |message| {
             findings.take(&message, found);
         });
         if let Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) = scanned {
@@ -189,26 +183,17 @@ impl ReadAnswer for EwsReader {
             _ if findings.settled => Reading::Final,
             Some(refusal) => Reading::Refused(refusal.clone()),
             // Members that were stopped, but nothing that stopped them.
-            None if self.messages() > 0 => Reading::Final,
+            None if self.scanner.messages() > 0 => Reading::Final,
             None => Reading::Open,
         }
     }
 
     fn end(&mut self) -> Result<(), BoxError> {
-        match self.scanner.as_mut().map(|scanner| scanner.finish()) {
+        match self.scanner.finish() {
             // A fault says all there is to say.
-            Some(Err(ScanError::Truncated { .. })) if !self.findings.is_fault => {
-                Err(CutShort.into())
-            }
+            Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),
             _ => Ok(()),
         }
-    }
-}
-
-impl EwsReader {
-    fn messages(&self) -> u64 {
-        let scanner = self.scanner.as_ref();
-        scanner.map_or(0, |scanner| scanner.messages())
     }
 }
 
