@@ -422,6 +422,8 @@ fn what_follows_for_each_member() {
         error("ErrorTimeoutExpired"),
         error("ErrorInternalServerError"),
         error("ErrorConnectionFailed"),
+        error("ErrorMailboxStoreUnavailable"),
+        error("ErrorMailboxFailover"),
     ];
     for (operation, fate) in [
         ("CreateItem", Fate::Failed),
@@ -429,7 +431,13 @@ fn what_follows_for_each_member() {
         ("DeleteItem", Fate::Repeat { hint: None }),
     ] {
         let found = fates(operation, &doubtful);
-        assert_eq!(found[1..3], [fate, fate], "{operation}");
+        assert_eq!(found[1..], [fate; 5], "{operation}");
+    }
+    // It may have been executed too, but no waiting cures it.
+    for operation in ["CreateItem", "GetItem", "DeleteItem"] {
+        let lasting = ["ErrorMoveCopyFailed", "ErrorItemPropertyRequestFailed"];
+        let found = fates(operation, &lasting.map(error));
+        assert_eq!(found, [Fate::Failed, Fate::Failed], "{operation}");
     }
     // A quota that no waiting of ours cures, and what is no error.
     assert_eq!(
@@ -839,6 +847,36 @@ fn faults_and_statuses() {
             fault("ErrorRequestStreamTooBig", None),
             anew,
             anew,
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorConnectionFailed", None),
+            anew,
+            Unknown,
+        ),
+        (500, &[], fault("ErrorMailboxFailover", None), anew, Unknown),
+        (
+            500,
+            &[],
+            fault("ErrorMailboxStoreUnavailable", None),
+            anew,
+            Unknown,
+        ),
+        (500, &[], fault("ErrorADUnavailable", None), anew, anew),
+        (
+            500,
+            &[],
+            fault("ErrorMoveCopyFailed", None),
+            Failed,
+            Unknown,
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorItemPropertyRequestFailed", None),
+            Failed,
+            Unknown,
         ),
         (500, &[], fault("ErrorOfNextYear", None), anew, Unknown),
         (

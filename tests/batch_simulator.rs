@@ -341,7 +341,8 @@ fn faults() -> Vec<Fault> {
         Fault::ServerBusy { hint: None },
         Fault::ServerBusyMessages { hint: Some(second) },
         Fault::InnerServerBusy,
-        Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
+        Fault::Code(NOT_EXECUTED.to_owned()),
+        Fault::Code(IN_DOUBT.to_owned()),
         Fault::TimeoutExpired,
         Fault::ThrottledMembers {
             share: 0.3,
@@ -361,7 +362,11 @@ fn faults() -> Vec<Fault> {
         },
         Fault::MemberCode {
             member: 2,
-            code: "ErrorMailboxStoreUnavailable".to_owned(),
+            code: NOT_EXECUTED.to_owned(),
+        },
+        Fault::MemberCode {
+            member: 2,
+            code: IN_DOUBT.to_owned(),
         },
         Fault::SlowMembers {
             time: Duration::from_secs(9),
@@ -378,8 +383,13 @@ const OPERATIONS: [&str; 6] = [
     "UpdateItem",
 ];
 
-/// Whether everything gets done in the end although calls suffer this: it proves that nothing was executed.
-fn passes(fault: &Fault) -> bool {
+/// A code that passes, and proves that its member was not executed.
+const NOT_EXECUTED: &str = "ErrorMailboxMoveInProgress";
+/// One that passes, and leaves open whether it was.
+const IN_DOUBT: &str = "ErrorMailboxStoreUnavailable";
+
+/// Whether everything gets done in the end although calls suffer this: it proves that nothing was executed, or twice does no harm.
+fn passes(fault: &Fault, operation: &str) -> bool {
     match fault {
         Fault::Refused
         | Fault::SlowBody { .. }
@@ -387,9 +397,12 @@ fn passes(fault: &Fault) -> bool {
         | Fault::ServerBusy { .. }
         | Fault::ServerBusyMessages { .. }
         | Fault::InnerServerBusy
-        | Fault::Code(_)
         | Fault::ThrottledMembers { .. } => true,
-        Fault::MemberCode { code, .. } => code == "ErrorMailboxStoreUnavailable",
+        Fault::Code(code) | Fault::MemberCode { code, .. } => match &**code {
+            NOT_EXECUTED => true,
+            IN_DOUBT => !matches!(operation, "CreateItem" | "CopyItem"),
+            _ => false,
+        },
         _ => false,
     }
 }
@@ -415,7 +428,7 @@ async fn under_each_fault_every_message_is_true() {
                 let report = exchange.report();
                 let (failed, doubtful) = check(&job, &got, &report);
                 check_once(&report);
-                if passes(&fault) {
+                if passes(&fault, operation) {
                     got.all_done(&job);
                 }
                 if access == Access::Delegate {
@@ -687,7 +700,7 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_was_stopped_by_what_passes_is_resumed() {
     for access in BOTH {
-        for code in ["ErrorMailboxStoreUnavailable", "ErrorMailboxMoveInProgress"] {
+        for code in ["ErrorADUnavailable", NOT_EXECUTED] {
             let exchange = Exchange::builder().build();
             let job = Job::new(access, AMY, "CreateItem", 50);
             for member in [3, 0, 5] {
@@ -708,6 +721,36 @@ async fn a_batch_that_was_stopped_by_what_passes_is_resumed() {
             // The one in the middle, of which nothing was done, the layer below has sent again.
             assert_eq!(figures.resent, 17 + 15);
             assert!(report.stopped_members > 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it() {
+    for code in [IN_DOUBT, "ErrorConnectionFailed"] {
+        for (operation, resent) in [("CreateItem", 16), ("DeleteItem", 17)] {
+            let exchange = Exchange::builder().build();
+            let job = Job::new(Access::Impersonation, AMY, operation, 50);
+            job.prepare(&exchange).await;
+            exchange.inject(Fault::MemberCode {
+                member: 3,
+                code: code.to_owned(),
+            });
+            let service = stack(&exchange, |batches| {
+                batches.start_members(20).max_members(20)
+            });
+            let got = send(&service, job.request(&exchange)).await;
+            check_once(&exchange.report());
+            let (entries, figures) = got.entries();
+            // The member is told to the caller, or sent again. Those that it stopped were not begun.
+            assert_eq!(figures.resent, resent, "{operation} {code}");
+            for (member, entry) in entries.iter().enumerate() {
+                let expected = match (operation, member) {
+                    ("CreateItem", 3) => code,
+                    _ => "NoError",
+                };
+                assert_eq!(entry.code, expected, "{operation} {member}");
+            }
         }
     }
 }

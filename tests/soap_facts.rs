@@ -136,7 +136,8 @@ fn codes() {
             MemberOutcome::PartlyApplied => "PARTLY APPLIED",
             MemberOutcome::NotApplicableRead => "n/a (read)",
             MemberOutcome::NotApplicable => "n/a",
-            _ => "unknown",
+            MemberOutcome::Unknown => "unknown",
+            other => panic!("{code}: {other:?}"),
         };
         assert_eq!(row["outcome_of_member"], outcome, "{code}");
     }

@@ -257,11 +257,11 @@ mod tests {
         };
         let expected = [
             (O::Applied, 2),
-            (O::NotApplied, 481),
+            (O::NotApplied, 476),
             (O::PartlyApplied, 3),
             (O::NotApplicableRead, 20),
             (O::NotApplicable, 13),
-            (O::Unknown, 14),
+            (O::Unknown, 19),
         ];
         for (which, count) in expected {
             assert_eq!(outcome(which), count, "{which:?}");

@@ -17,6 +17,7 @@ const PARTLY: Kind = (C::Permanent, O::PartlyApplied);
 const PERMANENT: Kind = (C::Permanent, O::NotApplied);
 const PERMANENT_NA: Kind = (C::Permanent, O::NotApplicable);
 const PERMANENT_READ: Kind = (C::Permanent, O::NotApplicableRead);
+const PERMANENT_UNKNOWN: Kind = (C::Permanent, O::Unknown);
 const REFRESH: Kind = (C::RefreshThenRetry, O::NotApplied);
 const REROUTE: Kind = (C::RerouteOrFix, O::NotApplied);
 const RESYNC: Kind = (C::ResubscribeOrResync, O::NotApplicable);
@@ -136,7 +137,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorClientDisconnected", PERMANENT),
     ("ErrorClientIntentInvalidStateDefinition", PERMANENT),
     ("ErrorClientIntentNotFound", PERMANENT),
-    ("ErrorConnectionFailed", LATER),
+    ("ErrorConnectionFailed", LATER_UNKNOWN),
     ("ErrorConnectionFailedTransientError", LATER_UNKNOWN),
     ("ErrorContainsFilterWrongType", PERMANENT),
     ("ErrorContentConversionFailed", PERMANENT),
@@ -362,7 +363,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorIrresolvableConflict", REFRESH),
     ("ErrorItemCorrupt", PERMANENT),
     ("ErrorItemNotFound", PERMANENT),
-    ("ErrorItemPropertyRequestFailed", PERMANENT),
+    ("ErrorItemPropertyRequestFailed", PERMANENT_UNKNOWN),
     ("ErrorItemSave", PERMANENT),
     ("ErrorItemSavePropertyError", PERMANENT),
     ("ErrorLegacyMailboxFreeBusyViewTypeNotMerged", PERMANENT),
@@ -377,12 +378,12 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorMailboxConfiguration", PERMANENT),
     ("ErrorMailboxDataArrayEmpty", PERMANENT),
     ("ErrorMailboxDataArrayTooBig", PERMANENT),
-    ("ErrorMailboxFailover", LATER),
+    ("ErrorMailboxFailover", LATER_UNKNOWN),
     ("ErrorMailboxHoldNotFound", PERMANENT),
     ("ErrorMailboxLogonFailed", LATER_READ),
     ("ErrorMailboxMoveInProgress", LATER),
     ("ErrorMailboxScopeNotAllowedWithoutQueryString", PERMANENT),
-    ("ErrorMailboxStoreUnavailable", LATER),
+    ("ErrorMailboxStoreUnavailable", LATER_UNKNOWN),
     ("ErrorManagedFolderAlreadyExists", PERMANENT),
     ("ErrorManagedFolderNotFound", PERMANENT),
     ("ErrorManagedFoldersRootFailure", PERMANENT),
@@ -412,7 +413,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorMissingRecipients", PERMANENT),
     ("ErrorMissingUserIdInformation", PERMANENT),
     ("ErrorMoreThanOneAccessModeSpecified", PERMANENT),
-    ("ErrorMoveCopyFailed", PERMANENT),
+    ("ErrorMoveCopyFailed", PERMANENT_UNKNOWN),
     ("ErrorMoveDistinguishedFolder", PERMANENT),
     ("ErrorMultiLegacyMailboxAccess", REROUTE),
     (
