@@ -427,8 +427,15 @@ fn what_follows_for_each_member() {
     ];
     for (operation, fate) in [
         ("CreateItem", Fate::Failed),
+        ("EmptyFolder", Fate::Failed),
+        ("MarkAllItemsAsRead", Fate::Failed),
+        ("CopyFolder", Fate::Failed),
+        ("ReportMessage", Fate::Failed),
+        ("UploadItems", Fate::Failed),
         ("GetItem", anew),
         ("DeleteItem", Fate::Repeat { hint: None }),
+        ("MoveFolder", Fate::Repeat { hint: None }),
+        ("MarkAsJunk", Fate::Repeat { hint: None }),
     ] {
         let found = fates(operation, &doubtful);
         assert_eq!(found[1..], [fate; 5], "{operation}");
@@ -844,13 +851,6 @@ fn faults_and_statuses() {
         (
             500,
             &[],
-            fault("ErrorRequestStreamTooBig", None),
-            anew,
-            anew,
-        ),
-        (
-            500,
-            &[],
             fault("ErrorConnectionFailed", None),
             anew,
             Unknown,
@@ -877,6 +877,13 @@ fn faults_and_statuses() {
             fault("ErrorItemPropertyRequestFailed", None),
             Failed,
             Unknown,
+        ),
+        (
+            500,
+            &[],
+            fault("ErrorRequestStreamTooBig", None),
+            anew,
+            anew,
         ),
         (500, &[], fault("ErrorOfNextYear", None), anew, Unknown),
         (
@@ -1091,7 +1098,12 @@ fn how_operations_may_be_sent() {
     assert_eq!(row("DeleteItem"), (Order::Free, Repeat::Converges));
     assert_eq!(row("CopyItem"), (Order::Free, Repeat::Never));
     assert_eq!(row("SendItem"), (Order::Kept, Repeat::Never));
-    assert_eq!(row("UploadItems"), (Order::Kept, Repeat::Converges));
+    assert_eq!(row("EmptyFolder"), (Order::Free, Repeat::Never));
+    assert_eq!(row("MarkAllItemsAsRead"), (Order::Free, Repeat::Never));
+    assert_eq!(row("MoveFolder"), (Order::Kept, Repeat::Converges));
+    assert_eq!(row("CopyFolder"), (Order::Kept, Repeat::Never));
+    assert_eq!(row("MarkAsJunk"), (Order::Kept, Repeat::Converges));
+    assert_eq!(row("ReportMessage"), (Order::Kept, Repeat::Never));
     assert_eq!(
         row("ApplyConversationAction"),
         (Order::Kept, Repeat::Converges)
@@ -1103,7 +1115,6 @@ fn how_operations_may_be_sent() {
         batch(changed).unwrap().repeat()
     };
     for (operation, old, new) in [
-        ("UploadItems", "\"Update\"", "'CreateNew'"),
         ("ApplyConversationAction", ">Move<", "> Copy <"),
         ("ApplyConversationAction", "Delete", "AlwaysDelete"),
         ("UpdateItem", "SaveOnly", "SendAndSaveCopy"),
@@ -1130,6 +1141,71 @@ fn how_operations_may_be_sent() {
         batch_of("GetItem", 6).sizing_key(),
         "GetItem ada@contoso.com"
     );
+}
+
+#[test]
+fn uploads_converge_only_as_updates_of_given_items() {
+    let upload = |members: &[(&str, &str)]| {
+        let members = members.iter().map(|(action, inside)| {
+            format!("<t:Item CreateAction='{action}'>{inside}<t:Data>QUJD</t:Data></t:Item>")
+        });
+        let members = members.collect::<String>();
+        let request = format!("<m:UploadItems><m:Items>{members}</m:Items></m:UploadItems>");
+        let batch = batch(Style::Usual.request(&request)).unwrap();
+        (batch.order(), batch.repeat())
+    };
+    let given = "<t:ParentFolderId Id='f'/><t:ItemId Id='i'/>";
+    let update = ("Update", given);
+    for update in [
+        update,
+        (
+            "Update",
+            "<t:ParentFolderId Id='f'></t:ParentFolderId><t:ItemId Id='i'></t:ItemId>",
+        ),
+    ] {
+        let found = upload(&[update, update]);
+        assert_eq!(found, (Order::Kept, Repeat::Converges), "{update:?}");
+    }
+    for other in [
+        ("CreateNew", "<t:ParentFolderId Id='f'/>"),
+        ("CreateNew", given),
+        ("UpdateOrCreate", given),
+        ("UpdateOrCreate", "<t:ParentFolderId Id='f'/>"),
+        ("Update", "<t:ParentFolderId Id='f'/>"),
+        ("Update", ""),
+        ("Overwrite", given),
+    ] {
+        // One such member is enough.
+        let found = upload(&[update, other, update]);
+        assert_eq!(found, (Order::Kept, Repeat::Never), "{other:?}");
+    }
+}
+
+#[test]
+fn deletions_in_a_series_stay_in_order() {
+    let delete = |operation: &str, other: &str| {
+        let item = "<t:ItemId Id='a' ChangeKey='CQ'/>";
+        let request = format!(
+            "<m:{operation} DeleteType='HardDelete'><m:ItemIds>{item}{other}{item}</m:ItemIds></m:{operation}>"
+        );
+        let batch = batch(Style::Usual.request(&request)).unwrap();
+        (batch.order(), batch.repeat())
+    };
+    for other in [
+        "<t:OccurrenceItemId RecurringMasterId='b' InstanceIndex='1'/>",
+        "<t:RecurringMasterItemId OccurrenceId='b'/>",
+        "<t:RecurringMasterItemIdRanges Id='b'><t:Ranges><t:Range Start='2026-01-01T00:00:00Z' \
+         End='2026-02-01T00:00:00Z' Count='1' CompareOriginalStartTime='true'/></t:Ranges>\
+         </t:RecurringMasterItemIdRanges>",
+    ] {
+        let found = delete("DeleteItem", other);
+        assert_eq!(found, (Order::Kept, Repeat::Converges), "{other}");
+        // It is a rule of deletions.
+        assert_eq!(delete("GetItem", other), (Order::Free, Repeat::Freely));
+        assert_eq!(delete("CopyItem", other), (Order::Free, Repeat::Never));
+    }
+    let found = delete("DeleteItem", "<t:ItemId Id='b'/>");
+    assert_eq!(found, (Order::Free, Repeat::Converges));
 }
 
 #[test]

@@ -59,7 +59,9 @@ enum Twice {
 fn twice(operation: &str) -> Twice {
     match operation {
         "CreateItem" | "CreateFolder" | "CreateAttachment" | "CopyItem" | "CopyFolder"
-        | "SendItem" | "ReportMessage" => Twice::Harm,
+        | "SendItem" | "ReportMessage" | "EmptyFolder" | "MarkAllItemsAsRead" | "UploadItems" => {
+            Twice::Harm
+        }
         "DeleteItem" | "DeleteFolder" | "DeleteAttachment" | "MoveItem" | "ArchiveItem"
         | "RemoveDelegate" | "MarkAsJunk" => Twice::Gone,
         name if ["Get", "Find", "Export", "Convert"]

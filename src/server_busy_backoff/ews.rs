@@ -31,6 +31,7 @@ use crate::soap::{
 /// - `ErrorInternalServerError` means what its inner code says; without one, and for `ErrorTimeoutExpired` (a smaller batch is needed),
 ///   an idempotent request is sent again once.
 /// - UpdateItem converges unless it appends to a field or sends mail.
+/// - UploadItems converges if each of its items is an `Update` with an `ItemId`.
 /// - GetStreamingEvents is handed over after its first message.
 /// - A subscription quota and a sending quota are not waited for: nothing but another call, or a day, cures them.
 ///

@@ -50,7 +50,10 @@ impl Outline {
     pub(crate) fn cuttable(&self, body: &[u8]) -> Option<Cuttable> {
         let operation = self.operation()?;
         let in_order = match operation.split() {
-            Split::Safe | Split::SafeWithCare | Split::SafeUnlessSuggestions => false,
+            Split::Safe
+            | Split::SafeWithCare
+            | Split::SafeUnlessSuggestions
+            | Split::SafeUnlessOccurrences => false,
             Split::SafeSequential => true,
             Split::ChangesMeaning | Split::NotApplicable => return None,
         };
@@ -76,9 +79,10 @@ impl Outline {
         if walk.untouchable {
             return None;
         }
+        let of_series = operation.split() == Split::SafeUnlessOccurrences && walk.names_series;
         Some(Cuttable {
             operation,
-            in_order,
+            in_order: in_order || of_series,
             idempotence: self.resolved(operation, body, &walk.members),
             max_members: (operation == Operation::GET_USER_AVAILABILITY)
                 .then_some(MAX_MAILBOX_DATA),
@@ -167,6 +171,8 @@ struct Walk<'a> {
     once: Option<Range<usize>>,
     parent_change_key: Option<Range<usize>>,
     untouchable: bool,
+    /// A member is an occurrence, or the master of one.
+    names_series: bool,
     names: HashSet<String>,
 }
 
@@ -180,6 +186,7 @@ impl<'a> Walk<'a> {
             once: None,
             parent_change_key: None,
             untouchable: false,
+            names_series: false,
             names: HashSet::new(),
         }
     }
@@ -327,6 +334,11 @@ impl<'a> Walk<'a> {
         start: &Start<'a>,
         end: usize,
     ) -> Result<Member, OutlineError> {
+        // Parallel deletions in one series conflict, and each changes what the next one finds. Ranges of a master name occurrences too.
+        self.names_series |= matches!(
+            start.local,
+            b"OccurrenceItemId" | b"RecurringMasterItemId" | b"RecurringMasterItemIdRanges"
+        );
         let mailbox = self.mailbox(reader, start)?;
         if !start.empty && start.local != b"DistinguishedFolderId" {
             reader.skip_to(end);
@@ -385,9 +397,11 @@ impl<'a> Walk<'a> {
         let name = self.operation.name();
         let mut member = Member::default();
         let mut action = None;
+        let mut updates = false;
         if name == "UploadItems" {
-            let create = reader.value(start, "CreateAction")?;
-            member.repeats = !matches!(create.as_deref(), Some("Update" | "UpdateOrCreate"));
+            updates = reader.value(start, "CreateAction")?.as_deref() == Some("Update");
+            // Not so `UpdateOrCreate`: it creates a new item, and another one the second time, where it does not find the given one.
+            member.repeats = true;
         }
         if start.empty {
             member.repeats |= name == "ApplyConversationAction";
@@ -401,8 +415,8 @@ impl<'a> Walk<'a> {
             match (name, part.local) {
                 ("UploadItems", b"ParentFolderId") => {
                     member.mailbox = self.mailbox(reader, &part)?;
-                    // What follows is large, and says nothing here.
-                    if part.empty {
+                    // What follows is large. It matters only for an update, which needs an id.
+                    if part.empty && !updates {
                         reader.skip_to(end);
                         return Ok(member);
                     }
@@ -415,8 +429,12 @@ impl<'a> Walk<'a> {
                     member.id = Some(reader.text(&part)?.to_lowercase().into());
                     continue;
                 }
-                (_, b"ConversationId" | b"ItemId") if member.mailbox.is_none() => {
-                    member.mailbox = self.mailbox(reader, &part)?;
+                (_, b"ConversationId" | b"ItemId") => {
+                    // An update converges only if it names its item.
+                    member.repeats &= !updates;
+                    if member.mailbox.is_none() {
+                        member.mailbox = self.mailbox(reader, &part)?;
+                    }
                 }
                 _ => {}
             }

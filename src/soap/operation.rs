@@ -28,12 +28,13 @@ pub enum Idempotence {
     Read,
     /// The same end state, but the second answer can be an error ("not found", "exists"), or lack an id.
     Converges,
-    /// Again is twice: a second item, a second mail; or events that are gone once they were sent.
+    /// Again is twice: a second item, a second mail; or events that are gone once they were sent. EmptyFolder and
+    /// MarkAllItemsAsRead also change what arrived after the first try.
     No,
     /// Nobody says.
     Unknown,
-    /// It depends on an attribute or element of each member: UploadItems by `CreateAction`, ApplyConversationAction by
-    /// `Action`. Treat it as [`Idempotence::No`] unless each member was looked at.
+    /// It depends on an attribute or element of each member: UploadItems by `CreateAction` (only `Update` of a given item
+    /// converges), ApplyConversationAction by `Action`. Treat it as [`Idempotence::No`] unless each member was looked at.
     Depends,
     /// Not sent by clients.
     NotApplicable,
@@ -53,6 +54,8 @@ pub enum Split {
     ChangesMeaning,
     /// GetUserAvailability: safe, unless it asks for suggestions, which are made over all attendees together.
     SafeUnlessSuggestions,
+    /// DeleteItem: as [`Split::Safe`], unless a member names a recurring series: parts one after another then.
+    SafeUnlessOccurrences,
     /// There is nothing to split.
     NotApplicable,
 }
@@ -353,14 +356,15 @@ mod tests {
         };
         assert_eq!(count(|o| o.impersonation_in_wsdl()), 81);
         assert_eq!(count(|o| o.is_read()), 60);
-        assert_eq!(count(|o| o.idempotence() == Idempotence::Converges), 47);
-        assert_eq!(count(|o| o.idempotence() == Idempotence::No), 26);
+        assert_eq!(count(|o| o.idempotence() == Idempotence::Converges), 45);
+        assert_eq!(count(|o| o.idempotence() == Idempotence::No), 28);
         assert_eq!(count(|o| o.idempotence() == Idempotence::Depends), 2);
-        assert_eq!(count(|o| o.split() == Split::Safe), 19);
+        assert_eq!(count(|o| o.split() == Split::Safe), 14);
         assert_eq!(count(|o| o.split() == Split::SafeWithCare), 9);
-        assert_eq!(count(|o| o.split() == Split::SafeSequential), 15);
+        assert_eq!(count(|o| o.split() == Split::SafeSequential), 19);
         assert_eq!(count(|o| o.split() == Split::ChangesMeaning), 8);
         assert_eq!(count(|o| o.split() == Split::SafeUnlessSuggestions), 1);
+        assert_eq!(count(|o| o.split() == Split::SafeUnlessOccurrences), 1);
         assert_eq!(
             count(|o| o.response_shape() == ResponseShape::ItselfAndEntries),
             6

@@ -178,7 +178,7 @@ pub(super) static TABLE: [Row; 138] = [
     batch(
         "CopyFolder",
         I::No,
-        S::Safe,
+        S::SafeSequential,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch("CopyItem", I::No, S::Safe, &[types("ItemIds", ITEM_IDS)]),
@@ -273,7 +273,7 @@ pub(super) static TABLE: [Row; 138] = [
     batch(
         "DeleteItem",
         I::Converges,
-        S::Safe,
+        S::SafeUnlessOccurrences,
         &[types("ItemIds", ITEM_IDS)],
     ),
     own("DeleteMeetingInstance", I::Converges)
@@ -288,7 +288,7 @@ pub(super) static TABLE: [Row; 138] = [
     own("DisconnectPhoneCall", I::Converges),
     batch(
         "EmptyFolder",
-        I::Converges,
+        I::No,
         S::Safe,
         &[types("FolderIds", FOLDER_IDS)],
     ),
@@ -489,20 +489,20 @@ pub(super) static TABLE: [Row; 138] = [
     own("InstallApp", I::Converges),
     batch(
         "MarkAllItemsAsRead",
-        I::Converges,
+        I::No,
         S::Safe,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch(
         "MarkAsJunk",
         I::Converges,
-        S::Safe,
+        S::SafeSequential,
         &[types("ItemIds", ITEM_IDS)],
     ),
     batch(
         "MoveFolder",
         I::Converges,
-        S::Safe,
+        S::SafeSequential,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch(
@@ -538,7 +538,7 @@ pub(super) static TABLE: [Row; 138] = [
     batch(
         "ReportMessage",
         I::No,
-        S::Safe,
+        S::SafeSequential,
         &[types("ItemIds", ITEM_IDS)],
     ),
     one("ResolveNames", I::Read),

@@ -19,8 +19,9 @@ pub struct Case {
     pub lists: bool,
 }
 
+const ITEM: &[&str] = &["<t:ItemId Id='#' ChangeKey='CQ'/>"];
 const ITEMS: &[&str] = &[
-    "<t:ItemId Id='#' ChangeKey='CQ'/>",
+    ITEM[0],
     "<t:OccurrenceItemId RecurringMasterId=\"#\" InstanceIndex='1'></t:OccurrenceItemId>",
     "<t:RecurringMasterItemId OccurrenceId='#'/>",
 ];
@@ -145,7 +146,7 @@ pub const CASES: &[Case] = &[
         )],
         "</m:UploadItems>",
     ),
-    case("ExportItems", "<m:ExportItems>", &[("ItemIds", &["<t:ItemId Id='#' ChangeKey='CQ'/>"])], "</m:ExportItems>"),
+    case("ExportItems", "<m:ExportItems>", &[("ItemIds", ITEM)], "</m:ExportItems>"),
     case(
         "ConvertId",
         "<m:ConvertId DestinationFormat='HexEntryId'>",
@@ -224,6 +225,8 @@ pub const CASES: &[Case] = &[
         )],
         "</m:CreateItem>",
     ),
+    case("DeleteItem", "<m:DeleteItem DeleteType='HardDelete'>", &[("ItemIds", ITEM)], "</m:DeleteItem>"),
+    // Its members name recurring series, so that its parts stay in order.
     case("DeleteItem", "<m:DeleteItem DeleteType='HardDelete'>", &[("ItemIds", ITEMS)], "</m:DeleteItem>"),
     case(
         "UpdateItem",
@@ -242,7 +245,7 @@ pub const CASES: &[Case] = &[
     case(
         "SendItem",
         "<m:SendItem SaveItemToFolder='true'>",
-        &[("ItemIds", &["<t:ItemId Id='#' ChangeKey='CQ'/>"])],
+        &[("ItemIds", ITEM)],
         "<m:SavedItemFolderId><t:DistinguishedFolderId Id='sentitems'/></m:SavedItemFolderId></m:SendItem>",
     ),
     case(

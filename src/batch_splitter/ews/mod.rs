@@ -35,6 +35,7 @@ const MAX_JOINED: usize = 32;
 /// - CreateAttachment: where the caller gave the parent's change key, each part has the one of the answer before.
 /// - UpdateItem, UpdateFolder: changes of one item stay in one part where they stand close together. A later part has the change key of the
 ///   answer before.
+/// - DeleteItem: parts are sent one after another if a member is an occurrence, a master found by its occurrence, or a range of a master.
 /// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, is in no part behind the first
 ///   that did something.
 /// - GetImItems: its two arrays are cut as one; one of which a part has no member is left out of it.

@@ -42,6 +42,29 @@ async fn a_create_whose_connection_dies_is_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whether_a_lost_response_is_asked_for_again_goes_by_operation() {
+    for (operation, resent) in [
+        ("EmptyFolder", false),
+        ("MarkAllItemsAsRead", false),
+        ("CopyFolder", false),
+        ("ReportMessage", false),
+        ("UploadItems", false),
+        ("MoveFolder", true),
+        ("MarkAsJunk", true),
+        ("DeleteItem", true),
+    ] {
+        let log = Log::new();
+        let server = Server::new(&log).fail(reset()).xml(200, &success());
+        let sent = send(ServerBusyBackoffLayer::ews(), &server, ews(operation)).await;
+        assert_eq!(log.calls().len(), 1 + usize::from(resent), "{operation}");
+        match sent {
+            Ok(response) => assert!(resent && tried(&response).maybe_repeated, "{operation}"),
+            Err(error) => assert!(!resent && outcome_unknown(&error), "{operation}: {error}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_get_whose_connection_dies_is_sent_again() {
     let log = Log::new();
     let server = Server::new(&log)

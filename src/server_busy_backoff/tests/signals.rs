@@ -768,6 +768,12 @@ async fn what_may_be_sent_twice() {
         ));
         Request::new(ReplayBody::from(body))
     };
+    let upload = |action: &str, id: &str| {
+        let body = envelope(&format!(
+            "<m:UploadItems {M} {T}><m:Items><t:Item CreateAction='{action}'><t:ParentFolderId Id='f'/>{id}<t:Data>QUJD</t:Data></t:Item></m:Items></m:UploadItems>"
+        ));
+        Request::new(ReplayBody::from(body))
+    };
     let set = "<t:SetItemField><t:Body>SendOnly by mail</t:Body></t:SetItemField>";
     let save = "MessageDisposition='SaveOnly' SendMeetingInvitationsOrCancellations='SendToNone'";
     for (request, resend, streaming) in [
@@ -778,6 +784,24 @@ async fn what_may_be_sent_twice() {
         (ews("CreateItem"), Resend::IfNotExecuted, false),
         (ews("SendItem"), Resend::IfNotExecuted, false),
         (ews("UploadItems"), Resend::IfNotExecuted, false),
+        (
+            upload("Update", "<t:ItemId Id='i'/>"),
+            Resend::Converges,
+            false,
+        ),
+        (upload("Update", ""), Resend::IfNotExecuted, false),
+        (
+            upload("UpdateOrCreate", "<t:ItemId Id='i'/>"),
+            Resend::IfNotExecuted,
+            false,
+        ),
+        (upload("CreateNew", ""), Resend::IfNotExecuted, false),
+        (ews("EmptyFolder"), Resend::IfNotExecuted, false),
+        (ews("MarkAllItemsAsRead"), Resend::IfNotExecuted, false),
+        (ews("CopyFolder"), Resend::IfNotExecuted, false),
+        (ews("ReportMessage"), Resend::IfNotExecuted, false),
+        (ews("MoveFolder"), Resend::Converges, false),
+        (ews("MarkAsJunk"), Resend::Converges, false),
         (ews("GetEvents"), Resend::IfNotExecuted, false),
         (ews("GetStreamingEvents"), Resend::IfNotExecuted, true),
         (ews("FutureItem"), Resend::IfNotExecuted, false),
