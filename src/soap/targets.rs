@@ -137,14 +137,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the member ends that begins here, if one does: the outline knows.
-    fn member_end(&self, at: usize) -> Option<usize> {
-        self.arrays.iter().find_map(|array| {
-            let members = array.members();
-            let found = members
-                .binary_search_by_key(&at, |member| member.start)
-                .ok()?;
-            members.get(found).map(|member| member.end)
-        })
+    fn member_end(&mut self, at: usize) -> Option<usize> {
+        // Both are in document order: an array that the walk has passed is not looked at again.
+        while let Some((first, rest)) = self.arrays.split_first() {
+            #[cfg(test)]
+            tests::LOOKS.set(tests::LOOKS.get() + 1);
+            if first.element().end > at {
+                break;
+            }
+            self.arrays = rest;
+        }
+        let members = self.arrays.first()?.members();
+        let found = members
+            .binary_search_by_key(&at, |member| member.start)
+            .ok()?;
+        members.get(found).map(|member| member.end)
     }
 
     /// Attributes, and what is there at all.
@@ -306,7 +313,30 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use crate::soap::Outline;
+
+    thread_local! {
+        /// Looks at arrays, of this thread.
+        pub(super) static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn an_array_that_comes_again_and_again_costs_no_more_than_its_length() {
+        for n in [10, 1_000, 10_000] {
+            let arrays = r#"<m:Items><t:Message><t:Body>x</t:Body></t:Message><t:AcceptItem><t:ReferenceItemId Id="x"/></t:AcceptItem></m:Items><m:Items/>"#.repeat(n);
+            let body = format!(
+                r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Body><m:CreateItem>{arrays}<m:SavedItemFolderId><t:DistinguishedFolderId Id="inbox"><t:Mailbox><t:EmailAddress>bo@contoso.com</t:EmailAddress></t:Mailbox></t:DistinguishedFolderId></m:SavedItemFolderId></m:CreateItem></s:Body></s:Envelope>"#
+            );
+            let outline = Outline::parse(body.as_bytes()).unwrap();
+            assert_eq!(outline.arrays().len(), 2 * n);
+            LOOKS.set(0);
+            let targets = outline.targets(body.as_bytes());
+            assert_eq!(targets.mailboxes, ["bo@contoso.com".into()]);
+            assert!(LOOKS.get() <= 4 * n, "{} looks for {n} arrays", LOOKS.get());
+        }
+    }
 
     #[test]
     fn the_look_for_a_word_misses_no_mailbox() {
