@@ -236,7 +236,8 @@ impl EwsCharges {
         Some(mapped.map_or(Cow::Borrowed(&*sid.value), Cow::Owned))
     }
 
-    /// The mailboxes other than the effective user's `own` that a call reaches.
+    /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached by name and by id is there more than
+    /// once: [`Charges`] have each value once.
     fn reached<'a>(
         &self,
         outline: &Outline,
@@ -276,9 +277,7 @@ impl EwsCharges {
                 None if impersonates => continue,
                 None => guid.to_string(),
             };
-            if !reached.iter().any(|seen| seen.eq_ignore_ascii_case(&name)) {
-                reached.push(Cow::Owned(name));
-            }
+            reached.push(Cow::Owned(name));
         }
         reached
     }
@@ -335,31 +334,29 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         };
         let operation = outline.operation();
         let writes = operation.is_none_or(|operation| !operation.is_read());
-        let mut charges = Charges::new();
-        for rule in self.rules.iter() {
-            let draws = amount(&rule.draws, operation, body);
-            if draws > 0 {
-                charges.push(Charge::new(effective.clone(), rule.budget, draws));
-                if impersonated.is_some() && !reached.is_empty() {
-                    charges.push(Charge::new(caller.clone(), rule.budget, draws));
-                }
-            }
+        let both = impersonated.is_some() && !reached.is_empty();
+        let drawn = |rule: &Rule, draws| {
+            let payers = [Some(&effective), both.then_some(caller)];
+            let payers = payers.into_iter().flatten().filter(move |_| draws > 0);
+            let budget = rule.budget;
+            payers.map(move |payer| Charge::new(payer.clone(), budget, draws))
+        };
+        let opened = |rule: &Rule| {
             let opens = match rule.draws {
                 Draws::Mailboxes => true,
                 Draws::MailboxesWritten => writes,
                 _ => false,
             };
-            if opens {
-                for mailbox in &reached {
-                    charges.push(Charge::of_value(
-                        caller.clone(),
-                        rule.budget,
-                        Principal::mailbox(mailbox),
-                    ));
-                }
-            }
-        }
-        charges
+            let mailboxes = if opens { &*reached } else { &[] };
+            let budget = rule.budget;
+            mailboxes.iter().map(move |mailbox| {
+                Charge::of_value(caller.clone(), budget, Principal::mailbox(mailbox))
+            })
+        };
+        let rules = self.rules.iter();
+        rules
+            .flat_map(|rule| drawn(rule, amount(&rule.draws, operation, body)).chain(opened(rule)))
+            .collect()
     }
 }
 
@@ -375,6 +372,7 @@ impl fmt::Debug for EwsCharges {
 
 #[cfg(test)]
 mod tests {
+    use super::super::counted;
     use super::*;
     use crate::policy::ThrottlingPolicy;
 
@@ -554,5 +552,41 @@ mod tests {
         }));
         let request = envelope("", &delete(GUID_ID));
         assert_eq!(charges.access(&request), Access::Delegate);
+    }
+    /// An id of the mailbox with this number, as Exchange writes it.
+    fn id(number: usize) -> String {
+        let guid = Uuid::from_u128(number as u128).to_string();
+        let head = [&[0, 3, 36, 0], guid.as_bytes(), &[0; 24]].concat();
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, head)
+    }
+
+    #[test]
+    fn the_work_is_in_proportion_to_the_mailboxes() {
+        let policy = ThrottlingPolicy::exchange_2019();
+        let service = Principal::account("svc@contoso.com");
+        for n in [10, 1_000, 10_000] {
+            let charges = policy.charges().caller(Caller::new("svc@contoso.com"));
+            // One in two is known by its address, and named by it besides.
+            for number in (0..n).step_by(2) {
+                let address = format!("User{number}@contoso.com");
+                charges.learn(Uuid::from_u128(number as u128), &address);
+            }
+            let ids: String = (0..n)
+                .map(|number| format!(r#"<t:FolderId Id="{}"/>"#, id(number)))
+                .collect();
+            let named: String = (0..n)
+                .step_by(2)
+                .map(|number| folder(&format!("user{number}@Contoso.com")))
+                .collect();
+            let body = format!("<GetFolder><FolderIds>{ids}{named}</FolderIds></GetFolder>");
+            let request = envelope("", &body);
+            let (work, charged) = counted::during(|| charges.make_charges(&request));
+            assert!(work <= 40 * n as u64, "{work} steps for {n} mailboxes");
+            // Each mailbox once, however it is reached.
+            assert_eq!(charged.len(), 1 + n);
+            assert!(charged[1..].iter().all(|charge| {
+                charge.budget() == Budget::OpenMailboxes && charge.principal() == &service
+            }));
+        }
     }
 }

@@ -18,6 +18,9 @@
 //! assert_eq!(charges.len(), 1);
 //! ```
 
+mod charges;
+#[cfg(test)]
+pub(crate) mod counted;
 mod ews;
 
 use std::fmt;
@@ -28,6 +31,7 @@ use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
 use triomphe::ThinArc;
 
+pub use self::charges::{Charge, Charges};
 pub use self::ews::{Draws, EwsCharges, Payer, Rule};
 
 /// How a call reaches the mailbox that it works on.
@@ -143,6 +147,8 @@ impl Principal {
 
 impl PartialEq for Principal {
     fn eq(&self, other: &Self) -> bool {
+        #[cfg(test)]
+        counted::add();
         let (one, other) = (&*self.0, &*other.0);
         std::ptr::eq(one, other)
             || (one.header.header == other.header.header && one.slice == other.slice)
@@ -153,6 +159,8 @@ impl Eq for Principal {}
 
 impl Hash for Principal {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        #[cfg(test)]
+        counted::add();
         state.write_u64(self.hash64());
     }
 }
@@ -204,175 +212,6 @@ pub enum Budget {
     OpenMailboxes,
     /// A budget of another API.
     Custom(u8),
-}
-
-/// What one call draws on one budget.
-///
-/// ```
-/// use tower_ews::principal::{Budget, Charge, Principal};
-///
-/// let svc = Principal::account("svc@contoso.com");
-/// let page = Charge::new(svc.clone(), Budget::FindCount, 200);
-/// assert_eq!(page.amount(), 200);
-/// let open = Charge::of_value(svc, Budget::OpenMailboxes, Principal::mailbox("amy@contoso.com"));
-/// assert_eq!(open.value().unwrap().name(), "amy@contoso.com");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
-    principal: Principal,
-    value: Option<Principal>,
-    amount: u32,
-    budget: Budget,
-}
-
-impl Charge {
-    /// Draws `amount` on `budget` of `principal`, as long as the call lasts.
-    pub fn new(principal: Principal, budget: Budget, amount: u32) -> Self {
-        Self {
-            principal,
-            value: None,
-            amount,
-            budget,
-        }
-    }
-
-    /// Uses `value` in a budget that counts different values.
-    pub fn of_value(principal: Principal, budget: Budget, value: Principal) -> Self {
-        Self {
-            principal,
-            value: Some(value),
-            amount: 1,
-            budget,
-        }
-    }
-
-    /// Who pays.
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// Out of which of its budgets.
-    pub fn budget(&self) -> Budget {
-        self.budget
-    }
-
-    /// How much. May exceed the budget's limit: such a call runs when the budget is otherwise empty.
-    pub fn amount(&self) -> u32 {
-        self.amount
-    }
-
-    /// The value in use, for a budget that counts different values.
-    pub fn value(&self) -> Option<&Principal> {
-        self.value.as_ref()
-    }
-}
-
-/// All charges of one call, taken all or nothing.
-///
-/// A call without charges passes freely.
-///
-/// ```
-/// use tower_ews::principal::{Budget, Charges, Principal};
-///
-/// // One principal stands for one request at a time.
-/// let charges = Charges::from(Principal::new("contoso"));
-/// assert_eq!(charges[0].budget(), Budget::Concurrency);
-/// assert!(Charges::from(None::<Principal>).is_empty());
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Charges(List);
-
-/// One charge is the usual case. It is in place, and its place is small: permits are moved about with it.
-#[derive(Clone, PartialEq, Eq)]
-enum List {
-    One(Charge),
-    Many(Box<[Charge]>),
-}
-
-impl Charges {
-    /// No charges.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a charge. A second charge on the same budget of the same principal (and the same value) adds its amount.
-    pub fn push(&mut self, charge: Charge) {
-        let known = match &mut self.0 {
-            List::One(known) => std::slice::from_mut(known),
-            List::Many(known) => known,
-        };
-        let same = known.iter_mut().find(|known| {
-            known.budget == charge.budget
-                && known.principal == charge.principal
-                && known.value == charge.value
-        });
-        match same {
-            Some(known) if charge.value.is_none() => {
-                known.amount = known.amount.saturating_add(charge.amount);
-            }
-            Some(_) => {}
-            None => self.0.push(charge),
-        }
-    }
-}
-
-impl List {
-    fn push(&mut self, charge: Charge) {
-        *self = match std::mem::replace(self, Self::Many(Box::default())) {
-            Self::One(first) => Self::Many(Box::new([first, charge])),
-            Self::Many(none) if none.is_empty() => Self::One(charge),
-            Self::Many(all) => Self::Many(all.into_iter().chain([charge]).collect()),
-        };
-    }
-}
-
-impl std::ops::Deref for Charges {
-    type Target = [Charge];
-
-    fn deref(&self) -> &[Charge] {
-        match &self.0 {
-            List::One(charge) => std::slice::from_ref(charge),
-            List::Many(charges) => charges,
-        }
-    }
-}
-
-impl Default for Charges {
-    fn default() -> Self {
-        Self(List::Many(Box::default()))
-    }
-}
-
-impl fmt::Debug for Charges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-impl From<Principal> for Charges {
-    fn from(principal: Principal) -> Self {
-        Self::from(Charge::new(principal, Budget::Concurrency, 1))
-    }
-}
-
-impl From<Charge> for Charges {
-    fn from(charge: Charge) -> Self {
-        Self(List::One(charge))
-    }
-}
-
-impl<T: Into<Charges>> From<Option<T>> for Charges {
-    fn from(charges: Option<T>) -> Self {
-        charges.map(Into::into).unwrap_or_default()
-    }
-}
-
-impl FromIterator<Charge> for Charges {
-    fn from_iter<I: IntoIterator<Item = Charge>>(iter: I) -> Self {
-        let mut charges = Self::new();
-        iter.into_iter().for_each(|charge| charges.push(charge));
-        charges
-    }
 }
 
 /// Which budgets a request draws on.
