@@ -22,6 +22,7 @@ mod charges;
 #[cfg(test)]
 pub(crate) mod counted;
 mod ews;
+mod key;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -33,6 +34,7 @@ use triomphe::ThinArc;
 
 pub use self::charges::{Charge, Charges};
 pub use self::ews::{Draws, EwsCharges, Payer, Rule};
+pub use self::key::{ParseBudgetError, ParseKeyError};
 
 /// How a call reaches the mailbox that it works on.
 ///
