@@ -1,5 +1,6 @@
 //! [`Level`]s, and the [`AuditHandle`] that changes them while calls go on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -9,6 +10,8 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::sink::Sink;
+#[cfg(test)]
+use crate::principal::counted;
 
 /// How much is recorded of a call.
 ///
@@ -63,15 +66,31 @@ const RULES: u8 = 0x80;
 pub(super) struct Control {
     /// The level for all, and [`RULES`]. Zero is off: the one thing that a call that is not recorded looks at.
     state: AtomicU8,
-    rules: RwLock<Arc<Rules>>,
+    book: RwLock<Book>,
     pub(super) recorded: AtomicU64,
     pub(super) lost: AtomicU64,
 }
 
-#[derive(Clone, Default)]
-struct Rules {
+/// All that was set, and what a call has to know of all rules together: it looks at none but its own.
+#[derive(Default)]
+struct Book {
     base: Level,
     for_now: Option<(Level, Instant)>,
+    /// Calls on their way keep those that they began with.
+    rules: Arc<Rules>,
+    /// When rules end, and which.
+    ends: BTreeSet<(Instant, Name)>,
+    /// How many rules of principals are at each level, without those that have ended.
+    principals: [usize; Level::ALL.len()],
+    /// How many rules of operations there are, without those that have ended.
+    operations: usize,
+    /// How many of `rules` have ended.
+    ended: usize,
+}
+
+/// The rules by name. Some of them may have ended.
+#[derive(Clone, Default)]
+struct Rules {
     principals: HashMap<Box<str>, Rule>,
     operations: HashMap<Box<str>, Rule>,
 }
@@ -82,8 +101,17 @@ struct Rule {
     until: Option<Instant>,
 }
 
+/// What a rule is for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Principal(Box<str>),
+    Operation(Box<str>),
+}
+
 impl Rule {
     fn at(&self, now: Instant) -> Option<Level> {
+        #[cfg(test)]
+        counted::add();
         self.until
             .is_none_or(|until| now < until)
             .then_some(self.level)
@@ -91,6 +119,40 @@ impl Rule {
 }
 
 impl Rules {
+    fn get(&self, name: &Name) -> Option<&Rule> {
+        match name {
+            Name::Principal(name) => self.principals.get(name),
+            Name::Operation(name) => self.operations.get(name),
+        }
+    }
+
+    fn remove(&mut self, name: &Name) -> Option<Rule> {
+        match name {
+            Name::Principal(name) => self.principals.remove(name),
+            Name::Operation(name) => self.operations.remove(name),
+        }
+    }
+
+    fn insert(&mut self, name: Name, rule: Rule) {
+        match name {
+            Name::Principal(name) => self.principals.insert(name, rule),
+            Name::Operation(name) => self.operations.insert(name, rule),
+        };
+    }
+
+    fn len(&self) -> usize {
+        self.principals.len() + self.operations.len()
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.principals.retain(|_, rule| rule.at(now).is_some());
+        self.operations.retain(|_, rule| rule.at(now).is_some());
+        self.principals.shrink_to_fit();
+        self.operations.shrink_to_fit();
+    }
+}
+
+impl Book {
     fn for_all(&self, now: Instant) -> Level {
         match self.for_now {
             Some((level, until)) if now < until => level,
@@ -98,33 +160,84 @@ impl Rules {
         }
     }
 
-    fn forget(&mut self, now: Instant) {
-        self.for_now = self.for_now.filter(|(_, until)| now < *until);
-        self.principals.retain(|_, rule| rule.at(now).is_some());
-        self.operations.retain(|_, rule| rule.at(now).is_some());
-        self.principals.shrink_to_fit();
-        self.operations.shrink_to_fit();
+    fn is_plain(&self) -> bool {
+        self.for_now.is_none() && self.most().is_none() && self.operations == 0
     }
 
-    fn is_plain(&self) -> bool {
-        self.for_now.is_none() && self.principals.is_empty() && self.operations.is_empty()
+    /// The most detailed level of a principal, if one has a level.
+    fn most(&self) -> Option<Level> {
+        let levels = Level::ALL.into_iter().zip(self.principals);
+        levels.rev().find_map(|(level, n)| (n > 0).then_some(level))
     }
 
     /// Whether a rule has come to its end.
     fn is_stale(&self, now: Instant) -> bool {
-        let ended = |rule: &Rule| rule.at(now).is_none();
-        self.for_now.is_some_and(|(_, until)| until <= now)
-            || self.principals.values().any(ended)
-            || self.operations.values().any(ended)
+        let first = self.ends.first().map(|(until, _)| *until);
+        let for_now = self.for_now.map(|(_, until)| until);
+        first.into_iter().chain(for_now).any(|until| until <= now)
+    }
+
+    fn set(&mut self, name: Name, rule: Rule) {
+        self.remove(&name);
+        *self.count(&name, rule.level) += 1;
+        if let Some(until) = rule.until {
+            self.ends.insert((until, name.clone()));
+        }
+        Arc::make_mut(&mut self.rules).insert(name, rule);
+    }
+
+    fn remove(&mut self, name: &Name) {
+        // Calls on their way would make it a copy.
+        if self.rules.get(name).is_none() {
+            return;
+        }
+        let Some(rule) = Arc::make_mut(&mut self.rules).remove(name) else {
+            return;
+        };
+        let ends = |until| self.ends.remove(&(until, name.clone()));
+        if rule.until.is_none_or(ends) {
+            *self.count(name, rule.level) -= 1;
+        } else {
+            self.ended -= 1;
+        }
+    }
+
+    /// How many rules like this one there are.
+    fn count(&mut self, name: &Name, level: Level) -> &mut usize {
+        match name {
+            Name::Principal(_) => &mut self.principals[level as usize],
+            Name::Operation(_) => &mut self.operations,
+        }
+    }
+
+    /// Takes away what has ended. Its rules go once they are more than half of all: each costs as much as a few looks, however many
+    /// there are.
+    fn forget(&mut self, now: Instant) {
+        self.for_now = self.for_now.filter(|(_, until)| now < *until);
+        while self.ends.first().is_some_and(|(until, _)| *until <= now) {
+            #[cfg(test)]
+            counted::add();
+            let Some((_, name)) = self.ends.pop_first() else {
+                break;
+            };
+            if let Some(level) = self.rules.get(&name).map(|rule| rule.level) {
+                *self.count(&name, level) -= 1;
+                self.ended += 1;
+            }
+        }
+        if self.ended * 2 > self.rules.len() {
+            Arc::make_mut(&mut self.rules).forget(now);
+            self.ended = 0;
+        }
     }
 }
 
 impl Control {
     pub(super) fn new() -> Self {
-        let rules = Rules::default();
+        let book = Book::default();
         Self {
-            state: AtomicU8::new(rules.base as u8),
-            rules: RwLock::new(Arc::new(rules)),
+            state: AtomicU8::new(book.base as u8),
+            book: RwLock::new(book),
             recorded: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
@@ -150,63 +263,54 @@ impl Control {
 
     /// What the rules say of a call that is about to begin.
     pub(super) fn begin(&self, operation: Option<&str>) -> Levels {
-        let now = Instant::now();
-        let mut rules = Arc::clone(&self.rules.read());
-        if rules.is_stale(now) {
-            self.change(|rules| rules.forget(now));
-            rules = Arc::clone(&self.rules.read());
+        let mut book = self.book.read();
+        // With the lock held: what others have forgotten had ended before.
+        let mut now = Instant::now();
+        if book.is_stale(now) {
+            drop(book);
+            self.change(|_| {});
+            book = self.book.read();
+            now = Instant::now();
         }
         let by_operation = operation
-            .and_then(|operation| rules.operations.get(operation))
+            .and_then(|operation| book.rules.operations.get(operation))
             .and_then(|rule| rule.at(now));
-        let otherwise = by_operation.unwrap_or_else(|| rules.for_all(now));
-        let principals = rules.principals.values();
-        let at_most = principals
-            .filter_map(|rule| rule.at(now))
-            .fold(otherwise, Level::max);
+        let otherwise = by_operation.unwrap_or_else(|| book.for_all(now));
+        let most = book.most();
         Levels {
-            at_most,
+            at_most: most.map_or(otherwise, |most| most.max(otherwise)),
             otherwise,
-            rules: (!rules.principals.is_empty()).then_some((rules, now)),
+            rules: most.map(|_| (Arc::clone(&book.rules), now)),
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Rules)) {
-        let mut rules = self.rules.write();
-        change(Arc::make_mut(&mut rules));
-        let flag = if rules.is_plain() { 0 } else { RULES };
+    fn change(&self, change: impl FnOnce(&mut Book)) {
+        let mut book = self.book.write();
+        change(&mut book);
+        book.forget(Instant::now());
+        let flag = if book.is_plain() { 0 } else { RULES };
         // With the lock held, so that the last change is the one that counts.
-        self.state.store(rules.base as u8 | flag, Ordering::Relaxed);
+        self.state.store(book.base as u8 | flag, Ordering::Relaxed);
     }
 
     pub(super) fn set(&self, scope: Scope<'_>, level: Level, until: Option<Instant>) {
         let rule = Rule { level, until };
-        self.change(|rules| match (scope, until) {
+        self.change(|book| match (scope, until) {
             (Scope::All, None) => {
-                rules.base = level;
-                rules.for_now = None;
+                book.base = level;
+                book.for_now = None;
             }
-            (Scope::All, Some(until)) => rules.for_now = Some((level, until)),
-            (Scope::Principal(name), _) => {
-                rules
-                    .principals
-                    .insert(name.to_ascii_lowercase().into(), rule);
-            }
-            (Scope::Operation(name), _) => {
-                rules.operations.insert(name.into(), rule);
-            }
+            (Scope::All, Some(until)) => book.for_now = Some((level, until)),
+            (Scope::Principal(name), _) => book.set(principal(name), rule),
+            (Scope::Operation(name), _) => book.set(Name::Operation(name.into()), rule),
         });
     }
 
     fn clear(&self, scope: Scope<'_>) {
-        self.change(|rules| match scope {
-            Scope::All => rules.for_now = None,
-            Scope::Principal(name) => {
-                rules.principals.remove(&*name.to_ascii_lowercase());
-            }
-            Scope::Operation(name) => {
-                rules.operations.remove(name);
-            }
+        self.change(|book| match scope {
+            Scope::All => book.for_now = None,
+            Scope::Principal(name) => book.remove(&principal(name)),
+            Scope::Operation(name) => book.remove(&Name::Operation(name.into())),
         });
     }
 
@@ -214,9 +318,13 @@ impl Control {
         match self.look() {
             Look::Off => Level::Off,
             Look::Plain(level) => level,
-            Look::Rules => self.rules.read().for_all(Instant::now()),
+            Look::Rules => self.book.read().for_all(Instant::now()),
         }
     }
+}
+
+fn principal(name: &str) -> Name {
+    Name::Principal(name.to_ascii_lowercase().into())
 }
 
 /// What one load tells.
@@ -266,7 +374,8 @@ impl Levels {
 
 /// Changes levels at run time, and tells what was lost. Clones act together.
 ///
-/// A level is looked up when a call begins; calls that are on their way keep theirs.
+/// A level is looked up when a call begins; calls that are on their way keep theirs. A call costs the same however many levels are set; to
+/// set one while calls are on their way can copy all of them.
 ///
 /// ```
 /// use std::time::Duration;
