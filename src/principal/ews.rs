@@ -180,11 +180,10 @@ impl EwsCharges {
         match request.body().outline() {
             Ok(outline) if !outline.impersonation().is_empty() => Access::Impersonation,
             Ok(outline) => {
-                let reached = self.reached(outline, request.body(), Some(caller.name()), false);
-                if reached.is_empty() {
-                    Access::Owner
-                } else {
-                    Access::Delegate
+                let own = Some(caller.name());
+                match self.reached(outline, request.body(), own, false).next() {
+                    None => Access::Owner,
+                    Some(_) => Access::Delegate,
                 }
             }
             Err(_) => Access::Owner,
@@ -214,7 +213,7 @@ impl EwsCharges {
         if let Some(mailbox) = self.impersonated(outline) {
             return (Access::Impersonation, Some(mailbox.into_owned()));
         }
-        match self.reached(outline, body, own, false).into_iter().next() {
+        match self.reached(outline, body, own, false).next() {
             Some(mailbox) => (Access::Delegate, Some(mailbox.into_owned())),
             None => (Access::Owner, own.map(Into::into)),
         }
@@ -239,12 +238,12 @@ impl EwsCharges {
     /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached by name and by id is there more than
     /// once: [`Charges`] have each value once.
     fn reached<'a>(
-        &self,
+        &'a self,
         outline: &Outline,
         body: &'a ReplayBody,
-        own: Option<&str>,
+        own: Option<&'a str>,
         impersonates: bool,
-    ) -> Vec<Cow<'a, str>> {
+    ) -> impl Iterator<Item = Cow<'a, str>> {
         // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted without them.
         let opens_none = matches!(
             outline.operation(),
@@ -252,34 +251,25 @@ impl EwsCharges {
         );
         // On the hot path: watched by `benches/overhead`, `stack`. Under impersonation unknown GUIDs say nothing.
         let names_alone = impersonates && self.known.read().is_empty();
-        if opens_none || (names_alone && !outline.may_name_mailbox(&body.to_bytes())) {
-            return Vec::new();
-        }
-        let Some(targets) = body.targets() else {
-            return Vec::new();
-        };
-        let is_own = |name: &str| own.is_some_and(|own| own.eq_ignore_ascii_case(name));
-        let mut reached: Vec<Cow<'a, str>> = targets
-            .mailboxes
-            .iter()
-            .filter(|name| !is_own(name))
-            .map(|name| Cow::Borrowed(&**name))
-            .collect();
-        if targets.guids.is_empty() {
-            return reached;
-        }
-        let known = self.known.read();
-        for guid in &targets.guids {
-            let name = match known.get(guid) {
-                Some(name) if is_own(name) => continue,
-                Some(name) => name.to_string(),
+        let reaches_none =
+            opens_none || (names_alone && !outline.may_name_mailbox(&body.to_bytes()));
+        let targets = if reaches_none { None } else { body.targets() };
+        let (mailboxes, guids) = targets.map_or((&[][..], &[][..]), |targets| {
+            (&*targets.mailboxes, &*targets.guids)
+        });
+        let is_own = move |name: &str| own.is_some_and(|own| own.eq_ignore_ascii_case(name));
+        let by_name = mailboxes.iter().filter(move |name| !is_own(name));
+        let known = (!guids.is_empty()).then(|| self.known.read());
+        let by_id = guids.iter().filter_map(move |guid| {
+            match known.as_ref().and_then(|known| known.get(guid)) {
+                Some(name) if is_own(name) => None,
+                Some(name) => Some(Cow::Owned(name.to_string())),
                 // Most likely the impersonated mailbox's own.
-                None if impersonates => continue,
-                None => guid.to_string(),
-            };
-            reached.push(Cow::Owned(name));
-        }
-        reached
+                None if impersonates => None,
+                None => Some(Cow::Owned(guid.to_string())),
+            }
+        });
+        by_name.map(|name| Cow::Borrowed(&**name)).chain(by_id)
     }
 }
 
@@ -327,6 +317,7 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         let impersonated = self.impersonated(outline);
         let own = impersonated.as_deref().or(Some(caller.name()));
         let reached = self.reached(outline, body, own, impersonated.is_some());
+        let reached: Vec<_> = reached.collect();
         let effective = match &impersonated {
             Some(mailbox) if self.impersonation_copy => Principal::impersonation(mailbox),
             Some(mailbox) => Principal::account(mailbox),
