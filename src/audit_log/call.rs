@@ -19,6 +19,7 @@ use super::levels::{Control, Level, Levels, Look};
 use super::redact::Redaction;
 use super::sink::Sink;
 use crate::body::{LookedAt, encoding};
+use crate::principal::Principal;
 use crate::trail::CallTrail;
 
 /// What all calls of a service share.
@@ -273,11 +274,15 @@ impl Call {
         if !self.levels.is_open() {
             return self.levels.at_most;
         }
-        let mut charged = Vec::new();
+        let mut charged: Vec<Principal> = Vec::new();
         self.trail.each(|attempt| {
             let receipt = attempt.receipt.iter();
-            let charges = receipt.flat_map(|receipt| receipt.charges.iter());
-            charged.extend(charges.map(|charge| charge.principal().clone()));
+            for charge in receipt.flat_map(|receipt| receipt.charges.iter()) {
+                // Charges of one principal stand together, and those of the next attempt are the same as a rule.
+                if charged.last() != Some(charge.principal()) {
+                    charged.push(charge.principal().clone());
+                }
+            }
         });
         let facts = &self.asked.facts;
         let named = [&facts.caller, &facts.mailbox].into_iter().flatten();

@@ -173,3 +173,32 @@ impl AnswerReader for EwsReader {
 fn text(code: ResponseCode) -> Cow<'static, str> {
     code.as_str().to_owned().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::Access;
+
+    #[test]
+    fn a_batch_over_many_mailboxes_takes_no_more_than_one_over_few() {
+        let facts = EwsFacts::new();
+        let taken = [2, 10_000].map(|n| {
+            let folders: String = (0..n)
+                .map(|number| format!(r#"<t:DistinguishedFolderId Id="inbox"><t:Mailbox><t:EmailAddress>user{number:05}@contoso.com</t:EmailAddress></t:Mailbox></t:DistinguishedFolderId>"#))
+                .collect();
+            let body = ReplayBody::from(format!(
+                r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"><s:Body><GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"><FolderIds>{folders}</FolderIds></GetFolder></s:Body></s:Envelope>"#
+            ));
+            // Found once for all layers.
+            assert_eq!(body.targets().unwrap().mailboxes.len(), n);
+            let request = Request::new(body);
+            let info = allocation_counter::measure(|| {
+                let facts = facts.request(&request);
+                assert_eq!(facts.mailbox.as_deref(), Some("user00000@contoso.com"));
+                assert_eq!((facts.access, facts.members), (Some(Access::Delegate), Some(n as u64)));
+            });
+            (info.count_total, info.bytes_total)
+        });
+        assert_eq!(taken[0], taken[1]);
+    }
+}

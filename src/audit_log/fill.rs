@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -16,13 +17,16 @@ use super::redact::Redaction;
 use crate::body::BufferRequestError;
 use crate::client_errors::Failure;
 use crate::errors::BackoffError;
-use crate::ledger::{AcquireError, Receipt};
-use crate::principal::{Access, Principal, PrincipalKind};
+use crate::ledger::AcquireError;
+use crate::principal::{Access, Charge, Principal, PrincipalKind};
 use crate::trail::{Attempt, CallTrail};
 
-/// Sources of an error that are recorded, and bytes of each.
+/// Sources of an error that are recorded.
 const MAX_SOURCES: usize = 16;
+/// Bytes of each, and of each name.
 const MAX_TEXT: usize = 2048;
+/// Charges that are recorded.
+const MAX_CHARGES: usize = 64;
 
 /// The call's record, unless its level is off.
 pub(super) fn record(call: &mut Call) -> Option<Record> {
@@ -52,14 +56,16 @@ pub(super) fn record(call: &mut Call) -> Option<Record> {
 
 fn asked(asked: &mut Asked, redaction: &Redaction, record: &mut Record) {
     let facts = &mut asked.facts;
-    record.caller = facts.caller.take().map(|name| redaction.mailbox(&name));
-    record.mailbox = facts.mailbox.take().map(|name| redaction.mailbox(&name));
+    let mailbox = |name: Box<str>| shortened(redaction.mailbox(&name));
+    record.caller = facts.caller.take().map(mailbox);
+    record.mailbox = facts.mailbox.take().map(mailbox);
     record.access = facts.access.map(|access| match access {
         Access::Owner => "owner",
         Access::Delegate => "delegate",
         Access::Impersonation => "impersonation",
     });
-    record.operation = facts.operation.take().map(|name| (*name).into());
+    let operation = facts.operation.take();
+    record.operation = operation.map(|name| shortened(name.into()));
     record.members = facts.members;
     record.request_bytes = facts.bytes;
     record.method = asked.method.as_str().into();
@@ -241,25 +247,27 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
     }
     let receipt = attempts.iter().rev().find_map(|a| a.receipt.as_ref());
     if let Some(receipt) = receipt {
-        charges(receipt, redaction, record);
+        charges(&receipt.charges, redaction, record);
     }
     let signal = attempts.iter().rev().find_map(|a| a.signal.as_deref());
     record.signal = signal.map(|signal| redaction.text(signal));
-    let mut parts = Vec::new();
+    let mut parts = HashSet::new();
+    // When the next attempt of each part began, seen from behind.
+    let mut next_began: HashMap<Option<u32>, Instant> = HashMap::new();
     let last = attempts.len() - 1;
-    for (at, attempt) in attempts.iter().enumerate() {
-        if let Some(part) = attempt.part.filter(|part| !parts.contains(part)) {
-            parts.push(part);
-        }
+    for (at, attempt) in attempts.iter().enumerate().rev() {
+        parts.extend(attempt.part);
         let own = at == last && attempt.part.is_none();
         let answer = call.answer.as_ref().filter(|_| own);
         let ended = attempt.ended.unwrap_or_else(|| {
             // Without word of its end: not later than the next attempt's begin.
-            let rest = attempts.iter().skip(at + 1);
-            let next = rest.filter(|next| next.part == attempt.part);
-            let next = next.filter_map(|next| next.started).next();
+            let next = next_began.get(&attempt.part).copied();
             next.map_or(end, |next| attempt.answered.unwrap_or(next).min(next))
         });
+        // The first one is nobody's next one.
+        if let Some(started) = attempt.started.filter(|_| at > 0) {
+            next_began.insert(attempt.part, started);
+        }
         let answered = attempt.answered.or(answer.map(|answer| answer.at));
         let times = Times::of(attempt, call.begin, answered, ended);
         record.queued += times.queued;
@@ -307,6 +315,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         }
         record.attempts.push(kept);
     }
+    record.attempts.reverse();
     record.parts = u32::try_from(parts.len()).ok().filter(|parts| *parts > 0);
     // Given up while it backed off: no attempt tells of that.
     let over = attempts.iter().map(|attempt| attempt.ended).max().flatten();
@@ -359,25 +368,31 @@ fn whole_micros(of: Duration) -> Duration {
     Duration::new(of.as_secs(), of.subsec_micros() * 1000)
 }
 
-fn charges(receipt: &Receipt, redaction: &Redaction, record: &mut Record) {
-    let name = |principal: &Principal| -> Box<str> {
+fn charges(all: &[Charge], redaction: &Redaction, record: &mut Record) {
+    let name = |principal: &Principal| {
         let name = redaction.mailbox(principal.name());
-        match principal.kind() {
+        shortened(match principal.kind() {
             PrincipalKind::Impersonation => format!("impersonation:{name}").into(),
             _ => name,
-        }
-    };
-    let first = receipt.charges.first();
-    record.principal = first.map(|charge| name(charge.principal()));
-    record.charges = receipt
-        .charges
-        .iter()
-        .map(|charge| ChargeRecord {
-            principal: name(charge.principal()),
-            budget: format!("{:?}", charge.budget()).into(),
-            amount: charge.amount(),
         })
-        .collect();
+    };
+    let first = all.first();
+    record.principal = first.map(|charge| name(charge.principal()));
+    let same_run = |one: &Charge, other: &Charge| {
+        one.budget() == other.budget() && one.principal() == other.principal()
+    };
+    let mut runs = all.chunk_by(same_run);
+    record.charges.extend(
+        runs.by_ref()
+            .take(MAX_CHARGES)
+            .filter_map(|run| Some((run.first()?, run)))
+            .map(|(charge, run)| ChargeRecord {
+                principal: name(charge.principal()),
+                budget: format!("{:?}", charge.budget()).into(),
+                amount: run.iter().map(Charge::amount).fold(0, u32::saturating_add),
+            }),
+    );
+    record.charges_left_out = runs.count() as u64;
 }
 
 /// The ids and servers of an answer that no layer further in has looked at.
@@ -449,4 +464,67 @@ fn captured(body: &Capture, redaction: &Redaction) -> Captured {
 
 fn text(value: &Option<HeaderValue>) -> Option<&str> {
     value.as_ref()?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{Budget, Charges, counted};
+
+    fn filled(all: &Charges) -> (u64, Record) {
+        counted::during(|| {
+            let mut record = Record::default();
+            charges(all, &Redaction::new(), &mut record);
+            record
+        })
+    }
+
+    #[test]
+    fn the_charges_of_a_large_batch_are_summed_up() {
+        let svc = Principal::account("svc");
+        for n in [10, 10_000] {
+            let opens = (0..n).map(|number| {
+                let mailbox = Principal::mailbox(&format!("user{number}"));
+                Charge::of_value(svc.clone(), Budget::OpenMailboxes, mailbox)
+            });
+            let call = Charge::new(svc.clone(), Budget::Concurrency, 1);
+            let all: Charges = [call].into_iter().chain(opens).collect();
+            let (work, record) = filled(&all);
+            assert!(work <= u64::from(n) + 2, "{work} steps for {n} charges");
+            let kept: Vec<_> = record
+                .charges
+                .iter()
+                .map(|one| (&*one.budget, one.amount))
+                .collect();
+            assert_eq!(kept, [("Concurrency", 1), ("OpenMailboxes", n)]);
+            assert_eq!(record.charges_left_out, 0);
+        }
+    }
+
+    #[test]
+    fn the_charges_of_many_principals_are_limited_in_number() {
+        for n in [63, 64, 65, 10_000] {
+            let all: Charges = (0..n)
+                .map(|number| {
+                    Charge::new(Principal::new(number.to_string()), Budget::Concurrency, 1)
+                })
+                .collect();
+            let (work, record) = filled(&all);
+            assert!(work <= n as u64, "{work} steps for {n} charges");
+            assert_eq!(record.charges.len(), n.min(MAX_CHARGES));
+            assert_eq!(
+                record.charges_left_out,
+                n.saturating_sub(MAX_CHARGES) as u64
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_cut() {
+        let long = Principal::impersonation(&"ä".repeat(MAX_TEXT));
+        let (_, record) = filled(&Charges::from(long));
+        let name = &record.charges[0].principal;
+        assert!(name.starts_with("impersonation:ä") && name.len() <= MAX_TEXT);
+        assert_eq!(record.principal.as_ref(), Some(name));
+    }
 }

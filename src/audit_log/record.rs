@@ -10,6 +10,10 @@ pub const SCHEMA: u32 = 1;
 ///
 /// Durations are in whole microseconds.
 ///
+/// A record of a large call is small: names of callers, principals, mailboxes and operations are cut after 2,048 bytes, charges are summed up
+/// and limited in number ([`charges`](Self::charges)), bodies are cut ([`Captured`]). What grows is the list of
+/// [`attempts`](Self::attempts): one entry for each request that was sent, all of them.
+///
 /// ```
 /// use tower_ews::audit_log::{Outcome, Record};
 ///
@@ -46,8 +50,10 @@ pub struct Record {
     pub access: Option<&'static str>,
     /// The target mailbox, or its pseudonym.
     pub mailbox: Option<Box<str>>,
-    /// What the last attempt was charged.
+    /// What the last attempt was charged: one entry for each budget of each principal, 64 at most.
     pub charges: Vec<ChargeRecord>,
+    /// How many entries more there were.
+    pub charges_left_out: u64,
     /// `CreateItem`, or what else the facts say.
     pub operation: Option<Box<str>>,
     /// Members of the request's array.
@@ -153,7 +159,7 @@ pub struct ChargeRecord {
     pub principal: Box<str>,
     /// Out of which budget.
     pub budget: Box<str>,
-    /// How much.
+    /// How much, all charges on the budget together: in a budget that counts different mailboxes, so many of them.
     pub amount: u32,
 }
 

@@ -93,13 +93,17 @@ fn millis(duration: Duration) -> f64 {
 }
 
 fn charges(record: &Record) -> Option<String> {
-    joined(&record.charges, |text, charge| {
+    let mut text = joined(&record.charges, |text, charge| {
         write!(
             text,
             "{} {} {}",
             charge.principal, charge.budget, charge.amount
         )
-    })
+    })?;
+    if record.charges_left_out > 0 {
+        text += &format!(" and {} more", record.charges_left_out);
+    }
+    Some(text)
 }
 
 fn attempts(record: &Record) -> Option<String> {
@@ -218,6 +222,7 @@ mod tests {
                 budget: "EWSMaxConcurrency".into(),
                 amount: 1,
             }],
+            charges_left_out: 2,
             operation: Some("CreateItem".into()),
             members: Some(3),
             method: "POST".into(),
@@ -249,7 +254,7 @@ mod tests {
             ("duration_ms", "1234.5"),
             ("queued_ms", "7.0"),
             ("caller", "\"svc@contoso.com\""),
-            ("charges", "\"svc EWSMaxConcurrency 1\""),
+            ("charges", "\"svc EWSMaxConcurrency 1 and 2 more\""),
             ("operation", "\"CreateItem\""),
             ("members", "3"),
             ("resent", "true"),

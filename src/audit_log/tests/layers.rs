@@ -300,3 +300,31 @@ async fn the_parts_of_a_batch_stand_in_the_one_record_of_it() {
         assert_eq!(attempt.status, Some(200));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn parts_whose_ends_nobody_tells_end_with_the_next_attempt_of_theirs() {
+    const PARTS: u32 = 2_000;
+    let sink = MemorySink::new();
+    let service = ews(&sink).layer(server(1_000, |request| {
+        let trail = CallTrail::of(request.extensions()).unwrap();
+        let now = Instant::now();
+        for round in [0, 7] {
+            for part in 0..PARTS {
+                let attempt = trail.part(part, round > 0).begin_attempt();
+                attempt.record(|attempt| attempt.started = Some(now + ms(round)));
+            }
+        }
+        Ok(Response::new(Script::text(answer(&["NoError"]))))
+    }));
+    let answered = service.oneshot(request(create("amy"))).await.unwrap();
+    answered.into_body().collect().await.unwrap();
+    let record = only(&sink);
+    add_up(&record);
+    assert_eq!(record.parts, Some(PARTS));
+    let each = record.attempts.iter();
+    let told: Vec<_> = each.map(|one| (one.part, one.started, one.total)).collect();
+    let expected =
+        |begin: u64, total: u64| (0..PARTS).map(move |part| (Some(part), ms(begin), ms(total)));
+    let expected: Vec<_> = expected(0, 7).chain(expected(7, 993)).collect();
+    assert_eq!(told, expected);
+}

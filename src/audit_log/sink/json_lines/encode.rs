@@ -1,8 +1,10 @@
 //! A record as one line of JSON.
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{Offset, TimeZone};
@@ -32,6 +34,8 @@ pub(super) fn line(record: &Record, zone: Option<&TimeZone>, out: &mut Vec<u8>) 
         object.number("amount", u64::from(charge.amount));
         object.end();
     });
+    let left_out = Some(record.charges_left_out).filter(|left_out| *left_out > 0);
+    object.number("charges_left_out", left_out);
     object.text("operation", record.operation.as_deref());
     object.number("members", record.members);
     object.number("parts", record.parts.map(u64::from));
@@ -189,19 +193,22 @@ impl<'a> Object<'a> {
         let Some(headers) = headers else {
             return;
         };
+        let mut places = HashMap::with_capacity(headers.len());
+        let mut values: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(headers.len());
+        for (name, value) in headers {
+            let next = values.len();
+            match values.get_mut(*places.entry(&**name).or_insert(next)) {
+                None => values.push((name, Cow::Borrowed(value))),
+                Some((_, values)) => {
+                    let values = values.to_mut();
+                    values.push_str(", ");
+                    values.push_str(value);
+                }
+            }
+        }
         let mut object = Object::new(self.key(key));
-        for (n, (name, value)) in headers.iter().enumerate() {
-            let same = |(other, _): &&(Box<str>, Box<str>)| other == name;
-            if headers.iter().take(n).any(|header| same(&header)) {
-                continue;
-            }
-            let mut others = headers.iter().skip(n + 1).filter(same).peekable();
-            if others.peek().is_none() {
-                object.header(name, value);
-            } else {
-                let all = others.fold(value.to_string(), |all, (_, value)| all + ", " + value);
-                object.header(name, &all);
-            }
+        for (name, value) in &values {
+            object.header(name, value);
         }
         object.end();
     }
@@ -257,6 +264,7 @@ mod tests {
                 budget: "b".into(),
                 amount: 2,
             }],
+            charges_left_out: 3,
             operation: Some("CreateItem".into()),
             members: Some(7),
             parts: Some(2),
@@ -318,7 +326,7 @@ mod tests {
             "schema": 1, "time": "2026-01-01T02:00:00.123+02:00",
             "duration_ms": 1234.567, "queued_ms": 1.0, "backed_off_ms": 2.0, "wire_ms": 3.0, "body_ms": 0.004,
             "caller": "svc", "principal": "ann", "access": "delegate", "mailbox": "mbx",
-            "charges": [{"principal": "svc", "budget": "b", "amount": 2}],
+            "charges": [{"principal": "svc", "budget": "b", "amount": 2}], "charges_left_out": 3,
             "operation": "CreateItem", "members": 7, "parts": 2, "resent": true,
             "http.request.method": "POST", "server.address": "mail", "server.port": 443, "url.path": "/EWS",
             "http.request.body.size": 10, "http.response.status_code": 500, "http.response.body.size": 11,

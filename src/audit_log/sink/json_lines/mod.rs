@@ -38,7 +38,7 @@ use crate::audit_log::Record;
 /// | `time` | when the call began |
 /// | `duration_ms`, `queued_ms`, `backed_off_ms`, `wire_ms`, `body_ms` | all of it, and of that: waiting for permits, backing off, from sending to the answer's head, reading its body |
 /// | `caller`, `principal`, `access`, `mailbox` | the account, who was charged, `owner`, `delegate` or `impersonation`, the target or its pseudonym |
-/// | `charges` | `[{principal, budget, amount}]` |
+/// | `charges`, `charges_left_out` | `[{principal, budget, amount}]`, and how many there were besides |
 /// | `operation`, `members`, `parts` | `CreateItem`, how many items, in how many parts they were sent |
 /// | `resent` | whether an attempt followed one that may have been executed |
 /// | `http.request.method`, `server.address`, `server.port`, `url.path`, `http.request.body.size`, `http.response.status_code`, `http.response.body.size`, `user_agent.original`, `error.type` | as in OpenTelemetry's conventions; `url.path` with a redacted query |
