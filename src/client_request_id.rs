@@ -34,7 +34,7 @@
 //!
 //! A `client-request-id` that the caller has set, or else a [`tower_http::request_id::RequestId`] in the request's
 //! extensions, is the id of the first attempt. The server wants a different id for each request, so a resend gets a
-//! new one. A request is a resend when it carries the [`Resend`] mark, or a [`CallTrail`] in which an earlier attempt
+//! new one. A request is a resend when it carries the [`RetryAttempt`] mark, or a [`CallTrail`] in which an earlier attempt
 //! has its id already; the trail then ties the ids of the attempts together. Below a retry layer that knows neither
 //! (tower's own is one), leave the id to this layer, or put a trail in the request.
 //!
@@ -59,7 +59,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use uuid::{Builder, Uuid};
 
-use crate::trail::{CallTrail, Resend};
+use crate::trail::{CallTrail, RetryAttempt};
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 const RETURN_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("return-client-request-id");
@@ -200,22 +200,17 @@ where
             id.map(RequestId::header_value)
         });
         let trail = CallTrail::of(request.extensions());
-        let marked = request.extensions().get::<Resend>().is_some();
+        let marked = request.extensions().get::<RetryAttempt>().is_some();
         let first = |own: &HeaderValue| {
             let id = String::from_utf8_lossy(own.as_bytes());
             !marked && trail.is_none_or(|trail| trail.record_first_id(&id))
         };
         let (sent, trail) = match own {
-            Some(own) if first(own) => (
-                Some(own.clone()),
-                trail.filter(|trail| trail.is_wanted()).cloned(),
-            ),
+            Some(own) if first(own) => (Some(own.clone()), trail.cloned()),
             _ => {
                 let made = self.make.make_request_id(&request);
                 let made = made.map(RequestId::into_header_value);
-                let trail = trail
-                    .filter(|trail| trail.is_wanted())
-                    .map(|trail| trail.record_new_id(text(&made)));
+                let trail = trail.map(|trail| trail.record_new_id(text(&made)));
                 (made, trail)
             }
         };
@@ -538,7 +533,7 @@ mod tests {
     async fn a_marked_resend_gets_a_new_id() {
         let (client, seen) = client(&[]);
         let mut request = with_own_id();
-        request.extensions_mut().insert(Resend);
+        request.extensions_mut().insert(RetryAttempt);
         ClientRequestId::new(client).oneshot(request).await.unwrap();
         let seen = seen.lock();
         assert_ne!(id(&seen[0]), OWN);
@@ -713,7 +708,7 @@ mod tests {
         // One that makes no id: none is sent, and a resend does not keep the one it had.
         let mut none = with_own_id();
         none.headers_mut().insert("x-none", TRUE);
-        none.extensions_mut().insert(Resend);
+        none.extensions_mut().insert(RetryAttempt);
         let response = service.call(none).await.unwrap();
         assert_eq!(RequestIds::of(&response).unwrap().sent(), None);
         let uuid = ClientRequestIdLayer::with_make(MakeRequestUuid).layer(client);
@@ -736,7 +731,7 @@ mod tests {
             .service(client);
         service.clone().oneshot(Request::new(())).await.unwrap();
         let mut resend = Request::new(());
-        resend.extensions_mut().insert(Resend);
+        resend.extensions_mut().insert(RetryAttempt);
         service.clone().oneshot(resend).await.unwrap();
         // A header of the caller's comes first.
         service.oneshot(with_own_id()).await.unwrap();

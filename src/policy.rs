@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use crate::ledger::{LocalLedger, Shape};
+use crate::ledger::{Limit, LocalLedger};
 use crate::principal::{Budget, Draws, EwsCharges, Payer, Rule};
 
 /// One row of a [`ThrottlingPolicy`].
 ///
 /// ```
-/// use tower_ews::ledger::Shape;
+/// use tower_ews::ledger::Limit;
 /// use tower_ews::policy::BudgetPolicy;
 /// use tower_ews::principal::{Budget, Draws, Payer};
 ///
-/// let row = BudgetPolicy::new(Budget::Concurrency, Shape::InFlight(16), Payer::Effective, Draws::Calls);
-/// assert_eq!(row.shape, Shape::InFlight(16));
+/// let row = BudgetPolicy::new(Budget::Concurrency, Limit::InFlight(16), Payer::Effective, Draws::Calls);
+/// assert_eq!(row.limit, Limit::InFlight(16));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -26,7 +26,7 @@ pub struct BudgetPolicy {
     /// Which budget.
     pub budget: Budget,
     /// How it is counted, and its number.
-    pub shape: Shape,
+    pub limit: Limit,
     /// Who pays.
     pub payer: Payer,
     /// What draws on it.
@@ -35,10 +35,10 @@ pub struct BudgetPolicy {
 
 impl BudgetPolicy {
     /// A row.
-    pub fn new(budget: Budget, shape: Shape, payer: Payer, draws: Draws) -> Self {
+    pub fn new(budget: Budget, limit: Limit, payer: Payer, draws: Draws) -> Self {
         Self {
             budget,
-            shape,
+            limit,
             payer,
             draws,
         }
@@ -152,7 +152,7 @@ impl ThrottlingPolicy {
     fn exchange(name: &str, concurrency: u32, hanging: u32, opens: Draws) -> Self {
         let mut policy = Self::unlimited(name);
         let row = |budget, limit, draws| {
-            BudgetPolicy::new(budget, Shape::InFlight(limit), Payer::Effective, draws)
+            BudgetPolicy::new(budget, Limit::InFlight(limit), Payer::Effective, draws)
         };
         policy.budgets = vec![
             row(Budget::Concurrency, concurrency, Draws::Calls),
@@ -160,7 +160,7 @@ impl ThrottlingPolicy {
             row(Budget::FindCount, 1000, Draws::FoundRows),
             BudgetPolicy::new(
                 Budget::OpenMailboxes,
-                Shape::Distinct {
+                Limit::Distinct {
                     limit: 16,
                     idle: Duration::from_secs(5 * 60),
                 },
@@ -178,7 +178,7 @@ impl ThrottlingPolicy {
         let mut policy = Self::exchange("exchange_online", 27, 10, Draws::MailboxesWritten);
         policy.budgets.push(BudgetPolicy::new(
             Budget::SyncCalls,
-            Shape::InFlight(5),
+            Limit::InFlight(5),
             Payer::Effective,
             Draws::Syncs,
         ));
@@ -224,7 +224,7 @@ impl ThrottlingPolicy {
         let mut policy = Self::unlimited("graph_outlook");
         policy.budgets = vec![BudgetPolicy::new(
             Budget::Concurrency,
-            Shape::InFlight(4),
+            Limit::InFlight(4),
             Payer::Effective,
             Draws::Calls,
         )];
@@ -244,8 +244,8 @@ impl ThrottlingPolicy {
 
     /// The limit of a budget that counts amounts in flight.
     pub fn in_flight(&self, budget: Budget) -> Option<u32> {
-        self.budgets.iter().find_map(|row| match row.shape {
-            Shape::InFlight(limit) if row.budget == budget => Some(limit),
+        self.budgets.iter().find_map(|row| match row.limit {
+            Limit::InFlight(limit) if row.budget == budget => Some(limit),
             _ => None,
         })
     }
@@ -253,8 +253,8 @@ impl ThrottlingPolicy {
     /// Sets the limit of a budget that counts amounts in flight, if the policy has it.
     pub fn set_in_flight(&mut self, budget: Budget, limit: u32) {
         for row in &mut self.budgets {
-            if row.budget == budget && matches!(row.shape, Shape::InFlight(_)) {
-                row.shape = Shape::InFlight(limit);
+            if row.budget == budget && matches!(row.limit, Limit::InFlight(_)) {
+                row.limit = Limit::InFlight(limit);
             }
         }
     }
@@ -270,7 +270,7 @@ impl ThrottlingPolicy {
             *time = Duration::try_from_secs_f64(time.as_secs_f64() / factor).unwrap_or(*time);
         };
         for row in &mut self.budgets {
-            if let Shape::Distinct { idle, .. } = &mut row.shape {
+            if let Limit::Distinct { idle, .. } = &mut row.limit {
                 scale(idle);
             }
         }
@@ -301,7 +301,7 @@ impl ThrottlingPolicy {
         let ledger = self
             .budgets
             .iter()
-            .fold(ledger, |ledger, row| ledger.budget(row.budget, row.shape));
+            .fold(ledger, |ledger, row| ledger.budget(row.budget, row.limit));
         ledger.build()
     }
 }
@@ -324,8 +324,8 @@ mod tests {
     fn faster_scales_times_and_nothing_else() {
         let policy = ThrottlingPolicy::exchange_online().faster(60.0);
         assert_eq!(policy.deadline, Duration::from_secs(15));
-        let idle = policy.budgets.iter().find_map(|row| match row.shape {
-            Shape::Distinct { idle, limit: 16 } => Some(idle),
+        let idle = policy.budgets.iter().find_map(|row| match row.limit {
+            Limit::Distinct { idle, limit: 16 } => Some(idle),
             _ => None,
         });
         assert_eq!(idle, Some(Duration::from_secs(5)));

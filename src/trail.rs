@@ -25,50 +25,17 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::ledger::Receipt;
+use crate::ledger::Admission;
 
 /// Takes down what each layer did with a call. Clones share what they take down.
 ///
 /// The clone that a layer finds in a request's extensions writes to that request's attempt.
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
-    kept: Kept,
+    attempts: Arc<Mutex<Attempts>>,
     /// The attempt that this clone writes to. Without one: the first one of the call, the last one of the part.
     current: Option<usize>,
     part: Option<Part>,
-}
-
-#[derive(Clone, Debug)]
-enum Kept {
-    Attempts(Arc<Mutex<Attempts>>),
-    /// Made by a layer for what a call is charged, with nobody to read the rest: `benches/overhead`, `stack`.
-    Charged(Arc<Mutex<Charged>>),
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self::Attempts(Arc::default())
-    }
-}
-
-/// What is kept of a call of which nobody wants to know more than what its attempts are charged.
-#[derive(Debug, Default)]
-struct Charged {
-    /// Of the last attempt.
-    receipt: Option<Receipt>,
-    /// The place in line of an attempt before.
-    place: Option<u64>,
-    /// An attempt has the caller's own id.
-    has_id: bool,
-}
-
-impl Charged {
-    fn set(&mut self, receipt: Option<Receipt>) {
-        if let Some(receipt) = &self.receipt {
-            self.place = Some(receipt.place);
-        }
-        self.receipt = receipt;
-    }
 }
 
 /// The part of a batch that a clone belongs to.
@@ -88,13 +55,13 @@ type Attempts = SmallVec<[Attempt; 1]>;
 /// Layers that send a request again put it there; a [`CallTrail`] tells as much.
 ///
 /// ```
-/// use tower_ews::trail::Resend;
+/// use tower_ews::trail::RetryAttempt;
 ///
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Resend);
+/// request.extensions_mut().insert(RetryAttempt);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resend;
+pub struct RetryAttempt;
 
 /// A request extension: whoever sent the request can send less at a time.
 ///
@@ -127,8 +94,8 @@ pub struct Attempt {
     /// When it was over: it failed, or the layer that sends it again or puts its answer together had read (or dropped) the body. None
     /// while it is on its way, and where the caller of the call reads the body.
     pub ended: Option<Instant>,
-    /// What it was charged for, and its place in line.
-    pub receipt: Option<Receipt>,
+    /// What it was charged for.
+    pub admission: Option<Admission>,
     /// `client-request-id` of the attempt.
     pub client_request_id: Option<Box<str>>,
     /// `request-id` of the answer.
@@ -157,20 +124,6 @@ impl CallTrail {
         Self::default()
     }
 
-    /// A trail that nobody reads but the layer that makes it, to learn what each attempt is charged.
-    pub(crate) fn for_receipts() -> Self {
-        Self {
-            kept: Kept::Charged(Arc::default()),
-            current: None,
-            part: None,
-        }
-    }
-
-    /// Whether somebody wants to know more than what the call was charged.
-    pub(crate) fn is_wanted(&self) -> bool {
-        matches!(self.kept, Kept::Attempts(_))
-    }
-
     /// The trail in a request's (or response's) extensions.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get::<Self>()
@@ -178,21 +131,12 @@ impl CallTrail {
 
     /// A clone that writes to a new attempt, for the extensions of the request that is sent.
     pub fn begin_attempt(&self) -> Self {
-        let current = match &self.kept {
-            Kept::Attempts(attempts) => {
-                let mut attempts = attempts.lock();
-                let attempt = self.attempt(&attempts);
-                attempts.push(attempt);
-                Some(attempts.len() - 1)
-            }
-            Kept::Charged(charged) => {
-                charged.lock().set(None);
-                None
-            }
-        };
+        let mut attempts = self.attempts.lock();
+        let attempt = self.attempt(&attempts);
+        attempts.push(attempt);
         Self {
-            kept: self.kept.clone(),
-            current,
+            attempts: Arc::clone(&self.attempts),
+            current: Some(attempts.len() - 1),
             part: self.part,
         }
     }
@@ -215,7 +159,7 @@ impl CallTrail {
     /// ```
     pub fn part(&self, number: u32, resend: bool) -> Self {
         Self {
-            kept: self.kept.clone(),
+            attempts: Arc::clone(&self.attempts),
             current: None,
             part: Some(Part {
                 number,
@@ -284,40 +228,13 @@ impl CallTrail {
 
     /// Writes to this clone's attempt, the first one unless [`begin_attempt`](Self::begin_attempt) made it.
     pub fn record<T>(&self, write: impl FnOnce(&mut Attempt) -> T) -> T {
-        match &self.kept {
-            Kept::Attempts(attempts) => write(self.here(&mut attempts.lock())),
-            Kept::Charged(charged) => {
-                let mut attempt = Attempt::default();
-                let out = write(&mut attempt);
-                if attempt.receipt.is_some() {
-                    charged.lock().set(attempt.receipt);
-                }
-                out
-            }
-        }
-    }
-
-    /// Takes down what this clone's attempt was charged, after so long in a queue.
-    pub(crate) fn record_charge(&self, receipt: Option<Receipt>, queued: Duration) {
-        match &self.kept {
-            Kept::Attempts(attempts) => {
-                let mut attempts = attempts.lock();
-                let attempt = self.here(&mut attempts);
-                attempt.receipt = receipt;
-                attempt.queued = queued;
-                attempt.waiting_since = None;
-            }
-            Kept::Charged(charged) => charged.lock().set(receipt),
-        }
+        write(self.here(&mut self.attempts.lock()))
     }
 
     /// Writes the caller's own id to this attempt, unless an attempt of the call has an id already.
     pub(crate) fn record_first_id(&self, id: &str) -> bool {
         // One lock: parts of a call that leave at the same time share the trail, and only one of them gets the id.
-        let mut attempts = match &self.kept {
-            Kept::Attempts(attempts) => attempts.lock(),
-            Kept::Charged(charged) => return !std::mem::replace(&mut charged.lock().has_id, true),
-        };
+        let mut attempts = self.attempts.lock();
         if attempts
             .iter()
             .any(|attempt| attempt.client_request_id.is_some())
@@ -342,66 +259,16 @@ impl CallTrail {
     }
 
     /// What this clone's attempt was charged for.
-    pub fn receipt(&self) -> Option<Receipt> {
-        let attempts = match &self.kept {
-            Kept::Attempts(attempts) => attempts.lock(),
-            Kept::Charged(charged) => return charged.lock().receipt.clone(),
-        };
+    pub fn admission(&self) -> Option<Admission> {
+        let attempts = self.attempts.lock();
         let at = self.find(&attempts)?;
-        attempts.get(at).and_then(|attempt| attempt.receipt.clone())
-    }
-
-    /// The same for the layer that asks for it, and nobody else does after it.
-    pub(crate) fn take_receipt(&self) -> Option<Receipt> {
-        let Kept::Charged(charged) = &self.kept else {
-            return self.receipt();
-        };
-        let mut charged = charged.lock();
-        let receipt = charged.receipt.take()?;
-        charged.place = Some(receipt.place);
-        Some(receipt)
-    }
-
-    /// The place in line that the last permit of the call, or of this clone's part, had. A part that had none yet has that of
-    /// the call's first permit: it is no new call, and what the parts before it have opened is still open.
-    pub fn place(&self) -> Option<u64> {
-        let number = self.number();
-        let attempts = match &self.kept {
-            Kept::Attempts(attempts) => attempts.lock(),
-            Kept::Charged(charged) => {
-                let charged = charged.lock();
-                let last = charged.receipt.as_ref().map(|receipt| receipt.place);
-                return last.or(charged.place);
-            }
-        };
-        let place = |attempt: &Attempt| attempt.receipt.as_ref().map(|receipt| receipt.place);
-        let own = attempts
-            .iter()
-            .rev()
-            .filter(|attempt| attempt.part == number);
-        let call = || attempts.iter().filter(|_| number.is_some()).find_map(place);
-        own.filter_map(place).next().or_else(call)
-    }
-
-    /// How long the attempts of this clone's part waited instead of being on their way, up to the last one, and when that
-    /// one began.
-    pub(crate) fn held(&self) -> (Duration, Option<Instant>) {
-        let Kept::Attempts(attempts) = &self.kept else {
-            return (Duration::ZERO, None);
-        };
-        let number = self.number();
-        let attempts = attempts.lock();
-        let last = attempts.iter().rev().find(|attempt| attempt.part == number);
-        last.map_or((Duration::ZERO, None), |last| (last.queued, last.started))
+        attempts.get(at)?.admission.clone()
     }
 
     /// Calls `read` with each attempt that belongs to this clone's request, in order: those of the call, or of its part, from the one
     /// on that this clone writes to.
     pub(crate) fn each(&self, mut read: impl FnMut(&Attempt)) {
-        let Kept::Attempts(attempts) = &self.kept else {
-            return self.attempts().iter().for_each(read);
-        };
-        let attempts = attempts.lock();
+        let attempts = self.attempts.lock();
         let from = self.current.unwrap_or(0);
         let number = self.number();
         attempts
@@ -413,25 +280,19 @@ impl CallTrail {
 
     /// All attempts so far, in order.
     pub fn attempts(&self) -> Vec<Attempt> {
-        match &self.kept {
-            Kept::Attempts(attempts) => attempts.lock().to_vec(),
-            Kept::Charged(charged) => vec![Attempt {
-                receipt: charged.lock().receipt.clone(),
-                ..Attempt::default()
-            }],
-        }
+        self.attempts.lock().to_vec()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Draw;
+    use crate::ledger::AcquireRequest;
     use crate::principal::Principal;
 
-    fn charge(trail: &CallTrail, place: u64) {
-        let receipt = Receipt::new(Draw::new(Principal::new("x")), place, 0);
-        trail.record(|attempt| attempt.receipt = Some(receipt));
+    fn charge(trail: &CallTrail, ticket: u64) {
+        let request = AcquireRequest::new(Principal::new("x"));
+        trail.record(|attempt| attempt.admission = Some(Admission::new(request, ticket, 0)));
     }
 
     fn parts(trail: &CallTrail) -> Vec<(Option<u32>, bool)> {
@@ -448,19 +309,18 @@ mod tests {
         let (one, other) = (trail.part(0, false), trail.part(1, true));
         let first = one.begin_attempt();
         charge(&other.begin_attempt(), 7);
-        // A part without a permit has the place of the call's first one.
+        let ticket = |trail: &CallTrail| trail.admission().map(|admission| admission.ticket());
         assert_eq!(
-            (one.place(), other.place(), trail.place()),
-            (Some(7), Some(7), None)
+            (ticket(&one), ticket(&other), ticket(&trail)),
+            (None, Some(7), None)
         );
         charge(&first, 5);
         charge(&other.begin_attempt(), 9);
         assert_eq!(
-            (one.place(), first.place(), other.place()),
+            (ticket(&one), ticket(&first), ticket(&other)),
             (Some(5), Some(5), Some(9))
         );
-        assert_eq!(one.receipt().map(|receipt| receipt.place), Some(5));
-        assert_eq!(trail.receipt().map(|receipt| receipt.place), None);
+        assert_eq!(ticket(&trail), None);
         let expected = [(Some(0), false), (Some(1), true), (Some(1), true)];
         assert_eq!(parts(&trail), expected);
     }
@@ -488,11 +348,11 @@ mod tests {
     fn a_part_without_an_attempt_gets_one_when_it_is_written_to() {
         let trail = CallTrail::new();
         let part = trail.part(3, true);
-        assert!(part.receipt().is_none());
+        assert!(part.admission().is_none());
         charge(&part, 1);
         charge(&part, 2);
         assert_eq!(parts(&trail), [(Some(3), true)]);
-        assert_eq!(part.clone().place(), Some(2));
+        assert_eq!(part.clone().admission().map(|a| a.ticket()), Some(2));
         // Only one of the parts gets the caller's id.
         assert!(part.record_first_id("a"));
         assert!(!trail.part(4, false).record_first_id("b"));

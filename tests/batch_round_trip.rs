@@ -19,7 +19,7 @@ use tower_ews::batch_splitter::{
 use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
 use tower_ews::soap::{Answer, Operation, Split};
-use tower_ews::trail::{CanShrink, Resend};
+use tower_ews::trail::{CanShrink, RetryAttempt};
 
 use self::batch_server::requests::{CASES, Case};
 use self::batch_server::service::{Reply, TableServer, chopped, meaning};
@@ -771,7 +771,9 @@ async fn what_may_not_be_cut_is_the_very_same() {
         );
         let extensions = call.extensions();
         assert_eq!(extensions.get(), Some(&"an extension"));
-        assert!(extensions.get::<Resend>().is_none() && extensions.get::<CanShrink>().is_none());
+        assert!(
+            extensions.get::<RetryAttempt>().is_none() && extensions.get::<CanShrink>().is_none()
+        );
         assert_eq!(call.body().to_bytes(), body, "{why}");
         let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr();
         assert!(call.body().pieces().iter().zip(&pieces).all(same), "{why}");

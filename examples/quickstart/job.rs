@@ -58,7 +58,6 @@ pub(crate) enum Told {
 pub(crate) struct Effort {
     pub(crate) calls: u64,
     pub(crate) throttled: u64,
-    pub(crate) peak_in_flight: u32,
     /// Requests that batches were cut into.
     pub(crate) parts: u64,
     /// Events that were in more than one of them.
@@ -286,17 +285,11 @@ impl Effort {
             effort.resent = merged.resent as u64;
         }
         for attempt in trail.attempts() {
-            let Some(receipt) = &attempt.receipt else {
+            if attempt.admission.is_none() {
                 continue;
-            };
+            }
             effort.calls += 1;
             effort.throttled += u64::from(attempt.signal.as_deref().is_some_and(is_throttle));
-            for (at, charge) in receipt.charges.iter().enumerate() {
-                if charge.budget() == Budget::Concurrency {
-                    let in_flight = receipt.in_flight.get(at).unwrap_or(0);
-                    effort.peak_in_flight = effort.peak_in_flight.max(in_flight);
-                }
-            }
         }
         effort
     }
@@ -306,7 +299,6 @@ impl Effort {
         self.throttled += other.throttled;
         self.parts += other.parts;
         self.resent += other.resent;
-        self.peak_in_flight = self.peak_in_flight.max(other.peak_in_flight);
     }
 }
 

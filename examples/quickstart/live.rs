@@ -76,6 +76,7 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let client = stack.layer(bounded_client(roots).map_err(unusable)?);
     let client = stack.audit_log(audit).level(level).layer(client);
     let outcome = job.run(client.clone(), None, &progress).await;
+    let peak = watch.peak();
     drop(watch);
     progress.finish_with_message("");
 
@@ -95,9 +96,10 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
         progress.inc(1);
     }
     progress.finish();
-    let stack = Tally::new(&job, &outcome, |subject| {
+    let mut stack = Tally::new(&job, &outcome, |subject| {
         found.get(subject).copied().unwrap_or(0)
     });
+    stack.peak_in_flight = peak;
     Ok(Results { bare: None, stack })
 }
 

@@ -1,6 +1,7 @@
 //! Progress on stderr, where a person looks at it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,24 +27,48 @@ pub(crate) fn bar(name: &'static str, items: usize, quiet: bool) -> ProgressBar 
 
 /// Tells, until it is dropped, what the calls of a stack wait for.
 #[must_use = "it tells nothing any more when it is dropped"]
-pub(crate) struct Watch(AbortHandle);
+pub(crate) struct Watch {
+    task: AbortHandle,
+    peak: Arc<AtomicU32>,
+}
 
 impl Watch {
     pub(crate) fn over(ledger: Arc<dyn Ledger>, bar: ProgressBar) -> Self {
+        let peak = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&peak);
         let watch = tokio::spawn(async move {
-            while !bar.is_hidden() {
-                bar.set_message(describe(&ledger.snapshot()));
+            loop {
+                let snapshot = ledger.snapshot();
+                bar.set_message(describe(&snapshot));
+                let held = concurrency(&snapshot).max().unwrap_or(0);
+                seen.fetch_max(held, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        Self(watch.abort_handle())
+        Self {
+            task: watch.abort_handle(),
+            peak,
+        }
+    }
+
+    /// The most calls in flight of one payer that were seen.
+    pub(crate) fn peak(&self) -> u32 {
+        self.peak.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
+}
+
+/// The calls in flight of each payer.
+fn concurrency(ledger: &Snapshot) -> impl Iterator<Item = u32> {
+    let budgets = ledger.principals.iter().flat_map(|p| &p.budgets);
+    budgets
+        .filter(|budget| budget.budget == Budget::Concurrency)
+        .map(|budget| budget.held)
 }
 
 fn describe(ledger: &Snapshot) -> String {

@@ -276,8 +276,8 @@ impl Call {
         }
         let mut charged: Vec<Principal> = Vec::new();
         self.trail.each(|attempt| {
-            let receipt = attempt.receipt.iter();
-            for charge in receipt.flat_map(|receipt| receipt.charges.iter()) {
+            let admission = attempt.admission.iter();
+            for charge in admission.flat_map(|admission| admission.charges().iter()) {
                 // Charges of one principal stand together, and those of the next attempt are the same as a rule.
                 if charged.last() != Some(charge.principal()) {
                     charged.push(charge.principal().clone());

@@ -205,6 +205,7 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
                 AcquireError::QueueFull { .. } => "queue_full",
                 AcquireError::TimedOut { .. } => "queue_timeout",
                 AcquireError::GateTooLate { .. } => "gate_too_late",
+                AcquireError::Unavailable { .. } => "ledger_unavailable",
             }
             .into(),
         );
@@ -245,9 +246,9 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         // Nobody further in has written anything down.
         attempts.push(Attempt::default());
     }
-    let receipt = attempts.iter().rev().find_map(|a| a.receipt.as_ref());
-    if let Some(receipt) = receipt {
-        charges(&receipt.charges, redaction, record);
+    let admission = attempts.iter().rev().find_map(|a| a.admission.as_ref());
+    if let Some(admission) = admission {
+        charges(admission.charges(), redaction, record);
     }
     let signal = attempts.iter().rev().find_map(|a| a.signal.as_deref());
     record.signal = signal.map(|signal| redaction.text(signal));

@@ -23,7 +23,7 @@ use super::part::{self, Answer, Returned};
 use super::plan::{Bounds, Next, Plan, Suffered};
 use super::report::Merged;
 use crate::body::ReplayBody;
-use crate::ledger::Deadline;
+use crate::ledger::{AdmissionSlot, Deadline};
 use crate::trail::CallTrail;
 
 type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Returned> + Send>>>;
@@ -35,7 +35,9 @@ pub(super) struct Job<S, F: BatchFormat> {
     pub(super) batch: F::Batch,
     pub(super) key: Box<str>,
     head: request::Parts,
-    trail: CallTrail,
+    trail: Option<CallTrail>,
+    /// The place in the queue of the call's first part: later parts are no new calls, and what the first has opened is still open.
+    pub(super) ticket: Option<u64>,
     pub(super) plan: Plan,
     pub(super) merge: Merge,
     in_flight: InFlight,
@@ -98,8 +100,7 @@ where
     ) -> Self {
         let (head, _) = request.into_parts();
         let deadline = head.extensions.get::<Deadline>().map(|deadline| deadline.0);
-        // Without anybody's wish too: it tells how long a part was held back before it was sent.
-        let trail = CallTrail::of(&head.extensions).cloned().unwrap_or_default();
+        let trail = CallTrail::of(&head.extensions).cloned();
         let members = batch.members();
         Self {
             service,
@@ -109,6 +110,7 @@ where
             batch,
             head: part::shared_head(head),
             trail,
+            ticket: None,
             in_flight: FuturesUnordered::new(),
             pause: None,
             paused_since: None,
@@ -296,9 +298,19 @@ where
         self.report.sent(again);
         self.stalled.get_or_insert_with(Instant::now);
         let held_back = std::mem::take(&mut self.held_back);
-        let trail = self.trail.part(number, maybe).held_back(held_back);
+        let trail = self.trail.as_ref();
+        let trail = trail.map(|trail| trail.part(number, maybe).held_back(held_back));
+        let slot = AdmissionSlot::new();
         let can_shrink = !self.plan.is_one_piece(&self.batch, &members);
-        let request = part::request(&self.head, body, &trail, number == 0, can_shrink);
+        let request = part::request(
+            &self.head,
+            body,
+            trail.as_ref(),
+            &slot,
+            self.ticket,
+            number == 0,
+            can_shrink,
+        );
         tracing::debug!(
             operation = self.batch.operation(),
             part = number,
@@ -310,14 +322,16 @@ where
         self.in_flight.push(Box::pin(async move {
             let began = Instant::now();
             let outcome = sending.await;
-            trail.record(|attempt| {
-                attempt.started.get_or_insert(began);
-                attempt.ended.get_or_insert_with(Instant::now);
-            });
+            if let Some(trail) = trail {
+                trail.record(|attempt| {
+                    attempt.started.get_or_insert(began);
+                    attempt.ended.get_or_insert_with(Instant::now);
+                });
+            }
             Returned {
                 members,
                 outcome,
-                trail,
+                slot,
                 began,
             }
         }));

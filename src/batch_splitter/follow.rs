@@ -18,7 +18,6 @@ use super::part::{Answer, Outcome, Returned};
 use super::plan::{Last, Suffered};
 use crate::body::ReplayBody;
 use crate::rope::Rope;
-use crate::trail::CallTrail;
 
 /// How often a part that cannot be made smaller is tried.
 const ALONE: u8 = 3;
@@ -47,10 +46,13 @@ where
         let Returned {
             members,
             outcome,
-            trail,
+            slot,
             began,
         } = returned;
-        let took = on_its_way(&trail, began);
+        self.ticket = self.ticket.or_else(|| slot.ticket());
+        // Without the time that it was held back.
+        let since = slot.since().map_or(began, |since| since.max(began));
+        let took = since.elapsed();
         match outcome {
             Outcome::Answered(answer) => self.answered(&members, answer, took),
             Outcome::NotSent(error) => {
@@ -467,11 +469,4 @@ fn unreadable() -> Whole {
         code: None,
         text: "the answer does not fit to what was sent".into(),
     }
-}
-
-/// How long the last attempt of a part was on its way, without the time that it was held back.
-fn on_its_way(trail: &CallTrail, began: tokio::time::Instant) -> Duration {
-    let (queued, started) = trail.held();
-    let since = started.map_or(began, |started| started.max(began));
-    since.elapsed().saturating_sub(queued)
 }

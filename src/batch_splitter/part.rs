@@ -13,8 +13,9 @@ use tower_service::Service;
 
 use crate::body::ReplayBody;
 use crate::client_errors::Failure;
+use crate::ledger::{AdmissionSlot, Requeue};
 use crate::rope::Rope;
-use crate::trail::{CallTrail, CanShrink, Resend};
+use crate::trail::{CallTrail, CanShrink, RetryAttempt};
 
 /// What became of a part.
 #[derive(Debug)]
@@ -45,7 +46,8 @@ pub(super) struct Answer {
 pub(super) struct Returned {
     pub(super) members: Vec<usize>,
     pub(super) outcome: Outcome,
-    pub(super) trail: CallTrail,
+    /// What its last attempt was charged, and when.
+    pub(super) slot: AdmissionSlot,
     pub(super) began: Instant,
 }
 
@@ -79,15 +81,23 @@ pub(super) fn shared_head(mut head: request::Parts) -> request::Parts {
 pub(super) fn request(
     head: &request::Parts,
     body: ReplayBody,
-    trail: &CallTrail,
+    trail: Option<&CallTrail>,
+    slot: &AdmissionSlot,
+    ticket: Option<u64>,
     first: bool,
     can_shrink: bool,
 ) -> Request<ReplayBody> {
     let mut request = Request::from_parts(head.clone(), body);
     let extensions = request.extensions_mut();
-    extensions.insert(trail.clone());
+    if let Some(trail) = trail {
+        extensions.insert(trail.clone());
+    }
+    extensions.insert(slot.clone());
+    if let Some(ticket) = ticket {
+        extensions.insert(Requeue::new().ticket(ticket));
+    }
     if !first {
-        extensions.insert(Resend);
+        extensions.insert(RetryAttempt);
     }
     if can_shrink {
         extensions.insert(CanShrink);

@@ -24,9 +24,10 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 
 use super::*;
 use crate::body::ReplayBody;
-use crate::ledger::Deadline;
+use crate::ledger::{AcquireRequest, AdmissionSlot, Deadline, LocalLedger, Permit};
+use crate::principal::Principal;
 use crate::rope::Rope;
-use crate::trail::{CallTrail, Resend};
+use crate::trail::{CallTrail, RetryAttempt};
 
 /// Members are the lines of a body that begins with `BATCH` and ends with `END`. An answer has a line for each of them: its
 /// number, and a word that says its fate.
@@ -291,6 +292,7 @@ struct Call {
     at: Duration,
     resend: bool,
     trail: CallTrail,
+    slot: AdmissionSlot,
 }
 
 impl Call {
@@ -395,8 +397,11 @@ impl Service<Request<ReplayBody>> for Server {
                     number: inner.calls.len(),
                     members,
                     at: inner.begin.elapsed(),
-                    resend: request.extensions().get::<Resend>().is_some(),
-                    trail: CallTrail::of(request.extensions()).unwrap().clone(),
+                    resend: request.extensions().get::<RetryAttempt>().is_some(),
+                    trail: CallTrail::of(request.extensions())
+                        .cloned()
+                        .unwrap_or_default(),
+                    slot: request.extensions().get::<AdmissionSlot>().unwrap().clone(),
                 };
                 let reply = (inner.script)(&call);
                 inner.calls.push(call);
@@ -471,7 +476,16 @@ fn layer(format: Lines) -> BatchSplitterLayer<Lines> {
 type Answered = Result<Response<MergedBody<ServerBody>>, BoxError>;
 
 async fn send(layer: &BatchSplitterLayer<Lines>, server: &Server, members: usize) -> Answered {
-    layer.layer(server.clone()).oneshot(batch(members)).await
+    layer
+        .layer(server.clone())
+        .oneshot(traced(batch(members)))
+        .await
+}
+
+/// A request whose caller wants to know what happens to it.
+fn traced(mut request: Request<ReplayBody>) -> Request<ReplayBody> {
+    request.extensions_mut().insert(CallTrail::new());
+    request
 }
 
 /// The lines of an answer, without its frame.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::ledger::Permit;
+use crate::ledger::{End, Permit};
 
 /// A response body that gives the call's permit back when it has ended, failed or is dropped.
 ///
@@ -48,7 +48,7 @@ impl<B: Body> PermitBody<B> {
     #[inline]
     pub(super) fn new(inner: B, mut permit: Option<Permit>) -> Self {
         if let Some(permit) = permit.as_mut().filter(|_| inner.is_end_stream()) {
-            permit.set_complete();
+            permit.set_end(End::Complete);
         }
         Self { inner, permit }
     }
@@ -66,9 +66,13 @@ impl<B: Body> Body for PermitBody<B> {
         Poll::Ready(match ready!(this.inner.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(permit) = this.permit.as_mut() {
-                    // Some readers stop once they know that nothing more comes.
-                    if this.inner.is_end_stream() {
-                        permit.set_complete();
+                    // Some readers stop once they know that nothing more comes, in whatever way they are told.
+                    let body = this.inner.as_ref();
+                    if frame.is_trailers()
+                        || body.is_end_stream()
+                        || body.size_hint().exact() == Some(0)
+                    {
+                        permit.set_end(End::Complete);
                     }
                 }
                 Some(Ok(frame))

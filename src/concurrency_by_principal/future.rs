@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::uri::Authority;
 use http::{Extensions, Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
@@ -15,7 +15,11 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
-use crate::ledger::{Acquire, Deadline, Draw, Permit};
+use crate::client_errors::Failure;
+use crate::ledger::{
+    Acquire, AcquireRequest, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
+};
+use crate::principal::Charges;
 use crate::trail::CallTrail;
 
 /// The response future of [`ConcurrencyByPrincipal`](super::ConcurrencyByPrincipal).
@@ -27,7 +31,9 @@ where
 {
     /// The clone to call, and what to call it with.
     pub(super) call: Option<(S, Request<ReqB>)>,
-    /// Vacant at first. None once it was handed on.
+    /// Whom to ask. None once it was asked.
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// None before it was acquired, and once it was handed on.
     pub(super) permit: Option<Permit>,
     pub(super) release_on_headers: bool,
     #[pin]
@@ -36,38 +42,49 @@ where
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
-    New(Draw),
+    New(AcquireRequest),
     Waiting { acquire: Acquire, since: Instant },
     Ready,
     Calling(#[pin] F),
 }
 
-/// What a request's extensions tell the ledger.
+/// What a call asks its ledger for.
 #[inline]
-pub(super) fn deadline_and_place(extensions: &Extensions) -> (Option<Instant>, Option<u64>) {
+pub(super) fn ask(
+    charges: Charges,
+    endpoint: Option<Authority>,
+    extensions: &Extensions,
+) -> AcquireRequest {
     if extensions.is_empty() {
-        return (None, None);
+        return AcquireRequest::of_call(charges, endpoint, None, Requeue::new());
     }
     let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
-    let place = CallTrail::of(extensions).and_then(CallTrail::place);
-    (deadline, place)
+    let requeue = extensions.get::<Requeue>().copied().unwrap_or_default();
+    AcquireRequest::of_call(charges, endpoint, deadline, requeue)
 }
 
-/// Takes down what the call was charged for.
-fn note<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
-    if request.extensions().is_empty() {
+/// Tells who wants to know what the call was charged.
+fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
+    let extensions = request.extensions();
+    if extensions.is_empty() {
         return;
     }
-    if let Some(trail) = CallTrail::of(request.extensions()) {
+    if let Some(slot) = extensions.get::<AdmissionSlot>() {
+        slot.fill(permit);
+    }
+    if let Some(trail) = CallTrail::of(extensions) {
         let queued = since.map(|since| since.elapsed()).unwrap_or_default();
-        trail.record_charge(permit.receipt(), queued);
+        trail.record(|attempt| {
+            attempt.admission = Some(permit.admission().clone());
+            attempt.queued = queued;
+            attempt.waiting_since = None;
+        });
     }
 }
 
-/// Takes down that the call waits since then, or has waited in vain.
+/// Records that the call waits since then, or has waited in vain.
 fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, in_vain: bool) {
-    let trail = CallTrail::of(request.extensions()).filter(|trail| trail.is_wanted());
-    if let Some(trail) = trail {
+    if let Some(trail) = CallTrail::of(request.extensions()) {
         trail.record(|attempt| {
             attempt.waiting_since = (!in_vain).then_some(since);
             if in_vain {
@@ -89,18 +106,20 @@ where
         let mut this = self.project();
         loop {
             match this.step.as_mut().project() {
-                StepProj::New(draw) => {
-                    let (Some(permit), Some((_, request))) = (&mut *this.permit, &this.call) else {
+                StepProj::New(request) => {
+                    let (Some(ledger), Some((_, call_with))) = (this.ledger.take(), &this.call)
+                    else {
                         return Poll::Pending;
                     };
-                    // Without allocation and clock if the permit is there: `benches/overhead` watches it.
-                    if permit.fill(draw) {
-                        note(request, permit, None);
-                        ready!(call(this.call, this.step.as_mut(), cx))?;
+                    // Without a clock if the permit is there: `benches/overhead` watches it.
+                    if let Some(admission) = ledger.try_acquire(request) {
+                        let permit = this.permit.insert(Permit::new(ledger, admission));
+                        tell(call_with, permit, None);
+                        ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
                     } else {
-                        let acquire = Arc::clone(permit.ledger()).acquire(mem::take(draw));
+                        let acquire = ledger.acquire(request.clone());
                         let since = Instant::now();
-                        note_wait(request, since, false);
+                        note_wait(call_with, since, false);
                         this.step.set(Step::Waiting { acquire, since });
                     }
                 }
@@ -109,24 +128,31 @@ where
                     if let (Err(_), Some((_, request))) = (&acquired, &*this.call) {
                         note_wait(request, *since, true);
                     }
-                    let permit = acquired?;
+                    let permit = this.permit.insert(acquired?);
                     if let Some((_, request)) = this.call {
-                        note(request, &permit, Some(*since));
+                        tell(request, permit, Some(*since));
                     }
-                    *this.permit = Some(permit);
-                    ready!(call(this.call, this.step.as_mut(), cx))?;
+                    ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
                 }
-                StepProj::Ready => ready!(call(this.call, this.step.as_mut(), cx))?,
+                StepProj::Ready => ready!(call(this.call, this.permit, this.step.as_mut(), cx))?,
                 StepProj::Calling(future) => {
                     let response = match ready!(future.poll(cx)) {
                         Ok(response) => response,
                         Err(error) => {
+                            let error = error.into();
                             // Now, not when the caller drops this future.
-                            *this.permit = None;
-                            return Poll::Ready(Err(error.into()));
+                            if let Some(mut permit) = this.permit.take() {
+                                if Failure::of(&*error) == Failure::NotSent {
+                                    permit.set_end(End::Dropped);
+                                }
+                            }
+                            return Poll::Ready(Err(error));
                         }
                     };
                     let mut permit = this.permit.take();
+                    if let Some(permit) = &mut permit {
+                        permit.set_end(End::Dropped);
+                    }
                     if *this.release_on_headers {
                         if let Some(permit) = permit.take() {
                             permit.complete();
@@ -143,6 +169,7 @@ where
 #[inline]
 fn call<S, ReqB>(
     call: &mut Option<(S, Request<ReqB>)>,
+    permit: &mut Option<Permit>,
     mut step: Pin<&mut Step<S::Future>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), BoxError>>
@@ -162,6 +189,10 @@ where
     let Some((mut inner, request)) = call.take() else {
         return Poll::Pending;
     };
+    if let Some(permit) = permit {
+        // Until a response has come: the server may be at work on it.
+        permit.set_end(End::Unanswered);
+    }
     step.set(Step::Calling(inner.call(request)));
     Poll::Ready(Ok(()))
 }

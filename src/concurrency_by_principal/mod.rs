@@ -68,7 +68,7 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
-use crate::ledger::{Draw, Ledger, LocalLedger, Permit};
+use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
 
 /// Applies [`ConcurrencyByPrincipal`].
@@ -175,21 +175,16 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         // In this order, since all of it is moved into the future at the end: what has just been written is slow to read.
-        let (deadline, place) = future::deadline_and_place(request.extensions());
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
-        let permit = Permit::vacant(Arc::clone(&self.layer.ledger));
+        let ask = future::ask(charges, endpoint, request.extensions());
         let inner = self.inner.clone();
         ResponseFuture {
             call: Some((inner, request)),
-            permit: Some(permit),
+            ledger: Some(Arc::clone(&self.layer.ledger)),
+            permit: None,
             release_on_headers: self.layer.release_on_headers,
-            step: Step::New(Draw {
-                charges,
-                endpoint,
-                deadline,
-                place,
-            }),
+            step: Step::New(ask),
         }
     }
 }

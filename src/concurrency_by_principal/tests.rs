@@ -13,7 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use super::*;
-use crate::ledger::{Acquire, AcquireError, Deadline, End, Grant, Receipt, Signal, Snapshot};
+use crate::ledger::{
+    Acquire, AcquireError, AcquireRequest, Admission, Deadline, End, Ledger, LocalLedger, Signal,
+};
 use crate::principal::{Budget, Principal};
 use crate::trail::CallTrail;
 
@@ -182,9 +184,9 @@ async fn the_trail_tells_what_was_charged_and_how_long_it_queued() {
     let attempts = trail.attempts();
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].queued, secs(7));
-    let receipt = attempts[0].receipt.as_ref().unwrap();
-    assert_eq!(receipt.charges[0].principal(), &Principal::new("a"));
-    assert_eq!(receipt.charges[0].budget(), Budget::Concurrency);
+    let charges = attempts[0].admission.as_ref().unwrap().charges();
+    assert_eq!(charges[0].principal(), &Principal::new("a"));
+    assert_eq!(charges[0].budget(), Budget::Concurrency);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,26 +287,18 @@ impl Drop for Guard {
 struct Ends(parking_lot::Mutex<Vec<End>>);
 
 impl Ledger for Ends {
-    fn try_acquire(&self, _: &mut Draw) -> Option<Grant> {
-        Some(Grant(0))
+    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
+        Some(Admission::new(request.clone(), 1, 1))
     }
 
-    fn acquire(self: Arc<Self>, _: Draw) -> Acquire {
+    fn acquire(self: Arc<Self>, _: AcquireRequest) -> Acquire {
         Box::pin(std::future::pending())
     }
 
-    fn receipt(&self, _: Grant) -> Option<Receipt> {
-        None
-    }
+    fn report(&self, _: &Admission, _: Signal) {}
 
-    fn report(&self, _: &Receipt, _: Signal) {}
-
-    fn release(&self, _: Grant, end: End) {
+    fn release(&self, _: &Admission, end: End) {
         self.0.lock().push(end);
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
     }
 }
 

@@ -1,8 +1,15 @@
 //! Who keeps the budgets: the [`Ledger`] trait, what goes in and out of it, and [`LocalLedger`] for one process.
 //!
 //! Layers hold an `Arc<dyn Ledger>`. Two layers that share one act together:
-//! [`ServerBusyBackoff`](crate::server_busy_backoff) reports what answers say about a budget, and
+//! [`ServerBusyBackoff`](crate::server_busy_backoff) reports what responses say about a budget, and
 //! [`ConcurrencyByPrincipal`](crate::concurrency_by_principal) gets no permit for that principal before its gate opens.
+//!
+//! | term | meaning |
+//! | --- | --- |
+//! | [`AcquireRequest`] | what a call asks for: charges, endpoint, deadline, its place in the queue |
+//! | [`Admission`] | what it was given; a [`Permit`] carries it and gives it back exactly once |
+//! | [`Signal`] | what a response says about a budget |
+//! | [`Limit`] | how a budget is counted, and its number |
 
 use std::fmt;
 use std::future::Future;
@@ -10,192 +17,134 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::Authority;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::principal::{Budget, Charges, Principal};
+use crate::principal::Budget;
 
+mod error;
+mod limit;
 mod local;
+mod permit;
+mod request;
+mod snapshot;
 
-pub use local::{LocalLedger, LocalLedgerBuilder};
+pub use error::{AcquireError, Contended};
+pub use limit::Limit;
+pub use local::{LocalLedger, LocalLedgerBuilder, UnknownBudget};
+pub use permit::{End, Permit};
+pub use request::{AcquireRequest, Admission, AdmissionSlot, Requeue};
+pub use snapshot::{BudgetSnapshot, PrincipalSnapshot, Snapshot};
 
-/// How a budget is counted, and its number.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_ews::ledger::Shape;
-///
-/// // Sixteen mailboxes open per delegate account, each until five minutes after its last use.
-/// let open = Shape::Distinct { limit: 16, idle: Duration::from_secs(300) };
-/// # let _ = open;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Shape {
-    /// Amounts held at the same time.
-    InFlight(u32),
-    /// Different values in use: a value stays in use for `idle` after its last use.
-    Distinct {
-        /// How many values.
-        limit: u32,
-        /// How long a value stays open after its last use. In a file: seconds.
-        #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
-        idle: Duration,
-    },
-}
-
-/// A future permit: what [`Ledger::acquire`] returns.
+/// A permit that is waited for: what [`Ledger::acquire`] returns.
 pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + Send>>;
 
 /// Keeps budgets: hands out permits, takes in signals.
 ///
-/// Object safe; implementations are shared as `Arc<dyn Ledger>`.
+/// Object safe; implementations are shared as `Arc<dyn Ledger>`. Three methods have to be written, and an implementation that
+/// learns nothing from responses can leave [`report`](Self::report) empty:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use std::sync::{Arc, Mutex};
+///
+/// use tokio::sync::Semaphore;
+/// use tower_ews::ledger::{Acquire, AcquireError, AcquireRequest, Admission, End, Ledger, Permit, Signal};
+///
+/// /// Four calls of each principal at a time; the principal with the most calls pays for a call of several.
+/// #[derive(Debug, Default)]
+/// struct FourEach {
+///     principals: Mutex<HashMap<String, Arc<Semaphore>>>,
+///     admitted: AtomicU64,
+/// }
+///
+/// impl FourEach {
+///     fn of(&self, request: &AcquireRequest) -> Option<Arc<Semaphore>> {
+///         let key = request.charges().first()?.principal().to_string();
+///         let mut principals = self.principals.lock().ok()?;
+///         Some(Arc::clone(principals.entry(key).or_insert_with(|| Arc::new(Semaphore::new(4)))))
+///     }
+/// }
+///
+/// impl Ledger for FourEach {
+///     fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire {
+///         Box::pin(async move {
+///             if let Some(semaphore) = self.of(&request) {
+///                 semaphore.acquire().await.map_err(AcquireError::unavailable)?.forget();
+///             }
+///             let sequence = self.admitted.fetch_add(1, Relaxed);
+///             let ticket = request.ticket().unwrap_or(sequence);
+///             Ok(Permit::new(self, Admission::new(request, ticket, sequence)))
+///         })
+///     }
+///
+///     fn report(&self, _: &Admission, _: Signal) {}
+///
+///     fn release(&self, admission: &Admission, _: End) {
+///         if let Some(semaphore) = self.of(admission.request()) {
+///             semaphore.add_permits(1);
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let ledger: Arc<dyn Ledger> = Arc::new(FourEach::default());
+/// let permit = ledger.acquire(AcquireRequest::new(tower_ews::principal::Principal::new("a"))).await.unwrap();
+/// permit.complete();
+/// # }
+/// ```
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
-    /// Takes all charges of `draw` now, and the draw with them, or leaves it as it is. [`Permit::try_acquire`] makes a permit of the
-    /// grant.
-    fn try_acquire(&self, draw: &mut Draw) -> Option<Grant>;
+    /// Acquires every charge of `request` immediately, or none. [`Permit::new`] makes a permit of the admission.
+    ///
+    /// A ledger that cannot say without waiting returns `None`, which is the default.
+    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
+        let _ = request;
+        None
+    }
 
-    /// Waits until all charges of `draw` can be taken at once.
+    /// Waits until every charge of `request` can be acquired at once.
     ///
     /// # Cancellation
     ///
-    /// A waiting call holds nothing. Dropping the future leaves the queue; a permit that was granted meanwhile goes to
-    /// the next in line.
-    fn acquire(self: Arc<Self>, draw: Draw) -> Acquire;
+    /// A waiting call holds nothing. Dropping the future leaves the queue; what was admitted meanwhile is given back.
+    fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire;
 
-    /// What `grant` stands for. None if it was given back.
-    fn receipt(&self, grant: Grant) -> Option<Receipt>;
+    /// Tells what a response said about a budget that `admission` drew on. Accepted after the release as well.
+    fn report(&self, admission: &Admission, signal: Signal);
 
-    /// Tells what an answer said about a budget that `receipt` drew on.
-    fn report(&self, receipt: &Receipt, signal: Signal);
+    /// Gives `admission` back. [`Permit`] calls it exactly once.
+    fn release(&self, admission: &Admission, end: End);
 
-    /// Gives `grant` back. Called by [`Permit`] exactly once.
-    fn release(&self, grant: Grant, end: End);
+    /// Divides `admission` into what stays with the call and the charges on `budget`, which are released by themselves. None if
+    /// there are no such charges.
+    ///
+    /// The default is right for a ledger that keeps nothing of an admission but its charges.
+    fn split(&self, admission: &Admission, budget: Budget) -> Option<(Admission, Admission)> {
+        admission.split(budget)
+    }
 
-    /// What is held, queued, gated and learnt now.
-    fn snapshot(&self) -> Snapshot;
+    /// What is held, queued, gated and learnt now. Default: nothing.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
 }
 
-/// What a call asks a ledger for.
+/// What a response says about a budget.
 ///
 /// ```
 /// use std::time::Duration;
 /// use tokio::time::Instant;
-/// use tower_ews::ledger::Draw;
+/// use tower_ews::ledger::{Ledger, LocalLedger, Permit, AcquireRequest, Signal};
 /// use tower_ews::principal::Principal;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let mut draw = Draw::new(Principal::new("contoso"));
-/// draw.deadline = Some(Instant::now() + Duration::from_secs(30));
+/// let ledger = std::sync::Arc::new(LocalLedger::in_flight(4));
+/// let permit = Permit::try_acquire(ledger.clone(), &AcquireRequest::new(Principal::new("a"))).unwrap();
+/// permit.report(Signal::Busy { until: Instant::now() + Duration::from_secs(60) });
+/// assert!(ledger.snapshot().principals[0].gated.is_some());
 /// # });
 /// ```
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Draw {
-    /// What to take, all or nothing.
-    pub charges: Charges,
-    /// Where the call goes to: a gated endpoint holds it back.
-    pub endpoint: Option<Authority>,
-    /// When waiting is no use any more. The ledger has a bound of its own besides.
-    pub deadline: Option<Instant>,
-    /// The place in line that an earlier attempt of the same call had ([`Receipt::place`]).
-    pub place: Option<u64>,
-}
-
-impl Draw {
-    /// Asks for `charges`.
-    pub fn new(charges: impl Into<Charges>) -> Self {
-        Self {
-            charges: charges.into(),
-            ..Self::default()
-        }
-    }
-}
-
-/// What a permit stands for: which charges were taken, and when, in the ledger's order.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Receipt {
-    /// The charges that were taken.
-    pub charges: Charges,
-    /// The endpoint of the call.
-    pub endpoint: Option<Authority>,
-    /// The call's place in line: smaller came first.
-    pub place: u64,
-    /// The number of this grant: later grants have larger ones.
-    pub grant: u64,
-    /// How much was in flight on each charge's budget when this permit was granted, itself included.
-    pub in_flight: InFlight,
-    /// Whether this call tests a gate that has just opened: others wait for [`Signal::Accepted`] or its end.
-    pub probe: bool,
-}
-
-impl Receipt {
-    /// The receipt of a ledger's grant number `grant` for a call at `place`.
-    pub fn new(draw: Draw, place: u64, grant: u64) -> Self {
-        Self {
-            charges: draw.charges,
-            endpoint: draw.endpoint,
-            place,
-            grant,
-            in_flight: InFlight::default(),
-            probe: false,
-        }
-    }
-}
-
-/// How much was in flight, charge by charge.
-///
-/// ```
-/// use tower_ews::ledger::InFlight;
-///
-/// let in_flight: InFlight = [3, 200].into_iter().collect();
-/// assert_eq!(in_flight.get(1), Some(200));
-/// assert_eq!(in_flight.get(2), None);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InFlight(Amounts);
-
-/// One amount is the usual case; it takes little room, since permits are moved about with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Amounts {
-    One(u32),
-    Many(Box<[u32]>),
-}
-
-impl InFlight {
-    /// The amount for the charge at that place.
-    pub fn get(&self, at: usize) -> Option<u32> {
-        match &self.0 {
-            Amounts::One(amount) => (at == 0).then_some(*amount),
-            Amounts::Many(amounts) => amounts.get(at).copied(),
-        }
-    }
-
-    pub(crate) fn one(amount: u32) -> Self {
-        Self(Amounts::One(amount))
-    }
-}
-
-impl Default for InFlight {
-    fn default() -> Self {
-        Self(Amounts::Many(Box::default()))
-    }
-}
-
-impl FromIterator<u32> for InFlight {
-    fn from_iter<I: IntoIterator<Item = u32>>(iter: I) -> Self {
-        let amounts: SmallVec<[u32; 4]> = iter.into_iter().collect();
-        Self(match amounts[..] {
-            [amount] => Amounts::One(amount),
-            _ => Amounts::Many(amounts.into_boxed_slice()),
-        })
-    }
-}
-
-/// What an answer says about a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Signal {
@@ -209,156 +158,14 @@ pub enum Signal {
         /// When the gate opens.
         until: Instant,
     },
-    /// The answer was a good one, though its body may go on for long: a probe need not end to be a success.
+    /// The response is a good one, though its body may go on for long.
     Accepted,
-    /// Too many calls (or streaming connections) at the same time: the limit is learnt to be lower.
-    TooManyConnections,
-    /// Too many rows of `Find*` answers at the same time.
-    TooManyFound,
-    /// Too many different mailboxes open.
-    TooManyOpenMailboxes,
-}
-
-/// How a permit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// The answer ended. If no signal was reported for it, it counts as a quiet success.
-    Complete,
-    /// The call was cancelled or failed: it tells nothing about the budget.
-    Dropped,
-}
-
-/// What a ledger calls something that it has granted, until it is given back: it keeps the [`Receipt`] itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Grant(pub u64);
-
-/// What was taken from a ledger; given back when it is completed or dropped.
-///
-/// ```
-/// use std::sync::Arc;
-/// use tower_ews::ledger::{Draw, LocalLedger, Permit};
-/// use tower_ews::principal::Principal;
-///
-/// let ledger = Arc::new(LocalLedger::in_flight(1));
-/// let permit = Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).unwrap();
-/// assert_eq!(permit.receipt().unwrap().charges.len(), 1);
-/// permit.complete();
-/// assert!(Permit::try_acquire(ledger, Draw::new(Principal::new("contoso"))).is_ok());
-/// ```
-// Small, since it is moved about: into the response future, into the body, and with both.
-#[must_use = "dropping the permit gives it back at once"]
-pub struct Permit {
-    ledger: Arc<dyn Ledger>,
-    grant: Option<Grant>,
-    end: End,
-}
-
-impl Permit {
-    /// A permit for what `ledger` has granted, which gets it back exactly once.
-    pub fn new(ledger: Arc<dyn Ledger>, grant: Grant) -> Self {
-        Self {
-            ledger,
-            grant: Some(grant),
-            end: End::Dropped,
-        }
-    }
-
-    /// Takes all charges of `draw` now, or gives the draw back.
+    /// Too much was drawn on that budget.
     ///
-    /// # Errors
-    ///
-    /// The draw, if its call would have to wait.
-    pub fn try_acquire(ledger: Arc<dyn Ledger>, mut draw: Draw) -> Result<Self, Draw> {
-        let mut permit = Self::vacant(ledger);
-        match permit.fill(&mut draw) {
-            true => Ok(permit),
-            false => Err(draw),
-        }
-    }
-
-    /// A permit for nothing yet, so that the ledger need not be cloned once more to get one.
-    pub(crate) fn vacant(ledger: Arc<dyn Ledger>) -> Self {
-        Self {
-            ledger,
-            grant: None,
-            end: End::Dropped,
-        }
-    }
-
-    /// Takes all charges of `draw` now, and the draw with them, or leaves it as it is. For a vacant permit.
-    pub(crate) fn fill(&mut self, draw: &mut Draw) -> bool {
-        self.grant = self.ledger.try_acquire(draw);
-        self.grant.is_some()
-    }
-
-    /// Whom it is given back to.
-    pub(crate) fn ledger(&self) -> &Arc<dyn Ledger> {
-        &self.ledger
-    }
-
-    /// What was taken. None if the ledger knows nothing of it.
-    pub fn receipt(&self) -> Option<Receipt> {
-        self.ledger.receipt(self.grant?)
-    }
-
-    /// Gives it back because the answer has ended.
-    pub fn complete(mut self) {
-        self.set_complete();
-    }
-
-    /// As [`complete`](Self::complete), once it is dropped: where it is now, since moving it costs more than the rest.
-    pub(crate) fn set_complete(&mut self) {
-        self.end = End::Complete;
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(grant) = self.grant {
-            self.ledger.release(grant, self.end);
-        }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.receipt()).finish()
-    }
-}
-
-/// Why a call did not get its permit. In each case nothing was sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AcquireError {
-    /// Too many calls wait already.
-    #[error(
-        "{queued} calls wait in the ledger already, which is its bound: \
-         send fewer calls at once or raise `max_queued`"
-    )]
-    QueueFull {
-        /// How many wait.
-        queued: usize,
-    },
-    /// The call waited as long as it may.
-    #[error(
-        "no permit within {waited:?} for {principal}: \
-         its budgets allow no more; send fewer calls or allow a longer wait"
-    )]
-    TimedOut {
-        /// How long it waited.
-        waited: Duration,
-        /// The principal that it waited for.
-        principal: Principal,
-    },
-    /// The gate of a principal opens too late for this call.
-    #[error("{principal} is locked out for {wait:?}, longer than this call may wait")]
-    GateTooLate {
-        /// How long the gate stays closed.
-        wait: Duration,
-        /// The principal that is locked out.
-        principal: Principal,
-    },
+    /// Servers do not always say which allowance a call exceeded. `Exceeded(Budget::Concurrency)` means "too many at the same
+    /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
+    /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
+    Exceeded(Budget),
 }
 
 /// A request extension: when a call, all its waits and attempts included, is to end.
@@ -385,42 +192,4 @@ impl Deadline {
                 .unwrap_or(now + Duration::from_secs(365 * 86_400)),
         )
     }
-}
-
-/// What a ledger holds at one moment.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The principals that it knows something about, in no particular order.
-    pub principals: Vec<PrincipalSnapshot>,
-    /// How many calls wait, over all principals.
-    pub queued: usize,
-    /// The endpoints that are gated, and for how long still.
-    pub gated_endpoints: Vec<(Authority, Duration)>,
-}
-
-/// What a ledger knows about one principal.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PrincipalSnapshot {
-    /// Who.
-    pub principal: Principal,
-    /// How long its gate stays closed, if it is.
-    pub gated: Option<Duration>,
-    /// Its budgets.
-    pub budgets: Vec<BudgetSnapshot>,
-    /// How many calls wait for it.
-    pub queued: usize,
-}
-
-/// What a ledger knows about one budget.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct BudgetSnapshot {
-    /// Which one.
-    pub budget: Budget,
-    /// How much is held, or how many different values are open.
-    pub held: u32,
-    /// The limit as it is now: the policy's, or a lower one that was learnt.
-    pub limit: u32,
 }

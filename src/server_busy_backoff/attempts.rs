@@ -19,8 +19,11 @@ use super::peek::{PeekBody, Prefix, Rest, Tail};
 use super::report::Reporter;
 use crate::client_errors::Failure;
 use crate::errors::BackoffError;
-use crate::ledger::{AcquireError, Deadline, Signal};
-use crate::trail::{CallTrail, CanShrink};
+use crate::ledger::{AcquireError, Admission, AdmissionSlot, Deadline, Ledger, Requeue, Signal};
+use crate::trail::{CallTrail, CanShrink, RetryAttempt};
+
+/// The least wait after a refusal without a hint, where the ledger does the waiting.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
 
 type Answered<ResB> = Response<PeekBody<ResB>>;
 
@@ -40,15 +43,19 @@ where
     let config = &shared.config;
     let given = request.extensions().get::<Deadline>().copied();
     let deadline = given.unwrap_or_else(|| Deadline::within(config.deadline));
-    // The trail tells what an attempt was charged for; nobody but the ledger needs to know.
-    let trail = CallTrail::of(request.extensions())
-        .cloned()
-        .or_else(|| config.ledger.is_some().then(CallTrail::for_receipts));
+    let trail = CallTrail::of(request.extensions()).cloned();
+    let given_slot = request.extensions().get::<AdmissionSlot>().cloned();
+    let own_slot = given_slot.is_none() && config.ledger.is_some();
+    let slot = given_slot.or_else(|| own_slot.then(AdmissionSlot::new));
     let mut state = State {
         call: shared.classifier.request(&request),
         can_shrink: request.extensions().get::<CanShrink>().is_some(),
         deadline: deadline.0,
         own_deadline: given.is_none(),
+        slot,
+        own_slot,
+        requeue: Requeue::new(),
+        exceeded: None,
         attempts: 0,
         backed_off: Duration::ZERO,
         hintless: 0,
@@ -71,14 +78,13 @@ where
             state.repeated = state.maybe_executed;
             let trail = trail.as_ref().map(CallTrail::begin_attempt);
             if let Some(trail) = &trail {
-                if trail.is_wanted() {
-                    trail.record(|attempt| {
-                        attempt.backed_off = attempt.backed_off.saturating_add(pause);
-                        // A layer above may know of an execution, too.
-                        attempt.resend |= state.maybe_executed;
-                    });
-                }
+                trail.record(|attempt| {
+                    attempt.backed_off = attempt.backed_off.saturating_add(pause);
+                    // A layer above may know of an execution, too.
+                    attempt.resend |= state.maybe_executed;
+                });
             }
+            state.begin_attempt();
 
             let ready: Result<_, BoxError> = inner.ready().await.map_err(Into::into);
             let begun = ready.is_ok();
@@ -93,7 +99,7 @@ where
                 Err(error) if begun => Err((error, Came::Sent)),
                 Err(error) => Err((error, Came::NotReady)),
                 Ok(answer) => {
-                    if let Some(trail) = trail.as_ref().filter(|trail| trail.is_wanted()) {
+                    if let Some(trail) = &trail {
                         trail.record(|attempt| {
                             attempt.status = Some(answer.status());
                             attempt.answered.get_or_insert_with(Instant::now);
@@ -106,9 +112,9 @@ where
                         return Ok(state.pass_on(head, Prefix::default(), rest, None));
                     }
                     let ledger = config.ledger.as_ref();
-                    let receipt = trail.as_ref().and_then(CallTrail::take_receipt);
-                    let probe = receipt.as_ref().filter(|receipt| receipt.probe).cloned();
-                    let listener = ledger.map(Arc::clone).zip(receipt);
+                    let admission = ledger.and_then(|ledger| state.admission(ledger));
+                    let watched = admission.as_ref().filter(|a| a.is_watched()).cloned();
+                    let listener = ledger.map(Arc::clone).zip(admission);
                     let reporter = Reporter::new(listener, state.fallback(&shared));
                     let bounds = (config.max_prefix, config.max_buffered);
                     // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
@@ -117,9 +123,10 @@ where
                         Ok(Examined::PassOn(prefix, rest, scan)) => {
                             let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
                             note(trail.as_ref(), signal);
-                            if let (Some(ledger), Some(receipt), None) = (ledger, probe, signal) {
-                                // Others wait for this answer, but not for the end of a long body.
-                                ledger.report(&receipt, Signal::Accepted);
+                            if let (Some(ledger), Some(admission), None) = (ledger, watched, signal)
+                            {
+                                // Others wait for this response, but not for the end of a long body.
+                                ledger.report(&admission, Signal::Accepted);
                             }
                             return Ok(state.pass_on(head, prefix, rest, scan));
                         }
@@ -201,6 +208,14 @@ struct State {
     deadline: Instant,
     /// The request does not say it itself.
     own_deadline: bool,
+    /// Where what an attempt was charged is told, if anybody wants to know.
+    slot: Option<AdmissionSlot>,
+    /// The request does not have it itself.
+    own_slot: bool,
+    /// How the next attempt asks for its permit.
+    requeue: Requeue,
+    /// When the first of the last refusals came that only say that too much was drawn on a budget.
+    exceeded: Option<Instant>,
     attempts: u32,
     backed_off: Duration,
     /// How many waits had no hint.
@@ -233,7 +248,37 @@ impl State {
         if let Some(trail) = trail {
             extensions.insert(trail.clone());
         }
+        if let Some(slot) = self.slot.as_ref().filter(|_| self.own_slot) {
+            extensions.insert(slot.clone());
+        }
+        if self.attempts > 1 {
+            extensions.insert(self.requeue);
+            extensions.insert(RetryAttempt);
+        }
         attempt
+    }
+
+    /// Another attempt has the place in the queue of the one before.
+    fn begin_attempt(&mut self) {
+        if self.attempts == 1 {
+            return;
+        }
+        if let Some(slot) = &self.slot {
+            self.requeue.ticket = slot.ticket().or(self.requeue.ticket);
+            slot.begin_attempt();
+        }
+    }
+
+    /// What the attempt was charged to `ledger`.
+    fn admission(&self, ledger: &Arc<dyn Ledger>) -> Option<Admission> {
+        self.slot.as_ref()?.admission_of(ledger)
+    }
+
+    /// How long a call waits that drew too much on a budget, where a ledger lowers the limit: hardly at first, since places come
+    /// free while it waits in the queue. The wait grows with the time that nothing else came.
+    fn wait_exceeded(&mut self, now: Instant) -> Duration {
+        let first = *self.exceeded.get_or_insert(now);
+        ((now - first) / 8).max(LEAST_WAIT)
     }
 
     /// The wait after the last attempt, if the server gives no hint.
@@ -310,17 +355,31 @@ impl State {
         if !self.may_resend(refusal) {
             return Err(self.tried(false, true));
         }
+        let now = Instant::now();
+        if refused.reporter.limits(refusal) {
+            let wait = self.wait_exceeded(now);
+            let Some(until) = self.in_time(wait) else {
+                return Err(self.tried(true, true));
+            };
+            return Ok(self.hold(Some(until), until, now));
+        }
+        self.exceeded = None;
         let Some(until) = self.in_time(refused.reporter.wait(refusal)) else {
             return Err(self.tried(true, true));
         };
         if refusal.hint.is_none_or(|hint| hint.is_zero()) {
             self.hintless += 1;
         }
-        // The ledger holds the resend back together with all other calls. Should it not do so, it must not become a hot
-        // loop.
-        self.not_held |= self.gate.is_some_and(|gate| Instant::now() < gate);
-        self.gate = refused.reporter.gate(refusal.about);
-        Ok((until, self.gate.is_some() && !self.not_held))
+        Ok(self.hold(refused.reporter.gate(refusal.about), until, now))
+    }
+
+    /// The ledger holds the resend back together with all other calls, until `gate` at least. Should it not do so, it must not
+    /// become a hot loop.
+    fn hold(&mut self, gate: Option<Instant>, until: Instant, now: Instant) -> (Instant, bool) {
+        self.not_held |= self.gate.is_some_and(|gate| now < gate);
+        self.gate = gate;
+        self.requeue.not_before = gate;
+        (until, gate.is_some() && !self.not_held)
     }
 
     fn tried(&self, gave_up: bool, refused: bool) -> Tried {
@@ -407,14 +466,14 @@ impl State {
 }
 
 fn note(trail: Option<&CallTrail>, signal: Option<&str>) {
-    if let (Some(trail), Some(signal)) = (trail.filter(|trail| trail.is_wanted()), signal) {
+    if let (Some(trail), Some(signal)) = (trail, signal) {
         trail.record(|attempt| attempt.signal = Some(signal.into()));
     }
 }
 
 /// Takes down that nothing is left of an attempt.
 fn over(trail: Option<&CallTrail>) {
-    if let Some(trail) = trail.filter(|trail| trail.is_wanted()) {
+    if let Some(trail) = trail {
         trail.record(|attempt| attempt.ended = Some(Instant::now()));
     }
 }

@@ -137,11 +137,11 @@ pub enum About {
     Principal,
     /// The server is overloaded: [`Signal::EndpointBusy`](crate::ledger::Signal::EndpointBusy).
     Endpoint,
-    /// Too many calls at the same time: [`Signal::TooManyConnections`](crate::ledger::Signal::TooManyConnections).
+    /// Too many calls at the same time: [`Signal::Exceeded(Budget::Concurrency)`](crate::ledger::Signal::Exceeded(Budget::Concurrency)).
     Connections,
-    /// Too many rows at the same time: [`Signal::TooManyFound`](crate::ledger::Signal::TooManyFound).
+    /// Too many rows at the same time: [`Signal::Exceeded(Budget::FindCount)`](crate::ledger::Signal::Exceeded(Budget::FindCount)).
     Found,
-    /// Too many mailboxes open: [`Signal::TooManyOpenMailboxes`](crate::ledger::Signal::TooManyOpenMailboxes).
+    /// Too many mailboxes open: [`Signal::Exceeded(Budget::OpenMailboxes)`](crate::ledger::Signal::Exceeded(Budget::OpenMailboxes)).
     OpenMailboxes,
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::classify::{About, Refusal};
-use crate::ledger::{Ledger, Receipt, Signal};
+use crate::ledger::{Admission, Ledger, Signal};
+use crate::principal::Budget;
 
 /// No lock-out that Exchange documents lasts an hour: a gate of more than a day is a broken number, and the process must
 /// not be locked out by it for good.
@@ -16,7 +17,7 @@ const LONGEST_GATE: Duration = Duration::from_secs(86_400);
 
 /// Reports the refusals of one answer, each kind once, or again if it got longer.
 pub(super) struct Reporter {
-    to: Option<(Arc<dyn Ledger>, Receipt)>,
+    to: Option<(Arc<dyn Ledger>, Admission)>,
     /// The wait of a refusal without a hint.
     fallback: Duration,
     reason: Option<Cow<'static, str>>,
@@ -28,7 +29,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(to: Option<(Arc<dyn Ledger>, Receipt)>, fallback: Duration) -> Self {
+    pub(super) fn new(to: Option<(Arc<dyn Ledger>, Admission)>, fallback: Duration) -> Self {
         Self {
             to,
             fallback,
@@ -64,7 +65,7 @@ impl Reporter {
             self.reason = Some(refusal.reason.clone());
         }
         let wait = self.wait(refusal).min(LONGEST_GATE);
-        let Some((ledger, receipt)) = &self.to else {
+        let Some((ledger, admission)) = &self.to else {
             return;
         };
         let until = Instant::now() + wait;
@@ -80,21 +81,42 @@ impl Reporter {
             About::Call => return,
             About::Principal => (later(&mut self.principal), Signal::Busy { until }),
             About::Endpoint => (later(&mut self.endpoint), Signal::EndpointBusy { until }),
-            About::Connections => (first(&mut self.connections), Signal::TooManyConnections),
-            About::Found => (first(&mut self.found), Signal::TooManyFound),
-            About::OpenMailboxes => (first(&mut self.mailboxes), Signal::TooManyOpenMailboxes),
+            About::Connections => (
+                first(&mut self.connections),
+                Signal::Exceeded(Budget::Concurrency),
+            ),
+            About::Found => (first(&mut self.found), Signal::Exceeded(Budget::FindCount)),
+            About::OpenMailboxes => (
+                first(&mut self.mailboxes),
+                Signal::Exceeded(Budget::OpenMailboxes),
+            ),
         };
         if news {
-            ledger.report(receipt, signal);
+            ledger.report(admission, signal);
+        }
+    }
+
+    /// Whether the ledger lowers the limit that `refusal` met, so that its queue is where to wait.
+    pub(super) fn limits(&self, refusal: &Refusal) -> bool {
+        let hinted = refusal.hint.is_some_and(|hint| !hint.is_zero());
+        let Some((_, admission)) = self.to.as_ref().filter(|_| !hinted) else {
+            return false;
+        };
+        let draws_on = |budget| admission.charges().iter().any(|c| c.budget() == budget);
+        match refusal.about {
+            About::Connections => !admission.charges().is_empty(),
+            About::Found => draws_on(Budget::FindCount),
+            About::OpenMailboxes => draws_on(Budget::OpenMailboxes),
+            About::Call | About::Principal | About::Endpoint => false,
         }
     }
 
     /// Until when the ledger holds a resend back, by what was reported. `None` if it cannot.
     pub(super) fn gate(&self, about: About) -> Option<Instant> {
-        let (_, receipt) = self.to.as_ref()?;
+        let (_, admission) = self.to.as_ref()?;
         match about {
-            About::Principal if !receipt.charges.is_empty() => self.principal,
-            About::Endpoint if receipt.endpoint.is_some() => self.endpoint,
+            About::Principal if !admission.charges().is_empty() => self.principal,
+            About::Endpoint if admission.endpoint().is_some() => self.endpoint,
             _ => None,
         }
     }

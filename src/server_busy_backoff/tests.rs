@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -21,8 +22,11 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 
 use super::*;
 use crate::body::ReplayBody;
-use crate::ledger::{Acquire, Deadline, Draw, End, Grant, Ledger, Receipt, Signal, Snapshot};
-use crate::principal::Principal;
+use crate::ledger::{
+    Acquire, AcquireRequest, Admission, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
+    Signal,
+};
+use crate::principal::{Budget, Charge, Charges, Principal};
 use crate::trail::CallTrail;
 
 /// What happened, in order.
@@ -42,6 +46,7 @@ struct Log(Arc<Mutex<Vec<(Duration, Event)>>>);
 thread_local! {
     /// When the test's log began: each test has a thread of its own.
     static BEGIN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    static RECORDER: std::cell::RefCell<Option<Arc<Recorder>>> = const { std::cell::RefCell::new(None) };
 }
 
 fn elapsed() -> Duration {
@@ -163,7 +168,9 @@ type Step = Box<dyn FnOnce(Request<ReplayBody>) -> Answering + Send>;
 struct Server {
     log: Log,
     script: Arc<Mutex<VecDeque<Step>>>,
-    receipts: bool,
+    charged: bool,
+    /// Holds calls back that say themselves when they may be sent.
+    holds: bool,
     /// Holds calls back until the gate that was reported last, as a ledger does.
     gate: Option<Arc<Recorder>>,
 }
@@ -173,13 +180,14 @@ impl Server {
         Self {
             log: log.clone(),
             script: Arc::default(),
-            receipts: false,
+            charged: false,
+            holds: false,
             gate: None,
         }
     }
 
     fn charged(mut self) -> Self {
-        self.receipts = true;
+        self.charged = true;
         self
     }
 
@@ -245,10 +253,16 @@ impl Service<Request<ReplayBody>> for Server {
                     tokio::time::sleep_until(until).await;
                 }
             }
-            if this.receipts {
-                CallTrail::of(request.extensions())
-                    .unwrap()
-                    .record(|attempt| attempt.receipt = Some(receipt()));
+            if this.charged {
+                let slot: &AdmissionSlot = request.extensions().get().unwrap();
+                slot.fill(&Permit::new(recorder(&this.log), admission()));
+                // A ledger holds a call back that says when it may be sent.
+                let requeue = request.extensions().get::<Requeue>();
+                if let Some(until) = requeue.and_then(|requeue| requeue.not_before) {
+                    if this.holds {
+                        tokio::time::sleep_until(until).await;
+                    }
+                }
             }
             this.log.push(Event::Called);
             let step = this.script.lock().pop_front();
@@ -259,10 +273,17 @@ impl Service<Request<ReplayBody>> for Server {
     }
 }
 
-fn receipt() -> Receipt {
-    let mut draw = Draw::new(Principal::account("svc@contoso.com"));
-    draw.endpoint = Some("ews.contoso.com".parse().unwrap());
-    Receipt::new(draw, 7, 9)
+/// The admission of a call at place 7 of the queue.
+fn admission() -> Admission {
+    let charges = [
+        Budget::Concurrency,
+        Budget::FindCount,
+        Budget::OpenMailboxes,
+    ]
+    .map(|budget| Charge::new(Principal::account("svc@contoso.com"), budget, 1));
+    let endpoint: Authority = "ews.contoso.com".parse().unwrap();
+    let request = AcquireRequest::new(charges.into_iter().collect::<Charges>());
+    Admission::new(request.with_endpoint(endpoint), 7, 9)
 }
 
 /// A ledger that writes down what it is told.
@@ -279,16 +300,12 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Ledger for Recorder {
-    fn try_acquire(&self, _: &mut Draw) -> Option<Grant> {
-        None
-    }
-
-    fn acquire(self: Arc<Self>, _: Draw) -> Acquire {
+    fn acquire(self: Arc<Self>, _: AcquireRequest) -> Acquire {
         Box::pin(std::future::pending())
     }
 
-    fn report(&self, receipt: &Receipt, signal: Signal) {
-        assert_eq!(receipt.place, 7);
+    fn report(&self, admission: &Admission, signal: Signal) {
+        assert_eq!(admission.ticket(), 7);
         if let Signal::Busy { until } | Signal::EndpointBusy { until } = signal {
             let mut gate = self.gate.lock();
             *gate = (*gate).max(Some(until));
@@ -296,21 +313,20 @@ impl Ledger for Recorder {
         self.log.push(Event::Reported(signal));
     }
 
-    fn receipt(&self, _: Grant) -> Option<Receipt> {
-        None
-    }
-
-    fn release(&self, _: Grant, _: End) {}
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
-    }
+    fn release(&self, _: &Admission, _: End) {}
 }
 
+/// The ledger that writes to this log.
 fn recorder(log: &Log) -> Arc<Recorder> {
-    Arc::new(Recorder {
-        log: log.clone(),
-        gate: Mutex::new(None),
+    RECORDER.with_borrow_mut(|known| match known {
+        Some(known) if Arc::ptr_eq(&known.log.0, &log.0) => known.clone(),
+        _ => {
+            let recorder = Recorder {
+                log: log.clone(),
+                gate: Mutex::new(None),
+            };
+            known.insert(Arc::new(recorder)).clone()
+        }
     })
 }
 

@@ -43,8 +43,8 @@ async fn attempts_queue_back_off_and_are_told_apart() {
         .layer(ClientRequestIdLayer::new().layer(client));
     let service = ews(&sink).layer(backoff.layer(inner));
     // Another call holds the permit for a while.
-    let draw = crate::ledger::Draw::new(Principal::impersonation("amy@contoso.com"));
-    let permit = crate::ledger::Permit::try_acquire(ledger, draw).unwrap();
+    let ask = crate::ledger::AcquireRequest::new(Principal::impersonation("amy@contoso.com"));
+    let permit = crate::ledger::Permit::try_acquire(ledger, &ask).unwrap();
     let hold = async move {
         tokio::time::sleep(ms(50)).await;
         drop(permit);
@@ -119,8 +119,8 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     );
     assert_eq!((record.wire, record.backed_off), (ms(100), ms(4_900)));
 
-    let draw = crate::ledger::Draw::new(Principal::impersonation("amy@contoso.com"));
-    let _permit = crate::ledger::Permit::try_acquire(ledger, draw).unwrap();
+    let ask = crate::ledger::AcquireRequest::new(Principal::impersonation("amy@contoso.com"));
+    let _permit = crate::ledger::Permit::try_acquire(ledger, &ask).unwrap();
     assert!(tokio::time::timeout(ms(5_000), call()).await.is_err());
     let record = only(&sink);
     add_up(&record);

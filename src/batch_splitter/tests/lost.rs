@@ -175,7 +175,7 @@ async fn what_the_layers_below_know_is_understood() {
     let answer = layer(Lines::writes())
         .max_members(10)
         .layer(below)
-        .oneshot(batch(30))
+        .oneshot(traced(batch(30)))
         .await
         .unwrap();
     let figures = answer.extensions().get::<Merged>().unwrap().figures();

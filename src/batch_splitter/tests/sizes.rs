@@ -86,7 +86,14 @@ async fn bytes_and_the_formats_bound_count() {
 #[tokio::test(start_paused = true)]
 async fn queueing_is_not_counted_as_work() {
     let server = Server::new(|call| {
-        call.trail.record(|attempt| attempt.queued = seconds(55));
+        // It gets its permit 55 seconds after it came.
+        let slot = call.slot.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(seconds(55)).await;
+            let request = AcquireRequest::new(Principal::new("x"));
+            let ledger = Arc::new(LocalLedger::in_flight(1));
+            slot.fill(&Permit::try_acquire(ledger, &request).unwrap());
+        });
         call.ok().after(60_000)
     });
     let layer = layer(Lines::writes());

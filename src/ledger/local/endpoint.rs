@@ -1,94 +1,118 @@
-//! What the ledger keeps of an endpoint that was overloaded.
+//! [`Endpoint`]: what the ledger keeps of an endpoint that was overloaded.
 
-use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::adapt::{FORGET, Gates, Pass, QUIET_PER_RAISE};
-use super::words::Queue;
+use super::adapt::{AdaptiveLimit, Room};
+use super::gate::{Gate, Pass};
 
 /// An endpoint that answered that it is overloaded, until that is forgotten.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) authority: Authority,
-    pub(super) gate: Gates,
-    /// Calls that wait for the gate, or for others to end.
-    pub(super) gated: Queue,
-    /// Calls in flight that were granted since this is kept, and the most of them since the gate opened.
+    gate: Gate,
+    /// Calls in flight that were admitted since this is kept, and the most of them since the gate opened.
     in_flight: u32,
     peak: u32,
     since: u64,
-    /// So many at a time, once more were too many.
-    limit: Option<u32>,
-    /// Calls granted up to here were sent before the limit was lowered.
-    round: u64,
-    quiet: u32,
-    touched: Instant,
+    /// From the second time on that it was overloaded by several calls.
+    limit: Option<AdaptiveLimit>,
+    /// Calls admitted up to here were sent before the last report.
+    epoch: u64,
+    pub(super) queued: u32,
+    pub(super) scheduled: bool,
 }
 
 impl Endpoint {
-    pub(super) fn new(authority: Authority, last_grant: u64, now: Instant) -> Self {
+    /// `last`: the last number among the admissions.
+    pub(super) fn new(last: u64) -> Self {
         Self {
-            authority,
-            gate: Gates::default(),
-            gated: Queue::new(),
+            gate: Gate::default(),
             in_flight: 0,
             peak: 0,
-            since: last_grant + 1,
+            since: last + 1,
             limit: None,
-            round: last_grant,
-            quiet: 0,
-            touched: now,
+            epoch: last,
+            queued: 0,
+            scheduled: false,
         }
     }
 
-    pub(super) fn pass(&mut self, now: Instant, next_grant: u64) -> Pass {
-        match self.gate.pass(now, next_grant) {
-            Pass::Open if self.limit.is_some_and(|limit| self.in_flight >= limit) => Pass::Probing,
-            pass => pass,
+    /// Opens its gate if the time has come. Returns whether it did.
+    pub(super) fn open_if_due(&mut self, now: Instant, next: u64) -> bool {
+        self.gate.open_if_due(now, next)
+    }
+
+    /// Says whether one more call may go, and when to look again if its own limit holds it back.
+    pub(super) fn pass(&mut self, now: Instant) -> (Pass, Option<Instant>) {
+        let pass = self.gate.pass(now);
+        let (Pass::Open, Some(limit)) = (pass, &mut self.limit) else {
+            return (pass, None);
+        };
+        match limit.room(self.in_flight, 1, u32::MAX, now) {
+            Room::Free => (Pass::Open, None),
+            Room::Full(until) => (Pass::Probing, until),
         }
     }
 
-    /// One more call goes. Returns whether it tests the gate.
-    pub(super) fn granted(&mut self) -> bool {
+    /// One more call goes. Returns whether it tests the gate or the limit.
+    pub(super) fn admitted(&mut self, sequence: u64, now: Instant) -> bool {
         self.in_flight += 1;
         self.peak = self.peak.max(self.in_flight);
-        self.gate.granted()
+        let probe = self.gate.admitted();
+        match &mut self.limit {
+            Some(limit) => {
+                limit.admitted(sequence, self.in_flight, 1, u32::MAX, now);
+                true
+            }
+            None => probe,
+        }
     }
 
-    pub(super) fn released(&mut self, grant: u64, complete: bool) {
-        if grant >= self.since {
+    pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
+        self.gate.accepted(sequence);
+        if let Some(limit) = &mut self.limit {
+            limit.accepted(sequence, now);
+        }
+    }
+
+    pub(super) fn released(&mut self, sequence: u64, complete: bool, now: Instant) {
+        if sequence >= self.since {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        self.gate.released(grant, complete);
-        let Some(limit) = self.limit.filter(|_| complete && grant > self.round) else {
-            return;
-        };
-        self.quiet += 1;
-        if self.quiet >= QUIET_PER_RAISE.max(limit.saturating_mul(4)) {
-            self.quiet = 0;
-            self.limit = Some(limit + 1);
+        self.gate.released(sequence, complete);
+        if let Some(limit) = &mut self.limit {
+            limit.released(sequence, complete, now);
         }
+    }
+
+    pub(super) fn close_gate(&mut self, until: Instant) {
+        self.gate.close(until);
     }
 
     /// It is overloaded until then. What the calls at a time were is too many, unless it was one that tested the gate.
-    pub(super) fn overloaded(&mut self, grant: u64, until: Instant, last_grant: u64, now: Instant) {
+    pub(super) fn overloaded(&mut self, sequence: u64, until: Instant, last: u64, now: Instant) {
         self.gate.close(until);
-        self.touched = now;
-        if grant <= self.round {
+        if sequence <= self.epoch {
             return;
         }
-        self.round = last_grant;
-        self.quiet = 0;
+        self.epoch = last;
         if self.peak > 1 {
-            let half = (self.peak / 2).max(1);
-            self.limit = Some(self.limit.map_or(half, |limit| limit.min(half)));
+            self.limit
+                .get_or_insert_with(|| AdaptiveLimit::new(u32::MAX, false, last, now))
+                .cut(self.peak / 2, last, now);
         }
         self.peak = 0;
     }
 
-    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
-        let kept = self.gate.keep_until();
-        let learnt = self.limit.map(|_| self.touched + FORGET);
-        self.gated.is_empty() && kept.max(learnt).is_none_or(|until| until <= now)
+    pub(super) fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.gate.closed_until(now)
+    }
+
+    /// Until when it has to be kept.
+    pub(super) fn keep_until(&self) -> Option<Instant> {
+        let learnt = self
+            .limit
+            .as_ref()
+            .and_then(|limit| limit.keep_until(u32::MAX));
+        self.gate.keep_until().max(learnt)
     }
 }

@@ -1,68 +1,102 @@
 //! [`LocalLedger`]: the budgets of one process, behind one lock.
+//!
+//! ```text
+//! wait             the future of a call that waits
+//! schedule         who goes next
+//! state            what is held, and what may be admitted now
+//! queue            the calls that wait; knows no limits
+//! accounts, account, endpoint
+//! meter/           how much of one budget one principal uses; know no queues
+//! gate   adapt   expiry   notice   clock
+//! ```
 
 mod account;
+mod accounts;
 mod adapt;
-mod distinct;
+mod clock;
 mod endpoint;
-mod line;
-mod release;
-mod report;
+mod expiry;
+mod gate;
+mod meter;
+mod notice;
+mod queue;
+mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
 mod wait;
-mod words;
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
+use http::uri::Authority;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use self::clock::{LONGEST, after};
 use self::state::State;
 use self::wait::Waiting;
-use super::{Acquire, Draw, End, Grant, Ledger, Receipt, Shape, Signal, Snapshot};
-use crate::principal::Budget;
+use super::{Acquire, AcquireRequest, Admission, End, Ledger, Limit, Signal, Snapshot};
+use crate::principal::{Budget, Principal};
 
 /// Keeps the budgets of one process.
 ///
 /// Budgets that the ledger was not told of are unlimited. A principal costs memory only as long as something of it is
-/// held, queued, gated, learnt or open.
+/// held, queued, gated, learnt, open or set from outside.
 ///
 /// # Fairness
 ///
 /// First come, first served among the calls that can run now. A call that needs a new value of a
-/// [`Shape::Distinct`] budget waits until a place is free, and calls whose value is open overtake it, for
+/// [`Limit::Distinct`] budget waits until a place is free, and calls whose value is open overtake it, for
 /// [`max_overtake`](LocalLedgerBuilder::max_overtake) at most: then an open value takes in no new calls, so that its
-/// place comes free.
+/// place comes free. A call that was admitted and is not polled for a second loses its turn to those behind it, and gets it back
+/// once it is polled.
 ///
 /// # Adaptive limits
 ///
-/// A report of [`Signal::TooManyConnections`] lowers the limit to what was in flight when the refused call was sent,
-/// minus one. Quiet answers raise it again, one at a time, up to the
-/// configured number; the further apart, the oftener a raise was refused. An endpoint that is overloaded again and again
-/// gets half as many calls at a time, and then one more for each hundred good answers. After a gate has opened one call goes first,
-/// and each good answer lets one more go at the same time.
+/// A report of [`Signal::Exceeded`] lowers the limit of that budget to what the server evidently took, and the ledger finds the
+/// way back by itself, up to the configured number:
+///
+/// | what happens | what is known | what follows |
+/// | --- | --- | --- |
+/// | one call is refused | the server had no room for one more beside what is held | the limit is what is held besides it, when the refusal is read |
+/// | several calls that were under way together are refused | one piece of news, told several times | the least of what they say; refusals of calls sent before that are old |
+/// | good responses to calls sent after the refusal | the level holds | one call more is tried: after a round trip, then each time the level has lasted an eighth longer, and after 400 good responses at the latest |
+/// | the call more is refused | the level is the limit still | back to the level, at the cost of one resend |
+/// | the call more has a good response | there is room | twice as many more are tried next |
+/// | a call is refused that was alone | others hold all places | single calls try, each an eighth later than the last (30 s at most) |
+/// | calls are given up without a response | the server may still be at work on them | they count as held for a usual round trip, once there was a refusal |
+/// | a stream is refused | as for a call; streams that run hold their places | time alone decides when one more is tried; the first notification is its good response |
+///
+/// A limit that was neither refused nor raised for 15 minutes is forgotten. An endpoint that is overloaded again and again gets half
+/// as many calls at a time, and finds its way back in the same manner. After a gate has opened one call goes first, and each good
+/// response lets one more go at the same time.
+///
+/// # Cost
+///
+/// The uncontended call of one charge takes no clock and allocates nothing but its request. Under the lock no operation costs
+/// more than `O(log n)` in the calls that wait; what a change brings up for many calls is worked off in small portions.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_ews::ledger::{Draw, Ledger, LocalLedger, Permit, Shape};
+/// use tower_ews::ledger::{AcquireRequest, Ledger, Limit, LocalLedger, Permit};
 /// use tower_ews::principal::{Budget, Principal};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let ledger = Arc::new(LocalLedger::builder().budget(Budget::Concurrency, Shape::InFlight(1)).build());
+/// let ledger = Arc::new(LocalLedger::builder().budget(Budget::Concurrency, Limit::InFlight(1)).build());
+/// let contoso = AcquireRequest::new(Principal::new("contoso"));
+/// let fabrikam = AcquireRequest::new(Principal::new("fabrikam"));
 ///
-/// let first = Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).unwrap();
+/// let first = Permit::try_acquire(ledger.clone(), &contoso).unwrap();
 /// // A second call of the same principal has to wait, another principal has not.
-/// assert!(Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("contoso"))).is_err());
-/// assert!(Permit::try_acquire(ledger.clone(), Draw::new(Principal::new("fabrikam"))).is_ok());
+/// assert!(Permit::try_acquire(ledger.clone(), &contoso).is_none());
+/// assert!(Permit::try_acquire(ledger.clone(), &fabrikam).is_some());
 ///
 /// drop(first);
-/// let second = ledger.clone().acquire(Draw::new(Principal::new("contoso"))).await.unwrap();
+/// let second = ledger.clone().acquire(contoso).await.unwrap();
 /// # drop(second);
 /// # }
 /// ```
@@ -71,12 +105,9 @@ pub struct LocalLedger {
     state: Mutex<State>,
 }
 
-/// As good as for ever, and still a time that can be added to now.
-const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
-
 #[derive(Clone, Debug)]
 struct Config {
-    budgets: SmallVec<[(Budget, Shape); 4]>,
+    budgets: SmallVec<[(Budget, Limit); 4]>,
     max_queued: usize,
     max_wait: Duration,
     max_overtake: Duration,
@@ -84,11 +115,17 @@ struct Config {
 
 impl Config {
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    fn shape(&self, budget: Budget) -> Option<Shape> {
+    #[inline]
+    fn limit(&self, budget: Budget) -> Option<Limit> {
         self.budgets
             .iter()
             .find(|(known, _)| *known == budget)
-            .map(|(_, shape)| *shape)
+            .map(|(_, limit)| *limit)
+    }
+
+    /// Whether a call that waits since then was overtaken for long enough.
+    fn is_aged(&self, since: Instant, now: Instant) -> bool {
+        after(since, self.max_overtake) <= now
     }
 }
 
@@ -96,11 +133,11 @@ impl Config {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_ews::ledger::{LocalLedger, Shape};
+/// use tower_ews::ledger::{Limit, LocalLedger};
 /// use tower_ews::principal::Budget;
 ///
 /// let ledger = LocalLedger::builder()
-///     .budget(Budget::Concurrency, Shape::InFlight(27))
+///     .budget(Budget::Concurrency, Limit::InFlight(27))
 ///     .max_queued(10_000)
 ///     .max_wait(Duration::from_secs(60))
 ///     .build();
@@ -114,16 +151,13 @@ pub struct LocalLedgerBuilder {
 
 impl LocalLedgerBuilder {
     /// Sets a budget, the same for each principal. A limit of 0 counts as 1: otherwise no call would ever run.
-    pub fn budget(mut self, budget: Budget, shape: Shape) -> Self {
-        let shape = match shape {
-            Shape::InFlight(limit) => Shape::InFlight(limit.max(1)),
-            Shape::Distinct { limit, idle } => Shape::Distinct {
-                limit: limit.max(1),
-                idle: idle.min(LONGEST),
-            },
-        };
+    pub fn budget(mut self, budget: Budget, limit: Limit) -> Self {
+        let mut limit = limit.with_number(limit.number().max(1));
+        if let Limit::Distinct { idle, .. } = &mut limit {
+            *idle = (*idle).min(LONGEST);
+        }
         self.config.budgets.retain(|(known, _)| *known != budget);
-        self.config.budgets.push((budget, shape));
+        self.config.budgets.push((budget, limit));
         self
     }
 
@@ -144,7 +178,7 @@ impl LocalLedgerBuilder {
     /// It bounds two things: calls to open mailboxes overtaking one that needs a new mailbox, and calls that draw on
     /// one budget overtaking one that needs several. The default was measured, with steady calls to 20 to 40 mailboxes
     /// of which 16 may be open until five minutes after their last use: shorter, and calls wait longer on average, since
-    /// places stand idle more often; twice as long, and some wait in vain.
+    /// places stand idle more often; twice as long, and some time out.
     pub fn max_overtake(mut self, time: Duration) -> Self {
         self.config.max_overtake = time.min(LONGEST);
         self
@@ -157,6 +191,29 @@ impl LocalLedgerBuilder {
             config: self.config,
             state: Mutex::new(State::default()),
         }
+    }
+}
+
+/// A limit was to be set for a budget that the ledger does not keep.
+///
+/// ```
+/// use tower_ews::ledger::LocalLedger;
+/// use tower_ews::principal::{Budget, Principal};
+///
+/// let ledger = LocalLedger::in_flight(4);
+/// let error = ledger.set_limit(&Principal::new("contoso"), Budget::SyncCalls, 2).unwrap_err();
+/// assert_eq!(error.budget(), Budget::SyncCalls);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger keeps no budget {budget:?}: configure it with `LocalLedgerBuilder::budget`")]
+pub struct UnknownBudget {
+    budget: Budget,
+}
+
+impl UnknownBudget {
+    /// Which budget.
+    pub fn budget(&self) -> Budget {
+        self.budget
     }
 }
 
@@ -173,51 +230,93 @@ impl LocalLedger {
         }
     }
 
-    /// A ledger with one limit: so many calls of each principal at the same time.
+    /// Creates a ledger with one limit: that many calls of each principal at the same time.
     #[must_use]
     pub fn in_flight(limit: u32) -> Self {
         Self::builder()
-            .budget(Budget::Concurrency, Shape::InFlight(limit))
+            .budget(Budget::Concurrency, Limit::InFlight(limit))
             .build()
     }
 
-    /// Runs `change` on the state, then wakes whom it granted or armed, outside the lock.
+    /// Sets the number of one budget of one principal, at run time. `None` is the configured one again. What was learnt of it is
+    /// forgotten; what is held above a lower number runs to its end. 0 counts as 1.
+    ///
+    /// The principal is kept in memory until its number is the configured one again.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownBudget`] if the ledger does not keep that budget.
+    ///
+    /// ```
+    /// use tower_ews::ledger::LocalLedger;
+    /// use tower_ews::principal::{Budget, Principal};
+    ///
+    /// let ledger = LocalLedger::in_flight(27);
+    /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, 5)?;
+    /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, None)?;
+    /// # Ok::<_, tower_ews::ledger::UnknownBudget>(())
+    /// ```
+    pub fn set_limit(
+        &self,
+        principal: &Principal,
+        budget: Budget,
+        number: impl Into<Option<u32>>,
+    ) -> Result<(), UnknownBudget> {
+        let policy = self.config.limit(budget).ok_or(UnknownBudget { budget })?;
+        let number = number.into();
+        self.with(|state, config| {
+            state.set_limit(principal, budget, number, policy, Instant::now(), config);
+        });
+        Ok(())
+    }
+
+    /// Closes the gate of a principal until then. Never opens it sooner than it would.
+    pub fn close_gate(&self, principal: &Principal, until: Instant) {
+        let now = Instant::now();
+        self.with(|state, config| state.lock_out(principal, until, now, config));
+    }
+
+    /// Closes the gate of an endpoint until then, for everybody's calls to it. Never opens it sooner than it would.
+    pub fn close_endpoint_gate(&self, endpoint: &Authority, until: Instant) {
+        let now = Instant::now();
+        self.with(|state, config| state.close_endpoint(endpoint, until, now, config));
+    }
+
+    /// Runs `change` on the state, then tells the log and wakes who was admitted or armed, outside the lock.
     fn with<T>(&self, change: impl FnOnce(&mut State, &Config) -> T) -> T {
         let mut state = self.state.lock();
         let out = change(&mut state, &self.config);
-        if state.wakers.is_empty() {
+        if !state.queue.has_wakers() && state.notices.is_empty() {
             return out;
         }
-        let wakers: SmallVec<[Waker; 4]> = state.wakers.drain(..).collect();
+        let wakers = state.queue.take_wakers();
+        let notices = std::mem::take(&mut state.notices);
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(std::task::Waker::wake);
+        notices.iter().for_each(notice::Notice::log);
         out
     }
 }
 
 impl Ledger for LocalLedger {
-    fn try_acquire(&self, draw: &mut Draw) -> Option<Grant> {
-        self.with(|state, config| state.try_acquire(draw, config))
+    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
+        self.with(|state, config| state.try_acquire(request, config))
     }
 
-    fn acquire(self: Arc<Self>, draw: Draw) -> Acquire {
-        Box::pin(Waiting::new(self, draw))
+    fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire {
+        Box::pin(Waiting::new(self, request))
     }
 
-    fn receipt(&self, grant: Grant) -> Option<Receipt> {
-        self.state.lock().receipt(grant).cloned()
+    fn report(&self, admission: &Admission, signal: Signal) {
+        self.with(|state, config| state.report(admission, signal, Instant::now(), config));
     }
 
-    fn report(&self, receipt: &Receipt, signal: Signal) {
-        self.with(|state, config| state.report(receipt, signal, Instant::now(), config));
-    }
-
-    fn release(&self, grant: Grant, end: End) {
-        self.with(|state, config| state.release(grant, end, config));
+    fn release(&self, admission: &Admission, end: End) {
+        self.with(|state, config| state.release(admission, end, config));
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.with(|state, config| state.snapshot(Instant::now(), config))
+        self.with(|state, _| state.snapshot(Instant::now()))
     }
 }
 

@@ -1,381 +1,888 @@
-//! The state behind a [`LocalLedger`](super::LocalLedger)'s lock: what is held, and what may go now.
+//! [`State`]: what is behind a [`LocalLedger`](super::LocalLedger)'s lock, and what may be admitted now.
 //!
-//! What blocks a call decides in which queue it waits: see `line`.
+//! A call asks each thing that may hold it back, in this order: time, endpoint, gates, meters. It waits in the list of the first
+//! that does. Whatever changes one of them looks at the heads of the lists that may go on then (`schedule`).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::mem;
-use std::task::Waker;
+use std::collections::HashMap;
+use std::time::Duration;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use slab::Slab;
-use smallvec::SmallVec;
+use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::Config;
-use super::account::Account;
-use super::adapt::Pass;
-use super::distinct::Distinct;
-use super::distinct::Place;
+use super::account::Fast;
+use super::accounts::Accounts;
+use super::clock::{Clock, after};
 use super::endpoint::Endpoint;
-use super::words::{Block, Blocked, Clock, Plain, Position, Waiter, Work};
-use crate::ledger::{Draw, Grant, InFlight, Receipt, Shape};
+use super::expiry::Expiry;
+use super::gate::Pass;
+use super::meter::{Ask, Keep, Meter, Position, Stage, Verdict};
+use super::notice::Notice;
+use super::queue::Queue;
+use super::schedule::Agenda;
+use crate::ledger::{
+    AcquireRequest, Admission, BudgetSnapshot, Contended, End, Limit, PrincipalSnapshot, Signal,
+    Snapshot,
+};
 use crate::principal::{Budget, Charge, Principal};
 
-#[derive(Default)]
+/// When an endpoint is looked at again for which calls still wait.
+const RETRY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) accounts: HashTable<Account>,
-    /// The principal, by its hash, of which nothing was left last. It stays until there is another: its next call, which is the
-    /// usual one of a job in one account, finds it in place.
-    pub(super) spare: Option<u64>,
-    pub(super) endpoints: Vec<Endpoint>,
-    pub(super) waiters: Slab<Waiter>,
-    /// What is granted now. Kept here, so that permits are small.
-    pub(super) granted: Slab<Receipt>,
-    /// How many of the waiters still wait.
-    pub(super) queued: usize,
-    pub(super) next_place: u64,
-    pub(super) last_grant: u64,
-    /// A call that needs several budgets and was overtaken for too long: younger ones stay behind it on all of them.
-    pub(super) elder: Option<Position>,
-    /// What a change has brought up, done before the lock is given back.
-    pub(super) todo: VecDeque<Work>,
-    /// When to look again at principals that only time keeps, by their hash.
-    pub(super) schedule: BinaryHeap<Reverse<(Instant, u64)>>,
-    pub(super) wakers: Vec<Waker>,
+    accounts: Accounts,
+    /// The endpoints that were overloaded and not forgotten yet.
+    endpoints: HashMap<Authority, Endpoint>,
+    pub(super) queue: Queue,
+    pub(super) agenda: Agenda,
+    expiry: Expiry<Due>,
+    last_ticket: u64,
+    /// The number of the last admission.
+    last: u64,
+    pub(super) notices: Vec<Notice>,
 }
 
-/// What a call was granted: its receipt but for what the draw says.
-pub(super) struct Granted {
-    place: u64,
-    number: u64,
-    in_flight: InFlight,
-    probe: bool,
+/// What may be forgotten at some time: a principal by its hash, an endpoint by its name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Principal(u64),
+    Endpoint(Box<str>),
 }
 
-impl Granted {
-    pub(super) fn receipt(self, draw: &mut Draw) -> Receipt {
-        Receipt {
-            charges: mem::take(&mut draw.charges),
-            endpoint: draw.endpoint.take(),
-            place: self.place,
-            grant: self.number,
-            in_flight: self.in_flight,
-            probe: self.probe,
+/// What is in memory.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) principals: usize,
+    pub(super) room: usize,
+    pub(super) endpoints: usize,
+    pub(super) waiters: usize,
+    pub(super) lists: usize,
+}
+
+/// What holds a call back.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    pub(super) contended: Contended,
+    /// When time alone may change that.
+    pub(super) until: Option<Instant>,
+    /// The value that it needs first.
+    pub(super) value: Option<Principal>,
+}
+
+impl Blocked {
+    fn by(contended: Contended, until: Option<Instant>) -> Self {
+        Self {
+            contended,
+            until,
+            value: None,
         }
     }
 }
 
-/// Whether the charge at `at` is the first of its principal.
-pub(super) fn is_first(charges: &[Charge], at: usize) -> bool {
-    let principal = charges[at].principal();
-    !charges[..at]
-        .iter()
-        .any(|charge| charge.principal() == principal)
+/// The charges of each principal.
+pub(super) fn by_principal(charges: &[Charge]) -> impl Iterator<Item = (&Principal, &[Charge])> {
+    charges
+        .chunk_by(|one, other| one.principal() == other.principal())
+        .filter_map(|of_one| Some((of_one.first()?.principal(), of_one)))
+}
+
+/// The charges of each budget of each principal.
+pub(super) fn by_budget(
+    charges: &[Charge],
+) -> impl Iterator<Item = (&Principal, Budget, &[Charge])> {
+    by_principal(charges).flat_map(|(principal, of_one)| {
+        of_one
+            .chunk_by(|one, other| one.budget() == other.budget())
+            .filter_map(move |run| Some((principal, run.first()?.budget(), run)))
+    })
+}
+
+/// The place of a call that does not wait: behind all.
+fn not_queued(ticket: u64) -> Position {
+    (ticket, usize::MAX)
 }
 
 impl State {
-    pub(super) fn account_mut(&mut self, principal: &Principal) -> Option<&mut Account> {
-        self.accounts.find_mut(principal.hash64(), |account| {
-            account.principal == *principal
-        })
+    /// The place in the queue of a call: the one that an earlier attempt had, if this ledger gave it.
+    pub(super) fn ticket(&self, request: &AcquireRequest) -> u64 {
+        request
+            .ticket()
+            .filter(|ticket| *ticket <= self.last_ticket)
+            .unwrap_or(self.last_ticket.saturating_add(1))
     }
 
-    pub(super) fn distinct_mut(
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.last_ticket.saturating_add(1)
+    }
+
+    pub(super) fn came(&mut self, ticket: u64) {
+        self.last_ticket = self.last_ticket.max(ticket);
+    }
+
+    // The fast path: one charge, an account without gate and queue, nothing learnt, no clock. Watched by `benches/overhead`,
+    // `concurrency_by_principal/1`. Everything else is `admit` and `release_slow`.
+    #[inline]
+    pub(super) fn try_acquire(
         &mut self,
-        principal: &Principal,
-        budget: Budget,
-    ) -> Option<&mut Distinct> {
-        self.account_mut(principal)?
-            .more
-            .as_mut()?
-            .distinct_mut(budget)
-    }
-
-    pub(super) fn account_or_new(&mut self, principal: &Principal) -> &mut Account {
-        let entry = self.accounts.entry(
-            principal.hash64(),
-            |account| account.principal == *principal,
-            |account| account.principal.hash64(),
-        );
-        match entry {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Account::new(principal.clone())).into_mut(),
+        request: &AcquireRequest,
+        config: &Config,
+    ) -> Option<Admission> {
+        match self.take_fast(request, config) {
+            Fast::Taken => {
+                let ticket = self.ticket(request);
+                self.came(ticket);
+                self.last += 1;
+                Some(Admission::new(request.clone(), ticket, self.last))
+            }
+            Fast::Full => None,
+            Fast::Slow => self.try_acquire_slow(request, config),
         }
     }
 
-    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     #[inline]
-    pub(super) fn try_acquire(&mut self, draw: &mut Draw, config: &Config) -> Option<Grant> {
-        let place = draw.place.unwrap_or(self.next_place + 1);
-        let in_flight = match self.take_plain(&draw.charges, config) {
-            Plain::Taken(in_flight) => in_flight,
-            Plain::Full => return None,
-            Plain::Other => return self.try_acquire_anyhow(draw, place, config),
+    fn take_fast(&mut self, request: &AcquireRequest, config: &Config) -> Fast {
+        let [charge] = &**request.charges() else {
+            return Fast::Slow;
         };
-        self.next_place = self.next_place.max(place);
-        self.last_grant += 1;
-        let grant = Granted {
-            place,
-            number: self.last_grant,
-            in_flight: InFlight::one(in_flight),
-            probe: false,
+        let (Some(Limit::InFlight(limit)), None) = (config.limit(charge.budget()), charge.value())
+        else {
+            return Fast::Slow;
         };
-        Some(self.keep(grant.receipt(draw)))
+        if request.not_before().is_some() || self.is_overloaded(request.endpoint()) {
+            return Fast::Slow;
+        }
+        if self.agenda.has_starved() {
+            return Fast::Slow;
+        }
+        self.accounts.get_or_new(charge.principal()).take_fast(
+            charge.budget(),
+            charge.amount(),
+            limit,
+        )
     }
 
-    /// The long way, for what is not plain.
+    #[inline]
+    fn is_overloaded(&self, endpoint: Option<&Authority>) -> bool {
+        !self.endpoints.is_empty()
+            && endpoint.is_some_and(|endpoint| self.endpoints.contains_key(endpoint))
+    }
+
     #[inline(never)]
-    fn try_acquire_anyhow(
-        &mut self,
-        draw: &mut Draw,
-        place: u64,
-        config: &Config,
-    ) -> Option<Grant> {
+    fn try_acquire_slow(&mut self, request: &AcquireRequest, config: &Config) -> Option<Admission> {
         let mut clock = Clock::default();
-        let position = (place, usize::MAX);
-        let blocked = self.blocked(draw, &[], position, &mut clock, config);
+        self.sweep_if_any(&mut clock);
+        let ticket = self.ticket(request);
+        let position = not_queued(ticket);
+        let blocked = self.blocked(request, position, &mut clock, config);
         if blocked.is_some() {
+            self.tidy_all(request.charges(), &mut clock);
             return None;
         }
-        self.next_place = self.next_place.max(place);
-        let grant = self.grant(draw, place, &mut clock, config);
-        let grant = self.keep(grant.receipt(draw));
+        self.came(ticket);
+        let admission = self.admit(request.clone(), position, &mut clock, config);
         self.settle(&mut clock, config);
-        Some(grant)
+        Some(admission)
     }
 
-    #[inline(always)]
-    pub(super) fn keep(&mut self, receipt: Receipt) -> Grant {
-        Grant(self.granted.insert(receipt) as u64)
-    }
-
-    pub(super) fn receipt(&self, grant: Grant) -> Option<&Receipt> {
-        self.granted.get(usize::try_from(grant.0).ok()?)
-    }
-
-    /// The usual case in one look at the table: a call with one charge, of a principal without queue, gate and the like.
-    fn take_plain(&mut self, charges: &[Charge], config: &Config) -> Plain {
-        let [charge] = charges else {
-            return Plain::Other;
-        };
-        let shape = config.shape(charge.budget());
-        let (Some(Shape::InFlight(limit)), None) = (shape, charge.value()) else {
-            return Plain::Other;
-        };
-        if !self.endpoints.is_empty() || self.elder.is_some() {
-            return Plain::Other;
-        }
-        let principal = charge.principal();
-        let (budget, amount) = (charge.budget(), charge.amount());
-        let entry = self.accounts.entry(
-            principal.hash64(),
-            |account| account.principal == *principal,
-            |account| account.principal.hash64(),
-        );
-        match entry {
-            Entry::Occupied(entry) => entry.into_mut().take_plain(budget, amount, limit),
-            Entry::Vacant(entry) => {
-                let mut account = Account::new(principal.clone());
-                let in_flight = account.take(budget, amount);
-                entry.insert(account);
-                Plain::Taken(in_flight)
-            }
-        }
-    }
-
-    /// What holds back a call at `position`, if anything does. It has the places of the values of its `claimed` charges.
+    /// Returns what holds a call back, if anything does.
     pub(super) fn blocked(
         &mut self,
-        draw: &Draw,
-        claimed: &[usize],
+        request: &AcquireRequest,
         position: Position,
         clock: &mut Clock,
         config: &Config,
     ) -> Option<Blocked> {
-        if !self.endpoints.is_empty() {
-            let blocked = self.blocked_by_endpoint(draw, position, clock);
-            if blocked.is_some() {
-                return blocked;
+        if let Some(time) = request.not_before() {
+            if time > clock.now() {
+                return Some(Blocked::by(Contended::Time, Some(time)));
             }
         }
-        let next_grant = self.last_grant + 1;
-        let mut values = false;
-        for (at, charge) in draw.charges.iter().enumerate() {
-            values |= charge.value().is_some();
-            let Some(more) = self
-                .account_mut(charge.principal())
-                .and_then(|account| account.more.as_mut())
-            else {
-                continue;
-            };
-            if more.gate.is_none() || !is_first(&draw.charges, at) {
-                continue;
-            }
-            let behind = more.gated.first().is_some_and(|first| *first < position);
-            let until = match more.gate.pass(clock.now(), next_grant) {
-                Pass::Closed(until) => Some(until),
-                Pass::Open if !behind => continue,
-                _ => None,
-            };
-            return Some((Block::Gate(charge.principal().clone()), until));
-        }
-        if values {
-            let blocked = self.blocked_by_place(draw, claimed, position, clock, config);
-            if blocked.is_some() {
-                return blocked;
-            }
-        }
-        if self.elder.is_some() {
-            let blocked = self.blocked_by_elder(draw, position);
-            if blocked.is_some() {
-                return blocked;
-            }
-        }
-        for charge in draw.charges.iter() {
-            let Some(account) = self.account_mut(charge.principal()) else {
-                continue;
-            };
-            let Some(limit) = account.limit(charge.budget(), config) else {
-                continue;
-            };
-            let held = account.held(charge.budget());
-            let full = held > 0 && held.saturating_add(charge.amount()) > limit;
-            if full || account.has_before(charge.budget(), position) {
-                let block = Block::Budget(charge.principal().clone(), charge.budget());
-                return Some((block, None));
-            }
-        }
-        None
+        self.blocked_by_endpoint(request, position, clock)
+            .or_else(|| self.blocked_by_gate(request.charges(), position, clock))
+            .or_else(|| self.blocked_by(Stage::Values, request, position, clock, config))
+            .or_else(|| {
+                self.agenda
+                    .blocked_by_starved(request, position, &self.queue)
+            })
+            .or_else(|| self.blocked_by(Stage::Amounts, request, position, clock, config))
     }
 
     fn blocked_by_endpoint(
         &mut self,
-        draw: &Draw,
+        request: &AcquireRequest,
         position: Position,
         clock: &mut Clock,
     ) -> Option<Blocked> {
-        let authority = draw.endpoint.as_ref()?;
-        let next_grant = self.last_grant + 1;
-        let endpoint = self
-            .endpoints
-            .iter_mut()
-            .find(|endpoint| endpoint.authority == *authority)?;
-        let behind = endpoint
-            .gated
-            .first()
-            .is_some_and(|first| *first < position);
-        let until = match endpoint.pass(clock.now(), next_grant) {
-            Pass::Closed(until) => Some(until),
-            Pass::Open if !behind => return None,
-            _ => None,
-        };
-        Some((Block::Endpoint(authority.clone()), until))
-    }
-
-    fn blocked_by_elder(&self, draw: &Draw, position: Position) -> Option<Blocked> {
-        let (elder, wanted) = self.active_elder()?;
-        if elder >= position {
+        if self.endpoints.is_empty() {
             return None;
         }
-        let shared = draw.charges.iter().find(|charge| {
-            charge.value().is_none()
-                && wanted.iter().any(|wanted| {
-                    wanted.budget() == charge.budget() && wanted.principal() == charge.principal()
-                })
-        })?;
-        let block = Block::Budget(shared.principal().clone(), shared.budget());
-        Some((block, None))
+        let authority = request.endpoint()?;
+        let endpoint = self.endpoints.get_mut(authority)?;
+        let now = clock.now();
+        if endpoint.open_if_due(now, self.last + 1) {
+            self.notices
+                .push(Notice::opened(Contended::Endpoint(authority.clone())));
+        }
+        let contended = Contended::Endpoint(authority.clone());
+        let behind = endpoint.queued > 0
+            && self
+                .queue
+                .first(&contended)
+                .is_some_and(|first| first < position);
+        let until = match endpoint.pass(now) {
+            (Pass::Closed(until), _) => Some(until),
+            (Pass::Open, _) if !behind => return None,
+            (_, until) => until,
+        };
+        Some(Blocked::by(contended, until))
     }
 
-    fn blocked_by_place(
+    fn blocked_by_gate(
         &mut self,
-        draw: &Draw,
-        claimed: &[usize],
+        charges: &[Charge],
         position: Position,
         clock: &mut Clock,
-        config: &Config,
     ) -> Option<Blocked> {
-        for charge in draw.charges.iter() {
-            if charge.value().is_none() {
-                continue;
-            }
-            let Some(distinct) = self.distinct_mut(charge.principal(), charge.budget()) else {
+        for (principal, _) in by_principal(charges) {
+            let Some(account) = self.accounts.get_mut(principal) else {
                 continue;
             };
-            let wanted: SmallVec<[&Principal; 2]> = draw
-                .charges
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| {
-                    other.budget() == charge.budget() && other.principal() == charge.principal()
-                })
-                .filter_map(|(at, other)| Some((at, other.value()?)))
-                .filter(|(at, value)| !(claimed.contains(at) && distinct.keeps(value)))
-                .map(|(_, value)| value)
-                .collect();
-            let room = distinct.room(wanted.iter().copied(), position, clock.now(), config);
-            if let Place::Full(until) = room {
-                let block = Block::Place(charge.principal().clone(), charge.budget());
-                return Some((block, until));
+            let queued = account.queued() > 0;
+            let pass = account.gate_mut().map(|gate| {
+                let now = clock.now();
+                if gate.open_if_due(now, self.last + 1) {
+                    self.notices
+                        .push(Notice::opened(Contended::Gate(principal.clone())));
+                }
+                gate.pass(now)
+            });
+            account.settle_gate();
+            if pass.is_none() && !queued {
+                continue;
             }
+            let contended = Contended::Gate(principal.clone());
+            let until = match pass.unwrap_or(Pass::Open) {
+                Pass::Closed(until) => Some(until),
+                Pass::Probing => None,
+                Pass::Open => match self.queue.first(&contended) {
+                    Some(first) if queued && first < position => None,
+                    _ => continue,
+                },
+            };
+            return Some(Blocked::by(contended, until));
         }
         None
     }
 
-    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    pub(super) fn grant(
+    /// What the meters of one stage say.
+    fn blocked_by(
         &mut self,
-        draw: &Draw,
-        place: u64,
+        stage: Stage,
+        request: &AcquireRequest,
+        position: Position,
         clock: &mut Clock,
         config: &Config,
-    ) -> Granted {
-        self.last_grant += 1;
-        let mut grant = Granted {
-            place,
-            number: self.last_grant,
-            in_flight: InFlight::default(),
-            probe: false,
+    ) -> Option<Blocked> {
+        let sequence = self.last + 1;
+        for (principal, budget, charges) in by_budget(request.charges()) {
+            let Some(limit) = config.limit(budget).filter(|l| Stage::of(*l) == stage) else {
+                continue;
+            };
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            let ask = Ask {
+                charges,
+                position,
+                sequence,
+            };
+            let queued = account.queued() > 0;
+            let (until, value) = match account.meter_or_new(budget, limit).admit(ask, clock) {
+                Verdict::Overtakes => continue,
+                Verdict::Room { .. } if !queued => continue,
+                Verdict::Room { value } => {
+                    let first = self
+                        .queue
+                        .first(&Contended::Budget(principal.clone(), budget));
+                    match first {
+                        Some(first) if first < position => (None, value),
+                        _ => continue,
+                    }
+                }
+                Verdict::Full { until, value } => (until, value),
+            };
+            return Some(Blocked {
+                contended: Contended::Budget(principal.clone(), budget),
+                until,
+                value,
+            });
+        }
+        None
+    }
+
+    /// Takes everything that a call asks for. Nothing holds it back.
+    pub(super) fn admit(
+        &mut self,
+        request: AcquireRequest,
+        position: Position,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Admission {
+        self.last += 1;
+        let sequence = self.last;
+        let mut watched = false;
+        if !self.endpoints.is_empty() {
+            let endpoint = request.endpoint().and_then(|e| self.endpoints.get_mut(e));
+            if let Some(endpoint) = endpoint {
+                watched |= endpoint.admitted(sequence, clock.now());
+            }
+        }
+        for (principal, of_one) in by_principal(request.charges()) {
+            if let Some(gate) = self
+                .accounts
+                .get_mut(principal)
+                .and_then(|account| account.gate_mut())
+            {
+                watched |= gate.admitted();
+            }
+            for (_, budget, charges) in by_budget(of_one) {
+                let Some(limit) = config.limit(budget) else {
+                    continue;
+                };
+                let ask = Ask {
+                    charges,
+                    position,
+                    sequence,
+                };
+                let account = self.accounts.get_or_new(principal);
+                let meter = account.meter_or_new(budget, limit);
+                watched |= meter.take(ask, clock);
+                meter.leave_place(position);
+                if account.queued() > 0 && Stage::of(limit) == Stage::Values {
+                    self.agenda.opened(principal, budget, charges, &self.queue);
+                }
+            }
+        }
+        Admission::new(request, position.0, sequence).watched(watched)
+    }
+
+    #[inline]
+    pub(super) fn release(&mut self, admission: &Admission, end: End, config: &Config) {
+        match self.give_back_fast(admission, config) {
+            Some(hash) => {
+                if let Some(hash) = hash {
+                    self.accounts.keep_spare(hash);
+                }
+                if !self.expiry.is_empty() && admission.sequence() & 63 == 0 {
+                    self.sweep(Instant::now());
+                }
+            }
+            None => self.release_slow(admission, end, config),
+        }
+    }
+
+    /// As `take_fast`. The hash of the principal, if nothing is left of it.
+    #[inline]
+    fn give_back_fast(&mut self, admission: &Admission, config: &Config) -> Option<Option<u64>> {
+        let [charge] = &**admission.charges() else {
+            return None;
         };
-        if let Some(authority) = &draw.endpoint {
-            for endpoint in &mut self.endpoints {
-                if endpoint.authority == *authority {
-                    grant.probe |= endpoint.granted();
+        let budget = charge.budget();
+        if !matches!(config.limit(budget), Some(Limit::InFlight(_)))
+            || self.is_overloaded(admission.endpoint())
+        {
+            return None;
+        }
+        let account = self.accounts.get_mut(charge.principal())?;
+        let vacant = account.give_back_fast(budget, charge.amount())?;
+        Some(vacant.then(|| charge.principal().hash64()))
+    }
+
+    #[inline(never)]
+    fn release_slow(&mut self, admission: &Admission, end: End, config: &Config) {
+        let mut clock = Clock::default();
+        let complete = end == End::Complete;
+        let sequence = admission.sequence();
+        let whole = !admission.is_split_off();
+        if let Some(authority) = admission.endpoint().filter(|_| whole) {
+            if let Some(endpoint) = self.endpoints.get_mut(authority) {
+                endpoint.released(sequence, complete, clock.now());
+                self.agenda.endpoint(authority);
+            }
+        }
+        for (principal, of_one) in by_principal(admission.charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            if whole {
+                if let Some(gate) = account.gate_mut() {
+                    gate.released(sequence, complete);
+                }
+                account.settle_gate();
+            }
+            for (_, budget, charges) in by_budget(of_one) {
+                let ask = Ask {
+                    charges,
+                    position: not_queued(admission.ticket()),
+                    sequence,
+                };
+                if let (Some(_), Some(meter)) = (config.limit(budget), account.meter_mut(budget)) {
+                    meter.give_back(ask, end, &mut clock);
+                }
+            }
+            if account.queued() > 0 {
+                for (_, budget, charges) in by_budget(of_one) {
+                    self.agenda.opened(principal, budget, charges, &self.queue);
+                }
+                self.agenda.principal(principal);
+            }
+        }
+        self.settle(&mut clock, config);
+        self.tidy_all(admission.charges(), &mut clock);
+        self.sweep_if_any(&mut clock);
+    }
+
+    pub(super) fn report(
+        &mut self,
+        admission: &Admission,
+        signal: Signal,
+        now: Instant,
+        config: &Config,
+    ) {
+        let mut clock = Clock::at(now);
+        match signal {
+            Signal::Busy { until } => {
+                for (principal, _) in by_principal(admission.charges()) {
+                    self.close_gate(principal, until, now);
+                }
+            }
+            Signal::EndpointBusy { until } => {
+                if let Some(authority) = admission.endpoint() {
+                    let (sequence, last) = (admission.sequence(), self.last);
+                    let endpoint = self.endpoint_or_new(authority);
+                    let known = endpoint.closed_until(now);
+                    endpoint.overloaded(sequence, until, last, now);
+                    self.endpoint_closed(authority, known, until, now);
+                }
+            }
+            Signal::Accepted => self.accepted(admission, &mut clock),
+            Signal::Exceeded(budget) => self.exceeded(admission, budget, &mut clock, config),
+        }
+        self.settle(&mut clock, config);
+        self.tidy_all(admission.charges(), &mut clock);
+        self.sweep(now);
+    }
+
+    /// Closes the gate of a principal, or keeps it closed for longer.
+    fn close_gate(&mut self, principal: &Principal, until: Instant, now: Instant) {
+        let account = self.accounts.get_or_new(principal);
+        let known = account.closed_until(now);
+        account.close_gate(until);
+        if known.is_none_or(|known| known < until) {
+            let contended = Contended::Gate(principal.clone());
+            self.notices.push(Notice::closed(contended, until, now));
+        }
+        self.agenda.principal(principal);
+    }
+
+    /// Closes the gate of a principal from outside.
+    pub(super) fn lock_out(
+        &mut self,
+        principal: &Principal,
+        until: Instant,
+        now: Instant,
+        config: &Config,
+    ) {
+        self.close_gate(principal, until, now);
+        self.settle(&mut Clock::at(now), config);
+        self.tidy(principal, now);
+    }
+
+    /// Closes the gate of an endpoint from outside.
+    pub(super) fn close_endpoint(
+        &mut self,
+        authority: &Authority,
+        until: Instant,
+        now: Instant,
+        config: &Config,
+    ) {
+        let endpoint = self.endpoint_or_new(authority);
+        let known = endpoint.closed_until(now);
+        endpoint.close_gate(until);
+        self.endpoint_closed(authority, known, until, now);
+        self.settle(&mut Clock::at(now), config);
+    }
+
+    fn endpoint_or_new(&mut self, authority: &Authority) -> &mut Endpoint {
+        let last = self.last;
+        self.endpoints
+            .entry(authority.clone())
+            .or_insert_with(|| Endpoint::new(last))
+    }
+
+    fn endpoint_closed(
+        &mut self,
+        authority: &Authority,
+        known: Option<Instant>,
+        until: Instant,
+        now: Instant,
+    ) {
+        if known.is_none_or(|known| known < until) {
+            let contended = Contended::Endpoint(authority.clone());
+            self.notices.push(Notice::closed(contended, until, now));
+        }
+        self.agenda.endpoint(authority);
+        self.tidy_endpoint(authority, now);
+    }
+
+    /// Sets the limit of one budget of a principal; `None` is the policy's again.
+    pub(super) fn set_limit(
+        &mut self,
+        principal: &Principal,
+        budget: Budget,
+        number: Option<u32>,
+        policy: Limit,
+        now: Instant,
+        config: &Config,
+    ) {
+        let account = self.accounts.get_or_new(principal);
+        account
+            .meter_or_new(budget, policy)
+            .set_limit(number, policy);
+        self.agenda.principal(principal);
+        self.settle(&mut Clock::at(now), config);
+        self.tidy(principal, now);
+    }
+
+    fn accepted(&mut self, admission: &Admission, clock: &mut Clock) {
+        let sequence = admission.sequence();
+        if let Some(authority) = admission.endpoint() {
+            if let Some(endpoint) = self.endpoints.get_mut(authority) {
+                endpoint.accepted(sequence, clock.now());
+                self.agenda.endpoint(authority);
+            }
+        }
+        for (principal, of_one) in by_principal(admission.charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            if let Some(gate) = account.gate_mut() {
+                gate.accepted(sequence);
+            }
+            account.settle_gate();
+            for (_, budget, charges) in by_budget(of_one) {
+                let ask = Ask {
+                    charges,
+                    position: not_queued(admission.ticket()),
+                    sequence,
+                };
+                if let Some(meter) = account.meter_mut(budget) {
+                    meter.accepted(ask, clock);
+                }
+            }
+            self.agenda.principal(principal);
+        }
+    }
+
+    fn exceeded(
+        &mut self,
+        admission: &Admission,
+        named: Budget,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let mut fullest: Option<(u64, Ask<'_>, &Principal, Budget)> = None;
+        let last = self.last;
+        for (principal, budget, charges) in by_budget(admission.charges()) {
+            // "Too many at the same time" can be any budget of what is in flight but the one whose refusals have a name.
+            let meant =
+                budget == named || (named == Budget::Concurrency && budget != Budget::FindCount);
+            let Some(limit) = config.limit(budget).filter(|_| meant) else {
+                continue;
+            };
+            let ask = Ask {
+                charges,
+                position: not_queued(admission.ticket()),
+                sequence: admission.sequence(),
+            };
+            let meter = self
+                .accounts
+                .get_or_new(principal)
+                .meter_or_new(budget, limit);
+            match meter.fill() {
+                Some(fill) => {
+                    if fullest.as_ref().is_none_or(|(most, ..)| fill > *most) {
+                        fullest = Some((fill, ask, principal, budget));
+                    }
+                }
+                None if budget == named => {
+                    meter.exceeded(ask, last, clock);
+                    self.agenda.principal(principal);
+                }
+                None => {}
+            }
+        }
+        if let Some((_, ask, principal, budget)) = fullest {
+            if let Some(meter) = self.accounts.get_or_new(principal).meter_mut(budget) {
+                meter.exceeded(ask, last, clock);
+            }
+            self.agenda.principal(principal);
+        }
+    }
+
+    /// Counts a call that waits among those of `contended`, and keeps for it what it has elsewhere.
+    pub(super) fn parked(
+        &mut self,
+        request: &AcquireRequest,
+        position: Position,
+        contended: &Contended,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let mut stage = None;
+        match contended {
+            Contended::Budget(principal, budget) => {
+                let account = self.accounts.get_or_new(principal);
+                account.joined();
+                if let Some(limit) = config.limit(*budget) {
+                    account.meter_or_new(*budget, limit);
+                    stage = Some(Stage::of(limit));
+                }
+            }
+            Contended::Gate(principal) => self.accounts.get_or_new(principal).joined(),
+            Contended::Endpoint(authority) => {
+                if let Some(endpoint) = self.endpoints.get_mut(authority) {
+                    endpoint.queued += 1;
+                }
+            }
+            Contended::Time => {}
+        }
+        if stage == Some(Stage::Values) {
+            return;
+        }
+        for (principal, budget, charges) in by_budget(request.charges()) {
+            let Some(limit) = config
+                .limit(budget)
+                .filter(|l| Stage::of(*l) == Stage::Values)
+            else {
+                continue;
+            };
+            let ask = Ask {
+                charges,
+                position,
+                sequence: self.last + 1,
+            };
+            let account = self.accounts.get_or_new(principal);
+            let new = stage == Some(Stage::Amounts);
+            account
+                .meter_or_new(budget, limit)
+                .keep_place(ask, new, clock);
+            if new && account.queued() > 0 {
+                self.agenda.opened(principal, budget, charges, &self.queue);
+            }
+        }
+    }
+
+    /// The opposite of `parked`.
+    pub(super) fn unparked(
+        &mut self,
+        request: &AcquireRequest,
+        position: Position,
+        contended: &Contended,
+        keep_places: bool,
+    ) {
+        match contended {
+            Contended::Budget(principal, _) | Contended::Gate(principal) => {
+                if let Some(account) = self.accounts.get_mut(principal) {
+                    account.left();
+                }
+            }
+            Contended::Endpoint(authority) => {
+                if let Some(endpoint) = self.endpoints.get_mut(authority) {
+                    endpoint.queued = endpoint.queued.saturating_sub(1);
+                }
+            }
+            Contended::Time => {}
+        }
+        if keep_places {
+            return;
+        }
+        for (principal, budget, charges) in by_budget(request.charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            let left = account
+                .meter_mut(budget)
+                .is_some_and(|meter| meter.leave_place(position));
+            if left && account.queued() > 0 {
+                self.agenda.opened(principal, budget, charges, &self.queue);
+                self.agenda.principal(principal);
+            }
+        }
+    }
+
+    /// The lists in which calls of a principal wait.
+    pub(super) fn lists_of(&mut self, principal: &Principal) -> Vec<Contended> {
+        let Some(account) = self.accounts.get_mut(principal).filter(|a| a.queued() > 0) else {
+            return Vec::new();
+        };
+        let budgets = account.budgets();
+        let lists = budgets.map(|budget| Contended::Budget(principal.clone(), budget));
+        let gate = std::iter::once(Contended::Gate(principal.clone()));
+        gate.chain(lists).collect()
+    }
+
+    /// Makes room for calls that have waited too long for a value.
+    pub(super) fn make_room_for_aged(
+        &mut self,
+        contended: &Contended,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let places = self.places(contended);
+        if places == 0 {
+            return;
+        }
+        let (now, next) = (clock.now(), self.next_ticket());
+        let aged = |since| config.is_aged(since, now);
+        let wanted = self.queue.values_since(contended, aged, places);
+        if let (1.., Some(meter)) = (wanted, self.meter_of(contended)) {
+            meter.starved(wanted, next);
+        }
+    }
+
+    fn meter_of(&mut self, contended: &Contended) -> Option<&mut Meter> {
+        let Contended::Budget(principal, budget) = contended else {
+            return None;
+        };
+        self.accounts.get_mut(principal)?.meter_mut(*budget)
+    }
+
+    /// How many values the calls that wait for `contended` can hope for at a time.
+    pub(super) fn places(&mut self, contended: &Contended) -> usize {
+        self.meter_of(contended).map_or(0, |meter| meter.places())
+    }
+
+    /// When the gate opens that holds back calls which wait for `contended`.
+    pub(super) fn gate_until(&mut self, contended: &Contended, now: Instant) -> Option<Instant> {
+        match contended {
+            Contended::Endpoint(authority) => self.endpoints.get(authority)?.closed_until(now),
+            Contended::Gate(principal) | Contended::Budget(principal, _) => {
+                self.accounts.get_mut(principal)?.closed_until(now)
+            }
+            Contended::Time => None,
+        }
+    }
+
+    /// What is held of a budget, and its limit.
+    pub(super) fn usage(&mut self, contended: &Contended, now: Instant) -> Option<BudgetSnapshot> {
+        let budget = contended.budget()?;
+        Some(self.meter_of(contended)?.snapshot(budget, now))
+    }
+
+    /// Forgets what has passed of the principals of `charges`, or schedules a later look.
+    pub(super) fn tidy_all(&mut self, charges: &[Charge], clock: &mut Clock) {
+        for (principal, _) in by_principal(charges) {
+            self.tidy(principal, clock.now());
+        }
+    }
+
+    pub(super) fn tidy(&mut self, principal: &Principal, now: Instant) {
+        let Some(account) = self.accounts.get_mut(principal) else {
+            return;
+        };
+        match account.tidy(now) {
+            Keep::Nothing => self.accounts.remove(principal),
+            Keep::Until(until) => {
+                if !account.schedule() {
+                    let due = Due::Principal(principal.hash64());
+                    self.expiry.schedule(until, due);
+                }
+            }
+            Keep::InUse => {}
+        }
+    }
+
+    fn tidy_endpoint(&mut self, authority: &Authority, now: Instant) {
+        let Some(endpoint) = self.endpoints.get_mut(authority) else {
+            return;
+        };
+        let until = endpoint.keep_until();
+        if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
+            self.endpoints.remove(authority);
+            if self.endpoints.is_empty() {
+                self.endpoints.shrink_to(64);
+            }
+        } else if !std::mem::replace(&mut endpoint.scheduled, true) {
+            // Somebody waits there: later, as often as it takes.
+            let until = until.unwrap_or(now).max(after(now, RETRY));
+            self.expiry
+                .schedule(until, Due::Endpoint(authority.as_str().into()));
+        }
+    }
+
+    fn sweep_if_any(&mut self, clock: &mut Clock) {
+        if !self.expiry.is_empty() {
+            self.sweep(clock.now());
+        }
+    }
+
+    /// Forgets what has passed.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        while let Some(due) = self.expiry.pop_due(now) {
+            match due {
+                Due::Principal(hash) => {
+                    let Some(account) = self.accounts.by_hash(hash) else {
+                        continue;
+                    };
+                    account.unschedule();
+                    let principal = account.principal.clone();
+                    self.tidy(&principal, now);
+                }
+                Due::Endpoint(name) => {
+                    let Ok(authority) = name.parse::<Authority>() else {
+                        continue;
+                    };
+                    if let Some(endpoint) = self.endpoints.get_mut(&authority) {
+                        endpoint.scheduled = false;
+                    }
+                    self.tidy_endpoint(&authority, now);
                 }
             }
         }
-        let mut amounts = SmallVec::<[u32; 4]>::new();
-        for (at, charge) in draw.charges.iter().enumerate() {
-            let mut in_flight = 0;
-            match (config.shape(charge.budget()), charge.value()) {
-                (Some(Shape::InFlight(_)), _) => {
-                    let account = self.account_or_new(charge.principal());
-                    in_flight = account.take(charge.budget(), charge.amount());
-                    if let Some(more) = &mut account.more {
-                        if is_first(&draw.charges, at) {
-                            grant.probe |= more.gate.granted();
-                        }
-                    }
-                }
-                (Some(Shape::Distinct { .. }), Some(value)) => {
-                    let now = clock.now();
-                    let more = self.account_or_new(charge.principal()).more();
-                    let distinct = more.distinct_or_new(charge.budget());
-                    if distinct.acquire(value, now) && distinct.has_waiters() {
-                        self.todo.push_back(Work::Opened(
-                            charge.principal().clone(),
-                            charge.budget(),
-                            value.clone(),
-                        ));
-                    }
-                }
-                _ => {}
-            }
-            amounts.push(in_flight);
+    }
+
+    /// What is in memory, for tests.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> Left {
+        let (waiters, lists) = self.queue.left();
+        Left {
+            principals: self.accounts.iter().count(),
+            room: self.accounts.room(),
+            endpoints: self.endpoints.len(),
+            waiters,
+            lists,
         }
-        grant.in_flight = amounts.into_iter().collect();
-        grant
+    }
+
+    pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot {
+        self.sweep(now);
+        let mut snapshot = Snapshot::default();
+        for account in self.accounts.iter().filter(|account| !account.is_vacant()) {
+            let mut principal = PrincipalSnapshot::new(account.principal.clone());
+            principal.gated = account.closed_until(now).map(|until| until - now);
+            principal.budgets = account.snapshot(now);
+            principal.queued = account.queued() as usize;
+            snapshot.principals.push(principal);
+        }
+        snapshot.queued = self.queue.len();
+        let gated = self.endpoints.iter().filter_map(|(authority, endpoint)| {
+            let until = endpoint.closed_until(now)?;
+            Some((authority.clone(), until - now))
+        });
+        snapshot.gated_endpoints = gated.collect();
+        snapshot
     }
 }

@@ -1,17 +1,23 @@
-//! The future of a call that waits in a [`LocalLedger`].
+//! [`Waiting`]: the future of a call that waits in a [`LocalLedger`].
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::LocalLedger;
-use super::words::{Block, Join, Look, Position};
-use crate::ledger::{AcquireError, Draw, Permit};
-use crate::principal::Principal;
+use super::clock::after;
+use super::meter::Position;
+use super::queue::Look;
+use super::schedule::Join;
+use crate::ledger::{AcquireError, AcquireRequest, Contended, Permit};
+
+/// A call that waits longer than this is told of in the log.
+const SILENT: Duration = Duration::from_secs(30);
 
 #[pin_project(PinnedDrop)]
 pub(super) struct Waiting {
@@ -22,42 +28,75 @@ pub(super) struct Waiting {
 }
 
 enum Step {
-    New(Draw),
-    Line {
-        position: Position,
-        since: Instant,
-        deadline: Instant,
-    },
+    New(AcquireRequest),
+    Queued(Queued),
     Done,
 }
 
+#[derive(Clone, Copy)]
+struct Queued {
+    position: Position,
+    since: Instant,
+    deadline: Instant,
+    warned: bool,
+}
+
 impl Waiting {
-    pub(super) fn new(ledger: Arc<LocalLedger>, draw: Draw) -> Self {
+    pub(super) fn new(ledger: Arc<LocalLedger>, request: AcquireRequest) -> Self {
         Self {
             ledger,
-            step: Step::New(draw),
+            step: Step::New(request),
             sleep: None,
         }
     }
 }
 
-/// Why a call leaves the line.
-fn refusal(block: &Block, gate: Option<Instant>, since: Instant, now: Instant) -> AcquireError {
-    let principal = match block {
-        Block::Gate(principal) | Block::Budget(principal, _) | Block::Place(principal, _) => {
-            principal.clone()
+impl Queued {
+    /// Why the call leaves the queue, if it has to.
+    fn refusal(
+        &self,
+        contended: &Contended,
+        until: Option<Instant>,
+        gate: Option<Instant>,
+        now: Instant,
+    ) -> Option<AcquireError> {
+        let gate = match contended {
+            Contended::Time => until,
+            _ => gate,
+        };
+        // A gate that opens too late is known now: waiting for it would be in vain.
+        if let Some(gate) = gate.filter(|gate| *gate > self.deadline) {
+            return Some(AcquireError::GateTooLate {
+                wait: gate - now,
+                contended: contended.clone(),
+            });
         }
-        Block::Endpoint(authority) => Principal::new(authority.as_str()),
-    };
-    match gate {
-        Some(until) => AcquireError::GateTooLate {
-            wait: until - now,
-            principal,
-        },
-        None => AcquireError::TimedOut {
-            waited: now - since,
-            principal,
-        },
+        (self.deadline <= now).then(|| AcquireError::TimedOut {
+            waited: now - self.since,
+            contended: contended.clone(),
+        })
+    }
+
+    /// When to look again at the latest.
+    fn wake(&self, until: Option<Instant>) -> Instant {
+        let silent = (!self.warned).then(|| after(self.since, SILENT));
+        let until = until.into_iter().chain(silent);
+        until.fold(self.deadline, Instant::min)
+    }
+}
+
+impl LocalLedger {
+    /// Tells the log that a call waits for long, and what holds it back.
+    fn warn(&self, contended: &Contended, now: Instant) {
+        let usage = self.with(|state, _| state.usage(contended, now));
+        let (held, limit) = usage.map_or((0, 0), |usage| (usage.held, usage.limit));
+        tracing::warn!(
+            waited_seconds = SILENT.as_secs(),
+            contended = %contended,
+            held,
+            limit,
+            "a call waits in the ledger: a permit is held until the body of its response was read to its end or dropped"
+        );
     }
 }
 
@@ -67,61 +106,64 @@ impl Future for Waiting {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let now = Instant::now();
-        if let Step::New(_) = this.step {
-            let Step::New(draw) = std::mem::replace(this.step, Step::Done) else {
-                return Poll::Pending;
-            };
-            let bound = now + this.ledger.config.max_wait;
-            let deadline = draw.deadline.map_or(bound, |deadline| deadline.min(bound));
-            match this
+        if let Step::New(request) = this.step {
+            let bound = after(now, this.ledger.config.max_wait);
+            let deadline = request.deadline().map_or(bound, |given| given.min(bound));
+            let request = request.clone();
+            *this.step = Step::Done;
+            let join = this
                 .ledger
-                .with(|state, config| state.join(draw, now, config))
-            {
-                Join::Granted(grant) => {
-                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), grant)));
+                .with(|state, config| state.join(request, now, config));
+            match join {
+                Join::Admitted(admission) => {
+                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), admission)));
                 }
                 Join::Full(queued) => {
                     return Poll::Ready(Err(AcquireError::QueueFull { queued }));
                 }
                 Join::Waits(position) => {
-                    *this.step = Step::Line {
+                    *this.step = Step::Queued(Queued {
                         position,
                         since: now,
                         deadline,
-                    };
+                        warned: false,
+                    });
                 }
             }
         }
         loop {
-            let Step::Line {
-                position,
-                since,
-                deadline,
-            } = *this.step
-            else {
+            let Step::Queued(queued) = this.step else {
+                debug_assert!(false, "polled after it was done");
                 return Poll::Pending;
             };
             let now = Instant::now();
+            let position = queued.position;
             let look = this
                 .ledger
                 .with(|state, config| state.look(position, cx.waker(), now, config));
-            let (block, until, gate) = match look {
-                Look::Granted(grant) => {
+            let (contended, until, gate) = match look {
+                (Look::Admitted(admission), _) => {
                     *this.step = Step::Done;
-                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), grant)));
+                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), admission)));
                 }
-                Look::Waits { block, until, gate } => (block, until, gate),
-                Look::Gone => return Poll::Pending,
+                (Look::Waits { contended, until }, gate) => (contended, until, gate),
+                (Look::Absent, _) => {
+                    debug_assert!(false, "a call that waits is not in the queue");
+                    *this.step = Step::Done;
+                    return Poll::Ready(Err(AcquireError::unavailable("the queue lost the call")));
+                }
             };
-            // A gate that opens too late is known now: waiting for it would be in vain.
-            let too_late = gate.filter(|gate| *gate > deadline);
-            if too_late.is_some() || deadline <= now {
+            if let Some(error) = queued.refusal(&contended, until, gate, now) {
                 *this.step = Step::Done;
                 this.ledger
                     .with(|state, config| state.leave(position, now, config));
-                return Poll::Ready(Err(refusal(&block, too_late, since, now)));
+                return Poll::Ready(Err(error));
             }
-            let wake = until.map_or(deadline, |until| until.min(deadline));
+            if !queued.warned && after(queued.since, SILENT) <= now {
+                queued.warned = true;
+                this.ledger.warn(&contended, now);
+            }
+            let wake = queued.wake(until);
             match this.sleep.as_mut().as_pin_mut() {
                 Some(sleep) if sleep.deadline() == wake => {}
                 Some(sleep) => sleep.reset(wake),
@@ -139,10 +181,10 @@ impl Future for Waiting {
 impl PinnedDrop for Waiting {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Step::Line { position, .. } = *this.step {
+        if let Step::Queued(queued) = *this.step {
             let now = Instant::now();
             this.ledger
-                .with(|state, config| state.leave(position, now, config));
+                .with(|state, config| state.leave(queued.position, now, config));
         }
     }
 }

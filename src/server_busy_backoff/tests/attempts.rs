@@ -378,15 +378,16 @@ async fn the_ledger_holds_a_busy_call_back() {
         .xml(200, &success());
     server.gate = Some(ledger.clone());
     let layer = ServerBusyBackoffLayer::ews().ledger(ledger);
-    let trail = CallTrail::new();
+    let (trail, slot) = (CallTrail::new(), AdmissionSlot::new());
     let mut request = ews("CreateItem");
     request.extensions_mut().insert(trail.clone());
+    request.extensions_mut().insert(slot.clone());
     let answer = send(layer, &server, request).await.unwrap();
     // It waited there, not here.
     assert_eq!(tried(&answer).backed_off, Duration::ZERO);
     assert_eq!(log.calls(), [Duration::ZERO, millis(300_000)]);
     assert_eq!(trail.attempts().len(), 2);
-    assert_eq!(trail.place(), Some(7));
+    assert_eq!(slot.ticket(), Some(7));
 }
 
 #[tokio::test(start_paused = true)]
@@ -450,6 +451,7 @@ async fn without_a_gate_the_call_waits_by_itself() {
     for (status, body) in [(500, connections), (200, mailboxes)] {
         let log = Log::new();
         let mut server = Server::new(&log).charged();
+        server.holds = true;
         for _ in 0..6 {
             server = server.xml(status, &body);
         }

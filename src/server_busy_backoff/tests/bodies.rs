@@ -287,7 +287,11 @@ async fn a_later_signal_is_reported_as_it_passes() {
     };
     assert_eq!(
         log.signals(),
-        [busy(5_000), busy(9_000), Signal::TooManyOpenMailboxes]
+        [
+            busy(5_000),
+            busy(9_000),
+            Signal::Exceeded(Budget::OpenMailboxes)
+        ]
     );
     let events = log.events();
     let last = events

@@ -739,9 +739,10 @@ async fn every_shape_is_understood() {
             let last = log.signals().last().map(|signal| match *signal {
                 Signal::Busy { until } => (To::Principal, Some(until)),
                 Signal::EndpointBusy { until } => (To::Endpoint, Some(until)),
-                Signal::TooManyConnections => (To::Connections, None),
-                Signal::TooManyFound => (To::Found, None),
-                Signal::TooManyOpenMailboxes => (To::Mailboxes, None),
+                Signal::Exceeded(Budget::Concurrency) => (To::Connections, None),
+                Signal::Exceeded(Budget::FindCount) => (To::Found, None),
+                Signal::Exceeded(Budget::OpenMailboxes) => (To::Mailboxes, None),
+                Signal::Exceeded(other) => panic!("{name}: no response names {other:?}"),
                 Signal::Accepted => panic!("{name}: no call here tests a gate"),
             });
             match (last, expected_signal(row, begin)) {

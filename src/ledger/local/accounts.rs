@@ -1,0 +1,92 @@
+//! [`Accounts`]: the principals of which something is known.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::account::Account;
+use crate::principal::Principal;
+
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    table: HashTable<Account>,
+    /// The principal, by its hash, of which nothing was left last. It stays until there is another: its next call, which is the
+    /// usual one of a job in one account, finds it in place.
+    spare: Option<u64>,
+}
+
+impl Accounts {
+    #[inline]
+    pub(super) fn get_mut(&mut self, principal: &Principal) -> Option<&mut Account> {
+        self.table.find_mut(principal.hash64(), |account| {
+            account.principal == *principal
+        })
+    }
+
+    #[inline]
+    pub(super) fn get_or_new(&mut self, principal: &Principal) -> &mut Account {
+        let entry = self.table.entry(
+            principal.hash64(),
+            |account| account.principal == *principal,
+            |account| account.principal.hash64(),
+        );
+        match entry {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Account::new(principal.clone())).into_mut(),
+        }
+    }
+
+    /// The principal with that hash.
+    pub(super) fn by_hash(&mut self, hash: u64) -> Option<&mut Account> {
+        self.table
+            .find_mut(hash, |account| account.principal.hash64() == hash)
+    }
+
+    /// Nothing is left of the principal with that hash: it becomes the spare one, and the one before it goes.
+    #[inline]
+    pub(super) fn keep_spare(&mut self, hash: u64) {
+        if self.spare == Some(hash) {
+            return;
+        }
+        if let Some(old) = self.spare.replace(hash) {
+            self.remove_spare(old);
+        }
+    }
+
+    fn remove_spare(&mut self, old: u64) {
+        let found = self.table.find_entry(old, |account| {
+            account.principal.hash64() == old && account.is_vacant()
+        });
+        if let Ok(entry) = found {
+            entry.remove();
+            self.shrink();
+        }
+    }
+
+    pub(super) fn remove(&mut self, principal: &Principal) {
+        let found = self.table.find_entry(principal.hash64(), |account| {
+            account.principal == *principal
+        });
+        if let Ok(entry) = found {
+            entry.remove();
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        let room = self.table.capacity();
+        if room > 1024 && self.table.len() < room / 8 {
+            let keep = self.table.len() * 2;
+            self.table
+                .shrink_to(keep, |account| account.principal.hash64());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.table.capacity()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.table.iter()
+    }
+}

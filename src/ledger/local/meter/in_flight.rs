@@ -1,0 +1,158 @@
+//! [`InFlight`]: amounts held at the same time.
+
+use tokio::time::Instant;
+
+use super::super::adapt::{AdaptiveLimit, Room};
+use super::super::clock::Clock;
+use super::{Ask, Keep, Verdict};
+use crate::ledger::{BudgetSnapshot, End};
+use crate::principal::Budget;
+
+/// What is held of a budget, and how much may be. Small: a job has one for each mailbox.
+#[derive(Debug)]
+pub(in super::super) struct InFlight {
+    held: u32,
+    /// The policy's limit, or the one that was set from outside.
+    limit: u32,
+    set: bool,
+    hanging: bool,
+    /// From the first refusal until the limit holds again.
+    adaptive: Option<Box<AdaptiveLimit>>,
+}
+
+impl InFlight {
+    pub(super) fn new(limit: u32, budget: Budget) -> Self {
+        Self {
+            held: 0,
+            limit,
+            set: false,
+            hanging: budget == Budget::HangingConnections,
+            adaptive: None,
+        }
+    }
+
+    /// Whether it is a count and nothing else.
+    #[inline]
+    pub(in super::super) fn is_plain(&self) -> bool {
+        self.adaptive.is_none()
+    }
+
+    pub(in super::super) fn is_idle(&self) -> bool {
+        self.held == 0 && !self.set
+    }
+
+    /// Takes `amount` if the limit allows it. An amount above the limit fits when nothing else is held.
+    #[inline]
+    pub(in super::super) fn try_take_plain(&mut self, amount: u32) -> bool {
+        let fits = self.held == 0 || self.held.saturating_add(amount) <= self.limit;
+        if fits {
+            self.held = self.held.saturating_add(amount);
+        }
+        fits
+    }
+
+    #[inline]
+    pub(in super::super) fn give_back_plain(&mut self, amount: u32) {
+        self.held = self.held.saturating_sub(amount);
+    }
+
+    pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
+        let amount = ask.amount();
+        let room = match &mut self.adaptive {
+            Some(adaptive) => adaptive.room(self.held, amount, self.limit, clock.now()),
+            None if self.held == 0 || self.held.saturating_add(amount) <= self.limit => Room::Free,
+            None => Room::Full(None),
+        };
+        match room {
+            Room::Free => Verdict::Room { value: None },
+            Room::Full(until) => Verdict::Full { until, value: None },
+        }
+    }
+
+    pub(super) fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
+        let amount = ask.amount();
+        self.held = self.held.saturating_add(amount);
+        let Some(adaptive) = &mut self.adaptive else {
+            return false;
+        };
+        let (held, limit) = (self.held, self.limit);
+        adaptive.admitted(ask.sequence, held, amount, limit, clock.now());
+        true
+    }
+
+    pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
+        let amount = ask.amount();
+        self.give_back_plain(amount);
+        let Some(adaptive) = &mut self.adaptive else {
+            return;
+        };
+        let now = clock.now();
+        match end {
+            End::Complete => adaptive.released(ask.sequence, true, now),
+            End::Dropped => adaptive.released(ask.sequence, false, now),
+            End::Unanswered => adaptive.given_up(ask.sequence, amount, now),
+        }
+        self.settle();
+    }
+
+    pub(super) fn accepted(&mut self, ask: Ask<'_>, clock: &mut Clock) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.accepted(ask.sequence, clock.now());
+            self.settle();
+        }
+    }
+
+    pub(super) fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
+        let now = clock.now();
+        let others = self.held.saturating_sub(ask.amount());
+        let (limit, hanging) = (self.limit, self.hanging);
+        self.adaptive
+            .get_or_insert_with(|| Box::new(AdaptiveLimit::new(limit, hanging, last, now)))
+            .refused(ask.sequence, others, last, now);
+    }
+
+    /// Back to the plain limit once it holds.
+    fn settle(&mut self) {
+        let limit = self.limit;
+        self.adaptive
+            .take_if(|adaptive| adaptive.keep_until(limit).is_none());
+    }
+
+    pub(super) fn set_limit(&mut self, number: Option<u32>, policy: u32) {
+        self.set = number.is_some();
+        self.limit = number.unwrap_or(policy).max(1);
+        // What was learnt below another number says nothing about this one.
+        self.adaptive = None;
+    }
+
+    fn limit_now(&self) -> u32 {
+        let learnt = self.adaptive.as_ref().map(|adaptive| adaptive.limit());
+        learnt.map_or(self.limit, |learnt| learnt.min(self.limit))
+    }
+
+    pub(super) fn fill(&self) -> u64 {
+        u64::from(self.held) * 1_000_000 / u64::from(self.limit_now().max(1))
+    }
+
+    pub(super) fn tidy(&mut self, now: Instant) -> Keep {
+        if self.held > 0 || self.set {
+            return Keep::InUse;
+        }
+        let limit = self.limit;
+        let until = self
+            .adaptive
+            .as_ref()
+            .and_then(|adaptive| adaptive.keep_until(limit));
+        match until {
+            Some(until) if until > now => Keep::Until(until),
+            _ => {
+                self.adaptive = None;
+                Keep::Nothing
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self, budget: Budget) -> BudgetSnapshot {
+        BudgetSnapshot::new(budget, self.held, self.limit_now())
+    }
+}

@@ -1,0 +1,376 @@
+//! [`Queue`]: the calls that wait, each in the list of the one thing that holds it back. It knows no limits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::clock::after;
+use super::meter::Position;
+use crate::ledger::{AcquireRequest, Admission, Contended};
+use crate::principal::Principal;
+
+/// The number of calls at the head of a list that have a timer each, so that one that is not polled holds up nobody.
+const ARMED: usize = 4;
+
+/// An admission that is not picked up for this long goes to somebody else.
+const CLAIM: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiters: Slab<Waiter>,
+    lists: HashMap<Contended, List>,
+    /// How many of the waiters still wait.
+    len: usize,
+    /// Admissions that were not picked up yet, oldest first.
+    unclaimed: BTreeSet<(Instant, Position)>,
+    wakers: Vec<Waker>,
+}
+
+/// A call that waits, or that was admitted and does not know it yet.
+#[derive(Debug)]
+struct Waiter {
+    request: AcquireRequest,
+    since: Instant,
+    waker: Option<Waker>,
+    state: WaiterState,
+}
+
+#[derive(Debug)]
+enum WaiterState {
+    Waits {
+        contended: Contended,
+        /// The value that it needs first, where it waits for one.
+        value: Option<Principal>,
+        /// When to look again.
+        until: Option<Instant>,
+    },
+    Admitted(Instant, Admission),
+    /// It was admitted and not polled in time. It asks again when it is polled.
+    Absent,
+}
+
+/// The calls that wait for one thing, in order, and those that need the same value first.
+#[derive(Debug, Default)]
+struct List {
+    order: BTreeSet<Position>,
+    groups: HashMap<Principal, BTreeSet<Position>>,
+    /// The groups by their first call.
+    heads: BTreeMap<Position, Principal>,
+}
+
+impl List {
+    fn insert(&mut self, position: Position, value: Option<&Principal>) {
+        self.order.insert(position);
+        if let Some(value) = value {
+            let group = self.groups.entry(value.clone()).or_default();
+            let head = group.first().copied();
+            group.insert(position);
+            if head.is_none_or(|head| position < head) {
+                head.map(|head| self.heads.remove(&head));
+                self.heads.insert(position, value.clone());
+            }
+        }
+    }
+
+    fn remove(&mut self, position: Position, value: Option<&Principal>) {
+        self.order.remove(&position);
+        let Some(value) = value else { return };
+        let Some(group) = self.groups.get_mut(value) else {
+            return;
+        };
+        group.remove(&position);
+        let next = group.first().copied();
+        if self.heads.remove(&position).is_some() {
+            next.map(|next| self.heads.insert(next, value.clone()));
+        }
+        if next.is_none() {
+            self.groups.remove(value);
+        }
+    }
+}
+
+/// What has become of a waiting call.
+#[derive(Debug)]
+pub(super) enum Look {
+    Admitted(Admission),
+    Waits {
+        contended: Contended,
+        /// When to look again.
+        until: Option<Instant>,
+    },
+    /// It has to ask again.
+    Absent,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// The key that the next call to join gets.
+    pub(super) fn next_key(&self) -> usize {
+        self.waiters.vacant_key()
+    }
+
+    /// Adds a call. It stands in no list yet.
+    pub(super) fn join(&mut self, request: AcquireRequest, position: Position, since: Instant) {
+        self.len += 1;
+        let key = self.waiters.insert(Waiter {
+            request,
+            since,
+            waker: None,
+            state: WaiterState::Absent,
+        });
+        debug_assert_eq!(key, position.1);
+    }
+
+    /// Puts a call into the list of `contended`. It stands in none.
+    pub(super) fn park(
+        &mut self,
+        position: Position,
+        contended: Contended,
+        value: Option<Principal>,
+    ) {
+        let Some(waiter) = self.waiters.get_mut(position.1) else {
+            return;
+        };
+        // Time holds back each call by itself.
+        if contended != Contended::Time {
+            let list = self.lists.entry(contended.clone()).or_default();
+            list.insert(position, value.as_ref());
+        }
+        waiter.state = WaiterState::Waits {
+            contended,
+            value,
+            until: None,
+        };
+    }
+
+    /// Takes a call out of its list. Returns what it waited for.
+    pub(super) fn unpark(&mut self, position: Position) -> Option<Contended> {
+        let waiter = self.waiters.get_mut(position.1)?;
+        let state = std::mem::replace(&mut waiter.state, WaiterState::Absent);
+        let WaiterState::Waits {
+            contended, value, ..
+        } = state
+        else {
+            waiter.state = state;
+            return None;
+        };
+        if let Some(list) = self.lists.get_mut(&contended) {
+            list.remove(position, value.as_ref());
+            if list.order.is_empty() {
+                self.lists.remove(&contended);
+                if self.lists.is_empty() {
+                    self.lists.shrink_to(64);
+                }
+            }
+        }
+        Some(contended)
+    }
+
+    /// Removes a call for good. It stands in no list.
+    pub(super) fn remove(&mut self, position: Position) -> Option<Admission> {
+        let waiter = self.waiters.try_remove(position.1)?;
+        if self.waiters.is_empty() {
+            self.waiters.shrink_to_fit();
+        }
+        match waiter.state {
+            WaiterState::Admitted(at, admission) => {
+                self.unclaimed.remove(&(at, position));
+                Some(admission)
+            }
+            WaiterState::Waits { .. } | WaiterState::Absent => {
+                self.len -= 1;
+                None
+            }
+        }
+    }
+
+    /// Hands an admission to a call that stands in no list, and wakes it.
+    pub(super) fn hand_over(&mut self, position: Position, admission: Admission, now: Instant) {
+        if let Some(waiter) = self.waiters.get_mut(position.1) {
+            self.len -= 1;
+            waiter.state = WaiterState::Admitted(now, admission);
+            self.wakers.extend(waiter.waker.take());
+            self.unclaimed.insert((now, position));
+        }
+    }
+
+    /// Takes back the oldest admission that was not picked up in time.
+    pub(super) fn revoke_due(&mut self, now: Instant) -> Option<Admission> {
+        let (at, position) = *self.unclaimed.first()?;
+        if after(at, CLAIM) > now {
+            return None;
+        }
+        self.unclaimed.pop_first();
+        let waiter = self.waiters.get_mut(position.1)?;
+        match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
+            WaiterState::Admitted(_, admission) => {
+                self.len += 1;
+                Some(admission)
+            }
+            WaiterState::Waits { .. } | WaiterState::Absent => None,
+        }
+    }
+
+    pub(super) fn request(&self, position: Position) -> Option<&AcquireRequest> {
+        Some(&self.waiters.get(position.1)?.request)
+    }
+
+    pub(super) fn since(&self, position: Position) -> Option<Instant> {
+        Some(self.waiters.get(position.1)?.since)
+    }
+
+    /// What the call waits for, and when it was to look again.
+    pub(super) fn waits_for(&self, position: Position) -> Option<(&Contended, Option<Instant>)> {
+        match &self.waiters.get(position.1)?.state {
+            WaiterState::Waits {
+                contended, until, ..
+            } => Some((contended, *until)),
+            WaiterState::Admitted(..) | WaiterState::Absent => None,
+        }
+    }
+
+    pub(super) fn first(&self, contended: &Contended) -> Option<Position> {
+        self.lists.get(contended)?.order.first().copied()
+    }
+
+    /// The first call of those that need `value` first, after `position`.
+    pub(super) fn next_of(
+        &self,
+        contended: &Contended,
+        value: &Principal,
+        position: Option<Position>,
+    ) -> Option<Position> {
+        let group = self.lists.get(contended)?.groups.get(value)?;
+        match position {
+            Some(position) => group
+                .range((
+                    std::ops::Bound::Excluded(position),
+                    std::ops::Bound::Unbounded,
+                ))
+                .next()
+                .copied(),
+            None => group.first().copied(),
+        }
+    }
+
+    /// Whether anybody waits for `contended`.
+    pub(super) fn has(&self, contended: &Contended) -> bool {
+        !self.lists.is_empty() && self.lists.contains_key(contended)
+    }
+
+    /// How many of the first `most` different values that calls need here have been waited for since `before` or longer.
+    pub(super) fn values_since(
+        &self,
+        contended: &Contended,
+        before: impl Fn(Instant) -> bool,
+        most: usize,
+    ) -> usize {
+        let heads = self.lists.get(contended).into_iter();
+        heads
+            .flat_map(|list| list.heads.keys())
+            .take(most)
+            .take_while(|head| self.since(**head).is_some_and(&before))
+            .count()
+    }
+
+    /// Gives the first calls of a list the time at which they look again.
+    pub(super) fn arm(&mut self, contended: &Contended, until: Option<Instant>) {
+        // Somebody has to see to it that what is not picked up goes on.
+        let claim = self.unclaimed.first().map(|(at, _)| after(*at, CLAIM));
+        let until = [until, claim].into_iter().flatten().min();
+        let Some(until) = until else { return };
+        let Some(list) = self.lists.get(contended) else {
+            return;
+        };
+        let heads: SmallVec<[Position; ARMED]> = list.order.iter().take(ARMED).copied().collect();
+        for head in heads {
+            self.look_at(head, until);
+        }
+    }
+
+    /// The call looks again then at the latest.
+    pub(super) fn look_at(&mut self, position: Position, at: Instant) {
+        let Some(waiter) = self.waiters.get_mut(position.1) else {
+            return;
+        };
+        if let WaiterState::Waits { until, .. } = &mut waiter.state {
+            // A timer that is set earlier looks again and is set anew then.
+            if until.is_none_or(|known| at < known) {
+                *until = Some(at);
+                self.wakers.extend(waiter.waker.take());
+            }
+        }
+    }
+
+    /// The time at which the call was to look again has come and brought nothing.
+    pub(super) fn disarm(&mut self, position: Position) {
+        if let Some(Waiter {
+            state: WaiterState::Waits { until, .. },
+            ..
+        }) = self.waiters.get_mut(position.1)
+        {
+            *until = None;
+        }
+    }
+
+    /// Wakes the first calls of a list, to go on with what was left to do.
+    pub(super) fn wake_first(&mut self, contended: &Contended) {
+        let Some(list) = self.lists.get(contended) else {
+            return;
+        };
+        for head in list.order.iter().take(ARMED) {
+            if let Some(waiter) = self.waiters.get_mut(head.1) {
+                self.wakers.extend(waiter.waker.take());
+            }
+        }
+    }
+
+    /// What has become of a call. It is woken by `waker` when that changes.
+    pub(super) fn look(&mut self, position: Position, waker: &Waker) -> Look {
+        let Some(waiter) = self.waiters.get_mut(position.1) else {
+            return Look::Absent;
+        };
+        match &waiter.state {
+            WaiterState::Waits {
+                contended, until, ..
+            } => {
+                let (contended, until) = (contended.clone(), *until);
+                match &mut waiter.waker {
+                    Some(known) => known.clone_from(waker),
+                    none => *none = Some(waker.clone()),
+                }
+                Look::Waits { contended, until }
+            }
+            WaiterState::Absent => Look::Absent,
+            WaiterState::Admitted(..) => match self.remove(position) {
+                Some(admission) => Look::Admitted(admission),
+                None => Look::Absent,
+            },
+        }
+    }
+
+    /// The calls to wake, once the lock is given back.
+    pub(super) fn take_wakers(&mut self) -> SmallVec<[Waker; 4]> {
+        self.wakers.drain(..).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn left(&self) -> (usize, usize) {
+        (self.waiters.len(), self.lists.len())
+    }
+
+    pub(super) fn has_wakers(&self) -> bool {
+        !self.wakers.is_empty()
+    }
+}

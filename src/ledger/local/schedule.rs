@@ -1,0 +1,513 @@
+//! Who goes next: [`Agenda`] is what a change has brought up, and the rest of [`State`] here works it off.
+//!
+//! A waiting call holds nothing and stands in one list. Only the heads of lists are looked at: each is admitted, moves to the list
+//! of what holds it back now, or stays, and then so do those behind it. The work under one lock is bounded: what is left is gone on with by
+//! the next operation, and the calls at the head of the list are woken to see to it.
+
+use std::collections::{HashSet, VecDeque};
+use std::task::Waker;
+
+use http::uri::Authority;
+use tokio::time::Instant;
+
+use super::Config;
+use super::clock::{Clock, after};
+use super::meter::Position;
+use super::queue::{Look, Queue};
+use super::state::{Blocked, State, by_budget};
+use crate::ledger::{AcquireRequest, Admission, Contended, End};
+use crate::principal::{Budget, Charge, Principal};
+
+/// How many waiting calls are looked at in one operation.
+const LOOKS: usize = 64;
+
+/// What has come up, and the call that others must not overtake any more.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    work: VecDeque<Work>,
+    starved: Option<Starved>,
+}
+
+/// Something to look at before the lock is given back.
+#[derive(Debug, PartialEq, Eq)]
+enum Work {
+    /// The lists of that principal.
+    Principal(Principal),
+    /// The list of that endpoint.
+    Endpoint(Authority),
+    /// The calls that wait for a value of that budget, which may be in use now: those behind the position.
+    Value(Contended, Principal, Option<Position>),
+}
+
+/// A call that needs several budgets and was overtaken for too long: younger ones stay behind it on all of them.
+#[derive(Debug)]
+struct Starved {
+    position: Position,
+    budgets: HashSet<(Principal, Budget)>,
+}
+
+impl Agenda {
+    pub(super) fn principal(&mut self, principal: &Principal) {
+        self.push(Work::Principal(principal.clone()));
+    }
+
+    pub(super) fn endpoint(&mut self, authority: &Authority) {
+        self.push(Work::Endpoint(authority.clone()));
+    }
+
+    /// The values of `charges` may be in use now.
+    pub(super) fn opened(
+        &mut self,
+        principal: &Principal,
+        budget: Budget,
+        charges: &[Charge],
+        queue: &Queue,
+    ) {
+        let contended = Contended::Budget(principal.clone(), budget);
+        if !queue.has(&contended) {
+            return;
+        }
+        for value in charges.iter().filter_map(Charge::value) {
+            if queue.next_of(&contended, value, None).is_some() {
+                self.work
+                    .push_back(Work::Value(contended.clone(), value.clone(), None));
+            }
+        }
+    }
+
+    fn push(&mut self, work: Work) {
+        // The same again and again while a long list is worked off.
+        if !self.work.iter().rev().take(4).any(|known| *known == work) {
+            self.work.push_back(work);
+        }
+    }
+
+    pub(super) fn has_starved(&self) -> bool {
+        self.starved.is_some()
+    }
+
+    /// What a younger call shares with the starved one, as long as that waits for what is in flight.
+    pub(super) fn blocked_by_starved(
+        &self,
+        request: &AcquireRequest,
+        position: Position,
+        queue: &Queue,
+    ) -> Option<Blocked> {
+        let starved = self.starved.as_ref()?;
+        if starved.position >= position {
+            return None;
+        }
+        let (contended, _) = queue.waits_for(starved.position)?;
+        let waited_for = (contended.principal()?.clone(), contended.budget()?);
+        if !starved.budgets.contains(&waited_for) {
+            return None;
+        }
+        let (principal, budget, _) =
+            by_budget(request.charges()).find(|(principal, budget, _)| {
+                starved.budgets.contains(&((*principal).clone(), *budget))
+            })?;
+        Some(Blocked {
+            contended: Contended::Budget(principal.clone(), budget),
+            until: None,
+            value: None,
+        })
+    }
+
+    fn is_starved(&self, position: Position) -> bool {
+        self.starved
+            .as_ref()
+            .is_some_and(|starved| starved.position == position)
+    }
+
+    /// Others look again at what the starved call kept from them.
+    fn look_past_starved(&mut self) {
+        let Some(starved) = &self.starved else { return };
+        let principals: HashSet<&Principal> = starved.budgets.iter().map(|(p, _)| p).collect();
+        let work = principals.into_iter().cloned().map(Work::Principal);
+        self.work.extend(work);
+    }
+
+    fn starve(&mut self, position: Position, request: &AcquireRequest) {
+        let amounts = request.charges().iter().filter(|c| c.value().is_none());
+        let budgets = amounts.map(|charge| (charge.principal().clone(), charge.budget()));
+        self.starved = Some(Starved {
+            position,
+            budgets: budgets.collect(),
+        });
+    }
+
+    /// The call does not wait any more.
+    fn not_starved(&mut self, position: Position) {
+        if self.is_starved(position) {
+            self.look_past_starved();
+            self.starved = None;
+        }
+    }
+}
+
+/// What comes of a call that asks for a permit.
+#[derive(Debug)]
+pub(super) enum Join {
+    Admitted(Admission),
+    Waits(Position),
+    /// The number of calls that wait already.
+    Full(usize),
+}
+
+/// What came of a look at a waiting call.
+#[derive(Debug)]
+enum Tried {
+    /// Admitted, or moved to another list.
+    Went,
+    /// Held back by the same thing still.
+    Stays(Option<Instant>),
+}
+
+/// Whether `at` is a list of the principal whose gate is `gate`.
+fn is_behind(gate: &Contended, at: &Contended) -> bool {
+    matches!((gate, at), (Contended::Gate(one), Contended::Budget(other, _)) if one == other)
+}
+
+impl State {
+    /// Works off what has come up. Each way into the state that changes something ends with it.
+    pub(super) fn settle(&mut self, clock: &mut Clock, config: &Config) {
+        while let Some(admission) = self.overdue(clock) {
+            self.release(&admission, End::Dropped, config);
+        }
+        let mut looks = LOOKS;
+        while let Some(work) = self.agenda.work.pop_front() {
+            let done = match &work {
+                Work::Principal(principal) => {
+                    self.pump_principal(principal, &mut looks, clock, config)
+                }
+                Work::Endpoint(authority) => {
+                    let contended = Contended::Endpoint(authority.clone());
+                    self.pump(&[contended], &mut looks, clock, config)
+                }
+                Work::Value(contended, value, from) => {
+                    match self.pump_value(contended, value, *from, &mut looks, clock, config) {
+                        Ok(()) => true,
+                        Err(position) => {
+                            let rest =
+                                Work::Value(contended.clone(), value.clone(), Some(position));
+                            self.agenda.work.push_front(rest);
+                            self.wake_for_rest(contended);
+                            return;
+                        }
+                    }
+                }
+            };
+            if !done {
+                self.agenda.work.push_front(work);
+                return;
+            }
+        }
+    }
+
+    /// An admission that was not picked up in time, if there is one.
+    fn overdue(&mut self, clock: &mut Clock) -> Option<Admission> {
+        match self.queue.is_empty() {
+            true => None,
+            false => self.queue.revoke_due(clock.now()),
+        }
+    }
+
+    fn wake_for_rest(&mut self, contended: &Contended) {
+        self.queue.wake_first(contended);
+    }
+
+    fn pump_principal(
+        &mut self,
+        principal: &Principal,
+        looks: &mut usize,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> bool {
+        let lists = self.lists_of(principal);
+        for list in &lists {
+            self.make_room_for_aged(list, clock, config);
+        }
+        self.pump(&lists, looks, clock, config)
+    }
+
+    /// Admits what can be admitted at the heads of these lists, the call that came first before the others. Returns false if
+    /// there is more to do than one operation may.
+    fn pump(
+        &mut self,
+        lists: &[Contended],
+        looks: &mut usize,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> bool {
+        let mut stays = vec![false; lists.len()];
+        loop {
+            let heads = lists.iter().enumerate().filter(|(at, _)| !stays[*at]);
+            let first = heads
+                .filter_map(|(at, list)| Some((self.queue.first(list)?, at)))
+                .min();
+            let Some((position, at)) = first else {
+                return true;
+            };
+            if *looks == 0 {
+                self.wake_for_rest(&lists[at]);
+                return false;
+            }
+            *looks -= 1;
+            if let Tried::Stays(until) = self.try_waiter(position, &lists[at], clock, config) {
+                stays[at] = true;
+                self.arm(&lists[at], until, clock, config);
+            }
+        }
+    }
+
+    /// Looks at the calls that need `value`, behind `from`. Fails with where to go on.
+    fn pump_value(
+        &mut self,
+        contended: &Contended,
+        value: &Principal,
+        from: Option<Position>,
+        looks: &mut usize,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Result<(), Position> {
+        let mut last = from;
+        while let Some(position) = self.queue.next_of(contended, value, last) {
+            if *looks == 0 {
+                return Err(last.unwrap_or((0, 0)));
+            }
+            *looks -= 1;
+            last = Some(position);
+            if let Tried::Stays(_) = self.try_waiter(position, contended, clock, config) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits the call at `position` of the list `at`, or moves it to where it belongs now.
+    fn try_waiter(
+        &mut self,
+        position: Position,
+        at: &Contended,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Tried {
+        let Some(request) = self.queue.request(position).cloned() else {
+            debug_assert!(false, "a list names a call that does not wait");
+            return Tried::Stays(None);
+        };
+        match self.blocked(&request, position, clock, config) {
+            Some(blocked) if blocked.contended == *at || is_behind(&blocked.contended, at) => {
+                return Tried::Stays(blocked.until);
+            }
+            Some(blocked) => {
+                self.unpark(&request, position, false);
+                self.park(&request, position, blocked, clock, config);
+                if self.agenda.is_starved(position) {
+                    self.agenda.look_past_starved();
+                } else if request.charges().len() > 1
+                    && !self.agenda.has_starved()
+                    && self.is_aged(position, clock, config)
+                {
+                    self.agenda.starve(position, &request);
+                }
+            }
+            None => {
+                self.unpark(&request, position, true);
+                self.agenda.not_starved(position);
+                let admission = self.admit(request, position, clock, config);
+                self.queue.hand_over(position, admission, clock.now());
+            }
+        }
+        Tried::Went
+    }
+
+    fn is_aged(&self, position: Position, clock: &mut Clock, config: &Config) -> bool {
+        self.queue
+            .since(position)
+            .is_some_and(|since| config.is_aged(since, clock.now()))
+    }
+
+    /// Puts a call into the list of what holds it back.
+    fn park(
+        &mut self,
+        request: &AcquireRequest,
+        position: Position,
+        blocked: Blocked,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let Blocked {
+            contended,
+            until,
+            value,
+        } = blocked;
+        self.queue.park(position, contended.clone(), value);
+        self.parked(request, position, &contended, clock, config);
+        self.arm_one(position, &contended, until, clock, config);
+    }
+
+    fn arm_one(
+        &mut self,
+        position: Position,
+        contended: &Contended,
+        until: Option<Instant>,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        match (contended, until) {
+            (Contended::Time, Some(until)) => self.queue.look_at(position, until),
+            _ => self.arm(contended, until, clock, config),
+        }
+    }
+
+    fn unpark(&mut self, request: &AcquireRequest, position: Position, keep_places: bool) {
+        if let Some(contended) = self.queue.unpark(position) {
+            self.unparked(request, position, &contended, keep_places);
+        }
+    }
+
+    /// Gives the first calls of a list the time at which they look again.
+    fn arm(
+        &mut self,
+        contended: &Contended,
+        until: Option<Instant>,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let first = self.queue.first(contended);
+        let since = first.and_then(|first| self.queue.since(first));
+        // Those that wait for a value can age, and then room is made for them.
+        let ages = since.filter(|_| self.places(contended) > 0);
+        let aged = ages
+            .map(|since| after(since, config.max_overtake))
+            .filter(|aged| *aged > clock.now());
+        let until = [until, aged].into_iter().flatten().min();
+        self.queue.arm(contended, until);
+    }
+
+    /// Adds a new call to the queue, or admits it at once.
+    pub(super) fn join(&mut self, request: AcquireRequest, now: Instant, config: &Config) -> Join {
+        let mut clock = Clock::at(now);
+        self.sweep(now);
+        self.settle(&mut clock, config);
+        let ticket = self.ticket(&request);
+        let position = (ticket, self.queue.next_key());
+        match self.blocked(&request, position, &mut clock, config) {
+            None => {
+                self.came(ticket);
+                let admission = self.admit(request, position, &mut clock, config);
+                self.settle(&mut clock, config);
+                Join::Admitted(admission)
+            }
+            Some(_) if self.queue.len() >= config.max_queued => {
+                self.tidy_all(request.charges(), &mut clock);
+                Join::Full(self.queue.len())
+            }
+            Some(blocked) => {
+                self.came(ticket);
+                let contended = blocked.contended.clone();
+                self.queue.join(request.clone(), position, now);
+                self.park(&request, position, blocked, &mut clock, config);
+                // It may stand behind a head whose time has come just now.
+                self.look_again(&contended);
+                self.settle(&mut clock, config);
+                Join::Waits(position)
+            }
+        }
+    }
+
+    /// What holds calls back there may have ended by time.
+    fn look_again(&mut self, contended: &Contended) {
+        match contended {
+            Contended::Endpoint(authority) => self.agenda.endpoint(authority),
+            Contended::Gate(principal) | Contended::Budget(principal, _) => {
+                self.agenda.principal(principal);
+            }
+            Contended::Time => {}
+        }
+    }
+
+    /// What has become of the call at `position`, and when the gate opens that it waits for. Looks again at its list when its time
+    /// has come.
+    pub(super) fn look(
+        &mut self,
+        position: Position,
+        waker: &Waker,
+        now: Instant,
+        config: &Config,
+    ) -> (Look, Option<Instant>) {
+        let mut clock = Clock::at(now);
+        let due = match self.queue.waits_for(position) {
+            Some((contended, Some(until))) if until <= now => Some(contended.clone()),
+            _ => None,
+        };
+        if let Some(contended) = due {
+            // Timers that were set for it are set anew where they are needed still.
+            self.queue.disarm(position);
+            match contended {
+                Contended::Time => {
+                    self.try_waiter(position, &Contended::Time, &mut clock, config);
+                }
+                other => self.look_again(&other),
+            }
+        }
+        self.settle(&mut clock, config);
+        let look = match self.queue.look(position, waker) {
+            Look::Absent => self.rejoin(position, waker, &mut clock, config),
+            look => look,
+        };
+        let gate = match &look {
+            Look::Waits { contended, .. } => self.gate_until(contended, now),
+            Look::Admitted(_) | Look::Absent => None,
+        };
+        (look, gate)
+    }
+
+    /// The call was away when it was admitted: it asks again, with its old place.
+    fn rejoin(
+        &mut self,
+        position: Position,
+        waker: &Waker,
+        clock: &mut Clock,
+        config: &Config,
+    ) -> Look {
+        let Some(request) = self.queue.request(position).cloned() else {
+            debug_assert!(false, "a call that waits is not in the queue");
+            return Look::Absent;
+        };
+        match self.blocked(&request, position, clock, config) {
+            None => {
+                self.queue.remove(position);
+                let admission = self.admit(request, position, clock, config);
+                self.settle(clock, config);
+                Look::Admitted(admission)
+            }
+            Some(blocked) => {
+                self.park(&request, position, blocked, clock, config);
+                self.queue.look(position, waker)
+            }
+        }
+    }
+
+    /// Takes a call out of the queue, or gives back what it was admitted to meanwhile.
+    pub(super) fn leave(&mut self, position: Position, now: Instant, config: &Config) {
+        let Some(request) = self.queue.request(position).cloned() else {
+            return;
+        };
+        let mut clock = Clock::at(now);
+        let contended = self.queue.waits_for(position).map(|(c, _)| c.clone());
+        self.agenda.not_starved(position);
+        self.unpark(&request, position, false);
+        match self.queue.remove(position) {
+            Some(admission) => self.release(&admission, End::Dropped, config),
+            None => {
+                if let Some(contended) = contended {
+                    self.look_again(&contended);
+                }
+                self.settle(&mut clock, config);
+                self.tidy_all(request.charges(), &mut clock);
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What a call asks a ledger for, and what it was given: [`AcquireRequest`] and [`Admission`].
+
+use std::fmt;
+use std::sync::Arc as StdArc;
+
+use http::uri::Authority;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use triomphe::Arc;
+
+use super::Ledger;
+use crate::principal::{Budget, Charge, Charges};
+
+/// What a call asks a ledger for.
+///
+/// Cheap to clone: a queue that keeps it, and the [`Admission`] that comes of it, share it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower_ews::ledger::AcquireRequest;
+/// use tower_ews::principal::Principal;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let request = AcquireRequest::new(Principal::new("contoso"))
+///     .with_deadline(Instant::now() + Duration::from_secs(30));
+/// assert_eq!(request.charges().len(), 1);
+/// # });
+/// ```
+#[derive(Clone, Default)]
+pub struct AcquireRequest(Arc<Inner>);
+
+#[derive(Clone, Debug, Default)]
+struct Inner {
+    charges: Charges,
+    endpoint: Option<Authority>,
+    deadline: Option<Instant>,
+    ticket: Option<u64>,
+    not_before: Option<Instant>,
+}
+
+impl AcquireRequest {
+    /// Asks for `charges`.
+    pub fn new(charges: impl Into<Charges>) -> Self {
+        Self(Arc::new(Inner {
+            charges: charges.into(),
+            ..Inner::default()
+        }))
+    }
+
+    // On the hot path: written once, where it stays. Watched by `benches/overhead`, `concurrency_by_principal/1`.
+    #[inline]
+    pub(crate) fn of_call(
+        charges: Charges,
+        endpoint: Option<Authority>,
+        deadline: Option<Instant>,
+        requeue: Requeue,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            charges,
+            endpoint,
+            deadline,
+            ticket: requeue.ticket,
+            not_before: requeue.not_before,
+        }))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Sets where the call goes to: a closed gate of that endpoint holds it back.
+    #[must_use]
+    pub fn with_endpoint(self, endpoint: impl Into<Option<Authority>>) -> Self {
+        let endpoint = endpoint.into();
+        self.change(|inner| inner.endpoint = endpoint)
+    }
+
+    /// Sets when waiting is no use any more. A ledger has a bound of its own besides.
+    #[must_use]
+    pub fn with_deadline(self, deadline: impl Into<Option<Instant>>) -> Self {
+        let deadline = deadline.into();
+        self.change(|inner| inner.deadline = deadline)
+    }
+
+    /// Sets the place in the queue that an earlier attempt of the same call had ([`Admission::ticket`]).
+    #[must_use]
+    pub fn with_ticket(self, ticket: impl Into<Option<u64>>) -> Self {
+        let ticket = ticket.into();
+        self.change(|inner| inner.ticket = ticket)
+    }
+
+    /// Sets the time before which the call is not to be admitted, whatever the gates say.
+    ///
+    /// A call that is sent again after a refusal says here when the server allows it. So it does not depend on the ledger having
+    /// heard of the refusal.
+    #[must_use]
+    pub fn with_not_before(self, not_before: impl Into<Option<Instant>>) -> Self {
+        let not_before = not_before.into();
+        self.change(|inner| inner.not_before = not_before)
+    }
+
+    /// What to acquire: every charge, or none.
+    pub fn charges(&self) -> &Charges {
+        &self.0.charges
+    }
+
+    /// Where the call goes to.
+    pub fn endpoint(&self) -> Option<&Authority> {
+        self.0.endpoint.as_ref()
+    }
+
+    /// When waiting is no use any more.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    /// The place in the queue of an earlier attempt.
+    pub fn ticket(&self) -> Option<u64> {
+        self.0.ticket
+    }
+
+    /// The time before which the call is not to be admitted.
+    pub fn not_before(&self) -> Option<Instant> {
+        self.0.not_before
+    }
+}
+
+impl fmt::Debug for AcquireRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireRequest")
+            .field("charges", &self.0.charges)
+            .field("endpoint", &self.0.endpoint)
+            .field("deadline", &self.0.deadline)
+            .field("ticket", &self.0.ticket)
+            .field("not_before", &self.0.not_before)
+            .finish()
+    }
+}
+
+/// What a ledger has admitted: which charges were acquired, and in what order.
+///
+/// A [`Permit`](super::Permit) carries it, so nothing has to be looked up to know what a permit stands for. It says what *was*
+/// acquired: reports about it are accepted after its permit was released as well.
+///
+/// ```
+/// use tower_ews::ledger::{AcquireRequest, Admission};
+/// use tower_ews::principal::Principal;
+///
+/// // How a ledger makes one: for its fifth caller, and its seventh admission.
+/// let request = AcquireRequest::new(Principal::new("contoso"));
+/// let admission = Admission::new(request, 5, 7);
+/// assert_eq!(admission.charges()[0].principal().name(), "contoso");
+/// assert_eq!((admission.ticket(), admission.sequence()), (5, 7));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Admission {
+    request: AcquireRequest,
+    ticket: u64,
+    sequence: u64,
+    watched: bool,
+    split_off: bool,
+}
+
+impl Admission {
+    /// The admission of `request` with its place in the queue and its number among the admissions.
+    ///
+    /// A smaller `ticket` came first; a later admission has a larger `sequence`.
+    pub fn new(request: AcquireRequest, ticket: u64, sequence: u64) -> Self {
+        Self {
+            request,
+            ticket,
+            sequence,
+            watched: false,
+            split_off: false,
+        }
+    }
+
+    /// Says that the ledger wants to hear of a good response as soon as its head has been judged, with
+    /// [`Signal::Accepted`](super::Signal::Accepted). Default: it does not, its end is enough.
+    #[must_use]
+    pub fn watched(mut self, watched: bool) -> Self {
+        self.watched = watched;
+        self
+    }
+
+    /// Whether the ledger wants [`Signal::Accepted`](super::Signal::Accepted) reported: the call tests a gate that has just
+    /// opened, or a limit.
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// The charges that were acquired.
+    pub fn charges(&self) -> &Charges {
+        self.request.charges()
+    }
+
+    /// Where the call goes to.
+    pub fn endpoint(&self) -> Option<&Authority> {
+        self.request.endpoint()
+    }
+
+    /// The request that was admitted.
+    pub fn request(&self) -> &AcquireRequest {
+        &self.request
+    }
+
+    /// The call's place in the queue: smaller came first. The next attempt of the call asks with it again.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// The number of this admission: later ones have larger numbers.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether this was split off another admission, which stands for the call.
+    pub fn is_split_off(&self) -> bool {
+        self.split_off
+    }
+
+    /// Divides it into what stays with the call and the charges on `budget`. None if there are no such charges.
+    pub fn split(&self, budget: Budget) -> Option<(Self, Self)> {
+        let of_budget = |charge: &&Charge| charge.budget() == budget;
+        let taken: Charges = self.charges().iter().filter(of_budget).cloned().collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let rest: Charges = self
+            .charges()
+            .iter()
+            .filter(|charge| !of_budget(charge))
+            .cloned()
+            .collect();
+        let with = |charges: Charges, split_off: bool| Self {
+            request: self.request.clone().change(|inner| inner.charges = charges),
+            split_off,
+            ..self.clone()
+        };
+        Some((with(rest, self.split_off), with(taken, true)))
+    }
+}
+
+/// A request extension: where a layer that asks wants to be told what its call was charged.
+///
+/// Who wants to know puts an empty slot into the request and keeps a clone. The layer that acquires a permit fills it, with its
+/// ledger. So the answer is there even if the call ends in an error or is cancelled. Clones share one slot; a later
+/// admission replaces an earlier one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_ews::ledger::{AcquireRequest, AdmissionSlot, LocalLedger, Permit};
+/// use tower_ews::principal::Principal;
+///
+/// let slot = AdmissionSlot::new();
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(slot.clone());
+///
+/// // What ConcurrencyByPrincipal does further in:
+/// let permit = Permit::try_acquire(
+///     Arc::new(LocalLedger::in_flight(1)),
+///     &AcquireRequest::new(Principal::new("contoso")),
+/// );
+/// request.extensions().get::<AdmissionSlot>().unwrap().fill(permit.as_ref().unwrap());
+///
+/// assert_eq!(slot.admission().unwrap().ticket(), 1);
+/// ```
+#[derive(Clone, Default)]
+pub struct AdmissionSlot(StdArc<Mutex<Slot>>);
+
+#[derive(Default)]
+struct Slot {
+    /// An admission and the ledger that it came from.
+    charged: Option<(StdArc<dyn Ledger>, Admission)>,
+    since: Option<Instant>,
+}
+
+impl AdmissionSlot {
+    /// An empty slot.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts in what `permit` stands for.
+    pub fn fill(&self, permit: &super::Permit) {
+        let charged = (StdArc::clone(permit.ledger()), permit.admission().clone());
+        *self.0.lock() = Slot {
+            charged: Some(charged),
+            since: Some(Instant::now()),
+        };
+    }
+
+    /// What the last attempt was charged.
+    pub fn admission(&self) -> Option<Admission> {
+        let slot = self.0.lock();
+        slot.charged
+            .as_ref()
+            .map(|(_, admission)| admission.clone())
+    }
+
+    /// What the last attempt was charged, if it was charged to `ledger`.
+    pub fn admission_of(&self, ledger: &StdArc<dyn Ledger>) -> Option<Admission> {
+        let slot = self.0.lock();
+        let (from, admission) = slot.charged.as_ref()?;
+        StdArc::ptr_eq(from, ledger).then(|| admission.clone())
+    }
+
+    /// The place in the queue that the last attempt had.
+    pub fn ticket(&self) -> Option<u64> {
+        let slot = self.0.lock();
+        slot.charged.as_ref().map(|(_, admission)| admission.ticket)
+    }
+
+    /// When the last attempt got its permit, or began if it has none.
+    pub fn since(&self) -> Option<Instant> {
+        self.0.lock().since
+    }
+
+    /// Empties the slot: another attempt begins.
+    pub fn begin_attempt(&self) {
+        *self.0.lock() = Slot {
+            charged: None,
+            since: Some(Instant::now()),
+        };
+    }
+}
+
+impl fmt::Debug for AdmissionSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AdmissionSlot")
+            .field(&self.admission())
+            .finish()
+    }
+}
+
+/// A request extension: how a call that is sent again asks for its permit.
+///
+/// ```
+/// use tower_ews::ledger::Requeue;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Requeue::new().ticket(7));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Requeue {
+    /// The place in the queue that an earlier attempt of the call had.
+    pub ticket: Option<u64>,
+    /// The time before which it is not to be admitted.
+    pub not_before: Option<Instant>,
+}
+
+impl Requeue {
+    /// Asks for nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the place in the queue.
+    #[must_use]
+    pub fn ticket(mut self, ticket: impl Into<Option<u64>>) -> Self {
+        self.ticket = ticket.into();
+        self
+    }
+
+    /// Sets the time before which the call is not to be admitted.
+    #[must_use]
+    pub fn not_before(mut self, not_before: impl Into<Option<Instant>>) -> Self {
+        self.not_before = not_before.into();
+        self
+    }
+}
