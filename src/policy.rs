@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use crate::ledger::{Limit, LocalLedger};
-use crate::principal::{Budget, Draws, EwsCharges, Payer, Rule};
+use crate::principal::{Budget, ChargeRule, EwsCharges, Payer, BudgetRule};
 
 /// One row of a [`ThrottlingPolicy`].
 ///
 /// ```
 /// use tower_ews::ledger::Limit;
 /// use tower_ews::policy::BudgetPolicy;
-/// use tower_ews::principal::{Budget, Draws, Payer};
+/// use tower_ews::principal::{Budget, ChargeRule, Payer};
 ///
-/// let row = BudgetPolicy::new(Budget::Concurrency, Limit::InFlight(16), Payer::Effective, Draws::Calls);
+/// let row = BudgetPolicy::new(Budget::Concurrency, Limit::InFlight(16), Payer::Effective, ChargeRule::Calls);
 /// assert_eq!(row.limit, Limit::InFlight(16));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,17 +30,17 @@ pub struct BudgetPolicy {
     /// Who pays.
     pub payer: Payer,
     /// What draws on it.
-    pub draws: Draws,
+    pub rule: ChargeRule,
 }
 
 impl BudgetPolicy {
     /// A row.
-    pub fn new(budget: Budget, limit: Limit, payer: Payer, draws: Draws) -> Self {
+    pub fn new(budget: Budget, limit: Limit, payer: Payer, rule: ChargeRule) -> Self {
         Self {
             budget,
             limit,
             payer,
-            draws,
+            rule,
         }
     }
 }
@@ -149,15 +149,15 @@ impl ThrottlingPolicy {
         }
     }
 
-    fn exchange(name: &str, concurrency: u32, hanging: u32, opens: Draws) -> Self {
+    fn exchange(name: &str, concurrency: u32, hanging: u32, opens: ChargeRule) -> Self {
         let mut policy = Self::unlimited(name);
-        let row = |budget, limit, draws| {
-            BudgetPolicy::new(budget, Limit::InFlight(limit), Payer::Effective, draws)
+        let row = |budget, limit, rule| {
+            BudgetPolicy::new(budget, Limit::InFlight(limit), Payer::Effective, rule)
         };
         policy.budgets = vec![
-            row(Budget::Concurrency, concurrency, Draws::Calls),
-            row(Budget::HangingConnections, hanging, Draws::HangingCalls),
-            row(Budget::FindCount, 1000, Draws::FoundRows),
+            row(Budget::Concurrency, concurrency, ChargeRule::Calls),
+            row(Budget::HangingConnections, hanging, ChargeRule::HangingCalls),
+            row(Budget::FindCount, 1000, ChargeRule::FoundRows),
             BudgetPolicy::new(
                 Budget::OpenMailboxes,
                 Limit::Distinct {
@@ -175,45 +175,45 @@ impl ThrottlingPolicy {
     /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in an answer), 16 mailboxes open to one delegate account
     /// for about 5 minutes by operations that write (seen, not documented).
     pub fn exchange_online() -> Self {
-        let mut policy = Self::exchange("exchange_online", 27, 10, Draws::MailboxesWritten);
+        let mut policy = Self::exchange("exchange_online", 27, 10, ChargeRule::MailboxesWritten);
         policy.budgets.push(BudgetPolicy::new(
             Budget::SyncCalls,
             Limit::InFlight(5),
             Payer::Effective,
-            Draws::Syncs,
+            ChargeRule::Syncs,
         ));
         policy
     }
 
     /// Exchange Server Subscription Edition: no numbers are published, so those of 2019.
     pub fn exchange_se() -> Self {
-        Self::exchange("exchange_se", 27, 10, Draws::Mailboxes)
+        Self::exchange("exchange_se", 27, 10, ChargeRule::Mailboxes)
     }
 
     /// Exchange Server 2019: 27 as in 2013 by inheritance (the cmdlet's page says 10), `HangingConnectionLimit` 10.
     /// Any access opens a mailbox.
     pub fn exchange_2019() -> Self {
-        Self::exchange("exchange_2019", 27, 10, Draws::Mailboxes)
+        Self::exchange("exchange_2019", 27, 10, ChargeRule::Mailboxes)
     }
 
     /// Exchange Server 2016: as 2019.
     pub fn exchange_2016() -> Self {
-        Self::exchange("exchange_2016", 27, 10, Draws::Mailboxes)
+        Self::exchange("exchange_2016", 27, 10, ChargeRule::Mailboxes)
     }
 
     /// Exchange Server 2013: `EWSMaxConcurrency` 27, `HangingConnectionLimit` 3 (EWS throttling in Exchange, Table 1).
     pub fn exchange_2013() -> Self {
-        Self::exchange("exchange_2013", 27, 3, Draws::Mailboxes)
+        Self::exchange("exchange_2013", 27, 3, ChargeRule::Mailboxes)
     }
 
     /// Exchange Server 2010 since SP2 RU4: `EWSMaxConcurrency` 10, streaming with a budget of the same size.
     pub fn exchange_2010() -> Self {
-        Self::exchange("exchange_2010", 10, 10, Draws::Mailboxes)
+        Self::exchange("exchange_2010", 10, 10, ChargeRule::Mailboxes)
     }
 
     /// Exchange Server 2010 before SP2 RU4: impersonation draws on the mailbox owner's own budget.
     pub fn exchange_2010_sp1() -> Self {
-        let mut policy = Self::exchange("exchange_2010_sp1", 10, 10, Draws::Mailboxes);
+        let mut policy = Self::exchange("exchange_2010_sp1", 10, 10, ChargeRule::Mailboxes);
         policy.impersonation_copy = false;
         policy
     }
@@ -226,7 +226,7 @@ impl ThrottlingPolicy {
             Budget::Concurrency,
             Limit::InFlight(4),
             Payer::Effective,
-            Draws::Calls,
+            ChargeRule::Calls,
         )];
         policy
     }
@@ -288,7 +288,7 @@ impl ThrottlingPolicy {
         let rules = self
             .budgets
             .iter()
-            .map(|row| Rule::new(row.budget, row.payer, row.draws.clone()));
+            .map(|row| BudgetRule::new(row.budget, row.payer, row.rule.clone()));
         EwsCharges::new(rules).impersonation_copy(self.impersonation_copy)
     }
 

@@ -31,7 +31,7 @@ pub enum Payer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub enum Draws {
+pub enum ChargeRule {
     /// One for each call but GetStreamingEvents.
     Calls,
     /// One for each GetStreamingEvents.
@@ -49,32 +49,32 @@ pub enum Draws {
     Only(Vec<String>),
 }
 
-/// One row of a throttling policy, as far as charges go: who draws what on which budget.
+/// One row of a throttling policy, as far as charges go: who is charged what on which budget.
 ///
 /// ```
-/// use tower_ews::principal::{Budget, Draws, Payer, Rule};
+/// use tower_ews::principal::{Budget, ChargeRule, Payer, BudgetRule};
 ///
-/// let rule = Rule::new(Budget::Concurrency, Payer::Effective, Draws::Calls);
+/// let rule = BudgetRule::new(Budget::Concurrency, Payer::Effective, ChargeRule::Calls);
 /// assert_eq!(rule.budget, Budget::Concurrency);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Rule {
+pub struct BudgetRule {
     /// The budget.
     pub budget: Budget,
     /// Who pays.
     pub payer: Payer,
     /// What draws on it.
-    pub draws: Draws,
+    pub rule: ChargeRule,
 }
 
-impl Rule {
-    /// `draws` draws on `budget` of `payer`.
-    pub fn new(budget: Budget, payer: Payer, draws: Draws) -> Self {
+impl BudgetRule {
+    /// Creates the row: calls draw on `budget` of `payer` by `rule`.
+    pub fn new(budget: Budget, payer: Payer, rule: ChargeRule) -> Self {
         Self {
             budget,
             payer,
-            draws,
+            rule,
         }
     }
 }
@@ -122,7 +122,7 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct EwsCharges {
-    rules: Arc<[Rule]>,
+    rules: Arc<[BudgetRule]>,
     impersonation_copy: bool,
     caller: Caller,
     map_principal: Option<Arc<MapPrincipal>>,
@@ -131,7 +131,7 @@ pub struct EwsCharges {
 
 impl EwsCharges {
     /// Charges by `rules`. Callers that are not known by name share one account.
-    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+    pub fn new(rules: impl IntoIterator<Item = BudgetRule>) -> Self {
         Self {
             rules: rules.into_iter().collect(),
             impersonation_copy: true,
@@ -281,28 +281,28 @@ fn found_rows(targets: &Targets) -> u32 {
         .saturating_mul(targets.folders.max(1))
 }
 
-/// What one call draws by one rule, besides mailboxes.
-fn amount(draws: &Draws, operation: Option<Operation>, body: &ReplayBody) -> u32 {
+/// Returns what one call draws by one rule, besides mailboxes.
+fn amount(rule: &ChargeRule, operation: Option<Operation>, body: &ReplayBody) -> u32 {
     let is = |operations: &[Operation]| operation.is_some_and(|known| operations.contains(&known));
     let hanging = is(&[Operation::GET_STREAMING_EVENTS]);
-    match draws {
-        Draws::Calls => u32::from(!hanging),
-        Draws::HangingCalls => u32::from(hanging),
-        Draws::Syncs => {
+    match rule {
+        ChargeRule::Calls => u32::from(!hanging),
+        ChargeRule::HangingCalls => u32::from(hanging),
+        ChargeRule::Syncs => {
             let syncs = [
                 Operation::SYNC_FOLDER_ITEMS,
                 Operation::SYNC_FOLDER_HIERARCHY,
             ];
             u32::from(is(&syncs))
         }
-        Draws::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => {
+        ChargeRule::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => {
             body.targets().map_or(0, found_rows)
         }
-        Draws::Only(names) => {
+        ChargeRule::Only(names) => {
             let name = operation.map(Operation::name);
             u32::from(name.is_some_and(|name| names.iter().any(|known| known == name)))
         }
-        Draws::FoundRows | Draws::Mailboxes | Draws::MailboxesWritten => 0,
+        ChargeRule::FoundRows | ChargeRule::Mailboxes | ChargeRule::MailboxesWritten => 0,
     }
 }
 
@@ -326,16 +326,16 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         let operation = outline.operation();
         let writes = operation.is_none_or(|operation| !operation.is_read());
         let both = impersonated.is_some() && !reached.is_empty();
-        let drawn = |rule: &Rule, draws| {
+        let drawn = |rule: &BudgetRule, amount| {
             let payers = [Some(&effective), both.then_some(caller)];
-            let payers = payers.into_iter().flatten().filter(move |_| draws > 0);
+            let payers = payers.into_iter().flatten().filter(move |_| amount > 0);
             let budget = rule.budget;
-            payers.map(move |payer| Charge::new(payer.clone(), budget, draws))
+            payers.map(move |payer| Charge::new(payer.clone(), budget, amount))
         };
-        let opened = |rule: &Rule| {
-            let opens = match rule.draws {
-                Draws::Mailboxes => true,
-                Draws::MailboxesWritten => writes,
+        let opened = |rule: &BudgetRule| {
+            let opens = match rule.rule {
+                ChargeRule::Mailboxes => true,
+                ChargeRule::MailboxesWritten => writes,
                 _ => false,
             };
             let mailboxes = if opens { &*reached } else { &[] };
@@ -346,7 +346,7 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         };
         let rules = self.rules.iter();
         rules
-            .flat_map(|rule| drawn(rule, amount(&rule.draws, operation, body)).chain(opened(rule)))
+            .flat_map(|rule| drawn(rule, amount(&rule.rule, operation, body)).chain(opened(rule)))
             .collect()
     }
 }
