@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::ledger::{Limit, LocalLedger};
-use crate::principal::{Budget, ChargeRule, EwsCharges, Payer, BudgetRule};
+use crate::principal::{Budget, BudgetRule, ChargeRule, EwsCharges, Payer};
 
 /// One row of a [`ThrottlingPolicy`].
 ///
@@ -156,7 +156,11 @@ impl ThrottlingPolicy {
         };
         policy.budgets = vec![
             row(Budget::Concurrency, concurrency, ChargeRule::Calls),
-            row(Budget::HangingConnections, hanging, ChargeRule::HangingCalls),
+            row(
+                Budget::HangingConnections,
+                hanging,
+                ChargeRule::HangingCalls,
+            ),
             row(Budget::FindCount, 1000, ChargeRule::FoundRows),
             BudgetPolicy::new(
                 Budget::OpenMailboxes,

@@ -42,7 +42,7 @@ where
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
-    New(AcquireRequest),
+    New(Option<AcquireRequest>),
     Waiting { acquire: Acquire, since: Instant },
     Ready,
     Calling(#[pin] F),
@@ -107,20 +107,24 @@ where
         loop {
             match this.step.as_mut().project() {
                 StepProj::New(request) => {
-                    let (Some(ledger), Some((_, call_with))) = (this.ledger.take(), &this.call)
+                    let asked = this.ledger.take().zip(request.take());
+                    let (Some((ledger, request)), Some((_, call_with))) = (asked, &this.call)
                     else {
                         return Poll::Pending;
                     };
                     // Without a clock if the permit is there: `benches/overhead` watches it.
-                    if let Some(admission) = ledger.try_acquire(request) {
-                        let permit = this.permit.insert(Permit::new(ledger, admission));
-                        tell(call_with, permit, None);
-                        ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
-                    } else {
-                        let acquire = ledger.acquire(request.clone());
-                        let since = Instant::now();
-                        note_wait(call_with, since, false);
-                        this.step.set(Step::Waiting { acquire, since });
+                    match ledger.try_acquire(request) {
+                        Ok(admission) => {
+                            let permit = this.permit.insert(Permit::new(ledger, admission));
+                            tell(call_with, permit, None);
+                            ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
+                        }
+                        Err(request) => {
+                            let acquire = ledger.acquire(request);
+                            let since = Instant::now();
+                            note_wait(call_with, since, false);
+                            this.step.set(Step::Waiting { acquire, since });
+                        }
                     }
                 }
                 StepProj::Waiting { acquire, since } => {

@@ -184,7 +184,7 @@ where
             ledger: Some(Arc::clone(&self.layer.ledger)),
             permit: None,
             release_on_headers: self.layer.release_on_headers,
-            step: Step::New(ask),
+            step: Step::New(Some(ask)),
         }
     }
 }

@@ -287,8 +287,8 @@ impl Drop for Guard {
 struct Ends(parking_lot::Mutex<Vec<End>>);
 
 impl Ledger for Ends {
-    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
-        Some(Admission::new(request.clone(), 1, 1))
+    fn try_acquire(&self, request: AcquireRequest) -> Result<Admission, AcquireRequest> {
+        Ok(Admission::new(request, 1, 1))
     }
 
     fn acquire(self: Arc<Self>, _: AcquireRequest) -> Acquire {

@@ -97,10 +97,12 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Acquires every charge of `request` immediately, or none. [`Permit::new`] makes a permit of the admission.
     ///
-    /// A ledger that cannot say without waiting returns `None`, which is the default.
-    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
-        let _ = request;
-        None
+    /// # Errors
+    ///
+    /// Gives the request back if its call has to wait. A ledger that cannot say without waiting does so always, which is the
+    /// default.
+    fn try_acquire(&self, request: AcquireRequest) -> Result<Admission, AcquireRequest> {
+        Err(request)
     }
 
     /// Waits until every charge of `request` can be acquired at once.

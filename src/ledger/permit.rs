@@ -51,7 +51,7 @@ impl Permit {
 
     /// Acquires every charge immediately, or returns `None`.
     pub fn try_acquire(ledger: Arc<dyn Ledger>, request: &AcquireRequest) -> Option<Self> {
-        let admission = ledger.try_acquire(request)?;
+        let admission = ledger.try_acquire(request.clone()).ok()?;
         Some(Self::new(ledger, admission))
     }
 
@@ -68,9 +68,9 @@ impl Permit {
         ledger: Arc<dyn Ledger>,
         request: AcquireRequest,
     ) -> Result<Self, AcquireError> {
-        match ledger.try_acquire(&request) {
-            Some(admission) => Ok(Self::new(ledger, admission)),
-            None => ledger.acquire(request).await,
+        match ledger.try_acquire(request) {
+            Ok(admission) => Ok(Self::new(ledger, admission)),
+            Err(request) => ledger.acquire(request).await,
         }
     }
 

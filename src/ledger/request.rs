@@ -37,6 +37,17 @@ struct Inner {
     deadline: Option<Instant>,
     ticket: Option<u64>,
     not_before: Option<Instant>,
+    admitted: Admitted,
+}
+
+/// What an admission adds to its request. In the same place, so that a permit is small: it is moved about into the
+/// response future, into the body, and with both.
+#[derive(Clone, Copy, Debug, Default)]
+struct Admitted {
+    ticket: u64,
+    sequence: u64,
+    watched: bool,
+    split_off: bool,
 }
 
 impl AcquireRequest {
@@ -62,6 +73,7 @@ impl AcquireRequest {
             deadline,
             ticket: requeue.ticket,
             not_before: requeue.not_before,
+            admitted: Admitted::default(),
         }))
     }
 
@@ -154,71 +166,70 @@ impl fmt::Debug for AcquireRequest {
 /// assert_eq!(admission.charges()[0].principal().name(), "contoso");
 /// assert_eq!((admission.ticket(), admission.sequence()), (5, 7));
 /// ```
-#[derive(Clone, Debug)]
-pub struct Admission {
-    request: AcquireRequest,
-    ticket: u64,
-    sequence: u64,
-    watched: bool,
-    split_off: bool,
-}
+#[derive(Clone)]
+pub struct Admission(AcquireRequest);
 
 impl Admission {
     /// The admission of `request` with its place in the queue and its number among the admissions.
     ///
     /// A smaller `ticket` came first; a later admission has a larger `sequence`.
+    // On the hot path, where nobody shares the request: watched by `benches/overhead`, `concurrency_by_principal/1`.
+    #[inline]
     pub fn new(request: AcquireRequest, ticket: u64, sequence: u64) -> Self {
-        Self {
-            request,
-            ticket,
-            sequence,
-            watched: false,
-            split_off: false,
-        }
+        Self(request.change(|inner| {
+            inner.admitted = Admitted {
+                ticket,
+                sequence,
+                ..Admitted::default()
+            };
+        }))
+    }
+
+    fn admitted(&self) -> &Admitted {
+        &self.0.0.admitted
     }
 
     /// Says that the ledger wants to hear of a good response as soon as its head has been judged, with
     /// [`Signal::Accepted`](super::Signal::Accepted). Default: it does not, its end is enough.
     #[must_use]
-    pub fn watched(mut self, watched: bool) -> Self {
-        self.watched = watched;
-        self
+    pub fn watched(self, watched: bool) -> Self {
+        Self(self.0.change(|inner| inner.admitted.watched = watched))
     }
 
     /// Whether the ledger wants [`Signal::Accepted`](super::Signal::Accepted) reported: the call tests a gate that has just
     /// opened, or a limit.
     pub fn is_watched(&self) -> bool {
-        self.watched
+        self.admitted().watched
     }
 
     /// The charges that were acquired.
     pub fn charges(&self) -> &Charges {
-        self.request.charges()
+        self.0.charges()
     }
 
     /// Where the call goes to.
     pub fn endpoint(&self) -> Option<&Authority> {
-        self.request.endpoint()
+        self.0.endpoint()
     }
 
     /// The request that was admitted.
     pub fn request(&self) -> &AcquireRequest {
-        &self.request
+        &self.0
     }
 
     /// The call's place in the queue: smaller came first. The next attempt of the call asks with it again.
     pub fn ticket(&self) -> u64 {
-        self.ticket
+        self.admitted().ticket
     }
 
     /// The number of this admission: later ones have larger numbers.
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.admitted().sequence
     }
 
     /// Whether this was split off another admission, which stands for the call.
     pub fn is_split_off(&self) -> bool {
-        self.split_off
+        self.admitted().split_off
     }
 
     /// Divides it into what stays with the call and the charges on `budget`. None if there are no such charges.
@@ -234,12 +245,26 @@ impl Admission {
             .filter(|charge| !of_budget(charge))
             .cloned()
             .collect();
-        let with = |charges: Charges, split_off: bool| Self {
-            request: self.request.clone().change(|inner| inner.charges = charges),
-            split_off,
-            ..self.clone()
+        let with = |charges: Charges, split_off: bool| {
+            Self(self.0.clone().change(|inner| {
+                inner.charges = charges;
+                inner.admitted.split_off = split_off;
+            }))
         };
-        Some((with(rest, self.split_off), with(taken, true)))
+        Some((with(rest, self.is_split_off()), with(taken, true)))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("charges", self.charges())
+            .field("endpoint", &self.endpoint())
+            .field("ticket", &self.ticket())
+            .field("sequence", &self.sequence())
+            .field("watched", &self.is_watched())
+            .field("split_off", &self.is_split_off())
+            .finish()
     }
 }
 
@@ -310,7 +335,9 @@ impl AdmissionSlot {
     /// The place in the queue that the last attempt had.
     pub fn ticket(&self) -> Option<u64> {
         let slot = self.0.lock();
-        slot.charged.as_ref().map(|(_, admission)| admission.ticket)
+        slot.charged
+            .as_ref()
+            .map(|(_, admission)| admission.ticket())
     }
 
     /// When the last attempt got its permit, or began if it has none.

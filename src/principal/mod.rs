@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 pub use self::charges::{Charge, Charges};
-pub use self::ews::{ChargeRule, EwsCharges, Payer, BudgetRule};
+pub use self::ews::{BudgetRule, ChargeRule, EwsCharges, Payer};
 pub use self::key::{ParseBudgetError, ParseKeyError};
 
 /// How a call reaches the mailbox that it works on.

@@ -299,7 +299,7 @@ impl LocalLedger {
 }
 
 impl Ledger for LocalLedger {
-    fn try_acquire(&self, request: &AcquireRequest) -> Option<Admission> {
+    fn try_acquire(&self, request: AcquireRequest) -> Result<Admission, AcquireRequest> {
         self.with(|state, config| state.try_acquire(request, config))
     }
 

@@ -1,9 +1,10 @@
 //! [`Queue`]: the calls that wait, each in the list of the one thing that holds it back. It knows no limits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -16,6 +17,11 @@ use crate::principal::Principal;
 /// The number of calls at the head of a list that have a timer each, so that one that is not polled holds up nobody.
 const ARMED: usize = 4;
 
+/// The number of calls of a list that watch what is not picked up, and how far behind the head they stand: they are woken to
+/// set a timer, so they should be few, and stay for a while.
+const WATCH: usize = 2;
+const WATCH_FROM: usize = 62;
+
 /// An admission that is not picked up for this long goes to somebody else.
 const CLAIM: Duration = Duration::from_secs(1);
 
@@ -25,8 +31,8 @@ pub(super) struct Queue {
     lists: HashMap<Contended, List>,
     /// How many of the waiters still wait.
     len: usize,
-    /// Admissions that were not picked up yet, oldest first.
-    unclaimed: BTreeSet<(Instant, Position)>,
+    /// Admissions that were handed over, oldest first. Those that were picked up go once they are first.
+    unclaimed: VecDeque<(Instant, Position)>,
     wakers: Vec<Waker>,
 }
 
@@ -60,6 +66,8 @@ struct List {
     groups: HashMap<Principal, BTreeSet<Position>>,
     /// The groups by their first call.
     heads: BTreeMap<Position, Principal>,
+    /// Calls that look again, and so see to it that an admission which is not picked up goes to somebody else.
+    watch: SmallVec<[Position; WATCH]>,
 }
 
 impl List {
@@ -78,6 +86,7 @@ impl List {
 
     fn remove(&mut self, position: Position, value: Option<&Principal>) {
         self.order.remove(&position);
+        self.watch.retain(|watching| *watching != position);
         let Some(value) = value else { return };
         let Some(group) = self.groups.get_mut(value) else {
             return;
@@ -184,10 +193,7 @@ impl Queue {
             self.waiters.shrink_to_fit();
         }
         match waiter.state {
-            WaiterState::Admitted(at, admission) => {
-                self.unclaimed.remove(&(at, position));
-                Some(admission)
-            }
+            WaiterState::Admitted(_, admission) => Some(admission),
             WaiterState::Waits { .. } | WaiterState::Absent => {
                 self.len -= 1;
                 None
@@ -201,17 +207,17 @@ impl Queue {
             self.len -= 1;
             waiter.state = WaiterState::Admitted(now, admission);
             self.wakers.extend(waiter.waker.take());
-            self.unclaimed.insert((now, position));
+            self.unclaimed.push_back((now, position));
         }
     }
 
     /// Takes back the oldest admission that was not picked up in time.
     pub(super) fn revoke_due(&mut self, now: Instant) -> Option<Admission> {
-        let (at, position) = *self.unclaimed.first()?;
+        let (at, position) = self.first_unclaimed()?;
         if after(at, CLAIM) > now {
             return None;
         }
-        self.unclaimed.pop_first();
+        self.unclaimed.pop_front();
         let waiter = self.waiters.get_mut(position.1)?;
         match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
             WaiterState::Admitted(_, admission) => {
@@ -220,6 +226,19 @@ impl Queue {
             }
             WaiterState::Waits { .. } | WaiterState::Absent => None,
         }
+    }
+
+    /// The oldest admission that was not picked up.
+    fn first_unclaimed(&mut self) -> Option<(Instant, Position)> {
+        while let Some(&(at, position)) = self.unclaimed.front() {
+            let waiter = self.waiters.get(position.1);
+            let state = waiter.map(|waiter| &waiter.state);
+            if matches!(state, Some(WaiterState::Admitted(known, _)) if *known == at) {
+                return Some((at, position));
+            }
+            self.unclaimed.pop_front();
+        }
+        None
     }
 
     pub(super) fn request(&self, position: Position) -> Option<&AcquireRequest> {
@@ -286,9 +305,9 @@ impl Queue {
 
     /// Gives the first calls of a list the time at which they look again.
     pub(super) fn arm(&mut self, contended: &Contended, until: Option<Instant>) {
-        // Somebody has to see to it that what is not picked up goes on.
-        let claim = self.unclaimed.first().map(|(at, _)| after(*at, CLAIM));
-        let until = [until, claim].into_iter().flatten().min();
+        if let Some((at, _)) = self.first_unclaimed() {
+            self.watch(contended, after(at, CLAIM));
+        }
         let Some(until) = until else { return };
         let Some(list) = self.lists.get(contended) else {
             return;
@@ -296,6 +315,21 @@ impl Queue {
         let heads: SmallVec<[Position; ARMED]> = list.order.iter().take(ARMED).copied().collect();
         for head in heads {
             self.look_at(head, until);
+        }
+    }
+
+    /// Has some calls of a list look again then, unless some do already.
+    fn watch(&mut self, contended: &Contended, at: Instant) {
+        let Some(list) = self.lists.get_mut(contended) else {
+            return;
+        };
+        if !list.watch.is_empty() {
+            return;
+        }
+        let skip = list.order.len().saturating_sub(WATCH).min(WATCH_FROM);
+        list.watch = list.order.iter().skip(skip).take(WATCH).copied().collect();
+        for watching in list.watch.clone() {
+            self.look_at(watching, at);
         }
     }
 
@@ -316,11 +350,16 @@ impl Queue {
     /// The time at which the call was to look again has come and brought nothing.
     pub(super) fn disarm(&mut self, position: Position) {
         if let Some(Waiter {
-            state: WaiterState::Waits { until, .. },
+            state: WaiterState::Waits {
+                until, contended, ..
+            },
             ..
         }) = self.waiters.get_mut(position.1)
         {
             *until = None;
+            if let Some(list) = self.lists.get_mut(contended) {
+                list.watch.retain(|watching| *watching != position);
+            }
         }
     }
 

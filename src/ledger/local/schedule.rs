@@ -8,13 +8,14 @@ use std::collections::{HashSet, VecDeque};
 use std::task::Waker;
 
 use http::uri::Authority;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
 use super::clock::{Clock, after};
 use super::meter::Position;
 use super::queue::{Look, Queue};
-use super::state::{Blocked, State, by_budget};
+use super::state::{Blocked, State, by_budget, by_principal};
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
 use crate::principal::{Budget, Charge, Principal};
 
@@ -63,6 +64,9 @@ impl Agenda {
         charges: &[Charge],
         queue: &Queue,
     ) {
+        if charges.iter().all(|charge| charge.value().is_none()) {
+            return;
+        }
         let contended = Contended::Budget(principal.clone(), budget);
         if !queue.has(&contended) {
             return;
@@ -239,7 +243,7 @@ impl State {
         clock: &mut Clock,
         config: &Config,
     ) -> bool {
-        let mut stays = vec![false; lists.len()];
+        let mut stays: SmallVec<[bool; 4]> = SmallVec::from_elem(false, lists.len());
         loop {
             let heads = lists.iter().enumerate().filter(|(at, _)| !stays[*at]);
             let first = heads
@@ -316,6 +320,10 @@ impl State {
                 self.unpark(&request, position, true);
                 self.agenda.not_starved(position);
                 let admission = self.admit(request, position, clock, config);
+                for (principal, _) in by_principal(admission.charges()).skip(1) {
+                    // Those that wait there watch whether it is picked up.
+                    self.agenda.principal(principal);
+                }
                 self.queue.hand_over(position, admission, clock.now());
             }
         }
@@ -409,8 +417,10 @@ impl State {
                 let contended = blocked.contended.clone();
                 self.queue.join(request.clone(), position, now);
                 self.park(&request, position, blocked, &mut clock, config);
-                // It may stand behind a head whose time has come just now.
-                self.look_again(&contended);
+                // It may stand behind a head whose time has come just now; what is in flight comes back by itself.
+                if contended.budget().is_none() || self.places(&contended) > 0 {
+                    self.look_again(&contended);
+                }
                 self.settle(&mut clock, config);
                 Join::Waits(position)
             }

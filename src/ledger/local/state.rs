@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::uri::Authority;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
@@ -126,17 +127,17 @@ impl State {
     #[inline]
     pub(super) fn try_acquire(
         &mut self,
-        request: &AcquireRequest,
+        request: AcquireRequest,
         config: &Config,
-    ) -> Option<Admission> {
-        match self.take_fast(request, config) {
+    ) -> Result<Admission, AcquireRequest> {
+        match self.take_fast(&request, config) {
             Fast::Taken => {
-                let ticket = self.ticket(request);
+                let ticket = self.ticket(&request);
                 self.came(ticket);
                 self.last += 1;
-                Some(Admission::new(request.clone(), ticket, self.last))
+                Ok(Admission::new(request, ticket, self.last))
             }
-            Fast::Full => None,
+            Fast::Full => Err(request),
             Fast::Slow => self.try_acquire_slow(request, config),
         }
     }
@@ -170,20 +171,24 @@ impl State {
     }
 
     #[inline(never)]
-    fn try_acquire_slow(&mut self, request: &AcquireRequest, config: &Config) -> Option<Admission> {
+    fn try_acquire_slow(
+        &mut self,
+        request: AcquireRequest,
+        config: &Config,
+    ) -> Result<Admission, AcquireRequest> {
         let mut clock = Clock::default();
         self.sweep_if_any(&mut clock);
-        let ticket = self.ticket(request);
+        let ticket = self.ticket(&request);
         let position = not_queued(ticket);
-        let blocked = self.blocked(request, position, &mut clock, config);
+        let blocked = self.blocked(&request, position, &mut clock, config);
         if blocked.is_some() {
             self.tidy_all(request.charges(), &mut clock);
-            return None;
+            return Err(request);
         }
         self.came(ticket);
-        let admission = self.admit(request.clone(), position, &mut clock, config);
+        let admission = self.admit(request, position, &mut clock, config);
         self.settle(&mut clock, config);
-        Some(admission)
+        Ok(admission)
     }
 
     /// Returns what holds a call back, if anything does.
@@ -724,14 +729,15 @@ impl State {
     }
 
     /// The lists in which calls of a principal wait.
-    pub(super) fn lists_of(&mut self, principal: &Principal) -> Vec<Contended> {
+    pub(super) fn lists_of(&mut self, principal: &Principal) -> SmallVec<[Contended; 4]> {
         let Some(account) = self.accounts.get_mut(principal).filter(|a| a.queued() > 0) else {
-            return Vec::new();
+            return SmallVec::new();
         };
         let budgets = account.budgets();
         let lists = budgets.map(|budget| Contended::Budget(principal.clone(), budget));
         let gate = std::iter::once(Contended::Gate(principal.clone()));
-        gate.chain(lists).collect()
+        let all = gate.chain(lists);
+        all.filter(|contended| self.queue.has(contended)).collect()
     }
 
     /// Makes room for calls that have waited too long for a value.
