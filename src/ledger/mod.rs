@@ -27,6 +27,7 @@ mod local;
 mod permit;
 mod request;
 mod snapshot;
+mod unread;
 
 pub use error::{AcquireError, Contended};
 pub use limit::Limit;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::unread::Unread;
 use super::{AcquireError, AcquireRequest, Admission, Ledger, Signal};
 use crate::principal::Budget;
 
@@ -37,6 +38,8 @@ pub struct Permit {
     ledger: Arc<dyn Ledger>,
     admission: Admission,
     end: End,
+    /// From its response on.
+    unread: Option<Unread>,
 }
 
 impl Permit {
@@ -46,6 +49,7 @@ impl Permit {
             ledger,
             admission,
             end: End::Dropped,
+            unread: None,
         }
     }
 
@@ -123,7 +127,14 @@ impl Permit {
     }
 
     /// Sets what the ledger is told when the permit is dropped. Default: [`End::Dropped`].
+    ///
+    /// A call that was sent sets [`End::Unanswered`] first, and another end once its response has come. From then on the permit counts
+    /// as held by a body that is not read, which the log tells calls that wait for long.
+    #[inline]
     pub fn set_end(&mut self, end: End) {
+        if self.end == End::Unanswered {
+            self.unread = Unread::of(self.admission.charges());
+        }
         self.end = end;
     }
 

@@ -14,7 +14,7 @@ use super::clock::after;
 use super::meter::Position;
 use super::queue::Look;
 use super::schedule::Join;
-use crate::ledger::{AcquireError, AcquireRequest, Contended, Permit};
+use crate::ledger::{AcquireError, AcquireRequest, Contended, Permit, unread};
 
 /// A call that waits longer than this is told of in the log.
 const SILENT: Duration = Duration::from_secs(30);
@@ -90,12 +90,21 @@ impl LocalLedger {
     fn warn(&self, contended: &Contended, now: Instant) {
         let usage = self.with(|state, _| state.usage(contended, now));
         let (held, limit) = usage.map_or((0, 0), |usage| (usage.held, usage.limit));
+        let principal = contended.principal().map(|principal| principal.hash64());
+        let unread = principal.map_or(0, unread::of_hash).min(held);
+        let why = match unread {
+            0 => "a call waits in the ledger",
+            _ => {
+                "a call waits in the ledger for responses whose bodies are not read: read them to their end, or drop them"
+            }
+        };
         tracing::warn!(
             waited_seconds = SILENT.as_secs(),
             contended = %contended,
             held,
             limit,
-            "a call waits in the ledger: a permit is held until the body of its response was read to its end or dropped"
+            unread,
+            "{why}"
         );
     }
 }

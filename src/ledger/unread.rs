@@ -1,0 +1,40 @@
+//! How many responses have come whose bodies still hold a permit: what a call that waits for long is told of.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::principal::Charges;
+
+/// Principals share a counter by their hash: a log line may count another one's, and a call pays two additions.
+const COUNTERS: usize = 1024;
+
+static UNREAD: [AtomicU32; COUNTERS] = [const { AtomicU32::new(0) }; COUNTERS];
+
+fn counter(hash: u64) -> &'static AtomicU32 {
+    // Tables use the low and the highest bits.
+    &UNREAD[(hash >> 16) as usize % COUNTERS]
+}
+
+/// Counts one response of the call's first principal until it is dropped.
+#[derive(Debug)]
+pub(super) struct Unread(&'static AtomicU32);
+
+impl Unread {
+    #[inline]
+    pub(super) fn of(charges: &Charges) -> Option<Self> {
+        let counter = counter(charges.first()?.principal().hash64());
+        counter.fetch_add(1, Ordering::Relaxed);
+        Some(Self(counter))
+    }
+}
+
+impl Drop for Unread {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The responses of a principal, by its hash, that are not read to their end.
+pub(super) fn of_hash(hash: u64) -> u32 {
+    counter(hash).load(Ordering::Relaxed)
+}
