@@ -34,9 +34,54 @@
 //!
 //! A `client-request-id` that the caller has set, or else a [`tower_http::request_id::RequestId`] in the request's
 //! extensions, is the id of the first attempt. The server wants a different id for each request, so a resend gets a
-//! new one. A request is a resend when it carries the [`RetryAttempt`] mark, or a [`CallTrail`] in which an earlier attempt
-//! has its id already; the trail then ties the ids of the attempts together. Below a retry layer that knows neither
-//! (tower's own is one), leave the id to this layer, or put a trail in the request.
+//! new one. A request is a resend when it carries the extension [`RetryAttempt`]:
+//! [`ServerBusyBackoff`](crate::server_busy_backoff) and [`BatchSplitter`](crate::batch_splitter) insert it in every attempt
+//! and part but the first. Other retry layers, such as tower's own, send the same request again, with the caller's id in
+//! it. Above those, set no id and leave it to this layer, or insert [`RetryAttempt`] in what is sent again:
+//!
+//! ```
+//! use std::future::{Ready, ready};
+//!
+//! use http::{Request, Response};
+//! use tower::retry::Policy;
+//! use tower_ews::trail::RetryAttempt;
+//!
+//! /// Sends each request up to three times.
+//! #[derive(Clone)]
+//! struct UpToThree(u8);
+//!
+//! impl<E> Policy<Request<String>, Response<String>, E> for UpToThree {
+//!     type Future = Ready<()>;
+//!
+//!     fn retry(&mut self, request: &mut Request<String>, result: &mut Result<Response<String>, E>) -> Option<Self::Future> {
+//!         self.0 = self.0.checked_sub(1).filter(|_| result.is_err())?;
+//!         request.extensions_mut().insert(RetryAttempt);
+//!         Some(ready(()))
+//!     }
+//!
+//!     fn clone_request(&mut self, request: &Request<String>) -> Option<Request<String>> {
+//!         Some(request.clone())
+//!     }
+//! }
+//! # use tower::{Layer, Service, ServiceExt};
+//! # use tower_ews::client_request_id::ClientRequestIdLayer;
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! # let ids = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+//! # let log = ids.clone();
+//! # let client = tower::service_fn(move |request: Request<String>| {
+//! #     log.lock().unwrap().push(request.headers()["client-request-id"].clone());
+//! #     ready(Err::<Response<String>, _>("reset"))
+//! # });
+//! # let service = tower::retry::RetryLayer::new(UpToThree(2)).layer(ClientRequestIdLayer::new().layer(client));
+//! # let request = Request::builder().header("client-request-id", "mine").body(String::new()).unwrap();
+//! # service.oneshot(request).await.unwrap_err();
+//! # let ids = ids.lock().unwrap();
+//! # assert_eq!((ids.len(), &ids[0]), (3, &http::HeaderValue::from_static("mine")));
+//! # assert!(ids[0] != ids[1] && ids[1] != ids[2]);
+//! # });
+//! ```
+//!
+//! A [`CallTrail`] in the request's extensions records the id of each attempt. It decides nothing.
 //!
 //! # The user agent
 //!
@@ -199,21 +244,19 @@ where
             let id = request.extensions().get::<RequestId>();
             id.map(RequestId::header_value)
         });
-        let trail = CallTrail::of(request.extensions());
-        let marked = request.extensions().get::<RetryAttempt>().is_some();
-        let first = |own: &HeaderValue| {
-            let id = String::from_utf8_lossy(own.as_bytes());
-            !marked && trail.is_none_or(|trail| trail.record_first_id(&id))
-        };
-        let (sent, trail) = match own {
-            Some(own) if first(own) => (Some(own.clone()), trail.cloned()),
-            _ => {
+        let resent = request.extensions().get::<RetryAttempt>().is_some();
+        let sent = match own.filter(|_| !resent) {
+            Some(own) => Some(own.clone()),
+            None => {
                 let made = self.make.make_request_id(&request);
-                let made = made.map(RequestId::into_header_value);
-                let trail = trail.map(|trail| trail.record_new_id(text(&made)));
-                (made, trail)
+                made.map(RequestId::into_header_value)
             }
         };
+        let trail = CallTrail::of(request.extensions());
+        let trail = trail.map(|trail| {
+            let id = sent.as_ref().map(HeaderValue::as_bytes);
+            trail.record_id(id.map(String::from_utf8_lossy).as_deref())
+        });
 
         let headers = request.headers_mut();
         match &sent {
@@ -541,13 +584,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_trail_ties_the_attempts_together() {
+    async fn the_trail_records_the_attempts_and_decides_nothing() {
         // `begun`: whether the layer that sends again begins a new attempt in the trail, as ours do.
-        for begun in [true, false] {
+        for (begun, marked) in [(true, true), (false, true), (true, false), (false, false)] {
             let (client, seen) = client(&[("request-id", "srv-1"), ("x-feserver", "FE1")]);
             let mut service = ClientRequestId::new(client);
             let trail = CallTrail::new();
-            for _ in 0..3 {
+            for number in 0..3 {
                 let mut request = with_own_id();
                 let attempt = if begun {
                     trail.begin_attempt()
@@ -555,12 +598,16 @@ mod tests {
                     trail.clone()
                 };
                 request.extensions_mut().insert(attempt);
+                if marked && number > 0 {
+                    request.extensions_mut().insert(RetryAttempt);
+                }
                 service.call(request).await.unwrap();
             }
             let seen = seen.lock();
             assert_eq!(id(&seen[0]), OWN);
             let ids: HashSet<_> = seen.iter().map(id).collect();
-            assert_eq!(ids.len(), 3, "begun: {begun}");
+            // The caller's own id goes out again where nobody says that it was sent before.
+            assert_eq!(ids.len(), if marked { 3 } else { 1 }, "begun: {begun}");
             let attempts = trail.attempts();
             let written: Vec<_> = attempts
                 .iter()
@@ -573,19 +620,6 @@ mod tests {
                 assert_eq!(attempt.different_echo, None);
             }
         }
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_was_never_sent_does_not_use_up_the_callers_id() {
-        let (client, seen) = client(&[]);
-        let trail = CallTrail::new();
-        // It waited for a permit in vain.
-        drop(trail.begin_attempt());
-        let mut request = with_own_id();
-        request.extensions_mut().insert(trail.begin_attempt());
-        ClientRequestId::new(client).oneshot(request).await.unwrap();
-        assert_eq!(id(&seen.lock()[0]), OWN);
-        assert_eq!(trail.attempts()[1].client_request_id.as_deref(), Some(OWN));
     }
 
     #[tokio::test]

@@ -284,6 +284,8 @@ impl Call {
                 }
             }
         });
+        self.trail
+            .sums(|sums| charged.extend(sums.principals.iter().cloned()));
         let facts = &self.asked.facts;
         let named = [&facts.caller, &facts.mailbox].into_iter().flatten();
         let named = named.map(|name| &**name);

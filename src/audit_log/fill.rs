@@ -2,24 +2,21 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
 use http::{HeaderMap, HeaderValue};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::call::{Answer, Asked, Call, Capture, End};
 use super::facts::AnswerFacts;
 use super::levels::Level;
-use super::record::{AttemptRecord, Captured, ChargeRecord, Outcome, Record};
+use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record};
 use super::redact::Redaction;
 use crate::body::BufferRequestError;
 use crate::client_errors::Failure;
 use crate::errors::BackoffError;
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
-use crate::trail::{Attempt, CallTrail};
+use crate::trail::{CallTrail, LeftOut, Story, Times, Told, whole_micros};
 
 /// Sources of an error that are recorded.
 const MAX_SOURCES: usize = 16;
@@ -240,35 +237,20 @@ fn shortened(text: Box<str>) -> Box<str> {
 
 /// The attempts, and the sums of their times.
 fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Record) {
-    let mut attempts: SmallVec<[Attempt; 2]> = SmallVec::new();
-    call.trail.each(|attempt| attempts.push(attempt.clone()));
-    if attempts.is_empty() {
+    let mut story = call.trail.story();
+    if story.attempts.is_empty() {
         // Nobody further in has written anything down.
-        attempts.push(Attempt::default());
+        story.attempts.push(Told::default());
     }
-    let admission = attempts.iter().rev().find_map(|a| a.admission.as_ref());
-    if let Some(admission) = admission {
-        charges(admission.charges(), redaction, record);
-    }
-    let signal = attempts.iter().rev().find_map(|a| a.signal.as_deref());
-    record.signal = signal.map(|signal| redaction.text(signal));
-    let mut parts = HashSet::new();
-    // When the next attempt of each part began, seen from behind.
-    let mut next_began: HashMap<Option<u32>, Instant> = HashMap::new();
-    let last = attempts.len() - 1;
-    for (at, attempt) in attempts.iter().enumerate().rev() {
-        parts.extend(attempt.part);
+    last(&story, redaction, record);
+    left_out(&story.left_out, redaction, record);
+    record.parts = u32::try_from(story.parts).ok().filter(|parts| *parts > 0);
+    let last = story.attempts.len() - 1;
+    for (at, told) in story.attempts.iter().enumerate() {
+        let attempt = &told.attempt;
         let own = at == last && attempt.part.is_none();
         let answer = call.answer.as_ref().filter(|_| own);
-        let ended = attempt.ended.unwrap_or_else(|| {
-            // Without word of its end: not later than the next attempt's begin.
-            let next = next_began.get(&attempt.part).copied();
-            next.map_or(end, |next| attempt.answered.unwrap_or(next).min(next))
-        });
-        // The first one is nobody's next one.
-        if let Some(started) = attempt.started.filter(|_| at > 0) {
-            next_began.insert(attempt.part, started);
-        }
+        let ended = attempt.end(told.next_began, end);
         let answered = attempt.answered.or(answer.map(|answer| answer.at));
         let times = Times::of(attempt, call.begin, answered, ended);
         record.queued += times.queued;
@@ -316,57 +298,56 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         }
         record.attempts.push(kept);
     }
-    record.attempts.reverse();
-    record.parts = u32::try_from(parts.len()).ok().filter(|parts| *parts > 0);
     // Given up while it backed off: no attempt tells of that.
-    let over = attempts.iter().map(|attempt| attempt.ended).max().flatten();
+    let ends = || story.attempts.iter().map(|told| told.attempt.ended);
+    let over = ends().max().flatten().max(story.left_out.last_ended);
     if let (End::GivenUp, None, Some(over)) = (&call.end, &call.answer, over) {
-        if attempts.iter().all(|attempt| attempt.ended.is_some()) {
+        if ends().all(|ended| ended.is_some()) && !story.left_out.any_unended {
             record.backed_off += whole_micros(end.saturating_duration_since(over));
         }
     }
 }
 
-/// The times of one attempt.
-struct Times {
-    started: Duration,
-    backed_off: Duration,
-    queued: Duration,
-    wire: Duration,
-    body: Duration,
-    total: Duration,
-}
-
-impl Times {
-    /// Whatever the layers have written down: what is in an attempt is never more than the attempt.
-    fn of(attempt: &Attempt, begin: Instant, answered: Option<Instant>, ended: Instant) -> Self {
-        let started = attempt.started.unwrap_or(begin);
-        let ended = ended.max(started);
-        let alive = ended.duration_since(started);
-        let waits = attempt
-            .waiting_since
-            .map(|since| ended.saturating_duration_since(since));
-        let queued = attempt
-            .queued
-            .saturating_add(waits.unwrap_or_default())
-            .min(alive);
-        let on_its_way = alive.saturating_sub(queued);
-        let body = answered.map(|answered| ended.saturating_duration_since(answered));
-        let body = body.unwrap_or_default().min(on_its_way);
-        Self {
-            started: whole_micros(started.saturating_duration_since(begin)),
-            backed_off: whole_micros(attempt.backed_off),
-            queued: whole_micros(queued),
-            wire: whole_micros(on_its_way.saturating_sub(body)),
-            body: whole_micros(body),
-            total: whole_micros(attempt.backed_off.saturating_add(alive)),
-        }
+/// What was charged and told last, listed or not.
+fn last(story: &Story, redaction: &Redaction, record: &mut Record) {
+    let listed = || story.attempts.iter().rev();
+    let admitted = listed().find_map(|told| Some((told.number, told.attempt.admission.as_ref()?)));
+    let earlier = story.left_out.admission.as_ref();
+    let earlier = earlier.map(|(number, admission)| (*number, admission));
+    if let Some((_, admission)) = later(admitted, earlier) {
+        charges(admission.charges(), redaction, record);
     }
+    let told = listed().find_map(|told| Some((told.number, told.attempt.signal.as_deref()?)));
+    let earlier = story.left_out.signal.as_ref();
+    let earlier = earlier.map(|(number, signal)| (*number, &**signal));
+    record.signal = later(told, earlier).map(|(_, signal)| redaction.text(signal));
 }
 
-/// Cut to microseconds, so that what adds up still does when it is written with three digits of milliseconds.
-fn whole_micros(of: Duration) -> Duration {
-    Duration::new(of.as_secs(), of.subsec_micros() * 1000)
+/// The one with the larger number.
+fn later<T>(one: Option<(u64, T)>, other: Option<(u64, T)>) -> Option<(u64, T)> {
+    one.into_iter()
+        .chain(other)
+        .max_by_key(|(number, _)| *number)
+}
+
+/// The sums of the attempts that are not listed.
+fn left_out(sums: &LeftOut, redaction: &Redaction, record: &mut Record) {
+    record.attempts_left_out = sums.attempts;
+    record.queued += sums.queued;
+    record.backed_off += sums.backed_off;
+    record.wire += sums.wire;
+    record.body += sums.body;
+    let signals = sums.signals.iter();
+    record.left_out = LeftOutRecord {
+        resends: sums.resends,
+        queued: sums.queued,
+        backed_off: sums.backed_off,
+        wire: sums.wire,
+        body: sums.body,
+        signals: signals
+            .map(|(signal, count)| (redaction.text(signal), *count))
+            .collect(),
+    };
 }
 
 fn charges(all: &[Charge], redaction: &Redaction, record: &mut Record) {
@@ -409,7 +390,7 @@ impl Ids {
     pub(super) fn unless_told(trail: &CallTrail, headers: &HeaderMap) -> Option<Box<Self>> {
         let mut told = false;
         trail.each(|attempt| told |= attempt.request_id.is_some() || attempt.fe_server.is_some());
-        if told {
+        if told || trail.sums(|sums| sums.knows_server) == Some(true) {
             return None;
         }
         let mut ids = Self::default();

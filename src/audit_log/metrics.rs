@@ -101,23 +101,30 @@ impl Sink for MetricsSink {
             histogram!(metric, vec![operation()]).record(duration);
         }
 
-        let sent = if record.outcome == Outcome::NotSent && record.attempts.len() <= 1 {
+        let attempts = record.attempts.len() as u64 + record.attempts_left_out;
+        let sent = if record.outcome == Outcome::NotSent && attempts <= 1 {
             0
         } else {
-            record.attempts.len()
+            attempts
         };
         let resent = record.attempts.iter().filter(|attempt| attempt.resend);
         for (metric, count) in [
             ("ews_attempts_total", sent),
-            ("ews_resent_total", resent.count()),
+            (
+                "ews_resent_total",
+                resent.count() as u64 + record.left_out.resends,
+            ),
         ] {
             if count > 0 {
-                counter!(metric, vec![operation()]).increment(count as u64);
+                counter!(metric, vec![operation()]).increment(count);
             }
         }
-        for signal in record.attempts.iter().filter_map(|a| a.signal.as_deref()) {
+        let listed = record.attempts.iter().filter_map(|a| a.signal.as_deref());
+        let left_out = record.left_out.signals.iter();
+        let left_out = left_out.map(|(signal, count)| (&**signal, *count));
+        for (signal, count) in listed.map(|signal| (signal, 1)).chain(left_out) {
             let labels = vec![operation(), Label::new("signal", name(Some(signal)))];
-            counter!("ews_throttled_total", labels).increment(1);
+            counter!("ews_throttled_total", labels).increment(count);
         }
     }
 }
@@ -129,7 +136,7 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
-    use crate::audit_log::AttemptRecord;
+    use crate::audit_log::{AttemptRecord, LeftOutRecord};
 
     #[test]
     fn what_a_call_adds() {
@@ -154,6 +161,12 @@ mod tests {
                 },
                 AttemptRecord::default(),
             ],
+            attempts_left_out: 40,
+            left_out: LeftOutRecord {
+                resends: 5,
+                signals: vec![("ErrorServerBusy".into(), 10)],
+                ..LeftOutRecord::default()
+            },
             ..Record::default()
         };
         let recorder = DebuggingRecorder::new();
@@ -182,14 +195,14 @@ mod tests {
         assert_eq!(
             seen,
             [
-                "ews_attempts_total{operation=CreateItem} Counter(6)",
+                "ews_attempts_total{operation=CreateItem} Counter(86)",
                 "ews_call_backed_off_seconds{operation=CreateItem} 1.0",
                 "ews_call_duration_seconds{operation=CreateItem,outcome=failed} 2.5",
                 "ews_call_queued_seconds{operation=CreateItem} 0.5",
                 "ews_call_wire_seconds{operation=CreateItem} 0.25",
                 "ews_calls_total{operation=CreateItem,outcome=failed} Counter(2)",
-                "ews_resent_total{operation=CreateItem} Counter(2)",
-                "ews_throttled_total{operation=CreateItem,signal=ErrorServerBusy} Counter(2)",
+                "ews_resent_total{operation=CreateItem} Counter(12)",
+                "ews_throttled_total{operation=CreateItem,signal=ErrorServerBusy} Counter(22)",
                 "ews_throttled_total{operation=CreateItem,signal=other} Counter(2)",
             ]
         );

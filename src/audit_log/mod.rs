@@ -94,7 +94,9 @@ pub use self::levels::{AuditHandle, Level, Scope};
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use self::metrics::MetricsSink;
-pub use self::record::{AttemptRecord, Captured, ChargeRecord, Outcome, Record, SCHEMA};
+pub use self::record::{
+    AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record, SCHEMA,
+};
 pub use self::redact::Redaction;
 pub use self::service::AuditLog;
 #[cfg(feature = "json")]

@@ -11,8 +11,9 @@ pub const SCHEMA: u32 = 1;
 /// Durations are in whole microseconds.
 ///
 /// A record of a large call is small: names of callers, principals, mailboxes and operations are cut after 2,048 bytes, charges are summed up
-/// and limited in number ([`charges`](Self::charges)), bodies are cut ([`Captured`]). What grows is the list of
-/// [`attempts`](Self::attempts): one entry for each request that was sent, all of them.
+/// and limited in number ([`charges`](Self::charges)), bodies are cut ([`Captured`]), and of very many
+/// [`attempts`](Self::attempts) the first and the last ones are listed ([`attempts_left_out`](Self::attempts_left_out)). Times
+/// and counts are those of all attempts.
 ///
 /// ```
 /// use tower_ews::audit_log::{Outcome, Record};
@@ -86,8 +87,12 @@ pub struct Record {
     pub error_type: Option<Box<str>>,
     /// The error and its sources, from the outside inwards.
     pub error: Vec<Box<str>>,
-    /// Each attempt, in order.
+    /// The attempts in order: the first 64, the 448 later ones that ended last, and what was on its way at the end.
     pub attempts: Vec<AttemptRecord>,
+    /// How many attempts more there were.
+    pub attempts_left_out: u64,
+    /// What those add up to.
+    pub left_out: LeftOutRecord,
     /// At levels `headers` and `full`.
     pub request_headers: Option<Vec<(Box<str>, Box<str>)>>,
     /// At levels `headers` and `full`.
@@ -105,7 +110,7 @@ impl Record {
     /// assert!(!tower_ews::audit_log::Record::default().resent());
     /// ```
     pub fn resent(&self) -> bool {
-        self.attempts.iter().any(|attempt| attempt.resend)
+        self.left_out.resends > 0 || self.attempts.iter().any(|attempt| attempt.resend)
     }
 }
 
@@ -197,6 +202,26 @@ pub struct AttemptRecord {
     pub be_server: Option<Box<str>>,
     /// `X-DiagInfo`
     pub diag_info: Option<Box<str>>,
+}
+
+/// What the attempts add up to that are not listed.
+///
+/// With them, the times of the listed [`attempts`](Record::attempts) add up to those of the [`Record`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftOutRecord {
+    /// How many of them followed one that may have been executed.
+    pub resends: u64,
+    /// How long the call backed off before them.
+    pub backed_off: Duration,
+    /// Waiting for their permits.
+    pub queued: Duration,
+    /// From sending to the heads of their responses.
+    pub wire: Duration,
+    /// Reading the bodies of their responses.
+    pub body: Duration,
+    /// How many of them had which signal: 16 by name, further ones as `other`.
+    pub signals: Vec<(Box<str>, u64)>,
 }
 
 /// What was kept of a body.

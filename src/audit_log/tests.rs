@@ -8,6 +8,7 @@ mod random;
 mod spans;
 
 use std::collections::VecDeque;
+use std::ops::Add;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -156,6 +157,15 @@ fn only(sink: &MemorySink) -> Record {
 
 fn add_up(record: &Record) {
     assert!(!record.attempts.is_empty());
+    let left_out = &record.left_out;
+    let sum = |left_out, of: fn(&AttemptRecord) -> Duration| {
+        record.attempts.iter().map(of).fold(left_out, Duration::add)
+    };
+    assert_eq!(sum(left_out.queued, |a| a.queued), record.queued);
+    assert_eq!(sum(left_out.wire, |a| a.wire), record.wire);
+    assert_eq!(sum(left_out.body, |a| a.body), record.body);
+    // A call may have been given up while it backed off.
+    assert!(sum(left_out.backed_off, |a| a.backed_off) <= record.backed_off);
     for attempt in &record.attempts {
         let sum = attempt.queued + attempt.backed_off + attempt.wire + attempt.body;
         assert!(sum <= attempt.total, "{record:#?}");

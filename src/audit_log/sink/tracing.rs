@@ -107,7 +107,7 @@ fn charges(record: &Record) -> Option<String> {
 }
 
 fn attempts(record: &Record) -> Option<String> {
-    joined(&record.attempts, |text, attempt| {
+    let mut text = joined(&record.attempts, |text, attempt| {
         match attempt.status {
             Some(status) => write!(text, "{status}")?,
             None => write!(text, "-")?,
@@ -126,7 +126,11 @@ fn attempts(record: &Record) -> Option<String> {
             }
         }
         Ok(())
-    })
+    })?;
+    if record.attempts_left_out > 0 {
+        text += &format!(" and {} more", record.attempts_left_out);
+    }
+    Some(text)
 }
 
 fn headers(headers: &Option<Vec<(Box<str>, Box<str>)>>) -> Option<String> {
@@ -240,6 +244,7 @@ mod tests {
                 resend: true,
                 ..AttemptRecord::default()
             }],
+            attempts_left_out: 4,
             response_headers: Some(vec![("a".into(), "b".into())]),
             request_body: Some(Captured {
                 bytes: "<a/>".into(),
@@ -265,7 +270,7 @@ mod tests {
             ("error.type", "\"timeout\""),
             ("code", "\"ErrorItemNotFound\""),
             ("error", "\"outer: inner\""),
-            ("attempts", "\"503 20ms request-id=r1\""),
+            ("attempts", "\"503 20ms request-id=r1 and 4 more\""),
             ("response_headers", "\"a: b\""),
             ("request_body", "\"<a/>\""),
         ] {

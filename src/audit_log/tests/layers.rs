@@ -303,19 +303,21 @@ async fn the_parts_of_a_batch_stand_in_the_one_record_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn parts_whose_ends_nobody_tells_end_with_the_next_attempt_of_theirs() {
-    const PARTS: u32 = 2_000;
+    const PARTS: u32 = 200;
     let sink = MemorySink::new();
-    let service = ews(&sink).layer(server(1_000, |request| {
-        let trail = CallTrail::of(request.extensions()).unwrap();
-        let now = Instant::now();
-        for round in [0, 7] {
-            for part in 0..PARTS {
-                let attempt = trail.part(part, round > 0).begin_attempt();
-                attempt.record(|attempt| attempt.started = Some(now + ms(round)));
+    let service = ews(&sink).layer(tower::service_fn(
+        |request: Request<ReplayBody>| async move {
+            let trail = CallTrail::of(request.extensions()).unwrap();
+            let parts: Vec<_> = (0..PARTS).map(|part| trail.part(part, false)).collect();
+            for wait in [7, 993] {
+                for part in &parts {
+                    part.begin_attempt();
+                }
+                tokio::time::sleep(ms(wait)).await;
             }
-        }
-        Ok(Response::new(Script::text(answer(&["NoError"]))))
-    }));
+            Ok::<_, BoxError>(Response::new(Script::text(answer(&["NoError"]))))
+        },
+    ));
     let answered = service.oneshot(request(create("amy"))).await.unwrap();
     answered.into_body().collect().await.unwrap();
     let record = only(&sink);
@@ -327,4 +329,60 @@ async fn parts_whose_ends_nobody_tells_end_with_the_next_attempt_of_theirs() {
         |begin: u64, total: u64| (0..PARTS).map(move |part| (Some(part), ms(begin), ms(total)));
     let expected: Vec<_> = expected(0, 7).chain(expected(7, 993)).collect();
     assert_eq!(told, expected);
+}
+
+/// Waits for a permit, backs off and is resent so often that not all of it is listed.
+#[tokio::test(start_paused = true)]
+async fn a_call_of_very_many_attempts_has_a_small_record_that_adds_up() {
+    const BUSY: u32 = 2_000;
+    let sink = MemorySink::new();
+    let busy = Arc::new(Mutex::new(0));
+    let client = server(100, move |_| {
+        *busy.lock() += 1;
+        if *busy.lock() <= BUSY {
+            let answer = Response::builder().status(503).header("retry-after", "1");
+            let body = Script::new([Piece::Wait(10), Piece::Data("busy".into())]);
+            return Ok(answer.body(body).unwrap());
+        }
+        Ok(Response::new(Script::text(answer(&["NoError"]))))
+    });
+    let ledger: Arc<dyn Ledger> = Arc::new(LocalLedger::in_flight(1));
+    let inner = ConcurrencyByPrincipalLayer::new(Arc::clone(&ledger), by_mailbox)
+        .layer(ClientRequestIdLayer::new().layer(client));
+    let backoff = ServerBusyBackoffLayer::ews();
+    let inside = AuditLogLayer::new(sink.clone()).layer(backoff.layer(inner));
+    let service = ews(&sink).layer(inside);
+    let mut request = request(create("amy@contoso.com"));
+    let deadline = crate::ledger::Deadline::within(ms(1 << 40));
+    request.extensions_mut().insert(deadline);
+    let answered = service.oneshot(request).await.unwrap();
+    answered.into_body().collect().await.unwrap();
+    // Of the layer inside, and of the one around it.
+    for record in sink.take() {
+        add_up(&record);
+        assert_eq!(record.attempts.len(), 64 + 448 + 1);
+        let attempts = record.attempts.len() as u64 + record.attempts_left_out;
+        assert_eq!(attempts, u64::from(BUSY) + 1);
+        assert_eq!(record.wire, ms(100) * (BUSY + 1));
+        assert_eq!(
+            record.duration,
+            record.queued + record.wire + record.body + record.backed_off
+        );
+        let [(signal, count)] = &record.left_out.signals[..] else {
+            panic!("{:?}", record.left_out)
+        };
+        assert_eq!((&**signal, *count), ("503", record.attempts_left_out));
+        assert_eq!(
+            (record.signal.as_deref(), record.parts),
+            (Some("503"), None)
+        );
+        assert_eq!(
+            record.principal.as_deref(),
+            Some("impersonation:amy@contoso.com")
+        );
+        let [.., last] = &record.attempts[..] else {
+            panic!("no attempts")
+        };
+        assert_eq!((last.status, last.wire), (Some(200), ms(100)));
+    }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{Offset, TimeZone};
 
-use crate::audit_log::{AttemptRecord, Captured, Record, SCHEMA};
+use crate::audit_log::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
@@ -54,6 +54,10 @@ pub(super) fn line(record: &Record, zone: Option<&TimeZone>, out: &mut Vec<u8>) 
     object.text("signal", record.signal.as_deref());
     object.list("error", &record.error, |text, out| string(text, out));
     object.list("attempts", &record.attempts, attempt);
+    if record.attempts_left_out > 0 {
+        object.number("attempts_left_out", record.attempts_left_out);
+        sums(&record.left_out, object.key("left_out"));
+    }
     object.headers("request_headers", record.request_headers.as_deref());
     object.headers("response_headers", record.response_headers.as_deref());
     object.captured("request_body", record.request_body.as_ref());
@@ -79,6 +83,22 @@ fn attempt(attempt: &AttemptRecord, out: &mut Vec<u8>) {
     object.text("fe_server", attempt.fe_server.as_deref());
     object.text("be_server", attempt.be_server.as_deref());
     object.text("diag_info", attempt.diag_info.as_deref());
+    object.end();
+}
+
+fn sums(sums: &LeftOutRecord, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    object.millis("queued_ms", sums.queued);
+    object.millis("backed_off_ms", sums.backed_off);
+    object.millis("wire_ms", sums.wire);
+    object.millis("body_ms", sums.body);
+    object.number("resends", sums.resends);
+    object.list("signals", &sums.signals, |(signal, count), out| {
+        let mut object = Object::new(out);
+        object.text("signal", Some(signal));
+        object.number("attempts", *count);
+        object.end();
+    });
     object.end();
 }
 
@@ -298,6 +318,15 @@ mod tests {
                 be_server: Some("4".into()),
                 diag_info: Some("5".into()),
             }],
+            attempts_left_out: 9,
+            left_out: LeftOutRecord {
+                resends: 1,
+                backed_off: millis(2),
+                queued: millis(3),
+                wire: millis(4),
+                body: millis(5),
+                signals: vec![("503".into(), 6)],
+            },
             request_headers: Some(vec![("x".into(), "1".into())]),
             response_headers: Some(vec![
                 ("a".into(), "1".into()),
@@ -335,6 +364,8 @@ mod tests {
             "attempts": [{"part": 1, "started_ms": 5.0, "queued_ms": 7.0, "backed_off_ms": 6.0, "wire_ms": 8.0, "body_ms": 9.0, "total_ms": 30.0,
                 "status": 503, "signal": "503", "resend": true, "client_request_id": "1", "request_id": "2", "fe_server": "3", "be_server": "4",
                 "diag_info": "5"}],
+            "attempts_left_out": 9, "left_out": {"queued_ms": 3.0, "backed_off_ms": 2.0, "wire_ms": 4.0, "body_ms": 5.0,
+                "resends": 1, "signals": [{"signal": "503", "attempts": 6}]},
             "request_headers": {"x": "1"}, "response_headers": {"a": "1, 3", "b": "2"},
             "request_body": {"text": "<a>\r\n</a>", "bytes": 99, "truncated": true},
             "response_body": {"base64": "//4=", "bytes": 2, "truncated": false, "content_encoding": "gzip"}

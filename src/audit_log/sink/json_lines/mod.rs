@@ -45,7 +45,8 @@ use crate::audit_log::Record;
 /// | `outcome` | `ok`, `failed`, `error`, `unknown`, `not_sent`, `cancelled` or `body_dropped` |
 /// | `code`, `signal` | the SOAP response code, the last throttle signal |
 /// | `error` | the error and its sources, a text each |
-/// | `attempts` | `[{part, started_ms, queued_ms, backed_off_ms, wire_ms, body_ms, total_ms, status, signal, resend, client_request_id, request_id, fe_server, be_server, diag_info}]` |
+/// | `attempts` | `[{part, started_ms, queued_ms, backed_off_ms, wire_ms, body_ms, total_ms, status, signal, resend, client_request_id, request_id, fe_server, be_server, diag_info}]`: the first and the last ones of very many |
+/// | `attempts_left_out`, `left_out` | how many attempts there were besides, and `{queued_ms, backed_off_ms, wire_ms, body_ms, resends, signals: [{signal, attempts}]}` of those |
 /// | `request_headers`, `response_headers` | `{name: value}`, at the levels `headers` and `full`; one that came several times with commas |
 /// | `request_body`, `response_body` | `{text or base64, bytes, truncated, content_encoding}`, at the level `full` |
 ///

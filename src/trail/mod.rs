@@ -1,0 +1,205 @@
+//! What happened to one call, written down by each layer on its way.
+//!
+//! Whoever wants to know puts a [`CallTrail`] in the request's extensions and keeps a clone. Without one the layers
+//! write nothing down. A trail is for observation alone: no layer decides anything by it, so a call goes the same way
+//! with a trail and without one. What layers need of each other travels in other extensions, such as [`RetryAttempt`].
+//!
+//! ```
+//! use tower_ews::trail::CallTrail;
+//!
+//! let trail = CallTrail::new();
+//! let mut request = http::Request::new(());
+//! request.extensions_mut().insert(trail.clone());
+//! // ... a layer that the request comes through:
+//! if let Some(trail) = CallTrail::of(request.extensions()) {
+//!     trail.record(|attempt| attempt.client_request_id = Some("b7a3...".into()));
+//! }
+//! // ... and its caller, afterwards:
+//! assert_eq!(trail.attempts().len(), 1);
+//! ```
+//!
+//! # Bounds
+//!
+//! A trail lists the first 64 attempts of a call, the 448 later ones that ended last, and those that are on their way
+//! (512 at most; when there are more, the oldest one counts as over). The others are summed up in [`LeftOut`]. So a
+//! call of any number of attempts keeps less than a megabyte, and each write costs the same. An attempt is over when
+//! its [`ended`](Attempt::ended) is written, or when the next attempt of its part begins. What is written to an attempt
+//! after it was left out is lost.
+
+mod attempt;
+mod left_out;
+mod log;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Extensions;
+use parking_lot::Mutex;
+
+pub use self::attempt::Attempt;
+pub(crate) use self::attempt::{Times, whole_micros};
+pub use self::left_out::LeftOut;
+use self::log::{Log, View};
+pub(crate) use self::log::{Story, Told};
+
+/// Records what each layer did with a call. Clones share what they record.
+///
+/// The clone that a layer finds in a request's extensions writes to that request's attempt. See the [module docs](self) for
+/// an example, and for the bounds.
+#[derive(Clone, Debug, Default)]
+pub struct CallTrail {
+    log: Arc<Mutex<Log>>,
+    /// The attempt or the part that this clone stands for. None for the whole call.
+    view: Option<Arc<View>>,
+}
+
+/// A request extension: the request was sent before, or is not the first part of a batch, so it needs an id of its own.
+///
+/// A layer that sends a request again puts it there, as [`ServerBusyBackoff`](crate::server_busy_backoff) and
+/// [`BatchSplitter`](crate::batch_splitter) do; [`ClientRequestId`](crate::client_request_id) goes by it.
+///
+/// ```
+/// use tower_ews::trail::RetryAttempt;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(RetryAttempt);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryAttempt;
+
+/// A request extension: whoever sent the request can send less at a time.
+///
+/// A layer that sends again what it may hands over a lost answer, or one that leaves open whether the request was executed: it may have
+/// been too much for the server, and would be once more.
+///
+/// ```
+/// use tower_ews::trail::CanShrink;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(CanShrink);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CanShrink;
+
+impl CallTrail {
+    /// Creates an empty trail.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the trail in a request's (or response's) extensions.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Self>()
+    }
+
+    fn with(&self, view: Arc<View>) -> Self {
+        Self {
+            log: Arc::clone(&self.log),
+            view: Some(view),
+        }
+    }
+
+    /// Begins a new attempt. Returns a clone that writes to it, for the extensions of the request that is sent.
+    ///
+    /// The attempts of one part, or of a call that is sent whole, follow each other.
+    pub fn begin_attempt(&self) -> Self {
+        self.with(self.log.lock().begin(self.view.as_ref()))
+    }
+
+    /// Returns a clone for one part of a batch: its attempts say to which part they belong. Parts can be on their way at the
+    /// same time.
+    ///
+    /// `number` is the part's, a new one each time that something is sent; `resend` says whether members of it may have been
+    /// executed before ([`Attempt::resend`]).
+    ///
+    /// ```
+    /// use tower_ews::trail::CallTrail;
+    ///
+    /// let trail = CallTrail::new();
+    /// let (one, other) = (trail.part(0, false), trail.part(1, false));
+    /// other.begin_attempt();
+    /// one.begin_attempt();
+    /// let parts: Vec<_> = trail.attempts().iter().map(|attempt| attempt.part).collect();
+    /// assert_eq!(parts, [Some(1), Some(0)]);
+    /// ```
+    pub fn part(&self, number: u32, resend: bool) -> Self {
+        self.with(Arc::new(View::part(self.view.clone(), number, resend)))
+    }
+
+    /// Sets how long a part was held back before it was sent. Before anything is written to it.
+    pub(crate) fn held_back(mut self, time: Duration) -> Self {
+        if let Some(view) = self.view.as_mut().and_then(Arc::get_mut) {
+            view.backed_off = time;
+        }
+        self
+    }
+
+    /// Writes to this clone's attempt: the one that [`begin_attempt`](Self::begin_attempt) made, else the last one of the part,
+    /// or the first one of the call. Begins one if there is none.
+    pub fn record(&self, write: impl FnOnce(&mut Attempt)) {
+        let mut log = self.log.lock();
+        let number = log.here(self.view.as_ref());
+        log.write(number, write);
+    }
+
+    /// Writes the id that is sent to this clone's attempt, or to a new one if this one has been sent: a retry layer that knows no
+    /// trail is above. Returns the clone that writes to that attempt.
+    pub(crate) fn record_id(&self, id: Option<&str>) -> Self {
+        let mut log = self.log.lock();
+        let mut view = self.view.clone();
+        let mut number = log.here(view.as_ref());
+        let sent = |attempt: &Attempt| attempt.client_request_id.is_some();
+        if log.get(number).is_none_or(sent) {
+            let begun = view.insert(log.begin(self.view.as_ref()));
+            number = log.here(Some(begun));
+        }
+        log.write(number, |attempt| {
+            attempt.client_request_id = id.map(Into::into)
+        });
+        Self {
+            log: Arc::clone(&self.log),
+            view,
+        }
+    }
+
+    /// Returns the attempts of the call so far, in order, without those that are [left out](Self::left_out).
+    pub fn attempts(&self) -> Vec<Attempt> {
+        let mut attempts = Vec::new();
+        self.log
+            .lock()
+            .each(None, |attempt| attempts.push(attempt.clone()));
+        attempts
+    }
+
+    /// Returns the sums of the attempts that are not listed any more.
+    ///
+    /// ```
+    /// use tower_ews::trail::CallTrail;
+    ///
+    /// let trail = CallTrail::new();
+    /// trail.begin_attempt();
+    /// assert_eq!(trail.left_out().attempts, 0);
+    /// ```
+    pub fn left_out(&self) -> LeftOut {
+        let log = self.log.lock();
+        log.left_out(None, LeftOut::clone).unwrap_or_default()
+    }
+
+    /// Calls `read` with each listed attempt that was begun through this clone, in order.
+    pub(crate) fn each(&self, read: impl FnMut(&Attempt)) {
+        self.log.lock().each(self.view.as_ref(), read);
+    }
+
+    /// Reads the sums of the attempts that were begun through this clone and are not listed any more, if there are any.
+    pub(crate) fn sums<T>(&self, read: impl FnOnce(&LeftOut) -> T) -> Option<T> {
+        self.log.lock().left_out(self.view.as_ref(), read)
+    }
+
+    /// Returns all that happened to what was begun through this clone.
+    pub(crate) fn story(&self) -> Story {
+        self.log.lock().story(self.view.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests;
