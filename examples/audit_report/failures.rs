@@ -139,10 +139,12 @@ fn text(record: &Record<'_>) -> String {
     let attempts = record.attempts();
     let skipped = attempts.len().saturating_sub(ATTEMPTS);
     if skipped > 0 {
-        line("", Some(&format!("({skipped} earlier attempts left out)")));
+        let earlier = record.all_attempts() - (attempts.len() - skipped) as u64;
+        line("", Some(&format!("({earlier} earlier attempts left out)")));
     }
-    for (index, attempt) in attempts.iter().enumerate().skip(skipped) {
-        let title = format!("Attempt {} of {}", index + 1, attempts.len());
+    let earlier = record.all_attempts() - attempts.len() as u64;
+    for (attempt, number) in attempts.iter().zip(earlier + 1..).skip(skipped) {
+        let title = format!("Attempt {number} of {}", record.all_attempts());
         line(&title, Some(&summary(attempt)));
         line("  client-request-id", attempt.client_request_id.as_deref());
         line("  request-id", attempt.request_id.as_deref());

@@ -56,6 +56,23 @@ pub(crate) struct Record<'a> {
     pub(crate) signal: Option<Text<'a>>,
     pub(crate) error: Option<Vec<Text<'a>>>,
     pub(crate) attempts: Option<Vec<Attempt<'a>>>,
+    pub(crate) attempts_left_out: Option<u64>,
+    pub(crate) left_out: Option<LeftOut<'a>>,
+}
+
+/// What the attempts add up to that are not listed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LeftOut<'a> {
+    #[serde(borrow)]
+    pub(crate) signals: Option<Vec<SignalCount<'a>>>,
+}
+
+/// How many of them had a signal.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SignalCount<'a> {
+    #[serde(borrow)]
+    pub(crate) signal: Text<'a>,
+    pub(crate) attempts: u64,
 }
 
 /// What was sent once.
@@ -145,19 +162,28 @@ impl Record<'_> {
         self.attempts.as_deref().unwrap_or_default()
     }
 
-    /// The signals of the answers that throttled this call: one for each such attempt.
-    pub(crate) fn signals(&self) -> impl Iterator<Item = &str> {
+    /// How many attempts there were, listed or not.
+    pub(crate) fn all_attempts(&self) -> u64 {
+        let left_out = self.attempts_left_out.unwrap_or(0);
+        left_out.saturating_add(self.attempts().len() as u64)
+    }
+
+    /// The signals of the answers that throttled this call, and how many attempts had them.
+    pub(crate) fn signals(&self) -> impl Iterator<Item = (&str, u64)> {
         let of_attempts = self
             .attempts()
             .iter()
-            .filter_map(|attempt| attempt.signal.as_deref());
+            .filter_map(|attempt| Some((attempt.signal.as_deref()?, 1)));
+        let left_out = self.left_out.iter().flat_map(|sums| &sums.signals);
+        let left_out = left_out.flatten().map(|one| (&*one.signal, one.attempts));
         // Without a trail there are no attempts, but an answer all the same.
         let none = self
             .attempts()
             .iter()
             .all(|attempt| attempt.signal.is_none());
+        let none = none && self.attempts_left_out.is_none();
         let own = self.signal.as_deref().filter(|_| none);
-        of_attempts.chain(own)
+        of_attempts.chain(left_out).chain(own.map(|own| (own, 1)))
     }
 }
 

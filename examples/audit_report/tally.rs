@@ -246,7 +246,7 @@ impl Tally {
         };
         let duration = micros(record.duration_ms);
         self.outcomes.add(outcome);
-        self.attempts += record.attempts().len() as u64;
+        self.attempts = self.attempts.saturating_add(record.all_attempts());
         self.phases.add(phases);
         let column = match outcome {
             Outcome::Well => 0,
@@ -256,9 +256,9 @@ impl Tally {
         self.calls.add(second, column, 1);
 
         let mut throttled = 0;
-        for signal in record.signals() {
-            throttled += 1;
-            *self.signals.of(signal) += 1;
+        for (signal, attempts) in record.signals() {
+            throttled += attempts;
+            *self.signals.of(signal) += attempts;
         }
         let account_place = self.accounts.place(record.account());
         let account = &mut self.accounts.entries[account_place].1;

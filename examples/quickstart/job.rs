@@ -291,6 +291,11 @@ impl Effort {
             effort.calls += 1;
             effort.throttled += u64::from(attempt.signal.as_deref().is_some_and(is_throttle));
         }
+        let left_out = trail.left_out();
+        effort.calls += left_out.admitted;
+        for (signal, attempts) in &left_out.signals {
+            effort.throttled += if is_throttle(signal) { *attempts } else { 0 };
+        }
         effort
     }
 
