@@ -1,4 +1,5 @@
-//! The rules of the house, read off the sources: which module may name which, and that nothing panics.
+//! The rules of the house, read off the sources: which module may name which, that nothing panics, and that the trail of a
+//! call is read by the audit log alone.
 
 use std::fmt;
 use std::fs;
@@ -55,6 +56,11 @@ struct Floor {
 const PANICKING_CALLS: [&str; 4] = ["unwrap", "unwrap_err", "expect", "expect_err"];
 const PANICKING_MACROS: [&str; 4] = ["panic", "todo", "unimplemented", "unreachable"];
 
+/// Methods of `CallTrail` that tell what was written. Other layers decide nothing by a trail, so they only write to it:
+/// `record` returns nothing.
+const TRAIL_READS: [&str; 5] = ["attempts", "left_out", "each", "sums", "story"];
+const TRAIL_READERS: [&str; 2] = ["trail", "audit_log"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Names no other module, and is named by none.
@@ -98,6 +104,7 @@ enum Breach {
     UnknownModule(String),
     Names { line: usize, module: String },
     Panics { line: usize, what: String },
+    ReadsTrail { line: usize, what: String },
 }
 
 impl fmt::Display for Breach {
@@ -109,6 +116,7 @@ impl fmt::Display for Breach {
             }
             Breach::Names { line, module } => write!(f, "line {line} names `crate::{module}`"),
             Breach::Panics { line, what } => write!(f, "line {line} can panic: `{what}`"),
+            Breach::ReadsTrail { line, what } => write!(f, "line {line} reads a trail: `{what}`"),
         }
     }
 }
@@ -137,8 +145,10 @@ fn breaches(path: &Path, source: &str) -> Vec<Breach> {
     }
     let tokens: TokenStream = source.parse().expect("a source file that compiles");
     let depth = if module == "lib" { 0 } else { modules.len() };
+    let writes_trail = source.contains("CallTrail") && !TRAIL_READERS.contains(&&*module);
     let mut reader = Reader {
         module: &module,
+        writes_trail,
         found,
     };
     reader.read(tokens, depth, false);
@@ -147,6 +157,8 @@ fn breaches(path: &Path, source: &str) -> Vec<Breach> {
 
 struct Reader<'a> {
     module: &'a str,
+    /// It names a trail, and may not read it.
+    writes_trail: bool,
     found: Vec<Breach>,
 }
 
@@ -198,6 +210,16 @@ impl Reader<'_> {
                             }
                         }
                         _ => {}
+                    }
+                    let called = preceded_by(&tokens, at, &['.'])
+                        && matches!(tokens.get(at + 1), Some(TokenTree::Group(_)));
+                    let named = at
+                        .checked_sub(3)
+                        .is_some_and(|at| is(&tokens, at, "CallTrail"));
+                    let reads = (called || named) && TRAIL_READS.contains(&name.as_str());
+                    if reads && self.writes_trail {
+                        let what = name.clone();
+                        self.found.push(Breach::ReadsTrail { line, what });
                     }
                     let call = PANICKING_CALLS.contains(&name.as_str())
                         && preceded_by(&tokens, at, &['.', ':']);
@@ -355,7 +377,11 @@ fn each_rule_can_be_broken() {
         line,
         what: what.to_owned(),
     };
-    let cases: [(&str, &str, Vec<Breach>); 21] = [
+    let reads = |line, what: &str| Breach::ReadsTrail {
+        line,
+        what: what.to_owned(),
+    };
+    let cases: [(&str, &str, Vec<Breach>); 24] = [
         (
             "trail.rs",
             "// no doc\nfn f() {}",
@@ -459,6 +485,22 @@ fn each_rule_can_be_broken() {
             "trail.rs",
             "//! T.\nconst X: u8 = 1;\nfn f() { x.unwrap_err() }",
             vec![panics(3, "unwrap_err")],
+        ),
+        // A layer that asks the trail.
+        (
+            "client_request_id.rs",
+            "//! C.\nuse crate::trail::CallTrail;\nfn f(t: &CallTrail) {\n    if t.attempts().is_empty() { g(t.map(CallTrail::left_out)) }\n}",
+            vec![reads(4, "attempts"), reads(4, "left_out")],
+        ),
+        (
+            "audit_log/fill.rs",
+            "//! F.\nuse crate::trail::CallTrail;\nfn f(t: &CallTrail) { t.story(); }",
+            vec![],
+        ),
+        (
+            "server_busy_backoff/attempts.rs",
+            "//! A.\nuse crate::trail::CallTrail;\nfn f(s: &State) { g(s.attempts); s.attempts += 1; CallTrail::begin_attempt(t); }",
+            vec![],
         ),
         // Allowed: docs, strings, tests, the compiler's own time, a path of one's own.
         (
