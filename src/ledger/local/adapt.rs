@@ -2,100 +2,82 @@
 //!
 //! What is known, and from what:
 //!
-//! - *One refusal* says that the server had no room for one more. What it had of ours at that moment is not known; what is
-//!   still held when the refusal is read is the nearest to it. Calls of a burst arrive in another order than they were
-//!   admitted, so the order of admissions says nothing. Calls that have their response do not count, since the server is done with
-//!   them; calls that were given up without a response do, for a usual round trip.
-//! - *Several refusals* of calls that were under way together are one piece of news. Each is read when fewer of the refused are
-//!   left, so the least of what they say is the nearest to what the server took. Refusals of calls that were sent before
-//!   that are old news.
-//! - *Good responses* beside refusals say nothing about the level above. Those of calls that were sent after the last refusal say that
-//!   the level holds.
-//! - *A higher level* is only known by trying it. One call more is tried after a round trip at first, then whenever the level
-//!   has lasted an eighth longer, and at the latest after [`QUIET_PER_RAISE`] good responses. If that call is refused, nothing is lost
-//!   but a round trip of one call. If all that are under way get good responses, twice as many more are tried next: where places were held by calls
-//!   that are gone by now, the way back takes a few round trips.
-//! - *A refusal of a call that was alone* says that others hold all places. Single calls try, each an eighth later than the
-//!   last; nothing of ours would tell when places come free.
-//! - *Streams* get a good response once they begin and hold their place ever after. They are counted as held in spite of it, and time
-//!   alone decides when to try one more.
+//! - *One refusal* says that the server had no room for one more. So the limit is what was under way at the most while that call
+//!   was, less the call itself. Calls that have their response do not count, since the server is done with them.
+//! - *Several refusals* of calls that were under way together lower the limit once each. What counts is their number and not what
+//!   is held when each is read: each took a place in the count that it never had on the server, and others have ended meanwhile.
+//!   So a limit that was used up never falls below what the server took, however late a refusal is read.
+//! - *Refusals come sooner than good responses.* A call that is not refused for twice as long as refusals take was let in.
+//! - *A higher level* is only known by trying it. One call more is tried when the level has lasted a third longer, sooner the less of
+//!   what is configured goes, up to an eighth; and at the latest after [`QUIET_PER_RAISE`] good responses. If that call is refused,
+//!   nothing is lost but its way to the server and back. If it is let in, two more are tried at once, then four, and so on: where
+//!   places have come free, the way back takes a few times as long as a refusal, and what it overshoots comes back as refusals.
+//! - *A level lasts* until it has moved by more than an eighth. Ways that differ make a server that is full look as if it had room
+//!   for a moment: a try that succeeds by that luck, and is taken back at once, must not begin the waits anew.
+//! - *A refusal of a call that was alone* says that others hold all places. Single calls try; nothing of ours would tell when places
+//!   come free.
+//! - *Calls that are given up* may hold their places for longer, as calls of another client do: refusals tell, and so do tries.
+//! - *Streams* get a good response once they begin and hold their place ever after. They are counted as held in spite of it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::clock::after;
 
-/// A limit that was neither refused nor raised for this long is forgotten.
+/// A higher level that was not tried for so long, though it might have been, is not wanted: the limit is forgotten. It is the longest
+/// wait between two tries, too.
 const FORGET: Duration = Duration::from_secs(15 * 60);
+/// The longest wait between two tries while others hold all places.
+const LONGEST_ALONE: Duration = Duration::from_secs(30);
 /// Good responses after which one more call is tried, however long the level has lasted.
 const QUIET_PER_RAISE: u32 = 400;
-/// The wait before the next try, until a round trip was measured.
-const FIRST_TRY: Duration = Duration::from_millis(50);
-/// The longest wait between two tries while others hold all places.
-const LONGEST_TRY: Duration = Duration::from_secs(30);
-/// The part of the time that a level has lasted after which a higher one is tried: while nothing goes, and while calls go.
-const NOTHING: u32 = 8;
-const SOMETHING: u32 = 3;
+/// What counts as a round trip until one was measured.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// A level has moved once it differs by more than this part of it, or has been left for more than this part of the time that it had
+/// lasted. It is the least part of that time after which a higher one is tried, too.
+const MOVED: u32 = 8;
+/// The largest part of the time that a level has lasted after which a higher one is tried.
+const SELDOM: u32 = 3;
 
 /// A limit that follows what the server takes, between 0 and a configured one.
 #[derive(Debug)]
 pub(super) struct AdaptiveLimit {
     limit: u32,
-    /// The level that holds; below `limit` while a higher one is tried.
-    base: u32,
-    /// What is tried next, in calls.
-    step: u32,
-    /// The first admission above `base`.
-    raised: Option<u64>,
-    /// Once `limit` was reached: how many good responses to admissions since `raised` are missing until the level holds.
-    missing: Option<u32>,
-    /// Calls that were admitted after `counted` and are not back.
-    outstanding: u32,
-    counted: u64,
-    /// Calls that were admitted since `raised`.
-    new: u32,
-    /// Refusals of admissions up to the first number are old; those up to the second belong to the last cut.
-    epoch: (u64, u64),
-    /// What refusals of the last cut cannot lower the limit below.
-    floor: u32,
-    /// When the level began.
+    /// What it was at first.
+    top: u32,
+    /// The level that has lasted since then.
+    level: u32,
     since: Instant,
+    /// How much more is tried next, in calls; 1 until a try has succeeded.
+    step: u32,
     /// When a higher level may be tried.
     next_try: Instant,
+    lowered: Instant,
+    /// Admissions up to this one belong to the last cut.
+    epoch: u64,
     /// Good responses since the last cut or try.
     quiet: u32,
-    touched: Instant,
-    round_trip: RoundTrip,
-    /// Admissions that have their response and are still held here.
-    responded: HashSet<u64>,
-    /// Until when calls that were given up may still hold a place on the server.
-    given_up: VecDeque<(Instant, u32)>,
+    calls: HashMap<u64, Call>,
+    /// What is held here and has its response.
+    responded: u32,
+    /// The usual time from an admission to its good response.
+    round_trip: Option<Duration>,
+    /// The longest time from an admission to its refusal, of late.
+    refusal: Option<Duration>,
     hanging: bool,
+    pace: Duration,
 }
 
-/// The usual time from an admission to its good response, measured on one call at a time.
-#[derive(Debug, Default)]
-struct RoundTrip {
-    measured: Option<(u64, Instant)>,
-    usual: Option<Duration>,
-}
-
-impl RoundTrip {
-    fn begin(&mut self, sequence: u64, now: Instant) {
-        self.measured.get_or_insert((sequence, now));
-    }
-
-    fn end(&mut self, sequence: u64, good: bool, now: Instant) {
-        let Some((_, began)) = self.measured.take_if(|(measured, _)| *measured == sequence) else {
-            return;
-        };
-        if good {
-            let took = now.saturating_duration_since(began);
-            self.usual = Some(self.usual.map_or(took, |usual| (usual * 3 + took) / 4));
-        }
-    }
+/// What was admitted and is still held.
+#[derive(Debug)]
+struct Call {
+    admitted: Instant,
+    /// What was under way then, with it.
+    used: u32,
+    amount: u32,
+    responded: bool,
 }
 
 /// What a limit says about more.
@@ -107,29 +89,25 @@ pub(super) enum Room {
 }
 
 impl AdaptiveLimit {
-    /// Begins with what is configured. `hanging`: what is held goes on for long after its response has begun.
-    ///
-    /// Counts admissions after `last`.
-    pub(super) fn new(configured: u32, hanging: bool, last: u64, now: Instant) -> Self {
+    /// Begins with `top`. `hanging`: what is held goes on for long after its response has begun. `pace`: nothing is tried sooner
+    /// than so long after a refusal.
+    pub(super) fn new(top: u32, hanging: bool, pace: Duration, now: Instant) -> Self {
         Self {
-            limit: configured,
-            base: configured,
-            step: 1,
-            raised: None,
-            missing: None,
-            outstanding: 0,
-            counted: last,
-            new: 0,
-            epoch: (0, 0),
-            floor: 0,
+            limit: top,
+            top,
+            level: top,
             since: now,
+            step: 1,
             next_try: now,
+            lowered: now,
+            epoch: 0,
             quiet: 0,
-            touched: now,
-            round_trip: RoundTrip::default(),
-            responded: HashSet::new(),
-            given_up: VecDeque::new(),
+            calls: HashMap::new(),
+            responded: 0,
+            round_trip: None,
+            refusal: None,
             hanging,
+            pace,
         }
     }
 
@@ -139,39 +117,17 @@ impl AdaptiveLimit {
     }
 
     /// Whether `amount` may be added to what is `held`.
-    pub(super) fn room(&mut self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
-        while self
-            .given_up
-            .front()
-            .is_some_and(|(until, _)| *until <= now)
-        {
-            self.given_up.pop_front();
+    pub(super) fn room(&self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
+        let used = held.saturating_add(amount);
+        if used <= self.limit || held == 0 && self.limit > 0 {
+            Room::Free
+        } else if held > 0 && used > configured {
+            Room::Full(None)
+        } else if now >= self.next_try || self.quiet >= QUIET_PER_RAISE {
+            Room::Free
+        } else {
+            Room::Full(Some(self.next_try))
         }
-        let elsewhere = self.elsewhere();
-        let used = held.saturating_add(elsewhere);
-        if used == 0 && self.limit > 0 || used.saturating_add(amount) <= self.limit {
-            return Room::Free;
-        }
-        let given_up = self.given_up.front().map(|(until, _)| *until);
-        let above = used > 0 && used.saturating_add(amount) > configured;
-        if self.raised.is_some() || self.limit >= configured || above {
-            return Room::Full(given_up);
-        }
-        // Without a good response since the last cut the level itself is not known to hold, unless time alone can tell.
-        let known = self.hanging || self.quiet > 0 || held == 0;
-        if !known {
-            return Room::Full(given_up);
-        }
-        if now >= self.next_try || self.quiet >= QUIET_PER_RAISE {
-            return Room::Free;
-        }
-        let next = given_up.map_or(self.next_try, |until| until.min(self.next_try));
-        Room::Full(Some(next))
-    }
-
-    fn elsewhere(&self) -> u32 {
-        let amounts = self.given_up.iter().map(|(_, amount)| *amount);
-        amounts.fold(0, u32::saturating_add)
     }
 
     /// Something was admitted: so much is held with it.
@@ -183,151 +139,147 @@ impl AdaptiveLimit {
         configured: u32,
         now: Instant,
     ) {
-        let used = held.saturating_add(self.elsewhere());
         // A call above the limit that is alone tells nothing.
-        let more = used > self.limit && (used > amount || self.limit == 0);
-        if more && self.raised.is_none() && self.limit < configured {
-            self.base = self.limit;
-            let raise = self.step.saturating_mul(amount.max(1));
-            self.limit = self.limit.saturating_add(raise).max(used).min(configured);
-            self.raised = Some(sequence);
-            self.missing = None;
-            self.new = 0;
-            self.quiet = 0;
-            self.touched = now;
-        }
-        self.outstanding += 1;
-        self.new += 1;
-        if self.raised.is_some() && used.saturating_add(amount) > self.limit {
-            // Any of those under way may be the one that is refused, but for streams that run.
-            let all = match self.hanging {
-                true => self.new,
-                false => self.outstanding,
-            };
-            self.missing.get_or_insert(all);
-        }
-        self.round_trip.begin(sequence, now);
-    }
-
-    /// A call was refused; `others` are what is held besides it.
-    pub(super) fn refused(&mut self, sequence: u64, others: u32, last: u64, now: Instant) {
-        if sequence <= self.epoch.0 {
-            return;
-        }
-        self.touched = now;
-        self.round_trip.end(sequence, false, now);
-        let responded = match self.hanging {
-            true => 0,
-            false => u32::try_from(self.responded.len()).unwrap_or(u32::MAX),
-        };
-        let evident = others
-            .saturating_sub(responded)
-            .saturating_add(self.elsewhere());
-        if sequence > self.epoch.1 {
-            self.epoch = (self.epoch.1, last);
-            if self.raised.is_some_and(|raised| raised <= sequence) {
-                // The level before it holds still.
-                self.floor = self.base;
-            } else {
-                self.floor = 0;
-                self.since = now;
+        let more = held > self.limit && (held > amount || self.limit == 0);
+        if more && self.limit < configured {
+            if self.step == 1 && self.has_moved() {
+                self.lasts_since(self.lowered);
             }
-            self.step = 1;
+            let raise = self.step.saturating_mul(amount.max(1));
+            self.limit = self.limit.saturating_add(raise).max(held).min(configured);
+            self.step = self.step.saturating_mul(2);
             self.quiet = 0;
-            self.raised = None;
-            self.missing = None;
+            self.next_try = after(now, self.let_in());
         }
-        self.limit = self.limit.min(evident).max(self.floor);
-        self.base = self.limit;
-        self.next_try = after(now, self.wait(now));
+        let call = Call {
+            admitted: now,
+            used: self.under_way(held),
+            amount,
+            responded: false,
+        };
+        self.calls.insert(sequence, call);
     }
 
-    /// How long to wait before a higher level is tried.
-    fn wait(&self, now: Instant) -> Duration {
-        let lasted = now.saturating_duration_since(self.since);
-        let round_trip = self.round_trip.usual.unwrap_or(FIRST_TRY);
-        match self.limit {
-            0 => (lasted / NOTHING)
-                .max(round_trip)
-                .min(LONGEST_TRY.max(round_trip)),
-            _ => (lasted / SOMETHING).max(round_trip * 2),
+    /// A call was refused; so much is held with it. `last` is the last number among the admissions.
+    pub(super) fn refused(
+        &mut self,
+        sequence: u64,
+        held: u32,
+        amount: u32,
+        last: u64,
+        now: Instant,
+    ) {
+        let mut used = self.under_way(held);
+        if let Some(call) = self.take(sequence) {
+            used = used.max(call.used);
+            let took = now.saturating_duration_since(call.admitted);
+            let late = |longest: Duration| (longest * 7 + took) / 8;
+            self.refusal = Some(self.refusal.map_or(took, late).max(took));
         }
+        if self.step > 1 && self.has_moved() && self.has_held(MOVED, now) {
+            self.lasts_since(self.next_try);
+        }
+        if sequence > self.epoch {
+            self.epoch = last;
+            self.limit = self.limit.min(used);
+        }
+        self.lower(self.limit.saturating_sub(amount), now);
+    }
+
+    /// Lowers the limit because what was in flight was too much, by other news than a refusal of one call.
+    pub(super) fn cut(&mut self, level: u32, now: Instant) {
+        self.lower(self.limit.min(level.max(1)), now);
+    }
+
+    fn lower(&mut self, limit: u32, now: Instant) {
+        self.limit = limit;
+        self.step = 1;
+        self.quiet = 0;
+        self.lowered = now;
+        self.next_try = after(now, self.wait(now));
     }
 
     /// A good response has begun.
     pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
-        if self.responded.insert(sequence) {
-            self.good(sequence, now);
-        }
-    }
-
-    /// Something was given back, `complete` after a response that was read to its end.
-    pub(super) fn released(&mut self, sequence: u64, complete: bool, now: Instant) {
-        let responded = self.responded.remove(&sequence);
-        self.back(sequence);
-        if complete && !responded {
-            self.good(sequence, now);
-        }
-        self.round_trip.end(sequence, false, now);
-    }
-
-    fn back(&mut self, sequence: u64) {
-        if sequence > self.counted {
-            self.outstanding = self.outstanding.saturating_sub(1);
-        }
-    }
-
-    fn good(&mut self, sequence: u64, now: Instant) {
-        self.round_trip.end(sequence, sequence > self.epoch.1, now);
-        if sequence <= self.epoch.1 {
+        let Some(call) = self.calls.get_mut(&sequence).filter(|c| !c.responded) else {
             return;
-        }
-        self.quiet = self.quiet.saturating_add(1);
-        if self.raised.is_none_or(|raised| sequence < raised) {
-            return;
-        }
-        let missing = self.missing.map(|missing| missing.saturating_sub(1));
-        self.missing = missing;
-        if missing == Some(0) {
-            self.base = self.limit;
-            self.floor = 0;
-            self.raised = None;
-            self.missing = None;
-            self.step = self.step.saturating_mul(2);
-            self.since = now;
-            self.next_try = now;
-            self.touched = now;
+        };
+        call.responded = true;
+        self.responded = self.responded.saturating_add(call.amount);
+        let took = now.saturating_duration_since(call.admitted);
+        let usual = |usual: Duration| (usual * 7 + took) / 8;
+        self.round_trip = Some(self.round_trip.map_or(took, usual));
+        if sequence > self.epoch {
+            self.quiet = self.quiet.saturating_add(1);
         }
     }
 
-    /// A call was given up without a response: the server may still be at work on it.
-    pub(super) fn given_up(&mut self, sequence: u64, amount: u32, now: Instant) {
-        self.round_trip.end(sequence, false, now);
-        self.responded.remove(&sequence);
-        self.back(sequence);
-        if let Some(usual) = self.round_trip.usual {
-            self.given_up.push_back((after(now, usual), amount));
+    /// Something was given back.
+    pub(super) fn released(&mut self, sequence: u64) {
+        self.take(sequence);
+    }
+
+    fn take(&mut self, sequence: u64) -> Option<Call> {
+        let call = self.calls.remove(&sequence)?;
+        if call.responded {
+            self.responded = self.responded.saturating_sub(call.amount);
+        }
+        Some(call)
+    }
+
+    /// What the server is at work on, of what is held.
+    fn under_way(&self, held: u32) -> u32 {
+        match self.hanging {
+            true => held,
+            false => held.saturating_sub(self.responded),
         }
     }
 
-    /// Lowers the limit because what was in flight was too much, by other news than a refusal of one call.
-    pub(super) fn cut(&mut self, level: u32, last: u64, now: Instant) {
-        self.limit = self.limit.min(level.max(1));
-        self.base = self.limit;
-        self.epoch = (self.epoch.1, last);
-        self.floor = self.limit;
-        self.step = 1;
-        self.raised = None;
-        self.missing = None;
-        self.quiet = 0;
-        self.since = now;
-        self.touched = now;
-        self.next_try = after(now, self.wait(now));
+    fn lasts_since(&mut self, since: Instant) {
+        (self.level, self.since) = (self.limit, since);
     }
 
-    /// Until when it has to be kept. None once the configured limit holds.
-    pub(super) fn keep_until(&self, configured: u32) -> Option<Instant> {
-        let holds = self.limit >= configured && self.raised.is_none();
-        (!holds).then(|| after(self.touched, FORGET))
+    fn has_moved(&self) -> bool {
+        self.limit.abs_diff(self.level) > self.level / MOVED
+    }
+
+    /// Whether the limit has held for so large a part of the time that the level before it had lasted, and a round trip.
+    fn has_held(&self, part: u32, now: Instant) -> bool {
+        let before = self.next_try.saturating_duration_since(self.since);
+        now >= after(self.next_try, (before / part).max(self.round_trip()))
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.round_trip.unwrap_or(ROUND_TRIP)
+    }
+
+    /// How long to wait until a call that is not refused was let in.
+    fn let_in(&self) -> Duration {
+        let round_trip = self.round_trip();
+        let refusal = self.refusal.unwrap_or(round_trip);
+        // Some came at once: that the others do, too, is not known.
+        (refusal * 2).clamp(round_trip / 4, round_trip * 2)
+    }
+
+    /// How long to wait before a higher level is tried.
+    fn wait(&self, now: Instant) -> Duration {
+        let lasted = match self.has_moved() {
+            true => Duration::ZERO,
+            false => now.saturating_duration_since(self.since),
+        };
+        // The less goes, the more there is to win.
+        let part = lasted.saturating_mul(self.limit.saturating_mul(2)) / self.top.max(1);
+        let wait = part.clamp(lasted / MOVED, lasted / SELDOM);
+        let (longest, least) = match self.limit {
+            0 => (LONGEST_ALONE, self.round_trip() / 2),
+            _ => (FORGET, self.round_trip()),
+        };
+        wait.min(longest).max(least).max(self.pace)
+    }
+
+    /// Until when it has to be kept. None once the configured limit has held for as long as the level before.
+    pub(super) fn keep_until(&self, configured: u32, now: Instant) -> Option<Instant> {
+        let holds = self.limit >= configured && self.has_held(1, now);
+        (!holds).then(|| after(self.next_try, FORGET))
     }
 }

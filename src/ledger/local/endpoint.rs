@@ -1,5 +1,7 @@
 //! [`Endpoint`]: what the ledger keeps of an endpoint that was overloaded.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::adapt::{AdaptiveLimit, Room};
@@ -80,7 +82,10 @@ impl Endpoint {
         }
         self.gate.released(sequence, complete);
         if let Some(limit) = &mut self.limit {
-            limit.released(sequence, complete, now);
+            if complete {
+                limit.accepted(sequence, now);
+            }
+            limit.released(sequence);
         }
     }
 
@@ -97,8 +102,8 @@ impl Endpoint {
         self.epoch = last;
         if self.peak > 1 {
             self.limit
-                .get_or_insert_with(|| AdaptiveLimit::new(u32::MAX, false, last, now))
-                .cut(self.peak / 2, last, now);
+                .get_or_insert_with(|| AdaptiveLimit::new(self.peak, false, Duration::ZERO, now))
+                .cut(self.peak / 2, now);
         }
         self.peak = 0;
     }
@@ -108,11 +113,11 @@ impl Endpoint {
     }
 
     /// Until when it has to be kept.
-    pub(super) fn keep_until(&self) -> Option<Instant> {
+    pub(super) fn keep_until(&self, now: Instant) -> Option<Instant> {
         let learnt = self
             .limit
             .as_ref()
-            .and_then(|limit| limit.keep_until(u32::MAX));
+            .and_then(|limit| limit.keep_until(u32::MAX, now));
         self.gate.keep_until().max(learnt)
     }
 }

@@ -815,7 +815,7 @@ impl State {
         let Some(endpoint) = self.endpoints.get_mut(authority) else {
             return;
         };
-        let until = endpoint.keep_until();
+        let until = endpoint.keep_until(now);
         if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
             self.endpoints.remove(authority);
             if self.endpoints.is_empty() {

@@ -1,5 +1,7 @@
 //! [`InFlight`]: amounts held at the same time.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
@@ -87,35 +89,35 @@ impl InFlight {
             return;
         };
         let now = clock.now();
-        match end {
-            End::Complete => adaptive.released(ask.sequence, true, now),
-            End::Dropped => adaptive.released(ask.sequence, false, now),
-            End::Unanswered => adaptive.given_up(ask.sequence, amount, now),
+        if end == End::Complete {
+            adaptive.accepted(ask.sequence, now);
         }
-        self.settle();
+        adaptive.released(ask.sequence);
+        self.settle(now);
     }
 
     pub(super) fn accepted(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         if let Some(adaptive) = &mut self.adaptive {
             adaptive.accepted(ask.sequence, clock.now());
-            self.settle();
+            self.settle(clock.now());
         }
     }
 
     pub(super) fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
         let now = clock.now();
-        let others = self.held.saturating_sub(ask.amount());
-        let (limit, hanging) = (self.limit, self.hanging);
+        let (held, limit, hanging) = (self.held, self.limit, self.hanging);
         self.adaptive
-            .get_or_insert_with(|| Box::new(AdaptiveLimit::new(limit, hanging, last, now)))
-            .refused(ask.sequence, others, last, now);
+            .get_or_insert_with(|| {
+                Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
+            })
+            .refused(ask.sequence, held, ask.amount(), last, now);
     }
 
     /// Back to the plain limit once it holds.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         let limit = self.limit;
         self.adaptive
-            .take_if(|adaptive| adaptive.keep_until(limit).is_none());
+            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
     }
 
     pub(super) fn set_limit(&mut self, number: Option<u32>, policy: u32) {
@@ -142,7 +144,7 @@ impl InFlight {
         let until = self
             .adaptive
             .as_ref()
-            .and_then(|adaptive| adaptive.keep_until(limit));
+            .and_then(|adaptive| adaptive.keep_until(limit, now));
         match until {
             Some(until) if until > now => Keep::Until(until),
             _ => {
