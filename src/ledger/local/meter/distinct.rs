@@ -6,19 +6,21 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::{Clock, after};
 use super::{Ask, Keep, Position, Verdict};
 use crate::ledger::{BudgetSnapshot, End};
 use crate::principal::{Budget, Principal};
 
-/// After the server refused to open one more, the next try comes after this part of the time that an idle value takes to close,
-/// then after twice as long, and so on up to the whole time.
-const FIRST_HOLD: u32 = 10;
+/// After the server refused to open one more, none is tried before this part of the time that an idle value takes to close: places
+/// do not come free faster than that.
+const PACE: u32 = 8;
 
 /// The values that are in use.
 ///
-/// A value that is in use stays so until `idle` after its last call. After a refusal new values are tried one at a time, and a
-/// value is open to a second call once its first one has worked.
+/// A value that is in use stays so until `idle` after its last call. A refusal lowers the limit to what the server had open, so that
+/// the next value waits until one of them has closed. While the limit is lower than configured a value is open to a second call
+/// once its first one has worked.
 #[derive(Debug)]
 pub(in super::super) struct Distinct {
     limit: u32,
@@ -31,7 +33,8 @@ pub(in super::super) struct Distinct {
     lasting: BTreeMap<u64, Principal>,
     /// The values that are kept for waiting calls.
     kept: HashMap<Position, SmallVec<[Principal; 1]>>,
-    hold: Option<Hold>,
+    /// From the first refusal until the limit holds again.
+    adaptive: Option<Box<AdaptiveLimit>>,
     opened: u64,
     /// How many of the values take in no new calls since others have waited too long.
     closing: usize,
@@ -70,17 +73,6 @@ impl Open {
     }
 }
 
-/// After a refusal: no new values for some time, then one at a time.
-#[derive(Debug)]
-struct Hold {
-    until: Instant,
-    step: Duration,
-    /// When the server refused last.
-    refused: Instant,
-    /// The one value that tests whether there is room again.
-    probe: Option<Principal>,
-}
-
 impl Distinct {
     pub(super) fn new(limit: u32, idle: Duration) -> Self {
         Self {
@@ -91,7 +83,7 @@ impl Distinct {
             unused: BTreeMap::new(),
             lasting: BTreeMap::new(),
             kept: HashMap::new(),
-            hold: None,
+            adaptive: None,
             opened: 0,
             closing: 0,
         }
@@ -100,10 +92,22 @@ impl Distinct {
     pub(super) fn set_limit(&mut self, number: Option<u32>, policy: u32) {
         self.set = number.is_some();
         self.limit = number.unwrap_or(policy).max(1);
+        // What was learnt below another number says nothing about this one.
+        self.adaptive = None;
+    }
+
+    fn limit_now(&self) -> u32 {
+        let learnt = self.adaptive.as_ref().map(|adaptive| adaptive.limit());
+        learnt.map_or(self.limit, |learnt| learnt.min(self.limit))
+    }
+
+    /// How many values are in use.
+    fn held(&self) -> u32 {
+        u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn places(&self) -> usize {
-        self.limit as usize
+        self.limit_now() as usize
     }
 
     /// Forgets the values that the server has closed by now.
@@ -119,6 +123,9 @@ impl Distinct {
 
     fn close(&mut self, value: &Principal) {
         if let Some(open) = self.open.remove(value) {
+            if let Some(adaptive) = &mut self.adaptive {
+                adaptive.released(open.number);
+            }
             self.lasting.remove(&open.number);
             self.closing -= usize::from(open.closing.is_some());
         }
@@ -156,7 +163,7 @@ impl Distinct {
     pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let (ticket, _) = ask.position;
         // After a refusal a value is open to a second call once its first one has worked.
-        let careful = self.hold.is_some();
+        let careful = self.adaptive.is_some();
         let closes = |open: &Open| open.closing.is_some_and(|from| ticket >= from);
         let is_open = |value: &Principal| {
             self.open.get(value).is_some_and(|open| {
@@ -199,40 +206,33 @@ impl Distinct {
                 };
             waits |= !kept && (closes(open) || tried);
         }
-        let others = self.open.len() - present;
-        let held = self.hold.as_ref().is_some_and(|hold| {
-            let probing = hold
-                .probe
-                .as_ref()
-                .filter(|probe| self.open.contains_key(*probe));
-            hold.until > now || probing.is_some_and(|probe| !ask.values().any(|v| v == probe))
-        });
-        let fits = others == 0 || others.saturating_add(mine) <= self.places();
-        if !held && !waits && fits {
-            Verdict::Room { value: Some(first) }
-        } else {
-            Verdict::Full {
-                until: self.next_change(now),
+        let amount = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let room = self.room(amount(self.open.len() - present), amount(mine), now);
+        match room {
+            Room::Free if !waits => Verdict::Room { value: Some(first) },
+            Room::Free => Verdict::Full {
+                until: self.next_closes(),
                 value: Some(first),
-            }
+            },
+            Room::Full(until) => Verdict::Full {
+                until: until.into_iter().chain(self.next_closes()).min(),
+                value: Some(first),
+            },
         }
     }
 
-    /// When time alone may free a place.
-    fn next_change(&self, now: Instant) -> Option<Instant> {
-        let first = self.unused.first_key_value();
-        let closes = first.map(|((last_used, _), _)| after(*last_used, self.idle));
-        let held = self
-            .hold
-            .as_ref()
-            .map(|hold| hold.until)
-            .filter(|until| *until > now);
-        match held {
-            // With room behind the hold, its end is the change; else both are needed.
-            Some(until) if self.open.len() < self.places() => Some(until),
-            Some(until) => closes.map(|closes| closes.max(until)),
-            None => closes,
+    fn room(&self, others: u32, mine: u32, now: Instant) -> Room {
+        match &self.adaptive {
+            Some(adaptive) => adaptive.room(others, mine, self.limit, now),
+            None if others == 0 || others.saturating_add(mine) <= self.limit => Room::Free,
+            None => Room::Full(None),
         }
+    }
+
+    /// When time alone frees a place.
+    fn next_closes(&self) -> Option<Instant> {
+        let first = self.unused.first_key_value();
+        first.map(|((last_used, _), _)| after(*last_used, self.idle))
     }
 
     pub(super) fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
@@ -250,13 +250,6 @@ impl Distinct {
     }
 
     fn open_new(&mut self, value: &Principal, now: Instant) {
-        if let Some(hold) = &mut self.hold {
-            let probe = hold.probe.as_ref();
-            let probing = probe.is_some_and(|probe| self.open.contains_key(probe));
-            if hold.until <= now && !probing {
-                hold.probe = Some(value.clone());
-            }
-        }
         self.opened += 1;
         self.lasting.insert(self.opened, value.clone());
         self.open.insert(
@@ -271,6 +264,10 @@ impl Distinct {
                 state: SlotState::New,
             },
         );
+        let (held, limit) = (self.held(), self.limit);
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.admitted(self.opened, held, 1, limit, now);
+        }
     }
 
     pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
@@ -281,32 +278,21 @@ impl Distinct {
     }
 
     fn give_back_value(&mut self, value: &Principal, complete: bool, now: Instant) {
-        let changed = self.change(value, |open| {
+        let worked = self.change(value, |open| {
             open.in_use = open.in_use.saturating_sub(1);
             open.last_used = now;
-            if complete && open.state == SlotState::New {
+            let worked = complete && open.state == SlotState::New;
+            if worked {
                 open.state = SlotState::Confirmed;
             }
-            (open.in_use == 0, open.state == SlotState::Refused)
+            worked.then_some(open.number)
         });
-        let Some((idle, refused)) = changed else {
-            return;
-        };
-        let Some(mut hold) = self.hold.take() else {
-            return;
-        };
-        if hold.probe.as_ref() == Some(value) && (idle || complete) {
-            hold.probe = None;
-            if complete && !refused {
-                hold.until = now;
-                hold.step = self.idle / FIRST_HOLD;
-            }
+        if let (Some(Some(number)), Some(adaptive)) = (worked, &mut self.adaptive) {
+            adaptive.accepted(number, now);
         }
-        // One at a time until all places are taken, or until the refusal is no news any more.
-        let news = after(hold.refused, self.idle.saturating_mul(2));
-        if self.open.len() < self.places() && now < news {
-            self.hold = Some(hold);
-        }
+        let limit = self.limit;
+        self.adaptive
+            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
     }
 
     pub(super) fn exceeded(&mut self, ask: Ask<'_>, clock: &mut Clock) {
@@ -320,23 +306,20 @@ impl Distinct {
         let new: SmallVec<[&Principal; 4]> = ask.values().filter(is_new).collect();
         let all = || ask.values().collect();
         let refused = if new.is_empty() { all() } else { new };
+        let mut first = None;
         for value in refused {
-            self.change(value, |open| open.state = SlotState::Refused);
+            let news = self.change(value, |open| {
+                let before = std::mem::replace(&mut open.state, SlotState::Refused);
+                (before != SlotState::Refused).then_some(open.number)
+            });
+            first = first.or(news.flatten());
         }
-        let first = self.idle / FIRST_HOLD;
-        let hold = self.hold.get_or_insert(Hold {
-            until: now,
-            step: first,
-            refused: now,
-            probe: None,
-        });
-        hold.refused = now;
-        if hold.until <= now {
-            // Refusals of calls that left before the hold began do not make it longer.
-            hold.until = after(now, hold.step);
-            hold.step = hold.step.saturating_mul(2).min(self.idle);
-            hold.probe = None;
-        }
+        // Other calls to a value that was refused are told the same.
+        let Some(number) = first else { return };
+        let (held, limit, pace) = (self.held(), self.limit, self.idle / PACE);
+        self.adaptive
+            .get_or_insert_with(|| Box::new(AdaptiveLimit::new(limit, true, pace, now)))
+            .refused(number, held, 1, self.opened, now);
     }
 
     pub(super) fn keep_place(&mut self, ask: Ask<'_>, new: bool, clock: &mut Clock) {
@@ -388,12 +371,15 @@ impl Distinct {
         }
         let last = self.unused.last_key_value();
         let closes = last.map(|((last_used, _), _)| after(*last_used, self.idle));
-        let held = self
-            .hold
+        let learnt = self
+            .adaptive
             .as_ref()
-            .map(|hold| hold.until)
+            .and_then(|adaptive| adaptive.keep_until(self.limit, now))
             .filter(|until| *until > now);
-        closes.max(held).map_or(Keep::Nothing, Keep::Until)
+        if learnt.is_none() {
+            self.adaptive = None;
+        }
+        closes.max(learnt).map_or(Keep::Nothing, Keep::Until)
     }
 
     pub(super) fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
@@ -402,6 +388,10 @@ impl Distinct {
             .keys()
             .take_while(|(last_used, _)| after(*last_used, self.idle) <= now);
         let open = self.open.len() - closed.count();
-        BudgetSnapshot::new(budget, u32::try_from(open).unwrap_or(u32::MAX), self.limit)
+        BudgetSnapshot::new(
+            budget,
+            u32::try_from(open).unwrap_or(u32::MAX),
+            self.limit_now(),
+        )
     }
 }
