@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::errors::{BackoffError, CutShort};
+use crate::errors::{BackoffError, CutShort, DeadlineElapsed};
 use crate::ledger::AcquireError;
 
 /// What an error proves.
@@ -24,7 +24,8 @@ impl Failure {
     /// - [`NotSent`](Self::NotSent): name resolution, connecting or TLS failed (feature `client`: hyper-util's
     ///   connect errors; feature `reqwest`: reqwest's), the connection was refused, the request was still queued when
     ///   its connection closed, HTTP/2's REFUSED_STREAM came, or a ledger gave no permit
-    ///   ([`AcquireError`](crate::ledger::AcquireError)). Also [`BackoffError::DeadlinePassed`], after which nothing is
+    ///   ([`AcquireError`](crate::ledger::AcquireError)), or the call's deadline had passed before
+    ///   ([`DeadlineElapsed`], [`BackoffError::NotSent`]). Also [`BackoffError::DeadlinePassed`], after which nothing is
     ///   changed on the server.
     /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`], error
     ///   of hyper, h2 or reqwest, and elapsed time-outs of tower and tokio.
@@ -64,12 +65,12 @@ fn failure(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What the crate's own layers know better than the sources of their errors tell.
 fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    if error.is::<AcquireError>() {
+    if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() {
         return Some(Failure::NotSent);
     }
     error.downcast_ref().map(|error| match error {
         BackoffError::OutcomeUnknown { .. } => Failure::Lost,
-        BackoffError::DeadlinePassed { .. } => Failure::NotSent,
+        BackoffError::DeadlinePassed { .. } | BackoffError::NotSent { .. } => Failure::NotSent,
     })
 }
 
@@ -194,6 +195,13 @@ mod tests {
         assert_eq!(failure(&wrapped(passed)), Failure::NotSent);
         let full = AcquireError::QueueFull { queued: 7 };
         assert_eq!(failure(&wrapped(full)), Failure::NotSent);
+        let not_sent = BackoffError::NotSent {
+            operation: "CreateItem".into(),
+            at: tokio::time::Instant::now(),
+            closed_until: None,
+            source: io::Error::from(io::ErrorKind::ConnectionReset).into(),
+        };
+        assert_eq!(failure(&wrapped(not_sent)), Failure::NotSent);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcom
 use super::redact::Redaction;
 use crate::body::BufferRequestError;
 use crate::client_errors::Failure;
-use crate::errors::BackoffError;
+use crate::errors::{BackoffError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
 use crate::trail::{CallTrail, LeftOut, Story, Times, Told, whole_micros};
@@ -208,13 +208,16 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
         );
     }
     if let Some(error) = error.downcast_ref::<BackoffError>() {
-        return Some(
-            match error {
-                BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
-                BackoffError::DeadlinePassed { .. } => "deadline_passed",
-            }
-            .into(),
-        );
+        let name = match error {
+            BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
+            BackoffError::DeadlinePassed { .. } => "deadline_passed",
+            // Its source has the name of what held the call back.
+            BackoffError::NotSent { .. } => return None,
+        };
+        return Some(name.into());
+    }
+    if error.is::<DeadlineElapsed>() {
+        return Some("deadline_passed".into());
     }
     if error.is::<BufferRequestError>() {
         return Some("request_body".into());

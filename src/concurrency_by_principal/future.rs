@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::PermitBody;
 use crate::client_errors::Failure;
+use crate::errors::DeadlineElapsed;
 use crate::ledger::{
     Acquire, AcquireRequest, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
 };
@@ -76,7 +77,7 @@ fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) 
         let queued = since.map(|since| since.elapsed()).unwrap_or_default();
         trail.record(|attempt| {
             attempt.admission = Some(permit.admission().clone());
-            attempt.queued = queued;
+            attempt.queued = attempt.queued.saturating_add(queued);
             attempt.waiting_since = None;
         });
     }
@@ -88,7 +89,7 @@ fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, in_vain: bool) {
         trail.record(|attempt| {
             attempt.waiting_since = (!in_vain).then_some(since);
             if in_vain {
-                attempt.queued = since.elapsed();
+                attempt.queued = attempt.queued.saturating_add(since.elapsed());
             }
         });
     }
@@ -112,7 +113,10 @@ where
                     else {
                         return Poll::Pending;
                     };
-                    // Without a clock if the permit is there: `benches/overhead` watches it.
+                    if let Some(elapsed) = DeadlineElapsed::of(request.deadline().map(Deadline)) {
+                        return Poll::Ready(Err(elapsed.into()));
+                    }
+                    // Without a clock if the permit is there and no deadline was given: `benches/overhead` watches it.
                     match ledger.try_acquire(request) {
                         Ok(admission) => {
                             let permit = this.permit.insert(Permit::new(ledger, admission));

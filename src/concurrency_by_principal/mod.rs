@@ -49,8 +49,9 @@
 //!
 //! # Errors
 //!
-//! The inner service's error, or an [`AcquireError`](crate::ledger::AcquireError) if too many calls wait or one waited
-//! too long, both as [`BoxError`]. After an `AcquireError` nothing was sent.
+//! The inner service's error, an [`AcquireError`](crate::ledger::AcquireError) if too many calls wait or one waited too
+//! long, or [`DeadlineElapsed`] if the call's [`Deadline`](crate::ledger::Deadline) had passed before: all as
+//! [`BoxError`]. After the latter two nothing was sent.
 
 mod body;
 mod future;
@@ -68,6 +69,7 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
+pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
 

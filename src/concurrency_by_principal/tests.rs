@@ -210,6 +210,36 @@ async fn a_deadline_ends_the_wait_and_nothing_is_sent() {
     assert_eq!(sent.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_the_past_sends_nothing() {
+    let ledger = Arc::new(LocalLedger::in_flight(1));
+    let service = ServiceBuilder::new()
+        .layer(ConcurrencyByPrincipalLayer::new(ledger.clone(), who))
+        .service_fn(|_: Request<char>| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        });
+    let late = || {
+        let mut request = Request::new('a');
+        let deadline = Deadline(Instant::now() - secs(2));
+        request.extensions_mut().insert(deadline);
+        request
+    };
+    sleep(secs(5)).await;
+    // Whether there is a permit or not.
+    let held = service.clone().oneshot(Request::new('a')).await.unwrap();
+    for held in [Some(held), None] {
+        let error = service.clone().oneshot(late()).await.unwrap_err();
+        let elapsed = error.downcast_ref::<DeadlineElapsed>().unwrap();
+        assert_eq!(elapsed.late(), secs(2));
+        drop(held);
+    }
+    assert!(ledger.snapshot().principals.is_empty());
+    // The last moment is not past.
+    let mut request = Request::new('a');
+    request.extensions_mut().insert(Deadline(Instant::now()));
+    service.oneshot(request).await.unwrap();
+}
+
 /// 10,000 calls, each cancelled at a random moment of its life or not at all: no permit leaks.
 #[tokio::test(start_paused = true)]
 async fn random_cancellation_leaks_no_permit() {
