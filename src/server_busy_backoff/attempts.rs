@@ -15,11 +15,15 @@ use super::Tried;
 use super::classify::{Call, Classify, Executed, Refusal, Resend};
 use super::config::Shared;
 use super::examine::{Examined, Refused, Scan, examine, keep};
+use super::gate::{self, Gates};
 use super::peek::{PeekBody, Prefix, Rest, Tail};
-use super::report::Reporter;
+use super::report::{Listener, Reporter};
 use crate::client_errors::Failure;
-use crate::errors::BackoffError;
-use crate::ledger::{AcquireError, Admission, AdmissionSlot, Deadline, Ledger, Requeue, Signal};
+use crate::errors::{BackoffError, DeadlineElapsed};
+use crate::ledger::{
+    AcquireError, AcquireRequest, Admission, AdmissionSlot, Deadline, Ledger, Permit, Requeue,
+    Signal,
+};
 use crate::trail::{CallTrail, CanShrink, RetryAttempt};
 
 /// The least wait after a refusal without a hint, where the ledger does the waiting.
@@ -66,17 +70,41 @@ where
         kept: None,
         gate: None,
         not_held: false,
+        own_ticket: None,
         rng: None,
     };
     // What it captures is not moved once more, as the arguments of an async function are.
     async move {
         let config = &shared.config;
+        let gates = &config.gates;
+        if let Some(elapsed) = DeadlineElapsed::of(given) {
+            return Err(state.not_sent(elapsed.into(), None));
+        }
         let mut pause = Duration::ZERO;
 
         loop {
+            // What was not sent yet queues in its first attempt. What was refused backs off between two.
+            let first = match state.attempts {
+                0 => trail.as_ref().map(CallTrail::begin_attempt),
+                _ => None,
+            };
+            // Held until the response has been judged.
+            let mut pass = None;
+            if gates.are_used() {
+                let ask = state.ask(&*shared.classifier, &request);
+                // Boxed, so that the future of a call stays small that meets no gate.
+                match Box::pin(state.pass_gates(gates, ask, first.as_ref())).await {
+                    Ok((permit, backed_off)) => {
+                        pass = Some(permit);
+                        pause = pause.saturating_add(backed_off);
+                    }
+                    Err(error) => return state.after_gates(error),
+                }
+            }
+
             state.attempts = state.attempts.saturating_add(1);
             state.repeated = state.maybe_executed;
-            let trail = trail.as_ref().map(CallTrail::begin_attempt);
+            let trail = first.or_else(|| trail.as_ref().map(CallTrail::begin_attempt));
             if let Some(trail) = &trail {
                 trail.record(|attempt| {
                     attempt.backed_off = attempt.backed_off.saturating_add(pause);
@@ -109,32 +137,56 @@ where
                     let said = shared.classifier.answer(&state.call, &head);
                     if said.refusal.is_none() && said.reader.is_none() {
                         let rest = Rest::Untouched(body);
+                        accepted(pass);
                         return Ok(state.pass_on(head, Prefix::default(), rest, None));
                     }
                     let ledger = config.ledger.as_ref();
                     let admission = ledger.and_then(|ledger| state.admission(ledger));
                     let watched = admission.as_ref().filter(|a| a.is_watched()).cloned();
-                    let listener = ledger.map(Arc::clone).zip(admission);
-                    let reporter = Reporter::new(listener, state.fallback(&shared));
+                    let listener = match ledger.map(Arc::clone).zip(admission) {
+                        Some((ledger, admission)) => Some(Listener::Ledger(ledger, admission)),
+                        None => pass.as_ref().map(|pass| {
+                            Listener::Gates(Arc::clone(gates), pass.admission().clone())
+                        }),
+                    };
+                    let mut reporter = Reporter::new(listener, state.fallback(&shared));
+                    if said.refusal.is_some() {
+                        reporter.listen_with(|| state.gates_of(&shared, &request));
+                    }
                     let bounds = (config.max_prefix, config.max_buffered);
                     // Boxed, as is what follows a refusal, so that the future of a plain answer stays small.
                     let examined = examine(&state.call, said, body, reporter, bounds);
                     match Box::pin(examined).await {
-                        Ok(Examined::PassOn(prefix, rest, scan)) => {
+                        Ok(Examined::PassOn(prefix, rest, mut scan)) => {
+                            if let Some((_, reporter)) = &mut scan {
+                                if reporter.reason().is_some() || !matches!(rest, Rest::Ended) {
+                                    reporter.listen_with(|| state.gates_of(&shared, &request));
+                                }
+                            }
                             let signal = scan.as_ref().and_then(|(_, reporter)| reporter.reason());
                             note(trail.as_ref(), signal);
-                            if let (Some(ledger), Some(admission), None) = (ledger, watched, signal)
-                            {
+                            if signal.is_none() {
                                 // Others wait for this response, but not for the end of a long body.
-                                ledger.report(&admission, Signal::Accepted);
+                                if let (Some(ledger), Some(admission)) = (ledger, watched) {
+                                    ledger.report(&admission, Signal::Accepted);
+                                }
+                                accepted(pass);
                             }
                             return Ok(state.pass_on(head, prefix, rest, scan));
                         }
-                        Ok(Examined::Refused(refused)) => Ok((head, refused)),
+                        Ok(Examined::Refused(mut refused)) => {
+                            refused
+                                .reporter
+                                .listen_with(|| state.gates_of(&shared, &request));
+                            Ok((head, refused))
+                        }
                         Err(error) => Err((error, Came::Answered)),
                     }
                 }
             };
+
+            // Reported, if it was refused: the next call that waits at the gate sees that.
+            drop(pass);
 
             let (until, held) = match refused {
                 Err((error, came)) => {
@@ -177,7 +229,7 @@ where
                 signal = state.signal.as_deref(),
                 attempts = state.attempts,
                 wait = ?until.saturating_duration_since(begin),
-                held_by_ledger = held,
+                held_by_gate = held,
                 "backing off"
             );
             pause = Duration::ZERO;
@@ -229,10 +281,12 @@ struct State {
     signal: Option<Box<str>>,
     /// The server's last answer.
     kept: Option<Box<(response::Parts, Prefix)>>,
-    /// Until when the ledger was to hold the attempt back.
+    /// Until when a gate was to hold the attempt back, the ledger's or the layer's own.
     gate: Option<Instant>,
     /// It came back before that: the ledger holds nothing back.
     not_held: bool,
+    /// The place in the queue at the layer's own gates.
+    own_ticket: Option<u64>,
     /// Made when the first wait is drawn.
     rng: Option<fastrand::Rng>,
 }
@@ -272,6 +326,48 @@ impl State {
     /// What the attempt was charged to `ledger`.
     fn admission(&self, ledger: &Arc<dyn Ledger>) -> Option<Admission> {
         self.slot.as_ref()?.admission_of(ledger)
+    }
+
+    /// What the attempt asks the layer's own gates for.
+    fn ask<B>(&self, classifier: &impl Classify<B>, request: &Request<B>) -> AcquireRequest {
+        gate::ask(classifier, request, self.deadline, self.own_ticket)
+    }
+
+    /// Waits at the layer's own gates. Returns for how long the call backed off there, if it was sent before. Else it is in the
+    /// queue of its first attempt.
+    async fn pass_gates(
+        &mut self,
+        gates: &Gates,
+        ask: AcquireRequest,
+        first: Option<&CallTrail>,
+    ) -> Result<(Permit, Duration), AcquireError> {
+        let begin = Instant::now();
+        if let Some(first) = first {
+            first.record(|attempt| attempt.waiting_since = Some(begin));
+        }
+        let passed = gates.pass(ask).await;
+        let waited = begin.elapsed();
+        if let Some(first) = first {
+            first.record(|attempt| {
+                attempt.waiting_since = None;
+                attempt.queued = waited;
+            });
+        }
+        let permit = passed?;
+        self.own_ticket = Some(permit.admission().ticket());
+        let backed_off = match self.attempts {
+            0 => Duration::ZERO,
+            _ => waited,
+        };
+        self.backed_off = self.backed_off.saturating_add(backed_off);
+        Ok((permit, backed_off))
+    }
+
+    /// The layer's own gates, for an attempt that has no permit since nothing had been refused before. Its name is not made
+    /// sooner than something is.
+    fn gates_of<B, C: Classify<B>>(&self, shared: &Shared<C>, request: &Request<B>) -> Listener {
+        let ask = self.ask(&*shared.classifier, request);
+        Listener::Gates(Arc::clone(&shared.config.gates), gate::untested(ask))
     }
 
     /// How long a call waits that drew too much on a budget, where a ledger lowers the limit: hardly at first, since places come
@@ -346,7 +442,7 @@ impl State {
         Ok(until)
     }
 
-    /// Until when to wait after a refusal, and whether the ledger does the waiting; or what to tell with the refusal, as the
+    /// Until when to wait after a refusal, and whether a gate does the waiting; or what to tell with the refusal, as the
     /// call's answer.
     fn after_refusal<ResB>(&mut self, refused: &Refused<ResB>) -> Result<(Instant, bool), Tried> {
         let refusal = &refused.refusal;
@@ -373,7 +469,7 @@ impl State {
         Ok(self.hold(refused.reporter.gate(refusal.about), until, now))
     }
 
-    /// The ledger holds the resend back together with all other calls, until `gate` at least. Should it not do so, it must not
+    /// A gate holds the resend back together with all other calls, until then at least. Should a ledger not do so, it must not
     /// become a hot loop.
     fn hold(&mut self, gate: Option<Instant>, until: Instant, now: Instant) -> (Instant, bool) {
         self.not_held |= self.gate.is_some_and(|gate| now < gate);
@@ -440,6 +536,30 @@ impl State {
         error
     }
 
+    /// The end of a call that the layer's own gates do not let through in time.
+    fn after_gates<ResB>(&mut self, error: AcquireError) -> Result<Answered<ResB>, BoxError> {
+        let opens_in = match &error {
+            AcquireError::GateTooLate { wait, .. } => Some(*wait),
+            _ => None,
+        };
+        match self.attempts {
+            0 => Err(self.not_sent(error.into(), opens_in)),
+            _ => self.end_with(error.into()),
+        }
+    }
+
+    /// The error of a call of which nothing was sent.
+    fn not_sent(&self, source: BoxError, opens_in: Option<Duration>) -> BoxError {
+        let at = Instant::now();
+        BackoffError::NotSent {
+            operation: (*self.call.operation).into(),
+            at,
+            closed_until: opens_in.and_then(|wait| at.checked_add(wait)),
+            source,
+        }
+        .into()
+    }
+
     /// The end of a call that cannot be sent again: the server's last answer, or `error`.
     fn end_with<ResB>(&mut self, error: BoxError) -> Result<Answered<ResB>, BoxError> {
         match self.kept.take() {
@@ -465,6 +585,13 @@ impl State {
     }
 }
 
+/// Lets one more of the calls go that wait at the layer's own gates.
+fn accepted(pass: Option<Permit>) {
+    if let Some(pass) = pass {
+        pass.complete();
+    }
+}
+
 fn note(trail: Option<&CallTrail>, signal: Option<&str>) {
     if let (Some(trail), Some(signal)) = (trail, signal) {
         trail.record(|attempt| attempt.signal = Some(signal.into()));
@@ -481,7 +608,7 @@ fn over(trail: Option<&CallTrail>) {
 fn refused_by_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<AcquireError>() {
+        if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() {
             return true;
         }
         next = error.source();

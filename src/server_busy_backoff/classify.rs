@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode, response};
 use tower::BoxError;
 
 use crate::client_errors::Failure;
+use crate::principal::{Caller, Principal};
 use crate::retry_after::retry_after;
 
 /// Answers two questions that are not the same: *was it executed?* ([`Refusal::executed`], [`Failure`]) and *may it be
@@ -64,7 +65,52 @@ pub trait Classify<B>: Send + Sync + 'static {
         let _ = call;
         Failure::of(error)
     }
+
+    /// Returns whom the server locks out when it refuses `request`: all requests of the same principal wait together
+    /// for the end of the lock-out.
+    ///
+    /// Asked where no shared ledger holds the calls back, and not before anything was refused. By default, it is the
+    /// [`Caller`] in the request's extensions, else the authority of its URI. An API that can tell more holds fewer
+    /// calls back:
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_ews::principal::Principal;
+    /// use tower_ews::server_busy_backoff::Classify;
+    ///
+    /// /// An API that counts by tenant.
+    /// struct ByTenant;
+    ///
+    /// impl<B> Classify<B> for ByTenant {
+    ///     fn principal(&self, request: &Request<B>) -> Principal {
+    ///         let tenant = request.headers().get("x-tenant");
+    ///         Principal::new(tenant.and_then(|tenant| tenant.to_str().ok()).unwrap_or_default())
+    ///     }
+    /// }
+    ///
+    /// # let request = Request::builder().header("x-tenant", "contoso").body(()).unwrap();
+    /// # assert_eq!(ByTenant.principal(&request), Principal::new("contoso"));
+    /// ```
+    fn principal(&self, request: &Request<B>) -> Principal {
+        caller_or_authority(request)
+    }
 }
+
+/// The calling account, or where the request goes to if that is not known.
+pub(super) fn caller_or_authority<B>(request: &Request<B>) -> Principal {
+    match request.extensions().get::<Caller>() {
+        Some(caller) => caller.principal().clone(),
+        None => Principal::new(
+            request
+                .uri()
+                .authority()
+                .map_or(UNNAMED, |host| host.as_str()),
+        ),
+    }
+}
+
+/// Where requests go whose URI names no server: all of them to the same one.
+pub(super) const UNNAMED: &str = "unnamed-server";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

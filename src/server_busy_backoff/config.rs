@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::gate::Gates;
 use crate::backoff::{Backoff, Jitter};
 use crate::ledger::Ledger;
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    pub(super) gates: Arc<Gates>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
     pub(super) max_prefix: usize,
@@ -20,6 +22,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             ledger: None,
+            gates: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),

@@ -14,12 +14,15 @@ use tower::BoxError;
 
 use super::classify::{
     About, Answer, Call, Classify, Executed, ReadAnswer, Reading, Refusal, Resend,
+    caller_or_authority,
 };
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
+use crate::principal::Principal;
 use crate::soap::verdict::Verdict;
 use crate::soap::{
     AnswerMessage, AnswerScanner, CodeClass, Idempotence, Operation, ResponseCode, ScanError,
+    SidKind,
 };
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the answer.
@@ -34,6 +37,7 @@ use crate::soap::{
 /// - UploadItems converges if each of its items is an `Update` with an `ItemId`.
 /// - GetStreamingEvents is handed over after its first message.
 /// - A subscription quota and a sending quota are not waited for: nothing but another call, or a day, cures them.
+/// - The impersonated mailbox is locked out, and without impersonation the calling account: see [`Classify::principal`].
 ///
 /// ```
 /// use http::Request;
@@ -60,23 +64,51 @@ impl Classify<ReplayBody> for EwsClassifier {
     fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
         answer(head)
     }
+
+    fn principal(&self, request: &Request<ReplayBody>) -> Principal {
+        impersonated(request.body()).unwrap_or_else(|| caller_or_authority(request))
+    }
 }
 
 impl Classify<Full<Bytes>> for EwsClassifier {
     fn request(&self, request: &Request<Full<Bytes>>) -> Call {
-        // A `Full` shows its bytes to whoever polls it, and it is ready at once.
-        let mut body = request.body().clone();
-        let mut cx = Context::from_waker(Waker::noop());
-        let bytes = match Pin::new(&mut body).poll_frame(&mut cx) {
-            Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-            _ => Bytes::new(),
-        };
-        call(&ReplayBody::from(bytes))
+        call(&replay(request.body()))
     }
 
     fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
         answer(head)
     }
+
+    fn principal(&self, request: &Request<Full<Bytes>>) -> Principal {
+        impersonated(&replay(request.body())).unwrap_or_else(|| caller_or_authority(request))
+    }
+}
+
+/// A `Full` shows its bytes to whoever polls it, and it is ready at once.
+fn replay(body: &Full<Bytes>) -> ReplayBody {
+    let mut body = body.clone();
+    let mut cx = Context::from_waker(Waker::noop());
+    let bytes = match Pin::new(&mut body).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        _ => Bytes::new(),
+    };
+    ReplayBody::from(bytes)
+}
+
+/// The mailbox in whose owner's name a request works. Its copy of the owner's budgets is charged.
+fn impersonated(body: &ReplayBody) -> Option<Principal> {
+    // Some clients name it in several ways, not always in the same order.
+    const BEST: [SidKind; 3] = [
+        SidKind::PrimarySmtpAddress,
+        SidKind::SmtpAddress,
+        SidKind::PrincipalName,
+    ];
+    let rank = |kind| BEST.iter().position(|best| *best == kind);
+    let all = body.outline().ok()?.impersonation();
+    let sid = all
+        .iter()
+        .min_by_key(|sid| rank(sid.kind).unwrap_or(BEST.len()))?;
+    Some(Principal::impersonation(&sid.value))
 }
 
 fn call(body: &ReplayBody) -> Call {

@@ -52,8 +52,8 @@ impl<C> ServerBusyBackoffLayer<C> {
         }
     }
 
-    /// Reports signals to `ledger`, which then holds the principal's calls back. None by default: each call waits by
-    /// itself.
+    /// Reports signals to `ledger`, which then holds the principal's calls back. None by default: the layer holds them
+    /// back itself, at gates that all services of this layer and its clones share.
     ///
     /// It must be the ledger of the `ConcurrencyByPrincipal` further in: a call that is to wait for a gate of the ledger
     /// is sent on at once, to wait there.

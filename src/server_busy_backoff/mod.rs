@@ -56,14 +56,28 @@
 //!
 //! As long as the server asks, never less; without a hint it backs off exponentially with full jitter. There is no cap on
 //! attempts, but a deadline ([`ServerBusyBackoffLayer::deadline`]). A wait that would end after it is not begun: the
-//! caller gets the server's last answer at once, byte for byte, with [`Tried`] in its extensions.
+//! caller gets the server's last response at once, byte for byte, with [`Tried`] in its extensions. Where nothing was
+//! sent yet, the call ends in [`BackoffError::NotSent`].
+//!
+//! # Who waits with it
+//!
+//! A lock-out concerns all calls of a principal, a 503 all calls to an endpoint. The layer closes a gate for them:
+//! calls that are made meanwhile wait too, before anything of them is sent. When it opens one call goes first, and each
+//! good response lets one more go at the same time. Calls of other principals do not wait.
+//! [`Classify::principal`] says whose calls they are: for EWS those of the impersonated mailbox, or of the
+//! [`Caller`](crate::principal::Caller), else all to the same authority. What is left of a gate is forgotten a minute
+//! after it has opened.
+//!
+//! A call is held back until it is sent on: calls that wait further in, for a permit of a ledger that this layer does
+//! not know, are sent once more. A refusal that only says that too much was drawn on a budget (too many connections)
+//! closes no gate: its call backs off by itself.
 //!
 //! # With a ledger
 //!
 //! Signals go to the [ledger](crate::ledger), charged to whom the attempt was charged, the moment that they are read. The
 //! ledger then holds back all calls of that principal, this one among them: a lock-out is not waited for here but
 //! in the ledger's queue, further in, where one call goes first to try. A call that the ledger refuses to wait for ends with
-//! the server's last answer.
+//! the server's last response. A call that was not charged to that ledger waits at the layer's own gates.
 //!
 //! # Bodies
 //!
@@ -78,6 +92,7 @@ mod classify;
 mod config;
 mod ews;
 mod examine;
+mod gate;
 mod layer;
 mod peek;
 mod report;
@@ -95,7 +110,7 @@ pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
 pub use crate::client_errors::Failure;
-pub use crate::errors::BackoffError;
+pub use crate::errors::{BackoffError, DeadlineElapsed};
 pub use crate::retry_after::retry_after;
 
 /// A response extension: what it took to get this answer. Absent when the first attempt was answered and nothing is to be
@@ -118,7 +133,8 @@ pub use crate::retry_after::retry_after;
 pub struct Tried {
     /// How often the request was sent.
     pub attempts: u32,
-    /// How long the call slept between them. Waits in the ledger's queue are not counted in.
+    /// How long the call slept between them, or waited at the layer's own gates. Waits in the ledger's queue are not
+    /// counted in.
     pub backed_off: Duration,
     /// What the last refusal or failure was, if there was one.
     pub signal: Option<Box<str>>,

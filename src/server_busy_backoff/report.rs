@@ -1,4 +1,4 @@
-//! Tells the ledger what one answer says about the budgets of its call.
+//! Tells the ledger, or the layer's own gates, what one response says about the budgets of its call.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::classify::{About, Refusal};
+use super::gate::Gates;
 use crate::ledger::{Admission, Ledger, Signal};
 use crate::principal::Budget;
 
@@ -15,9 +16,32 @@ use crate::principal::Budget;
 /// not be locked out by it for good.
 const LONGEST_GATE: Duration = Duration::from_secs(86_400);
 
-/// Reports the refusals of one answer, each kind once, or again if it got longer.
+/// Who is told, and what the call was given there.
+pub(super) enum Listener {
+    /// The ledger that the call was charged to.
+    Ledger(Arc<dyn Ledger>, Admission),
+    /// The layer's own gates.
+    Gates(Arc<Gates>, Admission),
+}
+
+impl Listener {
+    fn admission(&self) -> &Admission {
+        match self {
+            Self::Ledger(_, admission) | Self::Gates(_, admission) => admission,
+        }
+    }
+
+    fn report(&self, signal: Signal) {
+        match self {
+            Self::Ledger(ledger, admission) => ledger.report(admission, signal),
+            Self::Gates(gates, admission) => gates.report(admission, signal),
+        }
+    }
+}
+
+/// Reports the refusals of one response, each kind once, or again if it got longer.
 pub(super) struct Reporter {
-    to: Option<(Arc<dyn Ledger>, Admission)>,
+    to: Option<Listener>,
     /// The wait of a refusal without a hint.
     fallback: Duration,
     reason: Option<Cow<'static, str>>,
@@ -29,7 +53,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(to: Option<(Arc<dyn Ledger>, Admission)>, fallback: Duration) -> Self {
+    pub(super) fn new(to: Option<Listener>, fallback: Duration) -> Self {
         Self {
             to,
             fallback,
@@ -45,6 +69,20 @@ impl Reporter {
     /// Whether anybody listens.
     pub(super) fn listens(&self) -> bool {
         self.to.is_some()
+    }
+
+    /// Has `gates` listen, if nobody does, and tells them what was found before.
+    pub(super) fn listen_with(&mut self, gates: impl FnOnce() -> Listener) {
+        if self.to.is_some() {
+            return;
+        }
+        let to = self.to.insert(gates());
+        if let Some(until) = self.principal {
+            to.report(Signal::Busy { until });
+        }
+        if let Some(until) = self.endpoint {
+            to.report(Signal::EndpointBusy { until });
+        }
     }
 
     /// How long to wait after `refusal`, from when it came.
@@ -64,11 +102,7 @@ impl Reporter {
         if self.reason.is_none() {
             self.reason = Some(refusal.reason.clone());
         }
-        let wait = self.wait(refusal).min(LONGEST_GATE);
-        let Some((ledger, admission)) = &self.to else {
-            return;
-        };
-        let until = Instant::now() + wait;
+        let until = Instant::now() + self.wait(refusal).min(LONGEST_GATE);
         let later = |known: &mut Option<Instant>| {
             let later = known.is_none_or(|known| until > known);
             if later {
@@ -91,15 +125,15 @@ impl Reporter {
                 Signal::Exceeded(Budget::OpenMailboxes),
             ),
         };
-        if news {
-            ledger.report(admission, signal);
+        if let Some(to) = self.to.as_ref().filter(|_| news) {
+            to.report(signal);
         }
     }
 
     /// Whether the ledger lowers the limit that `refusal` met, so that its queue is where to wait.
     pub(super) fn limits(&self, refusal: &Refusal) -> bool {
         let hinted = refusal.hint.is_some_and(|hint| !hint.is_zero());
-        let Some((_, admission)) = self.to.as_ref().filter(|_| !hinted) else {
+        let Some(Listener::Ledger(_, admission)) = self.to.as_ref().filter(|_| !hinted) else {
             return false;
         };
         let draws_on = |budget| admission.charges().iter().any(|c| c.budget() == budget);
@@ -111,9 +145,9 @@ impl Reporter {
         }
     }
 
-    /// Until when the ledger holds a resend back, by what was reported. `None` if it cannot.
+    /// Until when the gate that was reported holds a resend back. `None` if there is none.
     pub(super) fn gate(&self, about: About) -> Option<Instant> {
-        let (_, admission) = self.to.as_ref()?;
+        let admission = self.to.as_ref()?.admission();
         match about {
             About::Principal if !admission.charges().is_empty() => self.principal,
             About::Endpoint if admission.endpoint().is_some() => self.endpoint,

@@ -3,6 +3,7 @@
 mod attempts;
 mod bodies;
 mod can_shrink;
+mod gates;
 mod signals;
 
 use std::collections::VecDeque;

@@ -119,6 +119,20 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     );
     assert_eq!((record.wire, record.backed_off), (ms(100), ms(4_900)));
 
+    // What comes after it waits behind the gate, and is not sent.
+    assert!(tokio::time::timeout(ms(5_000), call()).await.is_err());
+    let record = only(&sink);
+    add_up(&record);
+    assert_eq!((record.queued, record.wire), (ms(5_000), ms(0)));
+    let mut late = request(create("amy@contoso.com"));
+    let deadline = crate::ledger::Deadline::within(ms(700));
+    late.extensions_mut().insert(deadline);
+    service.clone().oneshot(late).await.unwrap_err();
+    let record = only(&sink);
+    assert_eq!((record.outcome, record.duration), (Outcome::NotSent, ms(0)));
+    assert_eq!(record.error_type.as_deref(), Some("gate_too_late"));
+
+    tokio::time::sleep(ms(120_000)).await;
     let ask = crate::ledger::AcquireRequest::new(Principal::impersonation("amy@contoso.com"));
     let _permit = crate::ledger::Permit::try_acquire(ledger, &ask).unwrap();
     assert!(tokio::time::timeout(ms(5_000), call()).await.is_err());
@@ -134,6 +148,15 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     add_up(&record);
     assert_eq!((record.outcome, record.queued), (Outcome::NotSent, ms(700)));
     assert_eq!(record.error_type.as_deref(), Some("queue_timeout"));
+    // The deadline had passed before.
+    let mut late = request(create("amy@contoso.com"));
+    let deadline = crate::ledger::Deadline(tokio::time::Instant::now() - ms(1));
+    late.extensions_mut().insert(deadline);
+    service.clone().oneshot(late).await.unwrap_err();
+    let record = only(&sink);
+    add_up(&record);
+    assert_eq!((record.outcome, record.queued), (Outcome::NotSent, ms(0)));
+    assert_eq!(record.error_type.as_deref(), Some("deadline_passed"));
 }
 
 #[tokio::test(start_paused = true)]
