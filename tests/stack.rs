@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::body::ReplayBody;
+use tower_ews::ledger::Deadline;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Budget, Caller};
-use tower_ews::server_busy_backoff::Tried;
+use tower_ews::server_busy_backoff::{BackoffError, Tried};
 use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
 use tower_ews::{EwsService, EwsStack};
 
@@ -404,6 +405,23 @@ async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(CALLS.load(Ordering::Relaxed), 3);
     next.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_the_past_sends_nothing() {
+    let exchange = Exchange::builder().build();
+    let service = stack(&exchange, ThrottlingPolicy::exchange_online());
+    let mut request = create(Access::Impersonation, "amy@contoso.com", "late");
+    request
+        .extensions_mut()
+        .insert(Deadline::within(Duration::from_secs(1)));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let error = service.oneshot(request).await.unwrap_err();
+    assert!(
+        matches!(error.downcast_ref(), Some(BackoffError::NotSent { .. })),
+        "{error:?}"
+    );
+    assert_eq!(exchange.report().calls, 0);
 }
 
 /// Type-checks only: the client may take the stack's own body.
