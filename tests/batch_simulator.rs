@@ -1,7 +1,9 @@
 //! Batches through the whole stack against the simulated server, in virtual time: under each of its faults, throttled in part,
-//! cut at the one-minute limit, stopped in the middle; nothing lost, nothing done twice, every error true.
+//! cut at the one-minute limit, stopped in the middle; nothing lost, nothing done twice, every error true. With the policy's own
+//! ledger, and where no time is asserted with a remote one, too.
 
 mod batch_server;
+mod remote_ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,15 +15,16 @@ use futures_util::stream;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use remote_ledger::{Kind, with_each_ledger};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt};
+use tower_ews::EwsService;
 use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, Figures, Merged};
 use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Caller;
 use tower_ews::simulator::{BatchCut, Exchange, Fault, Faults, Policy, Report};
-use tower_ews::{EwsService, EwsStack};
 
 const AUTHORIZATION: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
 const AMY: &str = "amy@contoso.com";
@@ -241,7 +244,15 @@ fn stack(
     exchange: &Exchange,
     batches: impl FnOnce(BatchSplitterLayer<EwsBatchFormat>) -> BatchSplitterLayer<EwsBatchFormat>,
 ) -> EwsService<Exchange> {
-    EwsStack::new(patient())
+    stack_of(Kind::Local, exchange, batches)
+}
+
+fn stack_of(
+    kind: Kind,
+    exchange: &Exchange,
+    batches: impl FnOnce(BatchSplitterLayer<EwsBatchFormat>) -> BatchSplitterLayer<EwsBatchFormat>,
+) -> EwsService<Exchange> {
+    kind.stack(patient())
         .caller(Caller::new("svc@contoso.com"))
         .batches(batches)
         .layer(exchange.clone())
@@ -407,8 +418,7 @@ fn passes(fault: &Fault, operation: &str) -> bool {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn under_each_fault_every_message_is_true() {
+async fn under_each_fault_every_message_is_true(kind: Kind) {
     for fault in faults() {
         let mut told = Vec::new();
         for (n, operation) in OPERATIONS.into_iter().enumerate() {
@@ -421,7 +431,7 @@ async fn under_each_fault_every_message_is_true() {
                     .build();
                 let job = Job::new(access, AMY, operation, 60);
                 job.prepare(&exchange).await;
-                let service = stack(&exchange, |batches| {
+                let service = stack_of(kind, &exchange, |batches| {
                     batches.start_members(8).max_members(16)
                 });
                 let got = send(&service, job.request(&exchange)).await;
@@ -451,8 +461,7 @@ fn seed() -> u64 {
 }
 
 /// All faults at once, several callers at once, some of whom go away.
-#[tokio::test(start_paused = true)]
-async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_twice() {
+async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_twice(kind: Kind) {
     let first = seed();
     let rounds: u64 = match std::env::var("EWS_TEST_ROUNDS") {
         Ok(rounds) => rounds.parse().unwrap(),
@@ -482,7 +491,7 @@ async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_tw
             .faults(mixed)
             .seed(seed)
             .build();
-        let service = stack(&exchange, |batches| {
+        let service = stack_of(kind, &exchange, |batches| {
             batches
                 .start_members(rng.usize(2..30))
                 .max_members(40)
@@ -629,8 +638,7 @@ const CUTS: [BatchCut; 4] = [
     BatchCut::ConnectionLost,
 ];
 
-#[tokio::test(start_paused = true)]
-async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation() {
+async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation(kind: Kind) {
     for cut in CUTS {
         for operation in ["GetItem", "DeleteItem", "CreateItem"] {
             let exchange = slow(operation, cut);
@@ -641,7 +649,7 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation() {
             for job in [&first, &second, &bobs] {
                 job.prepare(&exchange).await;
             }
-            let service = stack(&exchange, |batches| batches);
+            let service = stack_of(kind, &exchange, |batches| batches);
             let got = send(&service, first.request(&exchange)).await;
             let report = exchange.report();
             check_once(&report);
@@ -697,8 +705,7 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_was_stopped_by_what_passes_is_resumed() {
+async fn a_batch_that_was_stopped_by_what_passes_is_resumed(kind: Kind) {
     for access in BOTH {
         for code in ["ErrorADUnavailable", NOT_EXECUTED] {
             let exchange = Exchange::builder().build();
@@ -709,7 +716,7 @@ async fn a_batch_that_was_stopped_by_what_passes_is_resumed() {
                     code: code.to_owned(),
                 });
             }
-            let service = stack(&exchange, |batches| {
+            let service = stack_of(kind, &exchange, |batches| {
                 batches.start_members(20).max_members(20)
             });
             let figures = send(&service, job.request(&exchange)).await.all_done(&job);
@@ -725,8 +732,7 @@ async fn a_batch_that_was_stopped_by_what_passes_is_resumed() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it() {
+async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it(kind: Kind) {
     for code in [IN_DOUBT, "ErrorConnectionFailed"] {
         for (operation, resent) in [("CreateItem", 16), ("DeleteItem", 17)] {
             let exchange = Exchange::builder().build();
@@ -736,7 +742,7 @@ async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it() {
                 member: 3,
                 code: code.to_owned(),
             });
-            let service = stack(&exchange, |batches| {
+            let service = stack_of(kind, &exchange, |batches| {
                 batches.start_members(20).max_members(20)
             });
             let got = send(&service, job.request(&exchange)).await;
@@ -755,8 +761,7 @@ async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again() {
+async fn rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again(kind: Kind) {
     for (member, done) in [(0, 0), (1, 20), (4, 32)] {
         let fault = Fault::MemberCode {
             member,
@@ -766,7 +771,7 @@ async fn rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again
             .faults(Faults::none().rate_on("CreateItem", fault, 1.0))
             .build();
         let job = Job::new(Access::Delegate, AMY, "CreateItem", 40);
-        let service = stack(&exchange, |batches| {
+        let service = stack_of(kind, &exchange, |batches| {
             batches.start_members(10).max_members(10)
         });
         let begin = Instant::now();
@@ -891,8 +896,7 @@ async fn a_slow_reader_holds_what_is_on_its_way_and_one_window() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end() {
+async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end(kind: Kind) {
     for access in BOTH {
         let exchange = Exchange::builder()
             .faults(Faults::none().rate(
@@ -904,7 +908,7 @@ async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end() {
             ))
             .build();
         let job = Job::new(access, AMY, "CreateItem", 300);
-        let service = stack(&exchange, |batches| {
+        let service = stack_of(kind, &exchange, |batches| {
             batches.start_members(30).max_members(30)
         });
         let answer = service.oneshot(job.request(&exchange)).await.unwrap();
@@ -953,3 +957,13 @@ async fn a_delegate_job_in_big_batches_runs_as_fast_as_sixteen_open_mailboxes_al
     assert_eq!(report.throttled_total(), 0);
     assert!(figures.iter().all(|figures| figures.resent == 0));
 }
+
+with_each_ledger!(
+    under_each_fault_every_message_is_true,
+    under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_twice,
+    the_one_minute_limit_halves_sizes_for_its_principal_and_operation,
+    a_batch_that_was_stopped_by_what_passes_is_resumed,
+    a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it,
+    rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again,
+    a_write_whose_answer_nobody_reads_is_executed_to_its_end,
+);
