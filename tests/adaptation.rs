@@ -2,8 +2,7 @@
 //! against the least time that a client needs that knows everything.
 //!
 //! `cargo test --test adaptation -- --nocapture table` prints a row for each case. `EWS_TEST_SEED` sets the seed of the first
-//! case of each scenario. It is that of the first random case, too, and `EWS_TEST_CASES` sets their number. The tests that a
-//! job is fast run with `--include-ignored`.
+//! case of each scenario. It is that of the first random case, too, and `EWS_TEST_CASES` sets their number.
 
 mod adaptation {
     pub(crate) mod body;
@@ -68,7 +67,7 @@ fn rows(scenario: Scenario) -> &'static [Row] {
     ROWS[scenario as usize].get_or_init(|| run(&cases(scenario), Who::Ours))
 }
 
-fn print(rows: &[Row]) {
+fn print<'a>(rows: impl IntoIterator<Item = &'a Row>) {
     for row in rows {
         println!("{row}");
     }
@@ -104,55 +103,46 @@ fn the_least_times_can_be_had() {
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn a_lower_limit_is_found_fast() {
     assert_fast(rows(Scenario::Limit));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn a_large_job_is_fast() {
     assert_fast(rows(Scenario::Large));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn a_client_that_was_killed_is_fast_again() {
     assert_fast(rows(Scenario::Restart));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn calls_that_are_given_up_slow_others_down_for_their_time_alone() {
     assert_fast(rows(Scenario::GivenUp));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn streams_come_back_fast() {
     assert_fast(rows(Scenario::Streams));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn an_overload_is_forgotten() {
     assert_fast(rows(Scenario::Overload));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn mailboxes_are_opened_fast() {
     assert_fast(rows(Scenario::Mailboxes));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn what_another_client_leaves_is_used() {
     assert_fast(rows(Scenario::Neighbour));
 }
 
 #[test]
-#[ignore = "slower than that today"]
 fn bodies_that_do_not_tell_their_end_count_as_good() {
     assert_fast(rows(Scenario::Bodies));
 }
@@ -180,8 +170,20 @@ fn any_server() {
     print(random_rows());
 }
 
+/// None is slow, and of those without another client on the account one in a hundred may be slower than the scenarios.
 #[test]
-#[ignore = "slower than that today"]
 fn any_server_fast() {
-    assert_fast(random_rows());
+    let rows = random_rows();
+    let slow: Vec<_> = rows.iter().filter(|row| !row.is_fast_enough()).collect();
+    print(slow.iter().copied());
+    assert!(slow.is_empty(), "{} of {}", slow.len(), rows.len());
+    let late = rows.iter().filter(|row| row.is_alone() && !row.is_fast());
+    let late: Vec<_> = late.collect();
+    print(late.iter().copied());
+    assert!(
+        late.len() <= rows.len().div_ceil(100),
+        "{} of {}",
+        late.len(),
+        rows.len()
+    );
 }

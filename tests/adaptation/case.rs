@@ -11,7 +11,15 @@ use super::script::{Bodies, RunsOn, Script};
 use super::server::{Counts, Server};
 
 /// Slower than this many times the least time is too slow.
-pub(crate) const SLOWEST: f64 = 1.2;
+const SLOWEST: f64 = 1.2;
+/// The same where another client comes and goes. What it leaves is found after a part of the time that it was there, by trying.
+const SLOWEST_BESIDE: f64 = 1.25;
+/// The same where it comes and goes within this many round trips: what was learnt is old before it is of use.
+const SLOWEST_BESIDE_HASTE: f64 = 2.0;
+const HASTE: u32 = 6;
+/// The same for a case at random. A higher level is tried after a third of the time that the one before has lasted, and some job waits
+/// for nothing but that. Few do, and that is asserted, too.
+const SLOWEST_OF_ALL: f64 = 4.0 / 3.0;
 
 /// A job that has not ended this long after the least time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2 * 3_600);
@@ -118,7 +126,27 @@ impl Row {
 
     /// The one place that says how fast a job has to be.
     pub(crate) fn is_fast(&self) -> bool {
-        self.ratio() <= SLOWEST
+        self.ratio() <= self.case.script.other.map_or(SLOWEST, |_| SLOWEST_BESIDE)
+    }
+
+    /// The same for a case at random.
+    pub(crate) fn is_fast_enough(&self) -> bool {
+        let script = &self.case.script;
+        let least = self.least.as_secs_f64();
+        let bound = match script.other {
+            None => least * SLOWEST_OF_ALL,
+            Some(other) if other.period < script.longest_round() * HASTE => {
+                least * SLOWEST_BESIDE_HASTE
+            }
+            // A job that is not done when the other client comes back may have to wait until it is gone again.
+            Some(other) => least * SLOWEST_BESIDE + other.period.as_secs_f64(),
+        };
+        self.ratio() * least <= bound
+    }
+
+    /// Whether the client has the server to itself.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.case.script.other.is_none()
     }
 }
 

@@ -110,6 +110,11 @@ impl Script {
         self.places.saturating_sub(old as u32 + other)
     }
 
+    /// The most that a call takes, with both ways.
+    pub(crate) fn longest_round(&self) -> Duration {
+        self.service.1 + Duration::from_millis(2 * self.jitter)
+    }
+
     /// When that changes next.
     pub(crate) fn next_change(&self, time: Duration) -> Option<Duration> {
         let old = self.old_calls.iter().copied().filter(|until| *until > time);

@@ -142,9 +142,7 @@ impl AdaptiveLimit {
         // A call above the limit that is alone tells nothing.
         let more = held > self.limit && (held > amount || self.limit == 0);
         if more && self.limit < configured {
-            if self.step == 1 && self.has_moved() {
-                self.lasts_since(self.lowered);
-            }
+            self.note_level(now);
             let raise = self.step.saturating_mul(amount.max(1));
             self.limit = self.limit.saturating_add(raise).max(held).min(configured);
             self.step = self.step.saturating_mul(2);
@@ -176,8 +174,8 @@ impl AdaptiveLimit {
             let late = |longest: Duration| (longest * 7 + took) / 8;
             self.refusal = Some(self.refusal.map_or(took, late).max(took));
         }
-        if self.step > 1 && self.has_moved() && self.has_held(MOVED, now) {
-            self.lasts_since(self.next_try);
+        if self.step > 1 {
+            self.note_level(now);
         }
         if sequence > self.epoch {
             self.epoch = last;
@@ -235,8 +233,16 @@ impl AdaptiveLimit {
         }
     }
 
-    fn lasts_since(&mut self, since: Instant) {
-        (self.level, self.since) = (self.limit, since);
+    /// Begins a new level if the limit has moved to one that lasts.
+    fn note_level(&mut self, now: Instant) {
+        let since = match self.step {
+            1 => self.lowered,
+            _ if self.has_held(MOVED, now) => self.next_try,
+            _ => return,
+        };
+        if self.has_moved() {
+            (self.level, self.since) = (self.limit, since);
+        }
     }
 
     fn has_moved(&self) -> bool {
@@ -245,6 +251,10 @@ impl AdaptiveLimit {
 
     /// Whether the limit has held for so large a part of the time that the level before it had lasted, and a round trip.
     fn has_held(&self, part: u32, now: Instant) -> bool {
+        if self.level == 0 {
+            // Where nothing went, one call that was let in was no luck.
+            return now >= self.next_try;
+        }
         let before = self.next_try.saturating_duration_since(self.since);
         now >= after(self.next_try, (before / part).max(self.round_trip()))
     }
