@@ -1,0 +1,92 @@
+//! A call with many item ids, each of another mailbox: what it is charged, and what the audit log tells of it.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::Request;
+use tower_ews::audit_log::{EwsFacts, Facts};
+use tower_ews::body::ReplayBody;
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::principal::{Caller, EwsCharges, MakeCharges};
+
+/// The times per id of some calls with that many ids, and the memory for each id besides the text.
+type Measure = fn(usize) -> (Vec<Duration>, f64);
+
+pub(super) const ALL: [(&str, Measure); 2] = [("charges/ids", of_charges), ("facts/ids", of_facts)];
+
+const BEGIN: &str = concat!(
+    r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/""#,
+    r#" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types""#,
+    r#" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages">"#,
+    r#"<s:Body><m:DeleteItem DeleteType="HardDelete"><m:ItemIds>"#,
+);
+const END: &str = "</m:ItemIds></m:DeleteItem></s:Body></s:Envelope>";
+
+/// A call that deletes an item of each of so many mailboxes.
+fn text(ids: usize) -> Bytes {
+    let mut text = String::from(BEGIN);
+    for number in 0..ids {
+        text.push_str(r#"<t:ItemId Id=""#);
+        STANDARD.encode_string(id(number), &mut text);
+        text.push_str(r#""/>"#);
+    }
+    text.push_str(END);
+    text.into()
+}
+
+/// An id as Exchange makes them: of what kind it is, the mailbox's GUID as text, and the entry in the mailbox.
+fn id(number: usize) -> Vec<u8> {
+    let mut id = vec![0, 3, 36, 0];
+    id.extend(format!("9362c853-fa03-45d1-9d7c-{number:012x}").into_bytes());
+    id.extend([0, 70, 0]);
+    id.extend([7; 70]);
+    id
+}
+
+fn charges() -> EwsCharges {
+    let charges = ThrottlingPolicy::exchange_online().charges();
+    charges.caller(Caller::new("svc@contoso.com"))
+}
+
+fn of_charges(ids: usize) -> (Vec<Duration>, f64) {
+    let charges = charges();
+    measure(ids, |request| {
+        let charged = charges.make_charges(request);
+        assert_eq!(
+            charged.len(),
+            ids + 1,
+            "one for the call, one for each mailbox"
+        );
+        charged
+    })
+}
+
+fn of_facts(ids: usize) -> (Vec<Duration>, f64) {
+    let facts = EwsFacts::new().charges(charges());
+    measure(ids, |request| {
+        let facts = facts.request(request);
+        assert_eq!(facts.members, Some(ids as u64));
+        facts
+    })
+}
+
+fn measure<T>(ids: usize, mut read: impl FnMut(&Request<ReplayBody>) -> T) -> (Vec<Duration>, f64) {
+    let text = text(ids);
+    let mut one = || {
+        let request = Request::new(ReplayBody::from(text.clone()));
+        let begin = Instant::now();
+        let out = black_box(read(&request));
+        (begin.elapsed(), request, out)
+    };
+    let mut kept = None;
+    let info = allocation_counter::measure(|| kept = Some(one()));
+    drop(kept);
+    // So that each size takes about as long.
+    let rounds = (1_000_000 / ids).clamp(3, 200);
+    let per_id = |_| one().0 / u32::try_from(ids).unwrap_or(u32::MAX);
+    let times = (0..rounds).map(per_id).collect();
+    (times, info.bytes_current as f64 / ids as f64)
+}
