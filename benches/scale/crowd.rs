@@ -1,4 +1,4 @@
-//! Calls that wait in one ledger, polled by hand in virtual time, so that each operation can be timed by itself.
+//! Calls that wait in ledgers, polled by hand in virtual time, so that each operation can be timed by itself.
 
 use std::io;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tower_ews::ledger::{Acquire, AcquireError, AcquireRequest, Ledger, LocalLedger, Permit};
 
-/// The calls that were woken and not polled since.
+/// The calls that were woken and not polled since: their ledger and their number there.
 #[derive(Default)]
-struct Woken(Mutex<Vec<usize>>);
+struct Woken(Mutex<Vec<(usize, usize)>>);
 
 /// Wakes one call.
 struct Bell {
-    call: usize,
+    call: (usize, usize),
     woken: Arc<Woken>,
 }
 
@@ -25,48 +25,55 @@ impl Wake for Bell {
     }
 }
 
+/// Ledgers whose calls share one clock.
 pub(super) struct Crowd {
     runtime: Runtime,
-    ledger: Arc<LocalLedger>,
-    calls: Vec<Option<Acquire>>,
-    bells: Vec<Waker>,
-    free: Vec<usize>,
+    queues: Vec<Queue>,
     woken: Arc<Woken>,
-    /// What was granted and is not given back.
-    permits: Vec<Permit>,
+    rest: Rest,
+}
+
+/// What polling the woken took besides the operations that are timed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rest {
+    pub(super) all: Duration,
+    pub(super) longest: Duration,
 }
 
 impl Crowd {
-    /// Room for so many calls, so that what they take later is theirs alone.
-    pub(super) fn new(ledger: LocalLedger, room: usize) -> io::Result<Self> {
+    /// Ledgers with room for so many calls each, so that what these take later is theirs alone.
+    pub(super) fn new(ledgers: impl Iterator<Item = LocalLedger>, room: usize) -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build()?;
         let woken = Arc::new(Woken::default());
-        woken.0.lock().reserve(room);
-        let bell = |call| {
-            let woken = Arc::clone(&woken);
-            Waker::from(Arc::new(Bell { call, woken }))
-        };
+        let queues = ledgers.enumerate().map(|(at, ledger)| {
+            let bell = |call| {
+                let woken = Arc::clone(&woken);
+                let call = (at, call);
+                Waker::from(Arc::new(Bell { call, woken }))
+            };
+            Queue {
+                ledger: Arc::new(ledger),
+                calls: (0..room).map(|_| None).collect(),
+                bells: (0..room).map(bell).collect(),
+                free: (0..room).rev().collect(),
+                permits: Vec::new(),
+            }
+        });
+        let queues = queues.collect();
         Ok(Self {
             runtime,
-            ledger: Arc::new(ledger),
-            calls: (0..room).map(|_| None).collect(),
-            bells: (0..room).map(bell).collect(),
-            free: (0..room).rev().collect(),
+            queues,
             woken,
-            permits: Vec::new(),
+            rest: Rest::default(),
         })
     }
 
-    pub(super) fn ledger(&self) -> &LocalLedger {
-        &self.ledger
-    }
-
-    /// Runs `work` where the virtual time is known.
-    pub(super) fn enter<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let handle = self.runtime.handle().clone();
-        let _entered = handle.enter();
-        work(self)
+    /// Runs `work` on one of the ledgers where the virtual time is known.
+    pub(super) fn at<T>(&mut self, queue: usize, work: impl FnOnce(&mut Queue) -> T) -> T {
+        let _entered = self.runtime.enter();
+        let queues = self.queues.len();
+        work(&mut self.queues[queue % queues])
     }
 
     /// Lets time pass. Polls nobody.
@@ -75,6 +82,76 @@ impl Crowd {
             tokio::time::advance(time).await;
             tokio::task::yield_now().await;
         });
+    }
+
+    /// Polls the woken of one ledger until one of them gets its permit, and says how long that took. The others are woken still.
+    pub(super) fn grant(&mut self, queue: usize) -> Option<Duration> {
+        let _entered = self.runtime.enter();
+        let woken = std::mem::take(&mut *self.woken.0.lock());
+        let mut woken = woken.into_iter().filter(|(at, _)| *at == queue);
+        let queue = &mut self.queues[queue];
+        let begin = Instant::now();
+        let granted = woken.find_map(|(_, call)| queue.poll(call)?.ok());
+        let took = begin.elapsed();
+        self.woken.0.lock().extend(woken);
+        queue.permits.push(granted?);
+        Some(took)
+    }
+
+    /// Polls the woken until nobody is. What is granted is held.
+    pub(super) fn settle(&mut self) {
+        let _entered = self.runtime.enter();
+        loop {
+            let woken = std::mem::take(&mut *self.woken.0.lock());
+            if woken.is_empty() {
+                return;
+            }
+            for (at, call) in woken {
+                let queue = &mut self.queues[at];
+                let begin = Instant::now();
+                let out = queue.poll(call);
+                let took = begin.elapsed();
+                self.rest.all += took;
+                self.rest.longest = self.rest.longest.max(took);
+                queue.permits.extend(out.and_then(Result::ok));
+            }
+        }
+    }
+
+    /// What polling the woken took since this was asked last.
+    pub(super) fn take_rest(&mut self) -> Rest {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// How many calls wait in all ledgers.
+    pub(super) fn waiting(&self) -> usize {
+        self.queues.iter().map(Queue::waiting).sum()
+    }
+
+    /// Drops all that wait, the first of each ledger before the others.
+    pub(super) fn drop_all(&mut self) -> Duration {
+        let _entered = self.runtime.enter();
+        let begin = Instant::now();
+        for queue in &mut self.queues {
+            queue.calls.iter_mut().for_each(|call| *call = None);
+        }
+        begin.elapsed()
+    }
+}
+
+/// The calls of one ledger.
+pub(super) struct Queue {
+    ledger: Arc<LocalLedger>,
+    calls: Vec<Option<Acquire>>,
+    bells: Vec<Waker>,
+    free: Vec<usize>,
+    /// What was granted and is not given back.
+    permits: Vec<Permit>,
+}
+
+impl Queue {
+    pub(super) fn ledger(&self) -> &LocalLedger {
+        &self.ledger
     }
 
     /// Takes a permit that is free.
@@ -139,49 +216,14 @@ impl Crowd {
         Some(begin.elapsed())
     }
 
-    /// Polls the woken until one of them gets its permit, and says how long that took. The others are woken still.
-    pub(super) fn grant(&mut self) -> Option<Duration> {
-        let woken = std::mem::take(&mut *self.woken.0.lock());
-        let mut woken = woken.into_iter();
-        let begin = Instant::now();
-        let granted = woken.find_map(|call| self.poll(call)?.ok());
-        let took = begin.elapsed();
-        self.woken.0.lock().extend(woken);
-        self.permits.push(granted?);
-        Some(took)
-    }
-
-    /// Polls the woken until nobody is. What is granted is held.
-    pub(super) fn settle(&mut self) {
-        loop {
-            let woken = std::mem::take(&mut *self.woken.0.lock());
-            if woken.is_empty() {
-                return;
-            }
-            for call in woken {
-                if let Some(Ok(permit)) = self.poll(call) {
-                    self.permits.push(permit);
-                }
-            }
-        }
-    }
-
-    /// How many calls wait.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.calls.len() - self.free.len()
     }
 
-    /// A call that waits, in or near the place `at` of all there is room for.
+    /// A call that waits, at the place `at` of all there is room for, or the next one behind it.
     pub(super) fn near(&self, at: usize) -> Option<usize> {
         let calls = self.calls.len();
-        let from = (0..calls).map(|further| (at + further) % calls);
-        from.into_iter().find(|call| self.calls[*call].is_some())
-    }
-
-    /// Drops all that wait, the first before the others.
-    pub(super) fn drop_all(&mut self) -> Duration {
-        let begin = Instant::now();
-        self.calls.iter_mut().for_each(|call| *call = None);
-        begin.elapsed()
+        let mut from = (0..calls).map(|further| (at + further) % calls);
+        from.find(|call| self.calls[*call].is_some())
     }
 }

@@ -12,8 +12,12 @@ use tower_ews::body::ReplayBody;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Caller, EwsCharges, MakeCharges};
 
-/// The times per id of some calls with that many ids, and the memory for each id besides the text.
+/// The times per id of calls with that many ids, and the memory for each id besides the text.
 type Measure = fn(usize) -> (Vec<Duration>, f64);
+
+/// A million would be a text of 160 MB, which no server takes.
+pub(super) const MOST: usize = 100_000;
+const ROUNDS: usize = 20;
 
 pub(super) const ALL: [(&str, Measure); 2] = [("charges/ids", of_charges), ("facts/ids", of_facts)];
 
@@ -73,20 +77,23 @@ fn of_facts(ids: usize) -> (Vec<Duration>, f64) {
     })
 }
 
+/// As many ids at each size, in one call or in many, for the same reason as calls that wait.
 fn measure<T>(ids: usize, mut read: impl FnMut(&Request<ReplayBody>) -> T) -> (Vec<Duration>, f64) {
     let text = text(ids);
-    let mut one = || {
-        let request = Request::new(ReplayBody::from(text.clone()));
+    let calls = MOST.div_ceil(ids);
+    let texts: Vec<Bytes> = (0..calls).map(|_| Bytes::copy_from_slice(&text)).collect();
+    let mut all = || {
+        let requests = texts.iter().map(|text| ReplayBody::from(text.clone()));
+        let requests: Vec<_> = requests.map(Request::new).collect();
+        let mut kept = Vec::with_capacity(calls);
         let begin = Instant::now();
-        let out = black_box(read(&request));
-        (begin.elapsed(), request, out)
+        kept.extend(requests.iter().map(|request| black_box(read(request))));
+        (begin.elapsed(), requests, kept)
     };
     let mut kept = None;
-    let info = allocation_counter::measure(|| kept = Some(one()));
+    let info = allocation_counter::measure(|| kept = Some(all()));
     drop(kept);
-    // So that each size takes about as long.
-    let rounds = (1_000_000 / ids).clamp(3, 200);
-    let per_id = |_| one().0 / u32::try_from(ids).unwrap_or(u32::MAX);
-    let times = (0..rounds).map(per_id).collect();
-    (times, info.bytes_current as f64 / ids as f64)
+    let each = u32::try_from(calls * ids).unwrap_or(u32::MAX);
+    let times = (0..ROUNDS).map(|_| all().0 / each).collect();
+    (times, info.bytes_current as f64 / f64::from(each))
 }

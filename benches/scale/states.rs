@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tower_ews::ledger::{AcquireRequest, Limit, LocalLedger};
 use tower_ews::principal::{Budget, Charge, Charges, Principal};
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Queue, Rest};
 
 /// Calls of one account at a time, where no mailboxes count.
 const IN_FLIGHT: u32 = 256;
@@ -21,6 +21,8 @@ const MAX_OVERTAKE: Duration = Duration::from_secs(300);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// Single operations of each kind.
 const SAMPLES: usize = 200;
+/// Samples of what makes room for another call.
+const GRANTS: usize = 100;
 
 /// What keeps the calls waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +47,16 @@ pub(super) const STATES: [State; 5] = [
     State::MailboxesFullEach,
 ];
 
-pub(super) const OPERATIONS: [&str; 6] = [
-    "enqueue", "cancel", "time_out", "release", "grant", "drop_all",
+pub(super) const OPERATIONS: [&str; 7] = [
+    "enqueue", "cancel", "time_out", "release", "grant", "rest", "drop_all",
 ];
 
 /// What the operations took in one state.
 pub(super) struct Measured {
     /// By the places of [`OPERATIONS`].
     pub(super) times: [Vec<Duration>; OPERATIONS.len()],
+    /// The longest poll in `rest`.
+    pub(super) longest: Duration,
     /// Memory that each of the waiting calls takes.
     pub(super) bytes: f64,
 }
@@ -104,37 +108,49 @@ fn charged(account: &Principal, mailbox: Option<&str>) -> AcquireRequest {
     AcquireRequest::new(charges)
 }
 
-/// Times each operation with `calls` calls waiting.
-pub(super) fn measure(state: State, calls: usize) -> io::Result<Measured> {
-    let room = calls + 2 * SAMPLES + IN_FLIGHT as usize;
-    let account = Principal::account("svc@contoso.com");
-    let crowd = Crowd::new(state.ledger(room), room)?;
+/// Times each operation with `calls` calls waiting in each ledger, and `all` in all.
+pub(super) fn measure(state: State, calls: usize, all: usize) -> io::Result<Measured> {
+    let room = calls + SAMPLES + IN_FLIGHT as usize;
+    let queues = all.div_ceil(calls);
+    let ledgers = (0..queues).map(|_| state.ledger(room));
     let mut run = Run {
         state,
-        account,
-        crowd,
+        account: Principal::account("svc@contoso.com"),
+        crowd: Crowd::new(ledgers, room)?,
+        queues,
         next: 0,
         random: fastrand::Rng::with_seed(0x05ca1e),
     };
     let bytes = run.fill(calls);
-    let (cancel, enqueue) = run.cancels_and_enqueues();
+    let (cancel, enqueue) = run.cancels_and_enqueues(calls);
     let mut release = run.open_gate();
     let time_out = run.time_outs();
+    run.crowd.take_rest();
     let (opened, grant) = run.releases_and_grants();
     release.extend(opened);
-    let left = u32::try_from(run.crowd.waiting()).unwrap_or(u32::MAX);
-    let all = run.crowd.enter(Crowd::drop_all);
-    let drop_all = vec![all / left.max(1)];
+    run.grant_others();
+    let Rest { all: rest, longest } = run.crowd.take_rest();
+    let left = run.crowd.waiting();
+    let drop_all = run.crowd.drop_all();
+    let rest = vec![each(rest, queues * calls)];
+    let drop_all = vec![each(drop_all, left)];
     Ok(Measured {
-        times: [enqueue, cancel, time_out, release, grant, drop_all],
+        times: [enqueue, cancel, time_out, release, grant, rest, drop_all],
+        longest,
         bytes,
     })
+}
+
+/// What is due to one of so many calls.
+fn each(time: Duration, calls: usize) -> Duration {
+    time / u32::try_from(calls.max(1)).unwrap_or(u32::MAX)
 }
 
 struct Run {
     state: State,
     account: Principal,
     crowd: Crowd,
+    queues: usize,
     /// The number of the next call.
     next: usize,
     random: fastrand::Rng,
@@ -147,69 +163,73 @@ impl Run {
     }
 
     /// One more call that waits.
-    fn enqueue(&mut self, request: AcquireRequest) -> Option<(usize, Duration)> {
-        self.crowd.enter(|crowd| crowd.enqueue(request))
-    }
-
-    fn settle(&mut self) {
-        self.crowd.enter(Crowd::settle);
-    }
-
-    fn advance(&mut self, time: Duration) {
-        self.crowd.advance(time);
+    fn enqueue(&mut self, queue: usize, request: AcquireRequest) -> Option<(usize, Duration)> {
+        self.crowd.at(queue, |queue| queue.enqueue(request))
     }
 
     /// Makes the state. Returns the memory that each waiting call takes.
     fn fill(&mut self, calls: usize) -> f64 {
-        let account = self.account.clone();
-        match self.state {
-            State::Plain | State::Gated => {
-                let one = charged(&account, None);
-                self.crowd
-                    .enter(|crowd| (0..IN_FLIGHT).for_each(|_| crowd.hold(&one)));
-            }
-            _ => (0..OPEN).for_each(|number| {
-                let one = charged(&account, Some(&format!("open{number}@contoso.com")));
-                self.crowd.enter(|crowd| crowd.hold(&one));
-            }),
-        }
-        if self.state == State::Gated {
-            self.crowd.enter(|crowd| {
-                let until = Instant::now() + GATE;
-                crowd.ledger().close_gate(&account, until);
+        let until = self.crowd.at(0, |_| Instant::now() + GATE);
+        for queue in 0..self.queues {
+            let (state, account) = (self.state, &self.account);
+            self.crowd.at(queue, |queue| {
+                match state {
+                    State::Plain | State::Gated => {
+                        let one = charged(account, None);
+                        (0..IN_FLIGHT).for_each(|_| queue.hold(&one));
+                    }
+                    _ => (0..OPEN).for_each(|number| {
+                        let mailbox = format!("open{number}@contoso.com");
+                        queue.hold(&charged(account, Some(&mailbox)));
+                    }),
+                }
+                if state == State::Gated {
+                    queue.ledger().close_gate(account, until);
+                }
             });
         }
         let info = allocation_counter::measure(|| {
-            for _ in 0..calls {
-                let request = self.request();
-                self.enqueue(request);
+            for queue in 0..self.queues {
+                for _ in 0..calls {
+                    let request = self.request();
+                    self.enqueue(queue, request);
+                }
             }
         });
         if self.state == State::Aged {
-            self.advance(MAX_OVERTAKE + Duration::from_secs(1));
+            self.crowd.advance(MAX_OVERTAKE + Duration::from_secs(1));
         }
-        self.settle();
+        self.crowd.settle();
         info.bytes_current as f64 / self.crowd.waiting().max(1) as f64
     }
 
-    fn cancels_and_enqueues(&mut self) -> (Vec<Duration>, Vec<Duration>) {
+    /// Another of the calls of one ledger is given up, and one comes. What both took.
+    fn replace(&mut self, queue: usize, at: usize) -> (Option<Duration>, Option<Duration>) {
+        let cancelled = self.crowd.at(queue, |queue| {
+            let call = queue.near(at)?;
+            queue.cancel(call)
+        });
+        self.crowd.settle();
+        let request = self.request();
+        let queued = self.enqueue(queue, request);
+        self.crowd.settle();
+        (cancelled, queued.map(|(_, took)| took))
+    }
+
+    fn cancels_and_enqueues(&mut self, calls: usize) -> (Vec<Duration>, Vec<Duration>) {
         let (mut cancels, mut enqueues) = (Vec::new(), Vec::new());
         for sample in 0..SAMPLES {
-            let room = self.next;
             // Each fourth time it is one of the first.
             let at = match sample % 4 {
                 0 => sample,
-                _ => self.random.usize(..room),
+                _ => self.random.usize(..calls),
             };
-            let cancelled = self.crowd.enter(|crowd| {
-                let call = crowd.near(at)?;
-                crowd.cancel(call)
-            });
+            // What belongs to the ledger is in the cache after one call, what belongs to the next call is not.
+            let before = self.random.usize(..calls);
+            self.replace(sample, before);
+            let (cancelled, queued) = self.replace(sample, at);
             cancels.extend(cancelled);
-            self.settle();
-            let request = self.request();
-            enqueues.extend(self.enqueue(request).map(|(_, took)| took));
-            self.settle();
+            enqueues.extend(queued);
         }
         (cancels, enqueues)
     }
@@ -218,16 +238,16 @@ impl Run {
         let mut times = Vec::new();
         for sample in 0..SAMPLES {
             let request = self.request();
-            let now = self.crowd.enter(|_| Instant::now());
+            let now = self.crowd.at(0, |_| Instant::now());
             let request = request.with_deadline(now + Duration::from_millis(1));
             // In turns the first and the last of the queue.
             let request = request.with_ticket((sample % 2 == 0).then_some(1));
-            let queued = self.enqueue(request);
-            self.settle();
-            self.advance(Duration::from_millis(2));
-            let took = queued.and_then(|(call, _)| self.crowd.enter(|crowd| crowd.time_out(call)));
-            times.extend(took);
-            self.settle();
+            let queued = self.enqueue(sample, request);
+            self.crowd.settle();
+            self.crowd.advance(Duration::from_millis(2));
+            let time_out = |queue: &mut Queue| queue.time_out(queued?.0);
+            times.extend(self.crowd.at(sample, time_out));
+            self.crowd.settle();
         }
         times
     }
@@ -236,33 +256,52 @@ impl Run {
     fn open_gate(&mut self) -> Vec<Duration> {
         let mut releases = Vec::new();
         if self.state == State::Gated {
-            for _ in 0..SAMPLES {
-                releases.extend(self.crowd.enter(Crowd::release));
-                self.settle();
+            for sample in 0..GRANTS * self.queues {
+                let release = self.crowd.at(sample, Queue::release);
+                if sample % self.queues == 0 {
+                    releases.extend(release);
+                }
+                self.crowd.settle();
             }
-            self.advance(GATE);
-            self.settle();
+            self.crowd.advance(GATE);
+            self.crowd.settle();
         }
         releases
     }
 
     fn releases_and_grants(&mut self) -> (Vec<Duration>, Vec<Duration>) {
         let (mut releases, mut grants) = (Vec::new(), Vec::new());
-        for _ in 0..SAMPLES {
-            let release = self.crowd.enter(Crowd::release);
+        for _ in 0..GRANTS {
+            let release = self.crowd.at(0, Queue::release);
             releases.extend(release);
-            let mut grant = self.crowd.enter(Crowd::grant);
+            let mut grant = self.crowd.grant(0);
             if grant.is_none() {
                 // The mailbox has to close first.
-                self.advance(IDLE);
-                grant = self.crowd.enter(Crowd::grant);
+                self.crowd.advance(IDLE);
+                grant = self.crowd.grant(0);
             }
             grants.extend(release.zip(grant).map(|(release, grant)| release + grant));
-            self.settle();
+            self.crowd.settle();
             let request = self.request();
-            self.enqueue(request);
-            self.settle();
+            self.enqueue(0, request);
+            self.crowd.settle();
         }
         (releases, grants)
+    }
+
+    /// In the other ledgers the way is made free as well, so that in all the same is left to do as in one.
+    fn grant_others(&mut self) {
+        // A gate that has opened lets all pass only after a while.
+        let grants = match self.state {
+            State::Gated => GRANTS,
+            _ => 1,
+        };
+        for _ in 0..grants {
+            for queue in 1..self.queues {
+                self.crowd.at(queue, Queue::release);
+            }
+            self.crowd.advance(IDLE);
+            self.crowd.settle();
+        }
     }
 }
