@@ -117,7 +117,12 @@ impl DeadlineElapsed {
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     #[inline]
     pub(crate) fn of(deadline: Option<Deadline>) -> Option<Self> {
-        let late = Instant::now().saturating_duration_since(deadline?.0);
+        deadline.and_then(Self::by_clock)
+    }
+
+    #[inline(never)]
+    fn by_clock(deadline: Deadline) -> Option<Self> {
+        let late = Instant::now().saturating_duration_since(deadline.0);
         (!late.is_zero()).then_some(Self { late })
     }
 
