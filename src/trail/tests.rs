@@ -128,6 +128,29 @@ fn what_is_on_its_way_stays_listed() {
     assert!(trail.attempts().iter().all(|a| a.signal.is_none()));
 }
 
+#[test]
+fn who_watches_an_attempt_is_told_when_it_is_left_out() {
+    let trail = CallTrail::new();
+    for _ in 0..FIRST {
+        trail.begin_attempt();
+    }
+    let watched = trail.part(0, false).begin_attempt();
+    // A layer further in sends it twice.
+    let again = watched.begin_attempt();
+    charge(&again, 7);
+    for attempt in [&watched, &again] {
+        end(attempt);
+    }
+    assert_eq!(watched.story().attempts.len(), 2);
+    for _ in 0..1_000 {
+        end(&trail.begin_attempt());
+    }
+    let story = watched.story();
+    assert_eq!((story.attempts.len(), story.left_out.attempts), (0, 2));
+    assert_eq!((story.left_out.admitted, story.parts), (1, 1));
+    assert_eq!(again.story().left_out.attempts, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whatever_is_left_out_the_sums_are_those_of_all_attempts() {
     let seed = std::env::var("EWS_TEST_SEED").ok();
