@@ -212,7 +212,8 @@ impl Reader<'_> {
                         _ => {}
                     }
                     let called = preceded_by(&tokens, at, &['.'])
-                        && matches!(tokens.get(at + 1), Some(TokenTree::Group(_)));
+                        && matches!(tokens.get(at + 1), Some(TokenTree::Group(group))
+                            if group.delimiter() == Delimiter::Parenthesis);
                     let named = at
                         .checked_sub(3)
                         .is_some_and(|at| is(&tokens, at, "CallTrail"));

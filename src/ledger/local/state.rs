@@ -617,11 +617,8 @@ impl State {
                 .get_or_new(principal)
                 .meter_or_new(budget, limit);
             match meter.fill() {
-                Some(fill) => {
-                    if fullest.as_ref().is_none_or(|(most, ..)| fill > *most) {
-                        fullest = Some((fill, ask, principal, budget));
-                    }
-                }
+                Some(fill) if fullest.as_ref().is_some_and(|(most, ..)| fill <= *most) => {}
+                Some(fill) => fullest = Some((fill, ask, principal, budget)),
                 None if budget == named => {
                     meter.exceeded(ask, last, clock);
                     self.agenda.principal(principal);

@@ -178,7 +178,8 @@ impl Distinct {
         // Usually nothing is kept for a call, or all that it needs.
         let keeps = self.kept.contains_key(&ask.position);
         let missing = |value: &&Principal| {
-            !is_open(value) && !(keeps && self.is_kept_for(ask.position, value))
+            let kept = || keeps && self.is_kept_for(ask.position, value);
+            !is_open(value) && !kept()
         };
         let Some(first) = ask.values().find(missing) else {
             return Verdict::Overtakes;
