@@ -263,24 +263,10 @@ impl Queue {
         self.lists.get(contended)?.order.first().copied()
     }
 
-    /// The first call of those that need `value` first, after `position`.
-    pub(super) fn next_of(
-        &self,
-        contended: &Contended,
-        value: &Principal,
-        position: Option<Position>,
-    ) -> Option<Position> {
-        let group = self.lists.get(contended)?.groups.get(value)?;
-        match position {
-            Some(position) => group
-                .range((
-                    std::ops::Bound::Excluded(position),
-                    std::ops::Bound::Unbounded,
-                ))
-                .next()
-                .copied(),
-            None => group.first().copied(),
-        }
+    /// The first call of those that need `value` first.
+    pub(super) fn first_of(&self, contended: &Contended, value: &Principal) -> Option<Position> {
+        let groups = &self.lists.get(contended)?.groups;
+        groups.get(value)?.first().copied()
     }
 
     /// Whether anybody waits for `contended`.

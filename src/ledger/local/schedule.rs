@@ -26,7 +26,12 @@ const LOOKS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     work: VecDeque<Work>,
+    /// The values among the work, each of which stands there once: a long list that moves on opens the same one with each call.
+    values: HashSet<(Contended, Principal)>,
     starved: Option<Starved>,
+    /// The calls that were looked at and the work that was taken up, for tests.
+    #[cfg(test)]
+    looked: usize,
 }
 
 /// Something to look at before the lock is given back.
@@ -36,8 +41,8 @@ enum Work {
     Principal(Principal),
     /// The list of that endpoint.
     Endpoint(Authority),
-    /// The calls that wait for a value of that budget, which may be in use now: those behind the position.
-    Value(Contended, Principal, Option<Position>),
+    /// The calls that wait for a value of that budget, which may be in use now.
+    Value(Contended, Principal),
 }
 
 /// A call that needs several budgets and was overtaken for too long: younger ones stay behind it on all of them.
@@ -72,9 +77,11 @@ impl Agenda {
             return;
         }
         for value in charges.iter().filter_map(Charge::value) {
-            if queue.next_of(&contended, value, None).is_some() {
+            if queue.first_of(&contended, value).is_some()
+                && self.values.insert((contended.clone(), value.clone()))
+            {
                 self.work
-                    .push_back(Work::Value(contended.clone(), value.clone(), None));
+                    .push_back(Work::Value(contended.clone(), value.clone()));
             }
         }
     }
@@ -84,6 +91,12 @@ impl Agenda {
         if !self.work.iter().rev().take(4).any(|known| *known == work) {
             self.work.push_back(work);
         }
+    }
+
+    /// What was looked at so far, and how much work is left.
+    #[cfg(test)]
+    pub(super) fn looked_and_left(&self) -> (usize, usize) {
+        (self.looked, self.work.len())
     }
 
     pub(super) fn has_starved(&self) -> bool {
@@ -180,6 +193,10 @@ impl State {
         }
         let mut looks = LOOKS;
         while let Some(work) = self.agenda.work.pop_front() {
+            #[cfg(test)]
+            {
+                self.agenda.looked += 1;
+            }
             let done = match &work {
                 Work::Principal(principal) => {
                     self.pump_principal(principal, &mut looks, clock, config)
@@ -188,17 +205,8 @@ impl State {
                     let contended = Contended::Endpoint(authority.clone());
                     self.pump(&[contended], &mut looks, clock, config)
                 }
-                Work::Value(contended, value, from) => {
-                    match self.pump_value(contended, value, *from, &mut looks, clock, config) {
-                        Ok(()) => true,
-                        Err(position) => {
-                            let rest =
-                                Work::Value(contended.clone(), value.clone(), Some(position));
-                            self.agenda.work.push_front(rest);
-                            self.wake_for_rest(contended);
-                            return;
-                        }
-                    }
+                Work::Value(contended, value) => {
+                    self.pump_value(contended, value, &mut looks, clock, config)
                 }
             };
             if !done {
@@ -264,28 +272,30 @@ impl State {
         }
     }
 
-    /// Looks at the calls that need `value`, behind `from`. Fails with where to go on.
+    /// Looks at the calls that need `value`. Each leaves the list, or it is the last one that is looked at. Returns false if there
+    /// is more to do than one operation may.
     fn pump_value(
         &mut self,
         contended: &Contended,
         value: &Principal,
-        from: Option<Position>,
         looks: &mut usize,
         clock: &mut Clock,
         config: &Config,
-    ) -> Result<(), Position> {
-        let mut last = from;
-        while let Some(position) = self.queue.next_of(contended, value, last) {
+    ) -> bool {
+        while let Some(position) = self.queue.first_of(contended, value) {
             if *looks == 0 {
-                return Err(last.unwrap_or((0, 0)));
+                self.wake_for_rest(contended);
+                return false;
             }
             *looks -= 1;
-            last = Some(position);
             if let Tried::Stays(_) = self.try_waiter(position, contended, clock, config) {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        self.agenda
+            .values
+            .remove(&(contended.clone(), value.clone()));
+        true
     }
 
     /// Admits the call at `position` of the list `at`, or moves it to where it belongs now.
@@ -296,6 +306,10 @@ impl State {
         clock: &mut Clock,
         config: &Config,
     ) -> Tried {
+        #[cfg(test)]
+        {
+            self.agenda.looked += 1;
+        }
         let Some(request) = self.queue.request(position).cloned() else {
             debug_assert!(false, "a list names a call that does not wait");
             return Tried::Stays(None);

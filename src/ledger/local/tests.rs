@@ -1,5 +1,7 @@
 //! Tests of the ledger, in virtual time.
 
+mod scale;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

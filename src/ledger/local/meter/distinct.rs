@@ -31,8 +31,8 @@ pub(in super::super) struct Distinct {
     unused: BTreeMap<(Instant, u64), Principal>,
     /// The values that take in new calls, longest open first.
     lasting: BTreeMap<u64, Principal>,
-    /// The values that are kept for waiting calls.
-    kept: HashMap<Position, SmallVec<[Principal; 1]>>,
+    /// The values that are kept for waiting calls. Of as many as wait: a table would stand still for long to grow.
+    kept: BTreeMap<Position, SmallVec<[Principal; 1]>>,
     /// From the first refusal until the limit holds again.
     adaptive: Option<Box<AdaptiveLimit>>,
     opened: u64,
@@ -82,7 +82,7 @@ impl Distinct {
             open: HashMap::new(),
             unused: BTreeMap::new(),
             lasting: BTreeMap::new(),
-            kept: HashMap::new(),
+            kept: BTreeMap::new(),
             adaptive: None,
             opened: 0,
             closing: 0,

@@ -1,0 +1,235 @@
+//! What an operation looks at while many calls wait: counted, so that no machine is too slow for it.
+
+use std::task::{Context, Poll, Waker};
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::principal::counted;
+
+/// How many calls wait.
+const MANY: usize = 20_000;
+/// The most that one operation may look at: the bound of the schedule, with the lists that are taken up for it, and twice for a
+/// call that is polled when its timer is due.
+const LOOKS: usize = 150;
+/// The most comparisons and hashes of principals of one operation: some for each look.
+const STEPS: u64 = 5_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowded {
+    Plain,
+    Gated,
+    Aged,
+    /// All mailboxes are open, and all need the same one more.
+    FullSame,
+    /// All mailboxes are open, and each needs another.
+    FullEach,
+}
+
+const STATES: [Crowded; 5] = [
+    Crowded::Plain,
+    Crowded::Gated,
+    Crowded::Aged,
+    Crowded::FullSame,
+    Crowded::FullEach,
+];
+
+/// A ledger whose calls are polled by hand.
+struct Crowd {
+    runtime: Runtime,
+    ledger: Arc<LocalLedger>,
+    calls: Vec<Option<Acquire>>,
+    held: Vec<Permit>,
+}
+
+/// What operations came to at the most.
+#[derive(Debug, Default)]
+struct Most {
+    looks: usize,
+    steps: u64,
+}
+
+impl Crowded {
+    fn request(self, number: usize) -> AcquireRequest {
+        match self {
+            Self::Plain | Self::Gated => draw("svc"),
+            Self::FullSame => opens("svc", "one-more@contoso.com"),
+            Self::Aged | Self::FullEach => opens("svc", &format!("user{number}@contoso.com")),
+        }
+    }
+}
+
+impl Crowd {
+    fn new(state: Crowded) -> Self {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        let mut ledger = LocalLedger::builder()
+            .budget(Budget::Concurrency, Limit::InFlight(27))
+            .max_wait(secs(24 * 3600));
+        if !matches!(state, Crowded::Plain | Crowded::Gated) {
+            let open = Limit::Distinct {
+                limit: 16,
+                idle: secs(1),
+            };
+            ledger = ledger.budget(Budget::OpenMailboxes, open);
+        }
+        let mut crowd = Self {
+            runtime,
+            ledger: Arc::new(ledger.build()),
+            calls: Vec::new(),
+            held: Vec::new(),
+        };
+        crowd.fill(state);
+        crowd
+    }
+
+    fn fill(&mut self, state: Crowded) {
+        let entered = self.runtime.enter();
+        let (held, account) = match state {
+            Crowded::Plain | Crowded::Gated => (27, of("svc")),
+            _ => (16, Principal::account("svc")),
+        };
+        for number in 0..held {
+            let request = match state {
+                Crowded::Plain | Crowded::Gated => draw("svc"),
+                _ => opens("svc", &format!("open{number}@contoso.com")),
+            };
+            let permit = Permit::try_acquire(self.ledger.clone(), &request);
+            self.held.push(permit.expect("a free permit"));
+        }
+        if state == Crowded::Gated {
+            self.ledger.close_gate(&account, Instant::now() + secs(60));
+        }
+        drop(entered);
+        for number in 0..MANY {
+            self.enqueue(state.request(number));
+        }
+        if state == Crowded::Aged {
+            self.advance(301);
+        }
+        self.go_on();
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.runtime.block_on(tokio::time::advance(secs(seconds)));
+    }
+
+    fn enqueue(&mut self, request: AcquireRequest) {
+        self.calls.push(Some(self.ledger.clone().acquire(request)));
+        let _granted = self.poll(self.calls.len() - 1);
+    }
+
+    /// Polls a call. What it was granted is held.
+    fn poll(&mut self, call: usize) -> bool {
+        let _entered = self.runtime.enter();
+        let Some(waiting) = &mut self.calls[call] else {
+            return false;
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(out) = waiting.as_mut().poll(&mut context) else {
+            return false;
+        };
+        self.calls[call] = None;
+        self.held.extend(out.ok());
+        true
+    }
+
+    fn looked_and_left(&self) -> (usize, usize) {
+        self.ledger.state.lock().agenda.looked_and_left()
+    }
+
+    /// Does what is left to do, as the calls would that were woken for it. Never is there much work in store.
+    fn go_on(&mut self) {
+        for _ in 0..MANY {
+            let (_, left) = self.looked_and_left();
+            assert!(left <= 20, "{left} in store");
+            if left == 0 {
+                return;
+            }
+            let last = self.calls.iter().rposition(Option::is_some);
+            let most = self.counted(|crowd| {
+                crowd.poll(last.expect("a call that waits"));
+            });
+            most.check("going on");
+        }
+        panic!("it never ends");
+    }
+
+    fn counted(&mut self, operation: impl FnOnce(&mut Self)) -> Most {
+        let (before, _) = self.looked_and_left();
+        let (steps, ()) = counted::during(|| operation(self));
+        let (after, _) = self.looked_and_left();
+        Most {
+            looks: after - before,
+            steps,
+        }
+    }
+
+    fn cancel(&mut self, call: usize) {
+        let _entered = self.runtime.enter();
+        self.calls[call] = None;
+    }
+
+    fn release(&mut self) {
+        let _entered = self.runtime.enter();
+        let permit = self.held.pop().expect("a permit that is held");
+        permit.complete();
+    }
+}
+
+impl Most {
+    fn check(&self, operation: &str) {
+        let met = self.looks <= LOOKS && self.steps <= STEPS;
+        assert!(met, "{operation}: {self:?}");
+    }
+}
+
+#[test]
+fn no_operation_looks_at_more_because_more_wait() {
+    for state in STATES {
+        let mut crowd = Crowd::new(state);
+        for number in 0..200 {
+            let call = match number % 2 {
+                0 => number,
+                _ => number * 97,
+            };
+            let most = crowd.counted(|crowd| crowd.cancel(call));
+            most.check(&format!("a cancel, {state:?}"));
+            crowd.go_on();
+            let request = state.request(MANY + number);
+            let most = crowd.counted(|crowd| crowd.enqueue(request));
+            most.check(&format!("an enqueue, {state:?}"));
+            crowd.go_on();
+        }
+        if state == Crowded::Gated {
+            crowd.advance(60);
+        }
+        for _ in 0..10 {
+            let most = crowd.counted(Crowd::release);
+            most.check(&format!("a release, {state:?}"));
+            // The mailbox closes, and the first in the queue see it.
+            crowd.advance(1);
+            for call in 0..300 {
+                let most = crowd.counted(|crowd| {
+                    crowd.poll(call);
+                });
+                most.check(&format!("a look, {state:?}"));
+            }
+            crowd.go_on();
+        }
+    }
+}
+
+#[test]
+fn a_mailbox_that_opens_is_looked_at_once_for_each_call_that_waits_for_it() {
+    let mut crowd = Crowd::new(Crowded::FullSame);
+    let (before, _) = crowd.looked_and_left();
+    crowd.release();
+    crowd.advance(1);
+    crowd.poll(0);
+    crowd.go_on();
+    let (after, _) = crowd.looked_and_left();
+    // Each is looked at once when it goes on, and with each portion the heads of the lists are.
+    assert!(after - before <= 2 * MANY, "{}", after - before);
+    assert!(after - before >= MANY, "they have not gone on");
+}
