@@ -7,7 +7,8 @@
 //! - At each size as many calls wait in all, in one ledger or in many: so a figure tells the work of one operation, and not how
 //!   much of what waits fits into the processor's caches.
 //! - What an operation leaves for woken calls to go on with is not in its time, but in `rest`: the polls of a hundred grants, by
-//!   the calls that wait, with the longest of them as the worst. `drop_all` is the mean of dropping all, the first before the others.
+//!   the calls that wait, with the longest of them as the worst. `drop_all` is dropping all, the first before the
+//!   others, as the mean of a hundred.
 //! - `bytes` is what one waiting call has in memory: its future with its timer, its request, its place in the queue.
 //! - The clock of the ledger is virtual, the one that measures is not.
 

@@ -130,10 +130,8 @@ pub(super) fn measure(state: State, calls: usize, all: usize) -> io::Result<Meas
     release.extend(opened);
     run.grant_others();
     let Rest { all: rest, longest } = run.crowd.take_rest();
-    let left = run.crowd.waiting();
     let drop_all = run.crowd.drop_all();
     let rest = vec![each(rest, queues * calls)];
-    let drop_all = vec![each(drop_all, left)];
     Ok(Measured {
         times: [enqueue, cancel, time_out, release, grant, rest, drop_all],
         longest,
