@@ -64,6 +64,13 @@ pub(super) fn ask(
     AcquireRequest::of_call(charges, endpoint, deadline, requeue)
 }
 
+/// Nothing was sent with it yet.
+#[inline]
+fn unsent(mut permit: Permit) -> Permit {
+    permit.set_end(End::NotSent);
+    permit
+}
+
 /// Tells who wants to know what the call was charged.
 fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
     let extensions = request.extensions();
@@ -119,7 +126,7 @@ where
                     // Without a clock if the permit is there and no deadline was given: `benches/overhead` watches it.
                     match ledger.try_acquire(request) {
                         Ok(admission) => {
-                            let permit = this.permit.insert(Permit::new(ledger, admission));
+                            let permit = this.permit.insert(unsent(Permit::new(ledger, admission)));
                             tell(call_with, permit, None);
                             ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
                         }
@@ -136,7 +143,7 @@ where
                     if let (Err(_), Some((_, request))) = (&acquired, &*this.call) {
                         note_wait(request, *since, true);
                     }
-                    let permit = this.permit.insert(acquired?);
+                    let permit = this.permit.insert(unsent(acquired?));
                     if let Some((_, request)) = this.call {
                         tell(request, permit, Some(*since));
                     }
@@ -151,7 +158,7 @@ where
                             // Now, not when the caller drops this future.
                             if let Some(mut permit) = this.permit.take() {
                                 if Failure::of(&*error) == Failure::NotSent {
-                                    permit.set_end(End::Dropped);
+                                    permit.set_end(End::NotSent);
                                 }
                             }
                             return Poll::Ready(Err(error));
@@ -187,7 +194,12 @@ where
 {
     if let Some((inner, _)) = call {
         match inner.poll_ready(cx) {
-            Poll::Ready(ready) => ready.map_err(Into::into)?,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                // Now, not when the caller drops this future.
+                *permit = None;
+                return Poll::Ready(Err(error.into()));
+            }
             Poll::Pending => {
                 step.set(Step::Ready);
                 return Poll::Pending;

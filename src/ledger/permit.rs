@@ -15,6 +15,8 @@ pub enum End {
     Complete,
     /// The call ended otherwise. It tells nothing about its budgets.
     Dropped,
+    /// The call was never sent.
+    NotSent,
     /// The call was sent and given up before a response came. The server may still be at work on it.
     Unanswered,
 }

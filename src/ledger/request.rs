@@ -38,6 +38,8 @@ struct Inner {
     ticket: Option<u64>,
     not_before: Option<Instant>,
     admitted: Admitted,
+    /// The request of the whole call, once charges were split off.
+    whole: Option<AcquireRequest>,
 }
 
 /// What an admission adds to its request. In the same place, so that a permit is small: it is moved about into the
@@ -74,6 +76,7 @@ impl AcquireRequest {
             ticket: requeue.ticket,
             not_before: requeue.not_before,
             admitted: Admitted::default(),
+            whole: None,
         }))
     }
 
@@ -232,6 +235,21 @@ impl Admission {
         self.admitted().split_off
     }
 
+    /// The charges of the whole call for the part that stands for it, whatever was split off. None for what was split off.
+    pub(crate) fn call_charges(&self) -> &[Charge] {
+        match &self.0.0.whole {
+            _ if self.is_split_off() => &[],
+            Some(whole) => whole.charges(),
+            None => self.charges(),
+        }
+    }
+
+    /// Whether it is a part of what was admitted.
+    #[inline]
+    pub(crate) fn is_divided(&self) -> bool {
+        self.0.0.whole.is_some()
+    }
+
     /// Divides it into what stays with the call and the charges on `budget`. None if there are no such charges.
     pub fn split(&self, budget: Budget) -> Option<(Self, Self)> {
         let of_budget = |charge: &&Charge| charge.budget() == budget;
@@ -246,9 +264,12 @@ impl Admission {
             .cloned()
             .collect();
         let with = |charges: Charges, split_off: bool| {
+            let whole = self.0.0.whole.clone();
+            let whole = whole.unwrap_or_else(|| self.0.clone());
             Self(self.0.clone().change(|inner| {
                 inner.charges = charges;
                 inner.admitted.split_off = split_off;
+                inner.whole = Some(whole);
             }))
         };
         Some((with(rest, self.is_split_off()), with(taken, true)))

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::clock::after;
 
 /// Calls at a time at which the way back is over.
-const RAMPED: u32 = 64;
+const RAMPED: usize = 64;
 /// This long after a gate opened without a call, the next ones need no probe any more.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -26,7 +26,8 @@ enum Step {
         until: Instant,
     },
     Ramp {
-        window: u32,
+        /// The calls that got a good response, each counted once: so many and one more may go at the same time.
+        accepted: Vec<u64>,
         in_flight: u32,
         /// Calls admitted before this one were sent before the gate closed: they do not count.
         since: u64,
@@ -62,7 +63,7 @@ impl Gate {
         match self.0 {
             Step::Closed { until } if until <= now => {
                 self.0 = Step::Ramp {
-                    window: 1,
+                    accepted: Vec::new(),
                     in_flight: 0,
                     since: next,
                     opened: until,
@@ -75,19 +76,21 @@ impl Gate {
 
     /// Says whether one more call may go.
     pub(super) fn pass(&mut self, now: Instant) -> Pass {
-        match self.0 {
+        match &self.0 {
             Step::Ramp {
                 in_flight: 0,
                 opened,
                 ..
-            } if now.duration_since(opened) > FRESH => {
+            } if now.duration_since(*opened) > FRESH => {
                 self.0 = Step::Open;
                 Pass::Open
             }
             Step::Ramp {
-                window, in_flight, ..
-            } if in_flight >= window => Pass::Probing,
-            Step::Closed { until } => Pass::Closed(until),
+                accepted,
+                in_flight,
+                ..
+            } if *in_flight as usize > accepted.len() => Pass::Probing,
+            Step::Closed { until } => Pass::Closed(*until),
             _ => Pass::Open,
         }
     }
@@ -118,10 +121,13 @@ impl Gate {
 
     /// A call got a good response: one more may go at the same time.
     pub(super) fn accepted(&mut self, sequence: u64) {
-        if let Step::Ramp { window, since, .. } = &mut self.0 {
-            if sequence >= *since {
-                *window += 1;
-                if *window >= RAMPED {
+        if let Step::Ramp {
+            accepted, since, ..
+        } = &mut self.0
+        {
+            if sequence >= *since && !accepted.contains(&sequence) {
+                accepted.push(sequence);
+                if accepted.len() + 1 >= RAMPED {
                     self.0 = Step::Open;
                 }
             }

@@ -8,6 +8,7 @@
 //! accounts, account, endpoint
 //! meter/           how much of one budget one principal uses; know no queues
 //! gate   adapt   expiry   notice   clock
+//! keeper           looks at the queue in time, for calls that are not polled
 //! ```
 
 mod account;
@@ -17,6 +18,7 @@ mod clock;
 mod endpoint;
 mod expiry;
 mod gate;
+mod keeper;
 mod meter;
 mod notice;
 mod queue;
@@ -33,6 +35,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::clock::{LONGEST, after};
@@ -103,6 +106,8 @@ use crate::principal::{Budget, Principal};
 pub struct LocalLedger {
     config: Config,
     state: Mutex<State>,
+    /// Wakes the keeper before its time.
+    hurry: Arc<Notify>,
 }
 
 #[derive(Clone, Debug)]
@@ -190,6 +195,7 @@ impl LocalLedgerBuilder {
         LocalLedger {
             config: self.config,
             state: Mutex::new(State::default()),
+            hurry: Arc::default(),
         }
     }
 }
@@ -286,13 +292,18 @@ impl LocalLedger {
     fn with<T>(&self, change: impl FnOnce(&mut State, &Config) -> T) -> T {
         let mut state = self.state.lock();
         let out = change(&mut state, &self.config);
-        if !state.queue.has_wakers() && state.notices.is_empty() {
+        let hurry = state.hurries_keeper();
+        if !hurry && !state.queue.has_wakers() && state.notices.is_empty() {
             return out;
         }
-        let wakers = state.queue.take_wakers();
+        let [wakers, spent] = state.queue.take_wakers();
         let notices = std::mem::take(&mut state.notices);
         drop(state);
+        drop(spent);
         wakers.into_iter().for_each(std::task::Waker::wake);
+        if hurry {
+            self.hurry.notify_one();
+        }
         notices.iter().for_each(notice::Notice::log);
         out
     }

@@ -15,12 +15,7 @@ use crate::ledger::{AcquireRequest, Admission, Contended};
 use crate::principal::Principal;
 
 /// The number of calls at the head of a list that have a timer each, so that one that is not polled holds up nobody.
-const ARMED: usize = 4;
-
-/// The number of calls of a list that watch what is not picked up, and how far behind the head they stand: they are woken to
-/// set a timer, so they should be few, and stay for a while.
-const WATCH: usize = 2;
-const WATCH_FROM: usize = 62;
+pub(super) const ARMED: usize = 4;
 
 /// An admission that is not picked up for this long goes to somebody else.
 const CLAIM: Duration = Duration::from_secs(1);
@@ -33,7 +28,12 @@ pub(super) struct Queue {
     len: usize,
     /// Admissions that were handed over, oldest first. Those that were picked up go once they are first.
     unclaimed: VecDeque<(Instant, Position)>,
+    /// When lists have to be looked at, whoever does it.
+    alarms: BTreeMap<(Instant, u64), Contended>,
+    alarms_set: u64,
     wakers: Vec<Waker>,
+    /// Wakers that nobody needs any more. Dropping one can run code of its executor, so it happens outside the lock.
+    spent: Vec<Waker>,
 }
 
 /// A call that waits, or that was admitted and does not know it yet.
@@ -66,8 +66,7 @@ struct List {
     groups: HashMap<Principal, BTreeSet<Position>>,
     /// The groups by their first call.
     heads: BTreeMap<Position, Principal>,
-    /// Calls that look again, and so see to it that an admission which is not picked up goes to somebody else.
-    watch: SmallVec<[Position; WATCH]>,
+    alarm: Option<(Instant, u64)>,
 }
 
 impl List {
@@ -86,7 +85,6 @@ impl List {
 
     fn remove(&mut self, position: Position, value: Option<&Principal>) {
         self.order.remove(&position);
-        self.watch.retain(|watching| *watching != position);
         let Some(value) = value else { return };
         let Some(group) = self.groups.get_mut(value) else {
             return;
@@ -113,6 +111,16 @@ pub(super) enum Look {
     },
     /// It has to ask again.
     Absent,
+}
+
+/// Where a call stands, for tests.
+#[cfg(test)]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    In(Contended),
+    /// Admitted by that number, and not picked up.
+    Admitted(u64),
+    Nowhere,
 }
 
 impl Queue {
@@ -177,6 +185,9 @@ impl Queue {
         if let Some(list) = self.lists.get_mut(&contended) {
             list.remove(position, value.as_ref());
             if list.order.is_empty() {
+                if let Some(alarm) = list.alarm {
+                    self.alarms.remove(&alarm);
+                }
                 self.lists.remove(&contended);
                 if self.lists.is_empty() {
                     self.lists.shrink_to(64);
@@ -189,8 +200,10 @@ impl Queue {
     /// Removes a call for good. It stands in no list.
     pub(super) fn remove(&mut self, position: Position) -> Option<Admission> {
         let waiter = self.waiters.try_remove(position.1)?;
+        self.spent.extend(waiter.waker);
         if self.waiters.is_empty() {
             self.waiters.shrink_to_fit();
+            self.unclaimed = VecDeque::new();
         }
         match waiter.state {
             WaiterState::Admitted(_, admission) => Some(admission),
@@ -208,6 +221,14 @@ impl Queue {
             waiter.state = WaiterState::Admitted(now, admission);
             self.wakers.extend(waiter.waker.take());
             self.unclaimed.push_back((now, position));
+        }
+    }
+
+    /// Picks up what a call was admitted to, if it was.
+    pub(super) fn claim(&mut self, position: Position) -> Option<Admission> {
+        match &self.waiters.get(position.1)?.state {
+            WaiterState::Admitted(..) => self.remove(position),
+            WaiterState::Waits { .. } | WaiterState::Absent => None,
         }
     }
 
@@ -289,11 +310,52 @@ impl Queue {
             .count()
     }
 
+    /// The list is looked at then at the latest, whether or not its calls are polled.
+    fn set_alarm(&mut self, contended: &Contended, at: Instant) {
+        let Some(list) = self.lists.get_mut(contended) else {
+            return;
+        };
+        // One that is earlier than needed looks again and is set anew then.
+        if list.alarm.is_none_or(|(known, _)| at < known) {
+            self.alarms_set += 1;
+            let alarm = (at, self.alarms_set);
+            if let Some(known) = list.alarm.replace(alarm) {
+                self.alarms.remove(&known);
+            }
+            self.alarms.insert(alarm, contended.clone());
+        }
+    }
+
+    /// A list that has to be looked at by now.
+    pub(super) fn alarm_due(&mut self, now: Instant) -> Option<Contended> {
+        let first = self.alarms.first_entry()?;
+        if first.key().0 > now {
+            return None;
+        }
+        let contended = first.remove();
+        if let Some(list) = self.lists.get_mut(&contended) {
+            list.alarm = None;
+        }
+        Some(contended)
+    }
+
+    /// When somebody has to look at the queue next.
+    pub(super) fn next_alarm(&mut self) -> Option<Instant> {
+        let claim = self.first_unclaimed().map(|(at, _)| after(at, CLAIM));
+        let alarm = self.alarms.keys().next().map(|(at, _)| *at);
+        claim.into_iter().chain(alarm).min()
+    }
+
     /// Gives the first calls of a list the time at which they look again.
     pub(super) fn arm(&mut self, contended: &Contended, until: Option<Instant>) {
-        if let Some((at, _)) = self.first_unclaimed() {
-            self.watch(contended, after(at, CLAIM));
+        if let Some(until) = until {
+            self.set_alarm(contended, until);
         }
+        // Somebody has to see to it that what is not picked up goes on: the keeper, if there is one.
+        let few = self.len <= ARMED;
+        let claim = self.first_unclaimed().filter(|_| few);
+        let claim = claim.map(|(at, _)| after(at, CLAIM));
+        let until = [until, claim].into_iter().flatten().min();
         let Some(until) = until else { return };
         let Some(list) = self.lists.get(contended) else {
             return;
@@ -301,21 +363,6 @@ impl Queue {
         let heads: SmallVec<[Position; ARMED]> = list.order.iter().take(ARMED).copied().collect();
         for head in heads {
             self.look_at(head, until);
-        }
-    }
-
-    /// Has some calls of a list look again then, unless some do already.
-    fn watch(&mut self, contended: &Contended, at: Instant) {
-        let Some(list) = self.lists.get_mut(contended) else {
-            return;
-        };
-        if !list.watch.is_empty() {
-            return;
-        }
-        let skip = list.order.len().saturating_sub(WATCH).min(WATCH_FROM);
-        list.watch = list.order.iter().skip(skip).take(WATCH).copied().collect();
-        for watching in list.watch.clone() {
-            self.look_at(watching, at);
         }
     }
 
@@ -336,16 +383,11 @@ impl Queue {
     /// The time at which the call was to look again has come and brought nothing.
     pub(super) fn disarm(&mut self, position: Position) {
         if let Some(Waiter {
-            state: WaiterState::Waits {
-                until, contended, ..
-            },
+            state: WaiterState::Waits { until, .. },
             ..
         }) = self.waiters.get_mut(position.1)
         {
             *until = None;
-            if let Some(list) = self.lists.get_mut(contended) {
-                list.watch.retain(|watching| *watching != position);
-            }
         }
     }
 
@@ -371,9 +413,10 @@ impl Queue {
                 contended, until, ..
             } => {
                 let (contended, until) = (contended.clone(), *until);
-                match &mut waiter.waker {
-                    Some(known) => known.clone_from(waker),
-                    none => *none = Some(waker.clone()),
+                let known = waiter.waker.as_ref();
+                if !known.is_some_and(|known| known.will_wake(waker)) {
+                    let replaced = waiter.waker.replace(waker.clone());
+                    self.spent.extend(replaced);
                 }
                 Look::Waits { contended, until }
             }
@@ -385,17 +428,38 @@ impl Queue {
         }
     }
 
-    /// The calls to wake, once the lock is given back.
-    pub(super) fn take_wakers(&mut self) -> SmallVec<[Waker; 4]> {
-        self.wakers.drain(..).collect()
+    /// The calls to wake and the wakers to drop, once the lock is given back.
+    pub(super) fn take_wakers(&mut self) -> [SmallVec<[Waker; 4]>; 2] {
+        [
+            self.wakers.drain(..).collect(),
+            self.spent.drain(..).collect(),
+        ]
+    }
+
+    /// Every call in the queue and its ticket, where that matters.
+    #[cfg(test)]
+    pub(super) fn calls(&self) -> Vec<(u64, AcquireRequest, Stands)> {
+        let listed = self.lists.values().flat_map(|list| &list.order);
+        let tickets: HashMap<_, _> = listed.map(|(ticket, key)| (*key, *ticket)).collect();
+        let calls = self.waiters.iter().map(|(key, waiter)| {
+            let stands = match &waiter.state {
+                WaiterState::Waits { contended, .. } => Stands::In(contended.clone()),
+                WaiterState::Admitted(_, admission) => Stands::Admitted(admission.sequence()),
+                WaiterState::Absent => Stands::Nowhere,
+            };
+            let ticket = tickets.get(&key).copied().unwrap_or_default();
+            (ticket, waiter.request.clone(), stands)
+        });
+        calls.collect()
     }
 
     #[cfg(test)]
-    pub(super) fn left(&self) -> (usize, usize) {
-        (self.waiters.len(), self.lists.len())
+    pub(super) fn left(&self) -> (usize, usize, usize) {
+        let alarms = self.alarms.len() + self.unclaimed.len();
+        (self.waiters.len(), self.lists.len(), alarms)
     }
 
     pub(super) fn has_wakers(&self) -> bool {
-        !self.wakers.is_empty()
+        !self.wakers.is_empty() || !self.spent.is_empty()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::task::Waker;
+use std::time::Duration;
 
 use http::uri::Authority;
 use smallvec::SmallVec;
@@ -13,14 +14,16 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::clock::{Clock, after};
-use super::meter::Position;
-use super::queue::{Look, Queue};
+use super::meter::{Position, Stage};
+use super::queue::{ARMED, Look, Queue};
 use super::state::{Blocked, State, by_budget, by_principal};
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
 use crate::principal::{Budget, Charge, Principal};
 
 /// How many waiting calls are looked at in one operation.
 const LOOKS: usize = 64;
+/// The keeper looks at least this often, to end when it is not needed.
+const KEEPER_IDLE: Duration = Duration::from_secs(60);
 
 /// What has come up, and the call that others must not overtake any more.
 #[derive(Debug, Default)]
@@ -104,29 +107,33 @@ impl Agenda {
     }
 
     /// What a younger call shares with the starved one, as long as that waits for what is in flight.
-    pub(super) fn blocked_by_starved(
+    pub(super) fn blocked_by_starved<'a>(
         &self,
         request: &AcquireRequest,
         position: Position,
-        queue: &Queue,
-    ) -> Option<Blocked> {
+        queue: &'a Queue,
+    ) -> Option<BlockedByStarved<'a>> {
         let starved = self.starved.as_ref()?;
         if starved.position >= position {
             return None;
         }
         let (contended, _) = queue.waits_for(starved.position)?;
-        let waited_for = (contended.principal()?.clone(), contended.budget()?);
+        let principal = contended.principal()?;
+        let waited_for = (principal.clone(), contended.budget()?);
         if !starved.budgets.contains(&waited_for) {
             return None;
         }
-        let (principal, budget, _) =
-            by_budget(request.charges()).find(|(principal, budget, _)| {
-                starved.budgets.contains(&((*principal).clone(), *budget))
-            })?;
-        Some(Blocked {
-            contended: Contended::Budget(principal.clone(), budget),
+        let (shared, budget, _) = by_budget(request.charges()).find(|(principal, budget, _)| {
+            starved.budgets.contains(&((*principal).clone(), *budget))
+        })?;
+        let by = Blocked {
+            contended: Contended::Budget(shared.clone(), budget),
             until: None,
             value: None,
+        };
+        Some(BlockedByStarved {
+            by,
+            waits_for: principal,
         })
     }
 
@@ -137,15 +144,19 @@ impl Agenda {
     }
 
     /// Others look again at what the starved call kept from them.
-    fn look_past_starved(&mut self) {
+    pub(super) fn look_past_starved(&mut self) {
         let Some(starved) = &self.starved else { return };
         let principals: HashSet<&Principal> = starved.budgets.iter().map(|(p, _)| p).collect();
         let work = principals.into_iter().cloned().map(Work::Principal);
         self.work.extend(work);
     }
 
-    fn starve(&mut self, position: Position, request: &AcquireRequest) {
-        let amounts = request.charges().iter().filter(|c| c.value().is_none());
+    fn starve(&mut self, position: Position, request: &AcquireRequest, config: &Config) {
+        let is_amount = |charge: &&Charge| {
+            let limit = config.limit(charge.budget());
+            limit.is_some_and(|limit| Stage::of(limit) == Stage::Amounts)
+        };
+        let amounts = request.charges().iter().filter(is_amount);
         let budgets = amounts.map(|charge| (charge.principal().clone(), charge.budget()));
         self.starved = Some(Starved {
             position,
@@ -160,6 +171,13 @@ impl Agenda {
             self.starved = None;
         }
     }
+}
+
+/// What holds a call back behind the starved one, and the principal that the starved one waits for.
+#[derive(Debug)]
+pub(super) struct BlockedByStarved<'a> {
+    pub(super) by: Blocked,
+    pub(super) waits_for: &'a Principal,
 }
 
 /// What comes of a call that asks for a permit.
@@ -189,7 +207,11 @@ impl State {
     /// Works off what has come up. Each way into the state that changes something ends with it.
     pub(super) fn settle(&mut self, clock: &mut Clock, config: &Config) {
         while let Some(admission) = self.overdue(clock) {
-            self.release(&admission, End::Dropped, config);
+            self.give_back(&admission, End::NotSent, clock, config);
+            self.tidy_all(admission.charges(), clock);
+        }
+        while let Some(contended) = self.alarm_due(clock) {
+            self.look_again(&contended);
         }
         let mut looks = LOOKS;
         while let Some(work) = self.agenda.work.pop_front() {
@@ -209,8 +231,9 @@ impl State {
                     self.pump_value(contended, value, &mut looks, clock, config)
                 }
             };
+            // Behind what else has come up: one long list holds up nobody else's.
             if !done {
-                self.agenda.work.push_front(work);
+                self.agenda.work.push_back(work);
                 return;
             }
         }
@@ -221,6 +244,53 @@ impl State {
         match self.queue.is_empty() {
             true => None,
             false => self.queue.revoke_due(clock.now()),
+        }
+    }
+
+    /// A list that has to be looked at by now, if there is one.
+    fn alarm_due(&mut self, clock: &mut Clock) -> Option<Contended> {
+        match self.queue.is_empty() {
+            true => None,
+            false => self.queue.alarm_due(clock.now()),
+        }
+    }
+
+    /// Whether a keeper has to be started. The first calls of a list see to it themselves, if they are polled: only with more
+    /// than those is one needed.
+    pub(super) fn wants_keeper(&mut self, now: Instant) -> bool {
+        let wants = self.keeper.is_none() && self.queue.len() > ARMED;
+        if wants {
+            self.keeper = Some(now);
+        }
+        wants
+    }
+
+    /// Does what is due. Returns when the keeper has to look again, if it is needed still.
+    pub(super) fn keep(&mut self, now: Instant, config: &Config) -> Option<Instant> {
+        self.settle(&mut Clock::at(now), config);
+        let next = self.next_look(now).unwrap_or(after(now, KEEPER_IDLE));
+        self.keeper = (!self.queue.is_empty()).then(|| next.min(after(now, KEEPER_IDLE)));
+        self.keeper
+    }
+
+    /// Whether the keeper has to look sooner than it would.
+    pub(super) fn hurries_keeper(&mut self) -> bool {
+        let Some(until) = self.keeper else {
+            return false;
+        };
+        if !self.agenda.work.is_empty() {
+            return true;
+        }
+        let sooner = self.queue.next_alarm().filter(|next| *next < until);
+        // It is told once.
+        self.keeper = sooner.or(self.keeper);
+        sooner.is_some()
+    }
+
+    fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        match self.agenda.work.is_empty() {
+            true => self.queue.next_alarm(),
+            false => Some(now),
         }
     }
 
@@ -327,7 +397,7 @@ impl State {
                     && !self.agenda.has_starved()
                     && self.is_aged(position, clock, config)
                 {
-                    self.agenda.starve(position, &request);
+                    self.agenda.starve(position, &request, config);
                 }
             }
             None => {
@@ -462,6 +532,11 @@ impl State {
         config: &Config,
     ) -> (Look, Option<Instant>) {
         let mut clock = Clock::at(now);
+        // Before it could be taken back: a call that is late still has its turn.
+        if let Some(admission) = self.queue.claim(position) {
+            self.settle(&mut clock, config);
+            return (Look::Admitted(admission), None);
+        }
         let due = match self.queue.waits_for(position) {
             Some((contended, Some(until))) if until <= now => Some(contended.clone()),
             _ => None,
@@ -524,7 +599,7 @@ impl State {
         self.agenda.not_starved(position);
         self.unpark(&request, position, false);
         match self.queue.remove(position) {
-            Some(admission) => self.release(&admission, End::Dropped, config),
+            Some(admission) => self.release(&admission, End::NotSent, config),
             None => {
                 if let Some(contended) = contended {
                     self.look_again(&contended);

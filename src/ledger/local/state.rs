@@ -37,6 +37,8 @@ pub(super) struct State {
     endpoints: HashMap<Authority, Endpoint>,
     pub(super) queue: Queue,
     pub(super) agenda: Agenda,
+    /// When the keeper looks again, if there is one.
+    pub(super) keeper: Option<Instant>,
     expiry: Expiry<Due>,
     last_ticket: u64,
     /// The number of the last admission.
@@ -60,6 +62,8 @@ pub(super) struct Left {
     pub(super) endpoints: usize,
     pub(super) waiters: usize,
     pub(super) lists: usize,
+    pub(super) alarms: usize,
+    pub(super) work: usize,
 }
 
 /// What holds a call back.
@@ -106,11 +110,11 @@ fn not_queued(ticket: u64) -> Position {
 }
 
 impl State {
-    /// The place in the queue of a call: the one that an earlier attempt had, if this ledger gave it.
+    /// The place in the queue of a call: the one that an earlier attempt had, if this ledger gave it. The first is 1.
     pub(super) fn ticket(&self, request: &AcquireRequest) -> u64 {
         request
             .ticket()
-            .filter(|ticket| *ticket <= self.last_ticket)
+            .filter(|ticket| (1..=self.last_ticket).contains(ticket))
             .unwrap_or(self.last_ticket.saturating_add(1))
     }
 
@@ -207,10 +211,7 @@ impl State {
         self.blocked_by_endpoint(request, position, clock)
             .or_else(|| self.blocked_by_gate(request.charges(), position, clock))
             .or_else(|| self.blocked_by(Stage::Values, request, position, clock, config))
-            .or_else(|| {
-                self.agenda
-                    .blocked_by_starved(request, position, &self.queue)
-            })
+            .or_else(|| self.blocked_by_starved(request, position))
             .or_else(|| self.blocked_by(Stage::Amounts, request, position, clock, config))
     }
 
@@ -279,6 +280,20 @@ impl State {
             return Some(Blocked::by(contended, until));
         }
         None
+    }
+
+    /// A starved call holds back younger ones on all its budgets, but not while it waits for a gate: that would close the gate
+    /// for other principals too.
+    fn blocked_by_starved(
+        &mut self,
+        request: &AcquireRequest,
+        position: Position,
+    ) -> Option<Blocked> {
+        let blocked = self
+            .agenda
+            .blocked_by_starved(request, position, &self.queue)?;
+        let account = self.accounts.get_mut(blocked.waits_for)?;
+        account.gate_mut().is_none().then_some(blocked.by)
     }
 
     /// What the meters of one stage say.
@@ -394,6 +409,9 @@ impl State {
         let [charge] = &**admission.charges() else {
             return None;
         };
+        if admission.is_divided() {
+            return None;
+        }
         let budget = charge.budget();
         if !matches!(config.limit(budget), Some(Limit::InFlight(_)))
             || self.is_overloaded(admission.endpoint())
@@ -408,6 +426,21 @@ impl State {
     #[inline(never)]
     fn release_slow(&mut self, admission: &Admission, end: End, config: &Config) {
         let mut clock = Clock::default();
+        self.give_back(admission, end, &mut clock, config);
+        self.settle(&mut clock, config);
+        self.tidy_all(admission.call_charges(), &mut clock);
+        self.tidy_all(admission.charges(), &mut clock);
+        self.sweep_if_any(&mut clock);
+    }
+
+    /// Gives back what was admitted, and notes who may go on now.
+    pub(super) fn give_back(
+        &mut self,
+        admission: &Admission,
+        end: End,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
         let complete = end == End::Complete;
         let sequence = admission.sequence();
         let whole = !admission.is_split_off();
@@ -417,16 +450,20 @@ impl State {
                 self.agenda.endpoint(authority);
             }
         }
+        for (principal, _) in by_principal(admission.call_charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            if let Some(gate) = account.gate_mut() {
+                gate.released(sequence, complete);
+                account.settle_gate();
+                self.agenda.principal(principal);
+            }
+        }
         for (principal, of_one) in by_principal(admission.charges()) {
             let Some(account) = self.accounts.get_mut(principal) else {
                 continue;
             };
-            if whole {
-                if let Some(gate) = account.gate_mut() {
-                    gate.released(sequence, complete);
-                }
-                account.settle_gate();
-            }
             for (_, budget, charges) in by_budget(of_one) {
                 let ask = Ask {
                     charges,
@@ -434,7 +471,7 @@ impl State {
                     sequence,
                 };
                 if let (Some(_), Some(meter)) = (config.limit(budget), account.meter_mut(budget)) {
-                    meter.give_back(ask, end, &mut clock);
+                    meter.give_back(ask, end, clock);
                 }
             }
             if account.queued() > 0 {
@@ -444,9 +481,6 @@ impl State {
                 self.agenda.principal(principal);
             }
         }
-        self.settle(&mut clock, config);
-        self.tidy_all(admission.charges(), &mut clock);
-        self.sweep_if_any(&mut clock);
     }
 
     pub(super) fn report(
@@ -459,7 +493,11 @@ impl State {
         let mut clock = Clock::at(now);
         match signal {
             Signal::Busy { until } => {
-                for (principal, _) in by_principal(admission.charges()) {
+                let charged = match admission.is_split_off() {
+                    true => admission.charges(),
+                    false => admission.call_charges(),
+                };
+                for (principal, _) in by_principal(charged) {
                     self.close_gate(principal, until, now);
                 }
             }
@@ -476,6 +514,7 @@ impl State {
             Signal::Exceeded(budget) => self.exceeded(admission, budget, &mut clock, config),
         }
         self.settle(&mut clock, config);
+        self.tidy_all(admission.call_charges(), &mut clock);
         self.tidy_all(admission.charges(), &mut clock);
         self.sweep(now);
     }
@@ -485,11 +524,12 @@ impl State {
         let account = self.accounts.get_or_new(principal);
         let known = account.closed_until(now);
         account.close_gate(until);
-        if known.is_none_or(|known| known < until) {
+        if known.is_none() {
             let contended = Contended::Gate(principal.clone());
             self.notices.push(Notice::closed(contended, until, now));
         }
         self.agenda.principal(principal);
+        self.agenda.look_past_starved();
     }
 
     /// Closes the gate of a principal from outside.
@@ -534,7 +574,7 @@ impl State {
         until: Instant,
         now: Instant,
     ) {
-        if known.is_none_or(|known| known < until) {
+        if known.is_none() {
             let contended = Contended::Endpoint(authority.clone());
             self.notices.push(Notice::closed(contended, until, now));
         }
@@ -563,20 +603,27 @@ impl State {
 
     fn accepted(&mut self, admission: &Admission, clock: &mut Clock) {
         let sequence = admission.sequence();
-        if let Some(authority) = admission.endpoint() {
+        let whole = !admission.is_split_off();
+        if let Some(authority) = admission.endpoint().filter(|_| whole) {
             if let Some(endpoint) = self.endpoints.get_mut(authority) {
                 endpoint.accepted(sequence, clock.now());
                 self.agenda.endpoint(authority);
+            }
+        }
+        for (principal, _) in by_principal(admission.call_charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            if let Some(gate) = account.gate_mut() {
+                gate.accepted(sequence);
+                account.settle_gate();
+                self.agenda.principal(principal);
             }
         }
         for (principal, of_one) in by_principal(admission.charges()) {
             let Some(account) = self.accounts.get_mut(principal) else {
                 continue;
             };
-            if let Some(gate) = account.gate_mut() {
-                gate.accepted(sequence);
-            }
-            account.settle_gate();
             for (_, budget, charges) in by_budget(of_one) {
                 let ask = Ask {
                     charges,
@@ -661,7 +708,8 @@ impl State {
             }
             Contended::Time => {}
         }
-        if stage == Some(Stage::Values) {
+        // A call that waits for a time or a gate keeps nothing from others.
+        if stage != Some(Stage::Amounts) {
             return;
         }
         for (principal, budget, charges) in by_budget(request.charges()) {
@@ -677,11 +725,8 @@ impl State {
                 sequence: self.last + 1,
             };
             let account = self.accounts.get_or_new(principal);
-            let new = stage == Some(Stage::Amounts);
-            account
-                .meter_or_new(budget, limit)
-                .keep_place(ask, new, clock);
-            if new && account.queued() > 0 {
+            account.meter_or_new(budget, limit).keep_place(ask, clock);
+            if account.queued() > 0 {
                 self.agenda.opened(principal, budget, charges, &self.queue);
             }
         }
@@ -796,6 +841,13 @@ impl State {
         let Some(account) = self.accounts.get_mut(principal) else {
             return;
         };
+        if account
+            .gate_mut()
+            .is_some_and(|gate| gate.open_if_due(now, self.last + 1))
+        {
+            let contended = Contended::Gate(principal.clone());
+            self.notices.push(Notice::opened(contended));
+        }
         match account.tidy(now) {
             Keep::Nothing => self.accounts.remove(principal),
             Keep::Until(until) => {
@@ -812,6 +864,10 @@ impl State {
         let Some(endpoint) = self.endpoints.get_mut(authority) else {
             return;
         };
+        if endpoint.open_if_due(now, self.last + 1) {
+            let contended = Contended::Endpoint(authority.clone());
+            self.notices.push(Notice::opened(contended));
+        }
         let until = endpoint.keep_until(now);
         if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
             self.endpoints.remove(authority);
@@ -857,16 +913,24 @@ impl State {
         }
     }
 
+    /// The number of the last admission, for tests.
+    #[cfg(test)]
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// What is in memory, for tests.
     #[cfg(test)]
     pub(super) fn left(&self) -> Left {
-        let (waiters, lists) = self.queue.left();
+        let (waiters, lists, alarms) = self.queue.left();
         Left {
             principals: self.accounts.iter().count(),
             room: self.accounts.room(),
             endpoints: self.endpoints.len(),
             waiters,
             lists,
+            alarms,
+            work: self.agenda.looked_and_left().1,
         }
     }
 

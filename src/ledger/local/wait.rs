@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::LocalLedger;
 use super::clock::after;
+use super::keeper;
 use super::meter::Position;
 use super::queue::Look;
 use super::schedule::Join;
@@ -89,9 +90,10 @@ impl LocalLedger {
     /// Tells the log that a call waits for long, and what holds it back.
     fn warn(&self, contended: &Contended, now: Instant) {
         let usage = self.with(|state, _| state.usage(contended, now));
-        let (held, limit) = usage.map_or((0, 0), |usage| (usage.held, usage.limit));
-        let principal = contended.principal().map(|principal| principal.hash64());
-        let unread = principal.map_or(0, unread::of_hash).min(held);
+        let held = usage.as_ref().map(|usage| usage.held);
+        let principal = contended.principal();
+        let unread = principal.map_or(0, |principal| unread::of_hash(principal.hash64()));
+        let unread = unread.min(held.unwrap_or(u32::MAX));
         let why = match unread {
             0 => "a call waits in the ledger",
             _ => {
@@ -101,8 +103,10 @@ impl LocalLedger {
         tracing::warn!(
             waited_seconds = SILENT.as_secs(),
             contended = %contended,
+            principal = principal.map(tracing::field::display),
+            budget = contended.budget().map(tracing::field::debug),
             held,
-            limit,
+            limit = usage.as_ref().map(|usage| usage.limit),
             unread,
             "{why}"
         );
@@ -120,9 +124,13 @@ impl Future for Waiting {
             let deadline = request.deadline().map_or(bound, |given| given.min(bound));
             let request = request.clone();
             *this.step = Step::Done;
-            let join = this
-                .ledger
-                .with(|state, config| state.join(request, now, config));
+            let (join, keep) = this.ledger.with(|state, config| {
+                let join = state.join(request, now, config);
+                (join, state.wants_keeper(now))
+            });
+            if keep {
+                keeper::start(this.ledger);
+            }
             match join {
                 Join::Admitted(admission) => {
                     return Poll::Ready(Ok(Permit::new(this.ledger.clone(), admission)));

@@ -48,7 +48,7 @@ struct Open {
     in_use: u32,
     /// Calls that wait for something else with this value open: its place is not given away before they ran.
     kept: u32,
-    /// Whether any call has used it yet: a place that was only kept is free at once.
+    /// Whether any call that used it was sent: a place that was only kept is free at once.
     used: bool,
     last_used: Instant,
     /// Calls with this ticket or a later one may not keep it open any longer.
@@ -151,13 +151,19 @@ impl Distinct {
         Some(out)
     }
 
+    /// Whether a value has its place, and not only the hope of one: above the limit, what no call has used yet has to fit still. It
+    /// may be kept for a call that needs more values than the limit, or from a time when the limit was higher.
+    fn is_taken(&self, open: &Open) -> bool {
+        open.used || open.in_use > 0 || self.open.len() <= self.places()
+    }
+
     fn is_kept_for(&self, position: Position, value: &Principal) -> bool {
         let kept = self
             .kept
             .get(&position)
             .is_some_and(|kept| kept.contains(value));
-        let refused = |open: &Open| open.state == SlotState::Refused;
-        kept && self.open.get(value).is_some_and(|open| !refused(open))
+        let lasts = |open: &Open| open.state != SlotState::Refused && self.is_taken(open);
+        kept && self.open.get(value).is_some_and(lasts)
     }
 
     pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
@@ -172,7 +178,7 @@ impl Distinct {
                     SlotState::New => !careful,
                     SlotState::Refused => false,
                 };
-                works && !closes(open)
+                works && !closes(open) && self.is_taken(open)
             })
         };
         // Usually nothing is kept for a call, or all that it needs.
@@ -242,10 +248,7 @@ impl Distinct {
             if !self.open.contains_key(value) {
                 self.open_new(value, now);
             }
-            self.change(value, |open| {
-                open.in_use += 1;
-                open.used = true;
-            });
+            self.change(value, |open| open.in_use += 1);
         }
         false
     }
@@ -274,14 +277,18 @@ impl Distinct {
     pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let now = clock.now();
         for value in ask.values() {
-            self.give_back_value(value, end == End::Complete, now);
+            self.give_back_value(value, end, now);
         }
     }
 
-    fn give_back_value(&mut self, value: &Principal, complete: bool, now: Instant) {
+    fn give_back_value(&mut self, value: &Principal, end: End, now: Instant) {
+        let complete = end == End::Complete;
         let worked = self.change(value, |open| {
             open.in_use = open.in_use.saturating_sub(1);
-            open.last_used = now;
+            if end != End::NotSent {
+                open.used = true;
+                open.last_used = now;
+            }
             let worked = complete && open.state == SlotState::New;
             if worked {
                 open.state = SlotState::Confirmed;
@@ -323,7 +330,7 @@ impl Distinct {
             .refused(number, held, 1, self.opened, now);
     }
 
-    pub(super) fn keep_place(&mut self, ask: Ask<'_>, new: bool, clock: &mut Clock) {
+    pub(super) fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         let (ticket, _) = ask.position;
         let mut kept = SmallVec::new();
         for value in ask.values() {
@@ -334,8 +341,7 @@ impl Distinct {
                         continue;
                     }
                 }
-                None if new => self.open_new(value, clock.now()),
-                None => continue,
+                None => self.open_new(value, clock.now()),
             }
             self.change(value, |open| open.kept += 1);
             kept.push(value.clone());

@@ -112,12 +112,11 @@ impl Meter {
         }
     }
 
-    /// Keeps the place that a waiting call has here while it waits for something else. `new`: also one that it has not yet,
-    /// since nothing but that something is missing.
-    pub(super) fn keep_place(&mut self, ask: Ask<'_>, new: bool, clock: &mut Clock) {
+    /// Keeps the values of a call that waits for amounts: nothing else is missing.
+    pub(super) fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         match self {
             Self::InFlight(_) => {}
-            Self::Distinct(meter) => meter.keep_place(ask, new, clock),
+            Self::Distinct(meter) => meter.keep_place(ask, clock),
         }
     }
 

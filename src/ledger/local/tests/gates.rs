@@ -1,0 +1,214 @@
+//! Gates, and the calls that test them.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_holds_back_one_principal_and_lets_one_probe_go_first() {
+    let ledger = ledger(10);
+    let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
+    let until = Instant::now() + secs(300);
+    permit.report(Signal::Busy { until });
+    // A shorter later hint shortens nothing.
+    permit.report(Signal::Busy {
+        until: Instant::now() + secs(1),
+    });
+    permit.complete();
+
+    let others: Vec<_> = (0..20).map(|_| call(&ledger, draw("b"), secs(1))).collect();
+    let held: Vec<_> = (0..20).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    let start = Instant::now();
+    for other in others {
+        assert!(other.await.unwrap().unwrap() - start <= secs(1));
+    }
+    let mut began = Vec::new();
+    for call in held {
+        began.push(call.await.unwrap().unwrap() - until);
+    }
+    began.sort();
+    let at = |n: u64| began.iter().filter(|time| **time == secs(n)).count();
+    // One probe, then two, four, ...
+    assert_eq!([at(0), at(1), at(2), at(3), at(4)], [1, 2, 4, 8, 5]);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_when_the_gate_closes_does_not_leave_either() {
+    let ledger = ledger(1);
+    let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
+    let waiting = call(&ledger, draw("a"), secs(1));
+    tokio::task::yield_now().await;
+    let until = Instant::now() + secs(300);
+    permit.report(Signal::Busy { until });
+    permit.complete();
+    assert_eq!(waiting.await.unwrap().unwrap(), until);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_probe_keeps_the_others_back() {
+    let ledger = ledger(10);
+    let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
+    let first = Instant::now() + secs(10);
+    permit.report(Signal::Busy { until: first });
+    drop(permit);
+    let waiting = tokio::spawn(ledger.clone().acquire(draw("a")));
+    tokio::task::yield_now().await;
+    let others: Vec<_> = (0..5).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    let probe = waiting.await.unwrap().unwrap();
+    assert!(probe.admission().is_watched());
+    assert_eq!(Instant::now(), first);
+    sleep(secs(2)).await;
+    let second = Instant::now() + secs(60);
+    probe.report(Signal::Busy { until: second });
+    probe.complete();
+    for other in others {
+        assert!(other.await.unwrap().unwrap() >= second);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_probe_is_followed_by_the_next() {
+    let ledger = ledger(10);
+    let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
+    let until = Instant::now() + secs(10);
+    permit.report(Signal::Busy { until });
+    drop(permit);
+    let probe = ledger.clone().acquire(draw("a")).await.unwrap();
+    let next = call(&ledger, draw("a"), secs(1));
+    sleep(secs(5)).await;
+    drop(probe);
+    assert_eq!(next.await.unwrap().unwrap(), until + secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_response_opens_the_gate_before_its_long_body_has_ended() {
+    let ledger = ledger(10);
+    let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
+    let until = Instant::now() + secs(10);
+    permit.report(Signal::Busy { until });
+    drop(permit);
+    let probe = ledger.clone().acquire(draw("a")).await.unwrap();
+    let next = call(&ledger, draw("a"), secs(1));
+    sleep(secs(1)).await;
+    probe.report(Signal::Accepted);
+    assert_eq!(next.await.unwrap().unwrap(), until + secs(1));
+    drop(probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gated_endpoint_holds_back_everybody() {
+    let ledger = ledger(10);
+    let to = |name: &str, host: &'static str| {
+        draw(name).with_endpoint(http::uri::Authority::from_static(host))
+    };
+    let permit = Permit::try_acquire(ledger.clone(), &to("a", "one")).unwrap();
+    let until = Instant::now() + secs(3);
+    permit.report(Signal::EndpointBusy { until });
+    permit.complete();
+    assert_eq!(ledger.snapshot().gated_endpoints.len(), 1);
+    let elsewhere = call(&ledger, to("a", "two"), secs(1));
+    assert_eq!(elsewhere.await.unwrap().unwrap() + secs(3), until);
+    let here = call(&ledger, to("b", "one"), secs(1));
+    assert_eq!(here.await.unwrap().unwrap(), until);
+    nothing_left(&ledger).await;
+}
+
+/// How many of `calls` begin together after the gate of "a" has opened, round trip by round trip.
+async fn rounds(ledger: &Arc<LocalLedger>, request: AcquireRequest, calls: usize) -> Vec<usize> {
+    let until = Instant::now() + secs(30);
+    ledger.close_gate(&of("a"), until);
+    let calls: Vec<_> = (0..calls)
+        .map(|_| call(ledger, request.clone(), secs(1)))
+        .collect();
+    let mut began = Vec::new();
+    for call in calls {
+        let round = (call.await.unwrap().unwrap() - until).as_secs() as usize;
+        began.resize(began.len().max(round + 1), 0);
+        began[round] += 1;
+    }
+    began
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_probe_leaves_whatever_the_kind_of_its_first_charge() {
+    let unlimited = several([("a", Budget::SyncCalls, 1)]);
+    let both = several([("a", Budget::SyncCalls, 1), ("a", Budget::Concurrency, 1)]);
+    let value = Charge::of_value(of("a"), Budget::OpenMailboxes, Principal::mailbox("m"));
+    let values = [value, Charge::new(of("a"), Budget::Concurrency, 1)];
+    let values = AcquireRequest::new(values.into_iter().collect::<Charges>());
+    let elsewhere = several([("0", Budget::Concurrency, 1), ("a", Budget::SyncCalls, 1)]);
+    for request in [
+        draw("a"),
+        unlimited,
+        both,
+        values,
+        opens("a", "m"),
+        elsewhere,
+    ] {
+        let ledger = delegate(16, secs(300));
+        let began = rounds(&ledger, request.clone(), 20).await;
+        assert_eq!(began, [1, 2, 4, 8, 5], "{request:?}");
+        nothing_left(&ledger).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_response_counts_once() {
+    let ledger = ledger(100);
+    ledger.close_gate(&of("a"), Instant::now() + secs(1));
+    sleep(secs(1)).await;
+    let mut began = Vec::new();
+    for _ in 0..4 {
+        let round: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &draw("a"))).collect();
+        began.push(round.len());
+        for permit in round {
+            // Told early, told again, ended, and told once more.
+            permit.report(Signal::Accepted);
+            permit.report(Signal::Accepted);
+            let admission = permit.admission().clone();
+            permit.complete();
+            ledger.report(&admission, Signal::Accepted);
+        }
+    }
+    assert_eq!(began, [1, 2, 4, 8]);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_forgotten_by_time_alone() {
+    let ledger = ledger(100);
+    let to = draw("a").with_endpoint(host());
+    // Two 503s, each to several calls at a time: the endpoint has a limit of its own then.
+    for _ in 0..2 {
+        let calls: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &to))
+            .take(8)
+            .collect();
+        let until = Instant::now() + secs(2);
+        for permit in calls {
+            permit.report(Signal::EndpointBusy { until });
+        }
+        sleep(secs(70)).await;
+    }
+    assert_eq!(ledger.state.lock().left().endpoints, 1);
+    sleep(secs(30 * 86_400)).await;
+    // The first call finds nothing in its way, and the second the fast path.
+    let all: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &to))
+        .take(200)
+        .collect();
+    assert_eq!(all.len(), 100);
+    assert_eq!(ledger.state.lock().left().endpoints, 0);
+    drop(all);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_endpoints_let_one_be_forgotten() {
+    let ledger = ledger(100);
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(2));
+    sleep(secs(30 * 86_400)).await;
+    // The fast path looks now and then.
+    for _ in 0..64 {
+        try_now(&ledger, &draw("a")).unwrap().complete();
+    }
+    assert_eq!(ledger.state.lock().left().endpoints, 0);
+}

@@ -1,0 +1,130 @@
+//! What the log is told.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::*;
+
+/// Takes down the ledger's events, and asks the ledger in each of them.
+struct Curious {
+    ledger: Arc<LocalLedger>,
+    events: Arc<Mutex<Vec<String>>>,
+    spans: AtomicU64,
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.push_str(&format!("{field}={value:?};"));
+    }
+}
+
+impl Subscriber for Curious {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().contains("ledger")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1 + self.spans.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        // It would never come back if the ledger were locked.
+        assert!(self.ledger.state.try_lock().is_some());
+        self.ledger.snapshot();
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.events.lock().push(text.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+type Events = Arc<Mutex<Vec<String>>>;
+
+fn listen(ledger: &Arc<LocalLedger>) -> (Events, tracing::subscriber::DefaultGuard) {
+    let events = Events::default();
+    let guard = tracing::subscriber::set_default(Curious {
+        ledger: ledger.clone(),
+        events: events.clone(),
+        spans: AtomicU64::new(0),
+    });
+    (events, guard)
+}
+
+fn count(events: &Events, words: &[&str]) -> usize {
+    let events = events.lock();
+    let with_all = |event: &&String| words.iter().all(|word| event.contains(word));
+    events.iter().filter(with_all).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_wait_is_told_once() {
+    let ledger = ledger(3);
+    let (events, _guard) = listen(&ledger);
+    let held: Vec<_> = (0..3)
+        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .collect();
+    let calls: Vec<_> = (0..8).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    sleep(Duration::from_millis(29_900)).await;
+    assert_eq!(events.lock().len(), 0);
+    sleep(secs(300)).await;
+    let told = [
+        "principal=a;",
+        "budget=Concurrency;",
+        "held=3;",
+        "limit=3;",
+        "waited_seconds=30;",
+    ];
+    assert_eq!(count(&events, &told), 8, "{:?}", events.lock());
+    drop(held);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(events.lock().len(), 8);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_is_told_when_it_closes_and_when_it_opens() {
+    let ledger = ledger(9);
+    let (events, _guard) = listen(&ledger);
+    let permits: Vec<_> = (0..9)
+        .map(|_| try_now(&ledger, &draw("a").with_endpoint(host())).unwrap())
+        .collect();
+    for (n, permit) in permits.iter().enumerate() {
+        let until = Instant::now() + secs(5 + n as u64);
+        permit.report(Signal::Busy { until });
+        permit.report(Signal::EndpointBusy { until });
+    }
+    drop(permits);
+    let closed = |gate| count(&events, &[gate, "closed"]);
+    let opened = |gate| count(&events, &[gate, "opened"]);
+    assert_eq!((closed("gate of a"), closed("contoso.com")), (1, 1));
+    let calls: Vec<_> = (0..9)
+        .map(|_| call(&ledger, draw("a").with_endpoint(host()), secs(1)))
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!((closed("gate of a"), closed("contoso.com")), (1, 1));
+    assert_eq!((opened("gate of a"), opened("contoso.com")), (1, 1));
+    // Also if no call comes.
+    ledger.close_gate(&of("b"), Instant::now() + secs(5));
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(5));
+    nothing_left(&ledger).await;
+    assert_eq!((opened("gate of b"), opened("contoso.com")), (1, 2));
+    assert_eq!((closed("gate of b"), closed("contoso.com")), (1, 2));
+}

@@ -1,0 +1,120 @@
+//! Limits and gates that are set from outside.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_raised_limit_wakes_those_that_wait() {
+    let ledger = ledger(1);
+    let start = Instant::now();
+    let first = call(&ledger, draw("a"), secs(100));
+    tokio::task::yield_now().await;
+    // More than one operation hands out.
+    let calls: Vec<_> = (0..300)
+        .map(|_| call(&ledger, draw("a"), secs(100)))
+        .collect();
+    sleep(secs(5)).await;
+    ledger
+        .set_limit(&of("a"), Budget::Concurrency, 201)
+        .unwrap();
+    sleep(secs(1)).await;
+    let snapshot = ledger.snapshot();
+    assert_eq!(
+        (snapshot.queued, snapshot.principals[0].budgets[0].held),
+        (100, 201)
+    );
+    first.await.unwrap().unwrap();
+    let mut began: Vec<_> = Vec::new();
+    for call in calls {
+        began.push((call.await.unwrap().unwrap() - start).as_secs());
+    }
+    began.sort_unstable();
+    assert_eq!(
+        (began[0], began[199], began[200], began[299]),
+        (5, 5, 100, 105)
+    );
+    ledger
+        .set_limit(&of("a"), Budget::Concurrency, None)
+        .unwrap();
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lowered_limit_lets_what_is_held_run_to_its_end() {
+    let ledger = ledger(4);
+    let mut held: Vec<_> = (0..4)
+        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .collect();
+    // 0 counts as 1.
+    ledger.set_limit(&of("a"), Budget::Concurrency, 0).unwrap();
+    assert_eq!(ledger.snapshot().principals[0].budgets[0].limit, 1);
+    // Others keep the configured number.
+    let others: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &draw("b"))).collect();
+    assert_eq!(others.len(), 4);
+    drop(others);
+    while let Some(permit) = held.pop() {
+        assert!(try_now(&ledger, &draw("a")).is_none());
+        permit.complete();
+    }
+    let one = try_now(&ledger, &draw("a")).unwrap();
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    ledger
+        .set_limit(&of("a"), Budget::Concurrency, None)
+        .unwrap();
+    let all: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &draw("a"))).collect();
+    assert_eq!(all.len(), 3);
+    drop((one, all));
+    nothing_left_now(&ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_is_kept_until_it_is_the_configured_one_again() {
+    let ledger = delegate(16, secs(300));
+    let (svc, open) = (of("svc"), Budget::OpenMailboxes);
+    assert_eq!(
+        ledger
+            .set_limit(&svc, Budget::SyncCalls, 2)
+            .unwrap_err()
+            .budget(),
+        Budget::SyncCalls
+    );
+    nothing_left_now(&ledger);
+    ledger.set_limit(&svc, open, 0).unwrap();
+    ledger.set_limit(&svc, Budget::Concurrency, 3).unwrap();
+    sleep(secs(30 * 86_400)).await;
+    let permit = try_now(&ledger, &opens("svc", "m0")).unwrap();
+    assert!(try_now(&ledger, &opens("svc", "m1")).is_none());
+    let waiting = call(&ledger, opens("svc", "m1"), secs(1));
+    sleep(secs(1)).await;
+    let now = Instant::now();
+    ledger.set_limit(&svc, open, 2).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), now);
+    permit.complete();
+    ledger.set_limit(&svc, open, None).unwrap();
+    ledger.set_limit(&svc, Budget::Concurrency, None).unwrap();
+    nothing_left(&ledger).await;
+    // Of one that the ledger has never heard of, too.
+    ledger.set_limit(&of("x"), open, None).unwrap();
+    ledger.set_limit(&of("x"), Budget::Concurrency, 3).unwrap();
+    ledger
+        .set_limit(&of("x"), Budget::Concurrency, None)
+        .unwrap();
+    nothing_left_now(&ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gates_can_be_closed_from_outside() {
+    let ledger = ledger(4);
+    let until = Instant::now() + secs(60);
+    ledger.close_gate(&of("a"), until);
+    ledger.close_gate(&of("a"), until - secs(30));
+    ledger.close_endpoint_gate(&host(), until + secs(60));
+    ledger.close_endpoint_gate(&host(), until);
+    let a = call(&ledger, draw("a"), secs(1));
+    let b = call(&ledger, draw("b").with_endpoint(host()), secs(1));
+    assert_eq!(a.await.unwrap().unwrap(), until);
+    assert_eq!(b.await.unwrap().unwrap(), until + secs(60));
+    // A gate whose time is over already is none.
+    ledger.close_gate(&of("c"), until);
+    assert!(try_now(&ledger, &draw("c")).is_some());
+    nothing_left(&ledger).await;
+}

@@ -1,0 +1,415 @@
+//! What a ledger may and may not do, written down as plainly as possible.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::*;
+use crate::ledger::Contended;
+use crate::ledger::local::queue::Stands;
+
+/// The limits, what is held as far as the callers know, and what was closed.
+pub(super) struct Model {
+    policy: HashMap<Budget, Limit>,
+    max_overtake: Duration,
+    /// Numbers set from outside, with the time from which they hold.
+    numbers: HashMap<(Principal, Budget), Vec<(Instant, Option<u32>)>>,
+    held: HashMap<(Principal, Budget), u32>,
+    /// Calls in flight of a principal, and to the endpoint.
+    in_flight: HashMap<Contended, u32>,
+    values: HashMap<Principal, HashMap<Principal, Value>>,
+    /// Since when and until when a gate is closed. What was closed once is tested for some time.
+    gates: HashMap<Contended, (Instant, Instant)>,
+    /// Budgets whose limit was learnt, and endpoints: time and responses decide there.
+    learnt: HashSet<(Principal, Budget)>,
+    /// Accounts where a call has waited for a value for too long.
+    aged: HashSet<Principal>,
+}
+
+#[derive(Default)]
+struct Value {
+    in_use: u32,
+    last_used: Option<Instant>,
+    /// The server refused it: its place is free once its calls have ended.
+    refused: bool,
+}
+
+/// A call that waits.
+pub(super) type Waits = (u64, AcquireRequest, Stands);
+
+impl Model {
+    pub(super) fn new(policy: &[(Budget, Limit)], max_overtake: Duration) -> Self {
+        Self {
+            policy: policy.iter().copied().collect(),
+            max_overtake,
+            numbers: HashMap::new(),
+            held: HashMap::new(),
+            in_flight: HashMap::new(),
+            values: HashMap::new(),
+            gates: HashMap::new(),
+            learnt: HashSet::new(),
+            aged: HashSet::new(),
+        }
+    }
+
+    pub(super) fn set_limit(&mut self, key: (Principal, Budget), number: Option<u32>) {
+        let numbers = self.numbers.entry(key).or_default();
+        numbers.push((Instant::now(), number.map(|number| number.max(1))));
+    }
+
+    pub(super) fn close(&mut self, gate: Contended, until: Instant) {
+        let now = Instant::now();
+        let (since, known) = self.gates.entry(gate).or_insert((now, until));
+        if *known <= now {
+            *since = now;
+        }
+        *known = until.max(*known);
+    }
+
+    pub(super) fn reported(&mut self, request: &AcquireRequest, signal: Signal) {
+        match signal {
+            Signal::Busy { until } => {
+                for charge in request.charges().iter() {
+                    self.close(Contended::Gate(charge.principal().clone()), until);
+                }
+            }
+            Signal::EndpointBusy { until } => {
+                if let Some(endpoint) = request.endpoint() {
+                    self.close(Contended::Endpoint(endpoint.clone()), until);
+                }
+            }
+            Signal::Exceeded(named) => {
+                for charge in request.charges().iter() {
+                    let key = (charge.principal().clone(), charge.budget());
+                    if charge.budget() == named || named == Budget::Concurrency {
+                        self.learnt.insert(key);
+                    }
+                    if let (Some(value), true) = (charge.value(), charge.budget() == named) {
+                        let values = self.values.entry(charge.principal().clone()).or_default();
+                        if let Some(value) = values.get_mut(value) {
+                            value.refused = true;
+                        }
+                    }
+                }
+            }
+            Signal::Accepted => {}
+        }
+    }
+
+    /// The limit now.
+    fn limit(&self, principal: &Principal, budget: Budget) -> Option<u32> {
+        let policy = self.policy.get(&budget)?.number();
+        let numbers = self.numbers.get(&(principal.clone(), budget));
+        let last = numbers.and_then(|numbers| numbers.last());
+        last.and_then(|(_, number)| *number).or(Some(policy))
+    }
+
+    /// The highest limit since then.
+    fn highest_limit(&self, principal: &Principal, budget: Budget, since: Instant) -> Option<u32> {
+        let policy = self.policy.get(&budget)?.number();
+        let numbers = self.numbers.get(&(principal.clone(), budget));
+        let numbers = numbers.map_or(&[][..], |numbers| numbers);
+        let before = numbers.iter().rfind(|(from, _)| *from < since);
+        let later = numbers.iter().filter(|(from, _)| *from >= since);
+        let first = numbers.is_empty() || before.is_none();
+        let all = before.into_iter().chain(later);
+        let number = all.map(|(_, number)| number.unwrap_or(policy)).max();
+        // At the same moment as the last change: either may hold.
+        match first {
+            true => Some(number.unwrap_or(policy).max(policy)),
+            false => number,
+        }
+    }
+
+    fn idle(&self) -> Duration {
+        let limits = self.policy.values();
+        let idle = limits.filter_map(|limit| match limit {
+            Limit::Distinct { idle, .. } => Some(*idle),
+            _ => None,
+        });
+        idle.sum()
+    }
+
+    fn open(&self, account: &Principal) -> HashSet<Principal> {
+        let (now, idle) = (Instant::now(), self.idle());
+        let open = |value: &Value| {
+            let lasts = value.last_used.is_some_and(|last| last + idle > now);
+            value.in_use > 0 || lasts && !value.refused
+        };
+        let values = self.values.get(account).into_iter().flatten();
+        values
+            .filter(|(_, value)| open(value))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// A call was admitted that was polled then the last time, and asked for the first time with the others.
+    pub(super) fn admitted(&mut self, request: &AcquireRequest, last_poll: Instant) {
+        let now = Instant::now();
+        assert!(request.not_before().is_none_or(|time| time <= now));
+        let closed = |gate: Contended| {
+            let gate = self.gates.get(&gate);
+            gate.is_some_and(|(since, until)| *since < last_poll && *until > now)
+        };
+        if let Some(endpoint) = request.endpoint() {
+            assert!(
+                !closed(Contended::Endpoint(endpoint.clone())),
+                "{request:?}"
+            );
+        }
+        for (principal, budget, amount, values) in by_budget(request) {
+            assert!(
+                !closed(Contended::Gate(principal.clone())),
+                "{}",
+                text(request)
+            );
+            let Some(limit) = self.highest_limit(&principal, budget, last_poll) else {
+                continue;
+            };
+            if values.is_empty() {
+                let held = self.held.entry((principal.clone(), budget)).or_default();
+                let fits = *held == 0 || *held + amount <= limit;
+                assert!(fits, "{held} of {limit} held, granted {}", text(request));
+                *held += amount;
+                continue;
+            }
+            let open = self.open(&principal);
+            let others = open.difference(&values).count();
+            let opens = !values.is_subset(&open);
+            let fits = !opens || others == 0 || others + values.len() <= limit as usize;
+            assert!(fits, "{open:?} of {limit} open, granted {}", text(request));
+            let known = self.values.entry(principal).or_default();
+            for name in values {
+                let was_open = open.contains(&name);
+                let value = known.entry(name).or_default();
+                value.refused &= was_open;
+                value.in_use += 1;
+            }
+        }
+        for gate in gates(request) {
+            *self.in_flight.entry(gate).or_default() += 1;
+        }
+    }
+
+    /// Charges were given back; `sent`: the call had been sent. `whole`: not what was split off.
+    pub(super) fn released(&mut self, part: &Admission, sent: bool, call: Option<&AcquireRequest>) {
+        for (principal, budget, amount, values) in by_budget(part.request()) {
+            if !self.policy.contains_key(&budget) {
+                continue;
+            }
+            if values.is_empty() {
+                *self.held.get_mut(&(principal, budget)).unwrap() -= amount;
+                continue;
+            }
+            let known = self.values.get_mut(&principal).unwrap();
+            for name in values {
+                let value = known.get_mut(&name).unwrap();
+                value.in_use -= 1;
+                if sent {
+                    value.last_used = Some(Instant::now());
+                }
+            }
+        }
+        for gate in call.into_iter().flat_map(gates) {
+            *self.in_flight.get_mut(&gate).unwrap() -= 1;
+        }
+    }
+
+    /// Nothing is to wait without being held back.
+    pub(super) fn check(
+        &mut self,
+        calls: &[Waits],
+        since: impl Fn(&AcquireRequest) -> Instant,
+        is_lively: impl Fn(&AcquireRequest) -> bool,
+    ) {
+        let now = Instant::now();
+        for (_, request, _) in calls {
+            if since(request) + self.max_overtake <= now {
+                let values = request.charges().iter().filter(|c| c.value().is_some());
+                self.aged.extend(values.map(|c| c.principal().clone()));
+            }
+        }
+        let mut first: HashMap<&Contended, u64> = HashMap::new();
+        for (ticket, _, stands) in calls {
+            if let Stands::In(contended) = stands {
+                let known = first.entry(contended).or_insert(*ticket);
+                *known = *ticket.min(known);
+            }
+        }
+        // Admitted, and not picked up by somebody who is not polled.
+        let unclaimed: Vec<_> = calls
+            .iter()
+            .filter(|(_, _, stands)| matches!(stands, Stands::Admitted(_)))
+            .map(|(_, request, _)| request)
+            .collect();
+        for (ticket, request, stands) in calls {
+            let Stands::In(contended) = stands else {
+                continue;
+            };
+            // Calls that nobody polls may miss what they could have, but not for those behind them.
+            let matters = is_lively(request)
+                || calls
+                    .iter()
+                    .any(|(_, other, at)| at == stands && is_lively(other));
+            if !matters {
+                continue;
+            }
+            let is_first = first[contended] == *ticket;
+            let held_back = match contended {
+                Contended::Time => {
+                    !is_lively(request) || request.not_before().is_some_and(|time| time > now)
+                }
+                Contended::Endpoint(_) | Contended::Gate(_) => {
+                    self.is_gated(contended, &unclaimed) || !is_first
+                }
+                Contended::Budget(principal, budget) => {
+                    let gate = Contended::Gate(principal.clone());
+                    self.is_gated(&gate, &unclaimed)
+                        || self.is_full(principal, *budget, request, calls, &unclaimed)
+                        || !is_first && !self.overtakes(principal, *budget, request)
+                        || self.is_behind_starved(*ticket, request, calls, &since)
+                }
+            };
+            let others = || {
+                let others = calls.iter().map(|(ticket, request, stands)| {
+                    format!("{ticket} {} {stands:?}\n", text(request))
+                });
+                others.collect::<String>()
+            };
+            assert!(
+                held_back,
+                "nothing holds back {ticket} {} in {contended:?}; held: {:?}, closed: {:?}, waiting:\n{}",
+                text(request),
+                self.held,
+                self.gates,
+                others()
+            );
+        }
+    }
+
+    /// Whether a gate is closed, or tested by a call that is not back.
+    fn is_gated(&self, gate: &Contended, unclaimed: &[&AcquireRequest]) -> bool {
+        let Some((_, until)) = self.gates.get(gate) else {
+            return false;
+        };
+        let in_flight = self.in_flight.get(gate).is_some_and(|calls| *calls > 0);
+        let tested = unclaimed
+            .iter()
+            .any(|request| gates(request).contains(gate));
+        *until > Instant::now() || in_flight || tested
+    }
+
+    fn is_full(
+        &self,
+        principal: &Principal,
+        budget: Budget,
+        request: &AcquireRequest,
+        calls: &[Waits],
+        unclaimed: &[&AcquireRequest],
+    ) -> bool {
+        let key = (principal.clone(), budget);
+        let limit = self.limit(principal, budget).unwrap();
+        if self.learnt.contains(&key) {
+            return true;
+        }
+        let of_key = |request: &AcquireRequest| {
+            by_budget(request)
+                .into_iter()
+                .find(|(p, b, ..)| (p, *b) == (principal, budget))
+        };
+        let Some((_, _, amount, values)) = of_key(request) else {
+            panic!("{request:?} waits for what it does not need");
+        };
+        if values.is_empty() {
+            let unclaimed = unclaimed.iter().filter_map(|request| of_key(request));
+            let unclaimed: u32 = unclaimed.map(|(_, _, amount, _)| amount).sum();
+            let held = self.held.get(&key).copied().unwrap_or_default() + unclaimed;
+            return held > 0 && held + amount > limit;
+        }
+        // Waiting calls may keep what they need here.
+        let mut open = self.open(principal);
+        for (_, other, stands) in calls {
+            let keeps = match stands {
+                Stands::In(Contended::Budget(_, waits_for)) => *waits_for != budget,
+                Stands::In(_) | Stands::Nowhere => false,
+                Stands::Admitted(_) => true,
+            };
+            if let Some((.., values)) = of_key(other).filter(|_| keeps) {
+                open.extend(values);
+            }
+        }
+        let others = open.difference(&values).count();
+        self.aged.contains(principal) || others > 0 && others + values.len() > limit as usize
+    }
+
+    /// Whether all that a call needs of this budget is open.
+    fn overtakes(&self, principal: &Principal, budget: Budget, request: &AcquireRequest) -> bool {
+        let open = self.open(principal);
+        by_budget(request).into_iter().any(|(p, b, _, values)| {
+            (&p, b) == (principal, budget) && !values.is_empty() && values.is_subset(&open)
+        })
+    }
+
+    /// Whether an older call of several budgets has waited for too long, so that this one may have to stay behind it.
+    fn is_behind_starved(
+        &self,
+        ticket: u64,
+        request: &AcquireRequest,
+        calls: &[Waits],
+        since: impl Fn(&AcquireRequest) -> Instant,
+    ) -> bool {
+        let mine: HashSet<_> = by_budget(request)
+            .into_iter()
+            .map(|(p, b, ..)| (p, b))
+            .collect();
+        calls.iter().any(|(older, other, stands)| {
+            let shared = by_budget(other)
+                .into_iter()
+                .any(|(p, b, ..)| mine.contains(&(p, b)));
+            *older < ticket
+                && shared
+                && other.charges().len() > 1
+                && matches!(stands, Stands::In(Contended::Budget(..)))
+                && since(other) + self.max_overtake <= Instant::now()
+        })
+    }
+}
+
+/// A call in one line.
+pub(super) fn text(request: &AcquireRequest) -> String {
+    let charges = request.charges().iter().map(|charge| {
+        let what = charge
+            .value()
+            .map_or(charge.amount().to_string(), |v| v.name().to_owned());
+        format!("{} {:?} {what}", charge.principal().name(), charge.budget())
+    });
+    let charges: Vec<_> = charges.collect();
+    let host = request.endpoint().map_or("", |_| " to the endpoint");
+    format!("[{}]{host}", charges.join(", "))
+}
+
+/// What a call draws on each budget: an amount, or values.
+fn by_budget(request: &AcquireRequest) -> Vec<(Principal, Budget, u32, HashSet<Principal>)> {
+    let mut all: Vec<(Principal, Budget, u32, HashSet<Principal>)> = Vec::new();
+    for charge in request.charges().iter() {
+        let key = (charge.principal(), charge.budget());
+        let known = all.iter().position(|(p, b, ..)| (p, *b) == key);
+        let at = known.unwrap_or_else(|| {
+            all.push((key.0.clone(), key.1, 0, HashSet::new()));
+            all.len() - 1
+        });
+        match charge.value() {
+            Some(value) => drop(all[at].3.insert(value.clone())),
+            None => all[at].2 += charge.amount(),
+        }
+    }
+    all
+}
+
+/// The gates that a call passes.
+fn gates(request: &AcquireRequest) -> HashSet<Contended> {
+    let principals = request.charges().iter().map(|charge| charge.principal());
+    let endpoint = request.endpoint().cloned().map(Contended::Endpoint);
+    principals
+        .map(|principal| Contended::Gate(principal.clone()))
+        .chain(endpoint)
+        .collect()
+}

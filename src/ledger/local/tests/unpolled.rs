@@ -1,0 +1,234 @@
+//! Calls that stand in the queue and are not polled: they hold up nobody.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+use super::*;
+
+/// `unpolled` calls, each polled once and never again, and one behind them. How long that waits once the place is free.
+async fn behind(unpolled: usize, request: AcquireRequest, ledger: &Arc<LocalLedger>) -> Duration {
+    let held = try_now(ledger, &request).unwrap();
+    let idle: Vec<_> = (0..unpolled)
+        .map(|_| parked(ledger, request.clone()))
+        .collect();
+    let last = call(ledger, request, secs(1));
+    sleep(secs(1)).await;
+    let now = Instant::now();
+    held.complete();
+    let began = last.await.unwrap().unwrap();
+    drop(idle);
+    began - now
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_holds_up_the_one_behind_it_for_a_second() {
+    for unpolled in [1, 2, 4, 5, 20, 100] {
+        let ledger = ledger(1);
+        let waited = behind(unpolled, draw("a"), &ledger).await;
+        let most = secs(unpolled as u64) + Duration::from_millis(unpolled as u64);
+        assert!(waited <= most, "{waited:?} behind {unpolled}");
+        nothing_left(&ledger).await;
+    }
+}
+
+/// A value that an unpolled call would have opened is not open.
+#[tokio::test(start_paused = true)]
+async fn values_of_calls_that_were_never_sent_are_free_at_once() {
+    let ledger = delegate(1, secs(300));
+    let held = try_now(&ledger, &opens("svc", "m")).unwrap();
+    let idle = parked(&ledger, opens("svc", "n"));
+    let last = call(&ledger, opens("svc", "o"), secs(1));
+    held.complete();
+    let now = Instant::now();
+    let began = last.await.unwrap().unwrap();
+    // Until m has closed, and a second.
+    assert_eq!(began - now, secs(301));
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_gate_too() {
+    for unpolled in [1, 4, 5, 20] {
+        let ledger = ledger(10);
+        let until = Instant::now() + secs(10);
+        ledger.close_gate(&of("a"), until);
+        let idle: Vec<_> = (0..unpolled).map(|_| parked(&ledger, draw("a"))).collect();
+        let last = call(&ledger, draw("a"), secs(1));
+        let waited = last.await.unwrap().unwrap() - until;
+        assert!(
+            waited <= secs(unpolled as u64 + 1),
+            "{waited:?} behind {unpolled}"
+        );
+        drop(idle);
+        nothing_left(&ledger).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn and_behind_the_gate_of_an_endpoint() {
+    let ledger = ledger(10);
+    let until = Instant::now() + secs(10);
+    ledger.close_endpoint_gate(&host(), until);
+    let to = |name: &str| draw(name).with_endpoint(host());
+    let idle: Vec<_> = (0..20)
+        .map(|n| parked(&ledger, to(&n.to_string())))
+        .collect();
+    let last = call(&ledger, to("a"), secs(1));
+    let waited = last.await.unwrap().unwrap() - until;
+    assert!(waited <= secs(21), "{waited:?}");
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_gets_its_turn_back_when_it_is_polled() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let mut idle = parked(&ledger, draw("a"));
+    let second = call(&ledger, draw("a"), secs(10));
+    tokio::task::yield_now().await;
+    let third = call(&ledger, draw("a"), secs(10));
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    held.complete();
+    assert_eq!(ledger.snapshot().queued, 2);
+    sleep(secs(3)).await;
+    // The second one runs. The first is before the third again, once it is polled.
+    assert_eq!(ledger.snapshot().queued, 2);
+    assert!(poll_once(&mut idle).is_pending());
+    let first = tokio::spawn(async move {
+        let permit = idle.await.unwrap();
+        (Instant::now(), permit.admission().ticket())
+    });
+    assert_eq!(second.await.unwrap().unwrap(), start + secs(1));
+    assert_eq!(first.await.unwrap(), (start + secs(11), 2));
+    assert_eq!(third.await.unwrap().unwrap(), start + secs(11));
+    nothing_left(&ledger).await;
+}
+
+/// A busy runtime polls everybody late: what was not given on meanwhile is still theirs.
+#[tokio::test(start_paused = true)]
+async fn a_late_call_is_admitted_if_nobody_else_was() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let mut first = parked(&ledger, draw("a"));
+    let mut second = parked(&ledger, draw("a"));
+    held.complete();
+    tokio::time::advance(secs(5)).await;
+    let Poll::Ready(Ok(permit)) = poll_once(&mut first) else {
+        panic!("its turn was lost")
+    };
+    assert!(poll_once(&mut second).is_pending());
+    permit.complete();
+    assert!(poll_once(&mut second).is_ready());
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_unpolled_ones_leak_nothing() {
+    for wait in [0, 5] {
+        let ledger = delegate(2, secs(300));
+        ledger
+            .set_limit(&of("svc"), Budget::Concurrency, 1)
+            .unwrap();
+        let held = try_now(&ledger, &opens("svc", "m")).unwrap();
+        // Admitted, taken back and in the queue.
+        let idle: Vec<_> = ["m", "n", "o", "m", "p"]
+            .into_iter()
+            .map(|value| parked(&ledger, opens("svc", value)))
+            .collect();
+        held.complete();
+        sleep(secs(wait)).await;
+        drop(idle);
+        assert_eq!(ledger.snapshot().queued, 0);
+        ledger
+            .set_limit(&of("svc"), Budget::Concurrency, None)
+            .unwrap();
+        nothing_left(&ledger).await;
+    }
+}
+
+/// Thousands that are handed out to and not polled: taking it all back is one loop, not a tower of calls.
+#[tokio::test(start_paused = true)]
+async fn thousands_can_be_taken_back_at_once() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let idle: Vec<_> = (0..30_000).map(|_| parked(&ledger, draw("a"))).collect();
+    let last = call(&ledger, draw("a"), secs(1));
+    sleep(secs(1)).await;
+    ledger
+        .set_limit(&of("a"), Budget::Concurrency, 30_000)
+        .unwrap();
+    let now = Instant::now();
+    assert!(last.await.unwrap().unwrap() - now <= secs(1));
+    drop((held, idle));
+    ledger
+        .set_limit(&of("a"), Budget::Concurrency, None)
+        .unwrap();
+    nothing_left(&ledger).await;
+}
+
+/// The keeper goes with its runtime, and another one comes.
+#[test]
+fn another_runtime_looks_after_the_queue() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let first = runtime();
+    let gone: Vec<_> =
+        first.block_on(async { (0..6).map(|_| parked(&ledger, draw("a"))).collect() });
+    drop(first);
+    assert!(ledger.state.lock().keeper.is_none());
+    drop(gone);
+    drop(held);
+    runtime().block_on(async {
+        let waited = behind(20, draw("a"), &ledger).await;
+        assert!(waited <= secs(21), "{waited:?}");
+        nothing_left(&ledger).await;
+        assert!(ledger.state.lock().keeper.is_none());
+    });
+}
+
+/// A waker whose executor runs code when it is dropped, which may well ask the ledger.
+struct Nosy(Arc<LocalLedger>, Arc<AtomicBool>);
+
+impl Wake for Nosy {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let free = self.0.state.try_lock().is_some();
+        self.1.fetch_and(free, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_waker_is_dropped_under_the_lock() {
+    let ledger = ledger(1);
+    let free = Arc::new(AtomicBool::new(true));
+    let poll = |acquire: &mut Acquire| {
+        let waker = Waker::from(Arc::new(Nosy(ledger.clone(), free.clone())));
+        Pin::new(acquire)
+            .poll(&mut Context::from_waker(&waker))
+            .is_ready()
+    };
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let mut calls: Vec<_> = (0..4).map(|_| ledger.clone().acquire(draw("a"))).collect();
+    for acquire in calls.iter_mut().chain([]) {
+        assert!(!poll(acquire));
+        // With another waker.
+        assert!(!poll(acquire));
+    }
+    held.complete();
+    assert!(poll(&mut calls[0]));
+    calls.pop();
+    sleep(secs(5)).await;
+    drop(calls);
+    assert!(free.load(Ordering::Relaxed));
+    nothing_left(&ledger).await;
+}

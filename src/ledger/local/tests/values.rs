@@ -1,0 +1,173 @@
+//! Distinct values: the open mailboxes of a delegate account.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// `calls` round robin over `mailboxes`, all asked for at once. Checks what the server would: never more than 16 open.
+async fn round_robin(calls: usize, mailboxes: usize, time: Duration, overtake: Duration) -> f64 {
+    let ledger = delegate(16, overtake);
+    let used: Arc<Mutex<HashMap<usize, Instant>>> = Arc::default();
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..calls)
+        .map(|n| {
+            let (ledger, used) = (ledger.clone(), used.clone());
+            let mailbox = n % mailboxes;
+            tokio::spawn(async move {
+                let draw = opens("svc", &format!("m{mailbox}@contoso.com"));
+                let permit = ledger.acquire(draw).await.unwrap();
+                let open = {
+                    let mut used = used.lock();
+                    used.insert(mailbox, Instant::now() + time);
+                    used.values()
+                        .filter(|last| **last + secs(300) > Instant::now())
+                        .count()
+                };
+                assert!(open <= 16, "{open} mailboxes open");
+                sleep(time).await;
+                permit.complete();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let took = start.elapsed();
+    nothing_left(&ledger).await;
+    took.as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn delegate_calls_are_grouped_by_mailbox() {
+    let took = round_robin(4_800, 48, secs(1), secs(300)).await;
+    // Three groups of 16 mailboxes with 100 calls each: with 27 at a time, each group takes 1,600 / 27 s at least, and
+    // between two groups the mailboxes of the first have to stay unused for 300 s.
+    let least = 2.0 * 300.0 + 3.0 * (1_600.0_f64 / 27.0);
+    println!("{took:.0} s, at least {least:.0} s");
+    assert!(took <= least * 1.1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_new_mailbox_is_not_overtaken_for_ever() {
+    let ledger = delegate(1, secs(60));
+    let start = Instant::now();
+    let busy = ledger.clone();
+    tokio::spawn(async move {
+        loop {
+            let Ok(permit) = busy.clone().acquire(opens("svc", "a")).await else {
+                return;
+            };
+            sleep(secs(1)).await;
+            permit.complete();
+        }
+    });
+    sleep(secs(1)).await;
+    let began = call(&ledger, opens("svc", "b"), secs(1))
+        .await
+        .unwrap()
+        .unwrap();
+    // 60 s of being overtaken, the last call to a, then 300 s until a is closed.
+    let waited = began - start;
+    assert!(waited >= secs(360) && waited <= secs(364), "{waited:?}");
+}
+
+/// Two hours of steady calls to more mailboxes than may be open: how many timed out, and how long the others waited.
+async fn steady(mailboxes: usize, overtake: Duration) -> (usize, usize, f64) {
+    let open = Limit::Distinct {
+        limit: 16,
+        idle: secs(300),
+    };
+    let ledger = Arc::new(
+        LocalLedger::builder()
+            .budget(Budget::Concurrency, Limit::InFlight(27))
+            .budget(Budget::OpenMailboxes, open)
+            .max_overtake(overtake)
+            .build(),
+    );
+    let mut rng = fastrand::Rng::with_seed(7);
+    let calls: Vec<_> = (0..7_200)
+        .map(|_| {
+            let ledger = ledger.clone();
+            let mailbox = format!("m{}", rng.usize(..mailboxes));
+            let begin = Duration::from_millis(rng.u64(..7_200_000));
+            tokio::spawn(async move {
+                sleep(begin).await;
+                let start = Instant::now();
+                let permit = ledger.acquire(opens("svc", &mailbox)).await.ok()?;
+                let waited = start.elapsed();
+                sleep(Duration::from_millis(500)).await;
+                permit.complete();
+                Some(waited.as_secs_f64())
+            })
+        })
+        .collect();
+    let (mut timed_out, mut waited) = (0, Vec::new());
+    for call in calls {
+        match call.await.unwrap() {
+            Some(time) => waited.push(time),
+            None => timed_out += 1,
+        }
+    }
+    let mean = waited.iter().sum::<f64>() / waited.len() as f64;
+    (timed_out, waited.len(), mean)
+}
+
+/// What the default of `max_overtake` rests on: half and twice as long are no better.
+#[tokio::test(start_paused = true)]
+async fn the_default_for_overtaking_is_the_best() {
+    let default = LocalLedger::builder().config.max_overtake;
+    for mailboxes in [24, 40] {
+        let (timed_out, done, mean) = steady(mailboxes, default).await;
+        println!("{mailboxes} mailboxes, {default:?}: {done} waited {mean:.0} s on average");
+        assert_eq!(timed_out, 0);
+        for other in [default / 2, default * 2] {
+            let (timed_out, done, others) = steady(mailboxes, other).await;
+            println!("{other:?}: {timed_out} timed out, {done} waited {others:.0} s");
+            assert!(timed_out > 0 || others > mean);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_mailbox_is_tried_again_by_one_call() {
+    let ledger = delegate(16, secs(300));
+    // The server has 2 places only, for mailboxes that have worked before.
+    for name in ["m0", "m1"] {
+        Permit::try_acquire(ledger.clone(), &opens("svc", name))
+            .unwrap()
+            .complete();
+    }
+    let held: Vec<_> = (0..2)
+        .map(|n| Permit::try_acquire(ledger.clone(), &opens("svc", &format!("m{n}"))).unwrap())
+        .collect();
+    let refused = Permit::try_acquire(ledger.clone(), &opens("svc", "m9")).unwrap();
+    refused.report(Signal::Exceeded(Budget::OpenMailboxes));
+    drop(refused);
+    let start = Instant::now();
+    let open = |ledger: &LocalLedger| {
+        let budgets = &ledger.snapshot().principals[0].budgets;
+        let open = budgets.iter().find(|b| b.budget == Budget::OpenMailboxes);
+        open.map(|open| (open.held, open.limit))
+    };
+    assert_eq!(open(&ledger), Some((2, 2)));
+    // Open mailboxes go on, a new one waits for an eighth of the time that one takes to close.
+    assert!(Permit::try_acquire(ledger.clone(), &opens("svc", "m1")).is_some());
+    let first = tokio::spawn(ledger.clone().acquire(opens("svc", "m9")));
+    tokio::task::yield_now().await;
+    let second = tokio::spawn(ledger.clone().acquire(opens("svc", "m8")));
+    let probe = first.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_millis(37_500));
+    assert!(!second.is_finished());
+    probe.report(Signal::Exceeded(Budget::OpenMailboxes));
+    probe.complete();
+    let probe = second.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), secs(75));
+    probe.complete();
+    drop(held);
+    // It was let in: so are the next ones.
+    sleep(Duration::from_millis(100)).await;
+    assert!(Permit::try_acquire(ledger.clone(), &opens("svc", "m7")).is_some());
+    assert_eq!(open(&ledger), Some((4, 5)));
+}
