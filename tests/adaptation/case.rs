@@ -16,7 +16,7 @@ const SLOWEST: f64 = 1.2;
 const SLOWEST_BESIDE: f64 = 1.25;
 /// The same where it comes and goes within this many round trips: what was learnt is old before it is of use.
 const SLOWEST_BESIDE_HASTE: f64 = 2.0;
-const HASTE: u32 = 6;
+const HASTE: u32 = 8;
 /// The same for a case at random. A higher level is tried after a third of the time that the one before has lasted, and some job waits
 /// for nothing but that. Few do, and that is asserted, too.
 const SLOWEST_OF_ALL: f64 = 4.0 / 3.0;

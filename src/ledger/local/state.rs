@@ -664,13 +664,14 @@ impl State {
                 .get_or_new(principal)
                 .meter_or_new(budget, limit);
             match meter.fill() {
-                Some(fill) if fullest.as_ref().is_some_and(|(most, ..)| fill <= *most) => {}
-                Some(fill) => fullest = Some((fill, ask, principal, budget)),
+                Some(fill) if fullest.as_ref().is_none_or(|(most, ..)| fill > *most) => {
+                    fullest = Some((fill, ask, principal, budget));
+                }
                 None if budget == named => {
                     meter.exceeded(ask, last, clock);
                     self.agenda.principal(principal);
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         if let Some((_, ask, principal, budget)) = fullest {
@@ -763,7 +764,9 @@ impl State {
             let left = account
                 .meter_mut(budget)
                 .is_some_and(|meter| meter.leave_place(position));
-            if left && account.queued() > 0 {
+            if left {
+                // Somebody else may go on now; or the call itself, if it waits here next: what it kept was the last use of a value
+                // that was refused.
                 self.agenda.opened(principal, budget, charges, &self.queue);
                 self.agenda.principal(principal);
             }

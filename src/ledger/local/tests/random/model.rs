@@ -6,12 +6,15 @@ use super::super::*;
 use crate::ledger::Contended;
 use crate::ledger::local::queue::Stands;
 
+/// What a limit was set to, and from when on. None is the policy's number.
+type Numbers = Vec<(Instant, Option<u32>)>;
+
 /// The limits, what is held as far as the callers know, and what was closed.
 pub(super) struct Model {
     policy: HashMap<Budget, Limit>,
     max_overtake: Duration,
     /// Numbers set from outside, with the time from which they hold.
-    numbers: HashMap<(Principal, Budget), Vec<(Instant, Option<u32>)>>,
+    numbers: HashMap<(Principal, Budget), Numbers>,
     held: HashMap<(Principal, Budget), u32>,
     /// Calls in flight of a principal, and to the endpoint.
     in_flight: HashMap<Contended, u32>,
