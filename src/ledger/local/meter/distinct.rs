@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::{Clock, after};
-use super::{Ask, Keep, Position, Verdict};
-use crate::ledger::{BudgetSnapshot, End};
+use super::{Ask, Keep, Measure, Position, Verdict};
+use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Principal};
 
 /// After the server refused to open one more, none is tried before this part of the time that an idle value takes to close: places
@@ -89,13 +89,6 @@ impl Distinct {
         }
     }
 
-    pub(super) fn set_limit(&mut self, number: Option<u32>, policy: u32) {
-        self.set = number.is_some();
-        self.limit = number.unwrap_or(policy).max(1);
-        // What was learnt below another number says nothing about this one.
-        self.adaptive = None;
-    }
-
     fn limit_now(&self) -> u32 {
         let learnt = self.adaptive.as_ref().map(|adaptive| adaptive.limit());
         learnt.map_or(self.limit, |learnt| learnt.min(self.limit))
@@ -104,10 +97,6 @@ impl Distinct {
     /// How many values are in use.
     fn held(&self) -> u32 {
         u32::try_from(self.open.len()).unwrap_or(u32::MAX)
-    }
-
-    pub(super) fn places(&self) -> usize {
-        self.limit_now() as usize
     }
 
     /// Forgets the values that the server has closed by now.
@@ -166,7 +155,77 @@ impl Distinct {
         kept && self.open.get(value).is_some_and(lasts)
     }
 
-    pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
+    fn room(&self, others: u32, mine: u32, now: Instant) -> Room {
+        match &self.adaptive {
+            Some(adaptive) => adaptive.room(others, mine, self.limit, now),
+            None if others == 0 || others.saturating_add(mine) <= self.limit => Room::Free,
+            None => Room::Full(None),
+        }
+    }
+
+    /// When time alone frees a place.
+    fn next_closes(&self) -> Option<Instant> {
+        let first = self.unused.first_key_value();
+        first.map(|((last_used, _), _)| after(*last_used, self.idle))
+    }
+
+    fn open_new(&mut self, value: &Principal, now: Instant) {
+        self.opened += 1;
+        self.lasting.insert(self.opened, value.clone());
+        self.open.insert(
+            value.clone(),
+            Open {
+                number: self.opened,
+                in_use: 0,
+                kept: 0,
+                used: false,
+                last_used: now,
+                closing: None,
+                state: SlotState::New,
+            },
+        );
+        let (held, limit) = (self.held(), self.limit);
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.admitted(self.opened, held, 1, limit, now);
+        }
+    }
+
+    fn give_back_value(&mut self, value: &Principal, end: End, now: Instant) {
+        let complete = end == End::Complete;
+        let worked = self.change(value, |open| {
+            open.in_use = open.in_use.saturating_sub(1);
+            if end != End::NotSent {
+                open.used = true;
+                open.last_used = now;
+            }
+            let worked = complete && open.state == SlotState::New;
+            if worked {
+                open.state = SlotState::Confirmed;
+            }
+            worked.then_some(open.number)
+        });
+        if let (Some(Some(number)), Some(adaptive)) = (worked, &mut self.adaptive) {
+            adaptive.accepted(number, now);
+        }
+        let limit = self.limit;
+        self.adaptive
+            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
+    }
+}
+
+impl Measure for Distinct {
+    fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
+        self.set = number.is_some();
+        self.limit = number.unwrap_or(policy.number()).max(1);
+        // What was learnt below another number says nothing about this one.
+        self.adaptive = None;
+    }
+
+    fn places(&self) -> usize {
+        self.limit_now() as usize
+    }
+
+    fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let (ticket, _) = ask.position;
         // After a refusal a value is open to a second call once its first one has worked.
         let careful = self.adaptive.is_some();
@@ -228,21 +287,7 @@ impl Distinct {
         }
     }
 
-    fn room(&self, others: u32, mine: u32, now: Instant) -> Room {
-        match &self.adaptive {
-            Some(adaptive) => adaptive.room(others, mine, self.limit, now),
-            None if others == 0 || others.saturating_add(mine) <= self.limit => Room::Free,
-            None => Room::Full(None),
-        }
-    }
-
-    /// When time alone frees a place.
-    fn next_closes(&self) -> Option<Instant> {
-        let first = self.unused.first_key_value();
-        first.map(|((last_used, _), _)| after(*last_used, self.idle))
-    }
-
-    pub(super) fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
+    fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
         let now = clock.now();
         for value in ask.values() {
             if !self.open.contains_key(value) {
@@ -253,57 +298,14 @@ impl Distinct {
         false
     }
 
-    fn open_new(&mut self, value: &Principal, now: Instant) {
-        self.opened += 1;
-        self.lasting.insert(self.opened, value.clone());
-        self.open.insert(
-            value.clone(),
-            Open {
-                number: self.opened,
-                in_use: 0,
-                kept: 0,
-                used: false,
-                last_used: now,
-                closing: None,
-                state: SlotState::New,
-            },
-        );
-        let (held, limit) = (self.held(), self.limit);
-        if let Some(adaptive) = &mut self.adaptive {
-            adaptive.admitted(self.opened, held, 1, limit, now);
-        }
-    }
-
-    pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
+    fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let now = clock.now();
         for value in ask.values() {
             self.give_back_value(value, end, now);
         }
     }
 
-    fn give_back_value(&mut self, value: &Principal, end: End, now: Instant) {
-        let complete = end == End::Complete;
-        let worked = self.change(value, |open| {
-            open.in_use = open.in_use.saturating_sub(1);
-            if end != End::NotSent {
-                open.used = true;
-                open.last_used = now;
-            }
-            let worked = complete && open.state == SlotState::New;
-            if worked {
-                open.state = SlotState::Confirmed;
-            }
-            worked.then_some(open.number)
-        });
-        if let (Some(Some(number)), Some(adaptive)) = (worked, &mut self.adaptive) {
-            adaptive.accepted(number, now);
-        }
-        let limit = self.limit;
-        self.adaptive
-            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
-    }
-
-    pub(super) fn exceeded(&mut self, ask: Ask<'_>, clock: &mut Clock) {
+    fn exceeded(&mut self, ask: Ask<'_>, _: u64, clock: &mut Clock) {
         let now = clock.now();
         // Of several values it is one of those that never worked, if there is one.
         let is_new = |value: &&Principal| {
@@ -330,7 +332,7 @@ impl Distinct {
             .refused(number, held, 1, self.opened, now);
     }
 
-    pub(super) fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
+    fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         let (ticket, _) = ask.position;
         let mut kept = SmallVec::new();
         for value in ask.values() {
@@ -351,7 +353,7 @@ impl Distinct {
         }
     }
 
-    pub(super) fn leave_place(&mut self, position: Position) -> bool {
+    fn leave_place(&mut self, position: Position) -> bool {
         let Some(kept) = self.kept.remove(&position) else {
             return false;
         };
@@ -361,7 +363,7 @@ impl Distinct {
         true
     }
 
-    pub(super) fn starved(&mut self, wanted: usize, next: u64) {
+    fn starved(&mut self, wanted: usize, next: u64) {
         for _ in self.closing..wanted {
             let Some((_, value)) = self.lasting.pop_first() else {
                 return;
@@ -371,7 +373,7 @@ impl Distinct {
         }
     }
 
-    pub(super) fn tidy(&mut self, now: Instant) -> Keep {
+    fn tidy(&mut self, now: Instant) -> Keep {
         self.close_unused(now);
         if self.set || self.unused.len() < self.open.len() {
             return Keep::InUse;
@@ -389,7 +391,7 @@ impl Distinct {
         closes.max(learnt).map_or(Keep::Nothing, Keep::Until)
     }
 
-    pub(super) fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
+    fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
         let closed = self
             .unused
             .keys()

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::Clock;
-use super::{Ask, Keep, Verdict};
-use crate::ledger::{BudgetSnapshot, End};
+use super::{Ask, Keep, Measure, Verdict};
+use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
 /// What is held of a budget, and how much may be. Small: a job has one for each mailbox.
@@ -58,7 +58,21 @@ impl InFlight {
         self.held = self.held.saturating_sub(amount);
     }
 
-    pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
+    /// Back to the plain limit once it holds.
+    fn settle(&mut self, now: Instant) {
+        let limit = self.limit;
+        self.adaptive
+            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
+    }
+
+    fn limit_now(&self) -> u32 {
+        let learnt = self.adaptive.as_ref().map(|adaptive| adaptive.limit());
+        learnt.map_or(self.limit, |learnt| learnt.min(self.limit))
+    }
+}
+
+impl Measure for InFlight {
+    fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let amount = ask.amount();
         let room = match &mut self.adaptive {
             Some(adaptive) => adaptive.room(self.held, amount, self.limit, clock.now()),
@@ -71,7 +85,7 @@ impl InFlight {
         }
     }
 
-    pub(super) fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
+    fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
         let amount = ask.amount();
         self.held = self.held.saturating_add(amount);
         let Some(adaptive) = &mut self.adaptive else {
@@ -82,7 +96,7 @@ impl InFlight {
         true
     }
 
-    pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
+    fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let amount = ask.amount();
         self.give_back_plain(amount);
         let Some(adaptive) = &mut self.adaptive else {
@@ -96,14 +110,14 @@ impl InFlight {
         self.settle(now);
     }
 
-    pub(super) fn accepted(&mut self, ask: Ask<'_>, clock: &mut Clock) {
+    fn accepted(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         if let Some(adaptive) = &mut self.adaptive {
             adaptive.accepted(ask.sequence, clock.now());
             self.settle(clock.now());
         }
     }
 
-    pub(super) fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
+    fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
         let now = clock.now();
         let (held, limit, hanging) = (self.held, self.limit, self.hanging);
         self.adaptive
@@ -113,30 +127,18 @@ impl InFlight {
             .refused(ask.sequence, held, ask.amount(), last, now);
     }
 
-    /// Back to the plain limit once it holds.
-    fn settle(&mut self, now: Instant) {
-        let limit = self.limit;
-        self.adaptive
-            .take_if(|adaptive| adaptive.keep_until(limit, now).is_none());
-    }
-
-    pub(super) fn set_limit(&mut self, number: Option<u32>, policy: u32) {
+    fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
-        self.limit = number.unwrap_or(policy).max(1);
+        self.limit = number.unwrap_or(policy.number()).max(1);
         // What was learnt below another number says nothing about this one.
         self.adaptive = None;
     }
 
-    fn limit_now(&self) -> u32 {
-        let learnt = self.adaptive.as_ref().map(|adaptive| adaptive.limit());
-        learnt.map_or(self.limit, |learnt| learnt.min(self.limit))
+    fn fill(&self) -> Option<u64> {
+        Some(u64::from(self.held) * 1_000_000 / u64::from(self.limit_now().max(1)))
     }
 
-    pub(super) fn fill(&self) -> u64 {
-        u64::from(self.held) * 1_000_000 / u64::from(self.limit_now().max(1))
-    }
-
-    pub(super) fn tidy(&mut self, now: Instant) -> Keep {
+    fn tidy(&mut self, now: Instant) -> Keep {
         if self.held > 0 || self.set {
             return Keep::InUse;
         }
@@ -154,7 +156,7 @@ impl InFlight {
         }
     }
 
-    pub(super) fn snapshot(&self, budget: Budget) -> BudgetSnapshot {
+    fn snapshot(&self, budget: Budget, _: Instant) -> BudgetSnapshot {
         BudgetSnapshot::new(budget, self.held, self.limit_now())
     }
 }

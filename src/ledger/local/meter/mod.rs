@@ -1,10 +1,13 @@
 //! [`Meter`]: how much of one budget one principal uses. Meters know no queues.
 //!
-//! A new kind of limit is a file here, a variant of [`Limit`] and of [`Meter`], and an arm in each `match` of this file, which the
-//! compiler asks for.
+//! A new kind of limit is a file here that implements [`Measure`], a variant of [`Limit`] and of [`Meter`], and an arm where the
+//! compiler asks for one.
 
 mod distinct;
 mod in_flight;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use tokio::time::Instant;
 
@@ -74,11 +77,80 @@ impl Stage {
     }
 }
 
-/// How much of one budget one principal uses.
+/// What every meter does. What only some limits need has a default that does nothing.
+pub(super) trait Measure: fmt::Debug {
+    /// Says whether the call may be admitted.
+    fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict;
+
+    /// Takes what the call asks for. Returns whether a good response is to be told early.
+    fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool;
+
+    /// Takes back what the call had.
+    fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock);
+
+    /// Sets another number; `None` is the policy's again.
+    fn set_limit(&mut self, number: Option<u32>, policy: Limit);
+
+    /// Forgets what has passed. Says until when the rest has to be kept.
+    fn tidy(&mut self, now: Instant) -> Keep;
+
+    /// Says what is used, and of how much.
+    fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot;
+
+    /// A good response to the call has begun.
+    fn accepted(&mut self, _ask: Ask<'_>, _clock: &mut Clock) {}
+
+    /// The server refused the call because too much was drawn on this budget. `last` is the last number among the admissions.
+    fn exceeded(&mut self, _ask: Ask<'_>, _last: u64, _clock: &mut Clock) {}
+
+    /// How full it is, in parts of a million, if it counts what is in flight.
+    fn fill(&self) -> Option<u64> {
+        None
+    }
+
+    /// Keeps the values of a call that waits for amounts: nothing else is missing.
+    fn keep_place(&mut self, _ask: Ask<'_>, _clock: &mut Clock) {}
+
+    /// Lets go of the place that was kept for a waiting call. Returns whether there was one.
+    fn leave_place(&mut self, _position: Position) -> bool {
+        false
+    }
+
+    /// How many values waiting calls can hope for at a time.
+    fn places(&self) -> usize {
+        0
+    }
+
+    /// Calls have waited too long here: they need `wanted` values that are not in use. Calls with the ticket `next` or a later one
+    /// must not keep others from them.
+    fn starved(&mut self, _wanted: usize, _next: u64) {}
+}
+
+/// The meter of some limit. In place where it is small.
 #[derive(Debug)]
 pub(super) enum Meter {
     InFlight(InFlight),
     Distinct(Box<Distinct>),
+}
+
+impl Deref for Meter {
+    type Target = dyn Measure + Send;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::InFlight(meter) => meter,
+            Self::Distinct(meter) => &**meter,
+        }
+    }
+}
+
+impl DerefMut for Meter {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::InFlight(meter) => meter,
+            Self::Distinct(meter) => &mut **meter,
+        }
+    }
 }
 
 impl Meter {
@@ -86,115 +158,6 @@ impl Meter {
         match limit {
             Limit::InFlight(limit) => Self::InFlight(InFlight::new(limit, budget)),
             Limit::Distinct { limit, idle } => Self::Distinct(Box::new(Distinct::new(limit, idle))),
-        }
-    }
-
-    /// Says whether the call may be admitted.
-    pub(super) fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        match self {
-            Self::InFlight(meter) => meter.admit(ask, clock),
-            Self::Distinct(meter) => meter.admit(ask, clock),
-        }
-    }
-
-    /// Takes what the call asks for. Returns whether a good response is to be told early.
-    pub(super) fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
-        match self {
-            Self::InFlight(meter) => meter.take(ask, clock),
-            Self::Distinct(meter) => meter.take(ask, clock),
-        }
-    }
-
-    pub(super) fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
-        match self {
-            Self::InFlight(meter) => meter.give_back(ask, end, clock),
-            Self::Distinct(meter) => meter.give_back(ask, end, clock),
-        }
-    }
-
-    /// Keeps the values of a call that waits for amounts: nothing else is missing.
-    pub(super) fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
-        match self {
-            Self::InFlight(_) => {}
-            Self::Distinct(meter) => meter.keep_place(ask, clock),
-        }
-    }
-
-    /// Lets go of the place that was kept for a waiting call. Returns whether there was one.
-    pub(super) fn leave_place(&mut self, position: Position) -> bool {
-        match self {
-            Self::InFlight(_) => false,
-            Self::Distinct(meter) => meter.leave_place(position),
-        }
-    }
-
-    /// Calls have waited too long here: they need `wanted` values that are not in use. Calls with the ticket `next` or a later one
-    /// must not keep others from them.
-    pub(super) fn starved(&mut self, wanted: usize, next: u64) {
-        match self {
-            Self::InFlight(_) => {}
-            Self::Distinct(meter) => meter.starved(wanted, next),
-        }
-    }
-
-    /// How many values waiting calls can hope for at a time.
-    pub(super) fn places(&self) -> usize {
-        match self {
-            Self::InFlight(_) => 0,
-            Self::Distinct(meter) => meter.places(),
-        }
-    }
-
-    /// A good response to the call has begun.
-    pub(super) fn accepted(&mut self, ask: Ask<'_>, clock: &mut Clock) {
-        match self {
-            Self::InFlight(meter) => meter.accepted(ask, clock),
-            Self::Distinct(_) => {}
-        }
-    }
-
-    /// The server refused the call because too much was drawn on this budget. `last` is the last number among the admissions.
-    pub(super) fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
-        match self {
-            Self::InFlight(meter) => meter.exceeded(ask, last, clock),
-            Self::Distinct(meter) => meter.exceeded(ask, clock),
-        }
-    }
-
-    /// How full it is, in parts of a million, if it counts what is in flight.
-    pub(super) fn fill(&self) -> Option<u64> {
-        match self {
-            Self::InFlight(meter) => Some(meter.fill()),
-            Self::Distinct(_) => None,
-        }
-    }
-
-    /// Sets another number; `None` is the policy's again.
-    pub(super) fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
-        match (self, policy) {
-            (Self::InFlight(meter), Limit::InFlight(limit)) => meter.set_limit(number, limit),
-            (Self::Distinct(meter), Limit::Distinct { limit, .. }) => {
-                meter.set_limit(number, limit);
-            }
-            (Self::InFlight(_), Limit::Distinct { .. })
-            | (Self::Distinct(_), Limit::InFlight(_)) => {
-                debug_assert!(false, "a meter of another kind than its limit");
-            }
-        }
-    }
-
-    /// Forgets what has passed. Says until when the rest has to be kept.
-    pub(super) fn tidy(&mut self, now: Instant) -> Keep {
-        match self {
-            Self::InFlight(meter) => meter.tidy(now),
-            Self::Distinct(meter) => meter.tidy(now),
-        }
-    }
-
-    pub(super) fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
-        match self {
-            Self::InFlight(meter) => meter.snapshot(budget),
-            Self::Distinct(meter) => meter.snapshot(budget, now),
         }
     }
 
