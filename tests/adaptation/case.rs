@@ -132,21 +132,36 @@ impl Row {
     /// The same for a case at random.
     pub(crate) fn is_fast_enough(&self) -> bool {
         let script = &self.case.script;
-        let least = self.least.as_secs_f64();
-        let bound = match script.other {
-            None => least * SLOWEST_OF_ALL,
-            Some(other) if other.period < script.longest_round() * HASTE => {
-                least * SLOWEST_BESIDE_HASTE
-            }
-            // A job that is not done when the other client comes back may have to wait until it is gone again.
-            Some(other) => least * SLOWEST_BESIDE + other.period.as_secs_f64(),
+        let times = match script.other {
+            None => SLOWEST_OF_ALL,
+            Some(other) if other.period < script.longest_round() * HASTE => SLOWEST_BESIDE_HASTE,
+            Some(_) => SLOWEST_BESIDE,
         };
-        self.ratio() * least <= bound
+        let bound = self.least.mul_f64(times) + self.case.on_top();
+        self.took.is_some_and(|took| took <= bound)
     }
 
-    /// Whether the client has the server to itself.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.case.script.other.is_none()
+    /// Whether nothing but its pace tells it from a client that knows everything.
+    pub(crate) fn is_like_the_best(&self) -> bool {
+        self.case.on_top().is_zero()
+    }
+}
+
+impl Case {
+    /// What a job may take longer, whatever is known of the server.
+    fn on_top(&self) -> Duration {
+        let script = &self.script;
+        // A job that is not done when the other client comes back may have to wait until it is gone again.
+        let other = script.other.map_or(Duration::ZERO, |other| other.period);
+        // The best client works through one mailbox after another. First come, first served is to all in turn, so that none closes
+        // before the last calls.
+        let in_turn = match self.job {
+            Job::Mailboxes { in_turn: true, .. } => {
+                script.longest_round() * self.job.items() as u32 / script.places
+            }
+            _ => Duration::ZERO,
+        };
+        other + in_turn
     }
 }
 

@@ -93,7 +93,7 @@ use crate::principal::{Budget, Principal};
 /// | fewer mailboxes open than configured, for 5 s or 5 min each | 1.08 |
 /// | another client on the account takes half, most or all of it, every other 1, 3 or 10 s | 1.20 |
 /// | bodies that do not tell their end | 1.08 |
-/// | any of that but another client, with numbers at random, 400 cases | 1.16 |
+/// | any of that with numbers at random, 400 cases, but for another client and for calls to many mailboxes in turn | 1.16 |
 ///
 /// What is left is mostly the time until a higher level is tried. A client cannot do better than that where another one comes
 /// and goes within a few round trips: what it has learnt is old by then. A job that is not done when the other client comes back may have to
