@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::meter::{Keep, Meter};
+use super::meter::{Keep, Measure, Meter};
 use crate::ledger::{BudgetSnapshot, Limit};
 use crate::principal::{Budget, Principal};
 
@@ -154,10 +154,7 @@ impl Account {
 
     /// Whether nothing is known of it but who it is, or an idle count that the next call finds in place.
     pub(super) fn is_vacant(&self) -> bool {
-        let idle = |(_, meter): &(Budget, Meter)| match meter {
-            Meter::InFlight(meter) => meter.is_plain() && meter.is_idle(),
-            Meter::Distinct(_) => false,
-        };
+        let idle = |(_, meter): &(Budget, Meter)| meter.is_idle();
         self.gate.is_none() && self.queued == 0 && self.meters.iter().all(idle)
     }
 

@@ -39,10 +39,6 @@ impl InFlight {
         self.adaptive.is_none()
     }
 
-    pub(in super::super) fn is_idle(&self) -> bool {
-        self.held == 0 && !self.set
-    }
-
     /// Takes `amount` if the limit allows it. An amount above the limit fits when nothing else is held.
     #[inline]
     pub(in super::super) fn try_take_plain(&mut self, amount: u32) -> bool {
@@ -72,6 +68,10 @@ impl InFlight {
 }
 
 impl Measure for InFlight {
+    fn is_idle(&self) -> bool {
+        self.held == 0 && !self.set && self.adaptive.is_none()
+    }
+
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let amount = ask.amount();
         let room = match &mut self.adaptive {

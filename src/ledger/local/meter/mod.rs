@@ -108,6 +108,11 @@ pub(super) trait Measure: fmt::Debug {
         None
     }
 
+    /// Whether it is an idle count and nothing else, which may stay for the next call.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
     /// Keeps the values of a call that waits for amounts: nothing else is missing.
     fn keep_place(&mut self, _ask: Ask<'_>, _clock: &mut Clock) {}
 
