@@ -43,14 +43,18 @@ impl Account {
     /// Takes `amount` if nothing but what is held has a say.
     #[inline]
     pub(super) fn take_fast(&mut self, budget: Budget, amount: u32, limit: u32) -> Fast {
-        if self.gate.is_some() || self.queued > 0 {
+        if self.gate.is_some() {
             return Fast::Slow;
         }
+        let queued = self.queued > 0;
         let meter = self.meter_or_new(budget, Limit::InFlight(limit));
-        match meter.plain().map(|meter| meter.try_take_plain(amount)) {
-            Some(true) => Fast::Taken,
-            Some(false) => Fast::Full,
-            None => Fast::Slow,
+        match meter.plain() {
+            Some(meter) if !meter.fits_plain(amount) => Fast::Full,
+            Some(meter) if !queued => {
+                meter.take_plain(amount);
+                Fast::Taken
+            }
+            _ => Fast::Slow,
         }
     }
 

@@ -39,9 +39,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::clock::{LONGEST, after};
+use self::meter::Stage;
 use self::state::State;
 use self::wait::Waiting;
-use super::{Acquire, AcquireRequest, Admission, End, Ledger, Limit, Signal, Snapshot};
+use super::{Acquire, AcquireRequest, Admission, Contended, End, Ledger, Limit, Signal, Snapshot};
 use crate::principal::{Budget, Principal};
 
 /// Keeps the budgets of one process.
@@ -148,6 +149,12 @@ impl Config {
             .iter()
             .find(|(known, _)| *known == budget)
             .map(|(_, limit)| *limit)
+    }
+
+    /// Whether calls that wait for `contended` need a value that is not in use.
+    fn waits_for_value(&self, contended: &Contended) -> bool {
+        let limit = contended.budget().and_then(|budget| self.limit(budget));
+        limit.is_some_and(|limit| Stage::of(limit) == Stage::Values)
     }
 
     /// Whether a call that waits since then was overtaken for long enough.

@@ -15,7 +15,7 @@ use crate::ledger::{AcquireRequest, Admission, Contended};
 use crate::principal::Principal;
 
 /// The number of calls at the head of a list that have a timer each, so that one that is not polled holds up nobody.
-pub(super) const ARMED: usize = 4;
+const ARMED: usize = 4;
 
 /// An admission that is not picked up for this long goes to somebody else.
 const CLAIM: Duration = Duration::from_secs(1);
@@ -126,6 +126,11 @@ pub(super) enum Stands {
 impl Queue {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether the first calls of its lists are all that wait: there is no keeper.
+    pub(super) fn is_short(&self) -> bool {
+        self.len <= ARMED
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -339,11 +344,16 @@ impl Queue {
         Some(contended)
     }
 
-    /// When somebody has to look at the queue next.
-    pub(super) fn next_alarm(&mut self) -> Option<Instant> {
-        let claim = self.first_unclaimed().map(|(at, _)| after(at, CLAIM));
-        let alarm = self.alarms.keys().next().map(|(at, _)| *at);
-        claim.into_iter().chain(alarm).min()
+    /// When a list has to be looked at next.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.keys().next().map(|(at, _)| *at)
+    }
+
+    /// When the keeper looks next: an admission that comes later is not due before that.
+    pub(super) fn next_look(&mut self, now: Instant) -> Instant {
+        let oldest = self.first_unclaimed().map_or(now, |(at, _)| at);
+        let claim = after(oldest, CLAIM);
+        self.next_alarm().map_or(claim, |alarm| alarm.min(claim))
     }
 
     /// Gives the first calls of a list the time at which they look again.
@@ -352,8 +362,8 @@ impl Queue {
             self.set_alarm(contended, until);
         }
         // Somebody has to see to it that what is not picked up goes on: the keeper, if there is one.
-        let few = self.len <= ARMED;
-        let claim = self.first_unclaimed().filter(|_| few);
+        let short = self.is_short();
+        let claim = self.first_unclaimed().filter(|_| short);
         let claim = claim.map(|(at, _)| after(at, CLAIM));
         let until = [until, claim].into_iter().flatten().min();
         let Some(until) = until else { return };

@@ -6,7 +6,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::task::Waker;
-use std::time::Duration;
 
 use http::uri::Authority;
 use smallvec::SmallVec;
@@ -15,15 +14,13 @@ use tokio::time::Instant;
 use super::Config;
 use super::clock::{Clock, after};
 use super::meter::{Position, Stage};
-use super::queue::{ARMED, Look, Queue};
+use super::queue::{Look, Queue};
 use super::state::{Blocked, State, by_budget, by_principal};
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
 use crate::principal::{Budget, Charge, Principal};
 
 /// How many waiting calls are looked at in one operation.
 const LOOKS: usize = 64;
-/// The keeper looks at least this often, to end when it is not needed.
-const KEEPER_IDLE: Duration = Duration::from_secs(60);
 
 /// What has come up, and the call that others must not overtake any more.
 #[derive(Debug, Default)]
@@ -258,7 +255,7 @@ impl State {
     /// Whether a keeper has to be started. The first calls of a list see to it themselves, if they are polled: only with more
     /// than those is one needed.
     pub(super) fn wants_keeper(&mut self, now: Instant) -> bool {
-        let wants = self.keeper.is_none() && self.queue.len() > ARMED;
+        let wants = self.keeper.is_none() && !self.queue.is_short();
         if wants {
             self.keeper = Some(now);
         }
@@ -268,8 +265,11 @@ impl State {
     /// Does what is due. Returns when the keeper has to look again, if it is needed still.
     pub(super) fn keep(&mut self, now: Instant, config: &Config) -> Option<Instant> {
         self.settle(&mut Clock::at(now), config);
-        let next = self.next_look(now).unwrap_or(after(now, KEEPER_IDLE));
-        self.keeper = (!self.queue.is_empty()).then(|| next.min(after(now, KEEPER_IDLE)));
+        let next = match self.agenda.work.is_empty() {
+            true => self.queue.next_look(now),
+            false => now,
+        };
+        self.keeper = (!self.queue.is_empty()).then_some(next);
         self.keeper
     }
 
@@ -287,13 +287,6 @@ impl State {
         sooner.is_some()
     }
 
-    fn next_look(&mut self, now: Instant) -> Option<Instant> {
-        match self.agenda.work.is_empty() {
-            true => self.queue.next_alarm(),
-            false => Some(now),
-        }
-    }
-
     fn wake_for_rest(&mut self, contended: &Contended) {
         self.queue.wake_first(contended);
     }
@@ -306,7 +299,7 @@ impl State {
         config: &Config,
     ) -> bool {
         let lists = self.lists_of(principal);
-        for list in &lists {
+        for list in lists.iter().filter(|list| config.waits_for_value(list)) {
             self.make_room_for_aged(list, clock, config);
         }
         self.pump(&lists, looks, clock, config)
@@ -467,11 +460,14 @@ impl State {
         clock: &mut Clock,
         config: &Config,
     ) {
-        let first = self.queue.first(contended);
-        let since = first.and_then(|first| self.queue.since(first));
         // Those that wait for a value can age, and then room is made for them.
-        let ages = since.filter(|_| self.places(contended) > 0);
-        let aged = ages
+        let ages = config.waits_for_value(contended);
+        if !ages && until.is_none() && !self.queue.is_short() {
+            return;
+        }
+        let first = self.queue.first(contended).filter(|_| ages);
+        let since = first.and_then(|first| self.queue.since(first));
+        let aged = since
             .map(|since| after(since, config.max_overtake))
             .filter(|aged| *aged > clock.now());
         let until = [until, aged].into_iter().flatten().min();
@@ -502,7 +498,7 @@ impl State {
                 self.queue.join(request.clone(), position, now);
                 self.park(&request, position, blocked, &mut clock, config);
                 // It may stand behind a head whose time has come just now; what is in flight comes back by itself.
-                if contended.budget().is_none() || self.places(&contended) > 0 {
+                if contended.budget().is_none() || config.waits_for_value(&contended) {
                     self.look_again(&contended);
                 }
                 self.settle(&mut clock, config);
@@ -556,6 +552,21 @@ impl State {
             Look::Absent => self.rejoin(position, waker, &mut clock, config),
             look => look,
         };
+        self.with_gate(look, now)
+    }
+
+    /// What has become of a call that has joined just now.
+    pub(super) fn look_once(
+        &mut self,
+        position: Position,
+        waker: &Waker,
+        now: Instant,
+    ) -> (Look, Option<Instant>) {
+        let look = self.queue.look(position, waker);
+        self.with_gate(look, now)
+    }
+
+    fn with_gate(&mut self, look: Look, now: Instant) -> (Look, Option<Instant>) {
         let gate = match &look {
             Look::Waits { contended, .. } => self.gate_until(contended, now),
             Look::Admitted(_) | Look::Absent => None,

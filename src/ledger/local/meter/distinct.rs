@@ -142,16 +142,17 @@ impl Distinct {
 
     /// Whether a value has its place, and not only the hope of one: above the limit, what no call has used yet has to fit still. It
     /// may be kept for a call that needs more values than the limit, or from a time when the limit was higher.
-    fn is_taken(&self, open: &Open) -> bool {
-        open.used || open.in_use > 0 || self.open.len() <= self.places()
+    fn is_taken(&self, open: &Open, now: Instant) -> bool {
+        let lasts = open.used && after(open.last_used, self.idle) > now;
+        lasts || open.in_use > 0 || self.open.len() <= self.places()
     }
 
-    fn is_kept_for(&self, position: Position, value: &Principal) -> bool {
+    fn is_kept_for(&self, position: Position, value: &Principal, now: Instant) -> bool {
         let kept = self
             .kept
             .get(&position)
             .is_some_and(|kept| kept.contains(value));
-        let lasts = |open: &Open| open.state != SlotState::Refused && self.is_taken(open);
+        let lasts = |open: &Open| open.state != SlotState::Refused && self.is_taken(open, now);
         kept && self.open.get(value).is_some_and(lasts)
     }
 
@@ -227,6 +228,7 @@ impl Measure for Distinct {
 
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let (ticket, _) = ask.position;
+        let now = clock.now();
         // After a refusal a value is open to a second call once its first one has worked.
         let careful = self.adaptive.is_some();
         let closes = |open: &Open| open.closing.is_some_and(|from| ticket >= from);
@@ -237,20 +239,19 @@ impl Measure for Distinct {
                     SlotState::New => !careful,
                     SlotState::Refused => false,
                 };
-                works && !closes(open) && self.is_taken(open)
+                works && !closes(open) && self.is_taken(open, now)
             })
         };
         // Usually nothing is kept for a call, or all that it needs.
         let keeps = self.kept.contains_key(&ask.position);
         let missing = |value: &&Principal| {
-            let kept = || keeps && self.is_kept_for(ask.position, value);
+            let kept = || keeps && self.is_kept_for(ask.position, value, now);
             !is_open(value) && !kept()
         };
         let Some(first) = ask.values().find(missing) else {
             return Verdict::Overtakes;
         };
         let first = first.clone();
-        let now = clock.now();
         self.close_unused(now);
         let closes = |open: &Open| open.closing.is_some_and(|from| ticket >= from);
         let (mut mine, mut present) = (0_usize, 0_usize);
@@ -258,7 +259,7 @@ impl Measure for Distinct {
         // calls of one that was refused have to end.
         let mut waits = false;
         for value in ask.values() {
-            let kept = keeps && self.is_kept_for(ask.position, value);
+            let kept = keeps && self.is_kept_for(ask.position, value, now);
             mine += usize::from(!kept);
             let Some(open) = self.open.get(value) else {
                 continue;

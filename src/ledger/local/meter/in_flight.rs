@@ -39,14 +39,15 @@ impl InFlight {
         self.adaptive.is_none()
     }
 
-    /// Takes `amount` if the limit allows it. An amount above the limit fits when nothing else is held.
+    /// Whether the limit allows `amount` more. An amount above the limit fits when nothing else is held.
     #[inline]
-    pub(in super::super) fn try_take_plain(&mut self, amount: u32) -> bool {
-        let fits = self.held == 0 || self.held.saturating_add(amount) <= self.limit;
-        if fits {
-            self.held = self.held.saturating_add(amount);
-        }
-        fits
+    pub(in super::super) fn fits_plain(&self, amount: u32) -> bool {
+        self.held == 0 || self.held.saturating_add(amount) <= self.limit
+    }
+
+    #[inline]
+    pub(in super::super) fn take_plain(&mut self, amount: u32) {
+        self.held = self.held.saturating_add(amount);
     }
 
     #[inline]
@@ -74,9 +75,10 @@ impl Measure for InFlight {
 
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let amount = ask.amount();
+        let (held, limit, fits) = (self.held, self.limit, self.fits_plain(amount));
         let room = match &mut self.adaptive {
-            Some(adaptive) => adaptive.room(self.held, amount, self.limit, clock.now()),
-            None if self.held == 0 || self.held.saturating_add(amount) <= self.limit => Room::Free,
+            Some(adaptive) => adaptive.room(held, amount, limit, clock.now()),
+            None if fits => Room::Free,
             None => Room::Full(None),
         };
         match room {
