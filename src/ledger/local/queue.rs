@@ -446,19 +446,19 @@ impl Queue {
         ]
     }
 
-    /// Every call in the queue and its ticket, where that matters.
+    /// Every call in the queue, and its position where it stands in a list.
     #[cfg(test)]
-    pub(super) fn calls(&self) -> Vec<(u64, AcquireRequest, Stands)> {
+    pub(super) fn calls(&self) -> Vec<(Position, AcquireRequest, Stands)> {
         let listed = self.lists.values().flat_map(|list| &list.order);
-        let tickets: HashMap<_, _> = listed.map(|(ticket, key)| (*key, *ticket)).collect();
+        let positions: HashMap<_, _> = listed.map(|position| (position.1, *position)).collect();
         let calls = self.waiters.iter().map(|(key, waiter)| {
             let stands = match &waiter.state {
                 WaiterState::Waits { contended, .. } => Stands::In(contended.clone()),
                 WaiterState::Admitted(_, admission) => Stands::Admitted(admission.sequence()),
                 WaiterState::Absent => Stands::Nowhere,
             };
-            let ticket = tickets.get(&key).copied().unwrap_or_default();
-            (ticket, waiter.request.clone(), stands)
+            let position = positions.get(&key).copied().unwrap_or_default();
+            (position, waiter.request.clone(), stands)
         });
         calls.collect()
     }

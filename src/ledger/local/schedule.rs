@@ -595,6 +595,7 @@ impl State {
             }
             Some(blocked) => {
                 self.park(&request, position, blocked, clock, config);
+                self.settle(clock, config);
                 self.queue.look(position, waker)
             }
         }

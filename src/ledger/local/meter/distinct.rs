@@ -31,8 +31,9 @@ pub(in super::super) struct Distinct {
     unused: BTreeMap<(Instant, u64), Principal>,
     /// The values that take in new calls, longest open first.
     lasting: BTreeMap<u64, Principal>,
-    /// The values that are kept for waiting calls. Of as many as wait: a table would stand still for long to grow.
-    kept: BTreeMap<Position, SmallVec<[Principal; 1]>>,
+    /// The values that are kept for waiting calls, by their numbers: one that was opened anew since is not kept. Of as many as
+    /// wait: a table would stand still for long to grow.
+    kept: BTreeMap<Position, SmallVec<[(Principal, u64); 1]>>,
     /// From the first refusal until the limit holds again.
     adaptive: Option<Box<AdaptiveLimit>>,
     opened: u64,
@@ -128,32 +129,40 @@ impl Distinct {
         if open.closing.is_some() || open.state == SlotState::Refused {
             self.lasting.remove(&open.number);
         }
-        if !open.is_busy() {
-            // A place that was refused, or only kept, is free at once.
-            if open.state == SlotState::Refused || !open.used {
-                self.close(value);
-            } else {
-                let key = (open.last_used, open.number);
-                self.unused.insert(key, value.clone());
-            }
+        // A place that was refused, or only kept, is free at once.
+        let refused = open.state == SlotState::Refused;
+        if refused && open.in_use == 0 || !open.is_busy() && !open.used {
+            self.close(value);
+        } else if !open.is_busy() {
+            let key = (open.last_used, open.number);
+            self.unused.insert(key, value.clone());
         }
         Some(out)
     }
 
-    /// Whether a value has its place, and not only the hope of one: above the limit, what no call has used yet has to fit still. It
-    /// may be kept for a call that needs more values than the limit, or from a time when the limit was higher.
-    fn is_taken(&self, open: &Open, now: Instant) -> bool {
-        let lasts = open.used && after(open.last_used, self.idle) > now;
-        lasts || open.in_use > 0 || self.open.len() <= self.places()
+    /// More values may be open than the limit, after a call that needs more or since a lower one was set: those that are not open
+    /// on the server have to go then. Within the limit it does no harm to keep them, since nobody else has their places.
+    fn close_if_above_limit(&mut self, now: Instant) {
+        if self.open.len() <= self.places() {
+            return;
+        }
+        self.close_unused(now);
+        let only_kept = |open: &Open| {
+            open.in_use == 0 && !(open.used && after(open.last_used, self.idle) > now)
+        };
+        let open = self.open.iter().filter(|(_, open)| only_kept(open));
+        let only_kept: SmallVec<[Principal; 4]> = open.map(|(value, _)| value.clone()).collect();
+        for value in &only_kept {
+            self.close(value);
+        }
     }
 
-    fn is_kept_for(&self, position: Position, value: &Principal, now: Instant) -> bool {
-        let kept = self
-            .kept
-            .get(&position)
-            .is_some_and(|kept| kept.contains(value));
-        let lasts = |open: &Open| open.state != SlotState::Refused && self.is_taken(open, now);
-        kept && self.open.get(value).is_some_and(lasts)
+    /// Whether a value is kept for a call, and was not refused since.
+    fn is_kept_for(&self, position: Position, value: &Principal) -> bool {
+        let mut kept = self.kept.get(&position).into_iter().flatten();
+        let open = self.open.get(value);
+        open.filter(|open| open.state != SlotState::Refused)
+            .is_some_and(|open| kept.any(|(kept, number)| kept == value && *number == open.number))
     }
 
     fn room(&self, others: u32, mine: u32, now: Instant) -> Room {
@@ -229,6 +238,7 @@ impl Measure for Distinct {
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
         let (ticket, _) = ask.position;
         let now = clock.now();
+        self.close_if_above_limit(now);
         // After a refusal a value is open to a second call once its first one has worked.
         let careful = self.adaptive.is_some();
         let closes = |open: &Open| open.closing.is_some_and(|from| ticket >= from);
@@ -239,13 +249,13 @@ impl Measure for Distinct {
                     SlotState::New => !careful,
                     SlotState::Refused => false,
                 };
-                works && !closes(open) && self.is_taken(open, now)
+                works && !closes(open)
             })
         };
         // Usually nothing is kept for a call, or all that it needs.
         let keeps = self.kept.contains_key(&ask.position);
         let missing = |value: &&Principal| {
-            let kept = || keeps && self.is_kept_for(ask.position, value, now);
+            let kept = || keeps && self.is_kept_for(ask.position, value);
             !is_open(value) && !kept()
         };
         let Some(first) = ask.values().find(missing) else {
@@ -259,18 +269,18 @@ impl Measure for Distinct {
         // calls of one that was refused have to end.
         let mut waits = false;
         for value in ask.values() {
-            let kept = keeps && self.is_kept_for(ask.position, value, now);
-            mine += usize::from(!kept);
+            let kept = keeps && self.is_kept_for(ask.position, value);
+            mine += 1;
             let Some(open) = self.open.get(value) else {
                 continue;
             };
-            present += usize::from(!kept);
-            let tried = open.is_busy()
-                && match open.state {
-                    SlotState::Refused => true,
-                    SlotState::New => careful,
-                    SlotState::Confirmed => false,
-                };
+            present += 1;
+            let own = u32::from(kept);
+            let tried = match open.state {
+                SlotState::Refused => open.in_use > 0,
+                SlotState::New => careful && (open.in_use > 0 || open.kept > own),
+                SlotState::Confirmed => false,
+            };
             waits |= !kept && (closes(open) || tried);
         }
         let amount = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -336,6 +346,11 @@ impl Measure for Distinct {
     fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         let (ticket, _) = ask.position;
         let mut kept = SmallVec::new();
+        // Above the limit, with a call that needs more than that, nothing is kept: it would last longer than that call.
+        self.close_if_above_limit(clock.now());
+        if self.open.len() > self.places() {
+            return;
+        }
         for value in ask.values() {
             match self.open.get(value) {
                 Some(open) => {
@@ -344,10 +359,14 @@ impl Measure for Distinct {
                         continue;
                     }
                 }
-                None => self.open_new(value, clock.now()),
+                None if self.open.len() < self.places() => self.open_new(value, clock.now()),
+                None => continue,
             }
-            self.change(value, |open| open.kept += 1);
-            kept.push(value.clone());
+            let number = self.change(value, |open| {
+                open.kept += 1;
+                open.number
+            });
+            kept.extend(number.map(|number| (value.clone(), number)));
         }
         if !kept.is_empty() {
             self.kept.insert(ask.position, kept);
@@ -358,8 +377,11 @@ impl Measure for Distinct {
         let Some(kept) = self.kept.remove(&position) else {
             return false;
         };
-        for value in &kept {
-            self.change(value, |open| open.kept = open.kept.saturating_sub(1));
+        for (value, number) in &kept {
+            let same = |open: &Open| open.number == *number;
+            if self.open.get(value).is_some_and(same) {
+                self.change(value, |open| open.kept = open.kept.saturating_sub(1));
+            }
         }
         true
     }

@@ -8,7 +8,19 @@ mod schedule;
 use self::schedule::Schedule;
 
 /// Schedules that once failed.
-const FAILED: [u64; 0] = [];
+///
+/// A wait on an unlimited budget that nobody looked at, calls of more values than the limit that gave places to each other for
+/// ever, and values that were taken for open when they were only kept, refused or closed by now.
+const FAILED: [u64; 8] = [
+    4363522794267366254,
+    5806256691473282788,
+    7007106623531559529,
+    7970012662812292362,
+    11817987189077375162,
+    12922977423174922194,
+    17607615552853636001,
+    18360461500892889219,
+];
 
 /// So many schedules share a runtime: its timers reach two years, and each schedule takes hours.
 const ON_ONE_CLOCK: u64 = 500;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::*;
 use crate::ledger::Contended;
+use crate::ledger::local::meter::Position;
 use crate::ledger::local::queue::Stands;
 
 /// What a limit was set to, and from when on. None is the policy's number.
@@ -36,7 +37,7 @@ struct Value {
 }
 
 /// A call that waits.
-pub(super) type Waits = (u64, AcquireRequest, Stands);
+pub(super) type Waits = (Position, AcquireRequest, Stands);
 
 impl Model {
     pub(super) fn new(policy: &[(Budget, Limit)], max_overtake: Duration) -> Self {
@@ -144,8 +145,13 @@ impl Model {
             .collect()
     }
 
-    /// A call was admitted that was polled then the last time, and asked for the first time with the others.
-    pub(super) fn admitted(&mut self, request: &AcquireRequest, last_poll: Instant) {
+    /// A call was admitted that was polled then the last time. `unclaimed` were admitted before it, and do not know it.
+    pub(super) fn admitted(
+        &mut self,
+        request: &AcquireRequest,
+        last_poll: Instant,
+        unclaimed: &[&AcquireRequest],
+    ) {
         let now = Instant::now();
         assert!(request.not_before().is_none_or(|time| time <= now));
         let closed = |gate: Contended| {
@@ -176,7 +182,13 @@ impl Model {
             }
             let open = self.open(&principal);
             let others = open.difference(&values).count();
-            let opens = !values.is_subset(&open);
+            let mut in_use = open.clone();
+            for other in unclaimed {
+                let of_account = other.charges().iter();
+                let of_account = of_account.filter(|charge| *charge.principal() == principal);
+                in_use.extend(of_account.filter_map(|charge| charge.value().cloned()));
+            }
+            let opens = !values.is_subset(&in_use);
             let fits = !opens || others == 0 || others + values.len() <= limit as usize;
             assert!(fits, "{open:?} of {limit} open, granted {}", text(request));
             let known = self.values.entry(principal).or_default();
@@ -230,7 +242,7 @@ impl Model {
                 self.aged.extend(values.map(|c| c.principal().clone()));
             }
         }
-        let mut first: HashMap<&Contended, u64> = HashMap::new();
+        let mut first: HashMap<&Contended, Position> = HashMap::new();
         for (ticket, _, stands) in calls {
             if let Stands::In(contended) = stands {
                 let known = first.entry(contended).or_insert(*ticket);
@@ -273,13 +285,13 @@ impl Model {
             };
             let others = || {
                 let others = calls.iter().map(|(ticket, request, stands)| {
-                    format!("{ticket} {} {stands:?}\n", text(request))
+                    format!("{ticket:?} {} {stands:?}\n", text(request))
                 });
                 others.collect::<String>()
             };
             assert!(
                 held_back,
-                "nothing holds back {ticket} {} in {contended:?}; held: {:?}, closed: {:?}, waiting:\n{}",
+                "nothing holds back {ticket:?} {} in {contended:?}; held: {:?}, closed: {:?}, waiting:\n{}",
                 text(request),
                 self.held,
                 self.gates,
@@ -354,7 +366,7 @@ impl Model {
     /// Whether an older call of several budgets has waited for too long, so that this one may have to stay behind it.
     fn is_behind_starved(
         &self,
-        ticket: u64,
+        ticket: Position,
         request: &AcquireRequest,
         calls: &[Waits],
         since: impl Fn(&AcquireRequest) -> Instant,

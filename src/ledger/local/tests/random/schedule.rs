@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use super::super::*;
-use super::model::{Model, text};
+use super::model::{Model, Waits, text};
 use crate::ledger::Contended;
 use crate::ledger::local::queue::Stands;
 
@@ -25,6 +25,8 @@ pub(super) struct Schedule {
     begin: Instant,
     calls: u64,
     waiting: Vec<Call>,
+    /// Admitted just now, and not looked at yet.
+    fresh: Vec<Fresh>,
     held: Vec<(Permit, AcquireRequest)>,
     kept: Vec<Permit>,
     /// What has ended, and whom its reports speak for.
@@ -45,6 +47,21 @@ struct Call {
     last_poll: Instant,
     /// The number of the last admission when it joined.
     joined_after: u64,
+}
+
+/// A call that was admitted.
+struct Fresh {
+    permit: Permit,
+    request: AcquireRequest,
+    last_poll: Instant,
+    joined_after: u64,
+    always_lively: bool,
+}
+
+impl Fresh {
+    fn sequence(&self) -> u64 {
+        self.permit.admission().sequence()
+    }
 }
 
 struct Woken(AtomicBool);
@@ -86,6 +103,7 @@ impl Schedule {
             begin: Instant::now(),
             calls: 0,
             waiting: Vec::new(),
+            fresh: Vec::new(),
             held: Vec::new(),
             kept: Vec::new(),
             ended: Vec::new(),
@@ -113,8 +131,7 @@ impl Schedule {
                     self.pass(time).await;
                 }
             }
-            self.poll_woken();
-            self.check();
+            self.come_to_rest().await;
         }
         self.finish().await
     }
@@ -136,12 +153,11 @@ impl Schedule {
             while let Some(permit) = self.kept.pop() {
                 self.release_part(permit, None);
             }
-            self.poll_woken();
+            self.come_to_rest().await;
             while !self.held.is_empty() {
                 self.end_one(0, End::Complete);
-                self.poll_woken();
+                self.come_to_rest().await;
             }
-            self.check();
             if self.waiting.is_empty() {
                 break;
             }
@@ -166,10 +182,7 @@ impl Schedule {
 
     async fn pass(&mut self, time: Duration) {
         tokio::time::advance(time).await;
-        // The keeper looks, and is told again.
-        for _ in 0..3 {
-            tokio::task::yield_now().await;
-        }
+        self.yield_now().await;
     }
 
     fn name(&self, n: usize) -> Principal {
@@ -225,7 +238,13 @@ impl Schedule {
         self.tell(|| format!("asks: {}", text(&request)));
         if self.rng.bool() {
             if let Some(permit) = try_now(&self.ledger, &request) {
-                self.granted(permit, request, now);
+                self.fresh.push(Fresh {
+                    joined_after: permit.admission().sequence(),
+                    permit,
+                    request,
+                    last_poll: now,
+                    always_lively: true,
+                });
                 return;
             }
         }
@@ -243,60 +262,57 @@ impl Schedule {
         self.poll(self.waiting.len() - 1);
     }
 
-    fn granted(&mut self, permit: Permit, request: AcquireRequest, last_poll: Instant) {
-        self.grants += 1;
-        self.tell(|| {
-            let admission = permit.admission();
-            format!(
-                "{} granted as {}: {}",
-                admission.ticket(),
-                admission.sequence(),
-                text(&request)
-            )
-        });
-        self.model.admitted(&request, last_poll);
-        self.check_order(&permit, &request);
-        self.held.push((permit, request));
+    /// Looks at what was admitted, in that order.
+    fn look_at_fresh(&mut self) {
+        self.fresh
+            .sort_by_key(|fresh| std::cmp::Reverse(fresh.sequence()));
+        let calls = match self.fresh.is_empty() {
+            true => Vec::new(),
+            false => self.ledger.state.lock().queue.calls(),
+        };
+        while let Some(fresh) = self.fresh.pop() {
+            self.grants += 1;
+            self.tell(|| {
+                let admission = fresh.permit.admission();
+                let (ticket, sequence) = (admission.ticket(), admission.sequence());
+                format!("{ticket} granted as {sequence}: {}", text(&fresh.request))
+            });
+            let unclaimed = calls.iter().filter(|(_, _, stands)| {
+                matches!(stands, Stands::Admitted(sequence) if *sequence < fresh.sequence())
+            });
+            let unclaimed: Vec<_> = unclaimed.map(|(_, request, _)| request).collect();
+            self.model
+                .admitted(&fresh.request, fresh.last_poll, &unclaimed);
+            self.check_order(&fresh, &calls);
+            self.held.push((fresh.permit, fresh.request));
+        }
     }
 
-    /// No older call of the same single budget waits still, if it was polled whenever it was woken.
-    fn check_order(&self, permit: &Permit, request: &AcquireRequest) {
-        let single = |request: &AcquireRequest| {
-            let is_plain = request.charges().len() == 1
-                && request.charges()[0].value().is_none()
-                && request.endpoint().is_none()
-                && request.not_before().is_none();
-            let charge = request.charges().first().filter(|_| is_plain)?;
-            Some((charge.principal().clone(), charge.budget()))
-        };
-        let Some(key) = single(request) else { return };
-        let admission = permit.admission();
-        let mut rivals = self.waiting.iter().filter(|call| {
-            call.always_lively
-                && call.joined_after < admission.sequence()
-                && single(&call.request).as_ref() == Some(&key)
-        });
-        if rivals.next().is_none() {
+    /// No older call of the same single budget was admitted later or waits still, if it was polled whenever it was woken.
+    fn check_order(&self, fresh: &Fresh, calls: &[Waits]) {
+        let Some(key) = single(&fresh.request) else {
             return;
+        };
+        let (ticket, sequence) = (fresh.permit.admission().ticket(), fresh.sequence());
+        let is_rival = |request: &AcquireRequest, always_lively: bool, joined_after: u64| {
+            always_lively && joined_after < sequence && single(request).as_ref() == Some(&key)
+        };
+        for later in &self.fresh {
+            let is_rival = is_rival(&later.request, later.always_lively, later.joined_after);
+            let overtaken = is_rival && later.permit.admission().ticket() < ticket;
+            assert!(!overtaken, "{} was overtaken", text(&later.request));
         }
-        let calls = self.ledger.state.lock().queue.calls();
-        let rivals = self.waiting.iter().filter(|call| {
-            call.always_lively
-                && call.joined_after < admission.sequence()
-                && single(&call.request).as_ref() == Some(&key)
-        });
-        for rival in rivals {
+        for rival in &self.waiting {
+            if !is_rival(&rival.request, rival.always_lively, rival.joined_after) {
+                continue;
+            }
             let deadline = rival.request.deadline();
-            let overtaken = calls.iter().any(|(ticket, request, stands)| {
+            let overtaken = calls.iter().any(|(older, request, stands)| {
                 request.deadline() == deadline
-                    && *ticket < admission.ticket()
+                    && older.0 < ticket
                     && matches!(stands, Stands::In(_))
             });
-            assert!(
-                !overtaken,
-                "{:?} was overtaken by {permit:?}",
-                rival.request
-            );
+            assert!(!overtaken, "{} was overtaken", text(&rival.request));
         }
     }
 
@@ -310,7 +326,13 @@ impl Schedule {
         let Poll::Ready(done) = polled else { return };
         let call = self.waiting.swap_remove(at);
         match done {
-            Ok(permit) => self.granted(permit, call.request, last_poll),
+            Ok(permit) => self.fresh.push(Fresh {
+                permit,
+                request: call.request,
+                last_poll,
+                joined_after: call.joined_after,
+                always_lively: call.always_lively,
+            }),
             Err(error) => {
                 // Only what it asked for itself ends a wait here.
                 let deadline = call.request.deadline().unwrap();
@@ -328,12 +350,45 @@ impl Schedule {
 
     fn poll_woken(&mut self) {
         let ready = |call: &Call| call.lively && call.woken.0.load(Ordering::Relaxed);
+        let mut polls = 0;
         while let Some(at) = self.waiting.iter().position(ready) {
             self.poll(at);
+            polls += 1;
+            assert!(polls < 10_000, "calls wake each other for ever");
+        }
+        self.look_at_fresh();
+    }
+
+    /// Polls whoever is woken until nobody is. What is left of one operation is gone on with by others.
+    async fn come_to_rest(&mut self) {
+        let mut rounds = 0;
+        loop {
+            self.poll_woken();
+            if self.ledger.state.lock().left().work == 0 {
+                break;
+            }
+            self.yield_now().await;
+            rounds += 1;
+            assert!(rounds < 20, "there is always something left to do: {}", {
+                let state = self.ledger.state.lock();
+                let calls = state
+                    .queue
+                    .calls()
+                    .into_iter()
+                    .map(|(t, r, s)| format!("{t:?} {} {s:?}\n", text(&r)));
+                calls.collect::<String>() + &format!("{:?}", state.agenda)
+            });
+        }
+        self.check();
+    }
+
+    async fn yield_now(&self) {
+        // The keeper looks, and is told again.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
         }
     }
 
-    /// What is left of one operation is gone on with by the next.
     fn check(&mut self) {
         let known: HashMap<_, _> = self
             .waiting
@@ -342,7 +397,6 @@ impl Schedule {
             .collect();
         let calls = {
             let state = self.ledger.state.lock();
-            assert_eq!(state.left().work, 0);
             state.queue.calls()
         };
         assert_eq!(calls.len(), self.waiting.len());
@@ -475,4 +529,14 @@ impl Schedule {
             self.model.close(Contended::Gate(name), until);
         }
     }
+}
+
+/// The budget of a call that draws on that one only, and waits for nothing else.
+fn single(request: &AcquireRequest) -> Option<(Principal, Budget)> {
+    let is_plain = request.charges().len() == 1
+        && request.charges()[0].value().is_none()
+        && request.endpoint().is_none()
+        && request.not_before().is_none();
+    let charge = request.charges().first().filter(|_| is_plain)?;
+    Some((charge.principal().clone(), charge.budget()))
 }
