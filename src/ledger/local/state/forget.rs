@@ -1,0 +1,128 @@
+//! What is forgotten with time, and what is shown.
+
+use super::*;
+
+impl State {
+    /// Forgets what has passed of the principals of `charges`, or schedules a later look.
+    pub(in super::super) fn tidy_all(&mut self, charges: &[Charge], clock: &mut Clock) {
+        for (principal, _) in by_principal(charges) {
+            self.tidy(principal, clock.now());
+        }
+    }
+
+    pub(in super::super) fn tidy(&mut self, principal: &Principal, now: Instant) {
+        let Some(account) = self.accounts.get_mut(principal) else {
+            return;
+        };
+        if account
+            .gate_mut()
+            .is_some_and(|gate| gate.open_if_due(now, self.last + 1))
+        {
+            let contended = Contended::Gate(principal.clone());
+            self.notices.push(Notice::opened(contended));
+        }
+        match account.tidy(now) {
+            Keep::Nothing => self.accounts.remove(principal),
+            Keep::Until(until) => {
+                if !account.schedule() {
+                    let due = Due::Principal(principal.hash64());
+                    self.expiry.schedule(until, due);
+                }
+            }
+            Keep::InUse => {}
+        }
+    }
+
+    pub(super) fn tidy_endpoint(&mut self, authority: &Authority, now: Instant) {
+        let Some(endpoint) = self.endpoints.get_mut(authority) else {
+            return;
+        };
+        if endpoint.open_if_due(now, self.last + 1) {
+            let contended = Contended::Endpoint(authority.clone());
+            self.notices.push(Notice::opened(contended));
+        }
+        let until = endpoint.keep_until(now);
+        if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
+            self.endpoints.remove(authority);
+            if self.endpoints.is_empty() {
+                self.endpoints.shrink_to(64);
+            }
+        } else if !std::mem::replace(&mut endpoint.scheduled, true) {
+            // Somebody waits there: later, as often as it takes.
+            let until = until.unwrap_or(now).max(after(now, RETRY));
+            self.expiry
+                .schedule(until, Due::Endpoint(authority.as_str().into()));
+        }
+    }
+
+    pub(super) fn sweep_if_any(&mut self, clock: &mut Clock) {
+        if !self.expiry.is_empty() {
+            self.sweep(clock.now());
+        }
+    }
+
+    /// Forgets what has passed.
+    pub(in super::super) fn sweep(&mut self, now: Instant) {
+        while let Some(due) = self.expiry.pop_due(now) {
+            match due {
+                Due::Principal(hash) => {
+                    let Some(account) = self.accounts.by_hash(hash) else {
+                        continue;
+                    };
+                    account.unschedule();
+                    let principal = account.principal.clone();
+                    self.tidy(&principal, now);
+                }
+                Due::Endpoint(name) => {
+                    let Ok(authority) = name.parse::<Authority>() else {
+                        continue;
+                    };
+                    if let Some(endpoint) = self.endpoints.get_mut(&authority) {
+                        endpoint.scheduled = false;
+                    }
+                    self.tidy_endpoint(&authority, now);
+                }
+            }
+        }
+    }
+
+    /// The number of the last admission, for tests.
+    #[cfg(test)]
+    pub(in super::super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What is in memory, for tests.
+    #[cfg(test)]
+    pub(in super::super) fn left(&self) -> Left {
+        let (waiters, lists, alarms) = self.queue.left();
+        Left {
+            principals: self.accounts.iter().count(),
+            room: self.accounts.room(),
+            endpoints: self.endpoints.len(),
+            waiters,
+            lists,
+            alarms,
+            work: self.agenda.looked_and_left().1,
+        }
+    }
+
+    pub(in super::super) fn snapshot(&mut self, now: Instant) -> Snapshot {
+        self.sweep(now);
+        let mut snapshot = Snapshot::default();
+        for account in self.accounts.iter().filter(|account| !account.is_vacant()) {
+            let mut principal = PrincipalSnapshot::new(account.principal.clone());
+            principal.gated = account.closed_until(now).map(|until| until - now);
+            principal.budgets = account.snapshot(now);
+            principal.queued = account.queued() as usize;
+            snapshot.principals.push(principal);
+        }
+        snapshot.queued = self.queue.len();
+        let gated = self.endpoints.iter().filter_map(|(authority, endpoint)| {
+            let until = endpoint.closed_until(now)?;
+            Some((authority.clone(), until - now))
+        });
+        snapshot.gated_endpoints = gated.collect();
+        snapshot
+    }
+}

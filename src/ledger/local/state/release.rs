@@ -1,0 +1,104 @@
+//! What is given back: the way out of the state.
+
+use super::*;
+
+impl State {
+    #[inline]
+    pub(in super::super) fn release(&mut self, admission: &Admission, end: End, config: &Config) {
+        match self.give_back_fast(admission, config) {
+            Some(hash) => {
+                if let Some(hash) = hash {
+                    self.accounts.keep_spare(hash);
+                }
+                if !self.expiry.is_empty() && admission.sequence() & 63 == 0 {
+                    self.sweep(Instant::now());
+                }
+            }
+            None => self.release_slow(admission, end, config),
+        }
+    }
+
+    /// As `take_fast`. The hash of the principal, if nothing is left of it.
+    #[inline]
+    pub(super) fn give_back_fast(
+        &mut self,
+        admission: &Admission,
+        config: &Config,
+    ) -> Option<Option<u64>> {
+        let [charge] = &**admission.charges() else {
+            return None;
+        };
+        if admission.is_divided() {
+            return None;
+        }
+        let budget = charge.budget();
+        if !matches!(config.limit(budget), Some(Limit::InFlight(_)))
+            || self.is_overloaded(admission.endpoint())
+        {
+            return None;
+        }
+        let account = self.accounts.get_mut(charge.principal())?;
+        let vacant = account.give_back_fast(budget, charge.amount())?;
+        Some(vacant.then(|| charge.principal().hash64()))
+    }
+
+    #[inline(never)]
+    pub(super) fn release_slow(&mut self, admission: &Admission, end: End, config: &Config) {
+        let mut clock = Clock::default();
+        self.give_back(admission, end, &mut clock, config);
+        self.settle(&mut clock, config);
+        self.tidy_all(admission.call_charges(), &mut clock);
+        self.tidy_all(admission.charges(), &mut clock);
+        self.sweep_if_any(&mut clock);
+    }
+
+    /// Gives back what was admitted, and notes who may go on now.
+    pub(in super::super) fn give_back(
+        &mut self,
+        admission: &Admission,
+        end: End,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let complete = end == End::Complete;
+        let sequence = admission.sequence();
+        let whole = !admission.is_split_off();
+        if let Some(authority) = admission.endpoint().filter(|_| whole) {
+            if let Some(endpoint) = self.endpoints.get_mut(authority) {
+                endpoint.released(sequence, complete, clock.now());
+                self.agenda.endpoint(authority);
+            }
+        }
+        for (principal, _) in by_principal(admission.call_charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            if let Some(gate) = account.gate_mut() {
+                gate.released(sequence, complete);
+                account.settle_gate();
+                self.agenda.principal(principal);
+            }
+        }
+        for (principal, of_one) in by_principal(admission.charges()) {
+            let Some(account) = self.accounts.get_mut(principal) else {
+                continue;
+            };
+            for (_, budget, charges) in by_budget(of_one) {
+                let ask = Ask {
+                    charges,
+                    position: not_queued(admission.ticket()),
+                    sequence,
+                };
+                if let (Some(_), Some(meter)) = (config.limit(budget), account.meter_mut(budget)) {
+                    meter.give_back(ask, end, clock);
+                }
+            }
+            if account.queued() > 0 {
+                for (_, budget, charges) in by_budget(of_one) {
+                    self.agenda.opened(principal, budget, charges, &self.queue);
+                }
+                self.agenda.principal(principal);
+            }
+        }
+    }
+}
