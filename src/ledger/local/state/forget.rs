@@ -1,6 +1,16 @@
 //! What is forgotten with time, and what is shown.
 
-use super::*;
+use http::uri::Authority;
+use tokio::time::Instant;
+
+use super::super::clock::{Clock, after};
+use super::super::meter::Keep;
+use super::super::notice::Notice;
+#[cfg(test)]
+use super::Left;
+use super::{Due, RETRY, State, by_principal};
+use crate::ledger::{Contended, PrincipalSnapshot, Snapshot};
+use crate::principal::{Charge, Principal};
 
 impl State {
     /// Forgets what has passed of the principals of `charges`, or schedules a later look.

@@ -12,24 +12,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::uri::Authority;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Config;
 use super::account::Fast;
 use super::accounts::Accounts;
-use super::clock::{Clock, after};
+use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::expiry::Expiry;
 use super::gate::Pass;
-use super::meter::{Ask, Keep, Meter, Position, Stage, Verdict};
+use super::meter::{Ask, Position, Stage, Verdict};
 use super::notice::Notice;
 use super::queue::Queue;
 use super::schedule::Agenda;
-use crate::ledger::{
-    AcquireRequest, Admission, BudgetSnapshot, Contended, End, Limit, PrincipalSnapshot, Signal,
-    Snapshot,
-};
+use crate::ledger::{AcquireRequest, Admission, Contended, Limit};
 use crate::principal::{Budget, Charge, Principal};
 
 /// When an endpoint is looked at again for which calls still wait.

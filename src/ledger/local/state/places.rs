@@ -1,6 +1,14 @@
 //! What a call that waits keeps, and what the lists of waiting calls hang on.
 
-use super::*;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::super::Config;
+use super::super::clock::Clock;
+use super::super::meter::{Ask, Meter, Position, Stage};
+use super::{State, by_budget};
+use crate::ledger::{AcquireRequest, BudgetSnapshot, Contended};
+use crate::principal::Principal;
 
 impl State {
     /// Counts a call that waits among those of `contended`, and keeps for it what it has elsewhere.

@@ -1,6 +1,12 @@
 //! What is given back: the way out of the state.
 
-use super::*;
+use tokio::time::Instant;
+
+use super::super::Config;
+use super::super::clock::Clock;
+use super::super::meter::Ask;
+use super::{State, by_budget, by_principal, not_queued};
+use crate::ledger::{Admission, End, Limit};
 
 impl State {
     #[inline]

@@ -1,6 +1,16 @@
 //! What responses and operators say: gates that close, limits that are met or set.
 
-use super::*;
+use http::uri::Authority;
+use tokio::time::Instant;
+
+use super::super::Config;
+use super::super::clock::Clock;
+use super::super::endpoint::Endpoint;
+use super::super::meter::Ask;
+use super::super::notice::Notice;
+use super::{State, by_budget, by_principal, not_queued};
+use crate::ledger::{Admission, Contended, Limit, Signal};
+use crate::principal::{Budget, Principal};
 
 impl State {
     pub(in super::super) fn report(
