@@ -193,7 +193,8 @@ impl Texts {
                 .filter(|(case, request, text)| case.is_in_schema(&names, *request, text))
                 .map(|(.., text)| text.clone())
                 .collect();
-            assert!(known.len() * 10 > self.0.len() * 9);
+            // The oldest schema knows nine operations of ten, and how many different texts each has is drawn.
+            assert!(known.len() * 5 > self.0.len() * 4);
             // It would see an error if there was one.
             let wrong = known[0].replacen("ResponseCode>", "ResponseKode>", 2);
             let wrong = wrong.replacen("ItemIds>", "ItemIdz>", 2);
