@@ -228,6 +228,14 @@ impl Model {
         }
     }
 
+    /// A call does not wait any more. What was closed for its sake while it waited stays so.
+    pub(super) fn left(&mut self, request: &AcquireRequest, since: Instant) {
+        if since + self.max_overtake <= Instant::now() {
+            let values = request.charges().iter().filter(|c| c.value().is_some());
+            self.aged.extend(values.map(|c| c.principal().clone()));
+        }
+    }
+
     /// Nothing is to wait without being held back.
     pub(super) fn check(
         &mut self,
@@ -237,10 +245,7 @@ impl Model {
     ) {
         let now = Instant::now();
         for (_, request, _) in calls {
-            if since(request) + self.max_overtake <= now {
-                let values = request.charges().iter().filter(|c| c.value().is_some());
-                self.aged.extend(values.map(|c| c.principal().clone()));
-            }
+            self.left(request, since(request));
         }
         let mut first: HashMap<&Contended, Position> = HashMap::new();
         for (ticket, _, stands) in calls {

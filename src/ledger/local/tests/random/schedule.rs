@@ -140,7 +140,8 @@ impl Schedule {
     async fn finish(mut self) -> u64 {
         for at in (0..self.waiting.len()).rev() {
             if !self.waiting[at].lively {
-                self.waiting.swap_remove(at);
+                let call = self.waiting.swap_remove(at);
+                self.model.left(&call.request, call.since);
             }
         }
         for name in 0..self.principals {
@@ -325,6 +326,7 @@ impl Schedule {
         let last_poll = std::mem::replace(&mut call.last_poll, Instant::now());
         let Poll::Ready(done) = polled else { return };
         let call = self.waiting.swap_remove(at);
+        self.model.left(&call.request, call.since);
         match done {
             Ok(permit) => self.fresh.push(Fresh {
                 permit,
@@ -478,7 +480,8 @@ impl Schedule {
         if !self.waiting.is_empty() {
             let at = self.rng.usize(..self.waiting.len());
             self.tell(|| format!("given up: {}", text(&self.waiting[at].request)));
-            drop(self.waiting.swap_remove(at));
+            let call = self.waiting.swap_remove(at);
+            self.model.left(&call.request, call.since);
         }
     }
 
