@@ -195,7 +195,11 @@ impl Model {
             for name in values {
                 let was_open = open.contains(&name);
                 let value = known.entry(name).or_default();
-                value.refused &= was_open;
+                if !was_open {
+                    // What it was before the server closed or refused it says nothing about it now.
+                    value.refused = false;
+                    value.last_used = None;
+                }
                 value.in_use += 1;
             }
         }
