@@ -275,6 +275,14 @@ impl Queue {
         Some(self.waiters.get(position.1)?.since)
     }
 
+    /// The value that the call needs first, if it waits for one.
+    pub(super) fn value(&self, position: Position) -> Option<&Principal> {
+        match &self.waiters.get(position.1)?.state {
+            WaiterState::Waits { value, .. } => value.as_ref(),
+            WaiterState::Admitted(..) | WaiterState::Absent => None,
+        }
+    }
+
     /// What the call waits for, and when it was to look again.
     pub(super) fn waits_for(&self, position: Position) -> Option<(&Contended, Option<Instant>)> {
         match &self.waiters.get(position.1)?.state {

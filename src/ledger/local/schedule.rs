@@ -378,6 +378,15 @@ impl State {
             return Tried::Stays(None);
         };
         match self.blocked(&request, position, clock, config) {
+            Some(blocked)
+                if blocked.contended == *at
+                    && blocked.value.is_some()
+                    && blocked.value.as_ref() != self.queue.value(position) =>
+            {
+                // It has what it needed first, and needs another value now: it holds up nobody who needs the first.
+                self.queue.unpark(position);
+                self.queue.park(position, blocked.contended, blocked.value);
+            }
             Some(blocked) if blocked.contended == *at || is_behind(&blocked.contended, at) => {
                 return Tried::Stays(blocked.until);
             }
