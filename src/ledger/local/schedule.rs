@@ -195,6 +195,14 @@ enum Tried {
     Stays(Option<Instant>),
 }
 
+/// Where a call that was looked at may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moves {
+    All,
+    /// The head of a list stays there while the principal's gate is closed: all behind it would have to go with it.
+    NotToGate,
+}
+
 /// Whether `at` is a list of the principal whose gate is `gate`.
 fn is_behind(gate: &Contended, at: &Contended) -> bool {
     matches!((gate, at), (Contended::Gate(one), Contended::Budget(other, _)) if one == other)
@@ -328,7 +336,8 @@ impl State {
                 return false;
             }
             *looks -= 1;
-            if let Tried::Stays(until) = self.try_waiter(position, &lists[at], clock, config) {
+            let tried = self.try_waiter(position, &lists[at], Moves::NotToGate, clock, config);
+            if let Tried::Stays(until) = tried {
                 stays[at] = true;
                 self.arm(&lists[at], until, clock, config);
             }
@@ -351,7 +360,9 @@ impl State {
                 return false;
             }
             *looks -= 1;
-            if let Tried::Stays(_) = self.try_waiter(position, contended, clock, config) {
+            // Behind a closed gate it goes to those that wait there: nobody would look at it here once the gate opens.
+            if let Tried::Stays(_) = self.try_waiter(position, contended, Moves::All, clock, config)
+            {
                 break;
             }
         }
@@ -366,6 +377,7 @@ impl State {
         &mut self,
         position: Position,
         at: &Contended,
+        moves: Moves,
         clock: &mut Clock,
         config: &Config,
     ) -> Tried {
@@ -387,7 +399,10 @@ impl State {
                 self.queue.unpark(position);
                 self.queue.park(position, blocked.contended, blocked.value);
             }
-            Some(blocked) if blocked.contended == *at || is_behind(&blocked.contended, at) => {
+            Some(blocked)
+                if blocked.contended == *at
+                    || moves == Moves::NotToGate && is_behind(&blocked.contended, at) =>
+            {
                 return Tried::Stays(blocked.until);
             }
             Some(blocked) => {
@@ -551,7 +566,7 @@ impl State {
             self.queue.disarm(position);
             match contended {
                 Contended::Time => {
-                    self.try_waiter(position, &Contended::Time, &mut clock, config);
+                    self.try_waiter(position, &Contended::Time, Moves::All, &mut clock, config);
                 }
                 other => self.look_again(&other),
             }

@@ -345,12 +345,14 @@ impl Measure for Distinct {
 
     fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
         let (ticket, _) = ask.position;
-        let mut kept = SmallVec::new();
-        // Above the limit, with a call that needs more than that, nothing is kept: it would last longer than that call.
+        // A call that needs more places than there are runs alone: what is kept for it would last longer than the call, and would
+        // be in the way of those that it waits for.
         self.close_if_above_limit(clock.now());
-        if self.open.len() > self.places() {
+        let missing = ask.values().filter(|v| !self.open.contains_key(*v)).count();
+        if self.open.len() + missing > self.places() {
             return;
         }
+        let mut kept = SmallVec::new();
         for value in ask.values() {
             match self.open.get(value) {
                 Some(open) => {
@@ -359,8 +361,7 @@ impl Measure for Distinct {
                         continue;
                     }
                 }
-                None if self.open.len() < self.places() => self.open_new(value, clock.now()),
-                None => continue,
+                None => self.open_new(value, clock.now()),
             }
             let number = self.change(value, |open| {
                 open.kept += 1;

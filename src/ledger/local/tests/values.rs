@@ -171,3 +171,28 @@ async fn a_refused_mailbox_is_tried_again_by_one_call() {
     assert!(Permit::try_acquire(ledger.clone(), &opens("svc", "m7")).is_some());
     assert_eq!(open(&ledger), Some((4, 5)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_value_the_probe_opened_goes_with_the_next() {
+    let ledger = delegate(1, secs(3600));
+    let held = try_now(&ledger, &opens("svc", "x")).unwrap();
+    let probe = call(&ledger, opens("svc", "y"), secs(1));
+    let another = call(&ledger, opens("svc", "u"), secs(1));
+    let same = call(&ledger, opens("svc", "y"), secs(1));
+    tokio::task::yield_now().await;
+    held.complete();
+    let start = Instant::now();
+    sleep(secs(299)).await;
+    ledger.close_gate(&of("svc"), Instant::now() + Duration::from_millis(500));
+    sleep(Duration::from_millis(1_500)).await;
+    let others: Vec<_> = (0..2)
+        .map(|_| call(&ledger, draw("svc"), secs(1)))
+        .collect();
+    assert_eq!(probe.await.unwrap().unwrap() - start, secs(300));
+    // Not behind the one that came before it, whose mailbox is not open.
+    assert_eq!(same.await.unwrap().unwrap() - start, secs(301));
+    assert_eq!(another.await.unwrap().unwrap() - start, secs(602));
+    for other in others {
+        assert!(other.await.unwrap().unwrap() - start <= secs(302));
+    }
+}
