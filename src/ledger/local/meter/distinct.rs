@@ -55,6 +55,8 @@ struct Open {
     /// Calls with this ticket or a later one may not keep it open any longer.
     closing: Option<u64>,
     state: SlotState,
+    /// The calls in use of it that were refused, by the numbers of their admissions.
+    refused: SmallVec<[u64; 1]>,
 }
 
 /// What is known of a value's place on the server.
@@ -192,6 +194,7 @@ impl Distinct {
                 last_used: now,
                 closing: None,
                 state: SlotState::New,
+                refused: SmallVec::new(),
             },
         );
         let (held, limit) = (self.held(), self.limit);
@@ -200,13 +203,22 @@ impl Distinct {
         }
     }
 
-    fn give_back_value(&mut self, value: &Principal, end: End, now: Instant) {
+    fn give_back_value(&mut self, value: &Principal, sequence: u64, end: End, now: Instant) {
         let complete = end == End::Complete;
+        let mut reopened = None;
         let worked = self.change(value, |open| {
             open.in_use = open.in_use.saturating_sub(1);
-            if end != End::NotSent {
-                open.used = true;
-                open.last_used = now;
+            let known = open.refused.iter().position(|known| *known == sequence);
+            let was_refused = known.map(|at| open.refused.swap_remove(at)).is_some();
+            if end == End::NotSent {
+                return None;
+            }
+            open.used = true;
+            open.last_used = now;
+            if open.state == SlotState::Refused && !was_refused {
+                // Another call was refused, before this one was sent perhaps: it may be open by now.
+                open.state = SlotState::New;
+                reopened = open.closing.is_none().then_some(open.number);
             }
             let worked = complete && open.state == SlotState::New;
             if worked {
@@ -214,6 +226,9 @@ impl Distinct {
             }
             worked.then_some(open.number)
         });
+        if let Some(number) = reopened {
+            self.lasting.insert(number, value.clone());
+        }
         if let (Some(Some(number)), Some(adaptive)) = (worked, &mut self.adaptive) {
             adaptive.accepted(number, now);
         }
@@ -312,7 +327,7 @@ impl Measure for Distinct {
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let now = clock.now();
         for value in ask.values() {
-            self.give_back_value(value, end, now);
+            self.give_back_value(value, ask.sequence, end, now);
         }
     }
 
@@ -330,6 +345,10 @@ impl Measure for Distinct {
         let mut first = None;
         for value in refused {
             let news = self.change(value, |open| {
+                // One that has ended already is not given back any more.
+                if open.refused.len() < open.in_use as usize {
+                    open.refused.push(ask.sequence);
+                }
                 let before = std::mem::replace(&mut open.state, SlotState::Refused);
                 (before != SlotState::Refused).then_some(open.number)
             });

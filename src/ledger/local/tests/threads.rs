@@ -46,8 +46,8 @@ async fn threads_share_a_ledger() {
                     match rng.u8(..8) {
                         0 => {
                             // Cancelled while it waits, or just when it was granted.
-                            let patience = Duration::from_micros(rng.u64(..50));
-                            drop(tokio::time::timeout(patience, acquire).await);
+                            let stall_timeout = Duration::from_micros(rng.u64(..50));
+                            drop(tokio::time::timeout(stall_timeout, acquire).await);
                             continue;
                         }
                         1 => {

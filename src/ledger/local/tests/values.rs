@@ -196,3 +196,23 @@ async fn a_call_whose_value_the_probe_opened_goes_with_the_next() {
         assert!(other.await.unwrap().unwrap() - start <= secs(302));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_another_call_was_refused_is_open_once_a_call_has_used_it() {
+    let ledger = delegate(1, secs(3600));
+    let calls: Vec<_> = (0..3)
+        .map(|_| try_now(&ledger, &opens("svc", "x")).unwrap())
+        .collect();
+    calls[0].report(Signal::Exceeded(Budget::OpenMailboxes));
+    calls[1].report(Signal::Exceeded(Budget::OpenMailboxes));
+    let start = Instant::now();
+    let mut calls = calls.into_iter();
+    for refused in calls.by_ref().take(2) {
+        refused.complete();
+    }
+    // It was admitted before the others were refused, and sent after that.
+    sleep(secs(1)).await;
+    calls.next().unwrap().complete();
+    let other = call(&ledger, opens("svc", "y"), secs(1));
+    assert_eq!(other.await.unwrap().unwrap() - start, secs(301));
+}
