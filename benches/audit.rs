@@ -150,16 +150,16 @@ const PROCESSES: u32 = 12;
 const ONE_OF_MANY: &str = "--one-of-many";
 
 /// Nanoseconds, the peer's, and the ratio of a row.
-type Figures = (f64, f64, f64);
+type BatchStats = (f64, f64, f64);
 
 /// The means of what so many processes measure one after the other, row by row.
-fn means(quick: bool, rows: usize) -> io::Result<Vec<Figures>> {
+fn means(quick: bool, rows: usize) -> io::Result<Vec<BatchStats>> {
     let mut means = vec![(0.0, 0.0, 0.0); rows];
     for _ in 0..PROCESSES {
         let mut process = Command::new(env::current_exe()?);
         process.arg(ONE_OF_MANY).args(quick.then_some("--quick"));
         let output = process.stderr(Stdio::inherit()).output()?;
-        let measured: Vec<Figures> = serde_json::from_slice(&output.stdout)?;
+        let measured: Vec<BatchStats> = serde_json::from_slice(&output.stdout)?;
         for (mean, row) in means.iter_mut().zip(measured) {
             let share = f64::from(PROCESSES);
             mean.0 += row.0 / share;

@@ -4,10 +4,10 @@
 //! `cargo bench --bench batch` prints a table and writes `target/bench/batch.json`; `-- --quick` takes under a minute.
 //!
 //! - `outline` finds what matters in the body: of a request operation and members (`Outline::parse`), of an answer its messages
-//!   and their codes (`Answer::parse`).
+//!   and their codes (`SoapResponse::parse`).
 //! - `split` cuts the request into parts of 20 members, its outline known. The requests of the `get_` bodies are 200 item ids.
 //! - `merge` reads the answers to those parts and puts them together into one. The answer to `create_1mb` is 200 item ids.
-//! - Megabytes are those of the body that the operation reads, and memchr reads the same ones. Figures are medians of rounds, the
+//! - Megabytes are those of the body that the operation reads, and memchr reads the same ones. BatchStats are medians of rounds, the
 //!   cases of a body in turns; the ratio is the median of the rounds' ratios. Copied bytes are those of the result that do not lie in the
 //!   caller's buffers.
 //!
@@ -27,10 +27,10 @@ use http::{Request, Response, response};
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use serde::Serialize;
-use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartAnswer};
+use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartResponse};
 use tower_ews::body::ReplayBody;
-use tower_ews::rope::Rope;
-use tower_ews::soap::{Answer, Outline};
+use tower_ews::body::Rope;
+use tower_ews::soap::{Outline, SoapResponse};
 
 use results::round;
 
@@ -155,7 +155,7 @@ fn outline(name: &str, body: Vec<u8>) -> Case {
 
 fn messages(name: &str, body: Vec<u8>) -> Case {
     Case::new("outline", name, body.clone(), move || {
-        black_box(Answer::parse(black_box(&body))).expect("an answer");
+        black_box(SoapResponse::parse(black_box(&body))).expect("an answer");
         0
     })
 }
@@ -177,7 +177,7 @@ fn split(name: &str, body: Vec<u8>) -> Case {
 }
 
 fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
-    let parsed = Answer::parse(&answer).expect("an answer");
+    let parsed = SoapResponse::parse(&answer).expect("an answer");
     let list = parsed.list_content.clone().expect("a list");
     let slice = |from: u64, to: u64| answer[from as usize..to as usize].to_vec();
     let entries: Vec<Vec<u8>> = parsed
@@ -203,7 +203,7 @@ fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
         let mut end = Rope::new();
         for (members, answer) in parts.iter().zip(&answers) {
             let body = [answer.clone()].into_iter().collect();
-            let PartAnswer::Messages { frame, messages } = batch.answer(members, &head, body)
+            let PartResponse::Messages { frame, messages } = batch.answer(members, &head, body)
             else {
                 panic!("no messages");
             };

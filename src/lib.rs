@@ -93,29 +93,26 @@
 
 pub mod anchor_headers;
 pub mod audit_log;
-mod backoff;
 pub mod batch_splitter;
 pub mod body;
-mod builder;
-mod client_errors;
 pub mod client_request_id;
 pub mod concurrency_by_principal;
 mod errors;
 pub mod ledger;
 pub mod policy;
 pub mod principal;
-mod retry_after;
-pub mod rope;
+mod retry;
 #[cfg(feature = "serde")]
 mod seconds;
 pub mod server_busy_backoff;
+mod service_builder_ext;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod soap;
 mod stack;
 pub mod trail;
 
-pub use builder::ServiceBuilderExt;
+pub use service_builder_ext::ServiceBuilderExt;
 pub use stack::{EwsService, EwsStack};
 
 /// The examples of the README.

@@ -96,7 +96,7 @@ impl EwsStack {
             ids: ClientRequestIdLayer::new(),
             batches: BatchSplitterLayer::new(EwsBatchFormat)
                 .target_time(policy.batch_time)
-                .patience(policy.deadline)
+                .stall_timeout(policy.deadline)
                 .backoff(policy.backoff_base, policy.backoff_cap),
             policy,
         }

@@ -7,11 +7,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::batch_splitter::{
-    Batch, BatchError, BatchFormat, BatchSplitterLayer, EwsBatch, EwsBatchFormat, Figures, Merged,
-    PartAnswer, WholeFate,
+    Batch, BatchError, BatchFormat, BatchReport, BatchSplitterLayer, BatchStats, EwsBatch,
+    EwsBatchFormat, PartOutcome, PartResponse,
 };
 use tower_ews::body::ReplayBody;
-use tower_ews::rope::Rope;
+use tower_ews::body::Rope;
 use tower_ews::soap::Outline;
 
 use self::batch_server::requests::case_of;
@@ -136,7 +136,7 @@ fn any_members_are_a_list() {
 
 struct Ended {
     text: String,
-    figures: Figures,
+    stats: BatchStats,
 }
 
 async fn send(
@@ -151,11 +151,11 @@ async fn send(
         .parallel(parallel)
         .layer(server.clone());
     let answer: Response<_> = service.oneshot(Request::new(request.into())).await?;
-    let merged: Merged = answer.extensions().get().cloned().unwrap();
+    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
     let body = answer.into_body().collect().await?.to_bytes();
     Ok(Ended {
         text: String::from_utf8(body.to_vec())?,
-        figures: merged.figures(),
+        stats: merged.stats(),
     })
 }
 
@@ -170,7 +170,7 @@ async fn ten_thousand_ids() {
             |_: usize, seen: &Seen| Reply::Xml(200, answer(seen, Style::Usual, |_| Fortune::Done));
         let server = TableServer::new(0, serve);
         let ended = send(&server, request.clone(), 300, parallel).await.unwrap();
-        assert_eq!((ended.figures.done, ended.figures.parts), (IDS, 34));
+        assert_eq!((ended.stats.done, ended.stats.parts), (IDS, 34));
         let whole = answer(&Seen::read(request.as_bytes()), Style::Usual, |_| {
             Fortune::Done
         });
@@ -297,7 +297,7 @@ async fn lists_are_one_list() {
                 let ended = send(&server, request, 2, 1).await.unwrap();
                 let expected = meaning(&response(Style::Usual, expected));
                 assert_eq!(meaning(&ended.text), expected, "{first:?} {later:?}");
-                assert_eq!((ended.figures.done, ended.figures.parts), (6, 3));
+                assert_eq!((ended.stats.done, ended.stats.parts), (6, 3));
                 texts.push(ended.text);
                 rounds += 1;
             }
@@ -345,7 +345,7 @@ async fn a_list_of_the_other_kind_is_no_answer() {
                 match ended {
                     Ok(ended) => {
                         assert!(!lasts, "{}", ended.text);
-                        assert_eq!((ended.figures.done, ended.figures.resent), (6, 2));
+                        assert_eq!((ended.stats.done, ended.stats.resent), (6, 2));
                     }
                     Err(error) => {
                         let error = error.downcast_ref::<BatchError>();
@@ -371,14 +371,14 @@ fn lists_that_nobody_knows() {
         apps(&["a"], "x").replace("</m:Apps>", "<t:App/></m:Apps>"),
     ] {
         for (members, fate) in [
-            (&[0, 1][..], WholeFate::Again { hint: None }),
-            (&[0], WholeFate::Failed),
+            (&[0, 1][..], PartOutcome::Again { hint: None }),
+            (&[0], PartOutcome::Failed),
         ] {
             let mut batch = batch(manifests("", "a b c")).unwrap();
             batch.part(members);
             let head = Response::new(()).into_parts().0;
             let body = Rope::from(response(Style::Usual, &inside));
-            let PartAnswer::Whole(whole) = batch.answer(members, &head, body) else {
+            let PartResponse::Whole(whole) = batch.answer(members, &head, body) else {
                 panic!("{inside}");
             };
             assert_eq!(whole.fate, fate, "{inside}");

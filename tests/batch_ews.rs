@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, response};
 use tower_ews::batch_splitter::{
-    Batch, BatchFormat, EwsBatch, EwsBatchFormat, Explanation, Fate, Message, Order, PartAnswer,
-    Repeat, Whole, WholeFate,
+    Batch, BatchFormat, EwsBatch, EwsBatchFormat, Explanation, Idempotency, MemberOutcome, Message,
+    Order, PartFailure, PartOutcome, PartResponse,
 };
 use tower_ews::body::ReplayBody;
-use tower_ews::rope::Rope;
-use tower_ews::soap::{Answer, Operation, Outline, Split};
+use tower_ews::body::Rope;
+use tower_ews::soap::{Operation, Outline, SoapResponse, Split};
 
 use self::batch_server::requests::{CASES, Case, case_of};
 use self::batch_server::untouched::{nearly_untouched, untouched};
@@ -171,17 +171,17 @@ fn drive(
         let (head, body) = server(&Seen::read(&part.to_bytes()), parts);
         parts += 1;
         match batch.answer(&members, &head, body.into_iter().collect()) {
-            PartAnswer::Messages { frame, messages } => {
+            PartResponse::Messages { frame, messages } => {
                 assert_eq!(messages.len(), members.len());
                 frames.get_or_insert(vec![frame.0, frame.1]);
                 for (member, message) in members.iter().zip(messages) {
                     match message.fate {
-                        Fate::Again { .. } => waiting.push_front(*member),
+                        MemberOutcome::Again { .. } => waiting.push_front(*member),
                         _ => done[*member] = Some(message.bytes),
                     }
                 }
             }
-            PartAnswer::Lists { frame, lists } => {
+            PartResponse::Lists { frame, lists } => {
                 assert_eq!(frame.len(), lists.len() + 1);
                 frames.get_or_insert(frame);
                 collected.resize(lists.len(), Rope::new());
@@ -189,15 +189,15 @@ fn drive(
                     all.append(list);
                 }
             }
-            PartAnswer::Whole(Whole {
-                fate: WholeFate::Again { .. },
+            PartResponse::Whole(PartFailure {
+                fate: PartOutcome::Again { .. },
                 ..
             }) => {
                 for member in members.into_iter().rev() {
                     waiting.push_front(member);
                 }
             }
-            PartAnswer::Whole(whole) => {
+            PartResponse::Whole(whole) => {
                 for member in members {
                     let cause = &whole.text;
                     let ours = batch.explain(member, &Explanation::OutcomeUnknown { cause });
@@ -310,7 +310,7 @@ fn merged(random: &mut fastrand::Rng) -> Vec<(&'static Case, String)> {
                     assert_eq!(seen, (0..members).collect::<Vec<_>>(), "{}", driven.answer);
                 }
                 check(case, &driven.answer);
-                let read = Answer::parse(driven.answer.as_bytes()).unwrap();
+                let read = SoapResponse::parse(driven.answer.as_bytes()).unwrap();
                 if !case.lists {
                     assert_eq!(read.entries().count(), members);
                 }
@@ -352,22 +352,22 @@ fn throttled_members_come_again() {
     }
 }
 
-fn messages(answer: PartAnswer) -> Vec<Message> {
+fn messages(answer: PartResponse) -> Vec<Message> {
     match answer {
-        PartAnswer::Messages { messages, .. } => messages,
+        PartResponse::Messages { messages, .. } => messages,
         other => panic!("{other:?}"),
     }
 }
 
-fn whole(answer: PartAnswer) -> Whole {
+fn whole(answer: PartResponse) -> PartFailure {
     match answer {
-        PartAnswer::Whole(whole) => whole,
+        PartResponse::Whole(whole) => whole,
         other => panic!("{other:?}"),
     }
 }
 
 /// The fates of members with these fortunes, in one part.
-fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<Fate> {
+fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
     let mut batch = batch_of(operation, fortunes.len());
     let members: Vec<usize> = (0..fortunes.len()).collect();
     let seen = Seen::read(&batch.part(&members).to_bytes());
@@ -380,17 +380,17 @@ fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<Fate> {
 
 #[test]
 fn what_follows_for_each_member() {
-    let again = |milliseconds: u64| Fate::Again {
+    let again = |milliseconds: u64| MemberOutcome::Again {
         hint: Some(Duration::from_millis(milliseconds)),
     };
-    let anew = Fate::Again { hint: None };
+    let anew = MemberOutcome::Again { hint: None };
     let error = Fortune::error;
     assert_eq!(
         fates(
             "CreateItem",
             &[Fortune::Done, Fortune::busy(10), error("ErrorAccessDenied")]
         ),
-        [Fate::Done, again(10), Fate::Failed]
+        [MemberOutcome::Done, again(10), MemberOutcome::Failed]
     );
     // What it means that a member was stopped depends on what stopped it.
     assert_eq!(
@@ -407,13 +407,13 @@ fn what_follows_for_each_member() {
             ]
         ),
         [
-            Fate::Stopped,
-            Fate::Done,
+            MemberOutcome::Stopped,
+            MemberOutcome::Done,
             again(7),
             again(7),
-            Fate::Failed,
-            Fate::Stopped,
-            Fate::Stopped
+            MemberOutcome::Failed,
+            MemberOutcome::Stopped,
+            MemberOutcome::Stopped
         ]
     );
     // It may have been executed.
@@ -426,16 +426,16 @@ fn what_follows_for_each_member() {
         error("ErrorMailboxFailover"),
     ];
     for (operation, fate) in [
-        ("CreateItem", Fate::Failed),
-        ("EmptyFolder", Fate::Failed),
-        ("MarkAllItemsAsRead", Fate::Failed),
-        ("CopyFolder", Fate::Failed),
-        ("ReportMessage", Fate::Failed),
-        ("UploadItems", Fate::Failed),
+        ("CreateItem", MemberOutcome::Failed),
+        ("EmptyFolder", MemberOutcome::Failed),
+        ("MarkAllItemsAsRead", MemberOutcome::Failed),
+        ("CopyFolder", MemberOutcome::Failed),
+        ("ReportMessage", MemberOutcome::Failed),
+        ("UploadItems", MemberOutcome::Failed),
         ("GetItem", anew),
-        ("DeleteItem", Fate::Repeat { hint: None }),
-        ("MoveFolder", Fate::Repeat { hint: None }),
-        ("MarkAsJunk", Fate::Repeat { hint: None }),
+        ("DeleteItem", MemberOutcome::Repeat { hint: None }),
+        ("MoveFolder", MemberOutcome::Repeat { hint: None }),
+        ("MarkAsJunk", MemberOutcome::Repeat { hint: None }),
     ] {
         let found = fates(operation, &doubtful);
         assert_eq!(found[1..], [fate; 5], "{operation}");
@@ -444,7 +444,11 @@ fn what_follows_for_each_member() {
     for operation in ["CreateItem", "GetItem", "DeleteItem"] {
         let lasting = ["ErrorMoveCopyFailed", "ErrorItemPropertyRequestFailed"];
         let found = fates(operation, &lasting.map(error));
-        assert_eq!(found, [Fate::Failed, Fate::Failed], "{operation}");
+        assert_eq!(
+            found,
+            [MemberOutcome::Failed, MemberOutcome::Failed],
+            "{operation}"
+        );
     }
     // A quota that no waiting of ours cures, and what is no error.
     assert_eq!(
@@ -456,7 +460,11 @@ fn what_follows_for_each_member() {
                 error("ErrorOfNextYear")
             ]
         ),
-        [Fate::Failed, Fate::Done, Fate::Failed]
+        [
+            MemberOutcome::Failed,
+            MemberOutcome::Done,
+            MemberOutcome::Failed
+        ]
     );
 }
 
@@ -469,7 +477,7 @@ fn one_error_for_all_is_not_given_to_the_first() {
             let seen = Seen::read(&batch.part(&members).to_bytes());
             let body = one_error(&seen, style, "ErrorFolderNotFound");
             let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-            assert_eq!(found.fate, WholeFate::Failed);
+            assert_eq!(found.fate, PartOutcome::Failed);
             assert_eq!(found.code.as_deref(), Some("ErrorFolderNotFound"));
             // It stands by itself.
             let message = text(&found.message.unwrap());
@@ -484,7 +492,7 @@ fn one_error_for_all_is_not_given_to_the_first() {
     let seen = Seen::read(&batch.part(&[0, 1]).to_bytes());
     let body = one_error(&seen, Style::Usual, "ErrorServerBusy");
     let found = whole(batch.answer(&[0, 1], &head(200, &[]), Rope::from(body)));
-    assert_eq!(found.fate, WholeFate::Again { hint: None });
+    assert_eq!(found.fate, PartOutcome::Again { hint: None });
 }
 
 #[test]
@@ -498,23 +506,23 @@ fn entries_that_do_not_match_are_nobodys() {
     };
     for entries in [0, 1, 2, 4] {
         let found = whole(short(&mut batch_of("CreateItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, WholeFate::Unknown, "{entries}");
+        assert_eq!(found.fate, PartOutcome::Unknown, "{entries}");
         assert_eq!(
             &*found.text,
             format!("an answer with {entries} messages to 3 members")
         );
         let found = whole(short(&mut batch_of("DeleteItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, WholeFate::Unknown);
+        assert_eq!(found.fate, PartOutcome::Unknown);
         // Reads find out in smaller parts, which ends with one member.
         let found = whole(short(&mut batch_of("GetItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, WholeFate::Again { hint: None });
+        assert_eq!(found.fate, PartOutcome::Again { hint: None });
         assert!(found.too_large);
     }
     let found = whole(short(&mut batch_of("GetItem", 6), &[1], 0));
-    assert_eq!((found.fate, found.too_large), (WholeFate::Failed, false));
+    assert_eq!((found.fate, found.too_large), (PartOutcome::Failed, false));
     // All messages to one member are that member's.
     let found = messages(short(&mut batch_of("CreateItem", 6), &[1], 3));
-    assert_eq!((found.len(), found[0].fate), (1, Fate::Done));
+    assert_eq!((found.len(), found[0].fate), (1, MemberOutcome::Done));
     assert_eq!(
         text(&found[0].bytes)
             .matches("<m:CreateItemResponseMessage")
@@ -542,10 +550,10 @@ fn two_lists_or_lists_in_another_order_are_not_known() {
     let two = format!("<m:ResponseMessages>{entry}{entry}</m:ResponseMessages>");
     assert_eq!(messages(part("CreateItem", &two)).len(), 2);
     let found = whole(part("CreateItem", &format!("{one}{one}")));
-    assert_eq!(found.fate, WholeFate::Unknown);
+    assert_eq!(found.fate, PartOutcome::Unknown);
     let lists = "<m:ImItemList><t:Personas/><t:Groups/></m:ImItemList>";
     let found = whole(part("GetImItems", lists));
-    assert_eq!(found.fate, WholeFate::Again { hint: None });
+    assert_eq!(found.fate, PartOutcome::Again { hint: None });
 }
 
 #[test]
@@ -569,14 +577,14 @@ fn what_the_answers_own_element_says() {
         "PerformReminderAction",
     ] {
         let found = own(operation, "ErrorAccessDenied");
-        assert_eq!(found.fate, WholeFate::Failed, "{operation}");
+        assert_eq!(found.fate, PartOutcome::Failed, "{operation}");
         assert_eq!(
             (found.code.as_deref(), &*found.text),
             (Some("ErrorAccessDenied"), "ErrorAccessDenied: no")
         );
         assert_eq!(
             own(operation, "ErrorServerBusy").fate,
-            WholeFate::Again { hint: None }
+            PartOutcome::Again { hint: None }
         );
     }
 }
@@ -592,22 +600,22 @@ fn a_member_with_several_messages_has_one_fate() {
         let body = answer(&seen, Style::Usual, |_| fortunes.next().unwrap());
         messages(batch.answer(&[3], &head(200, &[]), Rope::from(body)))[0].fate
     };
-    let anew = Fate::Again {
+    let anew = MemberOutcome::Again {
         hint: Some(Duration::from_millis(1)),
     };
     let (done, busy) = (Fortune::Done, Fortune::busy(1));
     assert_eq!(fate("GetItem", &[done.clone(), busy.clone()]), anew);
     assert_eq!(
         fate("CreateItem", &[done.clone(), busy.clone()]),
-        Fate::Failed,
+        MemberOutcome::Failed,
         "a part of it was done"
     );
     assert_eq!(fate("CreateItem", &[busy.clone(), busy.clone()]), anew);
     assert_eq!(
         fate("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
-        Fate::Failed
+        MemberOutcome::Failed
     );
-    assert_eq!(fate("GetItem", &[done.clone(), done]), Fate::Done);
+    assert_eq!(fate("GetItem", &[done.clone(), done]), MemberOutcome::Done);
 }
 
 #[test]
@@ -624,13 +632,13 @@ fn a_time_out_of_all_asks_for_less() {
     let found = whole(ask("GetItem", [late(), late()]));
     // Each has its own, and none of them speaks for the others.
     assert!(found.too_large && found.message.is_none());
-    assert_eq!(found.fate, WholeFate::Again { hint: None });
+    assert_eq!(found.fate, PartOutcome::Again { hint: None });
     let found = whole(ask("DeleteItem", [late(), late()]));
-    assert_eq!(found.fate, WholeFate::Repeat { hint: None });
+    assert_eq!(found.fate, PartOutcome::Repeat { hint: None });
     let found = whole(ask("CreateItem", [late(), late()]));
-    assert_eq!((found.fate, found.too_large), (WholeFate::Unknown, true));
+    assert_eq!((found.fate, found.too_large), (PartOutcome::Unknown, true));
     let found = messages(ask("CreateItem", [Fortune::Done, late()]));
-    assert_eq!(found[1].fate, Fate::Failed);
+    assert_eq!(found[1].fate, MemberOutcome::Failed);
 }
 
 #[test]
@@ -655,14 +663,14 @@ fn ids_say_which_entry_is_whose() {
             _ => Fortune::Done,
         });
         let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-        assert!(matches!(found[1].fate, Fate::Again { .. }));
+        assert!(matches!(found[1].fate, MemberOutcome::Again { .. }));
         assert_eq!(numbers(found), [0, 99, 4, 5]);
         let body = answer(&seen, Style::Usual, |member| match member.number() {
             2 | 4 => Fortune::busy(1),
             _ => Fortune::Done,
         });
         let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-        assert_eq!(found.fate, WholeFate::Again { hint: None });
+        assert_eq!(found.fate, PartOutcome::Again { hint: None });
         // The server's own name for somebody says nothing.
         seen.members.reverse();
         seen.members[1].token = Some("tok-0077".to_owned());
@@ -798,12 +806,18 @@ fn requests_of_the_reference_are_cut() {
 #[test]
 fn faults_and_statuses() {
     let html = "<html><body>Sorry</body></html>";
-    let again = |seconds: u64| WholeFate::Again {
+    let again = |seconds: u64| PartOutcome::Again {
         hint: Some(Duration::from_secs(seconds)),
     };
-    let anew = WholeFate::Again { hint: None };
-    type Row<'a> = (u16, &'a [(&'a str, &'a str)], String, WholeFate, WholeFate);
-    use WholeFate::{Failed, FailedForAll, Unknown};
+    let anew = PartOutcome::Again { hint: None };
+    type Row<'a> = (
+        u16,
+        &'a [(&'a str, &'a str)],
+        String,
+        PartOutcome,
+        PartOutcome,
+    );
+    use PartOutcome::{Failed, FailedForAll, Unknown};
     let rows: &[Row<'_>] = &[
         (
             500,
@@ -1039,8 +1053,8 @@ fn changes_of_one_item_stay_together_or_get_the_new_change_key() {
     let joined: Vec<usize> = (0..60).filter(|member| batch.joined(*member)).collect();
     assert_eq!(joined, [4, 5], "50 is too far away");
     assert_eq!(
-        (batch.order(), batch.repeat()),
-        (Order::Kept, Repeat::Converges)
+        (batch.order(), batch.idempotency()),
+        (Order::Kept, Idempotency::Idempotent)
     );
     let mut keys = Vec::new();
     drive(&mut batch, 10, |seen, part| {
@@ -1092,27 +1106,36 @@ fn what_counts_for_the_mailbox_is_said_once() {
 fn how_operations_may_be_sent() {
     let row = |operation: &str| {
         let batch = batch_of(operation, 6);
-        (batch.order(), batch.repeat())
+        (batch.order(), batch.idempotency())
     };
-    assert_eq!(row("GetItem"), (Order::Free, Repeat::Freely));
-    assert_eq!(row("DeleteItem"), (Order::Free, Repeat::Converges));
-    assert_eq!(row("CopyItem"), (Order::Free, Repeat::Never));
-    assert_eq!(row("SendItem"), (Order::Kept, Repeat::Never));
-    assert_eq!(row("EmptyFolder"), (Order::Free, Repeat::Never));
-    assert_eq!(row("MarkAllItemsAsRead"), (Order::Free, Repeat::Never));
-    assert_eq!(row("MoveFolder"), (Order::Kept, Repeat::Converges));
-    assert_eq!(row("CopyFolder"), (Order::Kept, Repeat::Never));
-    assert_eq!(row("MarkAsJunk"), (Order::Kept, Repeat::Converges));
-    assert_eq!(row("ReportMessage"), (Order::Kept, Repeat::Never));
+    assert_eq!(row("GetItem"), (Order::Free, Idempotency::Safe));
+    assert_eq!(row("DeleteItem"), (Order::Free, Idempotency::Idempotent));
+    assert_eq!(row("CopyItem"), (Order::Free, Idempotency::NonIdempotent));
+    assert_eq!(row("SendItem"), (Order::Kept, Idempotency::NonIdempotent));
+    assert_eq!(
+        row("EmptyFolder"),
+        (Order::Free, Idempotency::NonIdempotent)
+    );
+    assert_eq!(
+        row("MarkAllItemsAsRead"),
+        (Order::Free, Idempotency::NonIdempotent)
+    );
+    assert_eq!(row("MoveFolder"), (Order::Kept, Idempotency::Idempotent));
+    assert_eq!(row("CopyFolder"), (Order::Kept, Idempotency::NonIdempotent));
+    assert_eq!(row("MarkAsJunk"), (Order::Kept, Idempotency::Idempotent));
+    assert_eq!(
+        row("ReportMessage"),
+        (Order::Kept, Idempotency::NonIdempotent)
+    );
     assert_eq!(
         row("ApplyConversationAction"),
-        (Order::Kept, Repeat::Converges)
+        (Order::Kept, Idempotency::Idempotent)
     );
     let replaced = |operation: &str, old: &str, new: &str| {
         let request = case_of(operation).request(Style::Default, 6);
         let changed = request.replacen(old, new, 1);
         assert_ne!(request, changed);
-        batch(changed).unwrap().repeat()
+        batch(changed).unwrap().idempotency()
     };
     for (operation, old, new) in [
         ("ApplyConversationAction", ">Move<", "> Copy <"),
@@ -1125,12 +1148,15 @@ fn how_operations_may_be_sent() {
             let request = case_of(operation)
                 .request(Style::Usual, 6)
                 .replace(old, new);
-            assert_eq!(batch(request).unwrap().repeat(), Repeat::Never);
+            assert_eq!(
+                batch(request).unwrap().idempotency(),
+                Idempotency::NonIdempotent
+            );
             continue;
         }
         assert_eq!(
             replaced(operation, old, new),
-            Repeat::Never,
+            Idempotency::NonIdempotent,
             "{operation} {new}"
         );
     }
@@ -1152,7 +1178,7 @@ fn uploads_converge_only_as_updates_of_given_items() {
         let members = members.collect::<String>();
         let request = format!("<m:UploadItems><m:Items>{members}</m:Items></m:UploadItems>");
         let batch = batch(Style::Usual.request(&request)).unwrap();
-        (batch.order(), batch.repeat())
+        (batch.order(), batch.idempotency())
     };
     let given = "<t:ParentFolderId Id='f'/><t:ItemId Id='i'/>";
     let update = ("Update", given);
@@ -1164,7 +1190,7 @@ fn uploads_converge_only_as_updates_of_given_items() {
         ),
     ] {
         let found = upload(&[update, update]);
-        assert_eq!(found, (Order::Kept, Repeat::Converges), "{update:?}");
+        assert_eq!(found, (Order::Kept, Idempotency::Idempotent), "{update:?}");
     }
     for other in [
         ("CreateNew", "<t:ParentFolderId Id='f'/>"),
@@ -1177,7 +1203,11 @@ fn uploads_converge_only_as_updates_of_given_items() {
     ] {
         // One such member is enough.
         let found = upload(&[update, other, update]);
-        assert_eq!(found, (Order::Kept, Repeat::Never), "{other:?}");
+        assert_eq!(
+            found,
+            (Order::Kept, Idempotency::NonIdempotent),
+            "{other:?}"
+        );
     }
 }
 
@@ -1189,7 +1219,7 @@ fn deletions_in_a_series_stay_in_order() {
             "<m:{operation} DeleteType='HardDelete'><m:ItemIds>{item}{other}{item}</m:ItemIds></m:{operation}>"
         );
         let batch = batch(Style::Usual.request(&request)).unwrap();
-        (batch.order(), batch.repeat())
+        (batch.order(), batch.idempotency())
     };
     for other in [
         "<t:OccurrenceItemId RecurringMasterId='b' InstanceIndex='1'/>",
@@ -1199,13 +1229,16 @@ fn deletions_in_a_series_stay_in_order() {
          </t:RecurringMasterItemIdRanges>",
     ] {
         let found = delete("DeleteItem", other);
-        assert_eq!(found, (Order::Kept, Repeat::Converges), "{other}");
+        assert_eq!(found, (Order::Kept, Idempotency::Idempotent), "{other}");
         // It is a rule of deletions.
-        assert_eq!(delete("GetItem", other), (Order::Free, Repeat::Freely));
-        assert_eq!(delete("CopyItem", other), (Order::Free, Repeat::Never));
+        assert_eq!(delete("GetItem", other), (Order::Free, Idempotency::Safe));
+        assert_eq!(
+            delete("CopyItem", other),
+            (Order::Free, Idempotency::NonIdempotent)
+        );
     }
     let found = delete("DeleteItem", "<t:ItemId Id='b'/>");
-    assert_eq!(found, (Order::Free, Repeat::Converges));
+    assert_eq!(found, (Order::Free, Idempotency::Idempotent));
 }
 
 #[test]
@@ -1291,7 +1324,7 @@ fn explained() -> Vec<(&'static Case, String)> {
             }
             let seen = Seen::read(&batch.part(&[0]).to_bytes());
             let body = answer(&seen, style, |_| Fortune::Done);
-            let PartAnswer::Messages { frame, messages } =
+            let PartResponse::Messages { frame, messages } =
                 batch.answer(&[0], &head(200, &[]), Rope::from(body))
             else {
                 panic!("no messages");
@@ -1312,7 +1345,7 @@ fn explained() -> Vec<(&'static Case, String)> {
 fn messages_of_our_own() {
     for (case, answer) in explained() {
         check(case, &answer);
-        let read = Answer::parse(answer.as_bytes()).unwrap();
+        let read = SoapResponse::parse(answer.as_bytes()).unwrap();
         let entries: Vec<_> = read.entries().collect();
         let codes: Vec<&str> = entries.iter().map(|entry| entry.code.as_str()).collect();
         let stopped = "ErrorBatchProcessingStopped";
@@ -1366,7 +1399,7 @@ fn no_answer_makes_it_panic() {
         // Twice: the second one has to fit the first.
         for _ in 0..2 {
             let rope: Rope = chopped(&body, &mut random).into_iter().collect();
-            if let PartAnswer::Messages { messages, .. } =
+            if let PartResponse::Messages { messages, .. } =
                 batch.answer(&members, &head(200, &[]), rope)
             {
                 assert_eq!(messages.len(), 3, "round {round}");

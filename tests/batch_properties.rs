@@ -21,7 +21,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use quick_xml::reader::Reader;
 use tower::{BoxError, Layer, ServiceExt};
-use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, Figures, Merged};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
 use tower_ews::server_busy_backoff::Failure;
@@ -450,7 +450,7 @@ fn tokens(answer: &str) -> BTreeSet<usize> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    Merged,
+    BatchReport,
     Whole,
     Failed,
     Cancelled,
@@ -536,7 +536,7 @@ async fn case(seed: u64) -> Ended {
     let whole = async {
         let answer = service.oneshot(request).await?;
         let status = answer.status();
-        let merged = answer.extensions().get::<Merged>().unwrap().clone();
+        let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
         let length = answer.headers().get("content-length").cloned();
         let mut body = answer.into_body();
         if let Some(frames) = unread {
@@ -574,7 +574,7 @@ async fn case(seed: u64) -> Ended {
     let end = match ended {
         None => Ended::Cancelled,
         Some(Ok((_, merged, None))) => {
-            assert!(twice == Twice::Reads || merged.figures().complete);
+            assert!(twice == Twice::Reads || merged.stats().complete);
             Ended::Unread
         }
         Some(Err(error)) => {
@@ -582,24 +582,24 @@ async fn case(seed: u64) -> Ended {
             Ended::Failed
         }
         Some(Ok((status, merged, Some(body)))) => {
-            let figures = merged.figures();
-            assert!(figures.complete && figures.members == members);
+            let stats = merged.stats();
+            assert!(stats.complete && stats.members == members);
             // Lists have no place for an error: it is what a batch gets that only reads.
-            let incomplete = case.lists && twice == Twice::Reads && figures.done < members;
-            if incomplete || figures.done == 0 && is_of_one_part(status, &body, members) {
+            let incomplete = case.lists && twice == Twice::Reads && stats.done < members;
+            if incomplete || stats.done == 0 && is_of_one_part(status, &body, members) {
                 whole_answer(&world, status, &body);
                 Ended::Whole
             } else {
-                merged_answer(&world, &figures, &body, members);
+                merged_answer(&world, &stats, &body, members);
                 if faults == 0 && deadline.is_none() {
-                    assert_eq!(figures.unknown, 0);
+                    assert_eq!(stats.unknown, 0);
                     let stopped = world.bad.contains(&Some(STOPS));
                     for (member, confirmed) in world.confirmed.iter().enumerate() {
                         let good = world.bad[member].is_none();
                         assert!(*confirmed == good || stopped, "{member}");
                     }
                 }
-                Ended::Merged
+                Ended::BatchReport
             }
         }
     };
@@ -675,7 +675,7 @@ fn whole_answer(world: &World, status: StatusCode, body: &str) {
     }
 }
 
-fn merged_answer(world: &World, figures: &Figures, body: &str, members: usize) {
+fn merged_answer(world: &World, stats: &BatchStats, body: &str, members: usize) {
     if world.case.lists {
         let named = tokens(body);
         for member in 0..members {
@@ -728,11 +728,7 @@ fn merged_answer(world: &World, figures: &Figures, body: &str, members: usize) {
             world.case.operation
         );
     }
-    assert_eq!(
-        (figures.done, figures.unknown),
-        (done, unknown),
-        "{figures:?}"
-    );
+    assert_eq!((stats.done, stats.unknown), (done, unknown), "{stats:?}");
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -14,11 +14,11 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::batch_splitter::{
-    Batch, BatchFormat, BatchSplitterLayer, EwsBatchFormat, Figures, Merged, Repeat,
+    Batch, BatchFormat, BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat, Idempotency,
 };
 use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
-use tower_ews::soap::{Answer, Operation, Split};
+use tower_ews::soap::{Operation, SoapResponse, Split};
 use tower_ews::trail::{CanShrink, RetryAttempt};
 
 use self::batch_server::requests::{CASES, Case};
@@ -71,7 +71,7 @@ fn post(body: ReplayBody) -> Request<ReplayBody> {
 struct Ended {
     head: http::response::Parts,
     text: String,
-    figures: Option<Figures>,
+    stats: Option<BatchStats>,
 }
 
 impl Ended {
@@ -85,7 +85,7 @@ impl Ended {
 
     /// The codes of its entries, in their order.
     fn codes(&self) -> Vec<String> {
-        let answer = Answer::parse(self.text.as_bytes()).unwrap();
+        let answer = SoapResponse::parse(self.text.as_bytes()).unwrap();
         let codes = answer.entries().map(|entry| entry.code.as_str().to_owned());
         codes.collect()
     }
@@ -107,20 +107,20 @@ where
         places.push(text.len());
     }
     // The server's own bodies promise nothing.
-    assert!(body.is_end_stream() || head.extensions.get::<Merged>().is_none());
+    assert!(body.is_end_stream() || head.extensions.get::<BatchReport>().is_none());
     for (hint, place) in hints.iter().zip(places) {
         let left = (text.len() - place) as u64;
         assert!(hint.lower() <= left);
         assert!(hint.upper().is_none_or(|upper| upper == left), "{hint:?}");
     }
-    let figures = head.extensions.get().map(Merged::figures);
+    let stats = head.extensions.get().map(BatchReport::stats);
     if let Some(length) = head.headers.get("content-length") {
         assert_eq!(length.to_str().unwrap(), text.len().to_string());
         let exact = hints[0].exact();
-        assert!(figures.is_none() || exact == Some(text.len() as u64));
+        assert!(stats.is_none() || exact == Some(text.len() as u64));
     }
     Ended {
-        figures,
+        stats,
         head,
         text: String::from_utf8(text).unwrap(),
     }
@@ -299,15 +299,15 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
                 if writes {
                     assert!(merged.head.headers.contains_key("content-length"));
                 }
-                let figures = merged.figures.unwrap();
-                assert_eq!((figures.members, figures.resent), (members, 0));
-                assert_eq!((figures.unknown, figures.not_executed), (0, 0));
-                assert!(figures.complete);
+                let stats = merged.stats.unwrap();
+                assert_eq!((stats.members, stats.resent), (members, 0));
+                assert_eq!((stats.unknown, stats.not_executed), (0, 0));
+                assert!(stats.complete);
 
                 // What was sent: each member once, in order, with the caller's head.
                 let got = server.got();
                 assert_eq!(
-                    (got.len(), figures.parts as usize),
+                    (got.len(), stats.parts as usize),
                     (members.div_ceil(size), got.len())
                 );
                 let mut numbers = Vec::new();
@@ -346,9 +346,9 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
 struct Trouble {
     name: &'static str,
     serve: fn(&Case, usize, &Seen, Style) -> Reply,
-    expected: fn(Repeat) -> [&'static str; 9],
+    expected: fn(Idempotency) -> [&'static str; 9],
     /// Of the members: those whose outcome is unknown, and those that were not executed.
-    figures: fn(Repeat) -> (usize, usize),
+    stats: fn(Idempotency) -> (usize, usize),
 }
 
 const OK: &str = "NoError";
@@ -381,7 +381,7 @@ const TROUBLES: &[Trouble] = &[
             })
         },
         expected: |_| [OK, OK, OK, OK, BUSY, OK, OK, OK, OK],
-        figures: |_| (0, 1),
+        stats: |_| (0, 1),
     },
     Trouble {
         name: "a part is lost",
@@ -389,12 +389,12 @@ const TROUBLES: &[Trouble] = &[
             1 => Reply::Lost,
             _ => by_member(seen, style, |_| Fortune::Done),
         },
-        expected: |repeat| match repeat {
-            Repeat::Never => second(UNKNOWN),
+        expected: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => second(UNKNOWN),
             _ => [OK; 9],
         },
-        figures: |repeat| match repeat {
-            Repeat::Never => (3, 0),
+        stats: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => (3, 0),
             _ => (0, 0),
         },
     },
@@ -404,12 +404,12 @@ const TROUBLES: &[Trouble] = &[
             0 => Reply::Lost,
             _ => by_member(seen, style, |_| Fortune::Done),
         },
-        expected: |repeat| match repeat {
-            Repeat::Never => [UNKNOWN, UNKNOWN, UNKNOWN, OK, OK, OK, OK, OK, OK],
+        expected: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => [UNKNOWN, UNKNOWN, UNKNOWN, OK, OK, OK, OK, OK, OK],
             _ => [OK; 9],
         },
-        figures: |repeat| match repeat {
-            Repeat::Never => (3, 0),
+        stats: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => (3, 0),
             _ => (0, 0),
         },
     },
@@ -424,7 +424,7 @@ const TROUBLES: &[Trouble] = &[
                 OK, OK, OK, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN,
             ]
         },
-        figures: |_| (6, 0),
+        stats: |_| (6, 0),
     },
     Trouble {
         name: "a part is refused with a fault",
@@ -433,7 +433,7 @@ const TROUBLES: &[Trouble] = &[
             _ => by_member(seen, style, |_| Fortune::Done),
         },
         expected: |_| second(SCHEMA),
-        figures: |_| (0, 3),
+        stats: |_| (0, 3),
     },
     Trouble {
         name: "a part is refused with a fault that nobody knows",
@@ -442,12 +442,12 @@ const TROUBLES: &[Trouble] = &[
             _ => by_member(seen, style, |_| Fortune::Done),
         },
         // Nobody knows either whether it was executed.
-        expected: |repeat| match repeat {
-            Repeat::Never => second(UNKNOWN),
+        expected: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => second(UNKNOWN),
             _ => [OK; 9],
         },
-        figures: |repeat| match repeat {
-            Repeat::Never => (3, 0),
+        stats: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => (3, 0),
             _ => (0, 0),
         },
     },
@@ -462,7 +462,7 @@ const TROUBLES: &[Trouble] = &[
                 OK, OK, OK, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED,
             ]
         },
-        figures: |_| (0, 6),
+        stats: |_| (0, 6),
     },
     Trouble {
         // The server stops what stands behind it in one request: in all of the whole one, in one part here.
@@ -479,7 +479,7 @@ const TROUBLES: &[Trouble] = &[
             })
         },
         expected: |_| [OK, OK, OK, OK, DENIED, OK, OK, OK, OK],
-        figures: |_| (0, 0),
+        stats: |_| (0, 0),
     },
     Trouble {
         name: "a member is stopped to the end",
@@ -490,7 +490,7 @@ const TROUBLES: &[Trouble] = &[
             })
         },
         expected: |_| [OK, OK, OK, OK, OK, OK, OK, OK, STOPPED],
-        figures: |_| (0, 1),
+        stats: |_| (0, 1),
     },
     Trouble {
         name: "one error for all of a part",
@@ -500,7 +500,7 @@ const TROUBLES: &[Trouble] = &[
             _ => by_member(seen, style, |_| Fortune::Done),
         },
         expected: |_| second(NO_FOLDER),
-        figures: |_| (0, 3),
+        stats: |_| (0, 3),
     },
 ];
 
@@ -526,23 +526,23 @@ async fn what_goes_wrong_stands_at_its_place() {
                 );
                 let ended = send(layer(3).parallel(parallel), &server, request).await;
                 texts.requests(case, &server);
-                let expected = (trouble.expected)(batch.repeat());
-                let (unknown, not_executed) = (trouble.figures)(batch.repeat());
+                let expected = (trouble.expected)(batch.idempotency());
+                let (unknown, not_executed) = (trouble.stats)(batch.idempotency());
                 if case.lists {
                     let all = expected == [OK; 9];
-                    in_lists(&about, batch.repeat(), all, ended, &mut texts, case);
+                    in_lists(&about, batch.idempotency(), all, ended, &mut texts, case);
                     continue;
                 }
                 let ended = ended.unwrap_or_else(|error| panic!("{about}: {error}"));
                 assert_eq!(ended.codes(), expected, "{about}");
-                let figures = ended.figures.unwrap();
+                let stats = ended.stats.unwrap();
                 assert_eq!(
-                    (figures.unknown, figures.not_executed),
+                    (stats.unknown, stats.not_executed),
                     (unknown, not_executed),
                     "{about}"
                 );
                 // Each says its own, or why it does not.
-                let read = Answer::parse(ended.text.as_bytes()).unwrap();
+                let read = SoapResponse::parse(ended.text.as_bytes()).unwrap();
                 for (number, entry) in read.entries().enumerate() {
                     match expected[number] {
                         OK => assert_eq!(*entry.text, format!("tok-{number:04}"), "{about}"),
@@ -565,7 +565,7 @@ async fn what_goes_wrong_stands_at_its_place() {
 /// An answer of lists has no place for what went wrong.
 fn in_lists(
     about: &str,
-    repeat: Repeat,
+    idempotency: Idempotency,
     all: bool,
     ended: Result<Ended, BoxError>,
     texts: &mut Texts,
@@ -574,10 +574,10 @@ fn in_lists(
     let ended = match ended {
         Ok(ended) => ended,
         // What only reads fails as a whole.
-        Err(_) => return assert!(!all && repeat == Repeat::Freely, "{about}"),
+        Err(_) => return assert!(!all && idempotency == Idempotency::Safe, "{about}"),
     };
     let good = ended.head.status == 200
-        && Answer::parse(ended.text.as_bytes()).is_ok_and(|answer| {
+        && SoapResponse::parse(ended.text.as_bytes()).is_ok_and(|answer| {
             answer
                 .messages
                 .iter()
@@ -587,10 +587,10 @@ fn in_lists(
         assert!(good, "{about}: {}", ended.text);
     } else if good {
         // What changes something tells what was achieved.
-        assert_ne!(repeat, Repeat::Freely, "{about}: {}", ended.text);
-        let figures = ended.figures.unwrap();
-        assert!(figures.unknown + figures.not_executed > 0, "{about}");
-        assert_eq!(figures.unknown + figures.not_executed + figures.done, 9);
+        assert_ne!(idempotency, Idempotency::Safe, "{about}: {}", ended.text);
+        let stats = ended.stats.unwrap();
+        assert!(stats.unknown + stats.not_executed > 0, "{about}");
+        assert_eq!(stats.unknown + stats.not_executed + stats.done, 9);
     }
     if good {
         texts.answer(case, &ended);
@@ -619,7 +619,7 @@ const EXCEPTIONS: &[Exception] = &[
             }
             // Its entries are a list: an error among them is nobody's.
             let told = case.operation != "GetServiceConfiguration";
-            let not_executed = merged.figures.unwrap().not_executed;
+            let not_executed = merged.stats.unwrap().not_executed;
             assert_eq!(not_executed, if told { 9 } else { 0 });
         },
     },
@@ -674,13 +674,10 @@ const EXCEPTIONS: &[Exception] = &[
             if !case.lists {
                 assert_eq!(merged.codes(), [OK; 9]);
             }
-            let figures = merged.figures.unwrap();
-            assert_eq!(
-                (figures.done, figures.waited),
-                (9, Duration::from_millis(700))
-            );
+            let stats = merged.stats.unwrap();
+            assert_eq!((stats.done, stats.waited), (9, Duration::from_millis(700)));
             // All of a list comes again: nobody says whose it is.
-            assert_eq!(figures.resent, if case.lists { 3 } else { 1 });
+            assert_eq!(stats.resent, if case.lists { 3 } else { 1 });
         },
     },
 ];
@@ -779,7 +776,7 @@ async fn what_may_not_be_cut_is_the_very_same() {
         let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr();
         assert!(call.body().pieces().iter().zip(&pieces).all(same), "{why}");
 
-        assert!(answer.extensions().get::<Merged>().is_none());
+        assert!(answer.extensions().get::<BatchReport>().is_none());
         assert_eq!((answer.status().as_u16(), answer.headers().len()), (207, 2));
         assert_eq!(answer.body().size_hint().exact(), Some(ANSWER.len() as u64));
         assert_eq!(
@@ -794,7 +791,7 @@ async fn what_may_not_be_cut_is_the_very_same() {
         .oneshot(post(nearly_untouched().into()))
         .await
         .unwrap();
-    assert!(answer.extensions().get::<Merged>().is_some());
+    assert!(answer.extensions().get::<BatchReport>().is_some());
     assert_ne!(
         calls.lock().unwrap().first().unwrap().body().to_bytes(),
         nearly_untouched()

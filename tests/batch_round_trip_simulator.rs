@@ -9,10 +9,10 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, Figures, Merged};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
 use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
-use tower_ews::soap::{Answer, Operation, Split};
+use tower_ews::soap::{Operation, SoapResponse, Split};
 
 use self::batch_server::service::{chopped, meaning};
 use self::batch_server::{MESSAGES, TYPES};
@@ -58,15 +58,15 @@ async fn ask_split(
     layer: BatchSplitterLayer<EwsBatchFormat>,
     body: &str,
     random: &mut fastrand::Rng,
-) -> (String, Figures) {
+) -> (String, BatchStats) {
     let body = chopped(envelope(body).as_bytes(), random);
     let request = post(ReplayBody::from_pieces(body));
     let answer = layer.layer(exchange.clone()).oneshot(request);
     let answer = answer.await.unwrap();
-    let merged: Merged = answer.extensions().get().cloned().unwrap();
+    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    (text, merged.figures())
+    (text, merged.stats())
 }
 
 /// Ids of elements of a name, with their change keys.
@@ -528,7 +528,7 @@ async fn two_servers_end_up_the_same() {
                 .start_members(random.usize(1..5))
                 .max_members(5)
                 .parallel(parallel);
-            let (merged, figures) = ask_split(&other, layer, &request, &mut random).await;
+            let (merged, stats) = ask_split(&other, layer, &request, &mut random).await;
 
             let about = format!("{name}, throttled {throttled}, {parallel} at a time");
             if name == "GetServerTimeZones" {
@@ -540,7 +540,7 @@ async fn two_servers_end_up_the_same() {
                     assert_eq!(meaning(&merged), meaning(&whole), "{about}");
                 }
             }
-            let read = Answer::parse(whole.as_bytes()).unwrap();
+            let read = SoapResponse::parse(whole.as_bytes()).unwrap();
             let entries: Vec<_> = read.entries().collect();
             let failed = entries
                 .iter()
@@ -554,18 +554,15 @@ async fn two_servers_end_up_the_same() {
             assert_eq!(state(&one), state(&other), "{about}");
             let calls = other.calls();
             let calls = calls.iter().filter(|call| call.operation == name).count();
-            assert!(
-                calls >= figures.parts as usize && figures.parts > 1,
-                "{about}"
-            );
-            assert_eq!((figures.unknown, figures.not_executed), (0, 0));
+            assert!(calls >= stats.parts as usize && stats.parts > 1, "{about}");
+            assert_eq!((stats.unknown, stats.not_executed), (0, 0));
             let again = other.report().throttled_members as usize;
             assert!(
-                figures.resent == again || name == "GetServerTimeZones",
+                stats.resent == again || name == "GetServerTimeZones",
                 "{about}"
             );
             resent_here += again;
-            parts += figures.parts;
+            parts += stats.parts;
             rounds += 1;
         }
         // Time zones have so few parts that all may be lucky.

@@ -19,7 +19,7 @@ use remote_ledger::{Kind, with_each_ledger};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::EwsService;
-use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, Figures, Merged};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
 use tower_ews::policy::ThrottlingPolicy;
@@ -179,9 +179,9 @@ impl Job {
 
 /// What the caller got.
 enum Got {
-    Entries(Vec<Entry>, Figures),
+    Entries(Vec<Entry>, BatchStats),
     /// One answer for all of it, such as a fault.
-    Whole(String, Figures),
+    Whole(String, BatchStats),
     Error(BoxError),
 }
 
@@ -190,26 +190,26 @@ async fn send(service: &EwsService<Exchange>, request: Request<Full<Bytes>>) -> 
         Ok(answer) => answer,
         Err(error) => return Got::Error(error),
     };
-    let merged = answer.extensions().get::<Merged>().unwrap().clone();
+    let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
     let body = match answer.into_body().collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return Got::Error(error),
     };
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let figures = merged.figures();
-    assert!(figures.complete);
+    let stats = merged.stats();
+    assert!(stats.complete);
     let whole = !body.ends_with("Envelope>");
     match if whole { None } else { entries(&body) } {
-        Some(entries) if entries.len() == figures.members => Got::Entries(entries, figures),
-        _ => Got::Whole(body, figures),
+        Some(entries) if entries.len() == stats.members => Got::Entries(entries, stats),
+        _ => Got::Whole(body, stats),
     }
 }
 
 impl Got {
     /// Each member was done, and is told so.
-    fn all_done(self, job: &Job) -> Figures {
+    fn all_done(self, job: &Job) -> BatchStats {
         match self {
-            Got::Entries(entries, figures) => {
+            Got::Entries(entries, stats) => {
                 assert_eq!(entries.len(), job.subjects.len());
                 for (subject, entry) in job.subjects.iter().zip(&entries) {
                     assert_eq!(entry.class, "Success", "{subject}: {entry:?}");
@@ -217,16 +217,16 @@ impl Got {
                         assert!(entry.inside.contains(subject), "{subject}: {entry:?}");
                     }
                 }
-                figures
+                stats
             }
             Got::Whole(body, _) => panic!("{body}"),
             Got::Error(error) => panic!("{error:?}"),
         }
     }
 
-    fn entries(self) -> (Vec<Entry>, Figures) {
+    fn entries(self) -> (Vec<Entry>, BatchStats) {
         match self {
-            Got::Entries(entries, figures) => (entries, figures),
+            Got::Entries(entries, stats) => (entries, stats),
             Got::Whole(body, _) => panic!("{body}"),
             Got::Error(error) => panic!("{error:?}"),
         }
@@ -302,8 +302,8 @@ fn check(job: &Job, got: &Got, report: &Report) -> (usize, usize) {
             }
             (failed, doubtful)
         }
-        Got::Whole(body, figures) => {
-            assert_eq!(figures.done, 0);
+        Got::Whole(body, stats) => {
+            assert_eq!(stats.done, 0);
             let doubtful = [
                 "ErrorTimeoutExpired",
                 "ErrorInternalServerError",
@@ -467,7 +467,7 @@ async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_tw
         Ok(rounds) => rounds.parse().unwrap(),
         Err(_) => 40,
     };
-    let mut figures = [0; 4];
+    let mut stats = [0; 4];
     for round in 0..rounds {
         let seed = first.wrapping_add(round);
         println!("EWS_TEST_SEED={seed} EWS_TEST_ROUNDS=1");
@@ -532,20 +532,20 @@ async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_tw
         check_once(&report);
         for (job, got) in jobs.iter().zip(&got) {
             let Some(got) = got else {
-                figures[3] += 1;
+                stats[3] += 1;
                 continue;
             };
             let (failed, doubtful) = check(job, got, &report);
-            figures[0] += job.subjects.len();
-            figures[1] += failed;
-            figures[2] += doubtful;
+            stats[0] += job.subjects.len();
+            stats[1] += failed;
+            stats[2] += doubtful;
         }
         for payer in report.peak_in_flight.keys() {
             assert_eq!(exchange.in_flight(payer), 0, "{payer:?}");
         }
     }
-    let [members, failed, doubtful, gone] = figures;
-    assert!(rounds < 40 || doubtful > 0 && gone > 0, "{figures:?}");
+    let [members, failed, doubtful, gone] = stats;
+    assert!(rounds < 40 || doubtful > 0 && gone > 0, "{stats:?}");
     println!(
         "{members} members, {failed} failed, {doubtful} of them in doubt; {gone} callers went away"
     );
@@ -574,7 +574,7 @@ async fn ten_thousand(operation: &'static str, access: Access) {
     let request = job.request(&exchange);
     let service = stack(&exchange, |batches| batches);
     let begin = Instant::now();
-    let figures = send(&service, request).await.all_done(&job);
+    let stats = send(&service, request).await.all_done(&job);
     let took = begin.elapsed().as_secs_f64();
     let report = exchange.report();
     let calls = exchange.calls();
@@ -582,22 +582,22 @@ async fn ten_thousand(operation: &'static str, access: Access) {
     assert_eq!(report.executed[operation], 10_000);
     let sent: usize = calls.iter().map(|call| call.members).sum();
     assert_eq!(sent as u64, 10_000 + report.throttled_members);
-    assert_eq!(figures.resent as u64, report.throttled_members);
+    assert_eq!(stats.resent as u64, report.throttled_members);
     assert_eq!(
-        (figures.done, figures.unknown, figures.not_executed),
+        (stats.done, stats.unknown, stats.not_executed),
         (10_000, 0, 0)
     );
     check_once(&report);
-    assert!(figures.resent > 400, "{figures:?}");
+    assert!(stats.resent > 400, "{stats:?}");
     let ideal = 10_000.0 * 0.010;
     println!(
         "10,000 members of {operation} ({access:?}), 5 % throttled per answer: {} parts, {} calls, {} members resent, {took:.1} s, \
          {ideal:.1} s if nothing but members took time ({:.2}x), {:.1} s waited on request",
-        figures.parts,
+        stats.parts,
         calls.len(),
-        figures.resent,
+        stats.resent,
         took / ideal,
-        figures.waited.as_secs_f64(),
+        stats.waited.as_secs_f64(),
     );
     assert!(took < ideal * 1.2, "{took}");
 }
@@ -654,10 +654,10 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation(kind:
             let report = exchange.report();
             check_once(&report);
             let (failed, doubtful) = check(&first, &got, &report);
-            let (entries, figures) = got.entries();
+            let (entries, stats) = got.entries();
             let ran = sizes(&exchange, AMY);
             println!(
-                "{operation}, {cut:?}: {ran:?}, {failed} failed, {doubtful} in doubt, {figures:?}"
+                "{operation}, {cut:?}: {ran:?}, {failed} failed, {doubtful} in doubt, {stats:?}"
             );
             // The first one has no chance, the next one is half as large.
             assert_eq!(ran[..2], [100, 50], "{operation} {cut:?}");
@@ -679,7 +679,7 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation(kind:
                 } else {
                     100
                 };
-                assert_eq!(figures.unknown, unknown);
+                assert_eq!(stats.unknown, unknown);
                 assert_eq!(report.items_created, 61 + 60);
             } else {
                 let gone = |entry: &Entry| operation == "DeleteItem" && entry.code != "NoError";
@@ -719,14 +719,14 @@ async fn a_batch_that_was_stopped_by_what_passes_is_resumed(kind: Kind) {
             let service = stack_of(kind, &exchange, |batches| {
                 batches.start_members(20).max_members(20)
             });
-            let figures = send(&service, job.request(&exchange)).await.all_done(&job);
+            let stats = send(&service, job.request(&exchange)).await.all_done(&job);
             let report = exchange.report();
             // 3 of 20 were done, then none, then 5, and all that was stopped was sent again.
             let executed: Vec<usize> = exchange.calls().iter().map(|call| call.executed).collect();
             assert_eq!(executed[..3], [3, 0, 5], "{code}");
             assert_eq!(report.items_created, 50);
             // The one in the middle, of which nothing was done, the layer below has sent again.
-            assert_eq!(figures.resent, 17 + 15);
+            assert_eq!(stats.resent, 17 + 15);
             assert!(report.stopped_members > 0);
         }
     }
@@ -747,9 +747,9 @@ async fn a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it(kind:
             });
             let got = send(&service, job.request(&exchange)).await;
             check_once(&exchange.report());
-            let (entries, figures) = got.entries();
+            let (entries, stats) = got.entries();
             // The member is told to the caller, or sent again. Those that it stopped were not begun.
-            assert_eq!(figures.resent, resent, "{operation} {code}");
+            assert_eq!(stats.resent, resent, "{operation} {code}");
             for (member, entry) in entries.iter().enumerate() {
                 let expected = match (operation, member) {
                     ("CreateItem", 3) => code,
@@ -780,9 +780,9 @@ async fn rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again
         check_once(&report);
         check(&job, &got, &report);
         let calls = exchange.calls().len();
-        let (entries, figures) = got.entries();
+        let (entries, stats) = got.entries();
         println!(
-            "stopped at member {member} of each call: {calls} calls, {} of 40 done, {:.1} s, {figures:?}",
+            "stopped at member {member} of each call: {calls} calls, {} of 40 done, {:.1} s, {stats:?}",
             report.items_created,
             begin.elapsed().as_secs_f64()
         );
@@ -940,14 +940,14 @@ async fn a_delegate_job_in_big_batches_runs_as_fast_as_sixteen_open_mailboxes_al
         let service = service.clone();
         async move { send(&service, request).await.all_done(&job) }
     });
-    let figures = futures_util::future::join_all(calls).await;
+    let stats = futures_util::future::join_all(calls).await;
     let took = begin.elapsed().as_secs_f64();
     let report = exchange.report();
     check_once(&report);
     assert_eq!(report.items_created as usize, 48 * EACH);
     // Three groups of 16 mailboxes, one member after another in each, and 300 s between two groups.
     let least = 2.0 * 300.0 + 3.0 * EACH as f64 * 0.4;
-    let parts: u32 = figures.iter().map(|figures| figures.parts).sum();
+    let parts: u32 = stats.iter().map(|stats| stats.parts).sum();
     println!(
         "48 batches of {EACH}: {took:.0} s, at least {least:.0} s ({:.3}x), {parts} parts, {} throttled answers",
         took / least,
@@ -955,7 +955,7 @@ async fn a_delegate_job_in_big_batches_runs_as_fast_as_sixteen_open_mailboxes_al
     );
     assert!(took <= least * 1.05, "{took}");
     assert_eq!(report.throttled_total(), 0);
-    assert!(figures.iter().all(|figures| figures.resent == 0));
+    assert!(stats.iter().all(|stats| stats.resent == 0));
 }
 
 with_each_ledger!(

@@ -13,10 +13,10 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, Figures, Merged};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
 use tower_ews::simulator::{Exchange, Fault, Faults, Policy, Server};
-use tower_ews::soap::Answer;
+use tower_ews::soap::SoapResponse;
 
 const MEMBERS: usize = 60;
 
@@ -152,7 +152,7 @@ async fn send<S, B>(
     layer: BatchSplitterLayer<EwsBatchFormat>,
     client: S,
     request: Request<ReplayBody>,
-) -> (Response<String>, Figures)
+) -> (Response<String>, BatchStats)
 where
     S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -162,15 +162,15 @@ where
     B::Error: Into<BoxError>,
 {
     let answer = layer.layer(client).oneshot(request).await.unwrap();
-    let merged: Merged = answer.extensions().get().cloned().unwrap();
+    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
     let (head, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
-    (Response::from_parts(head, text), merged.figures())
+    (Response::from_parts(head, text), merged.stats())
 }
 
 fn codes(text: &str) -> Vec<String> {
-    let answer = Answer::parse(text.as_bytes()).unwrap();
+    let answer = SoapResponse::parse(text.as_bytes()).unwrap();
     let codes = answer.entries().map(|entry| entry.code.as_str().to_owned());
     codes.collect()
 }
@@ -228,7 +228,7 @@ where
     let exchange = exchange(Some(Fault::ThrottledMembers { share, hint }));
     let wire = Wire::before(&exchange).await;
     let begun = std::time::Instant::now();
-    let (answer, figures) = send(layer(), client.clone(), post(&wire, create())).await;
+    let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;
     let took = begun.elapsed();
 
     assert_eq!(answer.status(), 200);
@@ -238,9 +238,9 @@ where
     assert_eq!(codes(answer.body()), ["NoError"; MEMBERS]);
     let report = exchange.report();
     assert!(report.created_twice().is_empty() && report.lost(subjects()).is_empty());
-    assert_eq!(figures.resent, report.throttled_members as usize);
-    assert!(figures.resent > 0 && figures.complete);
-    assert_eq!(figures.done, MEMBERS);
+    assert_eq!(stats.resent, report.throttled_members as usize);
+    assert!(stats.resent > 0 && stats.complete);
+    assert_eq!(stats.done, MEMBERS);
     // Each wait was its own, and as long as the server asked for.
     let waits = exchange
         .calls()
@@ -248,18 +248,15 @@ where
         .filter(|call| call.throttled > 0)
         .count();
     let hint = hint.unwrap_or_default();
-    assert!(took >= figures.waited, "{took:?}, {figures:?}");
+    assert!(took >= stats.waited, "{took:?}, {stats:?}");
     let least = hint * waits as u32;
     assert!(took >= least, "{took:?}, {least:?}");
     // It begins to count a moment after the answer.
-    assert!(
-        figures.waited >= least.mul_f64(0.9),
-        "{least:?}, {figures:?}"
-    );
+    assert!(stats.waited >= least.mul_f64(0.9), "{least:?}, {stats:?}");
 
     // On the wire: whole requests, each with its length, each member as often as it was throttled and once more.
     let requests = wire.requests();
-    assert_eq!(requests.len(), figures.parts as usize);
+    assert_eq!(requests.len(), stats.parts as usize);
     let mut members = 0;
     for request in &requests {
         assert!(request.head.contains("authorization: bearer secret\r\n"));
@@ -269,7 +266,7 @@ where
         assert!((1..=8).contains(&here));
         members += here;
     }
-    assert_eq!(members, MEMBERS + figures.resent);
+    assert_eq!(members, MEMBERS + stats.resent);
 
     // What was created can be read: in parts that are answered while they are read.
     let ids: String = answer
@@ -283,11 +280,11 @@ where
     ));
     for parallel in [1, 3] {
         let layer = layer().parallel(parallel);
-        let (answer, figures) = send(layer, client.clone(), post(&wire, get.clone())).await;
+        let (answer, stats) = send(layer, client.clone(), post(&wire, get.clone())).await;
         let found = answer.body().split("<t:Subject>").skip(1);
         let found: Vec<&str> = found.filter_map(|rest| rest.split('<').next()).collect();
         assert_eq!(found, subjects());
-        assert_eq!((figures.parts, figures.resent), (8, 0));
+        assert_eq!((stats.parts, stats.resent), (8, 0));
     }
     wire.requests();
 }
@@ -320,7 +317,7 @@ async fn a_connection_dies() {
             let exchange = exchange(None);
             let wire = Wire::before(&exchange).await;
             exchange.inject(fault.clone());
-            let (answer, figures) = send(layer(), client.clone(), post(&wire, create())).await;
+            let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;
             let codes = codes(answer.body());
             assert_eq!(codes[..8], ["ErrorInternalServerError"; 8]);
             assert_eq!(codes[8..], ["NoError"; MEMBERS - 8]);
@@ -329,7 +326,7 @@ async fn a_connection_dies() {
                     .body()
                     .contains("not known whether this was executed")
             );
-            assert_eq!((figures.unknown, figures.done), (8, MEMBERS - 8));
+            assert_eq!((stats.unknown, stats.done), (8, MEMBERS - 8));
             let report = exchange.report();
             assert!(report.created_twice().is_empty() && report.lost(subjects()).is_empty());
 
@@ -351,9 +348,9 @@ async fn a_connection_dies() {
                  <m:FolderIds>{folders}</m:FolderIds></m:GetFolder>"
             ));
             exchange.inject(fault);
-            let (answer, figures) = send(layer(), client.clone(), post(&wire, get)).await;
+            let (answer, stats) = send(layer(), client.clone(), post(&wire, get)).await;
             assert_eq!(self::codes(answer.body()), ["NoError"; 6]);
-            assert_eq!((figures.parts, figures.resent), (3, 6));
+            assert_eq!((stats.parts, stats.resent), (3, 6));
         }
     }
     dies(hyper()).await;

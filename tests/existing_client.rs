@@ -14,7 +14,7 @@ use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::RequestIds;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Caller, Principal};
-use tower_ews::server_busy_backoff::{EwsClassifier, ServerBusyBackoffLayer, Tried};
+use tower_ews::server_busy_backoff::{EwsClassifier, RetryInfo, ServerBusyBackoffLayer};
 use tower_ews::simulator::{Exchange, Fault, Server};
 use tower_ews::{EwsStack, ServiceBuilderExt};
 
@@ -86,7 +86,7 @@ async fn one_layer_at_a_time() {
         .server_busy_backoff(EwsClassifier)
         .service(client());
     let answer = call(patient, request(&server)).await;
-    assert_eq!(answer.extensions().get::<Tried>().unwrap().attempts, 2);
+    assert_eq!(answer.extensions().get::<RetryInfo>().unwrap().attempts, 2);
 
     // What the layers find in the SOAP text needs a body that keeps its outline; the client stays as it is.
     let anchored = ServiceBuilder::new()
@@ -156,7 +156,7 @@ async fn credentials_are_never_printed() {
         let future = service.clone().oneshot(request);
         match future.await {
             Ok(answer) => {
-                printed.push(format!("{:?}", answer.extensions().get::<Tried>()));
+                printed.push(format!("{:?}", answer.extensions().get::<RetryInfo>()));
                 printed.push(format!("{:?}", answer.into_body()));
             }
             Err(error) => {

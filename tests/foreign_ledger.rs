@@ -271,15 +271,15 @@ async fn what_waits_when_the_back_end_goes_away_is_told_so_at_once() {
 /// One call through the stack, given up at a random moment.
 async fn given_up(
     service: tower_ews::EwsService<Exchange>,
-    patience: Duration,
+    stall_timeout: Duration,
     deadline: Duration,
 ) {
     let mut request = call();
     request.extensions_mut().insert(Deadline::within(deadline));
-    let answer = tokio::time::timeout(patience, service.oneshot(request)).await;
+    let answer = tokio::time::timeout(stall_timeout, service.oneshot(request)).await;
     if let Ok(Ok(answer)) = answer {
         let body = http_body_util::BodyExt::collect(answer.into_body());
-        drop(tokio::time::timeout(patience / 2, body).await);
+        drop(tokio::time::timeout(stall_timeout / 2, body).await);
     }
 }
 
@@ -312,11 +312,11 @@ async fn whatever_is_given_up_when_the_back_end_is_left_with_nothing() {
             .map(|_| {
                 let service = services[rng.usize(0..2)].clone();
                 let begin = ms(rng.u64(0..1_000));
-                let patience = Duration::from_micros(rng.u64(0..3_000_000));
+                let stall_timeout = Duration::from_micros(rng.u64(0..3_000_000));
                 let deadline = ms(rng.u64(0..10_000));
                 tokio::spawn(async move {
                     sleep(begin).await;
-                    given_up(service, patience, deadline).await;
+                    given_up(service, stall_timeout, deadline).await;
                 })
             })
             .collect();

@@ -15,11 +15,10 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_ews::batch_splitter::{
-    self, Batch, BatchFormat, BatchSplitterLayer, Explanation, Fate, Figures, GraphBatch,
-    GraphBatchFormat, PartAnswer, Repeat, WholeFate,
+    self, Batch, BatchFormat, BatchSplitterLayer, BatchStats, Explanation, GraphBatch,
+    GraphBatchFormat, Idempotency, MemberOutcome, PartOutcome, PartResponse,
 };
-use tower_ews::body::ReplayBody;
-use tower_ews::rope::Rope;
+use tower_ews::body::{ReplayBody, Rope};
 
 use self::graph_server::{Faults, GraphServer};
 
@@ -236,7 +235,7 @@ async fn drive(
         let answer = server.clone().oneshot(request).await;
         let (head, body) = match answer {
             Ok(answer) => answer.into_parts(),
-            Err(_) if batch.repeat() == Repeat::Freely && round < 1000 => continue,
+            Err(_) if batch.idempotency() == Idempotency::Safe && round < 1000 => continue,
             Err(error) => {
                 let cause = &*error.to_string();
                 settle(batch, &Explanation::OutcomeUnknown { cause });
@@ -248,7 +247,7 @@ async fn drive(
         let rope: Rope = [body.slice(..cut), body.slice(cut..)].into_iter().collect();
         let mut wait = Duration::ZERO;
         match batch.answer(&part, &head, rope) {
-            PartAnswer::Messages {
+            PartResponse::Messages {
                 frame: around,
                 messages,
             } => {
@@ -256,22 +255,22 @@ async fn drive(
                 frame.get_or_insert(around);
                 for (member, message) in part.iter().zip(messages) {
                     states[*member] = match message.fate {
-                        Fate::Again { hint } if round < 1000 => {
+                        MemberOutcome::Again { hint } if round < 1000 => {
                             wait = wait.max(hint.unwrap_or_default());
                             State::Waiting
                         }
-                        fate => State::Settled(message.bytes, fate == Fate::Done),
+                        fate => State::Settled(message.bytes, fate == MemberOutcome::Done),
                     };
                 }
             }
-            PartAnswer::Whole(whole) => {
+            PartResponse::Whole(whole) => {
                 let cause = &*whole.text;
                 let code = whole.code.as_deref();
                 match whole.fate {
-                    WholeFate::Again { hint } if round < 1000 => {
+                    PartOutcome::Again { hint } if round < 1000 => {
                         wait = hint.unwrap_or_default();
                     }
-                    WholeFate::Unknown => settle(batch, &Explanation::OutcomeUnknown { cause }),
+                    PartOutcome::Unknown => settle(batch, &Explanation::OutcomeUnknown { cause }),
                     _ => settle(batch, &Explanation::NotExecuted { code, cause }),
                 }
             }
@@ -508,7 +507,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
     }
 }
 
-/// None for JSON with a string that is valid by the grammar but no Unicode.
+/// None for JSON that is valid by the grammar alone: a string that is no Unicode, a number out of range.
 fn valid(json: &[u8]) -> Option<Value> {
     serde_json::from_slice::<&RawValue>(json).expect("valid JSON");
     serde_json::from_slice(json).ok()
@@ -543,7 +542,7 @@ fn broken_json_harms_nobody() {
         let head = Response::builder().status(status).body(()).unwrap();
         let head = head.into_parts().0;
         match batch.answer(&some, &head, Rope::from(part)) {
-            PartAnswer::Messages { messages, .. } => {
+            PartResponse::Messages { messages, .. } => {
                 for (member, message) in some.iter().zip(&messages) {
                     if let Some(value) = valid(&message.bytes.to_bytes()) {
                         let id = value["id"].as_str().unwrap().to_lowercase();
@@ -551,12 +550,12 @@ fn broken_json_harms_nobody() {
                     }
                 }
             }
-            PartAnswer::Whole(whole) => {
+            PartResponse::Whole(whole) => {
                 let (code, cause) = (whole.code.as_deref(), &*whole.text);
                 for member in some {
                     let why = Explanation::NotExecuted { code, cause };
                     let message = batch.explain(member, &why).unwrap().to_bytes();
-                    serde_json::from_slice::<Value>(&message).expect("valid JSON");
+                    valid(&message);
                 }
             }
             other => panic!("{other:?}"),
@@ -578,14 +577,14 @@ fn post(body: &str) -> Request<ReplayBody> {
 }
 
 /// An answer that has come to its end, and its responses as they stand in it.
-struct Merged {
+struct BatchReport {
     head: http::response::Parts,
     body: Bytes,
-    figures: Figures,
+    stats: BatchStats,
 }
 
-impl Merged {
-    async fn of<B>(answer: Response<B>) -> Merged
+impl BatchReport {
+    async fn of<B>(answer: Response<B>) -> BatchReport
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
@@ -597,9 +596,9 @@ impl Merged {
         if let Some(length) = head.headers.get("content-length") {
             assert_eq!(length.to_str().unwrap(), body.len().to_string());
         }
-        let figures = head.extensions.get::<batch_splitter::Merged>();
-        Merged {
-            figures: figures.unwrap().figures(),
+        let stats = head.extensions.get::<batch_splitter::BatchReport>();
+        BatchReport {
+            stats: stats.unwrap().stats(),
             head,
             body,
         }
@@ -656,7 +655,7 @@ fn generated_batches_through_the_layer() {
         let answered = run(async {
             let answer = layer.layer(server.clone()).oneshot(post(&written.body));
             match answer.await {
-                Ok(answer) => Ok(Merged::of(answer).await),
+                Ok(answer) => Ok(BatchReport::of(answer).await),
                 Err(error) => Err(error),
             }
         });
@@ -668,7 +667,7 @@ fn generated_batches_through_the_layer() {
         };
         server.report(|report| {
             assert!(report.most <= 20);
-            assert_eq!(report.batches, merged.figures.parts as usize);
+            assert_eq!(report.batches, merged.stats.parts as usize);
         });
         let Some(responses) = merged.responses() else {
             assert!(whole, "{:?}", merged.body);
@@ -681,7 +680,7 @@ fn generated_batches_through_the_layer() {
         };
         assert_eq!(driven.messages.len(), written.members.len());
         assert_eq!(merged.head.status, 200);
-        assert!(merged.figures.complete);
+        assert!(merged.stats.complete);
         check(&written, &driven, &server, faults);
         count(2);
     });
@@ -756,7 +755,7 @@ fn a_lost_part_breaks_the_chain() {
         let layer = layer().parallel(parallel);
         let merged = run(async {
             let answer = layer.layer(lossy).oneshot(post(&chain(45).body));
-            Merged::of(answer.await.unwrap()).await
+            BatchReport::of(answer.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -778,11 +777,8 @@ fn a_lost_part_breaks_the_chain() {
             text.contains("request \\\"39\\\" failed") || text.contains("request 39 failed"),
             "{text}"
         );
-        let figures = merged.figures;
-        assert_eq!(
-            (figures.done, figures.unknown, figures.not_executed),
-            (20, 20, 5)
-        );
+        let stats = merged.stats;
+        assert_eq!((stats.done, stats.unknown, stats.not_executed), (20, 20, 5));
         assert_eq!(merged.head.headers["x-number"], "0");
         assert!(merged.head.headers.contains_key("content-length"));
         let sent: Vec<_> = calls
@@ -816,7 +812,7 @@ fn a_lost_part_of_reads_is_asked_for_again() {
         let layer = layer().parallel(parallel);
         let merged = run(async {
             let answer = layer.layer(lossy).oneshot(post(&reads(70)));
-            Merged::of(answer.await.unwrap()).await
+            BatchReport::of(answer.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -831,7 +827,7 @@ fn a_lost_part_of_reads_is_asked_for_again() {
         let calls = calls.lock().unwrap();
         let sizes: Vec<usize> = calls.iter().map(|(_, ids)| ids.len()).collect();
         assert_eq!(sizes, expected);
-        assert_eq!((merged.figures.resent, merged.figures.done), (20, 70));
+        assert_eq!((merged.stats.resent, merged.stats.done), (20, 70));
     }
 }
 
@@ -858,7 +854,7 @@ fn each_inner_throttling_is_waited_for() {
         let written = creations(35, |_| String::new());
         let merged = run(async {
             let answer = layer.layer(throttling).oneshot(post(&written.body));
-            Merged::of(answer.await.unwrap()).await
+            BatchReport::of(answer.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -881,6 +877,6 @@ fn each_inner_throttling_is_waited_for() {
         let (last, _) = calls.last().unwrap();
         let after = Duration::from_millis(5_500);
         assert!(*last >= after && *last < after * 2, "{last:?}");
-        assert_eq!((merged.figures.resent, merged.figures.waited), (2, after));
+        assert_eq!((merged.stats.resent, merged.stats.waited), (2, after));
     }
 }

@@ -3,8 +3,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tower_ews::soap::operation::{Idempotence, Operation, PerMember, ResponseShape, Split};
-use tower_ews::soap::{Answer, CodeClass, MemberOutcome, Outline, ResponseCode};
+use tower_ews::soap::operation::{
+    Operation, OperationIdempotency, PerMember, ResponseShape, Split,
+};
+use tower_ews::soap::{CodeClass, Outcome, Outline, ResponseCode, SoapResponse};
 
 fn facts() -> Option<PathBuf> {
     let folder = std::env::var_os("EWS_FACTS_DIR").map(PathBuf::from);
@@ -57,23 +59,23 @@ fn operations() {
             row["batch_array"].replace("(list of strings)", ""),
             "{name}"
         );
-        let idempotence = match operation.idempotence() {
-            Idempotence::Read => "yes",
-            Idempotence::Converges => "converges",
-            Idempotence::No => "no",
-            Idempotence::Unknown => "unknown",
+        let idempotency = match operation.idempotency() {
+            OperationIdempotency::Safe => "yes",
+            OperationIdempotency::Idempotent => "converges",
+            OperationIdempotency::NonIdempotent => "no",
+            OperationIdempotency::Unknown => "unknown",
             // What it depends on is in the code that reads the request.
-            Idempotence::Depends => match operation.name() {
+            OperationIdempotency::PerMember => match operation.name() {
                 "UploadItems" => "depends on t:Item/@CreateAction",
                 "ApplyConversationAction" => "depends on t:Action",
                 name => panic!("{name}: nothing reads what it depends on"),
             },
-            Idempotence::NotApplicable => "n/a",
+            OperationIdempotency::NotApplicable => "n/a",
             other => panic!("{name}: {other:?}"),
         };
         // What stands in brackets is a remark.
         let fact = row["idempotent"].split(" (").next();
-        assert_eq!(fact, Some(idempotence), "{name}");
+        assert_eq!(fact, Some(idempotency), "{name}");
         let split = match operation.split() {
             Split::Safe => "safe",
             Split::SafeWithCare => "safe with care",
@@ -139,12 +141,12 @@ fn codes() {
             "{code}"
         );
         let outcome = match code.outcome() {
-            MemberOutcome::Applied => "applied",
-            MemberOutcome::NotApplied => "not applied",
-            MemberOutcome::PartlyApplied => "PARTLY APPLIED",
-            MemberOutcome::NotApplicableRead => "n/a (read)",
-            MemberOutcome::NotApplicable => "n/a",
-            MemberOutcome::Unknown => "unknown",
+            Outcome::Executed => "applied",
+            Outcome::NotExecuted => "not applied",
+            Outcome::PartlyExecuted => "PARTLY APPLIED",
+            Outcome::NotApplicableRead => "n/a (read)",
+            Outcome::NotApplicable => "n/a",
+            Outcome::Unknown => "unknown",
             other => panic!("{code}: {other:?}"),
         };
         assert_eq!(row["outcome_of_member"], outcome, "{code}");
@@ -170,7 +172,8 @@ fn samples() {
             let outline = Outline::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(outline.operation(), operation, "{name}");
         } else {
-            let answer = Answer::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let answer =
+                SoapResponse::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(!answer.messages.is_empty(), "{name}");
         }
     }
@@ -180,7 +183,7 @@ fn samples() {
         .collect();
     for path in files("faults") {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let answer = Answer::parse(&fs::read(&path).unwrap())
+        let answer = SoapResponse::parse(&fs::read(&path).unwrap())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(answer.fault().is_some(), name.contains("fault"), "{name}");
         let row = &index[name];

@@ -19,7 +19,7 @@ use tower_ews::body::ReplayBody;
 use tower_ews::ledger::Deadline;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Budget, Caller};
-use tower_ews::server_busy_backoff::{BackoffError, Tried};
+use tower_ews::server_busy_backoff::{BackoffError, RetryInfo};
 use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
 use tower_ews::{EwsService, EwsStack};
 
@@ -90,7 +90,7 @@ async fn send(service: EwsService<Exchange>, request: Request<Full<Bytes>>) -> S
     let answer = async {
         let answer = service.oneshot(request).await?;
         let status = answer.status();
-        let tried = answer.extensions().get::<Tried>();
+        let tried = answer.extensions().get::<RetryInfo>();
         let unknown = tried.is_some_and(|tried| tried.outcome_unknown);
         let body = answer.into_body().collect().await?.to_bytes();
         Ok::<_, BoxError>((status, unknown, String::from_utf8_lossy(&body).into_owned()))

@@ -13,11 +13,11 @@ use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceExt};
-use tower_ews::batch_splitter::{Figures, Merged};
+use tower_ews::batch_splitter::{BatchReport, BatchStats};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
-use tower_ews::server_busy_backoff::{BackoffError, Tried};
-use tower_ews::soap::{MemberOutcome, ResponseCode};
+use tower_ews::server_busy_backoff::{BackoffError, RetryInfo};
+use tower_ews::soap::{self, ResponseCode};
 use tower_ews::trail::CallTrail;
 
 use crate::args::{Access, Args};
@@ -198,7 +198,7 @@ async fn create<S, B>(
     service: S,
     request: Request<Full<Bytes>>,
     count: usize,
-) -> (Vec<Told>, Option<Figures>)
+) -> (Vec<Told>, Option<BatchStats>)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -212,9 +212,9 @@ where
     };
     let (head, body) = response.into_parts();
     let body = body.collect().await;
-    let merged = head.extensions.get::<Merged>().map(Merged::figures);
+    let merged = head.extensions.get::<BatchReport>().map(BatchReport::stats);
     let failed = |why: String, unknown: bool| {
-        let tried: Option<&Tried> = head.extensions.get();
+        let tried: Option<&RetryInfo> = head.extensions.get();
         Told::Failed {
             why,
             unknown: unknown || tried.is_some_and(|tried| tried.outcome_unknown),
@@ -232,7 +232,7 @@ where
             return Told::Created;
         }
         let outcome = ResponseCode::from_text(&message.code).outcome();
-        failed(message.code.clone(), outcome != MemberOutcome::NotApplied)
+        failed(message.code.clone(), outcome != soap::Outcome::NotExecuted)
     };
     let told = match answer {
         Ok(answer) => match &*answer.messages {
@@ -278,7 +278,7 @@ fn failed_call(error: &(dyn Error + 'static)) -> Told {
 }
 
 impl Effort {
-    fn of(trail: &CallTrail, merged: Option<Figures>) -> Self {
+    fn of(trail: &CallTrail, merged: Option<BatchStats>) -> Self {
         let mut effort = Self::default();
         if let Some(merged) = merged {
             effort.parts = u64::from(merged.parts);

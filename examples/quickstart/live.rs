@@ -26,7 +26,7 @@ use crate::progress::{Watch, bar};
 use crate::tally::{Results, Tally, grouped};
 
 /// How long the server has for the first call, which nothing resends.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a call that only reads is tried, if its answer does not come whole.
 const LOOKS: usize = 3;
@@ -184,9 +184,9 @@ where
             client.clone(),
             job.post(ews::get_folder(job.access, mailbox)),
         );
-        let answered = tokio::time::timeout(PATIENCE, called).await;
+        let answered = tokio::time::timeout(STALL_TIMEOUT, called).await;
         why = match answered {
-            Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+            Err(_) => format!("no answer within {} s", STALL_TIMEOUT.as_secs()),
             Ok(Err(error)) => {
                 let text = chain(error.as_ref());
                 let never_connected = error

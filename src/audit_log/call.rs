@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing::{Span, info_span};
 
-use super::facts::{AnswerReader, Facts, RequestFacts};
+use super::facts::{Facts, RequestFacts, ResponseInspector};
 use super::fill::{self, Failed};
 use super::levels::{Control, Level, Levels, Look};
 use super::redact::Redaction;
@@ -106,7 +106,7 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: Option<HeaderMap>,
     pub(super) ids: Option<Box<fill::Ids>>,
-    pub(super) reader: Option<Box<dyn AnswerReader>>,
+    pub(super) reader: Option<Box<dyn ResponseInspector>>,
     pub(super) bytes: u64,
     pub(super) all_read: bool,
     pub(super) body: Option<Capture>,

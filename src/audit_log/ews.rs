@@ -8,10 +8,10 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body::Body;
 use smallvec::SmallVec;
 
-use super::facts::{AnswerFacts, AnswerReader, Facts, RequestFacts, pieces, size};
+use super::facts::{Facts, RequestFacts, ResponseFacts, ResponseInspector, pieces, size};
 use crate::body::ReplayBody;
 use crate::principal::{Caller, EwsCharges};
-use crate::soap::{AnswerScanner, CodeClass, ResponseClass, ResponseCode, ScanError};
+use crate::soap::{CodeClass, ResponseClass, ResponseCode, ResponseScanner, ScanError};
 
 /// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.
 ///
@@ -114,7 +114,7 @@ impl<B: Body + 'static> Facts<B> for EwsFacts {
 #[derive(Default)]
 struct EwsReader {
     status: StatusCode,
-    scanner: Option<AnswerScanner>,
+    scanner: Option<ResponseScanner>,
     found: Found,
 }
 
@@ -124,10 +124,10 @@ struct Found {
     failed: Option<ResponseCode>,
 }
 
-impl AnswerReader for EwsReader {
+impl ResponseInspector for EwsReader {
     fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
         self.status = status;
-        self.scanner = Some(AnswerScanner::new());
+        self.scanner = Some(ResponseScanner::new());
         true
     }
 
@@ -153,7 +153,7 @@ impl AnswerReader for EwsReader {
         }
     }
 
-    fn end(&mut self, whole: bool) -> AnswerFacts {
+    fn end(&mut self, whole: bool) -> ResponseFacts {
         let good = self.status.is_success();
         let has_failed = self.found.failed.is_some();
         let code = self.found.failed.take().or_else(|| self.found.first.take());
@@ -162,7 +162,7 @@ impl AnswerReader for EwsReader {
             _ => None,
         };
         let error = error.filter(|error| whole || !matches!(error, ScanError::Truncated { .. }));
-        AnswerFacts {
+        ResponseFacts {
             code: code.map(text).filter(|code| !code.is_empty()),
             failed: has_failed || !good || error.is_some(),
             error: error.map(|error| error.to_string().into()),

@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::body::ReplayBody;
 use crate::principal::{Access, Caller};
 
-/// Tells what a call is about: from its request, and through an [`AnswerReader`] from its answer.
+/// Tells what a call is about: from its request, and through an [`ResponseInspector`] from its answer.
 ///
 /// Asked only at levels above [`Off`](super::Level::Off), or when levels of principals or operations are set.
 ///
@@ -68,7 +68,7 @@ pub struct RequestFacts {
     /// Bytes of the request's body.
     pub bytes: Option<u64>,
     /// Reads the answer. Without one the status alone tells how the call ended: 400 and above is a failure.
-    pub reader: Option<Box<dyn AnswerReader>>,
+    pub reader: Option<Box<dyn ResponseInspector>>,
     /// The request's body, whose outline other layers need not find again.
     pub(super) body: Option<ReplayBody>,
 }
@@ -87,13 +87,13 @@ impl std::fmt::Debug for RequestFacts {
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
-/// use tower_ews::audit_log::{AnswerFacts, AnswerReader};
+/// use tower_ews::audit_log::{ResponseFacts, ResponseInspector};
 ///
 /// /// An API whose answers begin with `OK` or a word that says what went wrong.
 /// #[derive(Default)]
 /// struct FirstWord(Vec<u8>);
 ///
-/// impl AnswerReader for FirstWord {
+/// impl ResponseInspector for FirstWord {
 ///     fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
 ///         status.is_success()
 ///     }
@@ -102,8 +102,8 @@ impl std::fmt::Debug for RequestFacts {
 ///         self.0.extend(bytes.iter().take(20 - self.0.len().min(20)));
 ///     }
 ///
-///     fn end(&mut self, _whole: bool) -> AnswerFacts {
-///         let mut facts = AnswerFacts::default();
+///     fn end(&mut self, _whole: bool) -> ResponseFacts {
+///         let mut facts = ResponseFacts::default();
 ///         facts.failed = !self.0.starts_with(b"OK");
 ///         facts
 ///     }
@@ -113,7 +113,7 @@ impl std::fmt::Debug for RequestFacts {
 /// reader.read(b"OK then");
 /// assert!(!reader.end(true).failed);
 /// ```
-pub trait AnswerReader: Send + Sync {
+pub trait ResponseInspector: Send + Sync {
     /// Looks at the head, and says whether the body is to be read too. A compressed body is never handed over.
     fn head(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
 
@@ -121,15 +121,15 @@ pub trait AnswerReader: Send + Sync {
     fn read(&mut self, bytes: &[u8]);
 
     /// What is known. `whole` says whether all of the body was handed over.
-    fn end(&mut self, whole: bool) -> AnswerFacts;
+    fn end(&mut self, whole: bool) -> ResponseFacts;
 }
 
 /// What an answer says.
 ///
-/// See [`AnswerReader`] for an example.
+/// See [`ResponseInspector`] for an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AnswerFacts {
+pub struct ResponseFacts {
     /// The code that counts.
     pub code: Option<Cow<'static, str>>,
     /// It says that the call failed, or some of its members did.

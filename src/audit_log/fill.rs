@@ -7,15 +7,15 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::call::{Answer, Asked, Call, Capture, End};
-use super::facts::AnswerFacts;
+use super::facts::ResponseFacts;
 use super::levels::Level;
 use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record};
 use super::redact::Redaction;
 use crate::body::BufferRequestError;
-use crate::client_errors::Failure;
 use crate::errors::{BackoffError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
+use crate::retry::Failure;
 use crate::trail::{CallTrail, LeftOut, Story, Times, Told, whole_micros};
 
 /// Sources of an error that are recorded.
@@ -89,7 +89,7 @@ fn answered(
     whole: bool,
     redaction: &Redaction,
     record: &mut Record,
-) -> AnswerFacts {
+) -> ResponseFacts {
     record.status = Some(answer.status.as_u16());
     record.response_bytes = answer.bytes;
     let listed = answer.headers.take();
@@ -97,7 +97,7 @@ fn answered(
     record.response_body = answer.body.take().map(|body| captured(&body, redaction));
     let mut facts = match &mut answer.reader {
         Some(reader) => reader.end(whole && answer.all_read),
-        None => AnswerFacts::default(),
+        None => ResponseFacts::default(),
     };
     let failed = answer.status.is_client_error() || answer.status.is_server_error();
     facts.failed |= failed;
@@ -112,7 +112,7 @@ fn answered(
 }
 
 /// How it ended.
-fn ended(call: &mut Call, facts: Option<AnswerFacts>, record: &mut Record) {
+fn ended(call: &mut Call, facts: Option<ResponseFacts>, record: &mut Record) {
     let facts = facts.unwrap_or_default();
     record.code = facts.code.map(|code| (*code).into());
     record.error.extend(facts.error);

@@ -87,7 +87,7 @@ mod sink;
 
 pub use self::body::AuditBody;
 pub use self::ews::EwsFacts;
-pub use self::facts::{AnswerFacts, AnswerReader, Facts, HttpFacts, RequestFacts};
+pub use self::facts::{Facts, HttpFacts, RequestFacts, ResponseFacts, ResponseInspector};
 pub use self::future::ResponseFuture;
 pub use self::layer::AuditLogLayer;
 pub use self::levels::{AuditHandle, Level, Scope};

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 /// Where the bytes of a merged answer come from.
 pub(super) trait Source: Send {
@@ -53,13 +53,13 @@ pub struct MergedBody<B>(#[pin] Kind<B>);
 enum Kind<B> {
     Untouched(#[pin] B),
     /// The answer of one part, which stands for all.
-    Whole {
+    PartFailure {
         pieces: smallvec::IntoIter<[Bytes; 1]>,
         left: u64,
         trailers: Option<HeaderMap>,
     },
     /// Never locked: it is there so that the body is `Sync` as bodies of HTTP clients are.
-    Merged(Mutex<Box<dyn Source>>),
+    BatchReport(Mutex<Box<dyn Source>>),
     Ended,
 }
 
@@ -71,7 +71,7 @@ impl<B> MergedBody<B> {
     pub(super) fn whole(body: Rope, trailers: Option<HeaderMap>) -> Self {
         let left = body.len();
         let pieces = body.into_iter();
-        Self(Kind::Whole {
+        Self(Kind::PartFailure {
             pieces,
             left,
             trailers,
@@ -79,7 +79,7 @@ impl<B> MergedBody<B> {
     }
 
     pub(super) fn merged(source: impl Source + 'static) -> Self {
-        Self(Kind::Merged(Mutex::new(Box::new(source))))
+        Self(Kind::BatchReport(Mutex::new(Box::new(source))))
     }
 }
 
@@ -108,7 +108,7 @@ where
                     })
                 });
             }
-            KindProject::Whole {
+            KindProject::PartFailure {
                 pieces,
                 left,
                 trailers,
@@ -123,7 +123,7 @@ where
                         .map(|trailers| Ok(Frame::trailers(trailers))),
                 );
             }
-            KindProject::Merged(source) => source.get_mut().poll_bytes(cx),
+            KindProject::BatchReport(source) => source.get_mut().poll_bytes(cx),
             KindProject::Ended => return Poll::Ready(None),
         };
         polled.map(|polled| match polled {
@@ -142,8 +142,8 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Untouched(body) => body.is_end_stream(),
-            Kind::Whole { left, trailers, .. } => *left == 0 && trailers.is_none(),
-            Kind::Merged(source) => source.lock().is_at_end(),
+            Kind::PartFailure { left, trailers, .. } => *left == 0 && trailers.is_none(),
+            Kind::BatchReport(source) => source.lock().is_at_end(),
             Kind::Ended => true,
         }
     }
@@ -151,8 +151,8 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Untouched(body) => body.size_hint(),
-            Kind::Whole { left, .. } => SizeHint::with_exact(*left),
-            Kind::Merged(source) => source
+            Kind::PartFailure { left, .. } => SizeHint::with_exact(*left),
+            Kind::BatchReport(source) => source
                 .lock()
                 .left()
                 .map_or_else(SizeHint::new, SizeHint::with_exact),
@@ -165,8 +165,8 @@ impl<B> fmt::Debug for MergedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0 {
             Kind::Untouched(_) => "untouched",
-            Kind::Whole { .. } => "answer of one part",
-            Kind::Merged(_) => "merged",
+            Kind::PartFailure { .. } => "answer of one part",
+            Kind::BatchReport(_) => "merged",
             Kind::Ended => "ended",
         };
         f.debug_tuple("MergedBody").field(&kind).finish()

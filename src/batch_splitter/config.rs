@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sizing::Sizing;
-use crate::backoff::{Backoff, Jitter};
+use crate::retry::backoff::{Backoff, Jitter};
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) start_members: usize,
     pub(super) max_members: usize,
     pub(super) max_bytes: u64,
-    pub(super) max_answer: u64,
+    pub(super) max_response: u64,
     pub(super) target_time: Duration,
     pub(super) parallel: usize,
-    pub(super) patience: Duration,
+    pub(super) stall_timeout: Duration,
     pub(super) backoff: Backoff,
     pub(super) seed: Option<u64>,
 }
@@ -25,10 +25,10 @@ impl Default for Config {
             start_members: 100,
             max_members: 1000,
             max_bytes: 16 * 1024 * 1024,
-            max_answer: 256 * 1024 * 1024,
+            max_response: 256 * 1024 * 1024,
             target_time: Duration::from_secs(20),
             parallel: 1,
-            patience: Duration::from_secs(15 * 60),
+            stall_timeout: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(60),

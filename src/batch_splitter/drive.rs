@@ -17,11 +17,11 @@ use tower_service::Service;
 use super::body::Source;
 use super::config::Shared;
 use super::errors::BatchError;
-use super::format::{Batch, BatchFormat, Order, Repeat};
+use super::format::{Batch, BatchFormat, Idempotency, Order};
 use super::merge::Merge;
 use super::part::{self, Answer, Returned};
-use super::plan::{Bounds, Next, Plan, Suffered};
-use super::report::Merged;
+use super::plan::{Bounds, Next, PartError, Plan};
+use super::report::BatchReport;
 use crate::body::ReplayBody;
 use crate::ledger::{AdmissionSlot, Deadline};
 use crate::trail::CallTrail;
@@ -54,12 +54,12 @@ pub(super) struct Job<S, F: BatchFormat> {
     pub(super) hintless: u32,
     pub(super) rng: fastrand::Rng,
     /// The rest of the batch is not sent any more.
-    pub(super) stopped: Option<Arc<Suffered>>,
+    pub(super) stopped: Option<Arc<PartError>>,
     /// What the answer is if no part gives messages.
     pub(super) verdict: Option<Verdict>,
     /// The last refusal that was to be sent again.
     pub(super) refusal: Option<Verdict>,
-    pub(super) report: Merged,
+    pub(super) report: BatchReport,
 }
 
 /// An answer or error of one part that can be the batch's.
@@ -76,9 +76,9 @@ pub(super) struct Verdict {
 #[derive(Debug)]
 pub(super) enum Ending {
     /// With what its parts gave.
-    Merged(Box<http::response::Parts>),
+    BatchReport(Box<http::response::Parts>),
     /// With the answer of one part.
-    Whole(Box<Answer>),
+    PartFailure(Box<Answer>),
     Error(BoxError),
 }
 
@@ -123,7 +123,7 @@ where
             stopped: None,
             verdict: None,
             refusal: None,
-            report: Merged::new(members),
+            report: BatchReport::new(members),
         }
     }
 
@@ -133,7 +133,7 @@ where
 
     /// Whether the answer is handed out before all of it is there.
     fn streams(&self) -> bool {
-        self.batch.repeat() == Repeat::Freely
+        self.batch.idempotency() == Idempotency::Safe
     }
 
     /// Drives the batch to where its answer begins.
@@ -150,7 +150,7 @@ where
         let any = self.merge.has_envelope();
         if any && !incomplete {
             if let Some(head) = self.merge.take_head(&self.plan) {
-                return Poll::Ready(Ending::Merged(Box::new(head)));
+                return Poll::Ready(Ending::BatchReport(Box::new(head)));
             }
         }
         // Nobody would notice that what other parts gave is not in it.
@@ -226,9 +226,9 @@ where
             .deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
         {
-            let why = Suffered {
+            let why = PartError {
                 text: "the deadline of the call has passed".into(),
-                ..Suffered::default()
+                ..PartError::default()
             };
             self.last_refusal();
             let waiting = self.plan.waiting();
@@ -246,9 +246,9 @@ where
                 true
             }
             Next::Nothing if self.in_flight.is_empty() && !self.has_unread() => {
-                let why = Suffered {
+                let why = PartError {
                     text: "members need each other in a circle".into(),
-                    ..Suffered::default()
+                    ..PartError::default()
                 };
                 let waiting = self.plan.waiting();
                 self.give_up(&waiting, &Arc::new(why)) > 0
@@ -318,7 +318,11 @@ where
             again,
             "sending a part"
         );
-        let sending = part::send(self.service.clone(), request, self.shared.config.max_answer);
+        let sending = part::send(
+            self.service.clone(),
+            request,
+            self.shared.config.max_response,
+        );
         self.in_flight.push(Box::pin(async move {
             let began = Instant::now();
             let outcome = sending.await;
@@ -351,9 +355,10 @@ where
     pub(super) fn in_time(&self, wait: Duration) -> Option<Instant> {
         let until = Instant::now().checked_add(wait)?;
         let stalled = self.stalled.unwrap_or_else(Instant::now);
-        let patience = stalled.checked_add(self.shared.config.patience);
+        let stall_timeout = stalled.checked_add(self.shared.config.stall_timeout);
         let in_time = self.deadline.is_none_or(|deadline| until <= deadline);
-        (in_time && patience.is_none_or(|patience| until <= patience)).then_some(until)
+        (in_time && stall_timeout.is_none_or(|stall_timeout| until <= stall_timeout))
+            .then_some(until)
     }
 }
 

@@ -28,7 +28,7 @@ pub enum BatchError {
         /// Why not.
         cause: Box<str>,
     },
-    /// The answer to a part is longer than [`max_answer`](super::BatchSplitterLayer::max_answer). The part was executed.
+    /// The answer to a part is longer than [`max_response`](super::BatchSplitterLayer::max_response). The part was executed.
     #[error(
         "the answer to a part of the batch is longer than {most} bytes, which is the bound of the layer"
     )]

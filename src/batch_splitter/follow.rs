@@ -11,13 +11,14 @@ use tower_service::Service;
 use super::drive::{Ending, Job, Verdict};
 use super::errors::{BatchError, describe};
 use super::format::{
-    Batch, BatchFormat, Explanation, Fate, Message, PartAnswer, Repeat, Whole, WholeFate,
+    Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, PartFailure, PartOutcome,
+    PartResponse,
 };
 use super::merge::fits;
 use super::part::{Answer, Outcome, Returned};
-use super::plan::{Last, Suffered};
+use super::plan::{Last, PartError};
 use crate::body::ReplayBody;
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 /// How often a part that cannot be made smaller is tried.
 const ALONE: u8 = 3;
@@ -77,7 +78,7 @@ where
                 self.unknown(&members, &why);
             }
             Outcome::TooLong => {
-                let most = self.shared().config.max_answer;
+                let most = self.shared().config.max_response;
                 let error = BatchError::AnswerTooLong { most }.into();
                 let why = suffered(&error, true);
                 self.too_large(members.len());
@@ -91,7 +92,7 @@ where
             .batch
             .answer(members, &answer.head, answer.body.clone());
         let (smoothly, whole) = match read {
-            PartAnswer::Messages { frame, messages } if fits(members, &messages) => {
+            PartResponse::Messages { frame, messages } if fits(members, &messages) => {
                 if self.merge.is_messages(&answer.head, frame) {
                     let smoothly = self.messages(members, messages);
                     (smoothly, None)
@@ -99,8 +100,8 @@ where
                     (false, Some(unreadable()))
                 }
             }
-            PartAnswer::Messages { .. } => (false, Some(unreadable())),
-            PartAnswer::Lists { frame, lists } => {
+            PartResponse::Messages { .. } => (false, Some(unreadable())),
+            PartResponse::Lists { frame, lists } => {
                 let first = members.first().copied().unwrap_or_default();
                 if self.merge.put_lists(&answer.head, first, frame, lists) {
                     for member in members {
@@ -114,7 +115,7 @@ where
                     (false, Some(unreadable()))
                 }
             }
-            PartAnswer::Whole(whole) => (false, Some(whole)),
+            PartResponse::Whole(whole) => (false, Some(whole)),
         };
         match whole {
             None => {
@@ -133,12 +134,18 @@ where
         self.verdict = None;
         self.refusal = None;
         let any = |of: &[bool]| of.contains(&true);
-        let done: Vec<bool> = messages.iter().map(|m| m.fate == Fate::Done).collect();
-        let failed: Vec<bool> = messages.iter().map(|m| m.fate == Fate::Failed).collect();
+        let done: Vec<bool> = messages
+            .iter()
+            .map(|m| m.fate == MemberOutcome::Done)
+            .collect();
+        let failed: Vec<bool> = messages
+            .iter()
+            .map(|m| m.fate == MemberOutcome::Failed)
+            .collect();
         let hints: Vec<Option<Duration>> = messages
             .iter()
             .filter_map(|message| match message.fate {
-                Fate::Again { hint } | Fate::Repeat { hint } => Some(hint),
+                MemberOutcome::Again { hint } | MemberOutcome::Repeat { hint } => Some(hint),
                 _ => None,
             })
             .collect();
@@ -152,10 +159,10 @@ where
         let mut stopped = Vec::new();
         for (&member, message) in members.iter().zip(messages) {
             match message.fate {
-                Fate::Done => self.settle(member, message.bytes, true),
-                Fate::Failed => self.settle(member, message.bytes, false),
-                Fate::Again { .. } | Fate::Repeat { .. } => {
-                    if let (Fate::Repeat { .. }, Some(known)) =
+                MemberOutcome::Done => self.settle(member, message.bytes, true),
+                MemberOutcome::Failed => self.settle(member, message.bytes, false),
+                MemberOutcome::Again { .. } | MemberOutcome::Repeat { .. } => {
+                    if let (MemberOutcome::Repeat { .. }, Some(known)) =
                         (message.fate, self.plan.member(member))
                     {
                         known.maybe = true;
@@ -163,7 +170,7 @@ where
                     self.plan.again(member, Last::Message(message.bytes));
                     again.push(member);
                 }
-                Fate::Stopped => {
+                MemberOutcome::Stopped => {
                     self.plan.again(member, Last::Message(message.bytes));
                     stopped.push(member);
                 }
@@ -180,40 +187,40 @@ where
         smoothly
     }
 
-    fn whole(&mut self, members: &[usize], answer: Box<Answer>, whole: Whole) {
+    fn whole(&mut self, members: &[usize], answer: Box<Answer>, whole: PartFailure) {
         let (fate, too_large) = (whole.fate, whole.too_large);
         if too_large {
             self.too_large(members.len());
         }
-        let why = Arc::new(Suffered {
+        let why = Arc::new(PartError {
             message: whole.message,
             code: whole.code,
             text: whole.text,
-            unknown: matches!(fate, WholeFate::Unknown | WholeFate::Repeat { .. }),
+            unknown: matches!(fate, PartOutcome::Unknown | PartOutcome::Repeat { .. }),
         });
         let looks_good = answer.head.status.is_success() && why.code.is_none();
         let verdict = |unknown| Verdict {
-            ending: Ending::Whole(answer),
+            ending: Ending::PartFailure(answer),
             unknown,
             looks_good,
         };
         match fate {
-            WholeFate::Failed => {
+            PartOutcome::Failed => {
                 self.offer(verdict(false));
                 self.progressed();
                 self.refuse(members, &why);
             }
-            WholeFate::FailedForAll => {
+            PartOutcome::FailedForAll => {
                 self.offer(verdict(false));
                 self.refuse(members, &why);
                 // The server's message is for those that it has seen.
-                self.stopped = Some(Arc::new(Suffered {
+                self.stopped = Some(Arc::new(PartError {
                     message: None,
-                    ..Suffered::clone(&why)
+                    ..PartError::clone(&why)
                 }));
             }
-            WholeFate::Again { hint } | WholeFate::Repeat { hint } => {
-                let maybe = matches!(fate, WholeFate::Repeat { .. });
+            PartOutcome::Again { hint } | PartOutcome::Repeat { hint } => {
+                let maybe = matches!(fate, PartOutcome::Repeat { .. });
                 if maybe {
                     self.in_doubt(members);
                 }
@@ -224,13 +231,13 @@ where
                 };
                 self.part_again(members, why, hint, halve);
             }
-            WholeFate::Unknown => self.lost(members, why, verdict(true)),
+            PartOutcome::Unknown => self.lost(members, why, verdict(true)),
         }
     }
 
     /// A part may have been executed.
-    fn lost(&mut self, members: &[usize], why: Arc<Suffered>, verdict: Verdict) {
-        if self.batch.repeat() == Repeat::Never {
+    fn lost(&mut self, members: &[usize], why: Arc<PartError>, verdict: Verdict) {
+        if self.batch.idempotency() == Idempotency::NonIdempotent {
             self.offer(verdict);
             self.unknown(members, &why);
             return;
@@ -253,7 +260,7 @@ where
     fn part_again(
         &mut self,
         members: &[usize],
-        why: Arc<Suffered>,
+        why: Arc<PartError>,
         hint: Option<Duration>,
         halve: Halve,
     ) {
@@ -292,9 +299,9 @@ where
             self.pause_until(until);
             return;
         }
-        let why = Suffered {
+        let why = PartError {
             text: "the server refuses the batch for longer than the call may wait".into(),
-            ..Suffered::default()
+            ..PartError::default()
         };
         self.last_refusal();
         // Whether others would be refused, too, is not known if some were not.
@@ -321,7 +328,7 @@ where
         if self.merge.streams() {
             return;
         }
-        let doubtful = self.batch.repeat() != Repeat::Freely;
+        let doubtful = self.batch.idempotency() != Idempotency::Safe;
         // Of an outcome that is unknown, nothing else may be said.
         let lost = self.refusal.take_if(|refusal| doubtful && refusal.unknown);
         for verdict in lost.into_iter().chain([verdict]) {
@@ -333,7 +340,7 @@ where
     }
 
     fn refused(&mut self, verdict: Verdict) {
-        let doubtful = self.batch.repeat() != Repeat::Freely;
+        let doubtful = self.batch.idempotency() != Idempotency::Safe;
         match &self.refusal {
             Some(known) if doubtful && known.unknown && !verdict.unknown => {}
             _ => self.refusal = Some(verdict),
@@ -355,19 +362,19 @@ where
     }
 
     /// These members may have been executed, and nothing more will be known.
-    fn unknown(&mut self, members: &[usize], why: &Suffered) {
+    fn unknown(&mut self, members: &[usize], why: &PartError) {
         for &member in members {
             self.settle_unknown(member, why);
         }
     }
 
-    fn settle_unknown(&mut self, member: usize, why: &Suffered) {
+    fn settle_unknown(&mut self, member: usize, why: &PartError) {
         if self.plan.settle(member, false) {
             self.say_unknown(member, why);
         }
     }
 
-    fn say_unknown(&mut self, member: usize, why: &Suffered) {
+    fn say_unknown(&mut self, member: usize, why: &PartError) {
         let cause = &*why.text;
         let explained = Explanation::OutcomeUnknown { cause };
         let message = self.batch.explain(member, &explained);
@@ -379,13 +386,13 @@ where
 
     /// A member that it needs did not succeed: the plan does not send it any more.
     pub(super) fn doomed(&mut self, member: usize, need: usize) {
-        let doubtful = self.batch.repeat() != Repeat::Freely;
+        let doubtful = self.batch.idempotency() != Idempotency::Safe;
         let known = self.plan.member(member);
         if doubtful && known.is_some_and(|known| known.maybe) {
             let text = "its answer was lost, and a member that it needs did not succeed".into();
-            let why = Suffered {
+            let why = PartError {
                 text,
-                ..Suffered::default()
+                ..PartError::default()
             };
             self.say_unknown(member, &why);
             return;
@@ -398,7 +405,7 @@ where
     }
 
     /// These members came back, and are not sent again because of `why`.
-    fn refuse(&mut self, members: &[usize], why: &Arc<Suffered>) {
+    fn refuse(&mut self, members: &[usize], why: &Arc<PartError>) {
         for &member in members {
             if let Some(member) = self.plan.member(member) {
                 member.last = None;
@@ -409,8 +416,8 @@ where
 
     /// These members are not sent (again). They keep what was said to them last; `why` is for the others. Says how many
     /// there were.
-    pub(super) fn give_up(&mut self, members: &[usize], why: &Arc<Suffered>) -> usize {
-        let doubtful = self.batch.repeat() != Repeat::Freely;
+    pub(super) fn give_up(&mut self, members: &[usize], why: &Arc<PartError>) -> usize {
+        let doubtful = self.batch.idempotency() != Idempotency::Safe;
         for &member in members {
             let Some(known) = self.plan.member(member) else {
                 continue;
@@ -452,18 +459,18 @@ impl Verdict {
     }
 }
 
-fn suffered(error: &BoxError, unknown: bool) -> Arc<Suffered> {
-    Arc::new(Suffered {
+fn suffered(error: &BoxError, unknown: bool) -> Arc<PartError> {
+    Arc::new(PartError {
         text: describe(error),
         unknown,
-        ..Suffered::default()
+        ..PartError::default()
     })
 }
 
 /// What an answer means that the format should not have read like this.
-fn unreadable() -> Whole {
-    Whole {
-        fate: WholeFate::Unknown,
+fn unreadable() -> PartFailure {
+    PartFailure {
+        fate: PartOutcome::Unknown,
         too_large: false,
         message: None,
         code: None,

@@ -4,7 +4,8 @@ use std::time::Duration;
 use http::{Request, response};
 
 use crate::body::ReplayBody;
-use crate::rope::Rope;
+use crate::body::rope::Rope;
+pub use crate::retry::Idempotency;
 
 /// A way to put several members into one request.
 pub trait BatchFormat: Send + Sync + 'static {
@@ -40,7 +41,7 @@ pub trait Batch: Send + 'static {
     fn order(&self) -> Order;
 
     /// Whether a part that may have been executed may be sent again.
-    fn repeat(&self) -> Repeat;
+    fn idempotency(&self) -> Idempotency;
 
     /// The most members that a server takes in one request.
     fn max_members(&self) -> usize {
@@ -74,7 +75,7 @@ pub trait Batch: Send + 'static {
     fn part(&mut self, members: &[usize]) -> ReplayBody;
 
     /// Reads the whole answer to a part.
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer;
+    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse;
 
     /// A message of our own for a member that the server gave none, in the shape of the format. None if the format has no messages
     /// for single members.
@@ -91,22 +92,10 @@ pub enum Order {
     Kept,
 }
 
-/// Whether a part that may have been executed may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Repeat {
-    /// It only reads.
-    Freely,
-    /// Twice comes to the same as once, but the second answer can be an error.
-    Converges,
-    /// Twice is not once.
-    Never,
-}
-
 /// What the answer to a part says.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum PartAnswer {
+pub enum PartResponse {
     /// A message for each of the part's members, in their order.
     Messages {
         /// What stands before the first message, and behind the last one. The frame of the first answer that had messages is the one to
@@ -124,7 +113,7 @@ pub enum PartAnswer {
         lists: Vec<Rope>,
     },
     /// It speaks of the part as a whole: a fault, a page, one error for all members, or nothing that can be read.
-    Whole(Whole),
+    Whole(PartFailure),
 }
 
 /// One member's message, and what follows from it.
@@ -133,13 +122,13 @@ pub struct Message {
     /// The server's own bytes.
     pub bytes: Rope,
     /// What follows.
-    pub fate: Fate,
+    pub fate: MemberOutcome,
 }
 
 /// What follows from a member's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fate {
+pub enum MemberOutcome {
     /// It was done.
     Done,
     /// It failed for good, or may not be sent again.
@@ -149,7 +138,7 @@ pub enum Fate {
         /// How long the server asks to wait.
         hint: Option<Duration>,
     },
-    /// It may have been executed, and twice is no harm ([`Repeat::Converges`]): sent again too.
+    /// It may have been executed, and twice is no harm ([`Idempotency::Idempotent`]): sent again too.
     Repeat {
         /// How long the server asks to wait.
         hint: Option<Duration>,
@@ -160,9 +149,9 @@ pub enum Fate {
 
 /// What the answer to a part means for all its members.
 #[derive(Clone, Debug)]
-pub struct Whole {
+pub struct PartFailure {
     /// What follows.
-    pub fate: WholeFate,
+    pub fate: PartOutcome,
     /// The part was too large, or took too long: smaller ones from now on.
     pub too_large: bool,
     /// The server's own message, where it can stand at each member's place.
@@ -176,17 +165,17 @@ pub struct Whole {
 /// What follows for all members of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WholeFate {
+pub enum PartOutcome {
     /// No member was executed, and none will be: sending them again does not help.
     Failed,
-    /// As [`WholeFate::Failed`], and the rest of the batch would fare no better (credentials, a blocked tenant).
+    /// As [`PartOutcome::Failed`], and the rest of the batch would fare no better (credentials, a blocked tenant).
     FailedForAll,
     /// No member was executed, or they only read: they are to be sent again, in smaller parts if it was too large.
     Again {
         /// How long the server asks to wait.
         hint: Option<Duration>,
     },
-    /// Members may have been executed, and twice is no harm ([`Repeat::Converges`]): they are sent again too.
+    /// Members may have been executed, and twice is no harm ([`Idempotency::Idempotent`]): they are sent again too.
     Repeat {
         /// How long the server asks to wait.
         hint: Option<Duration>,

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use super::config::{Config, Shared};
 use super::service::BatchSplitter;
 use super::sizing::Sizing;
-use crate::backoff::Jitter;
+use crate::retry::backoff::Jitter;
 
 /// Puts [`BatchSplitter`] around a service.
 ///
@@ -68,8 +68,8 @@ impl<F> BatchSplitterLayer<F> {
 
     /// How many bytes of the answer to one part are taken in; 256 MiB by default. What answers with more counts as lost:
     /// what only reads is asked for again in smaller parts.
-    pub fn max_answer(mut self, bytes: u64) -> Self {
-        self.config.max_answer = bytes;
+    pub fn max_response(mut self, bytes: u64) -> Self {
+        self.config.max_response = bytes;
         self
     }
 
@@ -91,8 +91,8 @@ impl<F> BatchSplitterLayer<F> {
     /// extension [`Deadline`](crate::ledger::Deadline) bounds the whole call besides.
     ///
     /// It bounds waiting: a part that is on its way is never cut off.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.config.patience = patience;
+    pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {
+        self.config.stall_timeout = stall_timeout;
         self
     }
 

@@ -9,7 +9,7 @@ use http::response;
 use super::format::Message;
 use super::part::forget_body;
 use super::plan::Plan;
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 /// What the members have got so far.
 #[derive(Debug)]

@@ -10,10 +10,10 @@
 //! use http_body_util::BodyExt;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_ews::batch_splitter::{
-//!     Batch, BatchFormat, BatchSplitterLayer, Explanation, Fate, Merged, Message, Order, PartAnswer, Repeat,
+//!     Batch, BatchFormat, BatchSplitterLayer, Explanation, MemberOutcome, BatchReport, Message, Order, PartResponse, Idempotency,
 //! };
 //! use tower_ews::body::ReplayBody;
-//! use tower_ews::rope::Rope;
+//! use tower_ews::body::Rope;
 //!
 //! struct Lines;
 //! struct Batched(Vec<bytes::Bytes>);
@@ -35,19 +35,19 @@
 //!     fn member_bytes(&self, member: usize) -> u64 { self.0[member].len() as u64 }
 //!     fn shared_bytes(&self) -> u64 { 0 }
 //!     fn order(&self) -> Order { Order::Kept }
-//!     fn repeat(&self) -> Repeat { Repeat::Never }
+//!     fn idempotency(&self) -> Idempotency { Idempotency::NonIdempotent }
 //!
 //!     fn part(&mut self, members: &[usize]) -> ReplayBody {
 //!         ReplayBody::from_pieces(members.iter().map(|member| self.0[*member].clone()))
 //!     }
 //!
-//!     fn answer(&mut self, _: &[usize], _: &response::Parts, body: Rope) -> PartAnswer {
+//!     fn answer(&mut self, _: &[usize], _: &response::Parts, body: Rope) -> PartResponse {
 //!         let body = body.to_bytes();
 //!         let messages = body.split_inclusive(|byte| *byte == b'\n').map(|line| Message {
 //!             bytes: body.slice_ref(line).into(),
-//!             fate: if line.starts_with(b"busy") { Fate::Again { hint: None } } else { Fate::Done },
+//!             fate: if line.starts_with(b"busy") { MemberOutcome::Again { hint: None } } else { MemberOutcome::Done },
 //!         });
-//!         PartAnswer::Messages { frame: (Rope::new(), Rope::new()), messages: messages.collect() }
+//!         PartResponse::Messages { frame: (Rope::new(), Rope::new()), messages: messages.collect() }
 //!     }
 //!
 //!     fn explain(&mut self, _: usize, why: &Explanation<'_>) -> Option<Rope> {
@@ -70,7 +70,7 @@
 //!     .service(server);
 //!
 //! let answer = service.oneshot(Request::new("1\n2\n3\n4\n5\n".into())).await.unwrap();
-//! let merged = answer.extensions().get::<Merged>().unwrap().figures();
+//! let merged = answer.extensions().get::<BatchReport>().unwrap().stats();
 //! assert_eq!((merged.parts, merged.resent), (2, 1));
 //! let answer = answer.into_body().collect().await.unwrap().to_bytes();
 //! assert_eq!(answer, "done 1\ndone 2\ndone 3\ndone 4\ndone 5\n");
@@ -92,9 +92,9 @@
 //!
 //! - Members that were throttled, and only they, after the wait that the server asks for: together with members that were not
 //!   sent yet, until the call's [`Deadline`](crate::ledger::Deadline), or until nothing has been achieved for as long as
-//!   [`patience`](BatchSplitterLayer::patience) says. Then the server's last word stands in the answer at their place.
+//!   [`stall_timeout`](BatchSplitterLayer::stall_timeout) says. Then the server's last word stands in the answer at their place.
 //! - Members that were stopped by another one that failed, as long as a round achieves something.
-//! - The members of a part that was lost, in parts of half the size, if the batch only reads or converges ([`Repeat`]); three
+//! - The members of a part that was lost, in parts of half the size, if the batch only reads or converges ([`Idempotency`]); three
 //!   times if it cannot be made smaller. Else their outcome is unknown, and a message at their places says so.
 //! - What was certainly not sent.
 //!
@@ -106,14 +106,14 @@
 //!
 //! # The answer
 //!
-//! It has the head of the first part's that gave messages, with a [`Merged`] in its extensions. A batch that changes something
+//! It has the head of the first part's that gave messages, with a [`BatchReport`] in its extensions. A batch that changes something
 //! is driven to its end before its answer begins: nothing is lost if its body is not read. A batch that only reads answers
 //! with its first part, and sends the others while the body is read; no further ahead of the
 //! reader than one part more than may be on their way, so that a slow one keeps no more (if it goes group by group, all messages
 //! that cannot be handed out yet are kept). With one part at a time, none is on its way while the reader has something to read, so that it can call again for the same principal; it cannot with several.
 //!
-//! Lists ([`PartAnswer::Lists`]) have no place for errors: when a part of such a batch fails, a batch that only reads fails,
-//! and one that changes something lists what was achieved. [`Figures`] tell.
+//! Lists ([`PartResponse::Lists`]) have no place for errors: when a part of such a batch fails, a batch that only reads fails,
+//! and one that changes something lists what was achieved. [`BatchStats`] tell.
 //!
 //! # Readiness and cancellation
 //!
@@ -146,11 +146,12 @@ pub use self::body::MergedBody;
 pub use self::errors::BatchError;
 pub use self::ews::{EwsBatch, EwsBatchFormat};
 pub use self::format::{
-    Batch, BatchFormat, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
+    Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure,
+    PartOutcome, PartResponse,
 };
 #[cfg(feature = "graph")]
 #[cfg_attr(docsrs, doc(cfg(feature = "graph")))]
 pub use self::graph::{GraphBatch, GraphBatchFormat};
 pub use self::layer::BatchSplitterLayer;
-pub use self::report::{Figures, Merged};
+pub use self::report::{BatchReport, BatchStats};
 pub use self::service::{BatchSplitter, ResponseFuture};

@@ -12,9 +12,9 @@ use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::body::ReplayBody;
-use crate::client_errors::Failure;
+use crate::body::rope::Rope;
 use crate::ledger::{AdmissionSlot, Requeue};
-use crate::rope::Rope;
+use crate::retry::Failure;
 use crate::trail::{CallTrail, CanShrink, RetryAttempt};
 
 /// What became of a part.
@@ -106,7 +106,11 @@ pub(super) fn request(
 }
 
 /// Sends a part, and reads its answer at once: whoever holds something for it lets go of it then.
-pub(super) async fn send<S, B>(service: S, request: Request<ReplayBody>, max_answer: u64) -> Outcome
+pub(super) async fn send<S, B>(
+    service: S,
+    request: Request<ReplayBody>,
+    max_response: u64,
+) -> Outcome
 where
     S: Service<Request<ReplayBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -155,7 +159,7 @@ where
         match frame.into_data() {
             Ok(mut data) => {
                 let bytes = data.copy_to_bytes(data.remaining());
-                if rope.len().saturating_add(bytes.len() as u64) > max_answer {
+                if rope.len().saturating_add(bytes.len() as u64) > max_response {
                     return Outcome::TooLong;
                 }
                 rope.push(bytes);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::format::{Batch, Order};
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 /// How many different groups a part touches at most. Exchange lets an account have so many mailboxes open.
 const MOST_GROUPS: usize = 16;
@@ -41,12 +41,12 @@ pub(super) enum Last {
     /// Its own message.
     Message(Rope),
     /// What its part suffered.
-    Part(Arc<Suffered>),
+    Part(Arc<PartError>),
 }
 
 /// What a part suffered as a whole.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Suffered {
+pub(super) struct PartError {
     pub(super) message: Option<Rope>,
     pub(super) code: Option<Box<str>>,
     pub(super) text: Box<str>,

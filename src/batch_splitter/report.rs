@@ -1,4 +1,4 @@
-//! [`Merged`]: what it took to get the answer to a batch.
+//! [`BatchReport`]: what it took to get the answer to a batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use tokio::time::Instant;
 /// them). Clones share what they tell.
 ///
 /// The answer of what only reads is handed out while its parts come in, so the figures grow until its body has ended:
-/// [`Figures::complete`].
+/// [`BatchStats::complete`].
 ///
 /// ```
-/// use tower_ews::batch_splitter::Merged;
+/// use tower_ews::batch_splitter::BatchReport;
 ///
 /// fn must_look<B>(answer: &http::Response<B>) -> bool {
 ///     answer
 ///         .extensions()
 ///         .get()
-///         .is_some_and(|merged: &Merged| merged.figures().unknown > 0)
+///         .is_some_and(|merged: &BatchReport| merged.stats().unknown > 0)
 /// }
 ///
 /// assert!(!must_look(&http::Response::new(())));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Merged(Arc<Mutex<Inner>>);
+pub struct BatchReport(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    figures: Figures,
+    figures: BatchStats,
     /// The wait that is counted in already.
     until: Option<Instant>,
     cause: Option<Box<str>>,
@@ -37,10 +37,10 @@ struct Inner {
 
 /// What it took to get the answer to a batch.
 ///
-/// See [`Merged`].
+/// See [`BatchReport`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Figures {
+pub struct BatchStats {
     /// The members of the batch.
     pub members: usize,
     /// How many parts were sent. Layers further in may have sent each of them several times.
@@ -59,11 +59,11 @@ pub struct Figures {
     pub complete: bool,
 }
 
-impl Merged {
+impl BatchReport {
     pub(super) fn new(members: usize) -> Self {
-        let figures = Figures {
+        let figures = BatchStats {
             members,
-            ..Figures::default()
+            ..BatchStats::default()
         };
         Self(Arc::new(Mutex::new(Inner {
             figures,
@@ -72,7 +72,7 @@ impl Merged {
     }
 
     /// The figures as they are now.
-    pub fn figures(&self) -> Figures {
+    pub fn stats(&self) -> BatchStats {
         self.0.lock().figures
     }
 

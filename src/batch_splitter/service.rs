@@ -120,8 +120,8 @@ where
     let ending = poll_fn(|cx| job.poll_ending(cx)).await;
     let report = job.report.clone();
     let mut answer = match ending {
-        Ending::Merged(head) => Response::from_parts(*head, MergedBody::merged(job)),
-        Ending::Whole(answer) => {
+        Ending::BatchReport(head) => Response::from_parts(*head, MergedBody::merged(job)),
+        Ending::PartFailure(answer) => {
             let body = MergedBody::whole(answer.body, answer.trailers);
             Response::from_parts(answer.head, body)
         }

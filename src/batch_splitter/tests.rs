@@ -1,9 +1,9 @@
 //! Tests of the whole layer, in virtual time. This file holds a format of lines, and a server that answers as it is told.
 
-mod answers;
-mod fates;
 mod lost;
+mod outcomes;
 mod random;
+mod responses;
 mod sizes;
 mod streams;
 
@@ -24,9 +24,9 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 
 use super::*;
 use crate::body::ReplayBody;
+use crate::body::rope::Rope;
 use crate::ledger::{AcquireRequest, AdmissionSlot, Deadline, LocalLedger, Permit};
 use crate::principal::Principal;
-use crate::rope::Rope;
 use crate::trail::{CallTrail, RetryAttempt};
 
 /// Members are the lines of a body that begins with `BATCH` and ends with `END`. An answer has a line for each of them: its
@@ -34,7 +34,7 @@ use crate::trail::{CallTrail, RetryAttempt};
 #[derive(Clone)]
 struct Lines {
     order: Order,
-    repeat: Repeat,
+    idempotency: Idempotency,
     /// Members that are joined with the next one.
     joined: Vec<usize>,
     needs: BTreeMap<usize, Vec<usize>>,
@@ -46,10 +46,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(order: Order, repeat: Repeat) -> Self {
+    fn new(order: Order, idempotency: Idempotency) -> Self {
         Self {
             order,
-            repeat,
+            idempotency,
             joined: Vec::new(),
             needs: BTreeMap::new(),
             groups: None,
@@ -60,11 +60,11 @@ impl Lines {
     }
 
     fn writes() -> Self {
-        Self::new(Order::Kept, Repeat::Never)
+        Self::new(Order::Kept, Idempotency::NonIdempotent)
     }
 
     fn reads() -> Self {
-        Self::new(Order::Free, Repeat::Freely)
+        Self::new(Order::Free, Idempotency::Safe)
     }
 }
 
@@ -115,8 +115,8 @@ impl Batch for LinesBatch {
         self.format.order
     }
 
-    fn repeat(&self) -> Repeat {
-        self.format.repeat
+    fn idempotency(&self) -> Idempotency {
+        self.format.idempotency
     }
 
     fn max_members(&self) -> usize {
@@ -146,11 +146,11 @@ impl Batch for LinesBatch {
         ReplayBody::from_pieces(begin.chain(lines).chain([Bytes::from("END\n")]))
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer {
+    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
         let body = body.to_bytes();
         let text = std::str::from_utf8(&body).unwrap();
         let whole = |fate, too_large| {
-            PartAnswer::Whole(Whole {
+            PartResponse::Whole(PartFailure {
                 fate,
                 too_large,
                 message: text.contains("each").then(|| "server's own\n".into()),
@@ -160,7 +160,7 @@ impl Batch for LinesBatch {
         };
         if let Some(list) = text.strip_prefix("LISTS\n") {
             let lists = list.split('|').map(|list| Rope::from(list.to_owned()));
-            return PartAnswer::Lists {
+            return PartResponse::Lists {
                 frame: vec!["LISTS\n".into(), "|".into(), "".into()],
                 lists: lists.collect(),
             };
@@ -174,17 +174,17 @@ impl Batch for LinesBatch {
                 |word: Option<&str>| word.map(|ms| Duration::from_millis(ms.parse().unwrap()));
             assert_eq!(words.next(), Some("FAULT"), "{head:?}");
             return match words.next().unwrap() {
-                "failed" => whole(WholeFate::Failed, false),
-                "forall" => whole(WholeFate::FailedForAll, false),
+                "failed" => whole(PartOutcome::Failed, false),
+                "forall" => whole(PartOutcome::FailedForAll, false),
                 "again" => whole(
-                    WholeFate::Again {
+                    PartOutcome::Again {
                         hint: hint(words.next()),
                     },
                     false,
                 ),
-                "repeat" => whole(WholeFate::Repeat { hint: None }, false),
-                "large" => whole(WholeFate::Again { hint: None }, true),
-                _ => whole(WholeFate::Unknown, false),
+                "repeat" => whole(PartOutcome::Repeat { hint: None }, false),
+                "large" => whole(PartOutcome::Again { hint: None }, true),
+                _ => whole(PartOutcome::Unknown, false),
             };
         };
         let separator = if self.format.separator.is_empty() {
@@ -198,11 +198,11 @@ impl Batch for LinesBatch {
                 let bytes = line.strip_suffix(self.format.separator).unwrap_or(line);
                 let mut words = line.split_whitespace().skip(1);
                 let fate = match words.next().unwrap().trim_end_matches(separator) {
-                    "ok" => Fate::Done,
-                    "failed" => Fate::Failed,
-                    "stopped" => Fate::Stopped,
-                    "maybe" => Fate::Repeat { hint: None },
-                    "busy" => Fate::Again {
+                    "ok" => MemberOutcome::Done,
+                    "failed" => MemberOutcome::Failed,
+                    "stopped" => MemberOutcome::Stopped,
+                    "maybe" => MemberOutcome::Repeat { hint: None },
+                    "busy" => MemberOutcome::Again {
                         hint: words
                             .next()
                             .map(|ms| Duration::from_millis(ms.parse().unwrap())),
@@ -222,7 +222,7 @@ impl Batch for LinesBatch {
                 "{member}: {text:?}"
             );
         }
-        PartAnswer::Messages {
+        PartResponse::Messages {
             frame: ("ANSWER\n".into(), "END\n".into()),
             messages,
         }
@@ -512,12 +512,12 @@ fn ok(members: usize) -> Vec<String> {
     expected(members, |_| "ok".to_owned())
 }
 
-fn figures<B>(answer: &Response<B>) -> Figures {
+fn stats<B>(answer: &Response<B>) -> BatchStats {
     answer
         .extensions()
-        .get::<Merged>()
-        .expect("figures")
-        .figures()
+        .get::<BatchReport>()
+        .expect("stats")
+        .stats()
 }
 
 fn seconds(seconds: u64) -> Duration {

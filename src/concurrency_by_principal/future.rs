@@ -15,12 +15,12 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
-use crate::client_errors::Failure;
 use crate::errors::DeadlineElapsed;
 use crate::ledger::{
     Acquire, AcquireRequest, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
 };
 use crate::principal::Charges;
+use crate::retry::Failure;
 use crate::trail::CallTrail;
 
 /// The response future of [`ConcurrencyByPrincipal`](super::ConcurrencyByPrincipal).

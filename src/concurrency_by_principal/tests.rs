@@ -273,10 +273,10 @@ async fn random_cancellation_leaks_no_permit() {
             *request.uri_mut() = format!("/{}", rng.u64(..1_000)).parse().unwrap();
             let service = service.clone();
             let begin = Duration::from_millis(rng.u64(..900_000));
-            let patience = Duration::from_millis(rng.u64(..1_500));
+            let stall_timeout = Duration::from_millis(rng.u64(..1_500));
             tokio::spawn(async move {
                 sleep(begin).await;
-                tokio::time::timeout(patience, read(service, request))
+                tokio::time::timeout(stall_timeout, read(service, request))
                     .await
                     .is_ok()
             })

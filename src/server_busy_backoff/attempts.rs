@@ -11,19 +11,19 @@ use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
-use super::Tried;
-use super::classify::{Call, Classify, Executed, Refusal, Resend};
+use super::RetryInfo;
+use super::classify::{Classify, Idempotency, Outcome, Refusal, RequestClass};
 use super::config::Shared;
 use super::examine::{Examined, Refused, Scan, examine, keep};
 use super::gate::{self, Gates};
 use super::peek::{PeekBody, Prefix, Rest, Tail};
 use super::report::{Listener, Reporter};
-use crate::client_errors::Failure;
 use crate::errors::{BackoffError, DeadlineElapsed};
 use crate::ledger::{
     AcquireError, AcquireRequest, Admission, AdmissionSlot, Deadline, Ledger, Permit, Requeue,
     Signal,
 };
+use crate::retry::Failure;
 use crate::trail::{CallTrail, CanShrink, RetryAttempt};
 
 /// The least wait after a refusal without a hint, where the ledger does the waiting.
@@ -254,7 +254,7 @@ enum Came {
 
 /// What one call remembers of its attempts.
 struct State {
-    call: Call,
+    call: RequestClass,
     /// Whoever sent it can send less at a time, so that a doubtful end is theirs.
     can_shrink: bool,
     deadline: Instant,
@@ -390,8 +390,8 @@ impl State {
     }
 
     fn may_resend(&mut self, refusal: &Refusal) -> bool {
-        let once = self.can_shrink || self.call.resend == Resend::IfNotExecuted;
-        if refusal.executed == Executed::Unknown && once {
+        let once = self.can_shrink || self.call.idempotency == Idempotency::NonIdempotent;
+        if refusal.outcome == Outcome::Unknown && once {
             return false;
         }
         match refusal.resends {
@@ -431,7 +431,7 @@ impl State {
             // An earlier answer is not the last word any more.
             self.kept = None;
             self.maybe_executed = true;
-            if self.can_shrink || self.call.resend == Resend::IfNotExecuted {
+            if self.can_shrink || self.call.idempotency == Idempotency::NonIdempotent {
                 return Err(Err(self.failed(error)));
             }
         }
@@ -444,10 +444,13 @@ impl State {
 
     /// Until when to wait after a refusal, and whether a gate does the waiting; or what to tell with the refusal, as the
     /// call's answer.
-    fn after_refusal<ResB>(&mut self, refused: &Refused<ResB>) -> Result<(Instant, bool), Tried> {
+    fn after_refusal<ResB>(
+        &mut self,
+        refused: &Refused<ResB>,
+    ) -> Result<(Instant, bool), RetryInfo> {
         let refusal = &refused.refusal;
         self.signal = Some((*refusal.reason).into());
-        self.maybe_executed |= refusal.executed == Executed::Unknown;
+        self.maybe_executed |= refusal.outcome == Outcome::Unknown;
         if !self.may_resend(refusal) {
             return Err(self.tried(false, true));
         }
@@ -466,7 +469,7 @@ impl State {
         if refusal.hint.is_none_or(|hint| hint.is_zero()) {
             self.hintless += 1;
         }
-        Ok(self.hold(refused.reporter.gate(refusal.about), until, now))
+        Ok(self.hold(refused.reporter.gate(refusal.scope), until, now))
     }
 
     /// A gate holds the resend back together with all other calls, until then at least. Should a ledger not do so, it must not
@@ -478,9 +481,9 @@ impl State {
         (until, gate.is_some() && !self.not_held)
     }
 
-    fn tried(&self, gave_up: bool, refused: bool) -> Tried {
-        let doubtful = self.call.resend != Resend::Freely;
-        Tried {
+    fn tried(&self, gave_up: bool, refused: bool) -> RetryInfo {
+        let doubtful = self.call.idempotency != Idempotency::Safe;
+        RetryInfo {
             attempts: self.attempts,
             backed_off: self.backed_off,
             signal: self.signal.clone(),
@@ -508,11 +511,11 @@ impl State {
         prefix: Prefix,
         rest: Rest<ResB>,
         scan: Option<Scan>,
-        tried: Option<Tried>,
+        tried: Option<RetryInfo>,
     ) -> Answered<ResB> {
         let mut tail = Tail::default();
         if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
-            if self.call.resend != Resend::Freely {
+            if self.call.idempotency != Idempotency::Safe {
                 tail.unknown = Some((self.call.operation.clone(), self.attempts));
             }
             tail.scan = Some(scan).filter(|(_, reporter)| reporter.listens());
@@ -525,7 +528,7 @@ impl State {
 
     /// The error of a call that ends with `error`.
     fn failed(&self, error: BoxError) -> BoxError {
-        if self.maybe_executed && self.call.resend != Resend::Freely {
+        if self.maybe_executed && self.call.idempotency != Idempotency::Safe {
             return BackoffError::OutcomeUnknown {
                 operation: (*self.call.operation).into(),
                 attempts: self.attempts,
@@ -573,7 +576,7 @@ impl State {
     }
 
     fn end_at_deadline<ResB>(&mut self, error: BoxError) -> Result<Answered<ResB>, BoxError> {
-        if self.maybe_executed && self.call.resend != Resend::Freely {
+        if self.maybe_executed && self.call.idempotency != Idempotency::Safe {
             return self.end_with(error);
         }
         let error = BackoffError::DeadlinePassed {

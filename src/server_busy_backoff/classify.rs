@@ -8,41 +8,42 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode, response};
 use tower::BoxError;
 
-use crate::client_errors::Failure;
 use crate::principal::{Caller, Principal};
-use crate::retry_after::retry_after;
+use crate::retry::Failure;
+pub use crate::retry::Idempotency;
+use crate::retry::retry_after;
 
 /// Answers two questions that are not the same: *was it executed?* ([`Refusal::executed`], [`Failure`]) and *may it be
-/// sent again?* ([`Call::resend`]).
+/// sent again?* ([`RequestClass::idempotency`]).
 ///
 /// `B` is the request's body. Every method has a default that is right for plain HTTP, so that another API writes down
 /// only in what it differs:
 ///
 /// ```
 /// use http::{Request, response};
-/// use tower_ews::server_busy_backoff::{About, Answer, Call, Classify, Refusal, Resend};
+/// use tower_ews::server_busy_backoff::{RefusalScope, ClassifiedResponse, RequestClass, Classify, Refusal, Idempotency};
 ///
 /// /// An API that reads through POST, and is busy with 420.
 /// struct Search;
 ///
 /// impl<B> Classify<B> for Search {
-///     fn request(&self, request: &Request<B>) -> Call {
+///     fn request(&self, request: &Request<B>) -> RequestClass {
 ///         match request.uri().path() {
-///             "/search" => Call::new("search", Resend::Freely),
-///             _ => Call::by_method(request.method()),
+///             "/search" => RequestClass::new("search", Idempotency::Safe),
+///             _ => RequestClass::by_method(request.method()),
 ///         }
 ///     }
 ///
-///     fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
+///     fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
 ///         match head.status.as_u16() {
-///             420 => Refusal::new("enhance your calm").about(About::Principal).into(),
-///             _ => Answer::by_status(head),
+///             420 => Refusal::new("enhance your calm").scope(RefusalScope::Principal).into(),
+///             _ => ClassifiedResponse::by_status(head),
 ///         }
 ///     }
 /// }
 ///
 /// # let request = Request::post("/search").body(()).unwrap();
-/// # assert_eq!(Search.request(&request).resend, Resend::Freely);
+/// # assert_eq!(Search.request(&request).idempotency, Idempotency::Safe);
 /// # let (mut head, ()) = http::Response::new(()).into_parts();
 /// # assert!(Classify::<()>::answer(&Search, &Search.request(&request), &head).refusal.is_none());
 /// # head.status = http::StatusCode::from_u16(420).unwrap();
@@ -50,18 +51,18 @@ use crate::retry_after::retry_after;
 /// ```
 pub trait Classify<B>: Send + Sync + 'static {
     /// What is asked for, and whether it may be asked for twice. By the method, by default.
-    fn request(&self, request: &Request<B>) -> Call {
-        Call::by_method(request.method())
+    fn request(&self, request: &Request<B>) -> RequestClass {
+        RequestClass::by_method(request.method())
     }
 
     /// What the head of an answer says, and who reads the body if that is needed. 429 and 503, by default.
-    fn answer(&self, call: &Call, head: &response::Parts) -> Answer {
+    fn answer(&self, call: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
         let _ = call;
-        Answer::by_status(head)
+        ClassifiedResponse::by_status(head)
     }
 
     /// What an error of the inner service proves. [`Failure::of`], by default.
-    fn error(&self, call: &Call, error: &(dyn StdError + 'static)) -> Failure {
+    fn error(&self, call: &RequestClass, error: &(dyn StdError + 'static)) -> Failure {
         let _ = call;
         Failure::of(error)
     }
@@ -115,68 +116,56 @@ pub(super) const UNNAMED: &str = "unnamed-server";
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Call {
+pub struct RequestClass {
     /// Its name, for errors and logs.
     pub operation: Cow<'static, str>,
     /// Whether it may be sent again although it may have been executed.
-    pub resend: Resend,
+    pub idempotency: Idempotency,
     /// The answer goes on for minutes: it is handed over as soon as its beginning is understood.
     pub streaming: bool,
 }
 
-impl Call {
+impl RequestClass {
     /// A call that is answered at once.
-    pub fn new(operation: impl Into<Cow<'static, str>>, resend: Resend) -> Self {
+    pub fn new(operation: impl Into<Cow<'static, str>>, idempotency: Idempotency) -> Self {
         Self {
             operation: operation.into(),
-            resend,
+            idempotency,
             streaming: false,
         }
     }
 
     /// By RFC 9110, section 9.2: safe methods are resent freely, PUT and DELETE converge, others are not idempotent.
     pub fn by_method(method: &Method) -> Self {
-        let (name, resend) = match *method {
-            Method::GET => ("GET", Resend::Freely),
-            Method::HEAD => ("HEAD", Resend::Freely),
-            Method::OPTIONS => ("OPTIONS", Resend::Freely),
-            Method::TRACE => ("TRACE", Resend::Freely),
-            Method::PUT => ("PUT", Resend::Converges),
-            Method::DELETE => ("DELETE", Resend::Converges),
-            Method::POST => ("POST", Resend::IfNotExecuted),
-            Method::PATCH => ("PATCH", Resend::IfNotExecuted),
-            _ => return Self::new(method.to_string(), Resend::IfNotExecuted),
+        let (name, idempotency) = match *method {
+            Method::GET => ("GET", Idempotency::Safe),
+            Method::HEAD => ("HEAD", Idempotency::Safe),
+            Method::OPTIONS => ("OPTIONS", Idempotency::Safe),
+            Method::TRACE => ("TRACE", Idempotency::Safe),
+            Method::PUT => ("PUT", Idempotency::Idempotent),
+            Method::DELETE => ("DELETE", Idempotency::Idempotent),
+            Method::POST => ("POST", Idempotency::NonIdempotent),
+            Method::PATCH => ("PATCH", Idempotency::NonIdempotent),
+            _ => return Self::new(method.to_string(), Idempotency::NonIdempotent),
         };
-        Self::new(name, resend)
+        Self::new(name, idempotency)
     }
-}
-
-/// Whether a request may be sent again although it may have been executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Resend {
-    /// It reads: nothing changes, however often it is sent.
-    Freely,
-    /// Twice does the same as once, but the second answer may be an error ("not found", "exists") that means success.
-    Converges,
-    /// Twice does it twice, or reads what the first one took away. Only what was not executed is sent again.
-    IfNotExecuted,
 }
 
 /// Whether a refused request was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Executed {
+pub enum Outcome {
     /// No: every request may be sent again.
-    No,
-    /// Perhaps: [`Call::resend`] decides.
+    NotExecuted,
+    /// Perhaps: [`RequestClass::idempotency`] decides.
     Unknown,
 }
 
 /// Whom a refusal concerns. What concerns more than the call itself is reported to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum About {
+pub enum RefusalScope {
     /// This call alone.
     Call,
     /// The charged principals are locked out: [`Signal::Busy`](crate::ledger::Signal::Busy).
@@ -195,10 +184,10 @@ pub enum About {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_ews::server_busy_backoff::{About, Executed, Refusal};
+/// use tower_ews::server_busy_backoff::{RefusalScope, Outcome, Refusal};
 ///
-/// let busy = Refusal::new("QuotaExceeded").about(About::Principal).hint(Some(Duration::from_secs(3)));
-/// assert_eq!(busy.executed, Executed::No);
+/// let busy = Refusal::new("QuotaExceeded").scope(RefusalScope::Principal).hint(Some(Duration::from_secs(3)));
+/// assert_eq!(busy.outcome, Outcome::NotExecuted);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -206,11 +195,11 @@ pub struct Refusal {
     /// What the server said, in a word: `ErrorServerBusy`, `503`.
     pub reason: Cow<'static, str>,
     /// Whether the request was executed all the same.
-    pub executed: Executed,
+    pub outcome: Outcome,
     /// How long the server asks to wait from now. Never shortened; none or nothing is a back-off of our own.
     pub hint: Option<Duration>,
     /// Whom it concerns.
-    pub about: About,
+    pub scope: RefusalScope,
     /// How often such refusals of one call are answered by a resend; `None` is as often as its deadline allows.
     pub resends: Option<u32>,
 }
@@ -220,9 +209,9 @@ impl Refusal {
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason: reason.into(),
-            executed: Executed::No,
+            outcome: Outcome::NotExecuted,
             hint: None,
-            about: About::Call,
+            scope: RefusalScope::Call,
             resends: None,
         }
     }
@@ -230,7 +219,7 @@ impl Refusal {
     /// The request may have been executed.
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
-        self.executed = Executed::Unknown;
+        self.outcome = Outcome::Unknown;
         self
     }
 
@@ -243,8 +232,8 @@ impl Refusal {
 
     /// Whom it concerns.
     #[must_use]
-    pub fn about(mut self, about: About) -> Self {
-        self.about = about;
+    pub fn scope(mut self, scope: RefusalScope) -> Self {
+        self.scope = scope;
         self
     }
 
@@ -259,30 +248,30 @@ impl Refusal {
 /// What the head of an answer says.
 #[derive(Default)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct ClassifiedResponse {
     /// The server refused the request already with the head. `None` and no reader: the answer goes on to the caller.
     pub refusal: Option<Refusal>,
     /// Reads the body, where the head does not tell (all). What it finds out in the end outweighs `refusal`.
-    pub reader: Option<Box<dyn ReadAnswer>>,
+    pub reader: Option<Box<dyn BodyClassifier>>,
 }
 
-impl Answer {
+impl ClassifiedResponse {
     /// By the status alone: 429 is the principal's, 503 the endpoint's; both mean "not executed", and `Retry-After`
     /// is their hint. Everything else goes on to the caller.
     pub fn by_status(head: &response::Parts) -> Self {
-        let (reason, about) = match head.status {
-            StatusCode::TOO_MANY_REQUESTS => ("429", About::Principal),
-            StatusCode::SERVICE_UNAVAILABLE => ("503", About::Endpoint),
+        let (reason, scope) = match head.status {
+            StatusCode::TOO_MANY_REQUESTS => ("429", RefusalScope::Principal),
+            StatusCode::SERVICE_UNAVAILABLE => ("503", RefusalScope::Endpoint),
             _ => return Self::default(),
         };
         Refusal::new(reason)
-            .about(about)
+            .scope(scope)
             .hint(retry_after(&head.headers))
             .into()
     }
 }
 
-impl From<Refusal> for Answer {
+impl From<Refusal> for ClassifiedResponse {
     fn from(refusal: Refusal) -> Self {
         Self {
             refusal: Some(refusal),
@@ -291,8 +280,8 @@ impl From<Refusal> for Answer {
     }
 }
 
-impl From<Box<dyn ReadAnswer>> for Answer {
-    fn from(reader: Box<dyn ReadAnswer>) -> Self {
+impl From<Box<dyn BodyClassifier>> for ClassifiedResponse {
+    fn from(reader: Box<dyn BodyClassifier>) -> Self {
         Self {
             refusal: None,
             reader: Some(reader),
@@ -300,9 +289,9 @@ impl From<Box<dyn ReadAnswer>> for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ClassifiedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
+        f.debug_struct("ClassifiedResponse")
             .field("refusal", &self.refusal)
             .field("reads_body", &self.reader.is_some())
             .finish()
@@ -315,7 +304,7 @@ impl fmt::Debug for Answer {
 /// decides. What comes later passes through, and is read for its signals only.
 ///
 /// ```
-/// use tower_ews::server_busy_backoff::{About, ReadAnswer, Reading, Refusal};
+/// use tower_ews::server_busy_backoff::{RefusalScope, BodyClassifier, Reading, Refusal};
 ///
 /// /// Answers that begin with "BUSY" are refusals.
 /// #[derive(Default)]
@@ -324,20 +313,20 @@ impl fmt::Debug for Answer {
 ///     matches: bool,
 /// }
 ///
-/// impl ReadAnswer for Busy {
+/// impl BodyClassifier for Busy {
 ///     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
 ///         for byte in bytes.iter().take(4usize.saturating_sub(self.seen)) {
 ///             self.matches = (self.seen == 0 || self.matches) && b"BUSY".get(self.seen) == Some(byte);
 ///             self.seen += 1;
 ///             if self.matches && self.seen == 4 {
-///                 found(&Refusal::new("BUSY").about(About::Principal));
+///                 found(&Refusal::new("BUSY").scope(RefusalScope::Principal));
 ///             }
 ///         }
 ///     }
 ///
 ///     fn so_far(&self) -> Reading {
 ///         match self.seen {
-///             4 if self.matches => Reading::Refused(Refusal::new("BUSY").about(About::Principal)),
+///             4 if self.matches => Reading::Refused(Refusal::new("BUSY").scope(RefusalScope::Principal)),
 ///             0..4 => Reading::Open,
 ///             _ => Reading::Final,
 ///         }
@@ -351,7 +340,7 @@ impl fmt::Debug for Answer {
 /// answer.read(b"SY\n", &mut |_| found += 1);
 /// assert_eq!(found, 1);
 /// ```
-pub trait ReadAnswer: Send + Sync {
+pub trait BodyClassifier: Send + Sync {
     /// Takes the next bytes. Calls `found` for each refusal in them at once: it is reported before the body is read on.
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal));
 
@@ -382,10 +371,10 @@ pub enum Reading {
 ///
 /// ```
 /// use http::Request;
-/// use tower_ews::server_busy_backoff::{Classify, HttpClassifier, Resend};
+/// use tower_ews::server_busy_backoff::{Classify, HttpClassifier, Idempotency};
 ///
 /// let request = Request::put("https://graph.microsoft.com/").body(()).unwrap();
-/// assert_eq!(HttpClassifier.request(&request).resend, Resend::Converges);
+/// assert_eq!(HttpClassifier.request(&request).idempotency, Idempotency::Idempotent);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpClassifier;
@@ -406,33 +395,40 @@ mod tests {
 
     #[test]
     fn methods() {
-        for (method, resend) in [
-            (Method::GET, Resend::Freely),
-            (Method::HEAD, Resend::Freely),
-            (Method::OPTIONS, Resend::Freely),
-            (Method::PUT, Resend::Converges),
-            (Method::DELETE, Resend::Converges),
-            (Method::POST, Resend::IfNotExecuted),
-            (Method::PATCH, Resend::IfNotExecuted),
-            (Method::from_bytes(b"MERGE").unwrap(), Resend::IfNotExecuted),
+        for (method, idempotency) in [
+            (Method::GET, Idempotency::Safe),
+            (Method::HEAD, Idempotency::Safe),
+            (Method::OPTIONS, Idempotency::Safe),
+            (Method::PUT, Idempotency::Idempotent),
+            (Method::DELETE, Idempotency::Idempotent),
+            (Method::POST, Idempotency::NonIdempotent),
+            (Method::PATCH, Idempotency::NonIdempotent),
+            (
+                Method::from_bytes(b"MERGE").unwrap(),
+                Idempotency::NonIdempotent,
+            ),
         ] {
-            let call = Call::by_method(&method);
-            assert_eq!(call.resend, resend, "{method}");
+            let call = RequestClass::by_method(&method);
+            assert_eq!(call.idempotency, idempotency, "{method}");
             assert_eq!(call.operation, method.as_str());
         }
     }
 
     #[test]
     fn statuses() {
-        let refusal = |status, headers: &[_]| Answer::by_status(&head(status, headers)).refusal;
+        let refusal =
+            |status, headers: &[_]| ClassifiedResponse::by_status(&head(status, headers)).refusal;
         let busy = refusal(429, &[("retry-after", "10")]).unwrap();
         assert_eq!(busy.hint, Some(Duration::from_secs(10)));
         assert_eq!(
-            (busy.about, busy.executed),
-            (About::Principal, Executed::No)
+            (busy.scope, busy.outcome),
+            (RefusalScope::Principal, Outcome::NotExecuted)
         );
         let overloaded = refusal(503, &[]).unwrap();
-        assert_eq!((overloaded.about, overloaded.hint), (About::Endpoint, None));
+        assert_eq!(
+            (overloaded.scope, overloaded.hint),
+            (RefusalScope::Endpoint, None)
+        );
         for status in [200, 302, 401, 403, 404, 413, 456, 500, 502] {
             assert_eq!(refusal(status, &[("retry-after", "10")]), None, "{status}");
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gates;
-use crate::backoff::{Backoff, Jitter};
 use crate::ledger::Ledger;
+use crate::retry::backoff::{Backoff, Jitter};
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {

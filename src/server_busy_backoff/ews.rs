@@ -13,16 +13,16 @@ use memchr::memmem;
 use tower::BoxError;
 
 use super::classify::{
-    About, Answer, Call, Classify, Executed, ReadAnswer, Reading, Refusal, Resend,
-    caller_or_authority,
+    BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
+    RefusalScope, RequestClass, caller_or_authority,
 };
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::principal::Principal;
 use crate::soap::verdict::Verdict;
 use crate::soap::{
-    AnswerMessage, AnswerScanner, CodeClass, Idempotence, Operation, ResponseCode, ScanError,
-    SidKind,
+    CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
+    ScanError, SidKind,
 };
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the answer.
@@ -42,7 +42,7 @@ use crate::soap::{
 /// ```
 /// use http::Request;
 /// use tower_ews::body::ReplayBody;
-/// use tower_ews::server_busy_backoff::{Classify, EwsClassifier, Resend};
+/// use tower_ews::server_busy_backoff::{Classify, EwsClassifier, Idempotency};
 ///
 /// let body = ReplayBody::from(
 ///     r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
@@ -51,17 +51,17 @@ use crate::soap::{
 /// );
 /// let call = EwsClassifier.request(&Request::new(body));
 /// assert_eq!(call.operation, "GetFolder");
-/// assert_eq!(call.resend, Resend::Freely);
+/// assert_eq!(call.idempotency, Idempotency::Safe);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EwsClassifier;
 
 impl Classify<ReplayBody> for EwsClassifier {
-    fn request(&self, request: &Request<ReplayBody>) -> Call {
+    fn request(&self, request: &Request<ReplayBody>) -> RequestClass {
         call(request.body())
     }
 
-    fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
+    fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
         answer(head)
     }
 
@@ -71,11 +71,11 @@ impl Classify<ReplayBody> for EwsClassifier {
 }
 
 impl Classify<Full<Bytes>> for EwsClassifier {
-    fn request(&self, request: &Request<Full<Bytes>>) -> Call {
+    fn request(&self, request: &Request<Full<Bytes>>) -> RequestClass {
         call(&replay(request.body()))
     }
 
-    fn answer(&self, _: &Call, head: &response::Parts) -> Answer {
+    fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
         answer(head)
     }
 
@@ -111,31 +111,31 @@ fn impersonated(body: &ReplayBody) -> Option<Principal> {
     Some(Principal::impersonation(&sid.value))
 }
 
-fn call(body: &ReplayBody) -> Call {
+fn call(body: &ReplayBody) -> RequestClass {
     let Ok(outline) = body.outline() else {
-        return Call::new("an unreadable request", Resend::IfNotExecuted);
+        return RequestClass::new("an unreadable request", Idempotency::NonIdempotent);
     };
     let Some(operation) = outline.operation() else {
         let name = outline.operation_name().to_owned();
-        return Call::new(name, Resend::IfNotExecuted);
+        return RequestClass::new(name, Idempotency::NonIdempotent);
     };
-    let resend = match operation.idempotence() {
-        Idempotence::Read => Resend::Freely,
-        Idempotence::Converges | Idempotence::Depends => {
-            match outline.idempotence(|| body.to_bytes()) {
-                Idempotence::Converges => Resend::Converges,
-                _ => Resend::IfNotExecuted,
+    let resend = match operation.idempotency() {
+        OperationIdempotency::Safe => Idempotency::Safe,
+        OperationIdempotency::Idempotent | OperationIdempotency::PerMember => {
+            match outline.idempotency(|| body.to_bytes()) {
+                OperationIdempotency::Idempotent => Idempotency::Idempotent,
+                _ => Idempotency::NonIdempotent,
             }
         }
-        _ => Resend::IfNotExecuted,
+        _ => Idempotency::NonIdempotent,
     };
-    let mut call = Call::new(operation.name(), resend);
+    let mut call = RequestClass::new(operation.name(), resend);
     call.streaming = operation == Operation::GET_STREAMING_EVENTS;
     call
 }
 
-fn answer(head: &response::Parts) -> Answer {
-    let mut answer = Answer::by_status(head);
+fn answer(head: &response::Parts) -> ClassifiedResponse {
+    let mut answer = ClassifiedResponse::by_status(head);
     let unknown = |reason: &'static str| Some(Refusal::new(reason).outcome_unknown());
     if answer.refusal.is_none() {
         answer.refusal = match head.status.as_u16() {
@@ -182,7 +182,7 @@ fn is_error_page(headers: &HeaderMap) -> bool {
 /// Reads faults and response messages.
 #[derive(Default)]
 struct EwsReader {
-    scanner: AnswerScanner,
+    scanner: ResponseScanner,
     findings: Findings,
 }
 
@@ -195,7 +195,7 @@ struct Findings {
     malformed: bool,
 }
 
-impl ReadAnswer for EwsReader {
+impl BodyClassifier for EwsReader {
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
         let findings = &mut self.findings;
         let scanned = self.scanner.push(bytes, &mut |message| {
@@ -231,7 +231,7 @@ impl ReadAnswer for EwsReader {
 }
 
 impl Findings {
-    fn take(&mut self, message: &AnswerMessage, found: &mut dyn FnMut(&Refusal)) {
+    fn take(&mut self, message: &ResponseMessage, found: &mut dyn FnMut(&Refusal)) {
         self.is_fault |= message.is_fault;
         match judge(message) {
             Judgement::Settled => self.settled = true,
@@ -254,7 +254,7 @@ enum Judgement {
     Refused(Refusal),
 }
 
-fn judge(message: &AnswerMessage) -> Judgement {
+fn judge(message: &ResponseMessage) -> Judgement {
     let (code, unknown, session_limit) = match message.verdict() {
         Verdict::Settled => return Judgement::Settled,
         Verdict::Stopped => return Judgement::Stopped,
@@ -269,15 +269,17 @@ fn judge(message: &AnswerMessage) -> Judgement {
         refusal = refusal.outcome_unknown();
     }
     Judgement::Refused(match code.class() {
-        CodeClass::ThrottleServerBusy => refusal.about(About::Principal),
-        CodeClass::ThrottleConnectionCount => refusal.about(About::Connections),
-        CodeClass::ThrottleFindCount => refusal.about(About::Found),
-        CodeClass::ThrottleTooManyObjects => refusal.about(About::OpenMailboxes),
-        _ if session_limit => refusal.about(About::OpenMailboxes),
+        CodeClass::ThrottleServerBusy => refusal.scope(RefusalScope::Principal),
+        CodeClass::ThrottleConnectionCount => refusal.scope(RefusalScope::Connections),
+        CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::Found),
+        CodeClass::ThrottleTooManyObjects => refusal.scope(RefusalScope::OpenMailboxes),
+        _ if session_limit => refusal.scope(RefusalScope::OpenMailboxes),
         CodeClass::InspectInner => refusal.resends(1),
         _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.resends(1),
         // "Mailbox server is overloaded": as good as busy.
-        _ if code.as_str() == "ErrorInsufficientResources" => refusal.about(About::Principal),
+        _ if code.as_str() == "ErrorInsufficientResources" => {
+            refusal.scope(RefusalScope::Principal)
+        }
         _ => refusal,
     })
 }
@@ -289,12 +291,12 @@ fn reason(code: &ResponseCode) -> Cow<'static, str> {
 /// Both of two refused members: the more far-reaching one gives the name, the longer hint counts, and a doubt stays a doubt.
 fn merge(one: Refusal, other: Refusal) -> Refusal {
     let hint = one.hint.max(other.hint);
-    let unknown = [one.executed, other.executed].contains(&Executed::Unknown);
+    let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
     let resends = match (one.resends, other.resends) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
-    let mut both = if reach(other.about) > reach(one.about) {
+    let mut both = if reach(other.scope) > reach(one.scope) {
         other
     } else {
         one
@@ -307,13 +309,13 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
     both
 }
 
-fn reach(about: About) -> u8 {
-    match about {
-        About::Call => 0,
-        About::Found => 1,
-        About::Connections => 2,
-        About::OpenMailboxes => 3,
-        About::Principal => 4,
-        About::Endpoint => 5,
+fn reach(scope: RefusalScope) -> u8 {
+    match scope {
+        RefusalScope::Call => 0,
+        RefusalScope::Found => 1,
+        RefusalScope::Connections => 2,
+        RefusalScope::OpenMailboxes => 3,
+        RefusalScope::Principal => 4,
+        RefusalScope::Endpoint => 5,
     }
 }

@@ -9,7 +9,7 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::classify::{Answer, Call, ReadAnswer, Reading, Refusal};
+use super::classify::{BodyClassifier, ClassifiedResponse, Reading, Refusal, RequestClass};
 use super::peek::{Prefix, Rest};
 use super::report::Reporter;
 
@@ -20,7 +20,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads what is still to come, and tells what it finds.
-pub(super) type Scan = (Box<dyn ReadAnswer>, Reporter);
+pub(super) type Scan = (Box<dyn BodyClassifier>, Reporter);
 
 /// What becomes of an answer.
 pub(super) enum Examined<ResB> {
@@ -32,14 +32,14 @@ pub(super) struct Refused<ResB> {
     pub(super) refusal: Refusal,
     pub(super) prefix: Prefix,
     pub(super) rest: Rest<ResB>,
-    pub(super) reader: Option<Box<dyn ReadAnswer>>,
+    pub(super) reader: Option<Box<dyn BodyClassifier>>,
     pub(super) reporter: Reporter,
 }
 
 /// Decides on an answer by its head and, if need be, the beginning of its body. An error is an answer that broke off.
 pub(super) async fn examine<ResB>(
-    call: &Call,
-    said: Answer,
+    call: &RequestClass,
+    said: ClassifiedResponse,
     body: ResB,
     mut reporter: Reporter,
     (max_prefix, max_buffered): (usize, usize),
@@ -68,25 +68,25 @@ where
 
     let mut body = Box::pin(body);
     // Where the head has said enough, the body has the time to say more, but not to fail.
-    let patience = said
+    let stall_timeout = said
         .refusal
         .as_ref()
         .map(|_| Instant::now() + READ_PATIENCE);
     let (whole, rest) = loop {
         let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-        let next = match patience {
+        let next = match stall_timeout {
             None => next.await,
-            Some(patience) => match tokio::time::timeout_at(patience, next).await {
+            Some(stall_timeout) => match tokio::time::timeout_at(stall_timeout, next).await {
                 Ok(next) => next,
                 Err(_) => break (true, Rest::Begun(body)),
             },
         };
         match next {
             None => match reader.end() {
-                Err(error) if patience.is_none() => return Err(error),
+                Err(error) if stall_timeout.is_none() => return Err(error),
                 _ => break (true, Rest::Ended),
             },
-            Some(Err(error)) if patience.is_none() => return Err(error.into()),
+            Some(Err(error)) if stall_timeout.is_none() => return Err(error.into()),
             Some(Err(error)) => break (true, Rest::Failed(Some(error.into()))),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -10,7 +10,7 @@
 //!
 //! use http::{Request, Response, StatusCode};
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_ews::server_busy_backoff::{ServerBusyBackoffLayer, Tried};
+//! use tower_ews::server_busy_backoff::{ServerBusyBackoffLayer, RetryInfo};
 //!
 //! static CALLS: AtomicU32 = AtomicU32::new(0);
 //!
@@ -32,7 +32,7 @@
 //! let answer = service.ready().await.unwrap().call(request).await.unwrap();
 //!
 //! assert_eq!(answer.status(), StatusCode::OK);
-//! let tried: &Tried = answer.extensions().get().unwrap();
+//! let tried: &RetryInfo = answer.extensions().get().unwrap();
 //! assert_eq!(tried.attempts, 2);
 //! assert_eq!(tried.backed_off.as_millis(), 2500);
 //! # });
@@ -45,10 +45,10 @@
 //! - What was certainly not executed is sent again, whatever it is: the server refused it, or nothing was sent at all
 //!   (name resolution, connecting, TLS, a refused HTTP/2 stream). See [`Failure::of`].
 //! - What may have been executed (the connection broke off, the server reported a failure that leaves it open) is sent
-//!   again only if twice does no harm: [`Resend`]. Else the call ends in [`BackoffError::OutcomeUnknown`], or in the
-//!   server's answer, with [`Tried::outcome_unknown`].
+//!   again only if twice does no harm: [`Idempotency`]. Else the call ends in [`BackoffError::OutcomeUnknown`], or in the
+//!   server's answer, with [`RetryInfo::outcome_unknown`].
 //! - After a resend that may be a second execution, "not found" or "exists" can mean success:
-//!   [`Attempt::resend`](crate::trail::Attempt::resend) and [`Tried::maybe_repeated`] tell.
+//!   [`Attempt::resend`](crate::trail::Attempt::resend) and [`RetryInfo::maybe_repeated`] tell.
 //! - An answer of which only some members are refused is never sent again, which would create the others twice.
 //! - What no waiting can cure (401, 403, schema errors, denied impersonation) is handed over at once.
 //!
@@ -56,7 +56,7 @@
 //!
 //! As long as the server asks, never less; without a hint it backs off exponentially with full jitter. There is no cap on
 //! attempts, but a deadline ([`ServerBusyBackoffLayer::deadline`]). A wait that would end after it is not begun: the
-//! caller gets the server's last response at once, byte for byte, with [`Tried`] in its extensions. Where nothing was
+//! caller gets the server's last response at once, byte for byte, with [`RetryInfo`] in its extensions. Where nothing was
 //! sent yet, the call ends in [`BackoffError::NotSent`].
 //!
 //! # Who waits with it
@@ -103,34 +103,35 @@ mod tests;
 use std::time::Duration;
 
 pub use self::classify::{
-    About, Answer, Call, Classify, Executed, HttpClassifier, ReadAnswer, Reading, Refusal, Resend,
+    BodyClassifier, ClassifiedResponse, Classify, HttpClassifier, Idempotency, Outcome, Reading,
+    Refusal, RefusalScope, RequestClass,
 };
 pub use self::ews::EwsClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
-pub use crate::client_errors::Failure;
 pub use crate::errors::{BackoffError, DeadlineElapsed};
-pub use crate::retry_after::retry_after;
+pub use crate::retry::Failure;
+pub use crate::retry::retry_after;
 
 /// A response extension: what it took to get this answer. Absent when the first attempt was answered and nothing is to be
 /// said about it.
 ///
 /// ```
-/// use tower_ews::server_busy_backoff::Tried;
+/// use tower_ews::server_busy_backoff::RetryInfo;
 ///
 /// fn is_certain<B>(answer: &http::Response<B>) -> bool {
 ///     !answer
 ///         .extensions()
 ///         .get()
-///         .is_some_and(|tried: &Tried| tried.outcome_unknown)
+///         .is_some_and(|tried: &RetryInfo| tried.outcome_unknown)
 /// }
 ///
 /// assert!(is_certain(&http::Response::new(())));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Tried {
+pub struct RetryInfo {
     /// How often the request was sent.
     pub attempts: u32,
     /// How long the call slept between them, or waited at the layer's own gates. Waits in the ledger's queue are not

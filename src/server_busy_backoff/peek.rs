@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
-use super::classify::ReadAnswer;
+use super::classify::BodyClassifier;
 use super::report::Reporter;
 use crate::errors::BackoffError;
 
@@ -95,7 +95,7 @@ pub(super) enum Rest<B> {
 /// What is to be done with the frames of the rest.
 #[derive(Default)]
 pub(super) struct Tail {
-    pub(super) scan: Option<(Box<dyn ReadAnswer>, Reporter)>,
+    pub(super) scan: Option<(Box<dyn BodyClassifier>, Reporter)>,
     /// The operation and its attempts, if an answer that breaks off leaves its outcome unknown.
     pub(super) unknown: Option<(Cow<'static, str>, u32)>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::classify::{About, Refusal};
+use super::classify::{Refusal, RefusalScope};
 use super::gate::Gates;
 use crate::ledger::{Admission, Ledger, Signal};
 use crate::principal::Budget;
@@ -111,16 +111,16 @@ impl Reporter {
             later
         };
         let first = |known: &mut bool| !std::mem::replace(known, true);
-        let (news, signal) = match refusal.about {
-            About::Call => return,
-            About::Principal => (later(&mut self.principal), Signal::Busy { until }),
-            About::Endpoint => (later(&mut self.endpoint), Signal::EndpointBusy { until }),
-            About::Connections => (
+        let (news, signal) = match refusal.scope {
+            RefusalScope::Call => return,
+            RefusalScope::Principal => (later(&mut self.principal), Signal::Busy { until }),
+            RefusalScope::Endpoint => (later(&mut self.endpoint), Signal::EndpointBusy { until }),
+            RefusalScope::Connections => (
                 first(&mut self.connections),
                 Signal::Exceeded(Budget::Concurrency),
             ),
-            About::Found => (first(&mut self.found), Signal::Exceeded(Budget::FindCount)),
-            About::OpenMailboxes => (
+            RefusalScope::Found => (first(&mut self.found), Signal::Exceeded(Budget::FindCount)),
+            RefusalScope::OpenMailboxes => (
                 first(&mut self.mailboxes),
                 Signal::Exceeded(Budget::OpenMailboxes),
             ),
@@ -137,20 +137,20 @@ impl Reporter {
             return false;
         };
         let draws_on = |budget| admission.charges().iter().any(|c| c.budget() == budget);
-        match refusal.about {
-            About::Connections => !admission.charges().is_empty(),
-            About::Found => draws_on(Budget::FindCount),
-            About::OpenMailboxes => draws_on(Budget::OpenMailboxes),
-            About::Call | About::Principal | About::Endpoint => false,
+        match refusal.scope {
+            RefusalScope::Connections => !admission.charges().is_empty(),
+            RefusalScope::Found => draws_on(Budget::FindCount),
+            RefusalScope::OpenMailboxes => draws_on(Budget::OpenMailboxes),
+            RefusalScope::Call | RefusalScope::Principal | RefusalScope::Endpoint => false,
         }
     }
 
     /// Until when the gate that was reported holds a resend back. `None` if there is none.
-    pub(super) fn gate(&self, about: About) -> Option<Instant> {
+    pub(super) fn gate(&self, scope: RefusalScope) -> Option<Instant> {
         let admission = self.to.as_ref()?.admission();
-        match about {
-            About::Principal if !admission.charges().is_empty() => self.principal,
-            About::Endpoint if admission.endpoint().is_some() => self.endpoint,
+        match scope {
+            RefusalScope::Principal if !admission.charges().is_empty() => self.principal,
+            RefusalScope::Endpoint if admission.endpoint().is_some() => self.endpoint,
             _ => None,
         }
     }

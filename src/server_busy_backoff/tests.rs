@@ -412,7 +412,7 @@ async fn text(answer: Response<PeekBody<TestBody>>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn tried<B>(answer: &Response<B>) -> &Tried {
+fn tried<B>(answer: &Response<B>) -> &RetryInfo {
     answer.extensions().get().unwrap()
 }
 

@@ -244,7 +244,7 @@ impl Faults {
     }
 
     /// [`next`](Self::next) with a whole answer.
-    pub fn answer_next(
+    pub fn respond_next(
         self,
         status: StatusCode,
         headers: HeaderMap,

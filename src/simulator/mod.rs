@@ -249,7 +249,7 @@ impl Exchange {
     }
 
     /// The next call that has nothing scripted yet gets this answer.
-    pub fn answer_next(&self, status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) {
+    pub fn respond_next(&self, status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) {
         self.inject(Fault::Answer {
             status,
             headers,

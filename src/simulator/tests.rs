@@ -791,7 +791,7 @@ async fn every_fault_is_what_it_says() {
     exchange.inject(Fault::Code("ErrorMailboxStoreUnavailable".to_owned()));
     let text = text_of(call().await.unwrap()).await;
     assert_eq!(codes(&text), ["ErrorMailboxStoreUnavailable"]);
-    exchange.answer_next(StatusCode::IM_A_TEAPOT, HeaderMap::new(), "short and stout");
+    exchange.respond_next(StatusCode::IM_A_TEAPOT, HeaderMap::new(), "short and stout");
     let response = call().await.unwrap();
     assert_eq!(response.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(

@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use super::item_id::mailbox_guid;
 use super::merge::can_be_merged;
-use super::operation::{Idempotence, Operation, Split};
+use super::operation::{Operation, OperationIdempotency, Split};
 use super::outline::{ArrayOutline, Outline, OutlineError, child, root, skip};
 use super::xml::{Reader, Space, Start};
 
@@ -21,7 +21,7 @@ pub(crate) struct Cuttable {
     /// Whether its parts have to be sent one after another.
     pub(crate) in_order: bool,
     /// `Read`, `Converges` or `No`: never a thing to look up further.
-    pub(crate) idempotence: Idempotence,
+    pub(crate) idempotency: OperationIdempotency,
     pub(crate) max_members: Option<usize>,
     /// An element that counts for the mailbox, not for the members: one part has it.
     pub(crate) once: Option<Range<usize>>,
@@ -83,7 +83,7 @@ impl Outline {
         Some(Cuttable {
             operation,
             in_order: in_order || of_series,
-            idempotence: self.resolved(operation, body, &walk.members),
+            idempotency: self.resolved(operation, body, &walk.members),
             max_members: (operation == Operation::GET_USER_AVAILABILITY)
                 .then_some(MAX_MAILBOX_DATA),
             once: walk.once,
@@ -92,38 +92,48 @@ impl Outline {
         })
     }
 
-    /// As [`Operation::idempotence`], but read off the request where it depends on it: `Read`, `Converges`, `No`, or `Unknown` for an
+    /// As [`Operation::idempotency`], but read off the request where it depends on it: `Read`, `Converges`, `No`, or `Unknown` for an
     /// operation of which nobody says. An update that appends, or that sends mail, does not converge. `body` is asked for if it is
     /// needed.
-    pub(crate) fn idempotence<B: AsRef<[u8]>>(&self, body: impl FnOnce() -> B) -> Idempotence {
+    pub(crate) fn idempotency<B: AsRef<[u8]>>(
+        &self,
+        body: impl FnOnce() -> B,
+    ) -> OperationIdempotency {
         let Some(operation) = self.operation() else {
-            return Idempotence::Unknown;
+            return OperationIdempotency::Unknown;
         };
-        match operation.idempotence() {
-            Idempotence::Depends => {
+        match operation.idempotency() {
+            OperationIdempotency::PerMember => {
                 let body = body();
                 let mut walk = Walk::new(self, operation, body.as_ref());
                 match walk.request() {
                     Ok(()) => self.resolved(operation, body.as_ref(), &walk.members),
-                    Err(_) => Idempotence::No,
+                    Err(_) => OperationIdempotency::NonIdempotent,
                 }
             }
-            Idempotence::Converges if is_update(operation) => {
+            OperationIdempotency::Idempotent if is_update(operation) => {
                 self.resolved(operation, body().as_ref(), &[])
             }
             known => known,
         }
     }
 
-    fn resolved(&self, operation: Operation, body: &[u8], members: &[Member]) -> Idempotence {
-        match operation.idempotence() {
-            Idempotence::Converges if is_update(operation) && self.update_repeats(body) => {
-                Idempotence::No
+    fn resolved(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        members: &[Member],
+    ) -> OperationIdempotency {
+        match operation.idempotency() {
+            OperationIdempotency::Idempotent
+                if is_update(operation) && self.update_repeats(body) =>
+            {
+                OperationIdempotency::NonIdempotent
             }
-            Idempotence::Depends => {
+            OperationIdempotency::PerMember => {
                 match members.is_empty() || members.iter().any(|member| member.repeats) {
-                    true => Idempotence::No,
-                    false => Idempotence::Converges,
+                    true => OperationIdempotency::NonIdempotent,
+                    false => OperationIdempotency::Idempotent,
                 }
             }
             known => known,

@@ -7,12 +7,12 @@ use super::operation::same;
 /// A response code, such as `ErrorServerBusy`. One that the table does not know keeps its text.
 ///
 /// ```
-/// use tower_ews::soap::code::{CodeClass, MemberOutcome, ResponseCode};
+/// use tower_ews::soap::code::{CodeClass, Outcome, ResponseCode};
 ///
 /// let code = ResponseCode::from_text("  ErrorServerBusy\n");
 /// assert_eq!(code, ResponseCode::SERVER_BUSY);
 /// assert_eq!(code.class(), CodeClass::ThrottleServerBusy);
-/// assert_eq!(code.outcome(), MemberOutcome::NotApplied);
+/// assert_eq!(code.outcome(), Outcome::NotExecuted);
 ///
 /// let news = ResponseCode::from_text("ErrorOfNextYear");
 /// assert_eq!(news.as_str(), "ErrorOfNextYear");
@@ -86,13 +86,13 @@ impl CodeClass {
 /// Whether the member that a code stands for was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum MemberOutcome {
+pub enum Outcome {
     /// Yes.
-    Applied,
+    Executed,
     /// No: any operation may be sent again.
-    NotApplied,
+    NotExecuted,
     /// A part of it was.
-    PartlyApplied,
+    PartlyExecuted,
     /// The code belongs to operations that only read.
     NotApplicableRead,
     /// The question makes no sense (subscriptions, sync states).
@@ -165,7 +165,7 @@ impl ResponseCode {
         (0..TABLE.len() as u16).map(|index| ResponseCode(Repr::Known(index)))
     }
 
-    fn row(&self) -> Option<&'static (&'static str, (CodeClass, MemberOutcome))> {
+    fn row(&self) -> Option<&'static (&'static str, (CodeClass, Outcome))> {
         match &self.0 {
             Repr::Known(index) => TABLE.get(usize::from(*index)),
             Repr::Unknown(_) => None,
@@ -190,9 +190,9 @@ impl ResponseCode {
         self.row().map_or(CodeClass::Unknown, |row| row.1.0)
     }
 
-    /// Whether its member was executed; [`MemberOutcome::Unknown`] if the table does not have it.
-    pub fn outcome(&self) -> MemberOutcome {
-        self.row().map_or(MemberOutcome::Unknown, |row| row.1.1)
+    /// Whether its member was executed; [`Outcome::Unknown`] if the table does not have it.
+    pub fn outcome(&self) -> Outcome {
+        self.row().map_or(Outcome::Unknown, |row| row.1.1)
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn counts_by_column() {
-        use {CodeClass as C, MemberOutcome as O};
+        use {CodeClass as C, Outcome as O};
         let class = |class| {
             ResponseCode::all()
                 .filter(|code| code.class() == class)
@@ -256,9 +256,9 @@ mod tests {
                 .count()
         };
         let expected = [
-            (O::Applied, 2),
-            (O::NotApplied, 476),
-            (O::PartlyApplied, 3),
+            (O::Executed, 2),
+            (O::NotExecuted, 476),
+            (O::PartlyExecuted, 3),
             (O::NotApplicableRead, 20),
             (O::NotApplicable, 13),
             (O::Unknown, 19),
@@ -270,10 +270,7 @@ mod tests {
 
     #[test]
     fn special_codes() {
-        assert_eq!(
-            ResponseCode::TIMEOUT_EXPIRED.outcome(),
-            MemberOutcome::Unknown
-        );
+        assert_eq!(ResponseCode::TIMEOUT_EXPIRED.outcome(), Outcome::Unknown);
         assert_eq!(
             ResponseCode::BATCH_PROCESSING_STOPPED.class(),
             CodeClass::NotProcessed
@@ -282,7 +279,7 @@ mod tests {
         assert!(!unknown.is_known());
         assert_eq!(
             (unknown.as_str(), unknown.outcome()),
-            ("errorserverbusy", MemberOutcome::Unknown)
+            ("errorserverbusy", Outcome::Unknown)
         );
         assert_eq!(ResponseCode::from_text("").as_str(), "");
     }

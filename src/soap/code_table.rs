@@ -3,26 +3,26 @@
 //! Sources: ResponseCodeType of three public schema generations, the reference page of ResponseCode, and a few codes that were
 //! only seen in the field. `PERMANENT` is also the default for a code about which nothing more is said.
 use CodeClass as C;
-use MemberOutcome as O;
+use Outcome as O;
 
-use super::code::{CodeClass, MemberOutcome};
+use super::code::{CodeClass, Outcome};
 
-type Kind = (CodeClass, MemberOutcome);
+type Kind = (CodeClass, Outcome);
 
-const LATER: Kind = (C::TransientRetryLater, O::NotApplied);
-const LATER_PARTLY: Kind = (C::TransientRetryLater, O::PartlyApplied);
+const LATER: Kind = (C::TransientRetryLater, O::NotExecuted);
+const LATER_PARTLY: Kind = (C::TransientRetryLater, O::PartlyExecuted);
 const LATER_READ: Kind = (C::TransientRetryLater, O::NotApplicableRead);
 const LATER_UNKNOWN: Kind = (C::TransientRetryLater, O::Unknown);
-const PARTLY: Kind = (C::Permanent, O::PartlyApplied);
-const PERMANENT: Kind = (C::Permanent, O::NotApplied);
+const PARTLY: Kind = (C::Permanent, O::PartlyExecuted);
+const PERMANENT: Kind = (C::Permanent, O::NotExecuted);
 const PERMANENT_NA: Kind = (C::Permanent, O::NotApplicable);
 const PERMANENT_READ: Kind = (C::Permanent, O::NotApplicableRead);
 const PERMANENT_UNKNOWN: Kind = (C::Permanent, O::Unknown);
-const REFRESH: Kind = (C::RefreshThenRetry, O::NotApplied);
-const REROUTE: Kind = (C::RerouteOrFix, O::NotApplied);
+const REFRESH: Kind = (C::RefreshThenRetry, O::NotExecuted);
+const REROUTE: Kind = (C::RerouteOrFix, O::NotExecuted);
 const RESYNC: Kind = (C::ResubscribeOrResync, O::NotApplicable);
-const SUBMISSION: Kind = (C::ThrottleSubmission, O::NotApplied);
-const SUBSCRIPTIONS: Kind = (C::ThrottleSubscriptionCount, O::NotApplied);
+const SUBMISSION: Kind = (C::ThrottleSubmission, O::NotExecuted);
+const SUBSCRIPTIONS: Kind = (C::ThrottleSubscriptionCount, O::NotExecuted);
 
 pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorADOperation", LATER_UNKNOWN),
@@ -47,7 +47,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorAvailabilityConfigNotFound", PERMANENT),
     (
         "ErrorBatchProcessingStopped",
-        (C::NotProcessed, O::NotApplied),
+        (C::NotProcessed, O::NotExecuted),
     ),
     ("ErrorCalendarCannotMoveOrCopyOccurrence", PERMANENT),
     ("ErrorCalendarCannotUpdateDeletedItem", PERMANENT),
@@ -172,7 +172,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorExceededChannelSubscriptionCount", SUBSCRIPTIONS),
     (
         "ErrorExceededConnectionCount",
-        (C::ThrottleConnectionCount, O::NotApplied),
+        (C::ThrottleConnectionCount, O::NotExecuted),
     ),
     (
         "ErrorExceededFindCountLimit",
@@ -418,7 +418,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorMultiLegacyMailboxAccess", REROUTE),
     (
         "ErrorNameResolutionMultipleResults",
-        (C::SuccessWithWarning, O::Applied),
+        (C::SuccessWithWarning, O::Executed),
     ),
     ("ErrorNameResolutionNoMailbox", PERMANENT),
     ("ErrorNameResolutionNoResults", PERMANENT_NA),
@@ -520,7 +520,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorSenderRestrictionsUpdateFailed", PERMANENT),
     ("ErrorSentMeetingRequestUpdate", PERMANENT),
     ("ErrorSentTaskRequestUpdate", PERMANENT),
-    ("ErrorServerBusy", (C::ThrottleServerBusy, O::NotApplied)),
+    ("ErrorServerBusy", (C::ThrottleServerBusy, O::NotExecuted)),
     ("ErrorServiceDiscoveryFailed", LATER_READ),
     ("ErrorServiceUnavailable", LATER_UNKNOWN),
     ("ErrorSharingNoExternalEwsAvailable", PERMANENT),
@@ -550,7 +550,7 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorTokenSerializationDenied", PERMANENT),
     (
         "ErrorTooManyObjectsOpened",
-        (C::ThrottleTooManyObjects, O::NotApplied),
+        (C::ThrottleTooManyObjects, O::NotExecuted),
     ),
     ("ErrorUMServerUnavailable", LATER),
     ("ErrorUnableToGetUserOofSettings", PERMANENT),
@@ -605,5 +605,5 @@ pub(super) static TABLE: [(&str, Kind); 533] = [
     ("ErrorWorkingHoursXmlMalformed", PERMANENT),
     ("ErrorWrongServerVersion", REROUTE),
     ("ErrorWrongServerVersionDelegate", REROUTE),
-    ("NoError", (C::Success, O::Applied)),
+    ("NoError", (C::Success, O::Executed)),
 ];

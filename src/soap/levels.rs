@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::code::ResponseCode;
 use super::find;
-use super::response::{AnswerMessage, BackOff, ResponseClass, ScanError};
+use super::response::{BackOff, ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
 
 /// A hint above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
@@ -157,7 +157,7 @@ impl Levels {
         tag: &[u8],
         empty: bool,
         span: Range<u64>,
-        found: &mut dyn FnMut(AnswerMessage),
+        found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<Opened, ScanError> {
         let (name, attributes) = tag.split_at(find::blank(tag).unwrap_or(tag.len()));
         let Some((parent, _)) = self.open.last() else {
@@ -300,7 +300,7 @@ impl Levels {
         &mut self,
         tag: &[u8],
         span: Range<u64>,
-        found: &mut dyn FnMut(AnswerMessage),
+        found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<(), ScanError> {
         let Some(&(level, name)) = self.open.last() else {
             return Err(ScanError::Unbalanced { at: span.start });
@@ -313,7 +313,7 @@ impl Levels {
     }
 
     /// Closes the innermost level.
-    fn leave(&mut self, level: Level, span: &Range<u64>, found: &mut dyn FnMut(AnswerMessage)) {
+    fn leave(&mut self, level: Level, span: &Range<u64>, found: &mut dyn FnMut(ResponseMessage)) {
         if let Some((_, name)) = self.open.pop() {
             self.names.truncate(name as usize);
         }
@@ -389,7 +389,7 @@ impl Draft {
         self
     }
 
-    fn finish(self, end: u64) -> AnswerMessage {
+    fn finish(self, end: u64) -> ResponseMessage {
         let fallback = || {
             let code = self.subcode.or(self.fault_code);
             let code = code
@@ -408,7 +408,7 @@ impl Draft {
             None if code == ResponseCode::NO_ERROR => ResponseClass::Success,
             None => ResponseClass::Error,
         };
-        AnswerMessage {
+        ResponseMessage {
             class,
             code,
             inner_code: self.inner_code,

@@ -39,8 +39,8 @@ mod xml;
 
 #[doc(no_inline)]
 pub use self::{
-    code::{CodeClass, MemberOutcome, ResponseCode},
-    operation::{Idempotence, Operation, Split},
+    code::{CodeClass, Outcome, ResponseCode},
+    operation::{Operation, OperationIdempotency, Split},
     outline::{ConnectingSid, Outline, OutlineError, SidKind, Targets},
-    response::{Answer, AnswerMessage, AnswerScanner, ResponseClass, ScanError},
+    response::{ResponseClass, ResponseMessage, ResponseScanner, ScanError, SoapResponse},
 };

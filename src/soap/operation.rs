@@ -8,11 +8,11 @@ use super::operation_table::{Element, Row, TABLE};
 /// Edition, the public schemas, the reference pages and the EWS Managed API.
 ///
 /// ```
-/// use tower_ews::soap::operation::{Idempotence, Operation, Split};
+/// use tower_ews::soap::operation::{OperationIdempotency, Operation, Split};
 ///
 /// let operation = Operation::by_name("CreateItem").unwrap();
 /// assert_eq!(operation, Operation::CREATE_ITEM);
-/// assert_eq!(operation.idempotence(), Idempotence::No);
+/// assert_eq!(operation.idempotency(), OperationIdempotency::NonIdempotent);
 /// assert_eq!(operation.split(), Split::SafeSequential);
 /// assert_eq!(operation.arrays()[0].container, "Items");
 /// assert!(Operation::GET_ITEM.is_read());
@@ -23,19 +23,19 @@ pub struct Operation(u8);
 /// Whether an operation may be sent again when its first try may have been executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Idempotence {
+pub enum OperationIdempotency {
     /// It only reads: again is the same as once.
-    Read,
+    Safe,
     /// The same end state, but the second answer can be an error ("not found", "exists"), or lack an id.
-    Converges,
+    Idempotent,
     /// Again is twice: a second item, a second mail; or events that are gone once they were sent. EmptyFolder and
     /// MarkAllItemsAsRead also change what arrived after the first try.
-    No,
+    NonIdempotent,
     /// Nobody says.
     Unknown,
     /// It depends on an attribute or element of each member: UploadItems by `CreateAction` (only `Update` of a given item
-    /// converges), ApplyConversationAction by `Action`. Treat it as [`Idempotence::No`] unless each member was looked at.
-    Depends,
+    /// converges), ApplyConversationAction by `Action`. Treat it as [`OperationIdempotency::NonIdempotent`] unless each member was looked at.
+    PerMember,
     /// Not sent by clients.
     NotApplicable,
 }
@@ -254,14 +254,14 @@ impl Operation {
     }
 
     /// May it be sent again when the first try may have been executed?
-    pub fn idempotence(self) -> Idempotence {
-        self.row().idempotence
+    pub fn idempotency(self) -> OperationIdempotency {
+        self.row().idempotency
     }
 
     /// It only reads, so that sending it again changes nothing. Not so GetEvents and GetStreamingEvents: the server forgets the
     /// events that it has sent.
     pub fn is_read(self) -> bool {
-        self.idempotence() == Idempotence::Read
+        self.idempotency() == OperationIdempotency::Safe
     }
 
     /// May it be cut into several requests?
@@ -356,9 +356,18 @@ mod tests {
         };
         assert_eq!(count(|o| o.impersonation_in_wsdl()), 81);
         assert_eq!(count(|o| o.is_read()), 60);
-        assert_eq!(count(|o| o.idempotence() == Idempotence::Converges), 45);
-        assert_eq!(count(|o| o.idempotence() == Idempotence::No), 28);
-        assert_eq!(count(|o| o.idempotence() == Idempotence::Depends), 2);
+        assert_eq!(
+            count(|o| o.idempotency() == OperationIdempotency::Idempotent),
+            45
+        );
+        assert_eq!(
+            count(|o| o.idempotency() == OperationIdempotency::NonIdempotent),
+            28
+        );
+        assert_eq!(
+            count(|o| o.idempotency() == OperationIdempotency::PerMember),
+            2
+        );
         assert_eq!(count(|o| o.split() == Split::Safe), 14);
         assert_eq!(count(|o| o.split() == Split::SafeWithCare), 9);
         assert_eq!(count(|o| o.split() == Split::SafeSequential), 19);
@@ -374,12 +383,18 @@ mod tests {
     #[test]
     fn special_rows() {
         let by = |name| Operation::by_name(name).unwrap();
-        assert_eq!(Operation::GET_EVENTS.idempotence(), Idempotence::No);
+        assert_eq!(
+            Operation::GET_EVENTS.idempotency(),
+            OperationIdempotency::NonIdempotent
+        );
         assert_eq!(
             Operation::GET_STREAMING_EVENTS.split(),
             Split::ChangesMeaning
         );
-        assert_eq!(Operation::UPLOAD_ITEMS.idempotence(), Idempotence::Depends);
+        assert_eq!(
+            Operation::UPLOAD_ITEMS.idempotency(),
+            OperationIdempotency::PerMember
+        );
         assert_eq!(by("GetImItems").arrays().len(), 2);
         assert_eq!(
             by("GetServiceConfiguration").arrays()[0].member_namespace,

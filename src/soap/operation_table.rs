@@ -1,18 +1,20 @@
 //! The operation table: every EWS operation that is publicly known, sorted by name.
 //!
 //! Sources: the WSDL of Exchange Server Subscription Edition, the three public generations of messages.xsd, Microsoft's
-//! reference pages and the EWS Managed API. Idempotence and splitting are derived where no source says so.
-use Idempotence as I;
+//! reference pages and the EWS Managed API. OperationIdempotency and splitting are derived where no source says so.
+use OperationIdempotency as I;
 use PerMember as P;
 use ResponseShape as H;
 use Split as S;
 
-use super::operation::{BatchArray, Idempotence, Namespace, PerMember, ResponseShape, Split};
+use super::operation::{
+    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseShape, Split,
+};
 
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) request: &'static str,
-    pub(super) idempotence: Idempotence,
+    pub(super) idempotency: OperationIdempotency,
     pub(super) split: Split,
     pub(super) per_member: PerMember,
     pub(super) shape: ResponseShape,
@@ -35,7 +37,7 @@ pub(super) enum Element {
 /// Takes an array, answers with one entry per member.
 const fn batch(
     name: &'static str,
-    idempotence: Idempotence,
+    idempotency: OperationIdempotency,
     split: Split,
     arrays: &'static [BatchArray],
 ) -> Row {
@@ -43,16 +45,16 @@ const fn batch(
         split,
         arrays,
         per_member: PerMember::Yes,
-        ..one(name, idempotence)
+        ..one(name, idempotency)
     }
 }
 
 /// Answers with a list of one entry.
-const fn one(name: &'static str, idempotence: Idempotence) -> Row {
+const fn one(name: &'static str, idempotency: OperationIdempotency) -> Row {
     Row {
         name,
         request: name,
-        idempotence,
+        idempotency,
         split: Split::NotApplicable,
         per_member: PerMember::NotApplicable,
         shape: ResponseShape::ResponseMessages,
@@ -64,8 +66,8 @@ const fn one(name: &'static str, idempotence: Idempotence) -> Row {
 }
 
 /// Answers with an element that carries class and code itself.
-const fn own(name: &'static str, idempotence: Idempotence) -> Row {
-    one(name, idempotence).shape(ResponseShape::Itself, PerMember::NotApplicable)
+const fn own(name: &'static str, idempotency: OperationIdempotency) -> Row {
+    one(name, idempotency).shape(ResponseShape::Itself, PerMember::NotApplicable)
 }
 
 impl Row {
@@ -137,34 +139,34 @@ const LEGACY_DN: &[&str] = &["LegacyDN"];
 pub(super) static TABLE: [Row; 138] = [
     batch(
         "AddDelegate",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("DelegateUsers", DELEGATE_USER)],
     )
     .shape(H::ItselfAndEntries, P::OwnShape)
     .entry(Element::Is("DelegateUserResponseMessageType")),
-    own("AddDistributionGroupToImList", I::No),
-    own("AddEntityFeedback", I::No).bare(),
-    own("AddImContactToGroup", I::No),
-    own("AddImGroup", I::No),
-    own("AddNewImContactToGroup", I::No),
-    own("AddNewTelUriContactToGroup", I::No),
-    own("AddTag", I::No),
+    own("AddDistributionGroupToImList", I::NonIdempotent),
+    own("AddEntityFeedback", I::NonIdempotent).bare(),
+    own("AddImContactToGroup", I::NonIdempotent),
+    own("AddImGroup", I::NonIdempotent),
+    own("AddNewImContactToGroup", I::NonIdempotent),
+    own("AddNewTelUriContactToGroup", I::NonIdempotent),
+    own("AddTag", I::NonIdempotent),
     batch(
         "ApplyConversationAction",
-        I::Depends,
+        I::PerMember,
         S::SafeSequential,
         &[types("ConversationActions", &["ConversationAction"])],
     ),
     batch(
         "ArchiveItem",
-        I::Converges,
+        I::Idempotent,
         S::Safe,
         &[types("ItemIds", ITEM_IDS)],
     ),
     batch(
         "ConvertId",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types(
             "SourceIds",
@@ -177,14 +179,19 @@ pub(super) static TABLE: [Row; 138] = [
     ),
     batch(
         "CopyFolder",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types("FolderIds", FOLDER_IDS)],
     ),
-    batch("CopyItem", I::No, S::Safe, &[types("ItemIds", ITEM_IDS)]),
+    batch(
+        "CopyItem",
+        I::NonIdempotent,
+        S::Safe,
+        &[types("ItemIds", ITEM_IDS)],
+    ),
     batch(
         "CreateAttachment",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types(
             "Attachments",
@@ -193,7 +200,7 @@ pub(super) static TABLE: [Row; 138] = [
     ),
     batch(
         "CreateFolder",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types("Folders", FOLDERS)],
     ),
@@ -205,7 +212,7 @@ pub(super) static TABLE: [Row; 138] = [
     ),
     batch(
         "CreateItem",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types(
             "Items",
@@ -241,178 +248,178 @@ pub(super) static TABLE: [Row; 138] = [
     ),
     batch(
         "CreateManagedFolder",
-        I::Converges,
+        I::Idempotent,
         S::Safe,
         &[types("FolderNames", &["FolderName"])],
     ),
-    own("CreateMeetingInstance", I::No)
+    own("CreateMeetingInstance", I::NonIdempotent)
         .bare()
         .request("CreateMeetingInstanceRequest"),
-    own("CreateMeetingSpace", I::No)
+    own("CreateMeetingSpace", I::NonIdempotent)
         .bare()
         .response(Element::Is("CreateMeetingSpaceResponseMessage")),
-    one("CreateOrUpdateFocusedOtherOverride", I::No)
+    one("CreateOrUpdateFocusedOtherOverride", I::NonIdempotent)
         .bare()
         .entry(Element::Unknown),
-    one("CreateUserConfiguration", I::No),
+    one("CreateUserConfiguration", I::NonIdempotent),
     batch(
         "DeleteAttachment",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("AttachmentIds", ATTACHMENT_ID)],
     ),
-    one("DeleteFocusedOtherOverride", I::Converges)
+    one("DeleteFocusedOtherOverride", I::Idempotent)
         .bare()
         .entry(Element::Unknown),
     batch(
         "DeleteFolder",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch(
         "DeleteItem",
-        I::Converges,
+        I::Idempotent,
         S::SafeUnlessOccurrences,
         &[types("ItemIds", ITEM_IDS)],
     ),
-    own("DeleteMeetingInstance", I::Converges)
+    own("DeleteMeetingInstance", I::Idempotent)
         .bare()
         .request("DeleteMeetingInstanceRequest"),
-    own("DeleteMeetingSpace", I::Converges)
+    own("DeleteMeetingSpace", I::Idempotent)
         .bare()
         .response(Element::Is("DeleteMeetingSpaceResponseMessage")),
-    own("DeleteSearchSuggestion", I::Converges).bare(),
-    one("DeleteUserConfiguration", I::Converges),
-    own("DisableApp", I::Converges),
-    own("DisconnectPhoneCall", I::Converges),
+    own("DeleteSearchSuggestion", I::Idempotent).bare(),
+    one("DeleteUserConfiguration", I::Idempotent),
+    own("DisableApp", I::Idempotent),
+    own("DisconnectPhoneCall", I::Idempotent),
     batch(
         "EmptyFolder",
-        I::No,
+        I::NonIdempotent,
         S::Safe,
         &[types("FolderIds", FOLDER_IDS)],
     ),
-    own("EndInstantSearchSession", I::Converges)
+    own("EndInstantSearchSession", I::Idempotent)
         .shape(H::Other, P::NotApplicable)
         .bare()
         .response(Element::Unknown),
-    own("EndSearchSession", I::Converges).bare(),
+    own("EndSearchSession", I::Idempotent).bare(),
     one("ExecuteDiagnosticMethod", I::Unknown)
         .bare()
         .entry(Element::Unknown),
-    own("ExecuteSearch", I::Read).bare(),
-    one("ExpandDL", I::Read),
+    own("ExecuteSearch", I::Safe).bare(),
+    one("ExpandDL", I::Safe),
     batch(
         "ExportItems",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("ItemIds", ITEM_ID)],
     ),
-    batch("FindAvailableMeetingTimes", I::Read, S::ChangesMeaning, &[])
+    batch("FindAvailableMeetingTimes", I::Safe, S::ChangesMeaning, &[])
         .shape(H::Itself, P::No)
         .bare(),
-    own("FindConversation", I::Read),
+    own("FindConversation", I::Safe),
     batch(
         "FindFolder",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("ParentFolderIds", FOLDER_IDS)],
     ),
     batch(
         "FindItem",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("ParentFolderIds", FOLDER_IDS)],
     ),
-    one("FindMailboxStatisticsByKeywords", I::Read).bare(),
-    own("FindMeetingSpaceByJoinUrl", I::Read)
+    one("FindMailboxStatisticsByKeywords", I::Safe).bare(),
+    own("FindMeetingSpaceByJoinUrl", I::Safe)
         .bare()
         .response(Element::Is("FindMeetingSpaceByJoinUrlResponseMessage")),
-    batch("FindMeetingTimeCandidates", I::Read, S::ChangesMeaning, &[])
+    batch("FindMeetingTimeCandidates", I::Safe, S::ChangesMeaning, &[])
         .shape(H::Itself, P::No)
         .bare(),
-    own("FindMessageTrackingReport", I::Read).bare(),
-    own("FindPeople", I::Read),
-    own("FindTags", I::Read),
+    own("FindMessageTrackingReport", I::Safe).bare(),
+    own("FindPeople", I::Safe),
+    own("FindTags", I::Safe),
     batch(
         "GetAppManifests",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("ExtensionIds", &[])],
     )
     .shape(H::Itself, P::No)
     .bare(),
-    own("GetAppMarketplaceUrl", I::Read).bare(),
+    own("GetAppMarketplaceUrl", I::Safe).bare(),
     batch(
         "GetAttachment",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("AttachmentIds", ATTACHMENT_ID)],
     ),
     batch(
         "GetClientAccessToken",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("TokenRequests", &["TokenRequest"])],
     )
     .bare(),
-    own("GetClientExtension", I::Read).bare(),
+    own("GetClientExtension", I::Safe).bare(),
     batch(
         "GetConversationItems",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("Conversations", &["Conversation"])],
     ),
     batch(
         "GetDelegate",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("UserIds", USER_ID)],
     )
     .shape(H::ItselfAndEntries, P::OwnShape)
     .entry(Element::Is("DelegateUserResponseMessageType")),
-    own("GetDiscoverySearchConfiguration", I::Read).bare(),
-    one("GetEvents", I::No),
-    one("GetFocusedOtherOverrides", I::Read)
+    own("GetDiscoverySearchConfiguration", I::Safe).bare(),
+    one("GetEvents", I::NonIdempotent),
+    one("GetFocusedOtherOverrides", I::Safe)
         .bare()
         .entry(Element::Unknown),
     batch(
         "GetFolder",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("FolderIds", FOLDER_IDS)],
     ),
-    own("GetHoldOnMailboxes", I::Read).bare(),
-    own("GetImItemList", I::Read),
+    own("GetHoldOnMailboxes", I::Safe).bare(),
+    own("GetImItemList", I::Safe),
     batch(
         "GetImItems",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("ContactIds", ITEM_IDS), types("GroupIds", ITEM_IDS)],
     )
     .shape(H::Itself, P::No),
-    own("GetInboxRules", I::Read),
-    batch("GetItem", I::Read, S::Safe, &[types("ItemIds", ITEM_IDS)]),
-    own("GetLastPrivateCatalogUpdate", I::Read).bare(),
+    own("GetInboxRules", I::Safe),
+    batch("GetItem", I::Safe, S::Safe, &[types("ItemIds", ITEM_IDS)]),
+    own("GetLastPrivateCatalogUpdate", I::Safe).bare(),
     batch(
         "GetMailTips",
-        I::Read,
+        I::Safe,
         S::Safe,
         &[types("Recipients", &["Mailbox"])],
     )
     .shape(H::ItselfAndEntries, P::OwnShape)
     .bare()
     .entry(Element::Is("MailTipsResponseMessageType")),
-    own("GetMeetingInstance", I::Read)
+    own("GetMeetingInstance", I::Safe)
         .bare()
         .request("GetMeetingInstanceRequest"),
-    own("GetMeetingSpace", I::Read)
+    own("GetMeetingSpace", I::Safe)
         .bare()
         .response(Element::Is("GetMeetingSpaceResponseMessage")),
-    own("GetMessageTrackingReport", I::Read).bare(),
+    own("GetMessageTrackingReport", I::Safe).bare(),
     batch(
         "GetNonIndexableItemDetails",
-        I::Read,
+        I::Safe,
         S::ChangesMeaning,
         &[types("Mailboxes", LEGACY_DN)],
     )
@@ -420,25 +427,25 @@ pub(super) static TABLE: [Row; 138] = [
     .bare(),
     batch(
         "GetNonIndexableItemStatistics",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("Mailboxes", LEGACY_DN)],
     )
     .shape(H::Itself, P::No)
     .bare(),
-    own("GetOMEConfiguration", I::Read).bare(),
-    own("GetPasswordExpirationDate", I::Read).bare(),
-    own("GetPersona", I::Read).response(Element::Is("GetPersonaResponseMessage")),
-    own("GetPhoneCallInformation", I::Read),
-    own("GetPrivateCatalogAddIns", I::Read).bare(),
-    own("GetReminders", I::Read).bare(),
-    own("GetRoomLists", I::Read),
-    own("GetRooms", I::Read),
-    own("GetSearchSuggestions", I::Read).bare(),
-    own("GetSearchableMailboxes", I::Read).bare(),
+    own("GetOMEConfiguration", I::Safe).bare(),
+    own("GetPasswordExpirationDate", I::Safe).bare(),
+    own("GetPersona", I::Safe).response(Element::Is("GetPersonaResponseMessage")),
+    own("GetPhoneCallInformation", I::Safe),
+    own("GetPrivateCatalogAddIns", I::Safe).bare(),
+    own("GetReminders", I::Safe).bare(),
+    own("GetRoomLists", I::Safe),
+    own("GetRooms", I::Safe),
+    own("GetSearchSuggestions", I::Safe).bare(),
+    own("GetSearchableMailboxes", I::Safe).bare(),
     batch(
         "GetServerTimeZones",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("Ids", &["Id"])],
     )
@@ -446,105 +453,105 @@ pub(super) static TABLE: [Row; 138] = [
     .bare(),
     batch(
         "GetServiceConfiguration",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[messages("RequestedConfiguration", &["ConfigurationName"])],
     )
     .shape(H::ItselfAndEntries, P::OwnShape)
     .entry(Element::Is("ServiceConfigurationResponseMessageType")),
-    own("GetSharingFolder", I::Read).bare(),
+    own("GetSharingFolder", I::Safe).bare(),
     batch(
         "GetSharingMetadata",
-        I::Read,
+        I::Safe,
         S::SafeWithCare,
         &[types("Recipients", &["SmtpAddress"])],
     )
     .shape(H::Itself, P::No)
     .bare(),
-    one("GetSpecificUserConfiguration", I::Read),
+    one("GetSpecificUserConfiguration", I::Safe),
     batch(
         "GetStreamingEvents",
-        I::No,
+        I::NonIdempotent,
         S::ChangesMeaning,
         &[types("SubscriptionIds", &["SubscriptionId"])],
     )
     .answers(P::No),
     batch(
         "GetUserAvailability",
-        I::Read,
+        I::Safe,
         S::SafeUnlessSuggestions,
         &[types("MailboxDataArray", &["MailboxData"])],
     )
     .shape(H::FreeBusy, P::OwnShape)
     .request("GetUserAvailabilityRequest")
     .entry(Element::Is("FreeBusyResponse")),
-    one("GetUserConfiguration", I::Read),
-    own("GetUserOofSettings", I::Read)
+    one("GetUserConfiguration", I::Safe),
+    own("GetUserOofSettings", I::Safe)
         .shape(H::SingleMessage, P::NotApplicable)
         .request("GetUserOofSettingsRequest")
         .entry(Element::Is("ResponseMessage")),
-    own("GetUserPhoto", I::Read).bare(),
-    own("GetUserRetentionPolicyTags", I::Read).bare(),
-    own("HideTag", I::Converges),
-    own("InstallApp", I::Converges),
+    own("GetUserPhoto", I::Safe).bare(),
+    own("GetUserRetentionPolicyTags", I::Safe).bare(),
+    own("HideTag", I::Idempotent),
+    own("InstallApp", I::Idempotent),
     batch(
         "MarkAllItemsAsRead",
-        I::No,
+        I::NonIdempotent,
         S::Safe,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch(
         "MarkAsJunk",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("ItemIds", ITEM_IDS)],
     ),
     batch(
         "MoveFolder",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("FolderIds", FOLDER_IDS)],
     ),
     batch(
         "MoveItem",
-        I::Converges,
+        I::Idempotent,
         S::Safe,
         &[types("ItemIds", ITEM_IDS)],
     ),
-    own("PerformInstantSearch", I::No).bare(),
+    own("PerformInstantSearch", I::NonIdempotent).bare(),
     batch(
         "PerformReminderAction",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("ReminderItemActions", &["ReminderItemAction"])],
     )
     .shape(H::Itself, P::No)
     .bare(),
-    own("PlayOnPhone", I::No),
-    own("RefreshSharingFolder", I::Converges).bare(),
-    own("RegisterConsent", I::No).bare(),
-    own("RemoveContactFromImList", I::Converges),
+    own("PlayOnPhone", I::NonIdempotent),
+    own("RefreshSharingFolder", I::Idempotent).bare(),
+    own("RegisterConsent", I::NonIdempotent).bare(),
+    own("RemoveContactFromImList", I::Idempotent),
     batch(
         "RemoveDelegate",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("UserIds", USER_ID)],
     )
     .shape(H::ItselfAndEntries, P::OwnShape)
     .entry(Element::Is("DelegateUserResponseMessageType")),
-    own("RemoveDistributionGroupFromImList", I::Converges),
-    own("RemoveImContactFromGroup", I::Converges),
-    own("RemoveImGroup", I::Converges),
+    own("RemoveDistributionGroupFromImList", I::Idempotent),
+    own("RemoveImContactFromGroup", I::Idempotent),
+    own("RemoveImGroup", I::Idempotent),
     batch(
         "ReportMessage",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types("ItemIds", ITEM_IDS)],
     ),
-    one("ResolveNames", I::Read),
+    one("ResolveNames", I::Safe),
     batch(
         "SearchMailboxes",
-        I::Read,
+        I::Safe,
         S::ChangesMeaning,
         &[types("SearchQueries", &["MailboxQuery"])],
     )
@@ -552,7 +559,7 @@ pub(super) static TABLE: [Row; 138] = [
     .bare(),
     batch(
         "SendItem",
-        I::No,
+        I::NonIdempotent,
         S::SafeSequential,
         &[types("ItemIds", ITEM_IDS)],
     ),
@@ -562,40 +569,40 @@ pub(super) static TABLE: [Row; 138] = [
         .response(Element::Unknown),
     batch(
         "SetClientExtension",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("Actions", &["Action"])],
     )
     .bare(),
     batch(
         "SetHoldOnMailboxes",
-        I::Converges,
+        I::Idempotent,
         S::ChangesMeaning,
         &[types("Mailboxes", &["String"])],
     )
     .shape(H::Itself, P::No)
     .bare(),
-    own("SetImGroup", I::Converges),
-    own("SetImListMigrationCompleted", I::Converges),
-    own("SetOMEConfiguration", I::Converges).bare(),
-    own("SetTeamMailbox", I::Converges).bare(),
-    own("SetUserOofSettings", I::Converges)
+    own("SetImGroup", I::Idempotent),
+    own("SetImListMigrationCompleted", I::Idempotent),
+    own("SetOMEConfiguration", I::Idempotent).bare(),
+    own("SetTeamMailbox", I::Idempotent).bare(),
+    own("SetUserOofSettings", I::Idempotent)
         .shape(H::SingleMessage, P::NotApplicable)
         .request("SetUserOofSettingsRequest")
         .entry(Element::Is("ResponseMessage")),
-    one("SetUserPhoto", I::Converges)
+    one("SetUserPhoto", I::Idempotent)
         .bare()
         .entry(Element::Unknown),
-    own("StartSearchSession", I::Converges).bare(),
-    one("Subscribe", I::No),
-    one("SyncFolderHierarchy", I::Read),
-    one("SyncFolderItems", I::Read),
-    own("UninstallApp", I::Converges),
-    own("UnpinTeamMailbox", I::Converges).bare(),
-    one("Unsubscribe", I::Converges),
+    own("StartSearchSession", I::Idempotent).bare(),
+    one("Subscribe", I::NonIdempotent),
+    one("SyncFolderHierarchy", I::Safe),
+    one("SyncFolderItems", I::Safe),
+    own("UninstallApp", I::Idempotent),
+    own("UnpinTeamMailbox", I::Idempotent).bare(),
+    one("Unsubscribe", I::Idempotent),
     batch(
         "UpdateDelegate",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("DelegateUsers", DELEGATE_USER)],
     )
@@ -603,13 +610,13 @@ pub(super) static TABLE: [Row; 138] = [
     .entry(Element::Is("DelegateUserResponseMessageType")),
     batch(
         "UpdateFolder",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("FolderChanges", &["FolderChange"])],
     ),
     batch(
         "UpdateInboxRules",
-        I::No,
+        I::NonIdempotent,
         S::ChangesMeaning,
         &[types(
             "Operations",
@@ -623,21 +630,21 @@ pub(super) static TABLE: [Row; 138] = [
     .shape(H::Itself, P::No),
     batch(
         "UpdateItem",
-        I::Converges,
+        I::Idempotent,
         S::SafeSequential,
         &[types("ItemChanges", &["ItemChange"])],
     ),
-    one("UpdateItemInRecoverableItems", I::No),
-    own("UpdateMeetingInstance", I::Converges)
+    one("UpdateItemInRecoverableItems", I::NonIdempotent),
+    own("UpdateMeetingInstance", I::Idempotent)
         .bare()
         .request("UpdateMeetingInstanceRequest"),
-    own("UpdateMeetingSpace", I::Converges)
+    own("UpdateMeetingSpace", I::Idempotent)
         .bare()
         .response(Element::Is("UpdateMeetingSpaceResponseMessage")),
-    one("UpdateUserConfiguration", I::Converges),
+    one("UpdateUserConfiguration", I::Idempotent),
     batch(
         "UploadItems",
-        I::Depends,
+        I::PerMember,
         S::SafeSequential,
         &[types("Items", &["Item"])],
     ),

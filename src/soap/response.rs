@@ -3,7 +3,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::code::ResponseCode;
-pub use super::scanner::AnswerScanner;
+pub use super::scanner::ResponseScanner;
 
 /// How long the server asks to be left alone.
 pub type BackOff = Duration;
@@ -24,14 +24,14 @@ pub enum ResponseClass {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_ews::soap::{Answer, ResponseCode};
+/// use tower_ews::soap::{SoapResponse, ResponseCode};
 ///
 /// let body = br#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>
 ///   <faultcode>a:ErrorServerBusy</faultcode><faultstring>Later.</faultstring>
 ///   <detail><ResponseCode>ErrorServerBusy</ResponseCode>
 ///     <MessageXml><Value Name="BackOffMilliseconds">2500</Value></MessageXml></detail>
 /// </s:Fault></s:Body></s:Envelope>"#;
-/// let answer = Answer::parse(body)?;
+/// let answer = SoapResponse::parse(body)?;
 /// let fault = answer.fault().unwrap();
 /// assert_eq!(fault.code, ResponseCode::SERVER_BUSY);
 /// assert_eq!(fault.back_off, Some(Duration::from_millis(2500)));
@@ -40,7 +40,7 @@ pub enum ResponseClass {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AnswerMessage {
+pub struct ResponseMessage {
     /// Success, warning or error.
     pub class: ResponseClass,
     /// The response code; of a fault without one, its fault code without the prefix. Empty if there is neither.
@@ -111,40 +111,40 @@ pub enum ScanError {
 /// A whole answer.
 ///
 /// ```
-/// use tower_ews::soap::{Answer, ResponseClass};
+/// use tower_ews::soap::{SoapResponse, ResponseClass};
 ///
 /// let body = b"<Envelope><Body><GetItemResponse><ResponseMessages>\
 ///   <GetItemResponseMessage ResponseClass='Success'><ResponseCode>NoError</ResponseCode></GetItemResponseMessage>\
 ///   <GetItemResponseMessage ResponseClass='Error'><ResponseCode>ErrorItemNotFound</ResponseCode></GetItemResponseMessage>\
 ///   </ResponseMessages></GetItemResponse></Body></Envelope>";
-/// let answer = Answer::parse(body)?;
+/// let answer = SoapResponse::parse(body)?;
 /// assert_eq!(answer.messages[0].class, ResponseClass::Success);
 /// assert_eq!(answer.messages[1].code.as_str(), "ErrorItemNotFound");
 /// # Ok::<(), tower_ews::soap::ScanError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct SoapResponse {
     /// Faults and response messages, in the order of their end tags.
-    pub messages: Vec<AnswerMessage>,
+    pub messages: Vec<ResponseMessage>,
     /// What is between the tags of the last `ResponseMessages` or `FreeBusyResponseArray`.
     pub list_content: Option<Range<u64>>,
     /// Whether it is SOAP at all; none if it is empty.
     pub is_soap: Option<bool>,
 }
 
-impl Answer {
+impl SoapResponse {
     /// Reads a whole answer. One that is no SOAP has no messages.
     ///
     /// # Errors
     ///
-    /// As [`AnswerScanner`].
-    pub fn parse(body: &[u8]) -> Result<Answer, ScanError> {
-        let mut scanner = AnswerScanner::new();
+    /// As [`ResponseScanner`].
+    pub fn parse(body: &[u8]) -> Result<SoapResponse, ScanError> {
+        let mut scanner = ResponseScanner::new();
         let mut messages = Vec::new();
         scanner.push(body, &mut |message| messages.push(message))?;
         scanner.finish()?;
-        Ok(Answer {
+        Ok(SoapResponse {
             messages,
             list_content: scanner.list_content(),
             is_soap: scanner.is_soap(),
@@ -152,12 +152,12 @@ impl Answer {
     }
 
     /// The fault, if the answer is one.
-    pub fn fault(&self) -> Option<&AnswerMessage> {
+    pub fn fault(&self) -> Option<&ResponseMessage> {
         self.messages.iter().find(|message| message.is_fault)
     }
 
     /// The messages of the list, which stand for the members of the request.
-    pub fn entries(&self) -> impl Iterator<Item = &AnswerMessage> {
+    pub fn entries(&self) -> impl Iterator<Item = &ResponseMessage> {
         self.messages.iter().filter(|message| message.is_entry)
     }
 }

@@ -5,7 +5,7 @@ use memchr::{memchr, memchr2};
 
 use super::find;
 use super::levels::{Levels, Opened};
-use super::response::{AnswerMessage, ScanError};
+use super::response::{ResponseMessage, ScanError};
 use super::xml::is_blank;
 
 /// A tag that is looked at; EWS has none that comes near.
@@ -43,9 +43,9 @@ enum Lex {
 /// JSON) costs nothing after its first bytes.
 ///
 /// ```
-/// use tower_ews::soap::AnswerScanner;
+/// use tower_ews::soap::ResponseScanner;
 ///
-/// let mut scanner = AnswerScanner::new();
+/// let mut scanner = ResponseScanner::new();
 /// let mut codes = Vec::new();
 /// for piece in ["<Envelope><Body><R><ResponseMessages><M Respo", "nseClass='Success'><ResponseCode>NoErr",
 ///     "or</ResponseCode></M></ResponseMessages></R></Body></Envelope>"]
@@ -57,7 +57,7 @@ enum Lex {
 /// # Ok::<(), tower_ews::soap::ScanError>(())
 /// ```
 #[derive(Debug)]
-pub struct AnswerScanner {
+pub struct ResponseScanner {
     lex: Lex,
     /// Offset of the next byte.
     at: u64,
@@ -70,10 +70,10 @@ pub struct AnswerScanner {
     error: Option<ScanError>,
 }
 
-impl AnswerScanner {
+impl ResponseScanner {
     /// A scanner at the start of an answer.
-    pub fn new() -> AnswerScanner {
-        AnswerScanner {
+    pub fn new() -> ResponseScanner {
+        ResponseScanner {
             lex: Lex::Start,
             at: 0,
             tag: Vec::new(),
@@ -94,7 +94,7 @@ impl AnswerScanner {
     pub fn push(
         &mut self,
         chunk: &[u8],
-        found: &mut dyn FnMut(AnswerMessage),
+        found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<(), ScanError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -159,7 +159,7 @@ impl AnswerScanner {
     fn scan(
         &mut self,
         chunk: &[u8],
-        found: &mut dyn FnMut(AnswerMessage),
+        found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<(), ScanError> {
         let base = self.at;
         let mut i = 0;
@@ -409,7 +409,7 @@ impl AnswerScanner {
         &mut self,
         tag: &[u8],
         empty: bool,
-        found: &mut dyn FnMut(AnswerMessage),
+        found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<(), ScanError> {
         if self.passed > 0 {
             self.passed += u64::from(!empty);
@@ -425,7 +425,11 @@ impl AnswerScanner {
         Ok(())
     }
 
-    fn close(&mut self, tag: &[u8], found: &mut dyn FnMut(AnswerMessage)) -> Result<(), ScanError> {
+    fn close(
+        &mut self,
+        tag: &[u8],
+        found: &mut dyn FnMut(ResponseMessage),
+    ) -> Result<(), ScanError> {
         if self.passed > 0 {
             self.passed -= 1;
             return Ok(());
@@ -434,9 +438,9 @@ impl AnswerScanner {
     }
 }
 
-impl Default for AnswerScanner {
-    fn default() -> AnswerScanner {
-        AnswerScanner::new()
+impl Default for ResponseScanner {
+    fn default() -> ResponseScanner {
+        ResponseScanner::new()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a message means for whoever may send its member again.
-use super::code::{CodeClass, MemberOutcome, ResponseCode};
-use super::response::{AnswerMessage, ResponseClass};
+use super::code::{CodeClass, Outcome, ResponseCode};
+use super::response::{ResponseClass, ResponseMessage};
 
 /// Names the mailbox sessions that ran out; it stands in the text of several codes.
 const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
@@ -23,7 +23,7 @@ pub(crate) enum Verdict<'a> {
     },
 }
 
-impl AnswerMessage {
+impl ResponseMessage {
     /// The code that counts: `ErrorInternalServerError` means what its inner code says.
     pub(crate) fn effective_code(&self) -> &ResponseCode {
         match (self.code.class(), &self.inner_code) {
@@ -51,10 +51,10 @@ impl AnswerMessage {
             | CodeClass::ThrottleFindCount
             | CodeClass::ThrottleTooManyObjects => refused(false),
             CodeClass::NotProcessed => Verdict::Stopped,
-            _ if session_limit => refused(code.outcome() != MemberOutcome::NotApplied),
+            _ if session_limit => refused(code.outcome() != Outcome::NotExecuted),
             CodeClass::TransientRetryLater => match code.outcome() {
-                MemberOutcome::NotApplied => refused(false),
-                MemberOutcome::PartlyApplied => Verdict::Settled,
+                Outcome::NotExecuted => refused(false),
+                Outcome::PartlyExecuted => Verdict::Settled,
                 _ => refused(true),
             },
             CodeClass::InspectInner => refused(true),

@@ -22,7 +22,7 @@ const HASTE: u32 = 8;
 const SLOWEST_OF_ALL: f64 = 4.0 / 3.0;
 
 /// A job that has not ended this long after the least time is not waited for.
-const PATIENCE: Duration = Duration::from_secs(2 * 3_600);
+const STALL_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -67,8 +67,8 @@ impl Case {
             }
             let server = Server::new(script);
             let job = self.job_of(who, &server);
-            let patience = least + PATIENCE + self.pause();
-            let took = tokio::time::timeout(patience, job).await;
+            let stall_timeout = least + STALL_TIMEOUT + self.pause();
+            let took = tokio::time::timeout(stall_timeout, job).await;
             (took.ok(), server.counts())
         });
         let row = Row {

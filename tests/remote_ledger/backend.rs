@@ -114,8 +114,11 @@ impl State {
         }
         let ticket = ask.ticket.unwrap_or(self.tickets);
         self.tickets = self.tickets.max(ticket + 1);
-        let patience = now + self.limits.max_wait;
-        let until = ask.deadline.map_or(patience, |end| end.min(patience)) - ONE_WAY;
+        let stall_timeout = now + self.limits.max_wait;
+        let until = ask
+            .deadline
+            .map_or(stall_timeout, |end| end.min(stall_timeout))
+            - ONE_WAY;
         for draw in &ask.draws {
             let account = self.accounts.entry(draw.principal.clone()).or_default();
             if !account.budgets.contains_key(&draw.budget) {

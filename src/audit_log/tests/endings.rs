@@ -329,15 +329,15 @@ async fn facts_that_panic_fail_no_call() {
             }
         }
     }
-    impl AnswerReader for BrokenReader {
+    impl ResponseInspector for BrokenReader {
         fn head(&mut self, _: StatusCode, _: &HeaderMap) -> bool {
             true
         }
         fn read(&mut self, _: &[u8]) {
             panic!("this reader is broken")
         }
-        fn end(&mut self, _: bool) -> AnswerFacts {
-            AnswerFacts::default()
+        fn end(&mut self, _: bool) -> ResponseFacts {
+            ResponseFacts::default()
         }
     }
     for (at_once, counts) in [(true, (0, 1)), (false, (1, 0))] {

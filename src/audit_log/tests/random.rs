@@ -143,13 +143,13 @@ where
         .unwrap();
     let deadline = Deadline::within(ms(rng.u64(1_000..60_000)));
     request.extensions_mut().insert(deadline);
-    let patience = if chance(&mut rng, 25) {
+    let stall_timeout = if chance(&mut rng, 25) {
         rng.u64(..3_000)
     } else {
         1 << 40
     };
     let calling = service.oneshot(request);
-    let answered = match tokio::time::timeout(ms(patience), calling).await {
+    let answered = match tokio::time::timeout(ms(stall_timeout), calling).await {
         Err(_) => return Seen::Cancelled,
         Ok(Err(_)) => return Seen::Error,
         Ok(Ok(answered)) => answered,

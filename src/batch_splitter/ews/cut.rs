@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 /// Slices a rope at places that ascend, so that its pieces are walked once.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! [`EwsBatchFormat`]: batches of Exchange Web Services.
 
-mod answer;
 mod cut;
-mod fate;
+mod outcome;
+mod read;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http::{Request, response};
 
 use self::cut::Edits;
-use self::fate::Sent;
-use super::format::{Batch, BatchFormat, Explanation, Order, PartAnswer, Repeat};
+use self::outcome::Sent;
+use super::format::{Batch, BatchFormat, Explanation, Idempotency, Order, PartResponse};
+use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
 use crate::principal::Caller;
-use crate::rope::Rope;
 use crate::soap::batch::Cuttable;
 use crate::soap::merge::{Scope, error_entry};
-use crate::soap::{Idempotence, ResponseCode};
+use crate::soap::{OperationIdempotency, ResponseCode};
 
 /// Changes of one item are kept in one part as long as so many members are enough for it.
 const MAX_JOINED: usize = 32;
@@ -182,7 +182,7 @@ impl EwsBatch {
     fn sent(&self, members: &[usize]) -> Sent {
         Sent {
             members: members.len(),
-            repeat: self.repeat(),
+            idempotency: self.idempotency(),
         }
     }
 
@@ -226,11 +226,11 @@ impl Batch for EwsBatch {
         }
     }
 
-    fn repeat(&self) -> Repeat {
-        match self.facts.idempotence {
-            Idempotence::Read => Repeat::Freely,
-            Idempotence::Converges => Repeat::Converges,
-            _ => Repeat::Never,
+    fn idempotency(&self) -> Idempotency {
+        match self.facts.idempotency {
+            OperationIdempotency::Safe => Idempotency::Safe,
+            OperationIdempotency::Idempotent => Idempotency::Idempotent,
+            _ => Idempotency::NonIdempotent,
         }
     }
 
@@ -285,7 +285,7 @@ impl Batch for EwsBatch {
         ReplayBody::with_outline(rope, outline)
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer {
+    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
         self.read(members, head, &body)
     }
 

@@ -9,15 +9,16 @@ use hashbrown::HashMap;
 use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 
-use super::answer::{self, Answer, ErrorText, Meaning, Response};
 use super::json::{self, Object};
 use super::member::{Member, Method};
+use super::read::{self, Answer, ErrorText, Meaning, Response};
 use crate::batch_splitter::format::{
-    Batch, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
+    Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
+    PartResponse,
 };
+use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
-use crate::retry_after::retry_after;
-use crate::rope::Rope;
+use crate::retry::retry_after;
 
 /// Microsoft Graph takes so many requests in one batch (microsoft-graph-docs, "json-batching").
 const MAX_MEMBERS: usize = 20;
@@ -38,7 +39,7 @@ pub struct GraphBatch {
     /// By their ids, in lower case.
     ids: HashMap<Box<str>, usize>,
     sizing_key: Box<str>,
-    repeat: Repeat,
+    idempotency: Idempotency,
     /// How often what only reads got no answer that says anything.
     setbacks: HashMap<usize, u8>,
     /// The last refusal of a whole part with this member.
@@ -76,10 +77,10 @@ impl GraphBatch {
             }
         }
         let has = |method| members.iter().any(|member| member.method == method);
-        let repeat = match (has(Method::Acts), has(Method::Converges)) {
-            (true, _) => Repeat::Never,
-            (false, true) => Repeat::Converges,
-            (false, false) => Repeat::Freely,
+        let idempotency = match (has(Method::Acts), has(Method::Converges)) {
+            (true, _) => Idempotency::NonIdempotent,
+            (false, true) => Idempotency::Idempotent,
+            (false, false) => Idempotency::Safe,
         };
         Some(GraphBatch {
             body,
@@ -87,7 +88,7 @@ impl GraphBatch {
             members,
             ids,
             sizing_key,
-            repeat,
+            idempotency,
             setbacks: HashMap::new(),
             refusals: HashMap::new(),
             refusal: None,
@@ -154,9 +155,9 @@ impl GraphBatch {
                     bytes: self
                         .unknown(*member, "the server's answer to the batch has none for it"),
                     fate: if self.again(*member) {
-                        Fate::Again { hint: None }
+                        MemberOutcome::Again { hint: None }
                     } else {
-                        Fate::Failed
+                        MemberOutcome::Failed
                     },
                 },
             };
@@ -172,36 +173,36 @@ impl GraphBatch {
         response: &Response,
         before: &[usize],
         messages: &[Message],
-    ) -> Fate {
+    ) -> MemberOutcome {
         match response.status {
-            Some(200..=399) => Fate::Done,
+            Some(200..=399) => MemberOutcome::Done,
             Some(424) => {
                 let (mut again, mut failed) = (false, false);
                 for (other, message) in before.iter().zip(messages) {
                     if self.needs(member).contains(other) {
-                        again |= matches!(message.fate, Fate::Again { .. });
-                        failed |= message.fate == Fate::Failed;
+                        again |= matches!(message.fate, MemberOutcome::Again { .. });
+                        failed |= message.fate == MemberOutcome::Failed;
                     }
                 }
                 if again && !failed {
-                    Fate::Again { hint: None }
+                    MemberOutcome::Again { hint: None }
                 } else {
-                    Fate::Failed
+                    MemberOutcome::Failed
                 }
             }
-            Some(status) => match answer::meaning(status) {
-                Meaning::Throttled => Fate::Again {
+            Some(status) => match read::meaning(status) {
+                Meaning::Throttled => MemberOutcome::Again {
                     hint: response.hint,
                 },
-                Meaning::Open if self.again(member) => Fate::Again { hint: None },
-                _ => Fate::Failed,
+                Meaning::Open if self.again(member) => MemberOutcome::Again { hint: None },
+                _ => MemberOutcome::Failed,
             },
-            None => Fate::Failed,
+            None => MemberOutcome::Failed,
         }
     }
 
     /// What an answer that has no messages means.
-    fn whole(&mut self, members: &[usize], head: &response::Parts, body: &Rope) -> Whole {
+    fn whole(&mut self, members: &[usize], head: &response::Parts, body: &Rope) -> PartFailure {
         let status = head.status;
         let joined = body.to_bytes();
         let encoded = encoding(&head.headers).is_some();
@@ -209,25 +210,27 @@ impl GraphBatch {
         let readable = str::from_utf8(&joined).ok().filter(|_| !encoded);
         let error = readable.map(ErrorText::read).unwrap_or_default();
         let too_large = matches!(status.as_u16(), 408 | 413 | 504);
-        let fate = match answer::meaning(status.as_u16()) {
-            Meaning::Throttled => WholeFate::Again {
+        let fate = match read::meaning(status.as_u16()) {
+            Meaning::Throttled => PartOutcome::Again {
                 hint: retry_after(&head.headers),
             },
-            Meaning::Open if !reads => WholeFate::Unknown,
-            Meaning::Open if self.all_again(members) => WholeFate::Again {
+            Meaning::Open if !reads => PartOutcome::Unknown,
+            Meaning::Open if self.all_again(members) => PartOutcome::Again {
                 hint: retry_after(&head.headers),
             },
-            Meaning::Open => WholeFate::Failed,
+            Meaning::Open => PartOutcome::Failed,
             // It would be compressed the next time too.
-            Meaning::Answered if status.is_success() && encoded => WholeFate::Unknown,
+            Meaning::Answered if status.is_success() && encoded => PartOutcome::Unknown,
             Meaning::Answered if status.is_success() => match reads && self.all_again(members) {
-                true => WholeFate::Again { hint: None },
-                false => WholeFate::Unknown,
+                true => PartOutcome::Again { hint: None },
+                false => PartOutcome::Unknown,
             },
-            Meaning::Answered if answer::refuses_all(status) => WholeFate::FailedForAll,
-            Meaning::Answered if too_large && members.len() > 1 => WholeFate::Again { hint: None },
-            Meaning::Answered if status.is_client_error() => WholeFate::Failed,
-            Meaning::Answered => WholeFate::Unknown,
+            Meaning::Answered if read::refuses_all(status) => PartOutcome::FailedForAll,
+            Meaning::Answered if too_large && members.len() > 1 => {
+                PartOutcome::Again { hint: None }
+            }
+            Meaning::Answered if status.is_client_error() => PartOutcome::Failed,
+            Meaning::Answered => PartOutcome::Unknown,
         };
         let text = match &error.message {
             _ if status.is_success() && encoded => {
@@ -238,7 +241,7 @@ impl GraphBatch {
             None => format!("HTTP {status}"),
         };
         let code = error.code.clone();
-        if fate != WholeFate::Unknown && !status.is_success() {
+        if fate != PartOutcome::Unknown && !status.is_success() {
             let json = readable.filter(|text| text.len() <= MAX_REFUSAL && json::is_valid(text));
             let retry_after = head.headers.get(RETRY_AFTER);
             let refusal = Arc::new(Refusal {
@@ -250,11 +253,11 @@ impl GraphBatch {
             for member in members {
                 self.refusals.insert(*member, Arc::clone(&refusal));
             }
-            if fate == WholeFate::FailedForAll {
+            if fate == PartOutcome::FailedForAll {
                 self.refusal = Some(refusal);
             }
         }
-        Whole {
+        PartFailure {
             fate,
             too_large,
             message: None,
@@ -316,8 +319,8 @@ impl Batch for GraphBatch {
         Order::Free
     }
 
-    fn repeat(&self) -> Repeat {
-        self.repeat
+    fn idempotency(&self) -> Idempotency {
+        self.idempotency
     }
 
     fn max_members(&self) -> usize {
@@ -349,7 +352,7 @@ impl Batch for GraphBatch {
         ReplayBody::from_pieces(rope)
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartAnswer {
+    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
         if head.status.is_success() && encoding(&head.headers).is_none() {
             // Joined to be read, if it came in pieces; the messages are slices of the pieces.
             let joined = body.to_bytes();
@@ -358,7 +361,7 @@ impl Batch for GraphBatch {
                 .and_then(|text| Answer::read(text, head));
             if let Some(answer) = answer {
                 let Range { start, end } = answer.array;
-                return PartAnswer::Messages {
+                return PartResponse::Messages {
                     frame: (
                         body.slice(0..start as u64 + 1),
                         body.slice((end as u64).saturating_sub(1)..body.len()),
@@ -367,7 +370,7 @@ impl Batch for GraphBatch {
                 };
             }
         }
-        PartAnswer::Whole(self.whole(members, head, &body))
+        PartResponse::Whole(self.whole(members, head, &body))
     }
 
     fn explain(&mut self, member: usize, why: &Explanation<'_>) -> Option<Rope> {

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use memchr::memmem;
 
 use super::json::{self, Object};
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 #[derive(Debug)]
 pub(super) struct Member {

@@ -1,9 +1,9 @@
 //! The JSON batches of Microsoft Graph: [`GraphBatchFormat`].
 
-mod answer;
 mod batch;
 mod json;
 mod member;
+mod read;
 #[cfg(test)]
 mod tests;
 

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::{GraphBatch, GraphBatchFormat};
 use crate::batch_splitter::{
-    Batch, BatchFormat, Explanation, Fate, Message, Order, PartAnswer, Repeat, Whole, WholeFate,
+    Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure,
+    PartOutcome, PartResponse,
 };
 use crate::body::ReplayBody;
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 
 const URI: &str = "https://graph.microsoft.com/v1.0/$batch";
 
@@ -57,19 +58,24 @@ fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
 fn messages(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<Message> {
     let answer = batch.answer(members, &head(200, &[]), Rope::from(body.to_owned()));
     match answer {
-        PartAnswer::Messages { messages, .. } => messages,
+        PartResponse::Messages { messages, .. } => messages,
         other => panic!("{other:?}"),
     }
 }
 
-fn whole(batch: &mut GraphBatch, members: &[usize], head: &response::Parts, body: &str) -> Whole {
+fn whole(
+    batch: &mut GraphBatch,
+    members: &[usize],
+    head: &response::Parts,
+    body: &str,
+) -> PartFailure {
     match batch.answer(members, head, Rope::from(body.to_owned())) {
-        PartAnswer::Whole(whole) => whole,
+        PartResponse::Whole(whole) => whole,
         other => panic!("{other:?}"),
     }
 }
 
-fn fates(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<Fate> {
+fn fates(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<MemberOutcome> {
     let messages = messages(batch, members, body);
     messages.iter().map(|message| message.fate).collect()
 }
@@ -78,10 +84,10 @@ fn text(rope: &Rope) -> String {
     String::from_utf8(rope.to_bytes().to_vec()).unwrap()
 }
 
-const AGAIN: Fate = Fate::Again { hint: None };
+const AGAIN: MemberOutcome = MemberOutcome::Again { hint: None };
 
-fn again_in(millis: u64) -> Fate {
-    Fate::Again {
+fn again_in(millis: u64) -> MemberOutcome {
+    MemberOutcome::Again {
         hint: Some(Duration::from_millis(millis)),
     }
 }
@@ -104,16 +110,16 @@ fn facts_of_a_batch() {
         "nobody there"
     );
 
-    let cases: [(&[&str], Repeat); 6] = [
-        (&["GET", "get"], Repeat::Freely),
-        (&["GET", "DELETE"], Repeat::Converges),
-        (&["PUT", "GET"], Repeat::Converges),
-        (&["DELETE", "POST"], Repeat::Never),
-        (&["GET", "PATCH"], Repeat::Never),
-        (&["GET", "UNHEARD-OF"], Repeat::Never),
+    let cases: [(&[&str], Idempotency); 6] = [
+        (&["GET", "get"], Idempotency::Safe),
+        (&["GET", "DELETE"], Idempotency::Idempotent),
+        (&["PUT", "GET"], Idempotency::Idempotent),
+        (&["DELETE", "POST"], Idempotency::NonIdempotent),
+        (&["GET", "PATCH"], Idempotency::NonIdempotent),
+        (&["GET", "UNHEARD-OF"], Idempotency::NonIdempotent),
     ];
     for (methods, repeat) in cases {
-        assert_eq!(of(methods).repeat(), repeat, "{methods:?}");
+        assert_eq!(of(methods).idempotency(), repeat, "{methods:?}");
     }
 }
 
@@ -341,7 +347,7 @@ fn answers_are_found_by_id() {
         let addresses: Vec<_> = pieces.iter().map(|piece| piece.as_ptr_range()).collect();
         let rope = pieces.into_iter().collect();
         let answer = batch.answer(&[0, 1, 2], &head(200, &[]), rope);
-        let PartAnswer::Messages { frame, messages } = answer else {
+        let PartResponse::Messages { frame, messages } = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(
@@ -363,8 +369,15 @@ fn answers_are_found_by_id() {
                 r#"{"status":200,"id":"3"}"#,
             ]
         );
-        let fates: Vec<Fate> = messages.iter().map(|message| message.fate).collect();
-        assert_eq!(fates, [Fate::Done, Fate::Failed, Fate::Done]);
+        let fates: Vec<MemberOutcome> = messages.iter().map(|message| message.fate).collect();
+        assert_eq!(
+            fates,
+            [
+                MemberOutcome::Done,
+                MemberOutcome::Failed,
+                MemberOutcome::Done
+            ]
+        );
         // The server's own bytes, not copies.
         for piece in messages.iter().flat_map(|message| message.bytes.pieces()) {
             assert!(addresses.iter().any(|own| own.contains(&piece.as_ptr())));
@@ -383,15 +396,20 @@ fn what_a_status_means() {
             .collect();
         let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
         let expected = match status {
-            200..=399 => [Fate::Done; 4],
+            200..=399 => [MemberOutcome::Done; 4],
             _ if throttled.contains(&status) => [AGAIN; 4],
-            _ if open.contains(&status) => [AGAIN, Fate::Failed, Fate::Failed, Fate::Failed],
-            _ => [Fate::Failed; 4],
+            _ if open.contains(&status) => [
+                AGAIN,
+                MemberOutcome::Failed,
+                MemberOutcome::Failed,
+                MemberOutcome::Failed,
+            ],
+            _ => [MemberOutcome::Failed; 4],
         };
         for round in 0..5 {
             let mut expected = expected;
             if round >= 3 && open.contains(&status) {
-                expected[0] = Fate::Failed;
+                expected[0] = MemberOutcome::Failed;
             }
             let fates = fates(&mut batch, &[0, 1, 2, 3], &body);
             assert_eq!(fates, expected, "{status}, round {round}");
@@ -399,12 +417,15 @@ fn what_a_status_means() {
     }
     let odd = r#"{"responses":[{"id":"1"},{"id":"2","status":"200"},{"id":"3","status":2.5e2},{"id":"4","status":-1}]}"#;
     let mut batch = of(&["POST"; 4]);
-    assert_eq!(fates(&mut batch, &[0, 1, 2, 3], odd), [Fate::Failed; 4]);
+    assert_eq!(
+        fates(&mut batch, &[0, 1, 2, 3], odd),
+        [MemberOutcome::Failed; 4]
+    );
 }
 
 #[test]
 fn each_has_its_own_hint() {
-    let cases: [(&str, Fate); 12] = [
+    let cases: [(&str, MemberOutcome); 12] = [
         (r#","headers":{"Retry-After":"5"}"#, again_in(5000)),
         (r#","headers":{"retry-after":"0.249","x":1}"#, again_in(249)),
         (r#","headers":{"RETRY-AFTER":12}"#, again_in(12_000)),
@@ -425,7 +446,7 @@ fn each_has_its_own_hint() {
         ("", again_in(7000)),
         (
             r#","headers":{"Retry-After":"99999999999999999999"}"#,
-            Fate::Again {
+            MemberOutcome::Again {
                 hint: Some(Duration::MAX),
             },
         ),
@@ -442,11 +463,11 @@ fn each_has_its_own_hint() {
             r#"{{"responses":[{{"id":"1","status":429{headers}}},{{"id":"2","status":200}}]}}"#
         );
         let answer = of(&["POST", "POST"]).answer(&[0, 1], &head, Rope::from(body));
-        let PartAnswer::Messages { messages, .. } = answer else {
+        let PartResponse::Messages { messages, .. } = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(messages[0].fate, expected, "{headers}");
-        assert_eq!(messages[1].fate, Fate::Done);
+        assert_eq!(messages[1].fate, MemberOutcome::Done);
     }
 }
 
@@ -459,9 +480,9 @@ fn a_failed_dependency_is_no_failure_if_it_was_throttled() {
             .collect();
         format!(r#"{{"responses":[{}]}}"#, responses.join(","))
     };
-    use Fate::{Done, Failed};
+    use MemberOutcome::{Done, Failed};
     type Statuses<'a> = &'a [(u8, u16)];
-    let cases: [(Statuses<'_>, [Fate; 4]); 6] = [
+    let cases: [(Statuses<'_>, [MemberOutcome; 4]); 6] = [
         (
             &[(4, 424), (3, 424), (2, 424), (1, 429)],
             [AGAIN, AGAIN, AGAIN, AGAIN],
@@ -507,9 +528,21 @@ fn nobody_gets_an_answer_of_another_one() {
         {"id":"3","status":200},{"id":"3","status":200},{"id":"5","status":200},{"id":4,"status":200}]}"#;
     for round in 1..=4 {
         let got = messages(&mut batch, &[0, 1, 2, 3], body);
-        let fates: Vec<Fate> = got.iter().map(|message| message.fate).collect();
-        let read = if round <= 3 { AGAIN } else { Fate::Failed };
-        assert_eq!(fates, [read, Fate::Failed, Fate::Done, Fate::Failed]);
+        let fates: Vec<MemberOutcome> = got.iter().map(|message| message.fate).collect();
+        let read = if round <= 3 {
+            AGAIN
+        } else {
+            MemberOutcome::Failed
+        };
+        assert_eq!(
+            fates,
+            [
+                read,
+                MemberOutcome::Failed,
+                MemberOutcome::Done,
+                MemberOutcome::Failed
+            ]
+        );
         for (id, message) in ["1", "2", "3", "4"].iter().zip(&got) {
             let value: Value = serde_json::from_slice(&message.bytes.to_bytes()).unwrap();
             assert_eq!(value["id"], *id);
@@ -525,22 +558,25 @@ fn nobody_gets_an_answer_of_another_one() {
     )
     .unwrap();
     let body = r#"{"responses":[{"id":"\u00e9","status":200},{"id":"aB","status":200}]}"#;
-    assert_eq!(fates(&mut batch, &[0, 1], body), [Fate::Done; 2]);
+    assert_eq!(fates(&mut batch, &[0, 1], body), [MemberOutcome::Done; 2]);
     // None of the last part is taken for one of this part.
     let mut batch = of(&["POST"; 3]);
     let body = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
-    assert_eq!(fates(&mut batch, &[1, 2], body), [Fate::Done, Fate::Failed]);
+    assert_eq!(
+        fates(&mut batch, &[1, 2], body),
+        [MemberOutcome::Done, MemberOutcome::Failed]
+    );
 }
 
 #[test]
 fn what_a_whole_answer_means() {
-    let none = WholeFate::Again { hint: None };
-    let in_9 = WholeFate::Again {
+    let none = PartOutcome::Again { hint: None };
+    let in_9 = PartOutcome::Again {
         hint: Some(Duration::from_secs(9)),
     };
-    use WholeFate::{Failed, FailedForAll, Unknown};
+    use PartOutcome::{Failed, FailedForAll, Unknown};
     // Status, for reads, for others, whether it was too large.
-    let cases: [(u16, WholeFate, WholeFate, bool); 16] = [
+    let cases: [(u16, PartOutcome, PartOutcome, bool); 16] = [
         (200, none, Unknown, false),
         (202, none, Unknown, false),
         (302, FailedForAll, FailedForAll, false),

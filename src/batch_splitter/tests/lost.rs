@@ -4,7 +4,7 @@ use super::*;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
 
 fn converges() -> Lines {
-    Lines::new(Order::Kept, Repeat::Converges)
+    Lines::new(Order::Kept, Idempotency::Idempotent)
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,7 +26,7 @@ async fn a_lost_write_is_not_sent_again() {
         });
         let layer = layer(Lines::writes()).max_members(10);
         let answer = send(&layer, &server, 30).await.unwrap();
-        assert_eq!((figures(&answer).unknown, figures(&answer).done), (10, 20));
+        assert_eq!((stats(&answer).unknown, stats(&answer).done), (10, 20));
         assert_eq!(server.lengths(), [10, 10, 10]);
         let expected = expected(30, |m| match m {
             10..20 => "unknown".to_owned(),
@@ -77,7 +77,7 @@ async fn what_was_lost_once_is_never_called_refused() {
     });
     for (format, word) in [(converges(), "unknown"), (Lines::reads(), "busy 30000")] {
         server.0.lock().calls.clear();
-        let layer = layer(format).max_members(10).patience(seconds(100));
+        let layer = layer(format).max_members(10).stall_timeout(seconds(100));
         let answer = send(&layer, &server, 20).await.unwrap();
         assert_eq!(lines(answer).await[10], format!("10 {word}"));
     }
@@ -86,12 +86,12 @@ async fn what_was_lost_once_is_never_called_refused() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_long_is_asked_for_in_smaller_parts() {
     let server = Server::new(Call::ok);
-    let layer = layer(Lines::reads()).max_answer(50).max_members(10);
+    let layer = layer(Lines::reads()).max_response(50).max_members(10);
     let answer = send(&layer, &server, 20).await.unwrap();
     assert_eq!(lines(answer).await, ok(20));
     assert!(server.lengths().contains(&5));
 
-    let answer = send(&layer.clone().max_answer(3), &server, 2).await;
+    let answer = send(&layer.clone().max_response(3), &server, 2).await;
     let error = answer.unwrap_err();
     assert!(
         matches!(
@@ -175,9 +175,9 @@ async fn what_the_layers_below_know_is_understood() {
         .oneshot(traced(batch(30)))
         .await
         .unwrap();
-    let figures = answer.extensions().get::<Merged>().unwrap().figures();
+    let stats = answer.extensions().get::<BatchReport>().unwrap().stats();
     // The resends below are none of its own.
-    assert_eq!((figures.parts, figures.resent, figures.unknown), (3, 0, 10));
+    assert_eq!((stats.parts, stats.resent, stats.unknown), (3, 0, 10));
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let expected: String = (0..30)
         .map(|m| match m {
@@ -206,7 +206,7 @@ async fn what_may_have_been_executed_stays_in_doubt_when_it_is_refused_later() {
             let layer = layer(converges()).max_members(5);
             let answer = send(&layer, &server, 15).await.unwrap();
             let what = format!("{doubt}, then {refusal}");
-            assert_eq!(figures(&answer).unknown, 5, "{what}");
+            assert_eq!(stats(&answer).unknown, 5, "{what}");
             let lines = lines(answer).await;
             for (member, line) in lines.iter().enumerate() {
                 let doubtful = line.contains("unknown");

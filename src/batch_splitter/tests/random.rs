@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::*;
-use crate::client_errors::Failure;
+use crate::retry::Failure;
 
 /// Cases that failed once.
 const KEPT: [u64; 5] = [
@@ -69,7 +69,7 @@ fn reply(
     call: &Call,
     rng: &mut fastrand::Rng,
     faults: u32,
-    repeat: Repeat,
+    idempotency: Idempotency,
     done: &Mutex<Done>,
 ) -> Reply {
     let done = &mut *done.lock();
@@ -102,8 +102,8 @@ fn reply(
                 after: Duration::ZERO,
                 what: What::Cut,
             };
-            let said = match repeat {
-                Repeat::Converges if rng.bool() => "FAULT repeat",
+            let said = match idempotency {
+                Idempotency::Idempotent if rng.bool() => "FAULT repeat",
                 _ => "FAULT unknown",
             };
             [reset(), cut, text(said)]
@@ -165,13 +165,13 @@ async fn case(seed: u64) -> usize {
     let mut rng = fastrand::Rng::with_seed(seed);
     let members = rng.usize(2..60);
     let order = [Order::Kept, Order::Free][rng.usize(0..2)];
-    let repeat = [
-        Repeat::Never,
-        Repeat::Never,
-        Repeat::Converges,
-        Repeat::Freely,
+    let idempotency = [
+        Idempotency::NonIdempotent,
+        Idempotency::NonIdempotent,
+        Idempotency::Idempotent,
+        Idempotency::Safe,
     ][rng.usize(0..4)];
-    let mut format = Lines::new(order, repeat);
+    let mut format = Lines::new(order, idempotency);
     if rng.u8(0..3) == 0 {
         format.groups = Some(rng.u64(1..40));
     }
@@ -206,21 +206,21 @@ async fn case(seed: u64) -> usize {
     let server = Server::new({
         let done = Arc::clone(&done);
         let mut rng = rng.fork();
-        move |call| reply(call, &mut rng, faults, repeat, &done)
+        move |call| reply(call, &mut rng, faults, idempotency, &done)
     });
     let service = layer.layer(server.clone());
     let whole = async {
         let answer = service.oneshot(request).await?;
-        let figures = answer.extensions().get::<Merged>().unwrap().clone();
+        let stats = answer.extensions().get::<BatchReport>().unwrap().clone();
         if unread {
-            return Ok((figures, None));
+            return Ok((stats, None));
         }
         let length = answer.headers().get("content-length").cloned();
         let body = answer.into_body().collect().await?.to_bytes();
         if let Some(length) = length {
             assert_eq!(length, body.len().to_string());
         }
-        Ok::<_, BoxError>((figures, Some(String::from_utf8(body.to_vec()).unwrap())))
+        Ok::<_, BoxError>((stats, Some(String::from_utf8(body.to_vec()).unwrap())))
     };
     let ended = match cancel {
         Some(cancel) => tokio::time::timeout(cancel, whole).await.ok(),
@@ -229,7 +229,7 @@ async fn case(seed: u64) -> usize {
 
     assert_eq!(server.running(), 0, "nothing is left on its way");
     let done = done.lock();
-    if repeat == Repeat::Never {
+    if idempotency == Idempotency::NonIdempotent {
         assert!(
             done.executed.values().all(|times| *times == 1),
             "{:?}",
@@ -248,24 +248,24 @@ async fn case(seed: u64) -> usize {
             assert!(done.confirmed.is_empty());
             if Failure::of(&*error) != Failure::Lost && !error.to_string().contains("cut off") {
                 assert!(
-                    done.executed.is_empty() || repeat == Repeat::Freely,
+                    done.executed.is_empty() || idempotency == Idempotency::Safe,
                     "{error}"
                 );
             }
             2
         }
-        Some(Ok((figures, None))) => {
-            assert!(repeat == Repeat::Freely || figures.figures().complete);
+        Some(Ok((stats, None))) => {
+            assert!(idempotency == Idempotency::Safe || stats.stats().complete);
             4
         }
-        Some(Ok((figures, Some(body)))) => {
-            let figures = figures.figures();
-            assert!(figures.complete);
+        Some(Ok((stats, Some(body)))) => {
+            let stats = stats.stats();
+            assert!(stats.complete);
             if body.starts_with("FAULT") {
                 assert!(done.confirmed.is_empty());
                 let unknown = ["FAULT unknown", "FAULT repeat"];
                 let unknown = unknown.iter().any(|fault| body.starts_with(fault));
-                if !unknown && repeat != Repeat::Freely {
+                if !unknown && idempotency != Idempotency::Safe {
                     assert!(done.executed.is_empty(), "{body}: {:?}", done.executed);
                 }
                 return 1;
@@ -292,8 +292,8 @@ async fn case(seed: u64) -> usize {
                         assert!(!done.confirmed.contains(&member), "{line}");
                     }
                     // The server's own word, after a resend.
-                    "failed" if repeat != Repeat::Never => {}
-                    _ if repeat == Repeat::Freely => {}
+                    "failed" if idempotency != Idempotency::NonIdempotent => {}
+                    _ if idempotency == Idempotency::Safe => {}
                     _ => assert!(!executed, "{line}"),
                 }
                 assert!(
@@ -301,9 +301,9 @@ async fn case(seed: u64) -> usize {
                     "lost: {line}"
                 );
             }
-            assert_eq!((figures.done, figures.unknown), (oks, unknown));
-            if faults == 0 && cancel.is_none() && figures.parts > 0 {
-                assert!(figures.resent == 0 && unknown == 0);
+            assert_eq!((stats.done, stats.unknown), (oks, unknown));
+            if faults == 0 && cancel.is_none() && stats.parts > 0 {
+                assert!(stats.resent == 0 && unknown == 0);
             }
             0
         }

@@ -1,9 +1,9 @@
 //! How large parts are, and how that is learnt.
 
 use super::*;
-use crate::backoff::Backoff;
 use crate::batch_splitter::config::Config;
 use crate::batch_splitter::sizing::Sizing;
+use crate::retry::backoff::Backoff;
 
 #[tokio::test(start_paused = true)]
 async fn the_time_that_parts_take_is_learnt() {

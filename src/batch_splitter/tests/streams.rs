@@ -9,8 +9,8 @@ async fn a_reading_batch_answers_with_its_first_part() {
     assert_eq!(server.calls().len(), 1);
     assert_eq!(answer.body().size_hint().exact(), None);
     assert!(!answer.headers().contains_key("content-length"));
-    let merged = answer.extensions().get::<Merged>().unwrap().clone();
-    assert!(!merged.figures().complete);
+    let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
+    assert!(!merged.stats().complete);
 
     let mut body = answer.into_body();
     let mut text = String::new();
@@ -23,7 +23,7 @@ async fn a_reading_batch_answers_with_its_first_part() {
     let rest = body.collect().await.unwrap().to_bytes();
     assert!(rest.starts_with(b"10 ok\n") && rest.ends_with(b"29 ok\nEND\n"));
     assert_eq!(server.calls().len(), 3);
-    assert!(merged.figures().complete);
+    assert!(merged.stats().complete);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +57,7 @@ async fn several_parts_at_a_time_on_request() {
     for (format, parallel, peak) in [
         (Lines::reads(), 1, 1),
         (Lines::reads(), 4, 4),
-        (Lines::new(Order::Free, Repeat::Never), 4, 4),
+        (Lines::new(Order::Free, Idempotency::NonIdempotent), 4, 4),
         (Lines::writes(), 4, 1),
     ] {
         // Later parts come back first.
@@ -75,7 +75,7 @@ async fn a_wait_holds_back_all_parts() {
         0 => call.each(|_| "busy 30000".to_owned()).after(1_000),
         _ => call.ok().after(5_000),
     });
-    let layer = layer(Lines::new(Order::Free, Repeat::Never))
+    let layer = layer(Lines::new(Order::Free, Idempotency::NonIdempotent))
         .parallel(3)
         .max_members(10);
     let answer = send(&layer, &server, 60).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_wait_holds_back_all_parts() {
 async fn a_write_is_through_before_it_answers() {
     let server = Server::new(|call| call.ok().after(1_000));
     let answer = send(&layer(Lines::writes()), &server, 60).await.unwrap();
-    assert!(figures(&answer).complete);
+    assert!(stats(&answer).complete);
     drop(answer);
     assert_eq!(server.parts().concat(), (0..60).collect::<Vec<_>>());
 }
@@ -102,7 +102,7 @@ async fn a_write_is_through_before_it_answers() {
 async fn dropping_drops_what_is_on_its_way() {
     let slow = |call: &Call| call.ok().after(10_000);
     for parallel in [1, 3] {
-        let format = Lines::new(Order::Free, Repeat::Never);
+        let format = Lines::new(Order::Free, Idempotency::NonIdempotent);
         let server = Server::new(slow);
         let layer = layer(format).parallel(parallel);
         let sending = send(&layer, &server, 100);
@@ -143,7 +143,7 @@ async fn the_callers_trail_tells_the_parts() {
     let trail = CallTrail::new();
     let mut request = batch(30);
     request.extensions_mut().insert(trail.clone());
-    let layer = layer(Lines::new(Order::Free, Repeat::Never))
+    let layer = layer(Lines::new(Order::Free, Idempotency::NonIdempotent))
         .parallel(3)
         .max_members(10);
     layer.layer(server).oneshot(request).await.unwrap();

@@ -556,7 +556,7 @@ async fn an_answer_to_the_first_attempt_is_not_marked() {
     let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
         .await
         .unwrap();
-    assert!(answer.extensions().get::<Tried>().is_none());
+    assert!(answer.extensions().get::<RetryInfo>().is_none());
 }
 
 #[tokio::test(start_paused = true)]

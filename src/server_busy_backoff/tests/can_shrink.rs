@@ -29,8 +29,8 @@ async fn a_lost_answer_of_a_read_is_handed_over_at_once() {
             .any(|error| error.is::<std::io::Error>());
             assert!(lost, "{error:?}");
             // What the layers above make of it.
-            let failure = crate::client_errors::Failure::of(&*error);
-            assert_eq!(failure, crate::client_errors::Failure::Lost);
+            let failure = crate::retry::Failure::of(&*error);
+            assert_eq!(failure, crate::retry::Failure::Lost);
         } else {
             assert_eq!(text(answered.unwrap()).await, success());
             assert_eq!(log.calls().len(), 2);

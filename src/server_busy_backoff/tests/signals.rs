@@ -721,7 +721,7 @@ async fn every_shape_is_understood() {
                 let told = answer
                     .extensions()
                     .get()
-                    .is_some_and(|tried: &Tried| tried.outcome_unknown);
+                    .is_some_and(|tried: &RetryInfo| tried.outcome_unknown);
                 assert_eq!(told, unknown, "{name}");
                 assert_eq!(answer.status().as_u16(), row.status, "{name}");
                 assert_eq!(text(answer).await, row.body, "{name}");
@@ -778,54 +778,54 @@ async fn what_may_be_sent_twice() {
     let set = "<t:SetItemField><t:Body>SendOnly by mail</t:Body></t:SetItemField>";
     let save = "MessageDisposition='SaveOnly' SendMeetingInvitationsOrCancellations='SendToNone'";
     for (request, resend, streaming) in [
-        (ews("GetItem"), Resend::Freely, false),
-        (ews("SyncFolderItems"), Resend::Freely, false),
-        (ews("DeleteItem"), Resend::Converges, false),
-        (ews("MoveItem"), Resend::Converges, false),
-        (ews("CreateItem"), Resend::IfNotExecuted, false),
-        (ews("SendItem"), Resend::IfNotExecuted, false),
-        (ews("UploadItems"), Resend::IfNotExecuted, false),
+        (ews("GetItem"), Idempotency::Safe, false),
+        (ews("SyncFolderItems"), Idempotency::Safe, false),
+        (ews("DeleteItem"), Idempotency::Idempotent, false),
+        (ews("MoveItem"), Idempotency::Idempotent, false),
+        (ews("CreateItem"), Idempotency::NonIdempotent, false),
+        (ews("SendItem"), Idempotency::NonIdempotent, false),
+        (ews("UploadItems"), Idempotency::NonIdempotent, false),
         (
             upload("Update", "<t:ItemId Id='i'/>"),
-            Resend::Converges,
+            Idempotency::Idempotent,
             false,
         ),
-        (upload("Update", ""), Resend::IfNotExecuted, false),
+        (upload("Update", ""), Idempotency::NonIdempotent, false),
         (
             upload("UpdateOrCreate", "<t:ItemId Id='i'/>"),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
-        (upload("CreateNew", ""), Resend::IfNotExecuted, false),
-        (ews("EmptyFolder"), Resend::IfNotExecuted, false),
-        (ews("MarkAllItemsAsRead"), Resend::IfNotExecuted, false),
-        (ews("CopyFolder"), Resend::IfNotExecuted, false),
-        (ews("ReportMessage"), Resend::IfNotExecuted, false),
-        (ews("MoveFolder"), Resend::Converges, false),
-        (ews("MarkAsJunk"), Resend::Converges, false),
-        (ews("GetEvents"), Resend::IfNotExecuted, false),
-        (ews("GetStreamingEvents"), Resend::IfNotExecuted, true),
-        (ews("FutureItem"), Resend::IfNotExecuted, false),
+        (upload("CreateNew", ""), Idempotency::NonIdempotent, false),
+        (ews("EmptyFolder"), Idempotency::NonIdempotent, false),
+        (ews("MarkAllItemsAsRead"), Idempotency::NonIdempotent, false),
+        (ews("CopyFolder"), Idempotency::NonIdempotent, false),
+        (ews("ReportMessage"), Idempotency::NonIdempotent, false),
+        (ews("MoveFolder"), Idempotency::Idempotent, false),
+        (ews("MarkAsJunk"), Idempotency::Idempotent, false),
+        (ews("GetEvents"), Idempotency::NonIdempotent, false),
+        (ews("GetStreamingEvents"), Idempotency::NonIdempotent, true),
+        (ews("FutureItem"), Idempotency::NonIdempotent, false),
         (
             Request::new(ReplayBody::from("<broken")),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
         (
             Request::new(ReplayBody::empty()),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
-        (updates("", set), Resend::Converges, false),
-        (updates(save, set), Resend::Converges, false),
+        (updates("", set), Idempotency::Idempotent, false),
+        (updates(save, set), Idempotency::Idempotent, false),
         (
             updates("MessageDisposition = \"SendOnly\"", set),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
         (
             updates("MessageDisposition='SendAndSaveCopy'", set),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
         (
@@ -833,23 +833,23 @@ async fn what_may_be_sent_twice() {
                 "SendMeetingInvitationsOrCancellations='SendToChangedAndSaveCopy'",
                 set,
             ),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
         (
             updates("SendMeetingInvitationsOrCancellations='SendOnlyToAll'", set),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
         (
             updates(save, "<t:AppendToItemField/>"),
-            Resend::IfNotExecuted,
+            Idempotency::NonIdempotent,
             false,
         ),
     ] {
         let call = EwsClassifier.request(&request);
         assert_eq!(
-            (call.resend, call.streaming),
+            (call.idempotency, call.streaming),
             (resend, streaming),
             "{}",
             call.operation

@@ -23,7 +23,7 @@ async fn the_throttled_members_are_sent_again_and_only_they() {
         });
         let layer = layer(format).max_members(10);
         let answer = send(&layer, &server, 30).await.unwrap();
-        let merged: Merged = answer.extensions().get::<Merged>().unwrap().clone();
+        let merged: BatchReport = answer.extensions().get::<BatchReport>().unwrap().clone();
         assert_eq!(lines(answer).await, ok(30));
         let parts = server.parts();
         // First those that wait, in their order, together with those that were not sent yet.
@@ -45,12 +45,9 @@ async fn the_throttled_members_are_sent_again_and_only_they() {
             .map(|call| call.at.as_millis())
             .collect();
         assert_eq!(at[..2], [0, 1234]);
-        let figures = merged.figures();
-        assert_eq!(
-            (figures.resent, figures.done, figures.complete),
-            (4, 30, true)
-        );
-        assert_eq!(figures.waited.as_millis(), at[at.len() - 1]);
+        let stats = merged.stats();
+        assert_eq!((stats.resent, stats.done, stats.complete), (4, 30, true));
+        assert_eq!(stats.waited.as_millis(), at[at.len() - 1]);
     }
 }
 
@@ -99,7 +96,7 @@ async fn waits_of_a_batch_that_goes_on_stay_short() {
     });
     let layer = layer(Lines::writes()).max_members(10);
     let answer = send(&layer, &server, 400).await.unwrap();
-    assert!(figures(&answer).waited < seconds(30));
+    assert!(stats(&answer).waited < seconds(30));
     assert_eq!(lines(answer).await, ok(400));
 }
 
@@ -112,7 +109,7 @@ async fn what_stays_throttled_keeps_its_last_error() {
                 _ => "ok".to_owned(),
             })
         });
-        let layer = layer(format).patience(seconds(600));
+        let layer = layer(format).stall_timeout(seconds(600));
         let begin = Instant::now();
         let answer = send(&layer, &server, 20).await.unwrap();
         let lines = lines(answer).await;
@@ -205,7 +202,7 @@ async fn a_deadline_that_passes_during_refusals_ends_with_the_last_one() {
 #[tokio::test(start_paused = true)]
 async fn a_whole_part_that_is_refused_to_the_end_is_the_answer() {
     let server = Server::new(|call| text(format!("FAULT again 60000 {}", call.number)));
-    let layer = layer(Lines::writes()).patience(seconds(200));
+    let layer = layer(Lines::writes()).stall_timeout(seconds(200));
     let answer = send(&layer, &server, 25).await.unwrap();
     // The last one; the rest would have been refused, too.
     let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -237,7 +234,7 @@ async fn stopped_members_are_sent_again_as_long_as_that_achieves_something() {
         8 | 9 => "stopped".to_owned(),
         _ => "ok".to_owned(),
     });
-    assert_eq!(figures(&answer).not_executed, 2);
+    assert_eq!(stats(&answer).not_executed, 2);
     assert_eq!(lines(answer).await, expected);
     assert!(
         server.calls().iter().all(|call| call.at.is_zero()),
@@ -256,14 +253,14 @@ async fn what_was_not_sent_is_sent_again() {
         _ => call.ok(),
     });
     let answer = send(&layer(Lines::writes()), &server, 12).await.unwrap();
-    assert!(!figures(&answer).waited.is_zero());
+    assert!(!stats(&answer).waited.is_zero());
     assert_eq!(lines(answer).await, ok(12));
 
     let server = Server::new(|call| match call.number {
         0 => call.ok(),
         _ => refused(),
     });
-    let layer = layer(Lines::writes()).patience(seconds(100));
+    let layer = layer(Lines::writes()).stall_timeout(seconds(100));
     let answer = send(&layer, &server, 12).await.unwrap();
     assert_eq!(
         lines(answer).await[9..],
@@ -273,7 +270,7 @@ async fn what_was_not_sent_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn members_go_after_those_that_they_need() {
-    let mut format = Lines::new(Order::Free, Repeat::Never);
+    let mut format = Lines::new(Order::Free, Idempotency::NonIdempotent);
     // 2 needs a later one; 5 and 6 a chain; 7 one that fails, 8 what fails with it; 9 itself; 10 nobody's.
     format.needs = [
         (2, vec![30]),
@@ -345,7 +342,10 @@ async fn joined_members_stay_together() {
 #[tokio::test(start_paused = true)]
 async fn a_part_touches_sixteen_groups_at_most() {
     for (groups, parts) in [(16, 4), (20, 5), (48, 6)] {
-        for format in [Lines::reads(), Lines::new(Order::Free, Repeat::Never)] {
+        for format in [
+            Lines::reads(),
+            Lines::new(Order::Free, Idempotency::NonIdempotent),
+        ] {
             let mut format = format;
             format.groups = Some(groups);
             let server = Server::new(Call::ok);
@@ -399,11 +399,11 @@ async fn ten_thousand_members_of_which_one_in_twenty_is_throttled() {
         });
         let begin = Instant::now();
         let answer = send(&layer(format), &server, 10_000).await.unwrap();
-        let merged = answer.extensions().get::<Merged>().unwrap().clone();
+        let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
         assert_eq!(lines(answer).await, ok(10_000));
-        let figures = merged.figures();
-        println!("{figures:?} in {:?}", begin.elapsed());
-        assert!((400..700).contains(&figures.resent), "{figures:?}");
+        let stats = merged.stats();
+        println!("{stats:?} in {:?}", begin.elapsed());
+        assert!((400..700).contains(&stats.resent), "{stats:?}");
         // 500 s of work, and the waits.
         assert!(begin.elapsed() < seconds(620));
     }

@@ -80,7 +80,7 @@ async fn what_is_no_batch_goes_through_as_it_is() {
             .body(body.into())
             .unwrap();
         let answer = service.ready().await.unwrap().call(request).await.unwrap();
-        assert!(answer.extensions().get::<Merged>().is_none());
+        assert!(answer.extensions().get::<BatchReport>().is_none());
         assert_eq!(answer.body().size_hint().exact(), Some(body.len() as u64));
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
     }
@@ -128,18 +128,18 @@ async fn a_part_that_faults_hides_nothing() {
         ("FAULT failed each", None),
         ("FAULT unknown", Some("unknown")),
     ] {
-        for format in [Lines::writes(), Lines::new(Order::Free, Repeat::Never)] {
+        for format in [
+            Lines::writes(),
+            Lines::new(Order::Free, Idempotency::NonIdempotent),
+        ] {
             let server = Server::new(move |call| match call.members[0] {
                 10 => text(fault),
                 _ => call.ok(),
             });
             let layer = layer(format).max_members(10);
             let answer = send(&layer, &server, 30).await.unwrap();
-            let figures = figures(&answer);
-            assert_eq!(
-                (figures.done, figures.parts, figures.complete),
-                (20, 3, true)
-            );
+            let stats = stats(&answer);
+            assert_eq!((stats.done, stats.parts, stats.complete), (20, 3, true));
             let lines = lines(answer).await;
             for (member, line) in lines.iter().enumerate() {
                 match (10..20).contains(&member) {
@@ -216,11 +216,11 @@ async fn lists_are_put_behind_each_other() {
         let answer = send(&layer(format.clone()).max_members(5), &server, 12)
             .await
             .unwrap();
-        let figures = figures(&answer);
-        assert_eq!((figures.done, figures.not_executed), (7, 5));
+        let stats = stats(&answer);
+        assert_eq!((stats.done, stats.not_executed), (7, 5));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        match format.repeat {
-            Repeat::Freely => assert_eq!(body, "FAULT failed"),
+        match format.idempotency {
+            Idempotency::Safe => assert_eq!(body, "FAULT failed"),
             _ => assert!(body.starts_with(b"LISTS\na0 a1 a2 a3 a4 a10 a11 |b0 ")),
         }
     }

@@ -6,18 +6,18 @@ use http::response;
 
 use super::EwsBatch;
 use super::cut::Cutter;
-use super::fate::Sent;
-use crate::batch_splitter::format::{Fate, Message, PartAnswer, Whole};
+use super::outcome::Sent;
+use crate::batch_splitter::format::{MemberOutcome, Message, PartFailure, PartResponse};
 use crate::body::encoding;
-use crate::rope::Rope;
+use crate::body::rope::Rope;
 use crate::soap::lists::{ListAt, answers_with_lists, lists};
 use crate::soap::merge::{Scope, entries_have_ids, entry_id, new_change_key};
 use crate::soap::verdict::Verdict;
-use crate::soap::{AnswerMessage, AnswerScanner, Operation, ResponseClass};
+use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
 /// What an answer says, entries and all.
 struct Read {
-    messages: Vec<AnswerMessage>,
+    messages: Vec<ResponseMessage>,
     list: Option<Range<u64>>,
     is_soap: bool,
     /// Why it could not be read to its end.
@@ -26,7 +26,7 @@ struct Read {
 
 impl Read {
     fn new(body: &Rope) -> Read {
-        let mut scanner = AnswerScanner::new();
+        let mut scanner = ResponseScanner::new();
         let mut messages = Vec::new();
         let pieces = body.pieces().iter();
         let broken = pieces
@@ -48,12 +48,12 @@ impl EwsBatch {
         members: &[usize],
         head: &response::Parts,
         body: &Rope,
-    ) -> PartAnswer {
+    ) -> PartResponse {
         let sent = self.sent(members);
         if encoding(&head.headers).is_some() {
             let whole = sent.by_status(head);
             let unreadable = || sent.unreadable("the answer is compressed".to_owned());
-            return PartAnswer::Whole(whole.unwrap_or_else(unreadable));
+            return PartResponse::Whole(whole.unwrap_or_else(unreadable));
         }
         let read = Read::new(body);
         if let Some(fault) = read.messages.iter().find(|message| message.is_fault) {
@@ -61,8 +61,8 @@ impl EwsBatch {
             // A fault that says nothing of its own is worth as much as its status.
             let known = fault.effective_code().is_known();
             let by_status = if known { None } else { sent.by_status(head) };
-            return PartAnswer::Whole(match by_status {
-                Some(by_status) => Whole {
+            return PartResponse::Whole(match by_status {
+                Some(by_status) => PartFailure {
                     code: whole.code,
                     text: whole.text,
                     ..by_status
@@ -71,9 +71,9 @@ impl EwsBatch {
             });
         }
         if let Some(whole) = sent.by_status(head) {
-            return PartAnswer::Whole(whole);
+            return PartResponse::Whole(whole);
         }
-        let unreadable = |text: String| PartAnswer::Whole(sent.unreadable(text));
+        let unreadable = |text: String| PartResponse::Whole(sent.unreadable(text));
         if let Some(why) = read.broken {
             return unreadable(why);
         }
@@ -104,22 +104,22 @@ impl EwsBatch {
         head: &response::Parts,
         body: &Rope,
         read: &Read,
-    ) -> Option<PartAnswer> {
-        let entries: Vec<&AnswerMessage> = read
+    ) -> Option<PartResponse> {
+        let entries: Vec<&ResponseMessage> = read
             .messages
             .iter()
             .filter(|message| message.is_entry)
             .collect();
         let operation = self.facts.operation;
         // A message that speaks of all members, although there may be one for each: so many at a time were too many.
-        let for_less = |entry: &&AnswerMessage| entry.effective_code().asks_for_less();
+        let for_less = |entry: &&ResponseMessage| entry.effective_code().asks_for_less();
         let all_for_less = members.len() > 1 && entries.iter().all(for_less);
         let alone = match &*entries {
             [] => {
                 // The answer's own element says that it failed.
                 let own = read.messages.iter().find(|message| !message.is_entry)?;
                 let failed = own.class == ResponseClass::Error;
-                return failed.then(|| PartAnswer::Whole(sent.by_message(own, head)));
+                return failed.then(|| PartResponse::Whole(sent.by_message(own, head)));
             }
             [one] if members.len() > 1 => Some(*one),
             [one, ..] if all_for_less => Some(*one),
@@ -138,10 +138,10 @@ impl EwsBatch {
                 // It can come before there is a frame for it to fit in.
                 whole.message = Some(declare(bytes, &scope.anywhere()));
             }
-            return Some(PartAnswer::Whole(whole));
+            return Some(PartResponse::Whole(whole));
         }
         let outside =
-            |entry: &&AnswerMessage| entry.range.start < list.start || entry.range.end > list.end;
+            |entry: &&ResponseMessage| entry.range.start < list.start || entry.range.end > list.end;
         if entries.iter().any(outside) {
             return None;
         }
@@ -183,7 +183,7 @@ impl EwsBatch {
         }
         let frame = (body.slice(0..list.start), body.slice(list.end..body.len()));
         let messages = bytes.into_iter().zip(fates);
-        Some(PartAnswer::Messages {
+        Some(PartResponse::Messages {
             frame,
             messages: messages
                 .map(|(bytes, fate)| Message { bytes, fate })
@@ -246,10 +246,10 @@ impl EwsBatch {
     }
 
     /// Takes down what later parts have to know of this one.
-    fn note(&mut self, members: &[usize], entries: &[Rope], fates: &[Fate]) {
+    fn note(&mut self, members: &[usize], entries: &[Rope], fates: &[MemberOutcome]) {
         let operation = self.facts.operation;
         let done = members.iter().zip(entries).zip(fates);
-        let done = done.filter(|(_, fate)| **fate == Fate::Done);
+        let done = done.filter(|(_, fate)| **fate == MemberOutcome::Done);
         for ((member, entry), _) in done {
             self.once_done = true;
             if operation == Operation::CREATE_ATTACHMENT {
@@ -277,21 +277,21 @@ impl EwsBatch {
         head: &response::Parts,
         body: &Rope,
         read: &Read,
-    ) -> Option<PartAnswer> {
-        let refused = |message: &&AnswerMessage| {
+    ) -> Option<PartResponse> {
+        let refused = |message: &&ResponseMessage| {
             matches!(
                 message.verdict(),
                 Verdict::Refused { .. } | Verdict::Stopped
             )
         };
         let messages = &read.messages;
-        let failed = |message: &&AnswerMessage| {
+        let failed = |message: &&ResponseMessage| {
             message.class == ResponseClass::Error && (!message.is_entry || messages.len() == 1)
         };
         let whole = messages.iter().find(failed);
         // One that is to come again takes the others with it: nobody says whose it is.
         if let Some(message) = whole.or_else(|| messages.iter().find(refused)) {
-            return Some(PartAnswer::Whole(sent.by_message(message, head)));
+            return Some(PartResponse::Whole(sent.by_message(message, head)));
         }
         messages.first()?;
         let bytes = body.to_bytes();
@@ -323,7 +323,7 @@ impl EwsBatch {
         piece.append(take(at..bytes.len()));
         frame.push(piece);
         self.once_done = true;
-        Some(PartAnswer::Lists { frame, lists })
+        Some(PartResponse::Lists { frame, lists })
     }
 }
 

@@ -7,7 +7,7 @@ use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 
 use super::json::{self, Object};
-use crate::retry_after::retry_after;
+use crate::retry::retry_after;
 
 /// The answer to a batch.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 /// A string of bytes in pieces, none of which is ever copied: slices of it share them.
 ///
 /// ```
-/// use tower_ews::rope::Rope;
+/// use tower_ews::body::Rope;
 ///
 /// let mut rope = Rope::from("hello, ");
 /// rope.push("world".into());
@@ -92,7 +92,7 @@ impl Rope {
 /// Cuts slices off a [`Rope`]: see [`Rope::slices`].
 ///
 /// ```
-/// use tower_ews::rope::Rope;
+/// use tower_ews::body::Rope;
 ///
 /// let rope: Rope = ["one, t".into(), "wo, three".into()].into_iter().collect();
 /// let mut slices = rope.slices();

@@ -1,13 +1,13 @@
 //! Answers read in pieces and as a whole, and their messages against quick-xml's `NsReader`: for the tests and for the fuzz target.
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
-use tower_ews::soap::{AnswerMessage, AnswerScanner, ScanError};
+use tower_ews::soap::{ResponseMessage, ResponseScanner, ScanError};
 
-type Scanned = (Vec<AnswerMessage>, Result<(), ScanError>, Option<bool>);
+type Scanned = (Vec<ResponseMessage>, Result<(), ScanError>, Option<bool>);
 
 /// Reads an answer in these pieces.
 pub(crate) fn scan(pieces: &[&[u8]]) -> Scanned {
-    let mut scanner = AnswerScanner::new();
+    let mut scanner = ResponseScanner::new();
     let mut messages = Vec::new();
     let mut result = Ok(());
     for piece in pieces {

@@ -1,5 +1,5 @@
 //! Every shape in which a server answers, whole and in pieces.
-#[path = "checks/answer.rs"]
+#[path = "checks/response.rs"]
 mod checks;
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use checks::{assert_agrees, scan};
 
 use tower_ews::soap::{
-    Answer, AnswerMessage, AnswerScanner, CodeClass, MemberOutcome, ResponseClass, ScanError,
+    CodeClass, Outcome, ResponseClass, ResponseMessage, ResponseScanner, ScanError, SoapResponse,
 };
 
 const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
@@ -53,7 +53,7 @@ fn back_off(space: &str, milliseconds: &str) -> String {
 /// Class, code class, hint in milliseconds.
 type Seen = (ResponseClass, CodeClass, Option<u64>);
 
-fn seen(message: &AnswerMessage) -> Seen {
+fn seen(message: &ResponseMessage) -> Seen {
     let hint = message
         .back_off
         .map(|hint| u64::try_from(hint.as_millis()).unwrap());
@@ -385,7 +385,7 @@ fn samples() -> Vec<(&'static str, String, Vec<Seen>)> {
 fn every_shape() {
     for (name, body, expected) in samples() {
         let answer =
-            Answer::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            SoapResponse::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(answer.is_soap, Some(true), "{name}");
         let found: Vec<_> = answer.messages.iter().map(seen).collect();
         assert_eq!(found, expected, "{name}");
@@ -423,9 +423,9 @@ fn details() {
             .into_iter()
             .find(|(name, ..)| *name == wanted)
             .unwrap();
-        Answer::parse(body.as_bytes()).unwrap()
+        SoapResponse::parse(body.as_bytes()).unwrap()
     };
-    let inner = |answer: Answer| answer.messages[0].inner_code.clone().unwrap().class();
+    let inner = |answer: SoapResponse| answer.messages[0].inner_code.clone().unwrap().class();
     assert_eq!(inner(by("inner busy")), CodeClass::ThrottleServerBusy);
     assert_eq!(inner(by("inner permanent")), CodeClass::Permanent);
     assert_eq!(
@@ -440,9 +440,9 @@ fn details() {
     );
     assert_eq!(
         by("a code that nobody knows").messages[0].code.outcome(),
-        MemberOutcome::Unknown
+        Outcome::Unknown
     );
-    let entries = |answer: Answer| {
+    let entries = |answer: SoapResponse| {
         answer
             .messages
             .iter()
@@ -456,14 +456,14 @@ fn details() {
         "GetItem",
         &[entry("GetItem", "Error", "x", "").replace("Text.", text)],
     );
-    let message = &Answer::parse(body.as_bytes()).unwrap().messages[0];
+    let message = &SoapResponse::parse(body.as_bytes()).unwrap().messages[0];
     assert_eq!(&*message.text, "a &lt; &amp;&lt;&undefined;");
     let long = "é".repeat(3000);
     let body = list(
         "GetItem",
         &[entry("GetItem", "Error", &long, "").replace("Text.", &format!("a{long}"))],
     );
-    let message = &Answer::parse(body.as_bytes()).unwrap().messages[0];
+    let message = &SoapResponse::parse(body.as_bytes()).unwrap().messages[0];
     assert_eq!(message.text.len(), 1023);
     assert!(message.code.as_str().len() <= 4096 + 3);
 }
@@ -491,11 +491,11 @@ fn hints() {
     ];
     for (text, expected) in cases {
         let answer =
-            Answer::parse(fault("ErrorServerBusy", &back_off(T, text)).as_bytes()).unwrap();
+            SoapResponse::parse(fault("ErrorServerBusy", &back_off(T, text)).as_bytes()).unwrap();
         assert_eq!(answer.messages[0].back_off, expected, "{text}");
     }
     let twice = back_off(T, "5") + &back_off(E, "9") + &back_off(M, "x");
-    let answer = Answer::parse(fault("ErrorServerBusy", &twice).as_bytes()).unwrap();
+    let answer = SoapResponse::parse(fault("ErrorServerBusy", &twice).as_bytes()).unwrap();
     assert_eq!(answer.messages[0].back_off, Some(Duration::from_millis(9)));
 }
 
@@ -511,7 +511,7 @@ fn what_is_not_soap() {
         b"<?xml version='1.0'?><!-- x --><Error/>",
     ];
     for body in cases {
-        let answer = Answer::parse(body).unwrap();
+        let answer = SoapResponse::parse(body).unwrap();
         assert_eq!(
             (answer.is_soap, answer.messages.len()),
             (Some(false), 0),
@@ -519,8 +519,8 @@ fn what_is_not_soap() {
             String::from_utf8_lossy(body)
         );
     }
-    assert_eq!(Answer::parse(b"").unwrap().is_soap, None);
-    assert_eq!(Answer::parse(b" \r\n").unwrap().is_soap, None);
+    assert_eq!(SoapResponse::parse(b"").unwrap().is_soap, None);
+    assert_eq!(SoapResponse::parse(b" \r\n").unwrap().is_soap, None);
 }
 
 #[test]
@@ -528,7 +528,7 @@ fn what_can_not_be_read() {
     use ScanError as S;
     let good = list("GetItem", &[entry("GetItem", "Success", "NoError", "")]);
     for cut in 1..good.len() {
-        let error = Answer::parse(&good.as_bytes()[..cut]);
+        let error = SoapResponse::parse(&good.as_bytes()[..cut]);
         let decided = cut > good.find("<s:Envelope").unwrap();
         if decided {
             assert_eq!(error, Err(S::Truncated { at: cut as u64 }), "{cut}");
@@ -567,12 +567,12 @@ fn what_can_not_be_read() {
         ),
     ];
     for (name, body, expected) in cases {
-        let error = Answer::parse(body.as_bytes()).expect_err(name);
+        let error = SoapResponse::parse(body.as_bytes()).expect_err(name);
         assert!(expected(&error), "{name}: {error:?}");
     }
     let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert_eq!(Answer::parse(&utf16), Err(S::Encoding));
-    let mut scanner = AnswerScanner::new();
+    assert_eq!(SoapResponse::parse(&utf16), Err(S::Encoding));
+    let mut scanner = ResponseScanner::new();
     let broken = good.replace("</m:ResponseMessages>", "</m:Messages>");
     let error = scanner.push(broken.as_bytes(), &mut |_| {}).unwrap_err();
     assert_eq!(
@@ -697,7 +697,7 @@ fn tags_of_all_kinds() {
 #[test]
 fn where_the_scanner_stands() {
     let body = list("GetItem", &[entry("GetItem", "Success", "NoError", "")]);
-    let mut scanner = AnswerScanner::new();
+    let mut scanner = ResponseScanner::new();
     let (head, rest) = body.split_at(body.find("<m:GetItemResponse>").unwrap());
     let mut count = 0;
     scanner.push(b"", &mut |_| count += 1).unwrap();

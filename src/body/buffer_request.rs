@@ -1,0 +1,316 @@
+//! [`BufferRequest`]: makes a [`ReplayBody`] of any request body.
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, Request};
+use http_body::Body;
+use http_body_util::Full;
+use pin_project::pin_project;
+use smallvec::SmallVec;
+use tower::BoxError;
+use tower::util::Oneshot;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::replay::{ReplayBody, join};
+
+/// Makes a [`ReplayBody`] from any request body, by reading it up to a size.
+///
+/// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames are joined into one piece.
+/// Trailers are dropped, and with them the headers `Trailer` and `Transfer-Encoding`; a `Content-Length` is put right where there is
+/// one. Dropping the future drops body and call.
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_ews::body::{BufferRequestLayer, ReplayBody};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let service = ServiceBuilder::new().layer(BufferRequestLayer::new(1024)).service(service_fn(
+///     async |request: Request<ReplayBody>| Ok::<_, tower::BoxError>(request.body().len()),
+/// ));
+/// let length = service.oneshot(Request::new(Full::new(bytes::Bytes::from("hello")))).await?;
+/// assert_eq!(length, 5);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct BufferRequestLayer {
+    limit: u64,
+}
+
+impl BufferRequestLayer {
+    /// What Exchange takes at most by default: 64 MiB (67,108,864 bytes, "client-specific message size limits").
+    pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024;
+
+    /// A layer that takes bodies of at most so many bytes.
+    pub const fn new(limit: u64) -> BufferRequestLayer {
+        BufferRequestLayer { limit }
+    }
+}
+
+impl Default for BufferRequestLayer {
+    fn default() -> BufferRequestLayer {
+        BufferRequestLayer::new(BufferRequestLayer::DEFAULT_LIMIT)
+    }
+}
+
+impl<S> Layer<S> for BufferRequestLayer {
+    type Service = BufferRequest<S>;
+
+    fn layer(&self, inner: S) -> BufferRequest<S> {
+        BufferRequest {
+            inner,
+            limit: self.limit,
+            always_ready: false,
+        }
+    }
+}
+
+/// The service of [`BufferRequestLayer`]. It is always ready; it waits for the inner service in the future, once the body is
+/// there.
+///
+/// ```
+/// use tower_ews::body::BufferRequestLayer;
+/// use tower_layer::Layer;
+///
+/// let service = BufferRequestLayer::default().layer("any service");
+/// assert_eq!(service.into_inner(), "any service");
+/// ```
+#[derive(Clone, Debug)]
+pub struct BufferRequest<S> {
+    inner: S,
+    limit: u64,
+    always_ready: bool,
+}
+
+impl<S> BufferRequest<S> {
+    /// Says that the inner service is always ready, so that a body that is there needs no clone of it: `benches/overhead`, `stack`.
+    pub(crate) fn inner_is_always_ready(mut self) -> Self {
+        self.always_ready = true;
+        self
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+/// Why a request body was not taken; nothing was sent.
+///
+/// ```
+/// use tower_ews::body::BufferRequestError;
+///
+/// let error = BufferRequestError::TooLarge { limit: 10 };
+/// assert_eq!(error.to_string(), "the request body has more than 10 bytes: send less, or raise BufferRequestLayer's limit");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BufferRequestError {
+    /// Larger than the layer takes.
+    #[error(
+        "the request body has more than {limit} bytes: send less, or raise BufferRequestLayer's limit"
+    )]
+    TooLarge {
+        /// The layer's limit in bytes.
+        limit: u64,
+    },
+    /// The body itself failed.
+    #[error("the request body could not be read")]
+    Body(#[source] BoxError),
+}
+
+impl<S, B> Service<Request<B>> for BufferRequest<S>
+where
+    S: Service<Request<ReplayBody>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = BufferRequestFuture<S, B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> BufferRequestFuture<S, B> {
+        let (parts, mut body) = request.into_parts();
+        let limit = self.limit;
+        let state = match in_one_piece(&mut body) {
+            Some(body) if body.len() > limit => State::TooLarge,
+            Some(body) => {
+                let request = buffered(parts, body);
+                match self.always_ready {
+                    true => State::Called(self.inner.call(request)),
+                    false => State::Call(Oneshot::new(self.inner.clone(), request)),
+                }
+            }
+            None => State::Read {
+                body,
+                taken: Some((self.inner.clone(), parts)),
+                frames: SmallVec::new(),
+                len: 0,
+            },
+        };
+        BufferRequestFuture { limit, state }
+    }
+}
+
+/// The future of [`BufferRequest`].
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct BufferRequestFuture<S, B>
+where
+    S: Service<Request<ReplayBody>>,
+{
+    limit: u64,
+    #[pin]
+    state: State<S, B>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<S, B>
+where
+    S: Service<Request<ReplayBody>>,
+{
+    Read {
+        #[pin]
+        body: B,
+        taken: Option<(S, http::request::Parts)>,
+        frames: SmallVec<[Bytes; 1]>,
+        len: u64,
+    },
+    Call(#[pin] Oneshot<S, Request<ReplayBody>>),
+    Called(#[pin] S::Future),
+    TooLarge,
+}
+
+/// Takes a body whose bytes are there already.
+fn in_one_piece<B: Body + 'static>(body: &mut B) -> Option<ReplayBody> {
+    let body = body as &mut dyn Any;
+    if let Some(body) = body.downcast_mut::<ReplayBody>() {
+        return Some(mem::take(body));
+    }
+    let full = mem::take(body.downcast_mut::<Full<Bytes>>()?);
+    // A `Full` shows its bytes to whoever polls it, and it is ready at once.
+    let mut cx = Context::from_waker(Waker::noop());
+    Some(match pin!(full).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => ReplayBody::new(frame.into_data().unwrap_or_default()),
+        _ => ReplayBody::empty(),
+    })
+}
+
+/// A request extension: what a layer above has made of the body to look at its outline.
+#[derive(Clone)]
+pub(crate) struct LookedAt(pub(crate) ReplayBody);
+
+fn buffered(mut parts: http::request::Parts, mut body: ReplayBody) -> Request<ReplayBody> {
+    put_right(&mut parts.headers, body.len());
+    if let Some(LookedAt(known)) = parts.extensions.remove() {
+        // Another layer may have changed the body in between.
+        let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr() || one == other;
+        let pairs = || known.pieces().iter().zip(body.pieces());
+        if known.len() == body.len()
+            && known.pieces().len() == body.pieces().len()
+            && pairs().all(same)
+        {
+            body = known.rewind();
+        }
+    }
+    Request::from_parts(parts, body)
+}
+
+/// The encoding that a body still has: what is compressed is not read.
+pub(crate) fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get_all(CONTENT_ENCODING).iter().find(|value| {
+        let value = value.as_bytes().trim_ascii();
+        !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
+    })
+}
+
+/// The body's length is known now, so that it is not sent in chunks.
+fn put_right(headers: &mut HeaderMap, len: u64) {
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(TRAILER);
+    if headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+    }
+}
+
+impl<S, B> Future for BufferRequestFuture<S, B>
+where
+    S: Service<Request<ReplayBody>>,
+    S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let limit = *this.limit;
+        let too_large = || Poll::Ready(Err(BufferRequestError::TooLarge { limit }.into()));
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Call(call) => return call.poll(cx).map_err(Into::into),
+                StateProj::Called(call) => return call.poll(cx).map_err(Into::into),
+                StateProj::TooLarge => return too_large(),
+                StateProj::Read {
+                    mut body,
+                    taken,
+                    frames,
+                    len,
+                } => {
+                    if len.saturating_add(body.size_hint().lower()) > limit {
+                        return too_large();
+                    }
+                    match ready!(body.as_mut().poll_frame(cx)) {
+                        Some(Ok(frame)) => {
+                            let Ok(mut data) = frame.into_data() else {
+                                continue;
+                            };
+                            *len = len.saturating_add(data.remaining() as u64);
+                            if *len > limit {
+                                return too_large();
+                            }
+                            frames.push(data.copy_to_bytes(data.remaining()));
+                            continue;
+                        }
+                        Some(Err(error)) => {
+                            return Poll::Ready(Err(BufferRequestError::Body(error.into()).into()));
+                        }
+                        None => {
+                            let Some((inner, parts)) = taken.take() else {
+                                return Poll::Pending;
+                            };
+                            let whole = ReplayBody::new(join(&mem::take(frames)));
+                            State::Call(Oneshot::new(inner, buffered(parts, whole)))
+                        }
+                    }
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for BufferRequestFuture<S, B>
+where
+    S: Service<Request<ReplayBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferRequestFuture")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

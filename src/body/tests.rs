@@ -1,0 +1,255 @@
+//! Tests of the request bodies.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, Request};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+
+use super::*;
+use crate::soap::{Operation, Outline};
+
+const REQUEST: &str = "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'><s:Body>\
+    <GetFolder xmlns='http://schemas.microsoft.com/exchange/services/2006/messages'><FolderIds>\
+    <FolderId Id='a'/></FolderIds></GetFolder></s:Body></s:Envelope>";
+
+#[tokio::test]
+async fn a_rope_reads_like_its_whole() {
+    let pieces: Vec<Bytes> = ["he", "", "l", "lo"].into_iter().map(Bytes::from).collect();
+    let mut body = ReplayBody::from_pieces(pieces);
+    assert_eq!((body.len(), body.pieces().len()), (5, 3));
+    assert!(!body.is_end_stream());
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "he");
+    assert_eq!(body.size_hint().exact(), Some(3));
+    assert_eq!(
+        body.clone().collect().await.unwrap().to_bytes(),
+        "llo",
+        "a clone goes on"
+    );
+    assert_eq!(
+        Full::from(body.clone()).collect().await.unwrap().to_bytes(),
+        "llo"
+    );
+    assert_eq!(body.rewind().collect().await.unwrap().to_bytes(), "hello");
+    assert_eq!((body.to_bytes(), body.len()), (Bytes::from("hello"), 5));
+    while body.frame().await.is_some() {}
+    assert!(body.is_end_stream());
+    assert!(body.frame().await.is_none());
+    assert!(ReplayBody::from(()).is_end_stream() && ReplayBody::default().is_empty());
+}
+
+#[test]
+fn bytes_are_shared() {
+    let bytes = Bytes::from(REQUEST.to_owned());
+    let body = ReplayBody::from(bytes.clone());
+    assert_eq!(body.to_bytes().as_ptr(), bytes.as_ptr());
+    assert_eq!(body.clone().rewind().pieces()[0].as_ptr(), bytes.as_ptr());
+}
+
+#[test]
+fn the_outline_is_found_once() {
+    let body = ReplayBody::from(REQUEST);
+    let clone = body.clone();
+    assert_eq!(
+        body.outline().unwrap().operation(),
+        Some(Operation::GET_FOLDER)
+    );
+    assert!(std::ptr::eq(
+        body.outline().unwrap(),
+        clone.outline().unwrap()
+    ));
+    assert!(std::ptr::eq(
+        body.targets().unwrap(),
+        clone.targets().unwrap()
+    ));
+    let (a, b) = REQUEST.split_at(100);
+    let rope = ReplayBody::from_pieces([Bytes::from(a), Bytes::from(b)]);
+    let members = |body: &ReplayBody| body.outline().unwrap().array().unwrap().members().to_vec();
+    assert_eq!(members(&rope), members(&body));
+    assert!(ReplayBody::from("{}").targets().is_none());
+}
+
+#[test]
+fn debug_shows_no_content() {
+    let shown = format!("{:?}", ReplayBody::from("a password"));
+    assert_eq!(shown, "ReplayBody { len: 10, pieces: 1 }");
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn reqwest_takes_it() {
+    let rope = ReplayBody::from_pieces([Bytes::from("he"), Bytes::from("llo")]);
+    let body = reqwest::Body::from(rope);
+    assert_eq!(body.size_hint().exact(), Some(5));
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+    assert_eq!(
+        reqwest::Body::from(ReplayBody::from("hello")).as_bytes(),
+        Some(&b"hello"[..])
+    );
+}
+
+/// Answers with the request that came.
+fn echo()
+-> impl Service<Request<ReplayBody>, Response = Request<ReplayBody>, Error = BoxError, Future: Send>
++ Clone {
+    service_fn(async |request: Request<ReplayBody>| Ok::<_, BoxError>(request))
+}
+
+fn frames(
+    frames: Vec<Result<Frame<Bytes>, &'static str>>,
+) -> impl Body<Data = Bytes, Error = &'static str> {
+    StreamBody::new(futures_util::stream::iter(frames))
+}
+
+#[tokio::test]
+async fn bodies_are_taken_without_a_copy() {
+    let bytes = Bytes::from(REQUEST.to_owned());
+    let layer = BufferRequestLayer::default();
+    let full = layer
+        .layer(echo())
+        .oneshot(Request::new(Full::new(bytes.clone())))
+        .await
+        .unwrap();
+    assert_eq!(full.body().pieces()[0].as_ptr(), bytes.as_ptr());
+    let replay = ReplayBody::from(bytes);
+    let outline: *const Outline = replay.outline().unwrap();
+    let same = layer
+        .layer(echo())
+        .oneshot(Request::new(replay))
+        .await
+        .unwrap();
+    assert!(std::ptr::eq(same.body().outline().unwrap(), outline));
+}
+
+#[tokio::test]
+async fn an_outline_that_a_layer_above_has_found_is_not_found_again() {
+    let bytes = Bytes::from(REQUEST);
+    let known = ReplayBody::from(bytes.clone());
+    let outline: *const Outline = known.outline().unwrap();
+    let other = Bytes::from(REQUEST.replace("'a'", "'b'"));
+    // The same bytes, the same text at another place, and another text.
+    let bodies = [
+        (bytes, true),
+        (Bytes::copy_from_slice(REQUEST.as_bytes()), true),
+        (other, false),
+    ];
+    for (body, same) in bodies {
+        let mut request = Request::new(Full::new(body.clone()));
+        request.extensions_mut().insert(LookedAt(known.clone()));
+        let buffer = BufferRequestLayer::default().layer(echo());
+        let request = buffer.oneshot(request).await.unwrap();
+        assert_eq!(request.body().to_bytes(), body);
+        assert_eq!(
+            std::ptr::eq(request.body().outline().unwrap(), outline),
+            same
+        );
+        assert!(request.extensions().get::<LookedAt>().is_none());
+    }
+}
+
+#[tokio::test]
+async fn frames_are_joined_and_headers_put_right() {
+    let trailers = Frame::trailers(HeaderMap::new());
+    let body = frames(vec![
+        Ok(Frame::data("he".into())),
+        Ok(Frame::data("llo".into())),
+        Ok(trailers),
+    ]);
+    let mut request = Request::new(body);
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("mail"));
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    headers.insert(TRAILER, HeaderValue::from_static("x"));
+    let request = BufferRequestLayer::new(5)
+        .layer(echo())
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(request.body().pieces(), ["hello"]);
+    assert_eq!(request.headers().len(), 1, "only Host is left");
+    let mut request = Request::new(ReplayBody::from("hello"));
+    request
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from_static("7"));
+    let request = BufferRequestLayer::new(5)
+        .layer(echo())
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(request.headers()[CONTENT_LENGTH], "5");
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_broken_is_not_sent() {
+    let none =
+        service_fn(async |_: Request<ReplayBody>| -> Result<(), BoxError> { unreachable!() });
+    let layer = BufferRequestLayer::new(4);
+    let large = |error: BoxError| {
+        matches!(
+            error.downcast_ref(),
+            Some(BufferRequestError::TooLarge { limit: 4 })
+        )
+    };
+    assert!(large(
+        layer
+            .layer(none)
+            .oneshot(Request::new(ReplayBody::from("hello")))
+            .await
+            .unwrap_err()
+    ));
+    assert!(large(
+        layer
+            .layer(none)
+            .oneshot(Request::new(Full::<Bytes>::from("hello")))
+            .await
+            .unwrap_err()
+    ));
+    let parts = vec![
+        Ok(Frame::data("hel".into())),
+        Ok(Frame::data("lo".into())),
+        Err("not read so far"),
+    ];
+    assert!(large(
+        layer
+            .layer(none)
+            .oneshot(Request::new(frames(parts)))
+            .await
+            .unwrap_err()
+    ));
+    let broken = frames(vec![Ok(Frame::data("h".into())), Err("torn")]);
+    let error = layer
+        .layer(none)
+        .oneshot(Request::new(broken))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "the request body could not be read");
+    assert_eq!(
+        std::error::Error::source(&*error).unwrap().to_string(),
+        "torn"
+    );
+}
+
+#[tokio::test]
+async fn waits_for_the_inner_service_in_the_future() {
+    let (inner, mut handle) = tower_test::mock::pair::<Request<ReplayBody>, ()>();
+    handle.allow(0);
+    let mut service = BufferRequestLayer::default().layer(inner);
+    assert!(matches!(
+        futures_util::poll!(std::future::poll_fn(|cx| {
+            Service::<Request<Full<Bytes>>>::poll_ready(&mut service, cx)
+        })),
+        Poll::Ready(Ok(()))
+    ));
+    let mut call = tokio_test::task::spawn(service.call(Request::new(Full::<Bytes>::from("a"))));
+    assert!(call.poll().is_pending());
+    handle.allow(1);
+    assert!(call.is_woken());
+    assert!(call.poll().is_pending());
+    let (_, answer) = handle.next_request().await.unwrap();
+    answer.send_response(());
+    assert!(matches!(call.poll(), Poll::Ready(Ok(()))));
+}

@@ -1,0 +1,10 @@
+//! What every layer that sends again needs: how long to wait, what a failure proves, what may be sent twice.
+
+pub(crate) mod backoff;
+mod failure;
+mod idempotency;
+mod retry_after;
+
+pub use self::failure::Failure;
+pub use self::idempotency::Idempotency;
+pub use self::retry_after::retry_after;
