@@ -34,6 +34,10 @@ struct Value {
     last_used: Option<Instant>,
     /// The server refused it: its place is free once its calls have ended.
     refused: bool,
+    /// A call has used it to the end.
+    worked: bool,
+    /// The calls in use of it that were refused, by their deadlines.
+    refusers: HashSet<Option<Instant>>,
 }
 
 /// A call that waits.
@@ -82,19 +86,34 @@ impl Model {
             }
             Signal::Exceeded(named) => {
                 for charge in request.charges().iter() {
-                    let key = (charge.principal().clone(), charge.budget());
                     if charge.budget() == named || named == Budget::Concurrency {
+                        let key = (charge.principal().clone(), charge.budget());
                         self.learnt.insert(key);
                     }
-                    if let (Some(value), true) = (charge.value(), charge.budget() == named) {
-                        let values = self.values.entry(charge.principal().clone()).or_default();
-                        if let Some(value) = values.get_mut(value) {
-                            value.refused = true;
-                        }
+                }
+                for (principal, budget, _, values) in by_budget(request) {
+                    if budget == named {
+                        self.refused(&principal, &values, request.deadline());
                     }
                 }
             }
             Signal::Accepted => {}
+        }
+    }
+
+    /// Of several values it was one of those that never worked, if there is one.
+    fn refused(&mut self, account: &Principal, values: &HashSet<Principal>, call: Option<Instant>) {
+        let known = self.values.entry(account.clone()).or_default();
+        let is_new = |name: &&Principal| known.get(*name).is_some_and(|value| !value.worked);
+        let new: HashSet<Principal> = values.iter().filter(is_new).cloned().collect();
+        for name in if new.is_empty() { values } else { &new } {
+            if let Some(value) = known.get_mut(name) {
+                value.refused = true;
+                value.worked = false;
+                if value.refusers.len() < value.in_use as usize {
+                    value.refusers.insert(call);
+                }
+            }
         }
     }
 
@@ -197,8 +216,9 @@ impl Model {
                 let value = known.entry(name).or_default();
                 if !was_open {
                     // What it was before the server closed or refused it says nothing about it now.
-                    value.refused = false;
-                    value.last_used = None;
+                    let in_use = value.in_use;
+                    *value = Value::default();
+                    value.in_use = in_use;
                 }
                 value.in_use += 1;
             }
@@ -208,8 +228,8 @@ impl Model {
         }
     }
 
-    /// Charges were given back; `sent`: the call had been sent. `whole`: not what was split off.
-    pub(super) fn released(&mut self, part: &Admission, sent: bool, call: Option<&AcquireRequest>) {
+    /// Charges were given back; `call`: unless they were split off.
+    pub(super) fn released(&mut self, part: &Admission, end: End, call: Option<&AcquireRequest>) {
         for (principal, budget, amount, values) in by_budget(part.request()) {
             if !self.policy.contains_key(&budget) {
                 continue;
@@ -222,8 +242,12 @@ impl Model {
             for name in values {
                 let value = known.get_mut(&name).unwrap();
                 value.in_use -= 1;
-                if sent {
+                let was_refused = value.refusers.remove(&part.request().deadline());
+                if end != End::NotSent {
                     value.last_used = Some(Instant::now());
+                    // Another one was refused, and this one may have opened it after that.
+                    value.refused &= was_refused;
+                    value.worked |= end == End::Complete && !value.refused;
                 }
             }
         }

@@ -442,11 +442,10 @@ impl Schedule {
     }
 
     fn release_part(&mut self, permit: Permit, call: Option<(AcquireRequest, End)>) {
-        let sent = call.as_ref().is_none_or(|(_, end)| *end != End::NotSent);
-        let call = call.map(|(request, _)| request);
+        let (call, end) = call.map_or((None, End::Dropped), |(call, end)| (Some(call), end));
         let admission = permit.admission().clone();
-        self.tell(|| format!("{} ends, sent: {sent}", admission.ticket()));
-        self.model.released(&admission, sent, call.as_ref());
+        self.tell(|| format!("{} ends: {end:?}", admission.ticket()));
+        self.model.released(&admission, end, call.as_ref());
         drop(permit);
         let speaks_for = call.unwrap_or_else(|| admission.request().clone());
         self.ended.push((admission, speaks_for));
