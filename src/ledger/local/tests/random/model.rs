@@ -32,6 +32,7 @@ pub(super) struct Model {
 struct Value {
     in_use: u32,
     last_used: Option<Instant>,
+    given_back: Option<Instant>,
     /// The server refused it: its place is free once its calls have ended.
     refused: bool,
     /// A call has used it to the end.
@@ -207,6 +208,10 @@ impl Model {
                 let of_account = of_account.filter(|charge| *charge.principal() == principal);
                 in_use.extend(of_account.filter_map(|charge| charge.value().cloned()));
             }
+            // Admitted with a value that somebody had then, and gave back since without having used it.
+            let known = self.values.get(&principal).into_iter().flatten();
+            let had = known.filter(|(_, value)| value.given_back >= Some(last_poll));
+            in_use.extend(had.map(|(name, _)| name.clone()));
             let opens = !values.is_subset(&in_use);
             let fits = !opens || others == 0 || others + values.len() <= limit as usize;
             assert!(fits, "{open:?} of {limit} open, granted {}", text(request));
@@ -216,9 +221,11 @@ impl Model {
                 let value = known.entry(name).or_default();
                 if !was_open {
                     // What it was before the server closed or refused it says nothing about it now.
-                    let in_use = value.in_use;
-                    *value = Value::default();
-                    value.in_use = in_use;
+                    *value = Value {
+                        in_use: value.in_use,
+                        given_back: value.given_back,
+                        ..Value::default()
+                    };
                 }
                 value.in_use += 1;
             }
@@ -242,6 +249,7 @@ impl Model {
             for name in values {
                 let value = known.get_mut(&name).unwrap();
                 value.in_use -= 1;
+                value.given_back = Some(Instant::now());
                 let was_refused = value.refusers.remove(&part.request().deadline());
                 if end != End::NotSent {
                     value.last_used = Some(Instant::now());
