@@ -39,7 +39,8 @@ pub(super) struct Queue {
 /// A call that waits, or that was admitted and does not know it yet.
 #[derive(Debug)]
 struct Waiter {
-    request: AcquireRequest,
+    /// None while an admission has it.
+    request: Option<AcquireRequest>,
     since: Instant,
     waker: Option<Waker>,
     state: WaiterState,
@@ -146,7 +147,7 @@ impl Queue {
     pub(super) fn join(&mut self, request: AcquireRequest, position: Position, since: Instant) {
         self.len += 1;
         let key = self.waiters.insert(Waiter {
-            request,
+            request: Some(request),
             since,
             waker: None,
             state: WaiterState::Absent,
@@ -248,6 +249,7 @@ impl Queue {
         match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
             WaiterState::Admitted(_, admission) => {
                 self.len += 1;
+                waiter.request = Some(admission.request().clone());
                 Some(admission)
             }
             WaiterState::Waits { .. } | WaiterState::Absent => None,
@@ -268,7 +270,25 @@ impl Queue {
     }
 
     pub(super) fn request(&self, position: Position) -> Option<&AcquireRequest> {
-        Some(&self.waiters.get(position.1)?.request)
+        let waiter = self.waiters.get(position.1)?;
+        match &waiter.state {
+            WaiterState::Admitted(_, admission) => Some(admission.request()),
+            WaiterState::Waits { .. } | WaiterState::Absent => waiter.request.as_ref(),
+        }
+    }
+
+    /// Takes the request of a call that is handed its admission next.
+    pub(super) fn take_request(&mut self, position: Position) -> Option<AcquireRequest> {
+        self.waiters.get_mut(position.1)?.request.take()
+    }
+
+    /// The first call of a list in which there are `calls`.
+    pub(super) fn first_of_all(&self, contended: &Contended, calls: u32) -> Option<Position> {
+        let order = &self.lists.get(contended)?.order;
+        order
+            .first()
+            .copied()
+            .filter(|_| order.len() == calls as usize)
     }
 
     pub(super) fn since(&self, position: Position) -> Option<Instant> {
@@ -466,7 +486,8 @@ impl Queue {
                 WaiterState::Absent => Stands::Nowhere,
             };
             let position = positions.get(&key).copied().unwrap_or_default();
-            (position, waiter.request.clone(), stands)
+            let request = self.request((0, key)).cloned();
+            (position, request.unwrap_or_default(), stands)
         });
         calls.collect()
     }

@@ -99,6 +99,11 @@ impl Agenda {
         (self.looked, self.work.len())
     }
 
+    /// Whether nothing is left to do, and nobody is starved.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.is_empty() && !self.has_starved()
+    }
+
     pub(super) fn has_starved(&self) -> bool {
         self.starved.is_some()
     }
@@ -420,6 +425,8 @@ impl State {
             None => {
                 self.unpark(&request, position, true);
                 self.agenda.not_starved(position);
+                // The queue's own is dropped first: nobody shares it then, and it is not copied.
+                drop(self.queue.take_request(position));
                 let admission = self.admit(request, position, clock, config);
                 for (principal, _) in by_principal(admission.charges()).skip(1) {
                     // Those that wait there watch whether it is picked up.

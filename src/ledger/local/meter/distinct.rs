@@ -333,11 +333,10 @@ impl Measure for Distinct {
 
     fn exceeded(&mut self, ask: Ask<'_>, _: u64, clock: &mut Clock) {
         let now = clock.now();
-        // Of several values it is one of those that never worked, if there is one.
+        // Of several values it is one of those that are not known to work, if there is one.
         let is_new = |value: &&Principal| {
-            self.open
-                .get(*value)
-                .is_some_and(|open| open.state != SlotState::Confirmed)
+            let open = self.open.get(*value);
+            open.is_none_or(|open| open.state != SlotState::Confirmed)
         };
         let new: SmallVec<[&Principal; 4]> = ask.values().filter(is_new).collect();
         let all = || ask.values().collect();

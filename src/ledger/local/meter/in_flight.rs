@@ -45,6 +45,12 @@ impl InFlight {
         self.held == 0 || self.held.saturating_add(amount) <= self.limit
     }
 
+    /// Whether no more is held than the limit allows.
+    #[inline]
+    pub(in super::super) fn is_within_limit(&self) -> bool {
+        self.held <= self.limit
+    }
+
     #[inline]
     pub(in super::super) fn take_plain(&mut self, amount: u32) {
         self.held = self.held.saturating_add(amount);

@@ -216,3 +216,21 @@ async fn a_value_that_another_call_was_refused_is_open_once_a_call_has_used_it()
     let other = call(&ledger, opens("svc", "y"), secs(1));
     assert_eq!(other.await.unwrap().unwrap() - start, secs(301));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_refusal_closes_no_value_that_works_if_another_one_is_gone() {
+    let ledger = delegate(2, secs(3600));
+    let both: Charges = ["x", "y"]
+        .map(|name| Charge::of_value(of("svc"), Budget::OpenMailboxes, Principal::mailbox(name)))
+        .into_iter()
+        .collect();
+    let refused = try_now(&ledger, &AcquireRequest::new(both)).unwrap();
+    let admission = refused.admission().clone();
+    refused.complete();
+    sleep(secs(301)).await;
+    try_now(&ledger, &opens("svc", "y")).unwrap().complete();
+    ledger.report(&admission, Signal::Exceeded(Budget::OpenMailboxes));
+    let budgets = &ledger.snapshot().principals[0].budgets;
+    let open = budgets.iter().find(|b| b.budget == Budget::OpenMailboxes);
+    assert_eq!(open.map(|open| open.held), Some(1));
+}

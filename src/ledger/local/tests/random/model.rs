@@ -102,10 +102,11 @@ impl Model {
         }
     }
 
-    /// Of several values it was one of those that never worked, if there is one.
+    /// Of several values it was one of those that are not known to work, if there is one.
     fn refused(&mut self, account: &Principal, values: &HashSet<Principal>, call: Option<Instant>) {
+        let open = self.open(account);
         let known = self.values.entry(account.clone()).or_default();
-        let is_new = |name: &&Principal| known.get(*name).is_some_and(|value| !value.worked);
+        let is_new = |name: &&Principal| !open.contains(*name) || !known[*name].worked;
         let new: HashSet<Principal> = values.iter().filter(is_new).cloned().collect();
         for name in if new.is_empty() { values } else { &new } {
             if let Some(value) = known.get_mut(name) {
