@@ -45,10 +45,10 @@ impl InFlight {
         self.held == 0 || self.held.saturating_add(amount) <= self.limit
     }
 
-    /// Whether no more is held than the limit allows.
+    /// Whether exactly as much is held as the limit allows: who takes over an amount leaves no room for others.
     #[inline]
-    pub(in super::super) fn is_within_limit(&self) -> bool {
-        self.held <= self.limit
+    pub(in super::super) fn is_at_limit(&self) -> bool {
+        self.held == self.limit
     }
 
     #[inline]

@@ -43,7 +43,7 @@ impl State {
         config.limit(charge.budget())?;
         let account = self.accounts.get_mut(charge.principal())?;
         let meter = account.meter_mut(charge.budget())?.plain()?;
-        if !meter.is_within_limit() || account.gate_mut().is_some() {
+        if !meter.is_at_limit() || account.gate_mut().is_some() {
             return None;
         }
         let contended = Contended::Budget(charge.principal().clone(), charge.budget());

@@ -284,3 +284,20 @@ async fn a_starved_call_holds_back_nobody_on_unlimited_budgets() {
     crossed.await.unwrap().unwrap();
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_large_call_hands_on_leaves_room_for_a_small_one() {
+    let ledger = ledger(5);
+    let held = try_now(&ledger, &weighted("a", 4)).unwrap();
+    let calls: Vec<_> = [4, 1, 1, 1, 1, 1]
+        .map(|amount| call(&ledger, weighted("a", amount), secs(1)))
+        .into();
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    held.complete();
+    let mut began = Vec::new();
+    for call in calls {
+        began.push((call.await.unwrap().unwrap() - start).as_secs());
+    }
+    assert_eq!(began, [0, 0, 1, 1, 1, 1]);
+}
