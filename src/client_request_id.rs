@@ -104,7 +104,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 use uuid::{Builder, Uuid};
 
+use crate::retry::RetryInfo;
 use crate::trail::{CallTrail, RetryAttempt};
+use crate::wiring::ONE_ID_FOR_ALL_ATTEMPTS;
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 const RETURN_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("return-client-request-id");
@@ -226,6 +228,23 @@ impl<S> ClientRequestId<S> {
     }
 }
 
+impl<S, M> ClientRequestId<S, M> {
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, ReqBody, ResBody, M> Service<Request<ReqBody>> for ClientRequestId<S, M>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -303,6 +322,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
+        let sent = this.sent.is_some();
         let ids = RequestIds::new(this.sent.take(), response.headers());
         if let Some(trail) = this.trail.take() {
             ids.record(&trail);
@@ -312,7 +332,17 @@ where
                 attempt.answered.get_or_insert_with(Instant::now);
             });
         }
-        response.extensions_mut().insert(ids);
+        // Attempts further in that had an id of their own have left it there.
+        let extensions = response.extensions_mut();
+        let known = extensions.insert(ids).is_some();
+        if !known
+            && sent
+            && extensions
+                .get::<RetryInfo>()
+                .is_some_and(|info| info.attempts > 1)
+        {
+            ONE_ID_FOR_ALL_ATTEMPTS.say();
+        }
         Poll::Ready(Ok(response))
     }
 }

@@ -33,7 +33,7 @@
 //! use tower::{Layer, ServiceExt};
 //! use tower_ews::EwsStack;
 //! use tower_ews::policy::ThrottlingPolicy;
-//! use tower_ews::principal::Caller;
+//! use tower_ews::extensions::Caller;
 //! use tower_ews::simulator::Exchange;
 //!
 //! let exchange = Exchange::builder().speed(60.0).build();
@@ -98,6 +98,7 @@ pub mod body;
 pub mod client_request_id;
 pub mod concurrency_by_principal;
 mod errors;
+pub mod extensions;
 pub mod ledger;
 pub mod policy;
 pub mod principal;
@@ -109,8 +110,9 @@ mod service_builder_ext;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod soap;
-mod stack;
+pub mod stack;
 pub mod trail;
+mod wiring;
 
 pub use service_builder_ext::ServiceBuilderExt;
 pub use stack::{EwsService, EwsStack};

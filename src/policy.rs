@@ -54,8 +54,9 @@ impl BudgetPolicy {
 /// use tower_ews::principal::Budget;
 ///
 /// let mut policy = ThrottlingPolicy::exchange_online();
-/// policy.set_in_flight(Budget::Concurrency, 10);
+/// policy.set_in_flight(Budget::Concurrency, 10)?;
 /// assert_eq!(policy.in_flight(Budget::Concurrency), Some(10));
+/// # Ok::<(), tower_ews::policy::SetLimitError>(())
 /// ```
 ///
 /// With the feature `serde` a policy is read from a file; what the file leaves out is Exchange Online's:
@@ -115,6 +116,37 @@ impl Default for ThrottlingPolicy {
     fn default() -> Self {
         Self::exchange_online()
     }
+}
+
+/// Why a limit of a policy cannot be set.
+///
+/// ```
+/// use tower_ews::policy::{SetLimitError, ThrottlingPolicy};
+/// use tower_ews::principal::Budget;
+///
+/// let mut policy = ThrottlingPolicy::exchange_2019();
+/// let error = policy.set_in_flight(Budget::SyncCalls, 5).unwrap_err();
+/// assert!(matches!(error, SetLimitError::NoSuchBudget { .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetLimitError {
+    /// The policy has no such budget that counts amounts in flight.
+    #[error(
+        "the policy {policy} has no budget {budget} in flight: push a `BudgetPolicy` to its `budgets`"
+    )]
+    NoSuchBudget {
+        /// The name of the policy.
+        policy: String,
+        /// Which budget.
+        budget: Budget,
+    },
+    /// A limit of 0 would let no call run.
+    #[error("a limit of 0 for {budget} would let no call run: allow at least 1")]
+    Zero {
+        /// Which budget.
+        budget: Budget,
+    },
 }
 
 /// A preset by its name.
@@ -254,12 +286,28 @@ impl ThrottlingPolicy {
         })
     }
 
-    /// Sets the limit of a budget that counts amounts in flight, if the policy has it.
-    pub fn set_in_flight(&mut self, budget: Budget, limit: u32) {
+    /// Sets the limit of a budget that counts amounts in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`SetLimitError`] if the policy has no such budget, or if `limit` is 0. The policy is unchanged then.
+    pub fn set_in_flight(&mut self, budget: Budget, limit: u32) -> Result<(), SetLimitError> {
+        if limit == 0 {
+            return Err(SetLimitError::Zero { budget });
+        }
+        let mut found = false;
         for row in &mut self.budgets {
             if row.budget == budget && matches!(row.limit, Limit::InFlight(_)) {
                 row.limit = Limit::InFlight(limit);
+                found = true;
             }
+        }
+        match found {
+            true => Ok(()),
+            false => Err(SetLimitError::NoSuchBudget {
+                policy: self.name.clone(),
+                budget,
+            }),
         }
     }
 

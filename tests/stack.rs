@@ -16,11 +16,13 @@ use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::Deadline;
+use tower_ews::extensions::Caller;
+use tower_ews::extensions::Deadline;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::{Budget, Caller};
+use tower_ews::principal::Budget;
 use tower_ews::server_busy_backoff::{BackoffError, RetryInfo};
 use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
+use tower_ews::stack::EwsClient;
 use tower_ews::{EwsService, EwsStack};
 
 const AUTHORIZATION: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
@@ -461,7 +463,7 @@ with_each_ledger!(
 #[allow(dead_code)]
 fn takes_a_client_of_replay_bodies<C>(client: C) -> EwsService<C>
 where
-    C: tower::Service<Request<ReplayBody>> + Clone,
+    C: EwsClient,
 {
     EwsStack::new(ThrottlingPolicy::exchange_se()).layer(client)
 }

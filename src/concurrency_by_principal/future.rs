@@ -16,9 +16,8 @@ use tower_service::Service;
 
 use super::PermitBody;
 use crate::errors::DeadlineElapsed;
-use crate::ledger::{
-    Acquire, AcquireRequest, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
-};
+use crate::extensions::Deadline;
+use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
 use crate::principal::Charges;
 use crate::retry::Failure;
 use crate::trail::CallTrail;

@@ -50,11 +50,12 @@
 //! # Errors
 //!
 //! The inner service's error, an [`AcquireError`](crate::ledger::AcquireError) if too many calls wait or one waited too
-//! long, or [`DeadlineElapsed`] if the call's [`Deadline`](crate::ledger::Deadline) had passed before: all as
+//! long, or [`DeadlineElapsed`] if the call's [`Deadline`](crate::extensions::Deadline) had passed before: all as
 //! [`BoxError`]. After the latter two nothing was sent.
 
 mod body;
 mod future;
+mod no_calls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
+use self::no_calls::NoCalls;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
@@ -92,9 +94,15 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
         }
     }
 
-    /// Allows `limit` calls of each principal at a time, in a [`LocalLedger`] of its own.
+    /// Allows `limit` concurrent calls of each principal, in a [`LocalLedger`] of its own.
+    ///
+    /// With a limit of 0 every call ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     pub fn in_flight(limit: u32, make_charges: M) -> Self {
-        Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
+        let ledger: Arc<dyn Ledger> = match limit {
+            0 => Arc::new(NoCalls),
+            _ => Arc::new(LocalLedger::in_flight(limit)),
+        };
+        Self::new(ledger, make_charges)
     }
 
     /// Gives the permit back as soon as the answer's headers have come. Default: when its body has ended.
@@ -139,15 +147,32 @@ impl<S: Clone, M> Clone for ConcurrencyByPrincipal<S, M> {
     }
 }
 
+impl<S, M: Clone> ConcurrencyByPrincipal<S, M> {
+    /// Wraps `inner`: its calls acquire what `make_charges` says from `ledger`.
+    pub fn new(inner: S, ledger: Arc<dyn Ledger>, make_charges: M) -> Self {
+        ConcurrencyByPrincipalLayer::new(ledger, make_charges).layer(inner)
+    }
+}
+
 impl<S, M> ConcurrencyByPrincipal<S, M> {
     /// The ledger that the calls draw on.
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
         &self.layer.ledger
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 

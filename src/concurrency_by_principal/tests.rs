@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use super::*;
+use crate::extensions::Deadline;
 use crate::ledger::{
-    Acquire, AcquireError, AcquireRequest, Admission, Deadline, End, Ledger, LocalLedger, Signal,
+    Acquire, AcquireError, AcquireRequest, Admission, End, Ledger, LocalLedger, Signal,
 };
 use crate::principal::{Budget, Principal};
 use crate::trail::CallTrail;

@@ -234,32 +234,3 @@ where
         self(request).into()
     }
 }
-
-/// The authenticated account of a call, as a request extension. It is not in the SOAP text.
-///
-/// ```
-/// use tower_ews::principal::Caller;
-///
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Caller::new("svc@contoso.com"));
-/// assert_eq!(request.extensions().get::<Caller>().unwrap().name(), "svc@contoso.com");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller(Principal);
-
-impl Caller {
-    /// The account named `name`; the case of ASCII letters makes no difference.
-    pub fn new(name: &str) -> Self {
-        Self(Principal::account(name))
-    }
-
-    /// Its name in lower case.
-    pub fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    /// The account as the principal that is charged.
-    pub fn principal(&self) -> &Principal {
-        &self.0
-    }
-}
