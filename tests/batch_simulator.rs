@@ -21,8 +21,7 @@ use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::EwsService;
 use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
-use tower_ews::extensions::Caller;
-use tower_ews::extensions::Deadline;
+use tower_ews::extensions::{Caller, Deadline};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::simulator::{BatchCut, Exchange, Fault, Faults, Policy, Report};
 
