@@ -15,30 +15,21 @@ use super::body::EwsBody;
 use super::client::EwsClient;
 use super::credentials::Authorize;
 use crate::anchor_headers::{AnchorHeaders, EwsAnchor};
-use crate::audit_log::{AuditLog, EwsFacts};
+use crate::audit_log::{self, AuditLog, EwsFacts};
 use crate::batch_splitter::{BatchSplitter, EwsBatchFormat};
-use crate::body::BufferRequest;
+use crate::body::{BufferRequest, BufferRequestFuture};
 use crate::client_request_id::ClientRequestId;
 use crate::concurrency_by_principal::ConcurrencyByPrincipal;
 use crate::principal::EwsCharges;
 use crate::server_busy_backoff::{EwsClassifier, ServerBusyBackoff};
 
-/// The layers from the caller inwards. Nobody outside of the stack can name it.
-pub(super) type Layers<S> = AuditLog<
-    BufferRequest<
-        BatchSplitter<
-            ServerBusyBackoff<
-                ConcurrencyByPrincipal<
-                    AnchorHeaders<ClientRequestId<Authorize<S>>, EwsAnchor>,
-                    EwsCharges,
-                >,
-                EwsClassifier,
-            >,
-            EwsBatchFormat,
-        >,
-    >,
-    EwsFacts,
->;
+/// The layers from the caller inwards. Nobody outside of the stack can name them.
+pub(super) type Layers<S> = AuditLog<BufferRequest<Batches<S>>, EwsFacts>;
+
+type Batches<S> = BatchSplitter<ServerBusyBackoff<Charged<S>, EwsClassifier>, EwsBatchFormat>;
+
+type Charged<S> =
+    ConcurrencyByPrincipal<AnchorHeaders<ClientRequestId<Authorize<S>>, EwsAnchor>, EwsCharges>;
 
 /// A client with the layers of [`EwsStack`](super::EwsStack) around it.
 ///
@@ -126,18 +117,18 @@ where
 ///
 /// Dropping it drops the attempt that is on its way, or leaves the queue; nothing goes on in the background. The audit log,
 /// where it is on, records the call as cancelled.
+// Its inside is spelt out: a projection of the layers' `Service` would have to be proved wherever the future is held over an
+// await, and cannot be in a spawned task if the request body's error is a `BoxError`.
 #[pin_project]
 #[must_use = "futures do nothing unless they are polled"]
-pub struct EwsFuture<S, B>(#[pin] <Layers<S> as Service<Request<B>>>::Future)
-where
-    S: EwsClient,
-    B: Body + 'static,
-    B::Error: Into<BoxError>;
+pub struct EwsFuture<S: EwsClient, B>(
+    #[pin] audit_log::ResponseFuture<BufferRequestFuture<Batches<S>, B>>,
+);
 
 impl<S, B> Future for EwsFuture<S, B>
 where
     S: EwsClient,
-    B: Body + 'static,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     type Output = Result<Response<EwsBody<S::ResponseBody>>, BoxError>;
@@ -148,12 +139,7 @@ where
     }
 }
 
-impl<S, B> fmt::Debug for EwsFuture<S, B>
-where
-    S: EwsClient,
-    B: Body + 'static,
-    B::Error: Into<BoxError>,
-{
+impl<S: EwsClient, B> fmt::Debug for EwsFuture<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EwsFuture").finish_non_exhaustive()
     }
