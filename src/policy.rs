@@ -1,8 +1,8 @@
 //! [`ThrottlingPolicy`]: what a server allows, as a table of budgets with presets.
 //!
-//! The numbers are Microsoft's where it publishes some, and cannot be discovered at run time ("Throttling parameter
+//! The numbers are Microsoft's where it publishes any. They cannot be discovered at run time ("Throttling parameter
 //! values cannot be discovered programmatically", EWS throttling in Exchange). Documents disagree, so each number is a
-//! setting; the [`LocalLedger`] learns lower limits than the policy's from the server's refusals.
+//! setting. The [`LocalLedger`] finds lower limits than the policy's from the server's refusals.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct BudgetPolicy {
 }
 
 impl BudgetPolicy {
-    /// A row.
+    /// Creates a row.
     pub fn new(budget: Budget, limit: Limit, payer: Payer, rule: ChargeRule) -> Self {
         Self {
             budget,
@@ -45,7 +45,7 @@ impl BudgetPolicy {
     }
 }
 
-/// What a server allows, and how long this client is ready to wait for it.
+/// What a server allows, and how long this client waits for it.
 ///
 /// Start from a preset and change what you know better:
 ///
@@ -79,7 +79,7 @@ impl BudgetPolicy {
 )]
 #[non_exhaustive]
 pub struct ThrottlingPolicy {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The budgets.
     pub budgets: Vec<BudgetPolicy>,
@@ -97,10 +97,10 @@ pub struct ThrottlingPolicy {
     /// [`max_overtake`](crate::ledger::LocalLedgerBuilder::max_overtake).
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub max_overtake: Duration,
-    /// The first wait after an answer without a hint; each further one is twice as long at most. Default: 0.5 s.
+    /// The first wait after a refusal without `Retry-After`. Each further one is twice as long at most. Default: 0.5 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub backoff_base: Duration,
-    /// The longest wait after an answer without a hint. Default: 60 s.
+    /// The longest wait after a refusal without `Retry-After`. Default: 60 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub backoff_cap: Duration,
     /// How long the server is to work on one part of a batch. Default: 20 s, a third of the minute that Exchange gives a
@@ -164,7 +164,7 @@ const PRESETS: &[Preset] = &[
 ];
 
 impl ThrottlingPolicy {
-    /// A policy without any budget, with the default bounds.
+    /// Creates a policy without any budget, with the default bounds.
     pub fn unlimited(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -208,7 +208,7 @@ impl ThrottlingPolicy {
     }
 
     /// Exchange Online: `EWSMaxConcurrency` 27, `HangingConnectionLimit` 10, `EWSFindCountLimit` 1000 (EWS throttling
-    /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in an answer), 16 mailboxes open to one delegate account
+    /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in a response), 16 mailboxes open to one delegate account
     /// for about 5 minutes by operations that write (seen, not documented).
     pub fn exchange_online() -> Self {
         let mut policy = Self::exchange("exchange_online", 27, 10, ChargeRule::MailboxesWritten);
@@ -255,7 +255,7 @@ impl ThrottlingPolicy {
     }
 
     /// The Outlook service of Microsoft Graph: 4 requests at a time per application and mailbox (Outlook service
-    /// limits). Whose key that is, a closure over the request says.
+    /// limits). A closure over the request gives the key.
     pub fn graph_outlook() -> Self {
         let mut policy = Self::unlimited("graph_outlook");
         policy.budgets = vec![BudgetPolicy::new(
@@ -267,18 +267,18 @@ impl ThrottlingPolicy {
         policy
     }
 
-    /// The preset of that name.
+    /// Returns the preset of that name.
     pub fn named(name: &str) -> Option<Self> {
         let preset = PRESETS.iter().find(|(known, _)| *known == name);
         preset.map(|(_, preset)| preset())
     }
 
-    /// The names of the presets.
+    /// Returns the names of the presets.
     pub fn names() -> impl Iterator<Item = &'static str> {
         PRESETS.iter().map(|(name, _)| *name)
     }
 
-    /// The limit of a budget that counts amounts in flight.
+    /// Returns the limit of a budget that counts amounts in flight.
     pub fn in_flight(&self, budget: Budget) -> Option<u32> {
         self.budgets.iter().find_map(|row| match row.limit {
             Limit::InFlight(limit) if row.budget == budget => Some(limit),
@@ -311,8 +311,8 @@ impl ThrottlingPolicy {
         }
     }
 
-    /// The same policy with all times divided by `factor`: for a server whose time runs that much faster, such as the
-    /// simulator's. A factor that is not a positive number changes nothing.
+    /// Divides all times by `factor`: for a server whose time runs that much faster, such as the simulator's. A factor that is
+    /// not a positive number changes nothing.
     #[must_use]
     pub fn faster(mut self, factor: f64) -> Self {
         if !(factor.is_finite() && factor > 0.0) {
@@ -335,7 +335,7 @@ impl ThrottlingPolicy {
         self
     }
 
-    /// The charges of EWS calls under this policy.
+    /// Returns the charges of EWS calls under this policy.
     pub fn charges(&self) -> EwsCharges {
         let rules = self
             .budgets
@@ -344,7 +344,7 @@ impl ThrottlingPolicy {
         EwsCharges::new(rules).impersonation_copy(self.impersonation_copy)
     }
 
-    /// A ledger for one process that keeps this policy's budgets.
+    /// Creates a ledger for one process that keeps this policy's budgets.
     pub fn ledger(&self) -> LocalLedger {
         let ledger = LocalLedger::builder()
             .max_queued(self.max_queued)
