@@ -1,10 +1,10 @@
-//! Tells the front end which mailbox a call is for, so that it is routed to the right server at once.
+//! Sets `X-AnchorMailbox`, so that the front end routes a call to the right server at once.
 //!
-//! [`AnchorHeaders`] sets `X-AnchorMailbox` (and, for public folders, `X-PublicFolderMailbox`). Without it a call that
-//! impersonates takes twice as long and fails with 500 or 503 at times. The mailbox comes from the first of these that
-//! has one:
+//! [`AnchorHeaders`] sets `X-AnchorMailbox` to the mailbox that a call is for and, for public folders,
+//! `X-PublicFolderMailbox`. Without it a call that impersonates takes twice as long and fails with 500 or 503 at times. The
+//! mailbox comes from the first of these that has one:
 //!
-//! 1. the header itself, where the caller has set it: it stays as it is, in whatever form;
+//! 1. the header itself, where the caller has set it: it is left as it is, in whatever form;
 //! 2. an [`AnchorMailbox`] in the request's extensions;
 //! 3. the finder, a [`FindAnchor`]. [`EwsAnchor`] looks at the impersonation header, then for an explicit mailbox in
 //!    the body; a closure does it for any other API;
@@ -17,7 +17,7 @@
 //! use tower_ews::body::ReplayBody;
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! // Stands for an HTTP client; gives back the headers that it was sent.
+//! // Stands for an HTTP client. It returns the headers that it was sent.
 //! let client = service_fn(|request: Request<ReplayBody>| async move {
 //!     Ok::<HeaderMap, tower::BoxError>(request.headers().clone())
 //! });
@@ -40,16 +40,16 @@
 //!
 //! # What is sent
 //!
-//! Only bare SMTP addresses. A user principal name or a SID is none, even if it looks like one, unless
-//! [`EwsAnchor::map_principal`] says which; a legacy DN or a GUID is passed over. A mailbox that would break the header
-//! (control characters, letters beyond ASCII) ends the call with an [`AnchorError`] before anything is sent. A body
-//! that cannot be read (compressed, malformed, no SOAP) has no mailbox.
+//! Only bare SMTP addresses are sent. A user principal name or a SID is not one, even if it looks like one, unless
+//! [`EwsAnchor::map_principal`] maps it. A legacy DN or a GUID is skipped. A mailbox that would break the header (control
+//! characters, letters beyond ASCII) ends the call with an [`AnchorError`] before anything is sent. A body that cannot be read
+//! (compressed, malformed, not SOAP) has no mailbox.
 //!
 //! # Subscriptions
 //!
-//! Calls of one group of subscriptions must all have the same anchor, which is not the mailbox that each of them
-//! impersonates. For `Subscribe`, `GetEvents`, `GetStreamingEvents` and `Unsubscribe`, [`EwsAnchor`] therefore finds
-//! nothing: the caller's header, the extension or the default decides.
+//! Calls of one group of subscriptions must all have the same anchor. That is not the mailbox that each of them impersonates.
+//! So [`EwsAnchor`] finds nothing for `Subscribe`, `GetEvents`, `GetStreamingEvents` and `Unsubscribe`: the caller's header,
+//! the extension or the default decides.
 
 use std::fmt;
 use std::future::Future;
@@ -71,9 +71,9 @@ use crate::soap::{ConnectingSid, Operation, SidKind};
 const X_ANCHOR_MAILBOX: HeaderName = HeaderName::from_static("x-anchormailbox");
 const X_PUBLIC_FOLDER_MAILBOX: HeaderName = HeaderName::from_static("x-publicfoldermailbox");
 
-/// The mailbox that a call is routed to: a bare SMTP address. As a request extension it comes before the body.
+/// A request extension: the mailbox that a call is routed to, a bare SMTP address. It takes precedence over the body.
 ///
-/// Other forms (`AAD-SMTP:...`, `Oid:...@...`) are for the caller to set as a header.
+/// Set other forms (`AAD-SMTP:...`, `Oid:...@...`) as a header.
 ///
 /// ```
 /// use tower_ews::anchor_headers::AnchorMailbox;
@@ -89,7 +89,7 @@ const X_PUBLIC_FOLDER_MAILBOX: HeaderName = HeaderName::from_static("x-publicfol
 pub struct AnchorMailbox(HeaderValue);
 
 impl AnchorMailbox {
-    /// The mailbox with that address.
+    /// Creates the mailbox with that address.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl AnchorMailbox {
         bare_address(address).map(Self)
     }
 
-    /// The address.
+    /// Returns the address.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
@@ -106,8 +106,8 @@ impl AnchorMailbox {
 
 /// A request extension: the public folder mailbox of a call, sent as `X-PublicFolderMailbox`.
 ///
-/// A call on the hierarchy wants the `guid@domain` of Autodiscover's `InternalRpcClientServer` here and the address of
-/// `PublicFolderInformation` as its [`AnchorMailbox`]; a call on the content wants the content mailbox as both.
+/// A call on the hierarchy needs the `guid@domain` of Autodiscover's `InternalRpcClientServer` here, and the address of
+/// `PublicFolderInformation` as its [`AnchorMailbox`]. A call on the content needs the content mailbox as both.
 ///
 /// ```
 /// use tower_ews::anchor_headers::{AnchorMailbox, PublicFolderMailbox};
@@ -121,22 +121,22 @@ impl AnchorMailbox {
 pub struct PublicFolderMailbox(HeaderValue);
 
 impl PublicFolderMailbox {
-    /// The public folder mailbox with that address, or with that `guid@domain`.
+    /// Creates the public folder mailbox with that address, or with that `guid@domain`.
     ///
     /// # Errors
     ///
-    /// The same as those of [`AnchorMailbox::new`].
+    /// Those of [`AnchorMailbox::new`].
     pub fn new(address: &str) -> Result<Self, AnchorError> {
         bare_address(address).map(Self)
     }
 
-    /// The address.
+    /// Returns the address.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 }
 
-/// Why a mailbox makes no anchor. Nothing was sent.
+/// Why a mailbox cannot be an anchor. Nothing was sent.
 ///
 /// ```
 /// use tower_ews::anchor_headers::{AnchorError, AnchorMailbox};
@@ -149,7 +149,7 @@ impl PublicFolderMailbox {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnchorError {
-    /// It would end the header, and begin another.
+    /// It has control characters: it would end the header, and begin another one.
     #[error("the mailbox {mailbox:?} has control characters: no header can carry it")]
     ControlCharacter {
         /// Its first 64 characters.
@@ -161,8 +161,8 @@ pub enum AnchorError {
         /// Its first 64 characters.
         mailbox: Box<str>,
     },
-    /// It is something else than a bare SMTP address.
-    #[error("the mailbox {mailbox:?} is no bare SMTP address such as amy@contoso.com")]
+    /// It is not a bare SMTP address.
+    #[error("the mailbox {mailbox:?} is not a bare SMTP address such as amy@contoso.com")]
     NotSmtp {
         /// Its first 64 characters.
         mailbox: Box<str>,
@@ -189,7 +189,7 @@ fn unusable(address: &str) -> AnchorError {
     }
 }
 
-/// Where a request says which mailbox it is for.
+/// Finds the mailbox that a request is for.
 ///
 /// Implemented by [`EwsAnchor`] for EWS, and by every closure of the same form.
 ///
@@ -209,7 +209,7 @@ fn unusable(address: &str) -> AnchorError {
 /// # Ok::<(), tower_ews::anchor_headers::AnchorError>(())
 /// ```
 pub trait FindAnchor<B> {
-    /// The mailbox of `request`; without one the configured default is used.
+    /// Returns the mailbox of `request`. Without one the configured default is used.
     ///
     /// # Errors
     ///
@@ -230,7 +230,7 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 
 /// Finds the mailbox of an EWS request: the impersonated one, else one that the body names.
 ///
-/// Of several mailboxes in the body the first one counts. The four subscription operations have none: see the
+/// The first of several mailboxes in the body counts. The four subscription operations have none: see the
 /// [module docs](self#subscriptions).
 ///
 /// ```
@@ -250,14 +250,14 @@ pub struct EwsAnchor {
 }
 
 impl EwsAnchor {
-    /// Takes SMTP addresses only.
+    /// Creates a finder that takes SMTP addresses only.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Asks `map` for the SMTP address of an impersonated user who is named by `PrincipalName` or by `SID` alone.
     ///
-    /// It is called for each such request, and should answer from memory.
+    /// It is called for each such request, and should look into memory only.
     pub fn map_principal<F>(mut self, map: F) -> Self
     where
         F: Fn(SidKind, &str) -> Option<String> + Send + Sync + 'static,
@@ -326,7 +326,7 @@ impl FindAnchor<ReplayBody> for EwsAnchor {
     }
 }
 
-/// The first that is an address, passing over what is something else. One that would break the header is an error.
+/// Returns the first that is an address. One that would break the header is an error.
 fn first(
     addresses: impl Iterator<Item = impl AsRef<str>>,
 ) -> Result<Option<AnchorMailbox>, AnchorError> {
@@ -344,14 +344,14 @@ fn first(
 ///
 /// See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
-#[must_use = "a layer does nothing until it wraps a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct AnchorHeadersLayer<F> {
     find: F,
     default: Option<AnchorMailbox>,
 }
 
 impl<F> AnchorHeadersLayer<F> {
-    /// Finds mailboxes with `find`: [`EwsAnchor`], or a closure.
+    /// Creates a new layer that finds mailboxes with `find`: [`EwsAnchor`], or a closure.
     pub const fn new(find: F) -> Self {
         Self {
             find,
@@ -359,7 +359,7 @@ impl<F> AnchorHeadersLayer<F> {
         }
     }
 
-    /// The mailbox of requests that name none; often that of the calling account. Default: none, and no header then.
+    /// Sets the mailbox of requests that name none, often that of the calling account. Default: none, and no header then.
     pub fn default_mailbox(mut self, mailbox: impl Into<Option<AnchorMailbox>>) -> Self {
         self.default = mailbox.into();
         self
@@ -382,6 +382,7 @@ impl<S, F: Clone> Layer<S> for AnchorHeadersLayer<F> {
 ///
 /// Its error is a [`BoxError`]: the inner service's, or an [`AnchorError`]. See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing until they are called"]
 pub struct AnchorHeaders<S, F> {
     inner: S,
     find: F,
@@ -389,13 +390,28 @@ pub struct AnchorHeaders<S, F> {
 }
 
 impl<S, F> AnchorHeaders<S, F> {
-    /// Wraps `inner`; `find` finds mailboxes, and there is no default.
+    /// Creates a new service around `inner` that finds mailboxes with `find`, without a default.
     pub const fn new(inner: S, find: F) -> Self {
         Self {
             inner,
             find,
             default: None,
         }
+    }
+
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 
     fn set_headers<B>(&self, request: &mut Request<B>) -> Result<(), AnchorError>
@@ -447,7 +463,7 @@ where
 /// Response future of [`AnchorHeaders`].
 #[pin_project]
 #[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture<F>(#[pin] Outcome<F>);
 
 #[pin_project(project = OutcomeProjection)]
@@ -671,13 +687,13 @@ mod tests {
                 &[],
                 AMY,
             ),
-            // Names that are no addresses, unless mapped.
+            // Names that are not addresses, unless mapped.
             (&[("PrincipalName", AMY)], &[], DEFAULT),
             (&[("PrincipalName", AMY)], &[BOB], BOB),
             (&[("PrincipalName", "map.amy@contoso.com")], &[BOB], AMY),
             (&[("PrincipalName", "map.amy")], &[BOB], BOB),
             (&[("SID", "S-1-5-21-1")], &[], DEFAULT),
-            // What is no address is passed over.
+            // What is not an address is skipped.
             (&[("PrimarySmtpAddress", "")], &[], DEFAULT),
             (&[("PrimarySmtpAddress", "Amy Jones")], &[BOB], BOB),
             (&[], &["/o=Contoso/cn=Recipients/cn=amy", BOB], BOB),

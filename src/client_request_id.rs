@@ -1,9 +1,9 @@
-//! A new id for each attempt of a call, and the ids that the server gave it.
+//! Sets a new id for each attempt of a call, and keeps the ids that the server gave it.
 //!
-//! [`ClientRequestId`] puts `client-request-id`, `return-client-request-id: true` and, when there is none, a
-//! `User-Agent` on each request, and [`RequestIds`] in the extensions of each response: the id that was sent, whether
-//! the server's echo is the same, and the names of the servers that worked on the call. These are what support asks
-//! for. Nothing here is about SOAP: Microsoft Graph reads the same headers.
+//! [`ClientRequestId`] sets `client-request-id`, `return-client-request-id: true` and, where there is none, a `User-Agent` on
+//! each request. It puts [`RequestIds`] into the extensions of each response: the id that was sent, whether the server's echo
+//! is the same, and the names of the servers that worked on the call. Support asks for them. Nothing here is about SOAP:
+//! Microsoft Graph reads the same headers.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -34,10 +34,11 @@
 //!
 //! A `client-request-id` that the caller has set, or else a [`tower_http::request_id::RequestId`] in the request's
 //! extensions, is the id of the first attempt. The server wants a different id for each request, so a resend gets a
-//! new one. A request is a resend when it carries the extension [`RetryAttempt`]:
-//! [`ServerBusyBackoff`](crate::server_busy_backoff) and [`BatchSplitter`](crate::batch_splitter) insert it in every attempt
-//! and part but the first. Other retry layers, such as tower's own, send the same request again, with the caller's id in
-//! it. Above those, set no id and leave it to this layer, or insert [`RetryAttempt`] in what is sent again:
+//! new one. A request is a resend if it has the extension [`RetryAttempt`]:
+//! [`ServerBusyBackoff`](crate::server_busy_backoff) and [`BatchSplitter`](crate::batch_splitter) insert it into every attempt
+//! and part but the first. So this layer belongs inside of them: outside, all attempts have one id, and the log warns once.
+//! Other retry layers, such as tower's own, send the same request again, with the caller's id in it. Above those, set no id
+//! and leave it to this layer, or insert [`RetryAttempt`] into what is sent again:
 //!
 //! ```
 //! use std::future::{Ready, ready};
@@ -81,12 +82,12 @@
 //! # });
 //! ```
 //!
-//! A [`CallTrail`] in the request's extensions records the id of each attempt. It decides nothing.
+//! A [`CallTrail`] in the request's extensions records the id of each attempt. Nothing is decided by it.
 //!
 //! # The user agent
 //!
-//! Administrators allow and block applications by `User-Agent`, so one that is there is never changed. If the client
-//! underneath adds its own (reqwest can), switch this layer's off: `.user_agent(None)`.
+//! Administrators allow and block applications by `User-Agent`, so one that is there is never changed. If the inner client
+//! adds its own (reqwest can), switch this layer's off: `.user_agent(None)`.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -104,7 +105,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 use uuid::{Builder, Uuid};
 
+use crate::retry::RetryInfo;
 use crate::trail::{CallTrail, RetryAttempt};
+use crate::wiring::ONE_ID_FOR_ALL_ATTEMPTS;
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 const RETURN_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("return-client-request-id");
@@ -112,9 +115,9 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 const DEFAULT_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("tower-ews/", env!("CARGO_PKG_VERSION")));
 
-/// Makes random GUIDs (version 4), at a fraction of the cost of a call to the system for each.
+/// Makes random GUIDs (version 4), at a fraction of what a call to the system costs for each.
 ///
-/// The ids are unique, but no secret: do not use them as tokens.
+/// The ids are unique, but not secret: do not use them as tokens.
 ///
 /// ```
 /// use http::Request;
@@ -160,14 +163,14 @@ impl MakeRequestId for MakeGuid {
 ///
 /// See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
-#[must_use = "a layer does nothing until it wraps a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct ClientRequestIdLayer<M = MakeGuid> {
     make: M,
     user_agent: Option<HeaderValue>,
 }
 
 impl ClientRequestIdLayer {
-    /// GUIDs of [`MakeGuid`], and `tower-ews/<version>` as the user agent of requests that have none.
+    /// Creates a new layer: GUIDs of [`MakeGuid`], and `tower-ews/<version>` as the user agent of requests that have none.
     pub const fn new() -> Self {
         Self::with_make(MakeGuid)
     }
@@ -180,7 +183,7 @@ impl Default for ClientRequestIdLayer {
 }
 
 impl<M> ClientRequestIdLayer<M> {
-    /// Ids of any [`MakeRequestId`], such as tower-http's `MakeRequestUuid`. It should make GUIDs, each only once.
+    /// Creates a new layer with the ids of `make`, such as tower-http's `MakeRequestUuid`. It should make GUIDs, each only once.
     ///
     /// A request for which it makes none is sent without an id, and without asking for an echo.
     pub const fn with_make(make: M) -> Self {
@@ -190,7 +193,7 @@ impl<M> ClientRequestIdLayer<M> {
         }
     }
 
-    /// The user agent of requests that have none; `None` leaves them without. Default: `tower-ews/<version>`.
+    /// Sets the user agent of requests that have none. `None` leaves them without. Default: `tower-ews/<version>`.
     pub fn user_agent(mut self, value: impl Into<Option<HeaderValue>>) -> Self {
         self.user_agent = value.into();
         self
@@ -211,8 +214,9 @@ impl<S, M: Clone> Layer<S> for ClientRequestIdLayer<M> {
 
 /// Gives each attempt an id, and its response [`RequestIds`].
 ///
-/// Works with any bodies and any error; adds no error of its own. See the [module docs](self) for an example.
+/// Works with any bodies and any error, and adds no error of its own. See the [module docs](self) for an example.
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing until they are called"]
 pub struct ClientRequestId<S, M = MakeGuid> {
     inner: S,
     make: M,
@@ -220,9 +224,26 @@ pub struct ClientRequestId<S, M = MakeGuid> {
 }
 
 impl<S> ClientRequestId<S> {
-    /// Wraps `inner` as [`ClientRequestIdLayer::new`] does.
+    /// Creates a new service around `inner`, with the settings of [`ClientRequestIdLayer::new`].
     pub fn new(inner: S) -> Self {
         ClientRequestIdLayer::new().layer(inner)
+    }
+}
+
+impl<S, M> ClientRequestId<S, M> {
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -286,7 +307,7 @@ where
 /// Response future of [`ClientRequestId`].
 #[pin_project]
 #[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture<F> {
     #[pin]
     inner: F,
@@ -303,6 +324,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
+        let sent = this.sent.is_some();
         let ids = RequestIds::new(this.sent.take(), response.headers());
         if let Some(trail) = this.trail.take() {
             ids.record(&trail);
@@ -312,14 +334,24 @@ where
                 attempt.answered.get_or_insert_with(Instant::now);
             });
         }
-        response.extensions_mut().insert(ids);
+        // Attempts further in that had an id of their own have left it there.
+        let extensions = response.extensions_mut();
+        let known = extensions.insert(ids).is_some();
+        if !known
+            && sent
+            && extensions
+                .get::<RetryInfo>()
+                .is_some_and(|info| info.attempts > 1)
+        {
+            ONE_ID_FOR_ALL_ATTEMPTS.say();
+        }
         Poll::Ready(Ok(response))
     }
 }
 
 /// A response extension: the ids of one attempt, and the servers that worked on it.
 ///
-/// Where the server sent a header twice, the first one counts; values that are not visible ASCII are read as absent.
+/// The first of several headers of one name counts. Values that are not visible ASCII are read as absent.
 ///
 /// ```
 /// use http::Response;
@@ -329,7 +361,7 @@ where
 ///     let Some(ids) = RequestIds::of(response) else { return };
 ///     println!("{:?} is {:?} on {:?}", ids.sent(), ids.request_id(), ids.be_server());
 ///     if let Echo::Different(other) = ids.echo() {
-///         println!("the answer belongs to {other:?}");
+///         println!("the response belongs to {other:?}");
 ///     }
 /// }
 /// ```
@@ -344,7 +376,7 @@ pub struct RequestIds {
     diag_info: Option<HeaderValue>,
 }
 
-/// What became of the id in the server's answer: see [`RequestIds::echo`].
+/// How the id in the server's response compares with the one that was sent: see [`RequestIds::echo`].
 ///
 /// ```
 /// use tower_ews::client_request_id::Echo;
@@ -355,21 +387,21 @@ pub struct RequestIds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Echo<'a> {
-    /// The answer has no `client-request-id`, or no readable one.
+    /// The response has no `client-request-id`, or no readable one.
     Missing,
-    /// The answer has the id that was sent; the case of letters makes no difference.
+    /// The response has the id that was sent. The case of letters makes no difference.
     Same,
-    /// The answer has another id, or one where none was sent: a proxy has mixed up answers, or made an id of its own.
+    /// The response has another id, or one where none was sent: a proxy has mixed up responses, or made an id of its own.
     Different(&'a str),
 }
 
 impl RequestIds {
-    /// The ids in a response's extensions, if it came through [`ClientRequestId`].
+    /// Returns the ids in a response's extensions, if it came through [`ClientRequestId`].
     pub fn of<B>(response: &Response<B>) -> Option<&Self> {
         response.extensions().get::<Self>()
     }
 
-    // One walk over the answer's headers costs less than a lookup for each name, and nothing is parsed here.
+    // One walk over the headers costs less than a lookup for each name, and nothing is parsed here.
     fn new(sent: Option<HeaderValue>, headers: &HeaderMap) -> Self {
         let mut ids = Self {
             sent,
@@ -412,7 +444,7 @@ impl RequestIds {
         text(&self.sent)
     }
 
-    /// Whether the answer's `client-request-id` is the one that was sent.
+    /// Returns whether the response's `client-request-id` is the one that was sent.
     pub fn echo(&self) -> Echo<'_> {
         match (self.sent(), text(&self.echo)) {
             (_, None) => Echo::Missing,
@@ -421,27 +453,27 @@ impl RequestIds {
         }
     }
 
-    /// The server's own id of the request: `request-id` or `RequestId`.
+    /// Returns the server's own id of the request: `request-id` or `RequestId`.
     pub fn request_id(&self) -> Option<&str> {
         text(&self.request_id)
     }
 
-    /// The front end: `X-FEServer`. May be a list, separated by commas.
+    /// Returns the front end: `X-FEServer`. May be a list, separated by commas.
     pub fn fe_server(&self) -> Option<&str> {
         text(&self.fe_server)
     }
 
-    /// The back end: `X-BEServer` or `X-TargetBEServer`.
+    /// Returns the back end: `X-BEServer` or `X-TargetBEServer`.
     pub fn be_server(&self) -> Option<&str> {
         text(&self.be_server)
     }
 
-    /// Where the front end sent the request to: `X-CalculatedBETarget`.
+    /// Returns where the front end sent the request to: `X-CalculatedBETarget`.
     pub fn calculated_be_target(&self) -> Option<&str> {
         text(&self.calculated_be_target)
     }
 
-    /// The back end's diagnostic text: `X-DiagInfo`.
+    /// Returns the back end's diagnostic text: `X-DiagInfo`.
     pub fn diag_info(&self) -> Option<&str> {
         text(&self.diag_info)
     }
@@ -467,9 +499,9 @@ mod tests {
 
     type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
-    /// A client that answers with the headers in `answer`, and the headers that it was sent.
+    /// A client that responds with these headers, and the headers that it was sent.
     fn client(
-        answer: &'static [(&'static str, &'static str)],
+        response_headers: &'static [(&'static str, &'static str)],
     ) -> (
         impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone,
         Seen,
@@ -479,7 +511,7 @@ mod tests {
         let client = service_fn(move |request: Request<()>| {
             log.lock().push(request.headers().clone());
             let mut response = Response::new(());
-            for (name, value) in answer {
+            for (name, value) in response_headers {
                 let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
                 let value = HeaderValue::from_str(value).unwrap();
                 response.headers_mut().append(name, value);
@@ -639,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
+    fn echoes() {
         const UPPER: &str = "5E7C2F0A-36E1-4A5E-8F9B-0D1F6A1C2B3D";
         const OTHER: &str = "00000000-0000-4000-8000-000000000000";
         type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], Echo<'a>);
@@ -664,9 +696,9 @@ mod tests {
                 Echo::Missing,
             ),
         ];
-        for (sent, answer, echo) in cases {
-            let ids = RequestIds::new(sent.map(|s| s.parse().unwrap()), &headers(answer));
-            assert_eq!(ids.echo(), echo, "{answer:?}");
+        for (sent, response_headers, echo) in cases {
+            let ids = RequestIds::new(sent.map(|s| s.parse().unwrap()), &headers(response_headers));
+            assert_eq!(ids.echo(), echo, "{response_headers:?}");
             let trail = CallTrail::new();
             ids.record(&trail);
             let written = trail.attempts()[0].different_echo.clone();

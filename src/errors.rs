@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use crate::ledger::Deadline;
+use crate::extensions::{Caller, Deadline};
 
 /// An error of [`ServerBusyBackoff`](crate::server_busy_backoff::ServerBusyBackoff) itself. Other errors are the inner service's own, boxed.
 ///
@@ -86,7 +86,7 @@ fn closed_for(at: Instant, until: Option<Instant>) -> String {
 /// use std::time::Duration;
 /// use tower::{Layer, ServiceExt};
 /// use tower_ews::concurrency_by_principal::{ConcurrencyByPrincipalLayer, DeadlineElapsed};
-/// use tower_ews::ledger::Deadline;
+/// use tower_ews::extensions::Deadline;
 /// use tower_ews::principal::Principal;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
@@ -129,6 +129,45 @@ impl DeadlineElapsed {
     /// Returns how late the call was made.
     pub fn late(&self) -> Duration {
         self.late
+    }
+}
+
+/// The credentials of an attempt could not be fetched. The attempt was not sent.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::ServiceExt;
+/// use tower_ews::EwsStack;
+/// use tower_ews::body::ReplayBody;
+/// use tower_ews::policy::ThrottlingPolicy;
+/// use tower_ews::stack::CredentialsError;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// # let client = tower::service_fn(async |_: Request<ReplayBody>| {
+/// #     Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+/// # });
+/// let ews = EwsStack::new(ThrottlingPolicy::exchange_online())
+///     .credentials(async |_| Err("the secret has expired".into()))
+///     .service(client);
+/// let error = ews.oneshot(Request::new(String::from("<s:Envelope/>"))).await.unwrap_err();
+/// assert!(error.is::<CredentialsError>());
+/// # });
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("the credentials of {} could not be fetched, nothing was sent", caller.name())]
+pub struct CredentialsError {
+    caller: Caller,
+    source: BoxError,
+}
+
+impl CredentialsError {
+    pub(crate) fn new(caller: Caller, source: BoxError) -> Self {
+        Self { caller, source }
+    }
+
+    /// Returns the account whose credentials they are.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 

@@ -1,24 +1,23 @@
 //! Independent [tower] layers that let a client live inside the throttling of Exchange Web Services (EWS), instead of
 //! fighting it.
 //!
-//! Exchange allows so many calls at a time per account, so many open mailboxes, so much execution time; past that come
-//! `ErrorServerBusy`, `ErrorExceededConnectionCount`, `ErrorTooManyObjectsOpened`, HTTP 503, and lock-outs of minutes.
-//! With these layers around any HTTP client a job runs as fast as the server's policy allows, its caller sees no
-//! throttling error, nothing is lost, and nothing is done twice.
+//! Exchange limits the concurrent calls, open mailboxes and execution time of each account. Past the limits come
+//! `ErrorServerBusy`, `ErrorExceededConnectionCount`, `ErrorTooManyObjectsOpened`, HTTP 503, and lock-outs of minutes. With
+//! these layers around any HTTP client a job runs as fast as the server's policy allows, its caller sees no throttling error,
+//! nothing is lost, and nothing is done twice.
 //!
 //! | layer | what it does |
 //! | --- | --- |
-//! | [`audit_log`] | one record of each call, all attempts and parts in it, without a secret |
-//! | [`batch_splitter`] | cuts a batch into parts that the server can take, and makes one answer of theirs |
-//! | [`batch_splitter`] | one big batch, parts that the server can take, one answer |
+//! | [`audit_log`] | makes one record of each call, all attempts and parts in it, without a secret |
+//! | [`batch_splitter`] | cuts a batch into parts that the server can take, and merges their responses |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
-//! | [`concurrency_by_principal`] | so many calls at a time for each identity that the server charges |
-//! | [`anchor_headers`] | `X-AnchorMailbox`, from the target mailbox |
-//! | [`client_request_id`] | a new GUID for each attempt, and the server's ids |
+//! | [`concurrency_by_principal`] | limits the concurrent calls of each identity that the server charges |
+//! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
+//! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
 //!
 //! [`EwsStack`] puts them in their order, from one [`ThrottlingPolicy`](policy::ThrottlingPolicy). Each layer also
 //! works alone, without EWS: [`ServiceBuilderExt`]. What they share is a [`ledger`] of budgets and, if wanted, a
-//! [`trail`] of what happened to a call. [`soap`] and [`body`] read requests and answers without parsing them in full.
+//! [`trail`] of what happened to a call. [`soap`] and [`body`] read requests and responses without parsing them in full.
 //!
 //! # Example
 //!
@@ -30,16 +29,16 @@
 //! # async fn main() -> Result<(), tower::BoxError> {
 //! use http::Request;
 //! use http_body_util::BodyExt;
-//! use tower::{Layer, ServiceExt};
+//! use tower::ServiceExt;
 //! use tower_ews::EwsStack;
 //! use tower_ews::policy::ThrottlingPolicy;
-//! use tower_ews::principal::Caller;
+//! use tower_ews::extensions::Caller;
 //! use tower_ews::simulator::Exchange;
 //!
 //! let exchange = Exchange::builder().speed(60.0).build();
 //! let ews = EwsStack::new(ThrottlingPolicy::exchange_online().faster(60.0))
 //!     .caller(Caller::new("svc@contoso.com"))
-//!     .layer(exchange.clone());
+//!     .service(exchange.clone());
 //!
 //! let calls = (0..100).map(|n| {
 //!     let body = format!(
@@ -63,8 +62,8 @@
 //!     tokio::spawn(ews.clone().oneshot(request))
 //! });
 //! for call in calls.collect::<Vec<_>>() {
-//!     let answer = call.await??.into_body().collect().await?.to_bytes();
-//!     assert!(answer.windows(7).any(|word| word == b"NoError"));
+//!     let response = call.await??.into_body().collect().await?.to_bytes();
+//!     assert!(response.windows(7).any(|word| word == b"NoError"));
 //! }
 //! let report = exchange.report();
 //! assert_eq!(report.items_created, 100);
@@ -75,16 +74,40 @@
 //! # fn main() {}
 //! ```
 //!
+//! # How layers talk to each other
+//!
+//! A layer never names another one. They meet in the extensions of requests and responses, and in a ledger that they share.
+//! Without an extension a layer does what it can alone.
+//!
+//! | way | what | put there by | read by |
+//! | --- | --- | --- | --- |
+//! | down | [`Caller`](extensions::Caller): the account of the call | the caller | `EwsCharges`, ServerBusyBackoff, AuditLog |
+//! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
+//! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox) | the caller | AnchorHeaders |
+//! | down | [`CallTrail`](trail::CallTrail): what happened to the call; each layer writes to it | the caller, or AuditLog | AuditLog, the caller |
+//! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal fills it |
+//! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal |
+//! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter | ClientRequestId |
+//! | down | [`CanShrink`](trail::CanShrink): its sender can send less | BatchSplitter | ServerBusyBackoff |
+//! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
+//! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
+//! | up | [`BatchReport`](batch_splitter::BatchReport): what became of the members | BatchSplitter | the caller |
+//! | up | [typed errors](EwsStack#errors) | each layer | the layers further out, [`stack::busy_for`], [`stack::status_of`], [`stack::fault_of`] |
+//! | sideways | [`Ledger`](ledger::Ledger): ServerBusyBackoff [reports](ledger::Ledger::report) what a response says of a budget, ConcurrencyByPrincipal acquires from it | both | every call of the principal |
+//!
+//! Layers that are put together in a way that cannot work as meant log one warning that names the cure, with the target
+//! `tower_ews::wiring`.
+//!
 //! # Features
 //!
 //! None is on by default; the layers need none.
 //!
-//! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost answer.
+//! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost response.
 //! * `graph`: splits Microsoft Graph's JSON batches too.
 //! * `json`: the audit log as JSON Lines, in files that rotate.
 //! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
 //! * `reqwest`: as `client`, for reqwest, and request bodies for it.
-//! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file.
+//! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
 //! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.
 //!
 //! [tower]: https://docs.rs/tower
@@ -98,6 +121,7 @@ pub mod body;
 pub mod client_request_id;
 pub mod concurrency_by_principal;
 mod errors;
+pub mod extensions;
 pub mod ledger;
 pub mod policy;
 pub mod principal;
@@ -109,8 +133,9 @@ mod service_builder_ext;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod soap;
-mod stack;
+pub mod stack;
 pub mod trail;
+mod wiring;
 
 pub use service_builder_ext::ServiceBuilderExt;
 pub use stack::{EwsService, EwsStack};

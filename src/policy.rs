@@ -1,8 +1,8 @@
 //! [`ThrottlingPolicy`]: what a server allows, as a table of budgets with presets.
 //!
-//! The numbers are Microsoft's where it publishes some, and cannot be discovered at run time ("Throttling parameter
+//! The numbers are Microsoft's where it publishes any. They cannot be discovered at run time ("Throttling parameter
 //! values cannot be discovered programmatically", EWS throttling in Exchange). Documents disagree, so each number is a
-//! setting; the [`LocalLedger`] learns lower limits than the policy's from the server's refusals.
+//! setting. The [`LocalLedger`] finds lower limits than the policy's from the server's refusals.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct BudgetPolicy {
 }
 
 impl BudgetPolicy {
-    /// A row.
+    /// Creates a row.
     pub fn new(budget: Budget, limit: Limit, payer: Payer, rule: ChargeRule) -> Self {
         Self {
             budget,
@@ -45,7 +45,7 @@ impl BudgetPolicy {
     }
 }
 
-/// What a server allows, and how long this client is ready to wait for it.
+/// What a server allows, and how long this client waits for it.
 ///
 /// Start from a preset and change what you know better:
 ///
@@ -54,8 +54,9 @@ impl BudgetPolicy {
 /// use tower_ews::principal::Budget;
 ///
 /// let mut policy = ThrottlingPolicy::exchange_online();
-/// policy.set_in_flight(Budget::Concurrency, 10);
+/// policy.set_in_flight(Budget::Concurrency, 10)?;
 /// assert_eq!(policy.in_flight(Budget::Concurrency), Some(10));
+/// # Ok::<(), tower_ews::policy::SetLimitError>(())
 /// ```
 ///
 /// With the feature `serde` a policy is read from a file; what the file leaves out is Exchange Online's:
@@ -78,7 +79,7 @@ impl BudgetPolicy {
 )]
 #[non_exhaustive]
 pub struct ThrottlingPolicy {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The budgets.
     pub budgets: Vec<BudgetPolicy>,
@@ -96,10 +97,10 @@ pub struct ThrottlingPolicy {
     /// [`max_overtake`](crate::ledger::LocalLedgerBuilder::max_overtake).
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub max_overtake: Duration,
-    /// The first wait after an answer without a hint; each further one is twice as long at most. Default: 0.5 s.
+    /// The first wait after a refusal without `Retry-After`. Each further one is twice as long at most. Default: 0.5 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub backoff_base: Duration,
-    /// The longest wait after an answer without a hint. Default: 60 s.
+    /// The longest wait after a refusal without `Retry-After`. Default: 60 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub backoff_cap: Duration,
     /// How long the server is to work on one part of a batch. Default: 20 s, a third of the minute that Exchange gives a
@@ -117,6 +118,37 @@ impl Default for ThrottlingPolicy {
     }
 }
 
+/// Why a limit of a policy cannot be set.
+///
+/// ```
+/// use tower_ews::policy::{SetLimitError, ThrottlingPolicy};
+/// use tower_ews::principal::Budget;
+///
+/// let mut policy = ThrottlingPolicy::exchange_2019();
+/// let error = policy.set_in_flight(Budget::SyncCalls, 5).unwrap_err();
+/// assert!(matches!(error, SetLimitError::NoSuchBudget { .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetLimitError {
+    /// The policy has no such budget that counts amounts in flight.
+    #[error(
+        "the policy {policy} has no budget {budget} in flight: push a `BudgetPolicy` to its `budgets`"
+    )]
+    NoSuchBudget {
+        /// The name of the policy.
+        policy: String,
+        /// Which budget.
+        budget: Budget,
+    },
+    /// A limit of 0 would let no call run.
+    #[error("a limit of 0 for {budget} would let no call run: allow at least 1")]
+    Zero {
+        /// Which budget.
+        budget: Budget,
+    },
+}
+
 /// A preset by its name.
 type Preset = (&'static str, fn() -> ThrottlingPolicy);
 
@@ -132,7 +164,7 @@ const PRESETS: &[Preset] = &[
 ];
 
 impl ThrottlingPolicy {
-    /// A policy without any budget, with the default bounds.
+    /// Creates a policy without any budget, with the default bounds.
     pub fn unlimited(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -176,7 +208,7 @@ impl ThrottlingPolicy {
     }
 
     /// Exchange Online: `EWSMaxConcurrency` 27, `HangingConnectionLimit` 10, `EWSFindCountLimit` 1000 (EWS throttling
-    /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in an answer), 16 mailboxes open to one delegate account
+    /// in Exchange, Table 1), `ConcurrentSyncCalls` 5 (seen in a response), 16 mailboxes open to one delegate account
     /// for about 5 minutes by operations that write (seen, not documented).
     pub fn exchange_online() -> Self {
         let mut policy = Self::exchange("exchange_online", 27, 10, ChargeRule::MailboxesWritten);
@@ -223,7 +255,7 @@ impl ThrottlingPolicy {
     }
 
     /// The Outlook service of Microsoft Graph: 4 requests at a time per application and mailbox (Outlook service
-    /// limits). Whose key that is, a closure over the request says.
+    /// limits). A closure over the request gives the key.
     pub fn graph_outlook() -> Self {
         let mut policy = Self::unlimited("graph_outlook");
         policy.budgets = vec![BudgetPolicy::new(
@@ -235,18 +267,18 @@ impl ThrottlingPolicy {
         policy
     }
 
-    /// The preset of that name.
+    /// Returns the preset of that name.
     pub fn named(name: &str) -> Option<Self> {
         let preset = PRESETS.iter().find(|(known, _)| *known == name);
         preset.map(|(_, preset)| preset())
     }
 
-    /// The names of the presets.
+    /// Returns the names of the presets.
     pub fn names() -> impl Iterator<Item = &'static str> {
         PRESETS.iter().map(|(name, _)| *name)
     }
 
-    /// The limit of a budget that counts amounts in flight.
+    /// Returns the limit of a budget that counts amounts in flight.
     pub fn in_flight(&self, budget: Budget) -> Option<u32> {
         self.budgets.iter().find_map(|row| match row.limit {
             Limit::InFlight(limit) if row.budget == budget => Some(limit),
@@ -254,17 +286,33 @@ impl ThrottlingPolicy {
         })
     }
 
-    /// Sets the limit of a budget that counts amounts in flight, if the policy has it.
-    pub fn set_in_flight(&mut self, budget: Budget, limit: u32) {
+    /// Sets the limit of a budget that counts amounts in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`SetLimitError`] if the policy has no such budget, or if `limit` is 0. The policy is unchanged then.
+    pub fn set_in_flight(&mut self, budget: Budget, limit: u32) -> Result<(), SetLimitError> {
+        if limit == 0 {
+            return Err(SetLimitError::Zero { budget });
+        }
+        let mut found = false;
         for row in &mut self.budgets {
             if row.budget == budget && matches!(row.limit, Limit::InFlight(_)) {
                 row.limit = Limit::InFlight(limit);
+                found = true;
             }
+        }
+        match found {
+            true => Ok(()),
+            false => Err(SetLimitError::NoSuchBudget {
+                policy: self.name.clone(),
+                budget,
+            }),
         }
     }
 
-    /// The same policy with all times divided by `factor`: for a server whose time runs that much faster, such as the
-    /// simulator's. A factor that is not a positive number changes nothing.
+    /// Divides all times by `factor`: for a server whose time runs that much faster, such as the simulator's. A factor that is
+    /// not a positive number changes nothing.
     #[must_use]
     pub fn faster(mut self, factor: f64) -> Self {
         if !(factor.is_finite() && factor > 0.0) {
@@ -287,7 +335,7 @@ impl ThrottlingPolicy {
         self
     }
 
-    /// The charges of EWS calls under this policy.
+    /// Returns the charges of EWS calls under this policy.
     pub fn charges(&self) -> EwsCharges {
         let rules = self
             .budgets
@@ -296,7 +344,7 @@ impl ThrottlingPolicy {
         EwsCharges::new(rules).impersonation_copy(self.impersonation_copy)
     }
 
-    /// A ledger for one process that keeps this policy's budgets.
+    /// Creates a ledger for one process that keeps this policy's budgets.
     pub fn ledger(&self) -> LocalLedger {
         let ledger = LocalLedger::builder()
             .max_queued(self.max_queued)

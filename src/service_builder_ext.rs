@@ -1,5 +1,7 @@
 //! The layers as methods of [`tower::ServiceBuilder`]: see [`ServiceBuilderExt`].
 
+use std::sync::Arc;
+
 use tower::ServiceBuilder;
 use tower::layer::util::Stack;
 
@@ -9,30 +11,37 @@ use crate::batch_splitter::BatchSplitterLayer;
 use crate::body::BufferRequestLayer;
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+use crate::ledger::Ledger;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
 
 /// Adds this crate's layers, with their defaults, to [`tower::ServiceBuilder`].
 ///
 /// A layer with settings of its own goes through [`ServiceBuilder::layer`]. This trait is sealed.
 ///
+/// `ServerBusyBackoff` and `ConcurrencyByPrincipal` share a ledger, so that a refusal holds back the calls that wait:
+///
 /// ```
+/// use std::sync::Arc;
+///
 /// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 /// use tower_ews::ServiceBuilderExt;
 /// use tower_ews::anchor_headers::EwsAnchor;
 /// use tower_ews::body::ReplayBody;
+/// use tower_ews::ledger::LocalLedger;
 /// use tower_ews::principal::Principal;
 /// use tower_ews::server_busy_backoff::EwsClassifier;
 ///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let ledger = Arc::new(LocalLedger::in_flight(4));
 /// let who = |request: &Request<ReplayBody>| Principal::new(request.uri().path());
 /// let service = ServiceBuilder::new()
 ///     .buffer_request(1024 * 1024)
-///     .server_busy_backoff(EwsClassifier)
-///     .concurrency_by_principal(4, who)
+///     .server_busy_backoff_with_ledger(ledger.clone(), EwsClassifier)
+///     .concurrency_by_principal_with_ledger(ledger, who)
 ///     .anchor_headers(EwsAnchor::new())
 ///     .client_request_id()
-///     .service(service_fn(|request: Request<ReplayBody>| async move {
+///     .service(service_fn(async |request: Request<ReplayBody>| {
 ///         assert!(request.headers().contains_key("client-request-id"));
 ///         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
 ///     }));
@@ -40,32 +49,56 @@ use crate::server_busy_backoff::ServerBusyBackoffLayer;
 /// # });
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
-    /// One record of each call: see [`audit_log`](crate::audit_log).
+    /// Makes one record of each call: see [`audit_log`](crate::audit_log).
     fn audit_log(self, sink: impl Sink) -> ServiceBuilder<Stack<AuditLogLayer, L>>;
 
-    /// Request bodies that can be sent again, of at most `max` bytes: see [`body`](crate::body).
+    /// Reads request bodies of at most `max` bytes, so that they can be sent again: see [`body`](crate::body).
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>>;
 
-    /// Cuts batches into parts, and makes one answer of theirs: see [`batch_splitter`](crate::batch_splitter).
+    /// Cuts batches into parts, and merges their responses: see [`batch_splitter`](crate::batch_splitter).
     fn batch_splitter<F>(self, format: F) -> ServiceBuilder<Stack<BatchSplitterLayer<F>, L>>;
 
     /// Waits and resends what the server did not execute: see [`server_busy_backoff`](crate::server_busy_backoff).
+    ///
+    /// The layer holds back calls by itself. With a ConcurrencyByPrincipal further in, use
+    /// [`server_busy_backoff_with_ledger`](Self::server_busy_backoff_with_ledger).
     fn server_busy_backoff<C>(
         self,
         classifier: C,
     ) -> ServiceBuilder<Stack<ServerBusyBackoffLayer<C>, L>>;
 
-    /// So many calls at a time for each principal: see [`concurrency_by_principal`](crate::concurrency_by_principal).
+    /// Waits and resends what the server did not execute, and reports refusals to `ledger`: see
+    /// [`server_busy_backoff`](crate::server_busy_backoff#with-a-ledger).
+    ///
+    /// It has to be the ledger of the ConcurrencyByPrincipal further in.
+    fn server_busy_backoff_with_ledger<C>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        classifier: C,
+    ) -> ServiceBuilder<Stack<ServerBusyBackoffLayer<C>, L>>;
+
+    /// Allows `limit` concurrent calls of each principal: see [`concurrency_by_principal`](crate::concurrency_by_principal).
+    ///
+    /// The ledger is the layer's own. With a limit of 0 every call ends with
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     fn concurrency_by_principal<M>(
         self,
         limit: u32,
         make_charges: M,
     ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>>;
 
-    /// A new id for each attempt: see [`client_request_id`](crate::client_request_id).
+    /// Acquires what `make_charges` says from `ledger` before each call: see
+    /// [`concurrency_by_principal`](crate::concurrency_by_principal).
+    fn concurrency_by_principal_with_ledger<M>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>>;
+
+    /// Sets a new id for each attempt: see [`client_request_id`](crate::client_request_id).
     fn client_request_id(self) -> ServiceBuilder<Stack<ClientRequestIdLayer, L>>;
 
-    /// `X-AnchorMailbox` with the mailbox that `find` finds: see [`anchor_headers`](crate::anchor_headers).
+    /// Sets `X-AnchorMailbox` to the mailbox that `find` finds: see [`anchor_headers`](crate::anchor_headers).
     fn anchor_headers<F>(self, find: F) -> ServiceBuilder<Stack<AnchorHeadersLayer<F>, L>>;
 }
 
@@ -89,12 +122,28 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
         self.layer(ServerBusyBackoffLayer::new(classifier))
     }
 
+    fn server_busy_backoff_with_ledger<C>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        classifier: C,
+    ) -> ServiceBuilder<Stack<ServerBusyBackoffLayer<C>, L>> {
+        self.layer(ServerBusyBackoffLayer::new(classifier).ledger(ledger))
+    }
+
     fn concurrency_by_principal<M>(
         self,
         limit: u32,
         make_charges: M,
     ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>> {
         self.layer(ConcurrencyByPrincipalLayer::in_flight(limit, make_charges))
+    }
+
+    fn concurrency_by_principal_with_ledger<M>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>> {
+        self.layer(ConcurrencyByPrincipalLayer::new(ledger, make_charges))
     }
 
     fn client_request_id(self) -> ServiceBuilder<Stack<ClientRequestIdLayer, L>> {

@@ -17,11 +17,13 @@ const FLOORS: [Floor; 4] = [
         modules: &[
             "body",
             "errors",
+            "extensions",
             "ledger",
             "principal",
             "retry",
             "seconds",
             "trail",
+            "wiring",
         ],
         open: true,
     },

@@ -25,8 +25,8 @@ use tower_ews::audit_log::{
     Redaction, Scope, Sink, TracingSink,
 };
 use tower_ews::body::ReplayBody;
+use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::Caller;
 use tower_ews::simulator::{Account, Exchange, Policy};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -501,15 +501,16 @@ fn logs(place: &Place, level: Level, around: Around) -> BTreeMap<&'static str, S
                         read(service, request, &mut debugged).await;
                     }
                     Around::Stack => {
-                        let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
-                            .caller(Caller::new("svc@contoso.com"));
-                        let layer = stack
-                            .audit_log(sink)
+                        let layer = AuditLogLayer::new(sink)
                             .level(level)
                             .body_limit(place.body_limit)
                             .redact(redaction);
-                        let service = layer.layer(stack.layer(client));
-                        let _ = write!(debugged, "{layer:?} {:?} {service:?}", layer.handle());
+                        let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+                            .caller(Caller::new("svc@contoso.com"))
+                            .audit_log(layer);
+                        let service = stack.service(client);
+                        let handle = stack.audit_handle();
+                        let _ = write!(debugged, "{stack:?} {handle:?} {service:?}");
                         read(service, request, &mut debugged).await;
                     }
                 }
@@ -756,16 +757,16 @@ async fn more_detail_for_one_mailbox_while_the_stack_runs() {
         .policy(Policy::unlimited())
         .with_account(Account::new("svc@contoso.com").password(CANARY).token(JWT))
         .build();
-    let stack =
-        EwsStack::new(ThrottlingPolicy::exchange_online()).caller(Caller::new("svc@contoso.com"));
     let lines = Lines::default();
     let (sink, guard) = JsonLinesSink::builder()
         .overflow(Overflow::Block)
         .writer(lines.clone())
         .unwrap();
-    let layer = stack.audit_log(sink.clone());
-    let handle = layer.handle();
-    let service = layer.layer(stack.layer(exchange));
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+        .caller(Caller::new("svc@contoso.com"))
+        .audit_log(AuditLogLayer::new(sink.clone()));
+    let handle = stack.audit_handle();
+    let service = stack.service(exchange);
     let levels = async || {
         lines.0.lock().clear();
         for mailbox in ["amy@contoso.com", "bob@contoso.com"] {

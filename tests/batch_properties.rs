@@ -23,7 +23,7 @@ use quick_xml::reader::Reader;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::Deadline;
+use tower_ews::extensions::Deadline;
 use tower_ews::server_busy_backoff::Failure;
 
 /// Cases that failed once.

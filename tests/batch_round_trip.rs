@@ -17,7 +17,7 @@ use tower_ews::batch_splitter::{
     Batch, BatchFormat, BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat, Idempotency,
 };
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::Deadline;
+use tower_ews::extensions::Deadline;
 use tower_ews::soap::{Operation, SoapResponse, Split};
 use tower_ews::trail::{CanShrink, RetryAttempt};
 

@@ -21,9 +21,8 @@ use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::EwsService;
 use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat};
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::Deadline;
+use tower_ews::extensions::{Caller, Deadline};
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::Caller;
 use tower_ews::simulator::{BatchCut, Exchange, Fault, Faults, Policy, Report};
 
 const AUTHORIZATION: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";

@@ -13,9 +13,8 @@ use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::EwsStack;
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::{
-    AcquireError, AcquireRequest, Contended, Deadline, Ledger, Limit, Permit, Signal,
-};
+use tower_ews::extensions::Deadline;
+use tower_ews::ledger::{AcquireError, AcquireRequest, Contended, Ledger, Limit, Permit, Signal};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Budget, Charge, Charges, Principal};
 use tower_ews::simulator::{Exchange, Fault};
@@ -292,7 +291,9 @@ async fn whatever_is_given_up_when_the_back_end_is_left_with_nothing() {
         println!("EWS_TEST_SEED={seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut policy = ThrottlingPolicy::exchange_online();
-        policy.set_in_flight(Budget::Concurrency, rng.u32(1..5));
+        policy
+            .set_in_flight(Budget::Concurrency, rng.u32(1..5))
+            .unwrap();
         let backend = Backend::spawn(Limits::of(&policy));
         let exchange = Exchange::builder().seed(seed).build();
         for _ in 0..rng.u8(0..4) {

@@ -4,23 +4,28 @@
 mod remote_ledger;
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use remote_ledger::{Kind, with_each_ledger};
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, ServiceExt};
+use tower_ews::audit_log::{AuditLogLayer, Level, MemorySink, Scope};
 use tower_ews::body::ReplayBody;
-use tower_ews::ledger::Deadline;
+use tower_ews::extensions::{Caller, Deadline};
+use tower_ews::ledger::PrincipalSnapshot;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::{Budget, Caller};
-use tower_ews::server_busy_backoff::{BackoffError, RetryInfo};
-use tower_ews::simulator::{Exchange, Fault, Faults, Policy};
+use tower_ews::principal::Budget;
+use tower_ews::server_busy_backoff::{BackoffError, Failure, RetryInfo};
+use tower_ews::simulator::{Account, Exchange, Fault, Faults, Policy};
+use tower_ews::soap::ResponseCode;
+use tower_ews::stack::{CredentialsError, EwsClient, busy_for, fault_of, status_of};
 use tower_ews::{EwsService, EwsStack};
 
 const AUTHORIZATION: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";
@@ -60,6 +65,18 @@ fn create(access: Access, mailbox: &str, subject: &str) -> Request<Full<Bytes>> 
         r#"<m:CreateItem SendMeetingInvitations="SendToNone"><m:SavedItemFolderId><t:DistinguishedFolderId Id="calendar">{owner}</t:DistinguishedFolderId></m:SavedItemFolderId><m:Items><t:CalendarItem><t:Subject>{subject}</t:Subject><t:Start>2026-01-08T10:00:00Z</t:Start><t:End>2026-01-08T11:00:00Z</t:End></t:CalendarItem></m:Items></m:CreateItem>"#
     );
     envelope(&header, &body)
+}
+
+/// One request with an event for each subject.
+fn batch(subjects: &[&str]) -> Request<Full<Bytes>> {
+    let items: String = subjects
+        .iter()
+        .map(|subject| format!("<t:CalendarItem><t:Subject>{subject}</t:Subject></t:CalendarItem>"))
+        .collect();
+    let body = format!(
+        r#"<m:CreateItem SendMeetingInvitations="SendToNone"><m:Items>{items}</m:Items></m:CreateItem>"#
+    );
+    envelope("", &body)
 }
 
 fn patient(mut policy: ThrottlingPolicy) -> ThrottlingPolicy {
@@ -461,7 +478,152 @@ with_each_ledger!(
 #[allow(dead_code)]
 fn takes_a_client_of_replay_bodies<C>(client: C) -> EwsService<C>
 where
-    C: tower::Service<Request<ReplayBody>> + Clone,
+    C: EwsClient,
 {
     EwsStack::new(ThrottlingPolicy::exchange_se()).layer(client)
+}
+
+/// A token that is good for an hour, put on by the hook of the stack: each attempt has one that was fetched after its wait.
+#[tokio::test(start_paused = true)]
+async fn credentials_are_fetched_once_for_each_attempt_and_after_its_wait() {
+    let start = Instant::now();
+    let exchange = Exchange::builder()
+        .with_account(Account::new("svc@contoso.com").password("secret"))
+        .build();
+    let fetched = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&fetched);
+    let stack = EwsStack::new(patient(ThrottlingPolicy::exchange_online()))
+        .caller(Caller::new("svc@contoso.com"))
+        .credentials(move |caller| {
+            log.lock()
+                .unwrap()
+                .push((caller.name().to_owned(), start.elapsed()));
+            // Fetching takes time, too.
+            async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(HeaderValue::from_static(AUTHORIZATION))
+            }
+        });
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sent);
+    let client = exchange
+        .clone()
+        .map_request(move |request: Request<ReplayBody>| {
+            let value = request.headers()["authorization"].clone();
+            seen.lock()
+                .unwrap()
+                .push((value.is_sensitive(), value == AUTHORIZATION));
+            request
+        });
+    exchange.inject(Fault::ServerBusy {
+        hint: Some(Duration::from_secs(3600)),
+    });
+    let mut request = create(Access::Impersonation, "amy@contoso.com", "late");
+    // One that is out of date by now.
+    let old = HeaderValue::from_static("Bearer old");
+    request.headers_mut().insert("authorization", old);
+    request
+        .extensions_mut()
+        .insert(Caller::new("other@contoso.com"));
+    let response = stack.service(client).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    drop(response);
+    let fetched = fetched.lock().unwrap().clone();
+    assert_eq!(fetched.len(), 2);
+    assert!(fetched.iter().all(|(name, _)| name == "other@contoso.com"));
+    assert_eq!(fetched[0].1, Duration::ZERO);
+    assert!(fetched[1].1 >= Duration::from_secs(3600), "{fetched:?}");
+    assert_eq!(*sent.lock().unwrap(), [(true, true), (true, true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_credentials_nothing_is_sent_and_nothing_is_held() {
+    let exchange = Exchange::builder().build();
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+        .credentials(async |_| Err("the secret has expired".into()));
+    let service = stack.service(exchange.clone());
+    for request in [
+        create(Access::Impersonation, "amy@contoso.com", "one"),
+        batch(&["one", "two", "three"]),
+    ] {
+        let begin = Instant::now();
+        let error = service.clone().oneshot(request).await.unwrap_err();
+        let missing: &CredentialsError = error.downcast_ref().unwrap();
+        assert_eq!(missing.caller().name(), "the calling account");
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        assert_eq!(Failure::of(&*error), Failure::NotSent);
+        assert_eq!(status_of(&error), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(exchange.report().calls, 0);
+    let snapshot = stack.shared_ledger().snapshot();
+    let held = |principal: &PrincipalSnapshot| principal.budgets.iter().any(|b| b.held > 0);
+    assert!(!snapshot.principals.iter().any(held), "{snapshot:?}");
+}
+
+/// The audit log is inside, and off until it is switched on.
+#[tokio::test(start_paused = true)]
+async fn the_audit_log_is_switched_on_and_off_while_calls_go_on() {
+    let exchange = Exchange::builder().build();
+    let sink = MemorySink::new();
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+        .caller(Caller::new("svc@contoso.com"))
+        .audit_log(AuditLogLayer::new(sink.clone()).level(Level::Off));
+    let handle = stack.audit_handle();
+    let service = stack.service(exchange);
+    let call = async |number: usize| {
+        let request = create(
+            Access::Impersonation,
+            "amy@contoso.com",
+            &number.to_string(),
+        );
+        assert_eq!(send(service.clone(), request).await, Seen::Created);
+    };
+    call(1).await;
+    assert_eq!(sink.records().len(), 0);
+    handle.set(Scope::All, Level::Summary);
+    call(2).await;
+    handle.set(Scope::All, Level::Off);
+    call(3).await;
+    let records = sink.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].operation.as_deref(), Some("CreateItem"));
+    assert_eq!(records[0].mailbox.as_deref(), Some("amy@contoso.com"));
+    assert_eq!(records[0].caller.as_deref(), Some("svc@contoso.com"));
+}
+
+/// What a gateway tells its own caller: how long the server is busy, whether the call ended with its response or with an error.
+#[tokio::test(start_paused = true)]
+async fn how_long_the_server_of_a_failed_call_is_busy() {
+    let exchange = Exchange::builder().build();
+    let mut policy = ThrottlingPolicy::exchange_online();
+    policy.deadline = Duration::from_secs(60);
+    policy.max_wait = policy.deadline;
+    let service = stack(&exchange, policy);
+    exchange.inject(Fault::ServerBusy {
+        hint: Some(Duration::from_secs(300)),
+    });
+    let call = |subject| create(Access::Impersonation, "amy@contoso.com", subject);
+    let refused = service.clone().oneshot(call("refused")).await.unwrap();
+    let info: &RetryInfo = refused.extensions().get().unwrap();
+    assert!(info.gave_up);
+    assert_eq!(info.retry_after, Some(Duration::from_secs(300)));
+
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let error = service.oneshot(call("held back")).await.unwrap_err();
+    let left = busy_for(&error).unwrap();
+    assert!(
+        left <= Duration::from_secs(200) && left > Duration::from_secs(190),
+        "{left:?}"
+    );
+    assert_eq!(status_of(&error), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fault_of(&error), ResponseCode::SERVER_BUSY);
+}
+
+#[tokio::test]
+async fn the_client_can_be_reached_and_taken_out() {
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
+    let mut service = stack.service(Exchange::builder().build());
+    assert_eq!(service.get_ref().report().calls, 0);
+    assert_eq!(service.get_mut().report().calls, 0);
+    assert_eq!(service.into_inner().report().calls, 0);
 }

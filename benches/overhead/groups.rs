@@ -16,11 +16,13 @@ use tower::retry::{Policy, RetryLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_ews::EwsStack;
 use tower_ews::anchor_headers::{AnchorHeadersLayer, EwsAnchor};
+use tower_ews::audit_log::AuditLogLayer;
 use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
 use tower_ews::concurrency_by_principal::{ConcurrencyByPrincipal, ConcurrencyByPrincipalLayer};
+use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::{Caller, Principal};
+use tower_ews::principal::Principal;
 use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 use tower_ews::soap::Outline;
 use tower_http::metrics::InFlightRequestsLayer;
@@ -374,10 +376,10 @@ fn stack() -> Group {
     let bare = group.case(with_body(Bare::new(), full.clone()));
     let stack =
         EwsStack::new(ThrottlingPolicy::exchange_online()).caller(Caller::new("svc@contoso.com"));
-    let log = stack.audit_log(json_sink().expect("a sink"));
-    let six = log.layer(stack.layer(Bare::new()));
+    let log = AuditLogLayer::new(json_sink().expect("a sink"));
+    let six = stack.clone().audit_log(log).service(Bare::new());
     let six = group.case(with_body(six, full.clone()));
-    let unlogged = group.case(with_body(stack.layer(Bare::new()), full.clone()));
+    let unlogged = group.case(with_body(stack.service(Bare::new()), full.clone()));
     let name = HeaderName::from_static("client-request-id");
     let amy = HeaderValue::from_static("amy.jones@contoso.com");
     // What there is for each of the six but BatchSplitter.

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http::Request;
 use tower_ews::audit_log::{EwsFacts, Facts};
 use tower_ews::body::ReplayBody;
+use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::{Caller, EwsCharges, MakeCharges};
+use tower_ews::principal::{EwsCharges, MakeCharges};
 
 /// The times per id of calls with that many ids, and the memory for each id besides the text.
 type Measure = fn(usize) -> (Vec<Duration>, f64);

@@ -20,7 +20,7 @@ use tower_ews::server_busy_backoff::{BackoffError, RetryInfo};
 use tower_ews::soap::{self, ResponseCode};
 use tower_ews::trail::CallTrail;
 
-use crate::args::{Access, Args};
+use crate::args::{Access, Args, Usage};
 use crate::ews;
 
 /// The most connections of either run. Each is two file descriptors here, where client and server are one process, and
@@ -112,7 +112,11 @@ impl Job {
 
     /// The policy for this job: a batch of work is in no hurry, as somebody who waits for a page would be, and
     /// impersonation, where each mailbox has a budget of its own, must not open more connections than there can be.
-    pub(crate) fn policy(&self, asked: &ThrottlingPolicy, speed: f64) -> ThrottlingPolicy {
+    pub(crate) fn policy(
+        &self,
+        asked: &ThrottlingPolicy,
+        speed: f64,
+    ) -> Result<ThrottlingPolicy, Usage> {
         let day = Duration::from_secs(86_400);
         let mut policy = asked.clone();
         policy.deadline = day;
@@ -121,9 +125,11 @@ impl Job {
         if self.access == Access::Impersonation {
             let each = u32::try_from(CONNECTIONS / self.mailboxes.len().max(1)).unwrap_or(u32::MAX);
             let limit = policy.in_flight(Budget::Concurrency).unwrap_or(each);
-            policy.set_in_flight(Budget::Concurrency, limit.min(each.max(1)));
+            policy
+                .set_in_flight(Budget::Concurrency, limit.min(each.max(1)))
+                .map_err(|error| Usage(format!("--policy: {error}")))?;
         }
-        policy.faster(speed)
+        Ok(policy.faster(speed))
     }
 
     /// The batches with their mailboxes: the first one of each mailbox, then the second one of each.

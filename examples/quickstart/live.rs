@@ -11,9 +11,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::{BoxError, Service, ServiceExt};
 use tower_ews::EwsStack;
-use tower_ews::principal::Caller;
+use tower_ews::audit_log::AuditLogLayer;
+use tower_ews::extensions::Caller;
 use tower_ews::soap::{CodeClass, ResponseCode};
 
 use crate::Failure;
@@ -69,12 +70,13 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     }
 
     let progress = bar("EwsStack", job.items, args.json);
-    let stack = EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(&account));
+    let stack = EwsStack::new(job.policy(&args.policy, args.speed)?).caller(Caller::new(&account));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
     let (audit, _guard) = Audit::begin(args.audit.as_deref())?;
     let level = audit.level();
-    let client = stack.layer(bounded_client(roots).map_err(unusable)?);
-    let client = stack.audit_log(audit).level(level).layer(client);
+    let client = stack
+        .audit_log(AuditLogLayer::new(audit).level(level))
+        .service(bounded_client(roots).map_err(unusable)?);
     let outcome = job.run(client.clone(), None, &progress).await;
     let peak = watch.peak();
     drop(watch);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
-use tower::Layer;
 use tower_ews::EwsStack;
-use tower_ews::principal::Caller;
+use tower_ews::audit_log::AuditLogLayer;
+use tower_ews::extensions::Caller;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, DEFAULT_PASSWORD, Exchange, Fault, Faults, Policy};
 
 use crate::Failure;
@@ -38,12 +38,13 @@ pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
     let (job, exchange, _server) = begin(args, &policy).await?;
     let progress = bar("EwsStack", job.items, args.json);
     let stack =
-        EwsStack::new(job.policy(&args.policy, args.speed)).caller(Caller::new(DEFAULT_ACCOUNT));
+        EwsStack::new(job.policy(&args.policy, args.speed)?).caller(Caller::new(DEFAULT_ACCOUNT));
     let watch = Watch::over(stack.shared_ledger().clone(), progress.clone());
     let (audit, _guard) = Audit::begin(args.audit.as_deref())?;
     let level = audit.level();
-    let client = stack.layer(bounded_client(None).map_err(cannot_begin)?);
-    let client = stack.audit_log(audit).level(level).layer(client);
+    let client = stack
+        .audit_log(AuditLogLayer::new(audit).level(level))
+        .service(bounded_client(None).map_err(cannot_begin)?);
     let outcome = job.run(client, None, &progress).await;
     drop(watch);
     progress.finish_with_message("");

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 
 use super::facts::{Facts, RequestFacts, ResponseFacts, ResponseInspector, pieces, size};
 use crate::body::ReplayBody;
-use crate::principal::{Caller, EwsCharges};
+use crate::extensions::Caller;
+use crate::principal::EwsCharges;
 use crate::soap::{CodeClass, ResponseClass, ResponseCode, ResponseScanner, ScanError};
 
 /// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.

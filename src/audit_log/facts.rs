@@ -13,7 +13,8 @@ use http_body_util::Full;
 use smallvec::{SmallVec, smallvec};
 
 use crate::body::ReplayBody;
-use crate::principal::{Access, Caller};
+use crate::extensions::Caller;
+use crate::principal::Access;
 
 /// Tells what a call is about: from its request, and through an [`ResponseInspector`] from its answer.
 ///

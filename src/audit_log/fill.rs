@@ -12,7 +12,7 @@ use super::levels::Level;
 use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record};
 use super::redact::Redaction;
 use crate::body::BufferRequestError;
-use crate::errors::{BackoffError, DeadlineElapsed};
+use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
 use crate::retry::Failure;
@@ -202,10 +202,14 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
                 AcquireError::QueueFull { .. } => "queue_full",
                 AcquireError::TimedOut { .. } => "queue_timeout",
                 AcquireError::GateTooLate { .. } => "gate_too_late",
+                AcquireError::ZeroLimit => "zero_limit",
                 AcquireError::Unavailable { .. } => "ledger_unavailable",
             }
             .into(),
         );
+    }
+    if error.is::<CredentialsError>() {
+        return Some("credentials".into());
     }
     if let Some(error) = error.downcast_ref::<BackoffError>() {
         let name = match error {

@@ -41,6 +41,11 @@ impl<S, F> AuditLog<S, F> {
         &mut self.inner
     }
 
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
     #[inline(never)]
     fn recorded<ReqB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future>

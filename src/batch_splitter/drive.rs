@@ -23,7 +23,8 @@ use super::part::{self, Answer, Returned};
 use super::plan::{Bounds, Next, PartError, Plan};
 use super::report::BatchReport;
 use crate::body::ReplayBody;
-use crate::ledger::{AdmissionSlot, Deadline};
+use crate::extensions::Deadline;
+use crate::ledger::AdmissionSlot;
 use crate::trail::CallTrail;
 
 type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Returned> + Send>>>;

@@ -88,7 +88,7 @@ impl<F> BatchSplitterLayer<F> {
     }
 
     /// How long members are sent again while the batch makes no progress at all; 15 minutes by default. The request
-    /// extension [`Deadline`](crate::ledger::Deadline) bounds the whole call besides.
+    /// extension [`Deadline`](crate::extensions::Deadline) bounds the whole call besides.
     ///
     /// It bounds waiting: a part that is on its way is never cut off.
     pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {

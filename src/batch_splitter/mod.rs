@@ -91,7 +91,7 @@
 //! # What is sent again
 //!
 //! - Members that were throttled, and only they, after the wait that the server asks for: together with members that were not
-//!   sent yet, until the call's [`Deadline`](crate::ledger::Deadline), or until nothing has been achieved for as long as
+//!   sent yet, until the call's [`Deadline`](crate::extensions::Deadline), or until nothing has been achieved for as long as
 //!   [`stall_timeout`](BatchSplitterLayer::stall_timeout) says. Then the server's last word stands in the answer at their place.
 //! - Members that were stopped by another one that failed, as long as a round achieves something.
 //! - The members of a part that was lost, in parts of half the size, if the batch only reads or converges ([`Idempotency`]); three

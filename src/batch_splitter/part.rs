@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
+use crate::errors::CredentialsError;
 use crate::ledger::{AdmissionSlot, Requeue};
 use crate::retry::Failure;
 use crate::trail::{CallTrail, CanShrink, RetryAttempt};
@@ -134,6 +135,8 @@ where
         Err(error) => {
             let error = error.into();
             return match Failure::of(&*error) {
+                // Who could not fetch them knows best what is worth another try.
+                Failure::NotSent if error.is::<CredentialsError>() => Outcome::Unsendable(error),
                 Failure::NotSent => Outcome::NotSent(error),
                 Failure::Lost => Outcome::Lost(error),
                 Failure::Permanent => Outcome::Failed(error),

@@ -38,7 +38,7 @@ impl<S, F> BatchSplitter<S, F> {
 
     /// Says that the service inside is always ready, so that what goes through untouched needs no clone of it: `benches/overhead`,
     /// `stack`.
-    pub(crate) fn inside_is_always_ready(mut self) -> Self {
+    pub(crate) fn inner_is_always_ready(mut self) -> Self {
         self.always_ready = true;
         self
     }
@@ -51,6 +51,11 @@ impl<S, F> BatchSplitter<S, F> {
     /// The service inside, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 

@@ -25,7 +25,8 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use super::*;
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
-use crate::ledger::{AcquireRequest, AdmissionSlot, Deadline, LocalLedger, Permit};
+use crate::extensions::Deadline;
+use crate::ledger::{AcquireRequest, AdmissionSlot, LocalLedger, Permit};
 use crate::principal::Principal;
 use crate::trail::{CallTrail, RetryAttempt};
 

@@ -98,7 +98,17 @@ impl<S> BufferRequest<S> {
         self
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }

@@ -10,8 +10,8 @@ use crate::ledger::{End, Permit};
 
 /// A response body that gives the call's permit back when it has ended, failed or is dropped.
 ///
-/// Frames, trailers and size hints are the inner body's. The permit goes when the end is *read* (`poll_frame` answers
-/// `None`), not with the last data frame: whoever reads the frames can first tell the ledger what they say.
+/// Frames, trailers and size hints are the inner body's. The permit is given back when the end is *read* (`poll_frame` returns
+/// `None`), not with the last data frame: whoever reads the frames can first report to the ledger what they say.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -38,6 +38,7 @@ use crate::ledger::{End, Permit};
 /// ```
 #[derive(Debug)]
 #[pin_project]
+#[must_use = "bodies do nothing unless they are polled"]
 pub struct PermitBody<B: Body> {
     #[pin]
     inner: B,

@@ -16,9 +16,8 @@ use tower_service::Service;
 
 use super::PermitBody;
 use crate::errors::DeadlineElapsed;
-use crate::ledger::{
-    Acquire, AcquireRequest, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
-};
+use crate::extensions::Deadline;
+use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
 use crate::principal::Charges;
 use crate::retry::Failure;
 use crate::trail::CallTrail;
@@ -30,11 +29,11 @@ pub struct ResponseFuture<S, ReqB>
 where
     S: Service<Request<ReqB>>,
 {
-    /// The clone to call, and what to call it with.
+    /// The clone of the inner service to call, and the request.
     pub(super) call: Option<(S, Request<ReqB>)>,
-    /// Whom to ask. None once it was asked.
+    /// The ledger to acquire from. None once it was asked.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
-    /// None before it was acquired, and once it was handed on.
+    /// None before it is acquired, and once it was handed on.
     pub(super) permit: Option<Permit>,
     pub(super) release_on_headers: bool,
     #[pin]
@@ -49,7 +48,7 @@ pub(super) enum Step<F> {
     Calling(#[pin] F),
 }
 
-/// What a call asks its ledger for.
+/// Makes the request of a call to its ledger.
 #[inline]
 pub(super) fn ask(
     charges: Charges,
@@ -64,14 +63,14 @@ pub(super) fn ask(
     AcquireRequest::of_call(charges, endpoint, deadline, requeue)
 }
 
-/// Nothing was sent with it yet.
+/// Marks that nothing was sent with the permit yet.
 #[inline]
 fn unsent(mut permit: Permit) -> Permit {
     permit.set_end(End::NotSent);
     permit
 }
 
-/// Tells who wants to know what the call was charged.
+/// Fills the slot and the trail of the call, if it has them, with what it was charged.
 fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
     let extensions = request.extensions();
     if extensions.is_empty() {
@@ -90,12 +89,12 @@ fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) 
     }
 }
 
-/// Records that the call waits since then, or has waited in vain.
-fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, in_vain: bool) {
+/// Records that the call waits since then, or that it waited and got no permit.
+fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, refused: bool) {
     if let Some(trail) = CallTrail::of(request.extensions()) {
         trail.record(|attempt| {
-            attempt.waiting_since = (!in_vain).then_some(since);
-            if in_vain {
+            attempt.waiting_since = (!refused).then_some(since);
+            if refused {
                 attempt.queued = attempt.queued.saturating_add(since.elapsed());
             }
         });

@@ -1,8 +1,8 @@
-//! ConcurrencyByPrincipal: so many calls at a time for each principal, held until the answer's body has ended.
+//! Limits the concurrent calls of each principal, and counts a call until its response body has ended.
 //!
-//! Servers that throttle count per identity, and they count a call until its answer is sent. This layer draws each
-//! call's charges on a [`Ledger`] before it goes, and gives them back when the response body has ended, failed or was
-//! dropped. Which budgets a call draws on comes from a [`MakeCharges`], in the simplest case a closure:
+//! Servers that throttle count per identity, and they count a call until its response is sent. [`ConcurrencyByPrincipal`]
+//! acquires each call's charges from a [`Ledger`] before it sends the call, and gives them back when the response body has
+//! ended, failed or was dropped. A [`MakeCharges`] says which budgets a call draws on. In the simplest case it is a closure:
 //!
 //! ```
 //! use http::{Request, Response};
@@ -14,7 +14,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower::BoxError> {
-//! // Four requests at a time for each tenant: another tenant's calls do not wait for them.
+//! // Four concurrent requests of each tenant. Another tenant's calls do not wait for them.
 //! let by_tenant = |request: &Request<()>| {
 //!     let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
 //!     Some(Principal::new(tenant))
@@ -33,15 +33,14 @@
 //! # Readiness
 //!
 //! `poll_ready` is always ready and takes nothing. The wait is in the response future: first for the permit, then for
-//! a clone of the inner service to be ready. A permit taken in `poll_ready` would be kept by a clone that is never
-//! called, and starve the others.
+//! a clone of the inner service to be ready. A permit that was acquired in `poll_ready` would be held by a clone that is
+//! never called, and starve the others.
 //!
 //! # Until the body ends
 //!
-//! **Do not read a body while you call again for the same principal**, unless its limit allows for both: the second
-//! call waits for a permit that the first one holds until its body is read. Collect or drop the body first. Where the
-//! server counts only until the headers, [`release_on_headers`](ConcurrencyByPrincipalLayer::release_on_headers) does
-//! so too.
+//! **Do not call again for the same principal while you read a body**, unless its limit allows for both: the second call
+//! waits for a permit that the first one holds until its body is read. Collect or drop the body first. Use
+//! [`release_on_headers`](ConcurrencyByPrincipalLayer::release_on_headers) where the server counts only until the headers.
 //!
 //! # Cancellation
 //!
@@ -49,12 +48,15 @@
 //!
 //! # Errors
 //!
-//! The inner service's error, an [`AcquireError`](crate::ledger::AcquireError) if too many calls wait or one waited too
-//! long, or [`DeadlineElapsed`] if the call's [`Deadline`](crate::ledger::Deadline) had passed before: all as
-//! [`BoxError`]. After the latter two nothing was sent.
+//! All as [`BoxError`]:
+//!
+//! - [`AcquireError`](crate::ledger::AcquireError), if too many calls wait or this one waited too long. Nothing was sent.
+//! - [`DeadlineElapsed`], if the call's [`Deadline`](crate::extensions::Deadline) had passed before. Nothing was sent.
+//! - The inner service's own error.
 
 mod body;
 mod future;
+mod no_calls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,13 +71,27 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
+use self::no_calls::NoCalls;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
 
-/// Applies [`ConcurrencyByPrincipal`].
+/// Layer that applies [`ConcurrencyByPrincipal`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use http::Request;
+/// use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+/// use tower_ews::ledger::LocalLedger;
+/// use tower_ews::principal::Principal;
+///
+/// // A ledger that other layers can share.
+/// let ledger = Arc::new(LocalLedger::in_flight(4));
+/// let layer = ConcurrencyByPrincipalLayer::new(ledger, |_: &Request<()>| Principal::new("contoso"));
+/// # let _ = layer;
+/// ```
 #[derive(Clone)]
-#[must_use = "a layer does nothing until it is applied to a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct ConcurrencyByPrincipalLayer<M> {
     ledger: Arc<dyn Ledger>,
     make_charges: M,
@@ -83,7 +99,7 @@ pub struct ConcurrencyByPrincipalLayer<M> {
 }
 
 impl<M> ConcurrencyByPrincipalLayer<M> {
-    /// Draws what `make_charges` says on `ledger`, which other layers may share.
+    /// Creates a new layer, whose calls acquire what `make_charges` says from `ledger`. Other layers may share the ledger.
     pub fn new(ledger: Arc<dyn Ledger>, make_charges: M) -> Self {
         Self {
             ledger,
@@ -92,12 +108,18 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
         }
     }
 
-    /// Allows `limit` calls of each principal at a time, in a [`LocalLedger`] of its own.
+    /// Allows `limit` concurrent calls of each principal, in a [`LocalLedger`] of its own.
+    ///
+    /// With a limit of 0 every call ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     pub fn in_flight(limit: u32, make_charges: M) -> Self {
-        Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
+        let ledger: Arc<dyn Ledger> = match limit {
+            0 => Arc::new(NoCalls),
+            _ => Arc::new(LocalLedger::in_flight(limit)),
+        };
+        Self::new(ledger, make_charges)
     }
 
-    /// Gives the permit back as soon as the answer's headers have come. Default: when its body has ended.
+    /// Gives the permit back as soon as the response headers have come. Default: when the response body has ended.
     pub fn release_on_headers(mut self, release: bool) -> Self {
         self.release_on_headers = release;
         self
@@ -124,7 +146,10 @@ impl<S, M: Clone> Layer<S> for ConcurrencyByPrincipalLayer<M> {
     }
 }
 
-/// Holds a permit for each call until the body of its answer has ended. See the [module](self).
+/// Holds a permit for each call until its response body has ended.
+///
+/// See the [module docs](self) for an example.
+#[must_use = "services do nothing until they are called"]
 pub struct ConcurrencyByPrincipal<S, M> {
     inner: S,
     layer: Arc<ConcurrencyByPrincipalLayer<M>>,
@@ -139,15 +164,32 @@ impl<S: Clone, M> Clone for ConcurrencyByPrincipal<S, M> {
     }
 }
 
+impl<S, M: Clone> ConcurrencyByPrincipal<S, M> {
+    /// Wraps `inner`: its calls acquire what `make_charges` says from `ledger`.
+    pub fn new(inner: S, ledger: Arc<dyn Ledger>, make_charges: M) -> Self {
+        ConcurrencyByPrincipalLayer::new(ledger, make_charges).layer(inner)
+    }
+}
+
 impl<S, M> ConcurrencyByPrincipal<S, M> {
-    /// The ledger that the calls draw on.
+    /// Returns the ledger that calls acquire from.
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
         &self.layer.ledger
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -176,7 +218,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        // In this order, since all of it is moved into the future at the end: what has just been written is slow to read.
+        // In this order: all of it is moved into the future at the end, and what has just been written is slow to read.
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
         let ask = future::ask(charges, endpoint, request.extensions());

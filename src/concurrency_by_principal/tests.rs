@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use super::*;
+use crate::extensions::Deadline;
 use crate::ledger::{
-    Acquire, AcquireError, AcquireRequest, Admission, Deadline, End, Ledger, LocalLedger, Signal,
+    Acquire, AcquireError, AcquireRequest, Admission, End, Ledger, LocalLedger, Signal,
 };
 use crate::principal::{Budget, Principal};
 use crate::trail::CallTrail;
@@ -72,16 +73,16 @@ async fn a_permit_outlives_the_headers_until_the_body_has_ended() {
         .service_fn(|_: Request<char>| async {
             Ok::<_, Infallible>(Response::new(Slow::new(secs(10))))
         });
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..limit {
-        answers.push(service.clone().oneshot(Request::new('a')).await.unwrap());
+        responses.push(service.clone().oneshot(Request::new('a')).await.unwrap());
     }
     let start = Instant::now();
     let next = tokio::spawn(service.clone().oneshot(Request::new('a')));
     // Another principal does not wait.
     service.clone().oneshot(Request::new('b')).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    let first = answers.remove(0).into_body();
+    let first = responses.remove(0).into_body();
     assert_eq!(first.size_hint().exact(), Some(4));
     let collected = first.collect().await.unwrap();
     assert!(collected.trailers().is_some());
@@ -96,12 +97,12 @@ async fn a_permit_goes_back_when_the_body_is_dropped() {
         .service_fn(|_: Request<char>| async {
             Ok::<_, Infallible>(Response::new(Slow::new(secs(3600))))
         });
-    let answer = service.clone().oneshot(Request::new('a')).await.unwrap();
+    let response = service.clone().oneshot(Request::new('a')).await.unwrap();
     let start = Instant::now();
     let next = tokio::spawn(service.oneshot(Request::new('a')));
     sleep(secs(5)).await;
     assert!(!next.is_finished());
-    drop(answer);
+    drop(response);
     next.await.unwrap().unwrap();
     assert_eq!(start.elapsed(), secs(5));
 }
@@ -161,8 +162,8 @@ async fn the_inner_service_is_made_ready_before_each_call() {
     }
     let mut service = ConcurrencyByPrincipalLayer::in_flight(1, who).layer(Picky(false));
     for _ in 0..3 {
-        let answer = service.ready().await.unwrap().call(Request::new('a')).await;
-        drop(answer.unwrap());
+        let response = service.ready().await.unwrap().call(Request::new('a')).await;
+        drop(response.unwrap());
     }
 }
 
@@ -333,9 +334,9 @@ impl Ledger for Ends {
 }
 
 #[tokio::test]
-async fn an_answer_is_complete_for_readers_that_stop_at_its_last_frame() {
+async fn a_response_is_complete_for_readers_that_stop_at_its_last_frame() {
     let ends = Arc::new(Ends::default());
-    let answer = |text: &'static str| {
+    let response = |text: &'static str| {
         let service = ServiceBuilder::new()
             .layer(ConcurrencyByPrincipalLayer::new(ends.clone(), who))
             .service_fn(move |_: Request<char>| async move {
@@ -346,15 +347,15 @@ async fn an_answer_is_complete_for_readers_that_stop_at_its_last_frame() {
     let ended = || ends.0.lock().pop();
 
     // Read to its end, to its last frame, and not at all; the last one has nothing to be read.
-    answer("hello").await.unwrap().collect().await.unwrap();
+    response("hello").await.unwrap().collect().await.unwrap();
     assert_eq!(ended(), Some(End::Complete));
-    let mut body = answer("hello").await.unwrap().into_body();
+    let mut body = response("hello").await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     assert_eq!(ended(), None);
     drop(body);
     assert_eq!(ended(), Some(End::Complete));
-    drop(answer("hello").await.unwrap());
+    drop(response("hello").await.unwrap());
     assert_eq!(ended(), Some(End::Dropped));
-    drop(answer("").await.unwrap());
+    drop(response("").await.unwrap());
     assert_eq!((ended(), ended()), (Some(End::Complete), None));
 }

@@ -54,6 +54,9 @@ pub enum AcquireError {
         /// Which gate.
         contended: Contended,
     },
+    /// The limit is 0.
+    #[error("the limit is 0, so no call can ever run: allow at least 1")]
+    ZeroLimit,
     /// The back end of the ledger cannot be reached.
     #[error("the ledger's back end is unavailable: {source}")]
     Unavailable {

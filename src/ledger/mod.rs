@@ -15,7 +15,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -169,30 +168,4 @@ pub enum Signal {
     /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
     /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
     Exceeded(Budget),
-}
-
-/// A request extension: when a call, all its waits and attempts included, is to end.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_ews::ledger::Deadline;
-///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Deadline::within(Duration::from_secs(60)));
-/// # });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Instant);
-
-impl Deadline {
-    /// From now on for `time`.
-    pub fn within(time: Duration) -> Self {
-        let now = Instant::now();
-        // An absurdly long bound is a year, as tokio's own timers do it.
-        Self(
-            now.checked_add(time)
-                .unwrap_or(now + Duration::from_secs(365 * 86_400)),
-        )
-    }
 }

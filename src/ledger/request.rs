@@ -10,6 +10,7 @@ use triomphe::Arc;
 
 use super::Ledger;
 use crate::principal::{Budget, Charge, Charges};
+use crate::wiring::{IDLE_LEDGER, TWO_LEDGERS};
 
 /// What a call asks a ledger for.
 ///
@@ -346,11 +347,22 @@ impl AdmissionSlot {
             .map(|(_, admission)| admission.clone())
     }
 
-    /// What the last attempt was charged, if it was charged to `ledger`.
+    /// What the last attempt was charged, if it was charged to `ledger`. Asked once a response has come.
+    ///
+    /// Where another ledger was charged, or none, the log warns once: reports to `ledger` hold back nobody then.
     pub fn admission_of(&self, ledger: &StdArc<dyn Ledger>) -> Option<Admission> {
         let slot = self.0.lock();
-        let (from, admission) = slot.charged.as_ref()?;
-        StdArc::ptr_eq(from, ledger).then(|| admission.clone())
+        match &slot.charged {
+            Some((from, admission)) if StdArc::ptr_eq(from, ledger) => Some(admission.clone()),
+            Some(_) => {
+                TWO_LEDGERS.say();
+                None
+            }
+            None => {
+                IDLE_LEDGER.say();
+                None
+            }
+        }
     }
 
     /// The place in the queue that the last attempt had.

@@ -1,4 +1,6 @@
 //! [`Snapshot`]: what a ledger holds at one moment.
+//!
+//! With the feature `serde` it serialises: principals by their [keys](Principal::key), times in seconds.
 
 use std::time::Duration;
 
@@ -14,7 +16,35 @@ use crate::principal::{Budget, Principal};
 /// let snapshot: Snapshot = LocalLedger::in_flight(4).snapshot();
 /// assert_eq!((snapshot.queued, snapshot.principals.len()), (0, 0));
 /// ```
+///
+/// With the feature `serde` it is what a status page shows:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// use std::sync::Arc;
+/// use tower_ews::ledger::{AcquireRequest, Ledger, LocalLedger, Permit};
+/// use tower_ews::principal::Principal;
+///
+/// let ledger = Arc::new(LocalLedger::in_flight(4));
+/// let permit = Permit::try_acquire(ledger.clone(), &AcquireRequest::new(Principal::account("svc")));
+/// assert_eq!(
+///     serde_json::to_value(ledger.snapshot()).unwrap(),
+///     serde_json::json!({
+///         "principals": [{
+///             "principal": "account:svc",
+///             "gated": null,
+///             "budgets": [{ "budget": "Concurrency", "held": 1, "limit": 4 }],
+///             "queued": 0,
+///         }],
+///         "queued": 0,
+///         "gated_endpoints": {},
+///     })
+/// );
+/// # drop(permit);
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The principals that it knows something about, in no particular order.
@@ -22,6 +52,7 @@ pub struct Snapshot {
     /// How many calls wait, over all principals.
     pub queued: usize,
     /// The endpoints that are gated, and for how long still.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "texts::endpoints"))]
     pub gated_endpoints: Vec<(Authority, Duration)>,
 }
 
@@ -35,11 +66,14 @@ pub struct Snapshot {
 /// assert!(principal.gated.is_none() && principal.budgets.is_empty());
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PrincipalSnapshot {
     /// Who.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "texts::principal"))]
     pub principal: Principal,
     /// How long its gate stays closed, if it is.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "texts::seconds"))]
     pub gated: Option<Duration>,
     /// Its budgets.
     pub budgets: Vec<BudgetSnapshot>,
@@ -48,7 +82,7 @@ pub struct PrincipalSnapshot {
 }
 
 impl PrincipalSnapshot {
-    /// Nothing but who.
+    /// Creates the snapshot of a principal of which nothing else is known.
     pub fn new(principal: Principal) -> Self {
         Self {
             principal,
@@ -69,23 +103,53 @@ impl PrincipalSnapshot {
 /// assert!(budget.held < budget.limit);
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BudgetSnapshot {
     /// Which one.
     pub budget: Budget,
     /// How much is held, or how many different values are open.
     pub held: u32,
-    /// The limit as it is now: the policy's, or a lower one that was learnt.
+    /// The limit as it is now: the policy's, or a lower one that the ledger has found.
     pub limit: u32,
 }
 
 impl BudgetSnapshot {
-    /// `held` of `limit`.
+    /// Creates the snapshot of a budget of which `held` of `limit` is in use.
     pub fn new(budget: Budget, held: u32, limit: u32) -> Self {
         Self {
             budget,
             held,
             limit,
         }
+    }
+}
+
+/// How the parts of a snapshot are written.
+#[cfg(feature = "serde")]
+mod texts {
+    use super::{Authority, Duration, Principal};
+    use serde::{Serialize, Serializer};
+
+    pub(super) fn principal<S: Serializer>(
+        principal: &Principal,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        principal.key().serialize(to)
+    }
+
+    pub(super) fn seconds<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(to)
+    }
+
+    pub(super) fn endpoints<S: Serializer>(
+        gated: &[(Authority, Duration)],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let gated = gated.iter();
+        to.collect_map(gated.map(|(endpoint, time)| (endpoint.as_str(), time.as_secs_f64())))
     }
 }

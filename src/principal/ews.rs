@@ -9,10 +9,12 @@ use http::Request;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-use super::{Access, Budget, Caller, Charge, Charges, MakeCharges, Principal};
+use super::{Access, Budget, Charge, Charges, MakeCharges, Principal};
 use crate::body::ReplayBody;
+use crate::extensions::Caller;
 use crate::soap::operation::Operation;
 use crate::soap::outline::{ConnectingSid, Outline, SidKind, Targets};
+use crate::wiring::Accounts;
 
 /// Who pays for a budget of Exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +107,8 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 /// use http::Request;
 /// use tower_ews::body::ReplayBody;
 /// use tower_ews::policy::ThrottlingPolicy;
-/// use tower_ews::principal::{Caller, MakeCharges, Principal};
+/// use tower_ews::extensions::Caller;
+/// use tower_ews::principal::{MakeCharges, Principal};
 ///
 /// let charges = ThrottlingPolicy::exchange_online().charges().caller(Caller::new("svc@contoso.com"));
 /// let body = ReplayBody::from(r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
@@ -125,6 +128,10 @@ pub struct EwsCharges {
     rules: Arc<[BudgetRule]>,
     impersonation_copy: bool,
     caller: Caller,
+    /// The caller as the principal that is charged.
+    account: Principal,
+    /// What is seen of callers, as long as none is named.
+    unnamed: Option<Arc<Accounts>>,
     map_principal: Option<Arc<MapPrincipal>>,
     known: Arc<RwLock<HashMap<Uuid, Box<str>>>>,
 }
@@ -132,10 +139,13 @@ pub struct EwsCharges {
 impl EwsCharges {
     /// Charges by `rules`. Callers that are not known by name share one account.
     pub fn new(rules: impl IntoIterator<Item = BudgetRule>) -> Self {
+        let caller = Caller::new("the calling account");
         Self {
             rules: rules.into_iter().collect(),
             impersonation_copy: true,
-            caller: Caller::new("the calling account"),
+            account: Principal::account(caller.name()),
+            caller,
+            unnamed: Some(Arc::new(Accounts::new())),
             map_principal: None,
             known: Arc::default(),
         }
@@ -144,7 +154,9 @@ impl EwsCharges {
     /// The account that calls without a [`Caller`] extension are made with.
     #[must_use]
     pub fn caller(mut self, caller: Caller) -> Self {
+        self.account = Principal::account(caller.name());
         self.caller = caller;
+        self.unnamed = None;
         self
     }
 
@@ -192,6 +204,19 @@ impl EwsCharges {
 
     fn caller_of<'a>(&'a self, request: &'a Request<ReplayBody>) -> &'a Caller {
         self.caller_or(request.extensions().get())
+    }
+
+    /// The account that makes the call, as the principal that is charged.
+    fn account_of(&self, request: &Request<ReplayBody>) -> Principal {
+        match request.extensions().get::<Caller>() {
+            Some(caller) => Principal::account(caller.name()),
+            None => {
+                if let Some(unnamed) = &self.unnamed {
+                    unnamed.see(request.headers());
+                }
+                self.account.clone()
+            }
+        }
     }
 
     /// That caller, or the configured one.
@@ -309,10 +334,10 @@ fn amount(rule: &ChargeRule, operation: Option<Operation>, body: &ReplayBody) ->
 impl MakeCharges<ReplayBody> for EwsCharges {
     // On the hot path: watched by `benches/overhead`, `stack`.
     fn make_charges(&self, request: &Request<ReplayBody>) -> Charges {
-        let caller = self.caller_of(request).principal();
+        let caller = self.account_of(request);
         let body = request.body();
         let Ok(outline) = body.outline() else {
-            return Charges::from(caller.clone());
+            return Charges::from(caller);
         };
         let impersonated = self.impersonated(outline);
         let own = impersonated.as_deref().or(Some(caller.name()));
@@ -327,7 +352,7 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         let writes = operation.is_none_or(|operation| !operation.is_read());
         let both = impersonated.is_some() && !reached.is_empty();
         let drawn = |rule: &BudgetRule, amount| {
-            let payers = [Some(&effective), both.then_some(caller)];
+            let payers = [Some(&effective), both.then_some(&caller)];
             let payers = payers.into_iter().flatten().filter(move |_| amount > 0);
             let budget = rule.budget;
             payers.map(move |payer| Charge::new(payer.clone(), budget, amount))
@@ -339,9 +364,9 @@ impl MakeCharges<ReplayBody> for EwsCharges {
                 _ => false,
             };
             let mailboxes = if opens { &*reached } else { &[] };
-            let budget = rule.budget;
+            let (payer, budget) = (&caller, rule.budget);
             mailboxes.iter().map(move |mailbox| {
-                Charge::of_value(caller.clone(), budget, Principal::mailbox(mailbox))
+                Charge::of_value(payer.clone(), budget, Principal::mailbox(mailbox))
             })
         };
         let rules = self.rules.iter();

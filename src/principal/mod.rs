@@ -2,7 +2,7 @@
 //!
 //! A *principal* is the identity that the server charges: an account, or a mailbox's impersonation copy. A *budget*
 //! is one allowance that the server keeps for one principal, and a *charge* is what one call draws on one budget.
-//! [`MakeCharges`] turns a request into its charges; a closure is one, so an API that is not EWS needs no more than
+//! [`MakeCharges`] turns a request into its charges. A closure is one, so an API that is not EWS needs no more than this:
 //!
 //! ```
 //! use http::Request;
@@ -95,22 +95,22 @@ pub struct Principal(ThinArc<Head, u8>);
 static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
 impl Principal {
-    /// Any key at all, compared exactly.
+    /// Creates a principal of any key, compared exactly.
     pub fn new(name: impl AsRef<str>) -> Self {
         Self::build(PrincipalKind::Other, name.as_ref().as_bytes())
     }
 
-    /// An authenticated account.
+    /// Creates the principal of an authenticated account.
     pub fn account(name: &str) -> Self {
         Self::build_lowercase(PrincipalKind::Account, name)
     }
 
-    /// The impersonation copy of a mailbox, which all service accounts share.
+    /// Creates the impersonation copy of a mailbox, which all service accounts share.
     pub fn impersonation(mailbox: &str) -> Self {
         Self::build_lowercase(PrincipalKind::Impersonation, mailbox)
     }
 
-    /// A mailbox.
+    /// Creates the principal of a mailbox.
     pub fn mailbox(name: &str) -> Self {
         Self::build_lowercase(PrincipalKind::Mailbox, name)
     }
@@ -130,12 +130,12 @@ impl Principal {
         Self(ThinArc::from_header_and_slice(Head { hash, kind }, name))
     }
 
-    /// What kind of identity this is.
+    /// Returns the kind of identity.
     pub fn kind(&self) -> PrincipalKind {
         self.0.header.header.kind
     }
 
-    /// Its name, as it is compared.
+    /// Returns its name, as it is compared.
     pub fn name(&self) -> &str {
         // Made of a `str`, and changed in its ASCII letters only.
         std::str::from_utf8(&self.0.slice).unwrap_or_default()
@@ -208,7 +208,7 @@ pub enum Budget {
     HangingConnections,
     /// `SyncFolderItems` and `SyncFolderHierarchy` at the same time: `ConcurrentSyncCalls`.
     SyncCalls,
-    /// Rows of all `Find*` answers in memory at the same time: `EWSFindCountLimit`.
+    /// Rows of all `Find*` responses in memory at the same time: `EWSFindCountLimit`.
     FindCount,
     /// Different mailboxes that a delegate account has open.
     OpenMailboxes,
@@ -216,12 +216,12 @@ pub enum Budget {
     Custom(u8),
 }
 
-/// Which budgets a request draws on.
+/// Says which budgets a request draws on.
 ///
 /// Implemented by every closure from `&Request<B>` to a [`Principal`], an `Option<Principal>`, a [`Charge`] or
-/// [`Charges`].
+/// [`Charges`]: see the [module docs](self) for an example.
 pub trait MakeCharges<B> {
-    /// The charges of `request`; none lets it pass freely.
+    /// Returns the charges of `request`. Without any it is sent at once.
     fn make_charges(&self, request: &http::Request<B>) -> Charges;
 }
 
@@ -232,34 +232,5 @@ where
 {
     fn make_charges(&self, request: &http::Request<B>) -> Charges {
         self(request).into()
-    }
-}
-
-/// The authenticated account of a call, as a request extension. It is not in the SOAP text.
-///
-/// ```
-/// use tower_ews::principal::Caller;
-///
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Caller::new("svc@contoso.com"));
-/// assert_eq!(request.extensions().get::<Caller>().unwrap().name(), "svc@contoso.com");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller(Principal);
-
-impl Caller {
-    /// The account named `name`; the case of ASCII letters makes no difference.
-    pub fn new(name: &str) -> Self {
-        Self(Principal::account(name))
-    }
-
-    /// Its name in lower case.
-    pub fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    /// The account as the principal that is charged.
-    pub fn principal(&self) -> &Principal {
-        &self.0
     }
 }

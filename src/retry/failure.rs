@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::errors::{BackoffError, CutShort, DeadlineElapsed};
+use crate::errors::{BackoffError, CredentialsError, CutShort, DeadlineElapsed};
 use crate::ledger::AcquireError;
 
 /// What an error proves.
@@ -25,7 +25,7 @@ impl Failure {
     ///   connect errors; feature `reqwest`: reqwest's), the connection was refused, the request was still queued when
     ///   its connection closed, HTTP/2's REFUSED_STREAM came, or a ledger gave no permit
     ///   ([`AcquireError`](crate::ledger::AcquireError)), or the call's deadline had passed before
-    ///   ([`DeadlineElapsed`], [`BackoffError::NotSent`]). Also [`BackoffError::DeadlinePassed`], after which nothing is
+    ///   ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]). Also [`BackoffError::DeadlinePassed`], after which nothing is
     ///   changed on the server.
     /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`], error
     ///   of hyper, h2 or reqwest, and elapsed time-outs of tower and tokio.
@@ -65,7 +65,8 @@ fn failure(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What the crate's own layers know better than the sources of their errors tell.
 fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() {
+    if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() || error.is::<CredentialsError>()
+    {
         return Some(Failure::NotSent);
     }
     error.downcast_ref().map(|error| match error {

@@ -3,8 +3,10 @@
 pub(crate) mod backoff;
 mod failure;
 mod idempotency;
+mod info;
 mod retry_after;
 
 pub use self::failure::Failure;
 pub use self::idempotency::Idempotency;
+pub use self::info::RetryInfo;
 pub use self::retry_after::retry_after;

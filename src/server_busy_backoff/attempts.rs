@@ -18,10 +18,10 @@ use super::examine::{Examined, Refused, Scan, examine, keep};
 use super::gate::{self, Gates};
 use super::peek::{PeekBody, Prefix, Rest, Tail};
 use super::report::{Listener, Reporter};
-use crate::errors::{BackoffError, DeadlineElapsed};
+use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
+use crate::extensions::Deadline;
 use crate::ledger::{
-    AcquireError, AcquireRequest, Admission, AdmissionSlot, Deadline, Ledger, Permit, Requeue,
-    Signal,
+    AcquireError, AcquireRequest, Admission, AdmissionSlot, Ledger, Permit, Requeue, Signal,
 };
 use crate::retry::Failure;
 use crate::trail::{CallTrail, CanShrink, RetryAttempt};
@@ -66,6 +66,7 @@ where
         counted: 0,
         maybe_executed: false,
         repeated: false,
+        retry_after: None,
         signal: None,
         kept: None,
         gate: None,
@@ -278,6 +279,8 @@ struct State {
     maybe_executed: bool,
     /// Some attempt before the last one may have been executed.
     repeated: bool,
+    /// What the last refusal asked for.
+    retry_after: Option<Duration>,
     signal: Option<Box<str>>,
     /// The server's last answer.
     kept: Option<Box<(response::Parts, Prefix)>>,
@@ -450,6 +453,7 @@ impl State {
     ) -> Result<(Instant, bool), RetryInfo> {
         let refusal = &refused.refusal;
         self.signal = Some((*refusal.reason).into());
+        self.retry_after = refusal.hint;
         self.maybe_executed |= refusal.outcome == Outcome::Unknown;
         if !self.may_resend(refusal) {
             return Err(self.tried(false, true));
@@ -486,6 +490,7 @@ impl State {
         RetryInfo {
             attempts: self.attempts,
             backed_off: self.backed_off,
+            retry_after: self.retry_after,
             signal: self.signal.clone(),
             gave_up,
             outcome_unknown: doubtful && refused && self.maybe_executed,
@@ -611,7 +616,10 @@ fn over(trail: Option<&CallTrail>) {
 fn refused_by_ledger(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() {
+        if error.is::<AcquireError>()
+            || error.is::<DeadlineElapsed>()
+            || error.is::<CredentialsError>()
+        {
             return true;
         }
         next = error.source();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode, response};
 use tower::BoxError;
 
-use crate::principal::{Caller, Principal};
+use crate::extensions::Caller;
+use crate::principal::Principal;
 use crate::retry::Failure;
 pub use crate::retry::Idempotency;
 use crate::retry::retry_after;
@@ -100,7 +101,7 @@ pub trait Classify<B>: Send + Sync + 'static {
 /// The calling account, or where the request goes to if that is not known.
 pub(super) fn caller_or_authority<B>(request: &Request<B>) -> Principal {
     match request.extensions().get::<Caller>() {
-        Some(caller) => caller.principal().clone(),
+        Some(caller) => Principal::account(caller.name()),
         None => Principal::new(
             request
                 .uri()

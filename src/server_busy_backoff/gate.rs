@@ -95,7 +95,8 @@ mod tests {
     use super::super::{EwsClassifier, HttpClassifier};
     use super::*;
     use crate::body::ReplayBody;
-    use crate::principal::{Caller, Principal};
+    use crate::extensions::Caller;
+    use crate::principal::Principal;
 
     fn envelope(sids: &[(&str, &str)]) -> String {
         let sids: String = sids

@@ -63,7 +63,7 @@ impl<C> ServerBusyBackoffLayer<C> {
     }
 
     /// How long a call may take, its waits and resends included; 15 minutes by default. The request extension
-    /// [`Deadline`](crate::ledger::Deadline) sets another for one call.
+    /// [`Deadline`](crate::extensions::Deadline) sets another for one call.
     ///
     /// It bounds waiting: an attempt that is on its way is never cut off (streaming answers last longer than this).
     pub fn deadline(mut self, deadline: Duration) -> Self {

@@ -65,7 +65,7 @@
 //! calls that are made meanwhile wait too, before anything of them is sent. When it opens one call goes first, and each
 //! good response lets one more go at the same time. Calls of other principals do not wait.
 //! [`Classify::principal`] says whose calls they are: for EWS those of the impersonated mailbox, or of the
-//! [`Caller`](crate::principal::Caller), else all to the same authority. What is left of a gate is forgotten a minute
+//! [`Caller`](crate::extensions::Caller), else all to the same authority. What is left of a gate is forgotten a minute
 //! after it has opened.
 //!
 //! A call is held back until it is sent on: calls that wait further in, for a permit of a ledger that this layer does
@@ -100,8 +100,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub use self::classify::{
     BodyClassifier, ClassifiedResponse, Classify, HttpClassifier, Idempotency, Outcome, Reading,
     Refusal, RefusalScope, RequestClass,
@@ -111,40 +109,4 @@ pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
 pub use crate::errors::{BackoffError, DeadlineElapsed};
-pub use crate::retry::Failure;
-pub use crate::retry::retry_after;
-
-/// A response extension: what it took to get this answer. Absent when the first attempt was answered and nothing is to be
-/// said about it.
-///
-/// ```
-/// use tower_ews::server_busy_backoff::RetryInfo;
-///
-/// fn is_certain<B>(answer: &http::Response<B>) -> bool {
-///     !answer
-///         .extensions()
-///         .get()
-///         .is_some_and(|tried: &RetryInfo| tried.outcome_unknown)
-/// }
-///
-/// assert!(is_certain(&http::Response::new(())));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RetryInfo {
-    /// How often the request was sent.
-    pub attempts: u32,
-    /// How long the call slept between them, or waited at the layer's own gates. Waits in the ledger's queue are not
-    /// counted in.
-    pub backed_off: Duration,
-    /// What the last refusal or failure was, if there was one.
-    pub signal: Option<Box<str>>,
-    /// This is the server's last answer because the deadline left no time for another attempt, or the ledger refused one.
-    pub gave_up: bool,
-    /// This answer is a refusal that does not tell whether the request was executed, now or by an earlier attempt. Never set
-    /// for what only reads.
-    pub outcome_unknown: bool,
-    /// An earlier attempt may have been executed: "not found" or "exists" can mean success. Never set for what only
-    /// reads.
-    pub maybe_repeated: bool,
-}
+pub use crate::retry::{Failure, RetryInfo, retry_after};

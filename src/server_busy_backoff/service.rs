@@ -38,6 +38,11 @@ impl<S, C> ServerBusyBackoff<S, C> {
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: Clone, C> Clone for ServerBusyBackoff<S, C> {

@@ -23,9 +23,9 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 
 use super::*;
 use crate::body::ReplayBody;
+use crate::extensions::Deadline;
 use crate::ledger::{
-    Acquire, AcquireRequest, Admission, AdmissionSlot, Deadline, End, Ledger, Permit, Requeue,
-    Signal,
+    Acquire, AcquireRequest, Admission, AdmissionSlot, End, Ledger, Permit, Requeue, Signal,
 };
 use crate::principal::{Budget, Charge, Charges, Principal};
 use crate::trail::CallTrail;

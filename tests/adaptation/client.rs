@@ -13,9 +13,10 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_ews::EwsStack;
 use tower_ews::body::ReplayBody;
 use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+use tower_ews::extensions::Caller;
 use tower_ews::ledger::{Ledger, Limit};
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::principal::{Budget, Caller};
+use tower_ews::principal::Budget;
 use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 
 use super::server::Server;
@@ -36,7 +37,9 @@ pub(crate) struct Known {
 impl Known {
     fn policy(self) -> ThrottlingPolicy {
         let mut policy = ThrottlingPolicy::exchange_online();
-        policy.set_in_flight(Budget::Concurrency, self.calls);
+        policy
+            .set_in_flight(Budget::Concurrency, self.calls)
+            .unwrap();
         for row in &mut policy.budgets {
             if let Limit::Distinct { idle, .. } = &mut row.limit {
                 *idle = self.idle;

@@ -20,7 +20,7 @@ async fn a_success_tells_who_what_and_how_long() {
         Ok(answer.body(body).unwrap())
     }));
     let mut request = request(create("amy@contoso.com"));
-    let caller = crate::principal::Caller::new("svc@contoso.com");
+    let caller = crate::extensions::Caller::new("svc@contoso.com");
     request.extensions_mut().insert(caller);
     let size = request.body().len();
     let answered = service.oneshot(request).await.unwrap();

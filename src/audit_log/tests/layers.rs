@@ -125,7 +125,7 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     add_up(&record);
     assert_eq!((record.queued, record.wire), (ms(5_000), ms(0)));
     let mut late = request(create("amy@contoso.com"));
-    let deadline = crate::ledger::Deadline::within(ms(700));
+    let deadline = crate::extensions::Deadline::within(ms(700));
     late.extensions_mut().insert(deadline);
     service.clone().oneshot(late).await.unwrap_err();
     let record = only(&sink);
@@ -141,7 +141,7 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     assert_eq!((record.queued, record.wire), (ms(5_000), ms(0)));
     // In vain: the deadline of the call comes first.
     let mut late = request(create("amy@contoso.com"));
-    let deadline = crate::ledger::Deadline::within(ms(700));
+    let deadline = crate::extensions::Deadline::within(ms(700));
     late.extensions_mut().insert(deadline);
     service.clone().oneshot(late).await.unwrap_err();
     let record = only(&sink);
@@ -150,7 +150,7 @@ async fn given_up_in_the_queue_and_while_backing_off() {
     assert_eq!(record.error_type.as_deref(), Some("queue_timeout"));
     // The deadline had passed before.
     let mut late = request(create("amy@contoso.com"));
-    let deadline = crate::ledger::Deadline(tokio::time::Instant::now() - ms(1));
+    let deadline = crate::extensions::Deadline(tokio::time::Instant::now() - ms(1));
     late.extensions_mut().insert(deadline);
     service.clone().oneshot(late).await.unwrap_err();
     let record = only(&sink);
@@ -376,7 +376,7 @@ async fn a_call_of_very_many_attempts_has_a_small_record_that_adds_up() {
     let inside = AuditLogLayer::new(sink.clone()).layer(backoff.layer(inner));
     let service = ews(&sink).layer(inside);
     let mut request = request(create("amy@contoso.com"));
-    let deadline = crate::ledger::Deadline::within(ms(1 << 40));
+    let deadline = crate::extensions::Deadline::within(ms(1 << 40));
     request.extensions_mut().insert(deadline);
     let answered = service.oneshot(request).await.unwrap();
     answered.into_body().collect().await.unwrap();

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
-use crate::ledger::{Deadline, Ledger, LocalLedger};
+use crate::extensions::Deadline;
+use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::Principal;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
 

@@ -16,7 +16,7 @@ use self::outcome::Sent;
 use super::format::{Batch, BatchFormat, Explanation, Idempotency, Order, PartResponse};
 use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
-use crate::principal::Caller;
+use crate::extensions::Caller;
 use crate::soap::batch::Cuttable;
 use crate::soap::merge::{Scope, error_entry};
 use crate::soap::{OperationIdempotency, ResponseCode};

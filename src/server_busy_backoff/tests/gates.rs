@@ -1,8 +1,8 @@
 //! The layer's own gates, where no ledger that it knows holds calls back.
 
 use super::*;
+use crate::extensions::Caller;
 use crate::ledger::{AcquireError, Contended};
-use crate::principal::Caller;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

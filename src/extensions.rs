@@ -1,0 +1,70 @@
+//! What callers put into a request's extensions: who calls, and until when.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_ews::extensions::{Caller, Deadline};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let mut request = http::Request::new(String::from("<s:Envelope>...</s:Envelope>"));
+//! request.extensions_mut().insert(Caller::new("svc@contoso.com"));
+//! request.extensions_mut().insert(Deadline::within(Duration::from_secs(60)));
+//! # });
+//! ```
+//!
+//! What layers tell each other, and what they tell the caller, belongs to the layer or the ledger that it comes from: the
+//! [crate's page](crate#how-layers-talk-to-each-other) has the table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A request extension: the authenticated account of a call. It is not in the SOAP text.
+///
+/// ```
+/// use tower_ews::extensions::Caller;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Caller::new("Svc@Contoso.com"));
+/// assert_eq!(request.extensions().get::<Caller>().unwrap().name(), "svc@contoso.com");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(Arc<str>);
+
+impl Caller {
+    /// Creates the account named `name`. The case of ASCII letters makes no difference.
+    pub fn new(name: &str) -> Self {
+        Self(name.to_ascii_lowercase().into())
+    }
+
+    /// Returns its name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A request extension: when a call, all its waits and attempts included, is to end.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::extensions::Deadline;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Deadline::within(Duration::from_secs(60)));
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// Creates a deadline that is `time` from now.
+    pub fn within(time: Duration) -> Self {
+        let now = Instant::now();
+        // An absurdly long bound is a year, as tokio's own timers do it.
+        Self(
+            now.checked_add(time)
+                .unwrap_or(now + Duration::from_secs(365 * 86_400)),
+        )
+    }
+}

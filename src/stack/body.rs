@@ -1,0 +1,92 @@
+//! [`EwsBody`]: the response body of the stack.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tower::BoxError;
+
+use crate::audit_log::AuditBody;
+use crate::batch_splitter::MergedBody;
+use crate::concurrency_by_principal::PermitBody;
+use crate::server_busy_backoff::PeekBody;
+
+type Inner<B> = AuditBody<MergedBody<PeekBody<PermitBody<B>>>>;
+
+/// The response body of [`EwsService`](super::EwsService): the client's, or the one response that the parts of a batch make.
+///
+/// It holds the permits of its call until its end was read or it is dropped: see
+/// [`concurrency_by_principal`](crate::concurrency_by_principal). The body of a batch that only reads sends the parts that are
+/// left while it is read.
+///
+/// # Errors
+///
+/// The client's, and those of [`EwsStack`](super::EwsStack).
+///
+/// ```
+/// use http_body::Body;
+/// use http_body_util::BodyExt;
+/// use tower::BoxError;
+/// use tower_ews::stack::EwsBody;
+///
+/// async fn text<B>(response: http::Response<EwsBody<B>>) -> Result<String, BoxError>
+/// where
+///     B: Body<Data = bytes::Bytes, Error: Into<BoxError>>,
+/// {
+///     let bytes = response.into_body().collect().await?.to_bytes();
+///     Ok(String::from_utf8(bytes.into())?)
+/// }
+/// ```
+#[pin_project]
+#[must_use = "bodies do nothing unless they are polled"]
+pub struct EwsBody<B>(#[pin] Inner<B>)
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>;
+
+impl<B> EwsBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(inner: Inner<B>) -> Self {
+        Self(inner)
+    }
+}
+
+impl<B> Body for EwsBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().0.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for EwsBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EwsBody").field(&self.0).finish()
+    }
+}

@@ -1,0 +1,136 @@
+//! [`Authorize`]: asks for credentials before each attempt and puts them on its request.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Request, Response};
+use pin_project::pin_project;
+use tower::BoxError;
+use tower_service::Service;
+
+use super::client::EwsClient;
+use crate::body::ReplayBody;
+use crate::errors::CredentialsError;
+use crate::extensions::Caller;
+use crate::principal::EwsCharges;
+
+type Fetch = Pin<Box<dyn Future<Output = Result<HeaderValue, BoxError>> + Send>>;
+
+/// What [`EwsStack::credentials`](super::EwsStack::credentials) was given.
+#[derive(Clone)]
+pub(super) struct Credentials(Arc<dyn Fn(Caller) -> Fetch + Send + Sync>);
+
+impl Credentials {
+    pub(super) fn new<F, Fut>(fetch: F) -> Self
+    where
+        F: Fn(Caller) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<HeaderValue, BoxError>> + Send + 'static,
+    {
+        Self(Arc::new(move |caller| Box::pin(fetch(caller))))
+    }
+}
+
+/// The service below all layers. It stands inside of every wait, so what it puts on is never older than the attempt.
+#[derive(Clone)]
+pub(super) struct Authorize<S> {
+    inner: S,
+    /// With the charges, which say whose call it is.
+    credentials: Option<(Credentials, EwsCharges)>,
+}
+
+impl<S> Authorize<S> {
+    pub(super) fn new(inner: S, credentials: Option<(Credentials, EwsCharges)>) -> Self {
+        Self { inner, credentials }
+    }
+
+    pub(super) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S> fmt::Debug for Authorize<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The inner service may hold credentials.
+        f.debug_struct("Authorize")
+            .field("credentials", &self.credentials.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: EwsClient> Service<Request<ReplayBody>> for Authorize<S> {
+    type Response = Response<S::ResponseBody>;
+    type Error = BoxError;
+    type Future = AuthorizeFuture<S::Future, S::ResponseBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
+        let Some((credentials, charges)) = &self.credentials else {
+            return AuthorizeFuture(Step::Called(self.inner.call(request)));
+        };
+        let caller = charges.caller_or(request.extensions().get()).clone();
+        let value = (credentials.0)(caller.clone());
+        // The one that is ready makes the call.
+        let clone = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, clone);
+        AuthorizeFuture(Step::Authorizing(Box::pin(authorize(
+            value, caller, ready, request,
+        ))))
+    }
+}
+
+async fn authorize<S: EwsClient>(
+    value: Fetch,
+    caller: Caller,
+    mut ready: S,
+    mut request: Request<ReplayBody>,
+) -> Result<Response<S::ResponseBody>, BoxError> {
+    let mut value = value
+        .await
+        .map_err(|source| CredentialsError::new(caller, source))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, value);
+    ready.call(request).await.map_err(Into::into)
+}
+
+/// The response future of [`Authorize`].
+#[pin_project]
+pub(super) struct AuthorizeFuture<F, B>(#[pin] Step<F, B>);
+
+type Authorizing<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+
+#[pin_project(project = StepProj)]
+enum Step<F, B> {
+    Called(#[pin] F),
+    Authorizing(Authorizing<B>),
+}
+
+impl<F, B, E> Future for AuthorizeFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<B>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            StepProj::Called(call) => call.poll(cx).map_err(Into::into),
+            StepProj::Authorizing(call) => call.as_mut().poll(cx),
+        }
+    }
+}
