@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
-use super::call::{Call, Kept};
+use super::call::{Call, Recorded};
 
 /// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
 ///
@@ -41,7 +41,7 @@ use super::call::{Call, Kept};
 pub struct AuditBody<B: Body> {
     #[pin]
     inner: B,
-    call: Kept,
+    call: Recorded,
 }
 
 impl<B: Body> AuditBody<B> {
@@ -49,17 +49,17 @@ impl<B: Body> AuditBody<B> {
     pub(super) fn unrecorded(inner: B) -> Self {
         Self {
             inner,
-            call: Kept::new(None),
+            call: Recorded::new(None),
         }
     }
 
     pub(super) fn recorded(inner: B, mut call: Option<Box<Call>>) -> Self {
         if let Some(call) = call.as_mut().filter(|_| inner.is_end_stream()) {
-            call.all_read();
+            call.complete();
         }
         Self {
             inner,
-            call: Kept::new(call),
+            call: Recorded::new(call),
         }
     }
 }
@@ -123,7 +123,7 @@ where
                 }
                 // Some readers stop once they know that nothing more comes.
                 if this.inner.is_end_stream() {
-                    call.all_read();
+                    call.complete();
                 }
             }
             Some(Ok(frame))
@@ -131,13 +131,13 @@ where
         Some(Err(error)) => {
             let error = error.into();
             if let Some(call) = this.call.take() {
-                call.failed(&*error);
+                call.fail(&*error);
             }
             Some(Err(error))
         }
         None => {
             if let Some(mut call) = this.call.take() {
-                call.all_read();
+                call.complete();
             }
             None
         }
@@ -147,7 +147,7 @@ where
 /// Shows the data of a frame to the call.
 fn pass<D: Buf + 'static>(call: &mut Call, data: &D) {
     if let Some(bytes) = (data as &dyn Any).downcast_ref::<Bytes>() {
-        call.passed(bytes, Some(bytes));
+        call.pass(bytes, Some(bytes));
         return;
     }
     let mut slices = [IoSlice::new(&[]); 16];
@@ -155,9 +155,9 @@ fn pass<D: Buf + 'static>(call: &mut Call, data: &D) {
     let mut seen = 0;
     for slice in slices.iter().take(filled) {
         seen += slice.len();
-        call.passed(slice, None);
+        call.pass(slice, None);
     }
-    call.unseen(data.remaining().saturating_sub(seen));
+    call.pass_unseen(data.remaining().saturating_sub(seen));
 }
 
 impl<B: Body> fmt::Debug for AuditBody<B> {

@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tower::BoxError;
 
 use super::body::AuditBody;
-use super::call::{Call, Kept};
+use super::call::{Call, Recorded};
 
 /// The response future of [`AuditLog`](super::AuditLog).
 ///
@@ -24,7 +24,7 @@ pub struct ResponseFuture<Fut> {
     // Before the call: what is further in has written down how it ended when the record is made.
     #[pin]
     inner: Fut,
-    call: Kept,
+    call: Recorded,
 }
 
 impl<Fut> ResponseFuture<Fut> {
@@ -32,7 +32,7 @@ impl<Fut> ResponseFuture<Fut> {
     pub(super) fn new(inner: Fut, call: Option<Box<Call>>) -> Self {
         Self {
             inner,
-            call: Kept::new(call),
+            call: Recorded::new(call),
         }
     }
 }
@@ -58,30 +58,35 @@ where
     }
 }
 
-/// The answer of a call that is recorded: small, so that an answer that is not recorded need not be where this one would be put.
-type Recorded<B> = Result<Box<Response<AuditBody<B>>>, BoxError>;
+/// The result of a call that is recorded. It is small, so that a response that is not recorded need
+/// not be where this one would be put.
+type RecordedResult<B> = Result<Box<Response<AuditBody<B>>>, BoxError>;
 
 // By itself, the inner poll included: what is not recorded is then never moved to where it can be looked at.
 #[inline(never)]
 fn recorded<Fut, B, E>(
     future: Pin<&mut ResponseFuture<Fut>>,
     cx: &mut Context<'_>,
-) -> Poll<Recorded<B>>
+) -> Poll<RecordedResult<B>>
 where
     Fut: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
     B: Body,
 {
     let this = future.project();
-    let result = ready!(match &**this.call {
+    let poll = match &**this.call {
         Some(call) => call.span.in_scope(|| this.inner.poll(cx)),
         None => this.inner.poll(cx),
-    });
+    };
+    if let Some(call) = this.call.as_mut() {
+        call.request.see_unbuffered();
+    }
+    let result = ready!(poll);
     let mut call = this.call.take();
     Poll::Ready(match result {
         Ok(response) => {
             if let Some(call) = &mut call {
-                call.answered(response.status(), response.headers());
+                call.respond(response.status(), response.headers());
             }
             let response = response.map(|body| AuditBody::recorded(body, call));
             Ok(Box::new(response))
@@ -89,7 +94,7 @@ where
         Err(error) => {
             let error = error.into();
             if let Some(call) = call {
-                call.failed(&*error);
+                call.fail(&*error);
             }
             Err(error)
         }

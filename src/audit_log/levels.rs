@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -69,6 +69,7 @@ pub(super) struct Control {
     book: RwLock<Book>,
     pub(super) recorded: AtomicU64,
     pub(super) lost: AtomicU64,
+    warned_of_retries: AtomicBool,
 }
 
 /// All that was set, and what a call has to know of all rules together: it looks at none but its own.
@@ -82,8 +83,8 @@ struct Book {
     ends: BTreeSet<(Instant, Name)>,
     /// How many rules of principals are at each level, without those that have ended.
     principals: [usize; Level::ALL.len()],
-    /// How many rules of operations there are, without those that have ended.
-    operations: usize,
+    /// How many rules of operations are at each level, without those that have ended.
+    operations: [usize; Level::ALL.len()],
     /// How many of `rules` have ended.
     ended: usize,
 }
@@ -140,6 +141,10 @@ impl Rules {
         };
     }
 
+    fn of_operation(&self, name: &str, now: Instant) -> Option<Level> {
+        self.operations.get(name)?.at(now)
+    }
+
     fn len(&self) -> usize {
         self.principals.len() + self.operations.len()
     }
@@ -161,13 +166,8 @@ impl Book {
     }
 
     fn is_plain(&self) -> bool {
-        self.for_now.is_none() && self.most().is_none() && self.operations == 0
-    }
-
-    /// The most detailed level of a principal, if one has a level.
-    fn most(&self) -> Option<Level> {
-        let levels = Level::ALL.into_iter().zip(self.principals);
-        levels.rev().find_map(|(level, n)| (n > 0).then_some(level))
+        let counts = [&self.principals, &self.operations];
+        self.for_now.is_none() && counts.into_iter().all(|counts| highest(counts).is_none())
     }
 
     /// Whether a rule has come to its end.
@@ -206,7 +206,7 @@ impl Book {
     fn count(&mut self, name: &Name, level: Level) -> &mut usize {
         match name {
             Name::Principal(_) => &mut self.principals[level as usize],
-            Name::Operation(_) => &mut self.operations,
+            Name::Operation(_) => &mut self.operations[level as usize],
         }
     }
 
@@ -240,6 +240,18 @@ impl Control {
             book: RwLock::new(book),
             recorded: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            warned_of_retries: AtomicBool::new(false),
+        }
+    }
+
+    /// Warns, once, that the layer stands inside of one that sends requests again.
+    pub(super) fn warn_of_retries(&self) {
+        if !self.warned_of_retries.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "tower_ews::audit",
+                "AuditLog records each attempt as a call, because it stands inside of a layer that \
+                 sends requests again; put it outside of ServerBusyBackoff and BatchSplitter",
+            );
         }
     }
 
@@ -261,8 +273,36 @@ impl Control {
         }
     }
 
-    /// What the rules say of a call that is about to begin.
+    /// Returns what the rules say of a call of this operation.
     pub(super) fn begin(&self, operation: Option<&str>) -> Levels {
+        self.look_up(|book, now| {
+            let level = operation.and_then(|operation| book.rules.of_operation(operation, now));
+            let otherwise = level.unwrap_or_else(|| book.for_all(now));
+            let highest = highest(&book.principals);
+            Levels {
+                at_most: highest.map_or(otherwise, |highest| highest.max(otherwise)),
+                otherwise,
+                is_named: true,
+                rules: highest.map(|_| (Arc::clone(&book.rules), now)),
+            }
+        })
+    }
+
+    /// Returns what the rules say of a call whose operation may become known on the way.
+    pub(super) fn begin_unnamed(&self, operation: Option<&str>) -> Levels {
+        let named = self.begin(operation);
+        self.look_up(|book, now| match highest(&book.operations) {
+            None => named,
+            Some(highest) => Levels {
+                at_most: named.at_most.max(highest),
+                otherwise: named.otherwise,
+                is_named: false,
+                rules: Some((Arc::clone(&book.rules), now)),
+            },
+        })
+    }
+
+    fn look_up(&self, look: impl FnOnce(&Book, Instant) -> Levels) -> Levels {
         let mut book = self.book.read();
         // With the lock held: what others have forgotten had ended before.
         let mut now = Instant::now();
@@ -272,16 +312,7 @@ impl Control {
             book = self.book.read();
             now = Instant::now();
         }
-        let by_operation = operation
-            .and_then(|operation| book.rules.operations.get(operation))
-            .and_then(|rule| rule.at(now));
-        let otherwise = by_operation.unwrap_or_else(|| book.for_all(now));
-        let most = book.most();
-        Levels {
-            at_most: most.map_or(otherwise, |most| most.max(otherwise)),
-            otherwise,
-            rules: most.map(|_| (Arc::clone(&book.rules), now)),
-        }
+        look(&book, now)
     }
 
     fn change(&self, change: impl FnOnce(&mut Book)) {
@@ -323,6 +354,14 @@ impl Control {
     }
 }
 
+/// Returns the most detailed level of which there are rules.
+fn highest(counts: &[usize; Level::ALL.len()]) -> Option<Level> {
+    let levels = Level::ALL.into_iter().zip(counts);
+    levels
+        .rev()
+        .find_map(|(level, n)| (*n > 0).then_some(level))
+}
+
 fn principal(name: &str) -> Name {
     Name::Principal(name.to_ascii_lowercase().into())
 }
@@ -338,7 +377,10 @@ pub(super) enum Look {
 pub(super) struct Levels {
     /// What has to be kept for the case that it is wanted.
     pub(super) at_most: Level,
+    /// The level unless one of its principals has a level.
     otherwise: Level,
+    /// Whether the operation is known.
+    is_named: bool,
     rules: Option<(Arc<Rules>, Instant)>,
 }
 
@@ -347,11 +389,24 @@ impl Levels {
         Self {
             at_most: level,
             otherwise: level,
+            is_named: true,
             rules: None,
         }
     }
 
-    /// Whether it depends on principals that are not known yet.
+    /// Sets the operation, if it was not known when the call began.
+    pub(super) fn name(&mut self, operation: Option<&str>) {
+        if std::mem::replace(&mut self.is_named, true) {
+            return;
+        }
+        if let (Some((rules, now)), Some(operation)) = (&self.rules, operation) {
+            self.otherwise = rules
+                .of_operation(operation, *now)
+                .unwrap_or(self.otherwise);
+        }
+    }
+
+    /// Whether it depends on principals or an operation that are not known yet.
     pub(super) fn is_open(&self) -> bool {
         self.rules.is_some()
     }

@@ -70,11 +70,12 @@
 //! The inner service's, boxed. The layer has none of its own: a sink or facts that fail or panic never fail a call
 //! ([`AuditHandle::lost`]).
 
+mod assemble;
 mod body;
 mod call;
+mod capture;
 mod ews;
 mod facts;
-mod fill;
 mod future;
 mod layer;
 mod levels;
@@ -82,6 +83,7 @@ mod levels;
 mod metrics;
 mod record;
 mod redact;
+mod request;
 mod service;
 mod sink;
 

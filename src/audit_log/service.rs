@@ -43,12 +43,15 @@ impl<S, F> AuditLog<S, F> {
 
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
     #[inline(never)]
-    fn recorded<ReqB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future>
+    fn recorded<ReqB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future>
     where
         S: Service<Request<ReqB>>,
-        F: Facts<ReqB>,
+        F: Facts,
+        ReqB: Body + 'static,
     {
-        let call = Call::begin(&self.shared, &*self.facts, &mut request);
+        let (mut head, body) = request.into_parts();
+        let call = Call::begin(&self.shared, &self.facts, &mut head, &body);
+        let request = Request::from_parts(head, body);
         let inner = match &call {
             Some(call) => call.span.in_scope(|| self.inner.call(request)),
             None => self.inner.call(request),
@@ -80,7 +83,8 @@ impl<S, F, ReqB, ResB> Service<Request<ReqB>> for AuditLog<S, F>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
     S::Error: Into<BoxError>,
-    F: Facts<ReqB>,
+    F: Facts,
+    ReqB: Body + 'static,
     ResB: Body,
     ResB::Data: 'static,
     ResB::Error: Into<BoxError>,

@@ -6,6 +6,7 @@ mod layers;
 mod levels;
 mod random;
 mod spans;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::ops::Add;

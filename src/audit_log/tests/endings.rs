@@ -320,11 +320,11 @@ async fn a_sink_that_panics_is_counted_and_fails_no_call() {
 async fn facts_that_panic_fail_no_call() {
     struct Broken(bool);
     struct BrokenReader;
-    impl<B> Facts<B> for Broken {
-        fn request(&self, _: &Request<B>) -> RequestFacts {
+    impl Facts for Broken {
+        fn request(&self, _: &http::request::Parts) -> RequestFacts {
             assert!(!self.0, "these facts are broken");
             RequestFacts {
-                reader: Some(Box::new(BrokenReader)),
+                inspector: Some(Box::new(BrokenReader)),
                 ..RequestFacts::default()
             }
         }
