@@ -741,6 +741,20 @@ fn calls_go_on_when_the_disk_is_full() {
     assert!(told.contains("ERROR tower_ews::audit") && told.contains("No space left"));
 }
 
+#[test]
+fn records_after_the_guard_was_dropped_are_told_of_once() {
+    let alarms = alarms();
+    let told = || alarms.0.lock().matches("keep the guard").count();
+    let before = told();
+    let (sink, guard) = JsonLinesSink::builder().writer(io::sink()).unwrap();
+    let handle = calls(sink.clone(), 3);
+    drop(guard);
+    assert_eq!((told() - before, sink.lost()), (0, 0));
+    calls(sink.clone(), 3);
+    assert_eq!((told() - before, sink.lost()), (1, 3));
+    drop(handle);
+}
+
 fn level_of(line: &Value) -> Level {
     match (line.get("request_headers"), line.get("request_body")) {
         (None, None) => Level::Summary,

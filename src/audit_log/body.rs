@@ -42,24 +42,39 @@ pub struct AuditBody<B: Body> {
     #[pin]
     inner: B,
     call: Recorded,
+    into_box: IntoBox<B::Error>,
 }
+
+/// Boxes an error.
+///
+/// It is a value and not a bound `Into<BoxError>` of the impls, because they could then not be used
+/// in a spawned task where the error is a `BoxError`: the compiler checks the bounds of the types
+/// that a task holds over an `.await` for any lifetime of the trait object, but a `BoxError` is
+/// made of `'static` ones alone ("implementation of `From` is not general enough").
+pub(super) type IntoBox<E> = fn(E) -> BoxError;
 
 impl<B: Body> AuditBody<B> {
     #[inline]
-    pub(super) fn unrecorded(inner: B) -> Self {
+    pub(super) fn unrecorded(inner: B, into_box: IntoBox<B::Error>) -> Self {
         Self {
             inner,
             call: Recorded::new(None),
+            into_box,
         }
     }
 
-    pub(super) fn recorded(inner: B, mut call: Option<Box<Call>>) -> Self {
+    pub(super) fn recorded(
+        inner: B,
+        mut call: Option<Box<Call>>,
+        into_box: IntoBox<B::Error>,
+    ) -> Self {
         if let Some(call) = call.as_mut().filter(|_| inner.is_end_stream()) {
             call.complete();
         }
         Self {
             inner,
             call: Recorded::new(call),
+            into_box,
         }
     }
 }
@@ -68,7 +83,6 @@ impl<B> Body for AuditBody<B>
 where
     B: Body,
     B::Data: 'static,
-    B::Error: Into<BoxError>,
 {
     type Data = B::Data;
     type Error = BoxError;
@@ -81,10 +95,11 @@ where
         if self.call.is_some() {
             return recorded(self, cx);
         }
-        match self.project().inner.poll_frame(cx) {
+        let this = self.project();
+        match this.inner.poll_frame(cx) {
             // Arm by arm: a map of the whole is a copy more of a frame.
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err((this.into_box)(error)))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -108,7 +123,6 @@ fn recorded<B>(
 where
     B: Body,
     B::Data: 'static,
-    B::Error: Into<BoxError>,
 {
     let mut this = body.project();
     let frame = ready!(match &**this.call {
@@ -129,7 +143,7 @@ where
             Some(Ok(frame))
         }
         Some(Err(error)) => {
-            let error = error.into();
+            let error = (this.into_box)(error);
             if let Some(call) = this.call.take() {
                 call.fail(&*error);
             }

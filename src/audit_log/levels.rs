@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -20,6 +21,8 @@ use crate::principal::counted;
 ///
 /// assert!(Level::Summary < Level::Full);
 /// assert_eq!(Level::default(), Level::Summary);
+/// assert_eq!("headers".parse(), Ok(Level::Headers));
+/// assert_eq!(Level::Off.to_string(), "off");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -37,6 +40,50 @@ pub enum Level {
 
 impl Level {
     const ALL: [Level; 4] = [Level::Off, Level::Summary, Level::Headers, Level::Full];
+
+    /// Returns its word: `off`, `summary`, `headers` or `full`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Off => "off",
+            Level::Summary => "summary",
+            Level::Headers => "headers",
+            Level::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Level {
+    type Err = ParseLevelError;
+
+    /// Reads a level by its word, in any case of its letters.
+    fn from_str(text: &str) -> Result<Self, ParseLevelError> {
+        let is_named = |level: &Level| level.as_str().eq_ignore_ascii_case(text);
+        let found = Level::ALL.into_iter().find(is_named);
+        found.ok_or_else(|| ParseLevelError { text: text.into() })
+    }
+}
+
+/// The error of a text that is no [`Level`].
+///
+/// ```
+/// use tower_ews::audit_log::Level;
+///
+/// let error = "debug".parse::<Level>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     r#""debug" is not a level of the audit log: write off, summary, headers or full"#,
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a level of the audit log: write off, summary, headers or full")]
+pub struct ParseLevelError {
+    text: Box<str>,
 }
 
 /// Which calls a level is for. More than one can speak of a call: a principal's level counts before an operation's, and that before the

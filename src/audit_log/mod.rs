@@ -92,7 +92,7 @@ pub use self::ews::EwsFacts;
 pub use self::facts::{Facts, HttpFacts, RequestFacts, ResponseFacts, ResponseInspector};
 pub use self::future::ResponseFuture;
 pub use self::layer::AuditLogLayer;
-pub use self::levels::{AuditHandle, Level, Scope};
+pub use self::levels::{AuditHandle, Level, ParseLevelError, Scope};
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use self::metrics::MetricsSink;
@@ -103,7 +103,9 @@ pub use self::redact::Redaction;
 pub use self::service::AuditLog;
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
-pub use self::sink::{JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, Overflow, Rotation};
+pub use self::sink::{
+    JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, LogFileError, Overflow, Rotation,
+};
 pub use self::sink::{MemorySink, Sink, TracingSink};
 
 #[cfg(test)]

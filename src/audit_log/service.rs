@@ -43,11 +43,17 @@ impl<S, F> AuditLog<S, F> {
 
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
     #[inline(never)]
-    fn recorded<ReqB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future>
+    fn recorded<ReqB, ResB>(
+        &mut self,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<S::Future, ResB, S::Error>
     where
         S: Service<Request<ReqB>>,
+        S::Error: Into<BoxError>,
         F: Facts,
         ReqB: Body + 'static,
+        ResB: Body,
+        ResB::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
         let call = Call::begin(&self.shared, &self.facts, &mut head, &body);
@@ -91,7 +97,7 @@ where
 {
     type Response = Response<AuditBody<ResB>>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, ResB, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)

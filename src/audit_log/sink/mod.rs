@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
-pub use self::json_lines::{JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, Overflow, Rotation};
+pub use self::json_lines::{
+    JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, LogFileError, Overflow, Rotation,
+};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 use super::record::Record;

@@ -360,5 +360,5 @@ fn what_is_made_is_send_and_sync() {
     check(&service);
     fn body<B: Send + Sync>() {}
     body::<AuditBody<http_body_util::Full<Bytes>>>();
-    body::<ResponseFuture<std::future::Ready<()>>>();
+    body::<ResponseFuture<std::future::Ready<()>, http_body_util::Full<Bytes>, BoxError>>();
 }

@@ -168,6 +168,26 @@ async fn a_principal_that_only_the_charges_tell() {
     assert_eq!(record.charges[0].budget.as_ref(), "Concurrency");
 }
 
+#[test]
+fn levels_are_read_and_written_as_words() {
+    for (word, level) in [
+        ("off", Level::Off),
+        ("summary", Level::Summary),
+        ("headers", Level::Headers),
+        ("full", Level::Full),
+    ] {
+        assert_eq!(level.to_string(), word);
+        assert_eq!(word.parse(), Ok(level));
+        assert_eq!(word.to_uppercase().parse(), Ok(level));
+    }
+    for text in ["", "none", " full", "fulls"] {
+        let error = text.parse::<Level>().unwrap_err().to_string();
+        assert!(error.contains(&format!("{text:?}")), "{error}");
+        assert!(error.ends_with("off, summary, headers or full"), "{error}");
+    }
+    assert_eq!(format!("{:>8}", Level::Off), "     off");
+}
+
 /// How many rules a call of this principal looks at.
 fn looks(control: &Control, operation: &str, principal: &str) -> (u64, Level) {
     counted::during(|| {

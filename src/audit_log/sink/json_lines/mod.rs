@@ -1,10 +1,13 @@
 //! [`JsonLinesSink`]: each record as one line of JSON, written by a thread of its own.
 
 mod encode;
+mod error;
+mod file;
 mod queue;
 mod rotation;
 
 use std::cell::RefCell;
+use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,6 +16,8 @@ use std::thread::{self, JoinHandle};
 
 use jiff::tz::TimeZone;
 
+pub use self::error::LogFileError;
+use self::file::LogFile;
 use self::queue::Queue;
 pub use self::rotation::Rotation;
 use super::Sink;
@@ -121,21 +126,30 @@ impl JsonLinesBuilder {
         self
     }
 
-    /// Into a file that is appended to, and put aside as the rotation says. Folders on the way are made.
+    /// Creates a sink that appends to a file, which is put aside as the rotation says.
+    ///
+    /// Folders on the way are created. A file that is created is readable by its owner alone, where
+    /// the system has such permissions; one that is there keeps its own.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, is there and is no such log, or no thread can be started.
+    /// If the file cannot be opened, is a symbolic link, a folder or a device, or has a last line
+    /// that is not one of an audit log; and if no thread can be started.
     pub fn file(
         self,
         path: impl AsRef<Path>,
         rotation: Rotation,
-    ) -> io::Result<(JsonLinesSink, JsonLinesGuard)> {
-        let file = rotation.open(path.as_ref())?;
-        self.writer(file)
+    ) -> Result<(JsonLinesSink, JsonLinesGuard), LogFileError> {
+        let path = path.as_ref();
+        let file = LogFile::open(path, rotation)?;
+        self.writer(file).map_err(|source| LogFileError::Thread {
+            path: path.to_owned(),
+            source,
+        })
     }
 
-    /// Into any writer, which gets each line in one `write`, and a `flush` when no more lines wait.
+    /// Creates a sink that writes to any writer, which gets each line in one `write`, and a `flush`
+    /// when no more lines wait.
     ///
     /// # Errors
     ///
@@ -158,6 +172,13 @@ impl JsonLinesBuilder {
         let zone = TimeZone::try_system().ok();
         Ok((JsonLinesSink { queue, zone }, guard))
     }
+}
+
+/// Returns the texts of an error and of its sources.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let sources = std::iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<_> = sources.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 impl JsonLinesSink {
