@@ -293,5 +293,4 @@ fn end_of_last_line(mut file: &File) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;
