@@ -259,7 +259,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         let response = call.response.as_ref().filter(|_| own);
         let ended = attempt.end(told.next_began, end);
         let received = attempt
-            .answered
+            .responded
             .or(response.map(|response| response.received));
         let times = Times::of(attempt, call.begin, received, ended);
         record.queued += times.queued;

@@ -13,11 +13,13 @@ use tower::BoxError;
 
 use super::call::{Call, Recorded};
 
-/// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
+/// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size
+/// hint.
 ///
-/// The call's record is made when the end is read (`poll_frame` answers `None`), with an error, or when it is dropped: then the outcome is
-/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body knew with its last frame that nothing more
-/// comes.
+/// The record of the call is made when the end is read (`poll_frame` returns `None`), with an error,
+/// or when the body is dropped. The outcome is then
+/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body said with its last frame
+/// that nothing follows.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -30,14 +32,14 @@ use super::call::{Call, Recorded};
 /// let service = ServiceBuilder::new().layer(AuditLogLayer::new(sink.clone())).service(service_fn(
 ///     async |_: Request<String>| Ok::<_, tower::BoxError>(Response::new(String::from("hello"))),
 /// ));
-/// let answer = service.oneshot(Request::new(String::new())).await?;
-/// assert_eq!(answer.body().size_hint().exact(), Some(5));
-/// drop(answer);
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.body().size_hint().exact(), Some(5));
+/// drop(response);
 /// assert_eq!(sink.records()[0].outcome, Outcome::BodyDropped);
 /// # Ok(()) }
 /// ```
 #[pin_project]
-#[must_use = "bodies do nothing unless polled"]
+#[must_use = "bodies do nothing unless they are polled"]
 pub struct AuditBody<B: Body> {
     #[pin]
     inner: B,

@@ -58,7 +58,7 @@ impl EwsFacts {
         self
     }
 
-    /// Reads callers, impersonated identities and mailbox GUIDs as these charges do.
+    /// Sets the charges whose callers, impersonated identities and mailbox GUIDs are used.
     #[must_use]
     pub fn charges(mut self, charges: EwsCharges) -> Self {
         self.charges = charges;

@@ -1,4 +1,4 @@
-//! The response future.
+//! [`ResponseFuture`]: the response future.
 
 use std::fmt;
 use std::future::Future;
@@ -17,9 +17,10 @@ use super::call::{Call, Recorded};
 ///
 /// # Cancellation
 ///
-/// Dropping it drops the call, and makes its record: [`Outcome::Cancelled`](super::Outcome::Cancelled).
+/// Dropping the future drops the inner call, and makes the record of the call with the outcome
+/// [`Cancelled`](super::Outcome::Cancelled).
 #[pin_project]
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture<Fut, B: Body, E> {
     // Before the call: what is further in has written down how it ended when the record is made.
     #[pin]

@@ -27,14 +27,14 @@ use crate::principal::counted;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Nothing: no record is made.
+    /// No record is made.
     Off,
-    /// Who, what, when, how long, how it ended, each attempt.
+    /// Records who called what, when and for how long, how it ended, and each attempt.
     #[default]
     Summary,
-    /// The headers of both sides besides.
+    /// Records the headers of both sides too.
     Headers,
-    /// The bodies of both sides besides, up to a size.
+    /// Records the headers and the bodies of both sides too, up to a size.
     Full,
 }
 
@@ -86,8 +86,10 @@ pub struct ParseLevelError {
     text: Box<str>,
 }
 
-/// Which calls a level is for. More than one can speak of a call: a principal's level counts before an operation's, and that before the
-/// level for all. Of several principals of one call the most detailed level counts.
+/// The calls that a level is for.
+///
+/// Where several levels apply, the level of a principal wins over that of an operation, and that
+/// over the level for all. Of several principals of one call the most detailed level wins.
 ///
 /// ```
 /// use tower_ews::audit_log::Scope;
@@ -98,11 +100,12 @@ pub struct ParseLevelError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope<'a> {
-    /// All calls of which nothing else is said.
+    /// All calls that have no level of their own.
     All,
-    /// Calls that are made by, charged to or aimed at this account or mailbox; the case of ASCII letters makes no difference.
+    /// Calls that are made by, charged to or aimed at this account or mailbox, in any case of its
+    /// ASCII letters.
     Principal(&'a str),
-    /// Calls of this operation, exactly as the facts name it.
+    /// Calls of this operation, exactly as the [`Facts`](super::Facts) name it.
     Operation(&'a str),
 }
 
@@ -351,7 +354,7 @@ impl Control {
 
     fn look_up(&self, look: impl FnOnce(&Book, Instant) -> Levels) -> Levels {
         let mut book = self.book.read();
-        // With the lock held: what others have forgotten had ended before.
+        // Under the lock: what others have removed had ended before.
         let mut now = Instant::now();
         if book.is_stale(now) {
             drop(book);
@@ -413,16 +416,17 @@ fn principal(name: &str) -> Name {
     Name::Principal(name.to_ascii_lowercase().into())
 }
 
-/// What one load tells.
+/// What one load of [`Control::state`] tells.
 pub(super) enum Look {
     Off,
     Plain(Level),
     Rules,
 }
 
-/// The level of one call, as far as it is known: whom it is charged to shows on the way.
+/// The level of one call, as far as it is known: its operation and its principals may become known
+/// while it is under way.
 pub(super) struct Levels {
-    /// What has to be kept for the case that it is wanted.
+    /// The most detailed level that the call can have: all of that is kept.
     pub(super) at_most: Level,
     /// The level unless one of its principals has a level.
     otherwise: Level,
@@ -458,7 +462,7 @@ impl Levels {
         self.rules.is_some()
     }
 
-    /// The level of a call of these principals.
+    /// Returns the level of a call of these principals.
     pub(super) fn settle<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Level {
         if let Some((rules, now)) = self.rules.take() {
             let levels = names.filter_map(|name| {
@@ -474,10 +478,10 @@ impl Levels {
     }
 }
 
-/// Changes levels at run time, and tells what was lost. Clones act together.
+/// Changes levels at run time, and counts what was lost. Clones act together.
 ///
-/// A level is looked up when a call begins; calls that are on their way keep theirs. A call costs the same however many levels are set; to
-/// set one while calls are on their way can copy all of them.
+/// A level is looked up when a call begins, and calls under way keep theirs. The cost of a call does
+/// not depend on the number of levels; setting one while calls are under way can copy all of them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -501,7 +505,7 @@ pub struct AuditHandle {
 }
 
 impl AuditHandle {
-    /// The level for all, as it is now.
+    /// Returns the current level for all.
     pub fn level(&self) -> Level {
         self.control.level()
     }
@@ -511,27 +515,28 @@ impl AuditHandle {
         self.control.set(scope, level, None);
     }
 
-    /// Sets a level until then; after that what would hold without it holds again.
+    /// Sets a level until that time. Afterwards it is as if the level had not been set.
     pub fn set_until(&self, scope: Scope<'_>, level: Level, until: Instant) {
         self.control.set(scope, level, Some(until));
     }
 
-    /// Takes back a level of a principal or an operation, or the level for all that has an end.
+    /// Removes the level of a principal or an operation, or a level for all that was set for a time.
     pub fn clear(&self, scope: Scope<'_>) {
         self.control.clear(scope);
     }
 
-    /// Records that the sink has taken.
+    /// Returns how many records the sink has taken.
     pub fn recorded(&self) -> u64 {
         self.control.recorded.load(Ordering::Relaxed)
     }
 
-    /// Records that were lost because the sink, or what makes the record, panicked. What a sink itself drops it counts itself.
+    /// Returns how many records were lost because the sink, or what makes the record, panicked. A
+    /// sink counts by itself what it drops.
     pub fn lost(&self) -> u64 {
         self.control.lost.load(Ordering::Relaxed)
     }
 
-    /// Asks the sink to write out what it holds: see [`Sink::flush`].
+    /// Asks the sink to write what it holds: see [`Sink::flush`].
     pub fn flush(&self) {
         self.sink.flush();
     }

@@ -1,4 +1,4 @@
-//! The service.
+//! [`AuditLog`]: the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,23 +7,51 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use http_body::Body;
 use tower::BoxError;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::AuditBody;
 use super::call::{Call, Shared};
-use super::facts::Facts;
+use super::facts::{Facts, HttpFacts};
 use super::future::ResponseFuture;
+use super::layer::AuditLogLayer;
+use super::sink::Sink;
 
 /// Makes one record of each call. See the [module](super).
-#[must_use = "a service does nothing until it is called"]
-pub struct AuditLog<S, F> {
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::BodyExt;
+/// use tower::{ServiceExt, service_fn};
+/// use tower_ews::audit_log::{AuditLog, MemorySink};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let client = service_fn(async |_: Request<String>| {
+///     Ok::<_, tower::BoxError>(Response::new(String::from("hello")))
+/// });
+/// let sink = MemorySink::new();
+/// let service = AuditLog::new(client, sink.clone());
+/// service.oneshot(Request::new(String::new())).await?.into_body().collect().await?;
+/// assert_eq!(sink.records()[0].status, Some(200));
+/// # Ok(()) }
+/// ```
+#[must_use = "services do nothing until they are called"]
+pub struct AuditLog<S, F = HttpFacts> {
     inner: S,
     shared: Arc<Shared>,
     facts: Arc<F>,
 }
 
+impl<S> AuditLog<S> {
+    /// Creates a service that sends records to `sink`, with the defaults of
+    /// [`AuditLogLayer::new`].
+    pub fn new(inner: S, sink: impl Sink) -> Self {
+        AuditLogLayer::new(sink).layer(inner)
+    }
+}
+
 impl<S, F> AuditLog<S, F> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>, facts: Arc<F>) -> Self {
+    pub(super) fn with(inner: S, shared: Arc<Shared>, facts: Arc<F>) -> Self {
         Self {
             inner,
             shared,
@@ -31,14 +59,19 @@ impl<S, F> AuditLog<S, F> {
         }
     }
 
-    /// The service inside.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to be changed.
+    /// Returns the inner service, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
+    }
+
+    /// Returns the inner service, without the log.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.

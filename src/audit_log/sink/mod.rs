@@ -19,8 +19,9 @@ use super::record::Record;
 
 /// Takes records.
 ///
-/// It is called on the thread that ends a call, so it should neither block nor take long. A panic in it is caught and counted
-/// ([`AuditHandle::lost`](super::AuditHandle::lost)); it never fails a call.
+/// A sink is called on the thread that ends a call, so it should neither block nor take long. A panic
+/// in it is caught and counted ([`AuditHandle::lost`](super::AuditHandle::lost)), and never fails a
+/// call.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,7 +45,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Takes one record.
     fn record(&self, record: &Record);
 
-    /// Writes out what is held back. Does nothing by default.
+    /// Writes what is buffered. Does nothing by default.
     fn flush(&self) {}
 }
 
@@ -58,7 +59,8 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
     }
 }
 
-/// Both get each record, the first one first; the second one also when the first one panics, which counts as a loss.
+/// Sends each record to both sinks in order. A panic of the first one counts as a loss, and the second
+/// one gets the record all the same.
 impl<A: Sink, B: Sink> Sink for (A, B) {
     fn record(&self, record: &Record) {
         let first = catch_unwind(AssertUnwindSafe(|| self.0.record(record)));

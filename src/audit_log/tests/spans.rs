@@ -58,13 +58,13 @@ async fn what_happens_in_a_call_and_its_record_are_told_in_its_span() {
         .facts(EwsFacts::new())
         .layer(client);
     let request = Request::post("https://mail.contoso.com/").body(super::create("amy"));
-    let answer = service
+    let response = service
         .oneshot(request.unwrap())
         .instrument(tracing::info_span!("job"))
         .await
         .unwrap();
     // Read by somebody else, in no span.
-    answer.into_body().collect().await.unwrap();
+    response.into_body().collect().await.unwrap();
 
     let told = lines.events();
     assert_eq!(told.len(), 2, "{told:?}");

@@ -20,7 +20,9 @@ fn buffered(
     >,
     EwsFacts,
 > {
-    let server = server(1, |_| Ok(Response::new(Script::text(answer(&["NoError"])))));
+    let server = server(1, |_| {
+        Ok(Response::new(Script::text(soap_response(&["NoError"]))))
+    });
     layer.layer(BufferRequestLayer::new(LIMIT).layer(server))
 }
 
@@ -179,7 +181,7 @@ async fn without_a_buffer_the_bodies_that_are_in_memory_are_told_of() {
     async fn check<B: Body + Send + 'static>(body: B, operation: Option<&str>) {
         let sink = MemorySink::new();
         let client = tower::service_fn(async |_: Request<B>| {
-            Ok::<_, BoxError>(Response::new(Script::text(answer(&["NoError"]))))
+            Ok::<_, BoxError>(Response::new(Script::text(soap_response(&["NoError"]))))
         });
         let service = ews(&sink).level(Level::Full).layer(client);
         let response = service.oneshot(with_body(body)).await.unwrap();
