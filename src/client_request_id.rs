@@ -331,7 +331,7 @@ where
             let status = response.status();
             trail.record(|attempt| {
                 attempt.status.get_or_insert(status);
-                attempt.answered.get_or_insert_with(Instant::now);
+                attempt.responded.get_or_insert_with(Instant::now);
             });
         }
         // Attempts further in that had an id of their own have left it there.

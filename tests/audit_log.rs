@@ -63,7 +63,7 @@ fn create(header: &str) -> String {
     )
 }
 
-fn answer(inside: &str) -> String {
+fn soap_response(inside: &str) -> String {
     envelope(
         "",
         &format!(
@@ -88,7 +88,7 @@ impl Error for Chain {
     }
 }
 
-/// What the client gets, and answers.
+/// What the client gets, and responses.
 #[derive(Clone)]
 struct Place {
     name: String,
@@ -96,9 +96,9 @@ struct Place {
     request_headers: Vec<(&'static str, String)>,
     request: String,
     status: u16,
-    answer_headers: Vec<(&'static str, String)>,
-    /// `None`: the simulator answers.
-    answer: Option<Vec<String>>,
+    response_headers: Vec<(&'static str, String)>,
+    /// `None`: the simulator responses.
+    response: Option<Vec<String>>,
     /// Errors from the outside inwards: of the call, and of the body behind its frames.
     call_error: Vec<String>,
     body_error: Option<String>,
@@ -119,8 +119,8 @@ impl Place {
             ],
             request: create(&impersonate("amy@contoso.com")),
             status: 200,
-            answer_headers: vec![("content-type", "text/xml; charset=utf-8".into())],
-            answer: None,
+            response_headers: vec![("content-type", "text/xml; charset=utf-8".into())],
+            response: None,
             call_error: Vec::new(),
             body_error: None,
             body_limit: AuditLogLayer::DEFAULT_BODY_LIMIT,
@@ -136,10 +136,10 @@ impl Place {
     }
 
     fn tells(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.answer_headers.retain(|(other, _)| *other != name);
-        self.answer_headers.push((name, value.into()));
-        self.answer
-            .get_or_insert_with(|| vec![answer("<m:ResponseCode>NoError</m:ResponseCode>")]);
+        self.response_headers.retain(|(other, _)| *other != name);
+        self.response_headers.push((name, value.into()));
+        self.response
+            .get_or_insert_with(|| vec![soap_response("<m:ResponseCode>NoError</m:ResponseCode>")]);
         self
     }
 
@@ -148,8 +148,8 @@ impl Place {
         self
     }
 
-    fn answer(mut self, body: impl Into<String>) -> Self {
-        self.answer = Some(vec![body.into()]);
+    fn responds_with(mut self, body: impl Into<String>) -> Self {
+        self.response = Some(vec![body.into()]);
         self
     }
 
@@ -196,7 +196,7 @@ impl Place {
         if let Some(error) = error {
             return Some(Err(error));
         }
-        let frames = self.answer.clone()?.into_iter().map(Bytes::from);
+        let frames = self.response.clone()?.into_iter().map(Bytes::from);
         let frames: Vec<Result<_, BoxError>> = frames
             .map(|frame| Ok(Frame::data(frame)))
             .chain(self.body_error.clone().map(|error| Err(error.into())))
@@ -204,7 +204,7 @@ impl Place {
         let body = StreamBody::new(stream::iter(frames));
         let mut response = Response::new(BodyExt::boxed(body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
-        for (name, value) in &self.answer_headers {
+        for (name, value) in &self.response_headers {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             response
                 .headers_mut()
@@ -214,7 +214,7 @@ impl Place {
     }
 }
 
-fn token_answer(token: &str) -> String {
+fn token_response(token: &str) -> String {
     envelope(
         "",
         &format!(
@@ -233,7 +233,7 @@ fn places() -> Vec<Place> {
     let password = format!("<t:Password>{CANARY}</t:Password>");
     let headers = Place::new;
     let message = |text: &str| {
-        answer(&format!(
+        soap_response(&format!(
             "<m:MessageText>{text}</m:MessageText><m:ResponseCode>ErrorItemNotFound</m:ResponseCode>"
         ))
     };
@@ -317,22 +317,22 @@ fn places() -> Vec<Place> {
             .asks("content-encoding", "gzip")
             .request(format!("\u{1f}{CANARY}"))
             .shown("gzip"),
-        headers("client access token").answer(token_answer(CANARY)),
-        headers("JSON answer")
+        headers("client access token").responds_with(token_response(CANARY)),
+        headers("JSON response")
             .tells("content-type", "application/json")
-            .answer(format!(r#"{{"token_type":"Bearer","access_token":"{CANARY}","refresh_token":"{CANARY}"}}"#)),
-        headers("HTML answer").tells("content-type", "text/html").answer(format!(
+            .responds_with(format!(r#"{{"token_type":"Bearer","access_token":"{CANARY}","refresh_token":"{CANARY}"}}"#)),
+        headers("HTML response").tells("content-type", "text/html").responds_with(format!(
             r#"<html><form><input name="password" value="{CANARY}"></form></html>"#
         )),
-        headers("text answer")
+        headers("text response")
             .tells("content-type", "text/plain")
-            .answer(format!("cannot log in with password={CANARY}")),
-        headers("MessageText").answer(message(&format!("Authorization: Bearer {CANARY} was refused"))),
-        headers("MessageText, escaped").answer(message(&format!("&lt;Password&gt;{CANARY}&lt;/Password&gt;"))),
-        headers("response code").answer(answer(&format!(
+            .responds_with(format!("cannot log in with password={CANARY}")),
+        headers("MessageText").responds_with(message(&format!("Authorization: Bearer {CANARY} was refused"))),
+        headers("MessageText, escaped").responds_with(message(&format!("&lt;Password&gt;{CANARY}&lt;/Password&gt;"))),
+        headers("response code").responds_with(soap_response(&format!(
             "<m:ResponseCode>Bearer {CANARY}</m:ResponseCode>"
         ))),
-        headers("fault").answer(envelope("", &format!(
+        headers("fault").responds_with(envelope("", &format!(
             "<s:Fault><faultcode>s:Client</faultcode><faultstring>Bearer {CANARY} is not valid</faultstring></s:Fault>"
         ))),
         headers("call").fails(&[&format!("error sending request for url (https://svc:{CANARY}@mail.contoso.com/)")]),
@@ -349,9 +349,9 @@ fn places() -> Vec<Place> {
         headers("mailbox in a path")
             .uri(format!("https://mail.contoso.com/users/{CANARY}@contoso.com?to={CANARY}%40contoso.com"))
             .pseudonyms(),
-        headers("mailbox in an answer").answer(message(&format!("{CANARY}@contoso.com is over its quota"))).pseudonyms(),
+        headers("mailbox in a response").responds_with(message(&format!("{CANARY}@contoso.com is over its quota"))).pseudonyms(),
     ];
-    let mut lost = Place::new("body's error").answer("<a/>");
+    let mut lost = Place::new("body's error").responds_with("<a/>");
     lost.body_error = Some(format!("stream of Bearer {CANARY} was reset"));
     places.push(lost);
     let unauthorized = Place::new("challenge of a refusal").tells(
@@ -368,15 +368,15 @@ fn places() -> Vec<Place> {
         let cut = text.find(CANARY).unwrap() + at;
         let (first, second) = text.split_at(cut);
         let mut straddling = Place::new(format!("straddling {at}"));
-        straddling.answer = Some(vec![first.into(), second.into()]);
+        straddling.response = Some(vec![first.into(), second.into()]);
         places.push(straddling);
         let mut limited = Place::new(format!("cut {at}"))
-            .answer(&*text)
+            .responds_with(&*text)
             .request(&*text);
         limited.body_limit = cut;
         places.push(limited);
-        let mut limited = Place::new(format!("cut token {at}")).answer(token_answer(JWT));
-        limited.body_limit = token_answer(JWT).find(JWT).unwrap() + 1 + at;
+        let mut limited = Place::new(format!("cut token {at}")).responds_with(token_response(JWT));
+        limited.body_limit = token_response(JWT).find(JWT).unwrap() + 1 + at;
         places.push(limited);
     }
     places
@@ -468,11 +468,11 @@ fn logs(place: &Place, level: Level, around: Around) -> BTreeMap<&'static str, S
                 let scripted = network.network();
                 let exchange = exchange.clone();
                 async move {
-                    if let Some(answer) = scripted {
-                        return answer;
+                    if let Some(response) = scripted {
+                        return response;
                     }
-                    let answer = exchange.oneshot(request).await?;
-                    Ok(answer.map(|body| body.map_err(BoxError::from).boxed()))
+                    let response = exchange.oneshot(request).await?;
+                    Ok(response.map(|body| body.map_err(BoxError::from).boxed()))
                 }
             });
             let mut redaction = Redaction::new();
@@ -542,8 +542,8 @@ where
     let mut service = service;
     let calling = service.ready().await.unwrap().call(request);
     let _ = write!(debugged, "{calling:?}");
-    if let Ok(answer) = calling.await {
-        let body = answer.into_body();
+    if let Ok(response) = calling.await {
+        let body = response.into_body();
         let _ = write!(debugged, "{body:?}");
         let _ = body.collect().await;
     }
@@ -602,21 +602,21 @@ fn alarms() -> &'static Told {
     })
 }
 
-/// Makes so many calls through a layer with this sink: each has to be answered, and soon.
+/// Makes so many calls through a layer with this sink: each has to be response, and soon.
 fn calls(sink: impl Sink, calls: usize) -> tower_ews::audit_log::AuditHandle {
     let layer = AuditLogLayer::new(sink).level(Level::Full);
     let handle = layer.handle();
     let service = layer.layer(service_fn(async |_: Request<Full<Bytes>>| {
-        Ok::<_, BoxError>(Response::new(Full::<Bytes>::from("an answer")))
+        Ok::<_, BoxError>(Response::new(Full::<Bytes>::from("a response")))
     }));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
     runtime.block_on(async {
         for _ in 0..calls {
-            let answer = service.clone().oneshot(Request::new(Full::from("a call")));
-            let body = answer.await.unwrap().into_body();
-            assert_eq!(body.collect().await.unwrap().to_bytes(), "an answer");
+            let response = service.clone().oneshot(Request::new(Full::from("a call")));
+            let body = response.await.unwrap().into_body();
+            assert_eq!(body.collect().await.unwrap().to_bytes(), "a response");
         }
     });
     handle
@@ -742,6 +742,20 @@ fn calls_go_on_when_the_disk_is_full() {
     assert!(told.contains("ERROR tower_ews::audit") && told.contains("No space left"));
 }
 
+#[test]
+fn records_after_the_guard_was_dropped_are_told_of_once() {
+    let alarms = alarms();
+    let told = || alarms.0.lock().matches("keep the guard").count();
+    let before = told();
+    let (sink, guard) = JsonLinesSink::builder().writer(io::sink()).unwrap();
+    let handle = calls(sink.clone(), 3);
+    drop(guard);
+    assert_eq!((told() - before, sink.lost()), (0, 0));
+    calls(sink.clone(), 3);
+    assert_eq!((told() - before, sink.lost()), (1, 3));
+    drop(handle);
+}
+
 fn level_of(line: &Value) -> Level {
     match (line.get("request_headers"), line.get("request_body")) {
         (None, None) => Level::Summary,
@@ -772,8 +786,8 @@ async fn more_detail_for_one_mailbox_while_the_stack_runs() {
         for mailbox in ["amy@contoso.com", "bob@contoso.com"] {
             let mut request = Place::new("call").make();
             *request.body_mut() = Full::from(create(&impersonate(mailbox)));
-            let answer = service.clone().oneshot(request).await.unwrap();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
             assert!(String::from_utf8_lossy(&body).contains("NoError"));
         }
         sink.flush();

@@ -183,10 +183,14 @@ fn the_numbers_are_those_of_the_log() {
     assert!(sums.0 > sums.1 && sums.1 > 0, "{sums:?}");
     assert_eq!(number(&page, "throttled"), sums.0);
     assert_eq!(number(&page, "throttled-calls"), sums.1);
-    for (account, (answers, calls)) in &throttled {
+    for (account, (responses, calls)) in &throttled {
         let marker = format!("<th scope=\"row\">{account}</th>");
         let row = cells(part(&page, "throttling"), &marker);
-        assert_eq!(row[..2], [grouped(*answers), grouped(*calls)], "{account}");
+        assert_eq!(
+            row[..2],
+            [grouped(*responses), grouped(*calls)],
+            "{account}"
+        );
     }
 
     let failures = part(&page, "failures");

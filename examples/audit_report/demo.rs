@@ -252,7 +252,7 @@ fn record(rng: &mut Rng, job: &Job, time: i64, burst: bool) -> Value {
             "ErrorExceededConnectionCount",
             "http_503",
         ];
-        let answered = !last || status.is_some();
+        let responded = !last || status.is_some();
         let (fe, be) = (server(rng), server(rng));
         attempts.push(json!({
             "part": null,
@@ -261,10 +261,10 @@ fn record(rng: &mut Rng, job: &Job, time: i64, burst: bool) -> Value {
             "signal": if last { Value::Null } else { json!(signals[rng.usize(..signals.len())]) },
             "resend": false,
             "client_request_id": guid(rng),
-            "request_id": answered.then(|| guid(rng)),
-            "fe_server": answered.then_some(fe),
-            "be_server": answered.then_some(be),
-            "diag_info": answered.then(|| format!("{:.0}, CPU", wire)),
+            "request_id": responded.then(|| guid(rng)),
+            "fe_server": responded.then_some(fe),
+            "be_server": responded.then_some(be),
+            "diag_info": responded.then(|| format!("{:.0}, CPU", wire)),
         }));
         clock += total;
         for (sum, part) in sums.iter_mut().zip([queued, backed_off, wire, body]) {

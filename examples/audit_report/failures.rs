@@ -161,7 +161,7 @@ fn summary(attempt: &Attempt<'_>) -> String {
     if let Some(status) = attempt.status {
         words.push(format!("HTTP {status}"));
     } else {
-        words.push("no answer".to_owned());
+        words.push("no response".to_owned());
     }
     words.extend(attempt.signal.as_deref().map(str::to_owned));
     words.extend(attempt.part.map(|part| format!("part {part}")));

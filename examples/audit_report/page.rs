@@ -147,7 +147,7 @@ fn throttling(tally: &Tally, clock: Clock) -> Drawn {
         .collect();
     if throttled.is_empty() {
         return Ok(html! {
-            section #throttling { h2 { "Throttling" } p.empty { "No answer in this log throttled a call." } }
+            section #throttling { h2 { "Throttling" } p.empty { "No response in this log throttled a call." } }
         });
     }
     let account = |place: &usize| &tally.accounts.entries[*place];
@@ -162,7 +162,7 @@ fn throttling(tally: &Tally, clock: Clock) -> Drawn {
         entries.push((charts::REST, &rest_name));
     }
     let title = format!(
-        "Throttled answers over time, by account: {} in all",
+        "Throttled responses over time, by account: {} in all",
         count(tally.throttled)
     );
     let plot = twice(|size| {
@@ -194,7 +194,7 @@ fn throttling(tally: &Tally, clock: Clock) -> Drawn {
                 (legend(&entries))
                 (plot)
                 figcaption {
-                    "Answers that refused a call for a while: "
+                    "Responses that refused a call for a while: "
                     @for (index, place) in signals.iter().take(6).enumerate() {
                         @let (signal, counted) = &tally.signals.entries[*place];
                         @if index > 0 { ", " }
@@ -207,7 +207,7 @@ fn throttling(tally: &Tally, clock: Clock) -> Drawn {
             div.scroll { table {
                 thead { tr {
                     th scope="col" { "Account" }
-                    th.n scope="col" { "Throttled answers" }
+                    th.n scope="col" { "Throttled responses" }
                     th.n scope="col" { "Calls that met one" }
                     th.n.extra scope="col" { "of all its calls" }
                     th.n.extra scope="col" { "Backing off" }
@@ -250,7 +250,7 @@ fn slowest(tally: &Tally) -> Markup {
     html! {
         section #slowest {
             h2 { "Slowest operations" }
-            p { "How long calls took in all, with queueing and backing off, from the call to the end of the answer's body." }
+            p { "How long calls took in all, with queueing and backing off, from the call to the end of the response's body." }
             div.scroll { table {
                 thead { tr {
                     th scope="col" { "Operation" }
@@ -456,7 +456,7 @@ fn footer(tally: &Tally) -> Markup {
     html! {
         footer {
             p {
-                "A throttled answer is an attempt whose answer carried a throttle signal. Percentiles are exact to two digits. "
+                "A throttled response is an attempt whose response carried a throttle signal. Percentiles are exact to two digits. "
                 "Numbers of mailboxes are exact up to " (crate::distinct::EXACT) "; beyond (≈) they are estimated, give or take 2.3 %. "
                 "Text in this page was redacted by the log, not by the report."
             }

@@ -123,11 +123,11 @@ pub(crate) fn read(line: &[u8]) -> Result<Record<'_>, Unread> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Well,
-    /// An answer that says so, an error instead of an answer, or nothing sent.
+    /// A response that says so, an error instead of a response, or nothing sent.
     Failed,
     /// Perhaps executed, perhaps not.
     Unknown,
-    /// By its caller, who did not wait for the answer or its end.
+    /// By its caller, who did not wait for the response or its end.
     GivenUp,
 }
 
@@ -168,7 +168,7 @@ impl Record<'_> {
         left_out.saturating_add(self.attempts().len() as u64)
     }
 
-    /// The signals of the answers that throttled this call, and how many attempts had them.
+    /// The signals of the responses that throttled this call, and how many attempts had them.
     pub(crate) fn signals(&self) -> impl Iterator<Item = (&str, u64)> {
         let of_attempts = self
             .attempts()
@@ -176,7 +176,7 @@ impl Record<'_> {
             .filter_map(|attempt| Some((attempt.signal.as_deref()?, 1)));
         let left_out = self.left_out.iter().flat_map(|sums| &sums.signals);
         let left_out = left_out.flatten().map(|one| (&*one.signal, one.attempts));
-        // Without a trail there are no attempts, but an answer all the same.
+        // Without a trail there are no attempts, but a response all the same.
         let none = self
             .attempts()
             .iter()

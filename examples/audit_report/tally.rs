@@ -148,7 +148,7 @@ impl Default for Operation {
 pub(crate) struct Account {
     pub(crate) outcomes: Outcomes,
     pub(crate) throttled: u64,
-    /// Of its calls, those that met a throttled answer.
+    /// Of its calls, those that met a throttled response.
     pub(crate) throttled_calls: u64,
     pub(crate) phases: Phases,
     pub(crate) throttling: Series<1>,

@@ -11,13 +11,15 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
-use super::call::{Call, Kept};
+use super::call::{Call, Recorded};
 
-/// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size hint.
+/// The response body of [`AuditLog`](super::AuditLog): the inner body's frames, trailers and size
+/// hint.
 ///
-/// The call's record is made when the end is read (`poll_frame` answers `None`), with an error, or when it is dropped: then the outcome is
-/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body knew with its last frame that nothing more
-/// comes.
+/// The record of the call is made when the end is read (`poll_frame` returns `None`), with an error,
+/// or when the body is dropped. The outcome is then
+/// [`BodyDropped`](super::Outcome::BodyDropped), unless the inner body said with its last frame
+/// that nothing follows.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -30,36 +32,51 @@ use super::call::{Call, Kept};
 /// let service = ServiceBuilder::new().layer(AuditLogLayer::new(sink.clone())).service(service_fn(
 ///     async |_: Request<String>| Ok::<_, tower::BoxError>(Response::new(String::from("hello"))),
 /// ));
-/// let answer = service.oneshot(Request::new(String::new())).await?;
-/// assert_eq!(answer.body().size_hint().exact(), Some(5));
-/// drop(answer);
+/// let response = service.oneshot(Request::new(String::new())).await?;
+/// assert_eq!(response.body().size_hint().exact(), Some(5));
+/// drop(response);
 /// assert_eq!(sink.records()[0].outcome, Outcome::BodyDropped);
 /// # Ok(()) }
 /// ```
 #[pin_project]
-#[must_use = "bodies do nothing unless polled"]
+#[must_use = "bodies do nothing unless they are polled"]
 pub struct AuditBody<B: Body> {
     #[pin]
     inner: B,
-    call: Kept,
+    call: Recorded,
+    into_box: IntoBox<B::Error>,
 }
+
+/// Boxes an error.
+///
+/// It is a value and not a bound `Into<BoxError>` of the impls, because they could then not be used
+/// in a spawned task where the error is a `BoxError`: the compiler checks the bounds of the types
+/// that a task holds over an `.await` for any lifetime of the trait object, but a `BoxError` is
+/// made of `'static` ones alone ("implementation of `From` is not general enough").
+pub(super) type IntoBox<E> = fn(E) -> BoxError;
 
 impl<B: Body> AuditBody<B> {
     #[inline]
-    pub(super) fn unrecorded(inner: B) -> Self {
+    pub(super) fn unrecorded(inner: B, into_box: IntoBox<B::Error>) -> Self {
         Self {
             inner,
-            call: Kept::new(None),
+            call: Recorded::new(None),
+            into_box,
         }
     }
 
-    pub(super) fn recorded(inner: B, mut call: Option<Box<Call>>) -> Self {
+    pub(super) fn recorded(
+        inner: B,
+        mut call: Option<Box<Call>>,
+        into_box: IntoBox<B::Error>,
+    ) -> Self {
         if let Some(call) = call.as_mut().filter(|_| inner.is_end_stream()) {
-            call.all_read();
+            call.complete();
         }
         Self {
             inner,
-            call: Kept::new(call),
+            call: Recorded::new(call),
+            into_box,
         }
     }
 }
@@ -68,7 +85,6 @@ impl<B> Body for AuditBody<B>
 where
     B: Body,
     B::Data: 'static,
-    B::Error: Into<BoxError>,
 {
     type Data = B::Data;
     type Error = BoxError;
@@ -81,10 +97,11 @@ where
         if self.call.is_some() {
             return recorded(self, cx);
         }
-        match self.project().inner.poll_frame(cx) {
+        let this = self.project();
+        match this.inner.poll_frame(cx) {
             // Arm by arm: a map of the whole is a copy more of a frame.
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err((this.into_box)(error)))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -108,7 +125,6 @@ fn recorded<B>(
 where
     B: Body,
     B::Data: 'static,
-    B::Error: Into<BoxError>,
 {
     let mut this = body.project();
     let frame = ready!(match &**this.call {
@@ -123,21 +139,21 @@ where
                 }
                 // Some readers stop once they know that nothing more comes.
                 if this.inner.is_end_stream() {
-                    call.all_read();
+                    call.complete();
                 }
             }
             Some(Ok(frame))
         }
         Some(Err(error)) => {
-            let error = error.into();
+            let error = (this.into_box)(error);
             if let Some(call) = this.call.take() {
-                call.failed(&*error);
+                call.fail(&*error);
             }
             Some(Err(error))
         }
         None => {
             if let Some(mut call) = this.call.take() {
-                call.all_read();
+                call.complete();
             }
             None
         }
@@ -147,7 +163,7 @@ where
 /// Shows the data of a frame to the call.
 fn pass<D: Buf + 'static>(call: &mut Call, data: &D) {
     if let Some(bytes) = (data as &dyn Any).downcast_ref::<Bytes>() {
-        call.passed(bytes, Some(bytes));
+        call.pass(bytes, Some(bytes));
         return;
     }
     let mut slices = [IoSlice::new(&[]); 16];
@@ -155,9 +171,9 @@ fn pass<D: Buf + 'static>(call: &mut Call, data: &D) {
     let mut seen = 0;
     for slice in slices.iter().take(filled) {
         seen += slice.len();
-        call.passed(slice, None);
+        call.pass(slice, None);
     }
-    call.unseen(data.remaining().saturating_sub(seen));
+    call.pass_unseen(data.remaining().saturating_sub(seen));
 }
 
 impl<B: Body> fmt::Debug for AuditBody<B> {

@@ -1,4 +1,5 @@
-//! One call under way: what is known of it so far, and the record that is made of it when it is dropped.
+//! One call under way: what is known of it so far, and the record that is made of it when it is
+//! dropped.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -8,19 +9,22 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
-use tracing::{Span, info_span};
+use tracing::Span;
 
-use super::facts::{Facts, RequestFacts, ResponseInspector};
-use super::fill::{self, Failed};
-use super::levels::{Control, Level, Levels, Look};
+use super::assemble::{self, Failed, ServerIds};
+use super::capture::Capture;
+use super::facts::{Facts, ResponseInspector};
+use super::levels::{Control, Level, Levels};
 use super::redact::Redaction;
+use super::request::RequestState;
 use super::sink::Sink;
-use crate::body::{LookedAt, encoding};
+use crate::body::encoding;
 use crate::principal::Principal;
-use crate::trail::CallTrail;
+use crate::trail::{CallTrail, RetryAttempt};
 
 /// What all calls of a service share.
 pub(super) struct Shared {
@@ -39,24 +43,25 @@ pub(super) struct Call {
     pub(super) trail: CallTrail,
     /// In the caller's span; what happens further in, and the record, happen in this one.
     pub(super) span: Span,
-    pub(super) asked: Asked,
-    pub(super) answer: Option<Answer>,
+    pub(super) request: RequestState,
+    pub(super) response: Option<ResponseState>,
     pub(super) end: End,
 }
 
 /// A call that is recorded, or none.
 ///
-/// The drop of none is one comparison, inlined: that of an `Option<Box<Call>>` is a call of all there is to drop in a `Call`.
-pub(super) struct Kept(ManuallyDrop<Option<Box<Call>>>);
+/// The drop of none is one comparison, inlined: that of an `Option<Box<Call>>` is a call of all
+/// there is to drop in a `Call`.
+pub(super) struct Recorded(ManuallyDrop<Option<Box<Call>>>);
 
-impl Kept {
+impl Recorded {
     #[inline]
     pub(super) fn new(call: Option<Box<Call>>) -> Self {
         Self(ManuallyDrop::new(call))
     }
 }
 
-impl Deref for Kept {
+impl Deref for Recorded {
     type Target = Option<Box<Call>>;
 
     #[inline]
@@ -65,18 +70,18 @@ impl Deref for Kept {
     }
 }
 
-impl DerefMut for Kept {
+impl DerefMut for Recorded {
     #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0
     }
 }
 
-impl Drop for Kept {
+impl Drop for Recorded {
     #[inline]
     fn drop(&mut self) {
         if self.is_some() {
-            given_up(self);
+            abandon(self);
         }
     }
 }
@@ -84,115 +89,59 @@ impl Drop for Kept {
 // Makes the record.
 #[cold]
 #[inline(never)]
-fn given_up(kept: &mut Kept) {
-    kept.take();
+fn abandon(recorded: &mut Recorded) {
+    recorded.take();
 }
 
-/// The request.
-pub(super) struct Asked {
-    pub(super) facts: RequestFacts,
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) host: Option<HeaderValue>,
-    pub(super) user_agent: Option<HeaderValue>,
-    pub(super) headers: Option<HeaderMap>,
-    pub(super) body: Option<Capture>,
-    pub(super) has_id: Option<HeaderValue>,
-}
-
-/// The answer.
-pub(super) struct Answer {
-    pub(super) at: Instant,
+/// The response of one call.
+pub(super) struct ResponseState {
+    pub(super) received: Instant,
     pub(super) status: StatusCode,
     pub(super) headers: Option<HeaderMap>,
-    pub(super) ids: Option<Box<fill::Ids>>,
-    pub(super) reader: Option<Box<dyn ResponseInspector>>,
+    pub(super) ids: Option<Box<ServerIds>>,
+    pub(super) inspector: Option<Box<dyn ResponseInspector>>,
     pub(super) bytes: u64,
-    pub(super) all_read: bool,
+    /// Whether the inspector was shown every byte so far.
+    pub(super) inspected: bool,
     pub(super) body: Option<Capture>,
 }
 
-/// How far the call got, unless it was given up.
+/// How far the call got.
 pub(super) enum End {
-    GivenUp,
+    /// The caller dropped it.
+    Abandoned,
     Completed,
     Failed(Failed),
 }
 
-/// The first bytes of a body.
-pub(super) struct Capture {
-    pub(super) content_type: Option<HeaderValue>,
-    /// Still encoded: it is not kept.
-    pub(super) encoding: Option<HeaderValue>,
-    pub(super) pieces: Vec<Bytes>,
-    pub(super) total: u64,
-    room: usize,
-}
-
-impl Capture {
-    fn new(headers: &HeaderMap, limit: usize) -> Self {
-        let encoding = encoding(headers).cloned();
-        Self {
-            content_type: headers.get(CONTENT_TYPE).cloned(),
-            room: if encoding.is_some() { 0 } else { limit },
-            encoding,
-            pieces: Vec::new(),
-            total: 0,
-        }
-    }
-
-    /// Keeps `bytes`, or as much of them as there is room for. What fits is cloned from `whole`.
-    fn keep(&mut self, bytes: &[u8], whole: Option<&Bytes>) {
-        self.total = self.total.saturating_add(bytes.len() as u64);
-        let kept = bytes.get(..self.room).unwrap_or(bytes);
-        if kept.is_empty() {
-            return;
-        }
-        self.room -= kept.len();
-        self.pieces.push(match whole {
-            Some(whole) if whole.len() == kept.len() => whole.clone(),
-            // A clone of a piece would hold all of a large frame.
-            _ => Bytes::copy_from_slice(kept),
-        });
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        let kept: usize = self.pieces.iter().map(Bytes::len).sum();
-        (kept as u64) < self.total
-    }
-}
-
 impl Call {
-    /// The call that begins with `request`, if there is to be a record of it. Puts a trail in its extensions.
-    pub(super) fn begin<B>(
+    /// Returns the call that begins with this request, if it is to be recorded. Puts a trail into
+    /// its extensions.
+    pub(super) fn begin<B: Body + 'static>(
         shared: &Arc<Shared>,
-        facts: &impl Facts<B>,
-        request: &mut Request<B>,
+        facts: &Arc<impl Facts>,
+        head: &mut Parts,
+        body: &B,
     ) -> Option<Box<Self>> {
         let look = shared.control.look();
-        // What the facts do is somebody else's code.
-        let Some(asked) = guarded(|| Asked::new(shared, facts, request, look)) else {
+        // The facts are somebody else's code.
+        let begun = guarded(|| RequestState::begin(shared, facts, head, body, look));
+        let Some(begun) = begun else {
             shared.control.lost.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let (levels, mut asked) = asked?;
-        if let Some(body) = asked.facts.body.take() {
-            request.extensions_mut().insert(LookedAt(body));
+        let (levels, span, request) = begun?;
+        if head.extensions.get::<RetryAttempt>().is_some() {
+            shared.control.warn_of_retries();
         }
-        let trail = match CallTrail::of(request.extensions()) {
+        let trail = match CallTrail::of(&head.extensions) {
             Some(trail) => trail.clone(),
             None => {
                 let trail = CallTrail::new();
-                request.extensions_mut().insert(trail.clone());
+                head.extensions.insert(trail.clone());
                 trail
             }
         };
-        let span = info_span!(
-            target: "tower_ews::audit",
-            "call",
-            operation = asked.facts.operation.as_deref(),
-            http.request.method = asked.method.as_str(),
-        );
         Some(Box::new(Self {
             span,
             shared: Arc::clone(shared),
@@ -200,85 +149,92 @@ impl Call {
             time: SystemTime::now(),
             begin: Instant::now(),
             trail,
-            asked,
-            answer: None,
-            end: End::GivenUp,
+            request,
+            response: None,
+            end: End::Abandoned,
         }))
     }
 
-    /// The answer's head has come.
-    pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    /// Notes the head of the response.
+    pub(super) fn respond(&mut self, status: StatusCode, headers: &HeaderMap) {
         let level = self.settle();
         let compressed = encoding(headers).is_some();
-        let mut reader = self.asked.facts.reader.take();
+        let mut inspector = self.request.known.lock().facts.inspector.take();
         let reads = guarded(|| {
-            reader
+            inspector
                 .as_mut()
-                .is_some_and(|reader| reader.head(status, headers))
+                .is_some_and(|inspector| inspector.head(status, headers))
         });
         let full = level >= Level::Full;
-        self.answer = Some(Answer {
-            at: Instant::now(),
+        self.response = Some(ResponseState {
+            received: Instant::now(),
             status,
             headers: (level >= Level::Headers).then(|| headers.clone()),
-            ids: fill::Ids::unless_told(&self.trail, headers),
-            all_read: reads == Some(true) && !compressed,
-            reader: reader.filter(|_| reads.is_some()),
+            ids: ServerIds::unless_told(&self.trail, headers),
+            inspected: reads == Some(true) && !compressed,
+            inspector: inspector.filter(|_| reads.is_some()),
             bytes: 0,
             body: full.then(|| Capture::new(headers, self.shared.body_limit)),
         });
     }
 
-    /// A frame, or a part of one, has passed.
-    pub(super) fn passed(&mut self, bytes: &[u8], whole: Option<&Bytes>) {
-        let Some(answer) = &mut self.answer else {
+    /// Notes bytes of the response that have passed: those of `frame`, or a part of one.
+    pub(super) fn pass(&mut self, bytes: &[u8], frame: Option<&Bytes>) {
+        let Some(response) = &mut self.response else {
             return;
         };
-        answer.bytes = answer.bytes.saturating_add(bytes.len() as u64);
-        if let (true, Some(reader)) = (answer.all_read, &mut answer.reader) {
-            if guarded(|| reader.read(bytes)).is_none() {
-                answer.all_read = false;
-                answer.reader = None;
+        response.bytes = response.bytes.saturating_add(bytes.len() as u64);
+        if let (true, Some(inspector)) = (response.inspected, &mut response.inspector) {
+            if guarded(|| inspector.read(bytes)).is_none() {
+                response.inspected = false;
+                response.inspector = None;
             }
         }
-        if let Some(body) = &mut answer.body {
-            body.keep(bytes, whole);
+        if let Some(body) = &mut response.body {
+            body.keep(bytes, frame);
         }
     }
 
-    /// Bytes have passed that could not be looked at.
-    pub(super) fn unseen(&mut self, bytes: usize) {
-        if let (Some(answer), true) = (&mut self.answer, bytes > 0) {
-            answer.bytes = answer.bytes.saturating_add(bytes as u64);
-            answer.all_read = false;
-            if let Some(body) = &mut answer.body {
-                body.total = body.total.saturating_add(bytes as u64);
-                body.room = 0;
+    /// Notes bytes of the response that have passed and could not be looked at.
+    pub(super) fn pass_unseen(&mut self, bytes: usize) {
+        if let (Some(response), true) = (&mut self.response, bytes > 0) {
+            response.bytes = response.bytes.saturating_add(bytes as u64);
+            response.inspected = false;
+            if let Some(body) = &mut response.body {
+                body.skip(bytes as u64);
             }
         }
     }
 
-    /// The answer was read to its end: so far nothing was given up or has failed.
-    pub(super) fn all_read(&mut self) {
+    /// Notes that the response was read to its end.
+    pub(super) fn complete(&mut self) {
         self.end = End::Completed;
     }
 
-    /// The call, or its answer's body, has failed.
-    pub(super) fn failed(mut self: Box<Self>, error: &(dyn std::error::Error + 'static)) {
+    /// Ends the call with an error of its own, or of the body of its response.
+    pub(super) fn fail(mut self: Box<Self>, error: &(dyn std::error::Error + 'static)) {
         let failed = guarded(|| Failed::new(error, &self.shared.redaction));
         self.end = End::Failed(failed.unwrap_or_default());
     }
 
-    /// The level of the call, once it is known whom it concerns.
+    /// Returns the level of the call. It is settled once it is known whom the call concerns.
     pub(super) fn settle(&mut self) -> Level {
-        if !self.levels.is_open() {
-            return self.levels.at_most;
-        }
+        self.request.see_unbuffered();
+        let level = match self.levels.is_open() {
+            true => self.settle_level(),
+            false => self.levels.at_most,
+        };
+        self.request.settle(level);
+        level
+    }
+
+    fn settle_level(&mut self) -> Level {
         let mut charged: Vec<Principal> = Vec::new();
         self.trail.each(|attempt| {
             let admission = attempt.admission.iter();
             for charge in admission.flat_map(|admission| admission.charges().iter()) {
-                // Charges of one principal stand together, and those of the next attempt are the same as a rule.
+                // Charges of one principal stand together, and those of the next attempt are the
+                // same as a rule.
                 if charged.last() != Some(charge.principal()) {
                     charged.push(charge.principal().clone());
                 }
@@ -286,23 +242,17 @@ impl Call {
         });
         self.trail
             .sums(|sums| charged.extend(sums.principals.iter().cloned()));
-        let facts = &self.asked.facts;
-        let named = [&facts.caller, &facts.mailbox].into_iter().flatten();
-        let named = named.map(|name| &**name);
+        let facts = &self.request.known.lock().facts;
+        self.levels.name(facts.operation.as_deref());
+        let caller = facts.caller.iter().map(|caller| caller.name());
+        let named = caller.chain(facts.mailbox.as_deref());
         let charged = charged.iter().map(|principal| principal.name());
-        let level = self.levels.settle(named.chain(charged));
-        if level < Level::Headers {
-            self.asked.headers = None;
-        }
-        if level < Level::Full {
-            self.asked.body = None;
-        }
-        level
+        self.levels.settle(named.chain(charged))
     }
 }
 
 /// Runs somebody else's code, whose panic is not the call's.
-fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
@@ -310,7 +260,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let shared = Arc::clone(&self.shared);
         let recorded = catch_unwind(AssertUnwindSafe(|| {
-            let record = fill::record(self)?;
+            let record = assemble::record(self)?;
             self.span.in_scope(|| shared.sink.record(&record));
             Some(())
         }));
@@ -320,45 +270,5 @@ impl Drop for Call {
             Ok(Some(())) => _ = control.recorded.fetch_add(1, Ordering::Relaxed),
             Err(_) => _ = control.lost.fetch_add(1, Ordering::Relaxed),
         }
-    }
-}
-
-impl Asked {
-    fn new<B>(
-        shared: &Shared,
-        facts: &impl Facts<B>,
-        request: &Request<B>,
-        look: Look,
-    ) -> Option<(Levels, Self)> {
-        let about = facts.request(request);
-        let levels = match look {
-            Look::Off => return None,
-            Look::Plain(level) => Levels::plain(level),
-            Look::Rules => shared.control.begin(about.operation.as_deref()),
-        };
-        let level = levels.at_most;
-        if level == Level::Off {
-            return None;
-        }
-        let headers = request.headers();
-        let body = (level >= Level::Full).then(|| {
-            let mut body = Capture::new(headers, shared.body_limit);
-            for piece in facts.pieces(request).unwrap_or_default() {
-                body.keep(&piece, Some(&piece));
-            }
-            body.total = about.bytes.unwrap_or(body.total).max(body.total);
-            body
-        });
-        let asked = Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            host: headers.get(HOST).cloned(),
-            user_agent: headers.get(USER_AGENT).cloned(),
-            headers: (level >= Level::Headers).then(|| headers.clone()),
-            has_id: headers.get("client-request-id").cloned(),
-            body,
-            facts: about,
-        };
-        Some((levels, asked))
     }
 }

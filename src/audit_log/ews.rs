@@ -1,26 +1,24 @@
 //! [`EwsFacts`]: what calls of Exchange Web Services are about.
 
-use std::any::Any;
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use http_body::Body;
-use smallvec::SmallVec;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
-use super::facts::{Facts, RequestFacts, ResponseFacts, ResponseInspector, pieces, size};
+use super::facts::{Facts, RequestFacts, ResponseFacts, ResponseInspector};
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::principal::EwsCharges;
 use crate::soap::{CodeClass, ResponseClass, ResponseCode, ResponseScanner, ScanError};
 
-/// Exchange Web Services: operation, members, mailbox and access from the request, code and success from the answer.
+/// The facts of Exchange Web Services: operation, members, mailbox and access from the request,
+/// code and success from the response.
 ///
-/// The request's body is read where it is a [`ReplayBody`] (whose outline it shares with the other layers), a `Full<Bytes>` or a
-/// `String`. Answers are read as they pass, a few kilobytes of them kept at most.
+/// The outline of a request's body is shared with the other layers. Responses are read as they
+/// pass, and at most a few kilobytes of them are kept.
 ///
-/// A call has failed if its answer has a fault, a message in error, or a status other than 2xx; its code is the first of an error, else
-/// the first there is.
+/// A call has failed if its response has a fault, a message in error, or a status other than 2xx.
+/// Its code is the first of an error, else the first there is.
 ///
 /// ```
 /// use http::Request;
@@ -32,7 +30,9 @@ use crate::soap::{CodeClass, ResponseClass, ResponseCode, ResponseScanner, ScanE
 ///          <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/>
 ///        </s:Body></s:Envelope>"#,
 /// );
-/// let facts = EwsFacts::new().request(&Request::new(body));
+/// let (head, body) = Request::new(body).into_parts();
+/// let mut facts = EwsFacts::new().request(&head);
+/// EwsFacts::new().body(&body, &mut facts);
 /// assert_eq!(facts.operation.as_deref(), Some("GetFolder"));
 /// ```
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct EwsFacts {
 }
 
 impl EwsFacts {
-    /// Facts of calls by accounts that [`Caller`] extensions name.
+    /// Creates the facts of calls by accounts that [`Caller`] extensions name.
     pub fn new() -> Self {
         Self {
             charges: EwsCharges::new([]),
@@ -51,7 +51,7 @@ impl EwsFacts {
         }
     }
 
-    /// The account of calls without a [`Caller`] extension.
+    /// Sets the account of calls without a [`Caller`] extension.
     #[must_use]
     pub fn caller(mut self, caller: Caller) -> Self {
         self.charges = self.charges.caller(caller);
@@ -59,7 +59,7 @@ impl EwsFacts {
         self
     }
 
-    /// Reads callers, impersonated identities and mailbox GUIDs as these charges do.
+    /// Sets the charges whose callers, impersonated identities and mailbox GUIDs are used.
     #[must_use]
     pub fn charges(mut self, charges: EwsCharges) -> Self {
         self.charges = charges;
@@ -74,46 +74,34 @@ impl Default for EwsFacts {
     }
 }
 
-impl<B: Body + 'static> Facts<B> for EwsFacts {
-    fn request(&self, request: &Request<B>) -> RequestFacts {
-        let given = request.extensions().get::<Caller>();
+impl Facts for EwsFacts {
+    fn request(&self, head: &Parts) -> RequestFacts {
+        let given = head.extensions.get::<Caller>();
         let known = self.named || given.is_some();
-        let caller = known.then(|| self.charges.caller_or(given));
-        let mut facts = RequestFacts {
-            bytes: size(request),
-            reader: Some(Box::new(EwsReader::default())),
+        RequestFacts {
+            caller: known.then(|| self.charges.caller_or(given).clone()),
+            inspector: Some(Box::new(EwsInspector::default())),
             ..RequestFacts::default()
-        };
-        let body: &dyn Any = request.body();
-        let body = body.downcast_ref::<ReplayBody>();
-        let made = match body {
-            Some(_) => None,
-            None => pieces(request.body()).map(ReplayBody::from_pieces),
-        };
-        facts.body.clone_from(&made);
-        let body = body.or(made.as_ref());
-        facts.caller = caller.map(|caller| caller.name().into());
-        let Some((body, outline)) = body.and_then(|body| Some((body, body.outline().ok()?))) else {
-            return facts;
+        }
+    }
+
+    fn body(&self, body: &ReplayBody, facts: &mut RequestFacts) {
+        let Ok(outline) = body.outline() else {
+            return;
         };
         facts.operation = match outline.operation() {
             Some(operation) => Some(operation.name().into()),
             None => Some(outline.operation_name().to_owned().into()),
         };
         facts.members = outline.array().map(|array| array.members().len() as u64);
-        let (access, mailbox) = self.charges.reach(body, caller);
+        let (access, mailbox) = self.charges.reach(body, facts.caller.as_ref());
         facts.access = Some(access);
         facts.mailbox = mailbox.map(Into::into);
-        facts
-    }
-
-    fn pieces(&self, request: &Request<B>) -> Option<SmallVec<[Bytes; 1]>> {
-        pieces(request.body())
     }
 }
 
 #[derive(Default)]
-struct EwsReader {
+struct EwsInspector {
     status: StatusCode,
     scanner: Option<ResponseScanner>,
     found: Found,
@@ -125,7 +113,7 @@ struct Found {
     failed: Option<ResponseCode>,
 }
 
-impl ResponseInspector for EwsReader {
+impl ResponseInspector for EwsInspector {
     fn head(&mut self, status: StatusCode, _: &HeaderMap) -> bool {
         self.status = status;
         self.scanner = Some(ResponseScanner::new());
@@ -154,7 +142,7 @@ impl ResponseInspector for EwsReader {
         }
     }
 
-    fn end(&mut self, whole: bool) -> ResponseFacts {
+    fn end(&mut self, complete: bool) -> ResponseFacts {
         let good = self.status.is_success();
         let has_failed = self.found.failed.is_some();
         let code = self.found.failed.take().or_else(|| self.found.first.take());
@@ -162,7 +150,7 @@ impl ResponseInspector for EwsReader {
             Some(scanner) if good && !has_failed => scanner.finish().err(),
             _ => None,
         };
-        let error = error.filter(|error| whole || !matches!(error, ScanError::Truncated { .. }));
+        let error = error.filter(|error| complete || !matches!(error, ScanError::Truncated { .. }));
         ResponseFacts {
             code: code.map(text).filter(|code| !code.is_empty()),
             failed: has_failed || !good || error.is_some(),
@@ -192,9 +180,11 @@ mod tests {
             ));
             // Found once for all layers.
             assert_eq!(body.targets().unwrap().mailboxes.len(), n);
-            let request = Request::new(body);
+            let (head, body) = http::Request::new(body).into_parts();
             let info = allocation_counter::measure(|| {
-                let facts = facts.request(&request);
+                let mut told = facts.request(&head);
+                facts.body(&body, &mut told);
+                let facts = told;
                 assert_eq!(facts.mailbox.as_deref(), Some("user00000@contoso.com"));
                 assert_eq!((facts.access, facts.members), (Some(Access::Delegate), Some(n as u64)));
             });

@@ -1,52 +1,71 @@
-//! [`Facts`]: what requests and answers are about; [`HttpFacts`] for any HTTP API.
+//! [`Facts`]: what requests and responses are about; [`HttpFacts`] for any HTTP API.
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
-use smallvec::{SmallVec, smallvec};
 
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::principal::Access;
 
-/// Tells what a call is about: from its request, and through an [`ResponseInspector`] from its answer.
+/// Tells what a call is about: from its request, and through a [`ResponseInspector`] from its
+/// response.
 ///
-/// Asked only at levels above [`Off`](super::Level::Off), or when levels of principals or operations are set.
+/// Called only at levels above [`Off`](super::Level::Off), or when levels of principals or
+/// operations are set.
 ///
 /// ```
 /// use http::Request;
+/// use http::request::Parts;
 /// use tower_ews::audit_log::{Facts, RequestFacts};
+/// use tower_ews::body::ReplayBody;
 ///
-/// /// Names operations by the first segment of the path.
+/// /// Names operations by the first segment of the path, and counts lines.
 /// struct ByPath;
 ///
-/// impl<B> Facts<B> for ByPath {
-///     fn request(&self, request: &Request<B>) -> RequestFacts {
-///         let mut facts = RequestFacts::default();
-///         facts.operation = request.uri().path().split('/').nth(1).map(|name| name.to_owned().into());
+/// impl Facts for ByPath {
+///     fn request(&self, head: &Parts) -> RequestFacts {
+///         let mut facts = RequestFacts::new();
+///         facts.operation = head.uri.path().split('/').nth(1).map(|name| name.to_owned().into());
 ///         facts
+///     }
+///
+///     fn body(&self, body: &ReplayBody, facts: &mut RequestFacts) {
+///         let lines = body.to_bytes().split(|byte| *byte == b'\n').count();
+///         facts.members = Some(lines as u64);
 ///     }
 /// }
 ///
-/// let facts = ByPath.request(&Request::get("/users/amy").body(()).unwrap());
-/// assert_eq!(facts.operation.as_deref(), Some("users"));
+/// let (head, _) = Request::get("/users/amy").body(()).unwrap().into_parts();
+/// let mut facts = ByPath.request(&head);
+/// ByPath.body(&"a\nb".into(), &mut facts);
+/// assert_eq!((facts.operation.as_deref(), facts.members), (Some("users"), Some(2)));
 /// ```
-pub trait Facts<B>: Send + Sync + 'static {
-    /// What the request is about.
-    fn request(&self, request: &Request<B>) -> RequestFacts;
+pub trait Facts: Send + Sync + 'static {
+    /// Returns what the head of the request tells. Called when the call begins.
+    fn request(&self, head: &Parts) -> RequestFacts;
 
-    /// The request body's bytes, where they can be had without reading it and without copying them. The layer never wraps or reads a
-    /// request's body, so at level [`Full`](super::Level::Full) this is all there is of it. Default: none.
-    fn pieces(&self, request: &Request<B>) -> Option<SmallVec<[Bytes; 1]>> {
-        let _ = request;
-        None
+    /// Adds what the body of the request tells. Does nothing by default.
+    ///
+    /// Called once the whole body is there: when the call begins if it is a [`ReplayBody`], else
+    /// when a [`BufferRequest`](crate::body::BufferRequest) further in has read it. Without one, a
+    /// `Full<Bytes>` and a `String` are looked at too; a body that streams to the server never is.
+    fn body(&self, body: &ReplayBody, facts: &mut RequestFacts) {
+        let _ = (body, facts);
+    }
+
+    /// Returns whether [`body`](Self::body) looks at the body. By default it does.
+    fn reads_body(&self) -> bool {
+        true
     }
 }
 
@@ -56,41 +75,47 @@ pub trait Facts<B>: Send + Sync + 'static {
 #[derive(Default)]
 #[non_exhaustive]
 pub struct RequestFacts {
-    /// What is to be done; few different ones.
+    /// The name of the operation; low in cardinality.
     pub operation: Option<Cow<'static, str>>,
-    /// How many members a batch has.
+    /// The number of members of a batch.
     pub members: Option<u64>,
     /// The authenticated account.
-    pub caller: Option<Box<str>>,
-    /// The mailbox that it works on.
+    pub caller: Option<Caller>,
+    /// The target mailbox.
     pub mailbox: Option<Box<str>>,
-    /// How it reaches that.
+    /// How the call reaches the mailbox.
     pub access: Option<Access>,
-    /// Bytes of the request's body.
-    pub bytes: Option<u64>,
-    /// Reads the answer. Without one the status alone tells how the call ended: 400 and above is a failure.
-    pub reader: Option<Box<dyn ResponseInspector>>,
-    /// The request's body, whose outline other layers need not find again.
-    pub(super) body: Option<ReplayBody>,
+    /// Reads the response. Without one the status alone tells how the call ended: 400 and above is
+    /// a failure.
+    pub inspector: Option<Box<dyn ResponseInspector>>,
 }
 
-impl std::fmt::Debug for RequestFacts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl RequestFacts {
+    /// Creates facts in which everything is unknown.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for RequestFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestFacts")
             .field("operation", &self.operation)
             .field("members", &self.members)
+            .field("caller", &self.caller)
             .field("mailbox", &self.mailbox)
+            .field("access", &self.access)
             .finish_non_exhaustive()
     }
 }
 
-/// Reads one answer as it passes.
+/// Reads one response as it passes.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
 /// use tower_ews::audit_log::{ResponseFacts, ResponseInspector};
 ///
-/// /// An API whose answers begin with `OK` or a word that says what went wrong.
+/// /// An API whose responses begin with `OK` or with a word for what went wrong.
 /// #[derive(Default)]
 /// struct FirstWord(Vec<u8>);
 ///
@@ -103,29 +128,29 @@ impl std::fmt::Debug for RequestFacts {
 ///         self.0.extend(bytes.iter().take(20 - self.0.len().min(20)));
 ///     }
 ///
-///     fn end(&mut self, _whole: bool) -> ResponseFacts {
-///         let mut facts = ResponseFacts::default();
+///     fn end(&mut self, _complete: bool) -> ResponseFacts {
+///         let mut facts = ResponseFacts::new();
 ///         facts.failed = !self.0.starts_with(b"OK");
 ///         facts
 ///     }
 /// }
 ///
-/// let mut reader = FirstWord::default();
-/// reader.read(b"OK then");
-/// assert!(!reader.end(true).failed);
+/// let mut inspector = FirstWord::default();
+/// inspector.read(b"OK then");
+/// assert!(!inspector.end(true).failed);
 /// ```
 pub trait ResponseInspector: Send + Sync {
-    /// Looks at the head, and says whether the body is to be read too. A compressed body is never handed over.
+    /// Looks at the head. Returns whether to read the body too. A compressed body is never read.
     fn head(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Looks at the next bytes of the body, in pieces of any size.
     fn read(&mut self, bytes: &[u8]);
 
-    /// What is known. `whole` says whether all of the body was handed over.
-    fn end(&mut self, whole: bool) -> ResponseFacts;
+    /// Returns what is known. `complete` says whether the whole body was read.
+    fn end(&mut self, complete: bool) -> ResponseFacts;
 }
 
-/// What an answer says.
+/// What a response says.
 ///
 /// See [`ResponseInspector`] for an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,65 +158,70 @@ pub trait ResponseInspector: Send + Sync {
 pub struct ResponseFacts {
     /// The code that counts.
     pub code: Option<Cow<'static, str>>,
-    /// It says that the call failed, or some of its members did.
+    /// Whether the call failed, or some of its members did.
     pub failed: bool,
-    /// What is wrong with the answer itself.
+    /// What is wrong with the response itself.
     pub error: Option<Box<str>>,
 }
 
-/// The facts of any HTTP API: the [`Caller`] of the request's extensions, and the size of its body.
-///
-/// Bytes of a request body are kept if it is a [`ReplayBody`], a `Full<Bytes>` or a `String`.
+impl ResponseFacts {
+    /// Creates the facts of a success without a code.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The facts of any HTTP API: the [`Caller`] of the request's extensions.
 ///
 /// ```
 /// use http::Request;
 /// use tower_ews::audit_log::{Facts, HttpFacts};
+/// use tower_ews::principal::Caller;
 ///
-/// let request = Request::new(String::from("hello"));
-/// assert_eq!(HttpFacts.request(&request).bytes, Some(5));
-/// assert_eq!(HttpFacts.pieces(&request).unwrap()[0], "hello");
+/// let request = Request::get("/").extension(Caller::new("svc@contoso.com")).body(()).unwrap();
+/// let facts = HttpFacts.request(&request.into_parts().0);
+/// assert_eq!(facts.caller, Some(Caller::new("svc@contoso.com")));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpFacts;
 
-impl<B: Body + 'static> Facts<B> for HttpFacts {
-    fn request(&self, request: &Request<B>) -> RequestFacts {
-        let caller = request.extensions().get::<Caller>();
+impl Facts for HttpFacts {
+    fn request(&self, head: &Parts) -> RequestFacts {
         RequestFacts {
-            caller: caller.map(|caller| caller.name().into()),
-            bytes: size(request),
+            caller: head.extensions.get().cloned(),
             ..RequestFacts::default()
         }
     }
 
-    fn pieces(&self, request: &Request<B>) -> Option<SmallVec<[Bytes; 1]>> {
-        pieces(request.body())
+    fn reads_body(&self) -> bool {
+        false
     }
 }
 
-/// How large the body is, if it or its header says so.
-pub(super) fn size<B: Body>(request: &Request<B>) -> Option<u64> {
-    request.body().size_hint().exact().or_else(|| {
-        let length = request.headers().get(CONTENT_LENGTH)?;
+/// Returns the size of the body, if it or its header says so.
+pub(super) fn size<B: Body>(head: &Parts, body: &B) -> Option<u64> {
+    body.size_hint().exact().or_else(|| {
+        let length = head.headers.get(CONTENT_LENGTH)?;
         length.to_str().ok()?.trim().parse().ok()
     })
 }
 
-/// The bytes of the bodies that show them.
-pub(super) fn pieces<B: 'static>(body: &B) -> Option<SmallVec<[Bytes; 1]>> {
+/// Returns the body, if it is one that can be sent again.
+pub(super) fn replayed<B: 'static>(body: &B) -> Option<ReplayBody> {
+    (body as &dyn Any).downcast_ref().map(ReplayBody::rewind)
+}
+
+/// Returns the body, if its bytes can be had without reading it.
+pub(super) fn in_memory<B: 'static>(body: &B) -> Option<ReplayBody> {
     let body: &dyn Any = body;
-    if let Some(body) = body.downcast_ref::<ReplayBody>() {
-        return Some(body.pieces().iter().cloned().collect());
-    }
     if let Some(text) = body.downcast_ref::<String>() {
-        return Some(smallvec![Bytes::copy_from_slice(text.as_bytes())]);
+        return Some(text.clone().into());
     }
-    let full = body.downcast_ref::<Full<Bytes>>()?;
     // A `Full` shows its bytes to whoever polls it, and it is ready at once.
-    let mut full = full.clone();
+    let mut full = body.downcast_ref::<Full<Bytes>>()?.clone();
     let mut cx = Context::from_waker(Waker::noop());
-    match Pin::new(&mut full).poll_frame(&mut cx) {
-        Poll::Ready(Some(Ok(frame))) => Some(frame.into_data().into_iter().collect()),
-        _ => Some(SmallVec::new()),
-    }
+    Some(match Pin::new(&mut full).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => ReplayBody::from_pieces(frame.into_data()),
+        _ => ReplayBody::empty(),
+    })
 }

@@ -1,4 +1,4 @@
-//! The response future.
+//! [`ResponseFuture`]: the response future.
 
 use std::fmt;
 use std::future::Future;
@@ -10,37 +10,46 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower::BoxError;
 
-use super::body::AuditBody;
-use super::call::{Call, Kept};
+use super::body::{AuditBody, IntoBox};
+use super::call::{Call, Recorded};
 
 /// The response future of [`AuditLog`](super::AuditLog).
 ///
 /// # Cancellation
 ///
-/// Dropping it drops the call, and makes its record: [`Outcome::Cancelled`](super::Outcome::Cancelled).
+/// Dropping the future drops the inner call, and makes the record of the call with the outcome
+/// [`Cancelled`](super::Outcome::Cancelled).
 #[pin_project]
-#[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<Fut> {
+#[must_use = "futures do nothing unless they are polled"]
+pub struct ResponseFuture<Fut, B: Body, E> {
     // Before the call: what is further in has written down how it ended when the record is made.
     #[pin]
     inner: Fut,
-    call: Kept,
+    call: Recorded,
+    into_box: IntoBox<E>,
+    body_into_box: IntoBox<B::Error>,
 }
 
-impl<Fut> ResponseFuture<Fut> {
+impl<Fut, B, E> ResponseFuture<Fut, B, E>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+    E: Into<BoxError>,
+{
     #[inline]
     pub(super) fn new(inner: Fut, call: Option<Box<Call>>) -> Self {
         Self {
             inner,
-            call: Kept::new(call),
+            call: Recorded::new(call),
+            into_box: Into::into,
+            body_into_box: Into::into,
         }
     }
 }
 
-impl<Fut, B, E> Future for ResponseFuture<Fut>
+impl<Fut, B, E> Future for ResponseFuture<Fut, B, E>
 where
     Fut: Future<Output = Result<Response<B>, E>>,
-    E: Into<BoxError>,
     B: Body,
 {
     type Output = Result<Response<AuditBody<B>>, BoxError>;
@@ -50,53 +59,64 @@ where
         if self.call.is_some() {
             return recorded(self, cx).map_ok(|response| *response);
         }
-        match self.project().inner.poll(cx) {
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response.map(AuditBody::unrecorded))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        let this = self.project();
+        match this.inner.poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                let into_box = *this.body_into_box;
+                Poll::Ready(Ok(
+                    response.map(|body| AuditBody::unrecorded(body, into_box))
+                ))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err((this.into_box)(error))),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-/// The answer of a call that is recorded: small, so that an answer that is not recorded need not be where this one would be put.
-type Recorded<B> = Result<Box<Response<AuditBody<B>>>, BoxError>;
+/// The result of a call that is recorded. It is small, so that a response that is not recorded need
+/// not be where this one would be put.
+type RecordedResult<B> = Result<Box<Response<AuditBody<B>>>, BoxError>;
 
 // By itself, the inner poll included: what is not recorded is then never moved to where it can be looked at.
 #[inline(never)]
 fn recorded<Fut, B, E>(
-    future: Pin<&mut ResponseFuture<Fut>>,
+    future: Pin<&mut ResponseFuture<Fut, B, E>>,
     cx: &mut Context<'_>,
-) -> Poll<Recorded<B>>
+) -> Poll<RecordedResult<B>>
 where
     Fut: Future<Output = Result<Response<B>, E>>,
-    E: Into<BoxError>,
     B: Body,
 {
     let this = future.project();
-    let result = ready!(match &**this.call {
+    let poll = match &**this.call {
         Some(call) => call.span.in_scope(|| this.inner.poll(cx)),
         None => this.inner.poll(cx),
-    });
+    };
+    if let Some(call) = this.call.as_mut() {
+        call.request.see_unbuffered();
+    }
+    let result = ready!(poll);
     let mut call = this.call.take();
     Poll::Ready(match result {
         Ok(response) => {
             if let Some(call) = &mut call {
-                call.answered(response.status(), response.headers());
+                call.respond(response.status(), response.headers());
             }
-            let response = response.map(|body| AuditBody::recorded(body, call));
+            let into_box = *this.body_into_box;
+            let response = response.map(|body| AuditBody::recorded(body, call, into_box));
             Ok(Box::new(response))
         }
         Err(error) => {
-            let error = error.into();
+            let error = (this.into_box)(error);
             if let Some(call) = call {
-                call.failed(&*error);
+                call.fail(&*error);
             }
             Err(error)
         }
     })
 }
 
-impl<Fut> fmt::Debug for ResponseFuture<Fut> {
+impl<Fut, B: Body, E> fmt::Debug for ResponseFuture<Fut, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("recorded", &self.call.is_some())

@@ -1,4 +1,4 @@
-//! The layer, with its settings.
+//! [`AuditLogLayer`]: the layer, with its settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::sink::Sink;
 ///     .body_limit(16 * 1024);
 /// assert_eq!(layer.handle().level(), Level::Headers);
 /// ```
-#[must_use = "a layer does nothing until it is applied to a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct AuditLogLayer<F = HttpFacts> {
     sink: Arc<dyn Sink>,
     control: Arc<Control>,
@@ -35,10 +35,11 @@ pub struct AuditLogLayer<F = HttpFacts> {
 }
 
 impl AuditLogLayer {
-    /// The size up to which bodies are kept unless another one is set: 64 KiB.
+    /// The default of [`body_limit`](Self::body_limit): 64 KiB.
     pub const DEFAULT_BODY_LIMIT: usize = 64 * 1024;
 
-    /// Records go to `sink`, at level [`Summary`](Level::Summary), with the facts of any HTTP API.
+    /// Creates a layer that sends records to `sink`, at level [`Summary`](Level::Summary), with the
+    /// facts of any HTTP API.
     pub fn new(sink: impl Sink) -> Self {
         Self {
             sink: Arc::new(sink),
@@ -51,13 +52,13 @@ impl AuditLogLayer {
 }
 
 impl<F> AuditLogLayer<F> {
-    /// The level for all calls to begin with. Clones of the layer, and services it made before, follow.
+    /// Sets the level for all calls, also of clones of the layer and of services that it made before.
     pub fn level(self, level: Level) -> Self {
         self.control.set(Scope::All, level, None);
         self
     }
 
-    /// What changes levels later.
+    /// Returns a handle that changes levels later.
     pub fn handle(&self) -> AuditHandle {
         AuditHandle {
             control: Arc::clone(&self.control),
@@ -65,19 +66,20 @@ impl<F> AuditLogLayer<F> {
         }
     }
 
-    /// What is taken out of headers, bodies, URLs and texts.
+    /// Sets what is masked in headers, bodies, URLs and texts.
     pub fn redact(mut self, redaction: Redaction) -> Self {
         self.redaction = Arc::new(redaction);
         self
     }
 
-    /// How many bytes of a body are kept at level [`Full`](Level::Full), on each side; 64 KiB by default.
+    /// Sets how many bytes of each body are kept at level [`Full`](Level::Full). Default: 64 KiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
     }
 
-    /// What tells operations, mailboxes and codes: a [`Facts`](super::Facts), such as [`EwsFacts`](super::EwsFacts).
+    /// Sets what tells operations, mailboxes and codes: a [`Facts`](super::Facts), such as
+    /// [`EwsFacts`](super::EwsFacts).
     pub fn facts<G>(self, facts: G) -> AuditLogLayer<G> {
         AuditLogLayer {
             sink: self.sink,
@@ -99,7 +101,7 @@ impl<S, F> Layer<S> for AuditLogLayer<F> {
             redaction: Arc::clone(&self.redaction),
             body_limit: self.body_limit,
         };
-        AuditLog::new(inner, Arc::new(shared), Arc::clone(&self.facts))
+        AuditLog::with(inner, Arc::new(shared), Arc::clone(&self.facts))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -20,27 +21,75 @@ use crate::principal::counted;
 ///
 /// assert!(Level::Summary < Level::Full);
 /// assert_eq!(Level::default(), Level::Summary);
+/// assert_eq!("headers".parse(), Ok(Level::Headers));
+/// assert_eq!(Level::Off.to_string(), "off");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Nothing: no record is made.
+    /// No record is made.
     Off,
-    /// Who, what, when, how long, how it ended, each attempt.
+    /// Records who called what, when and for how long, how it ended, and each attempt.
     #[default]
     Summary,
-    /// The headers of both sides besides.
+    /// Records the headers of both sides too.
     Headers,
-    /// The bodies of both sides besides, up to a size.
+    /// Records the headers and the bodies of both sides too, up to a size.
     Full,
 }
 
 impl Level {
     const ALL: [Level; 4] = [Level::Off, Level::Summary, Level::Headers, Level::Full];
+
+    /// Returns its word: `off`, `summary`, `headers` or `full`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Off => "off",
+            Level::Summary => "summary",
+            Level::Headers => "headers",
+            Level::Full => "full",
+        }
+    }
 }
 
-/// Which calls a level is for. More than one can speak of a call: a principal's level counts before an operation's, and that before the
-/// level for all. Of several principals of one call the most detailed level counts.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Level {
+    type Err = ParseLevelError;
+
+    /// Reads a level by its word, in any case of its letters.
+    fn from_str(text: &str) -> Result<Self, ParseLevelError> {
+        let is_named = |level: &Level| level.as_str().eq_ignore_ascii_case(text);
+        let found = Level::ALL.into_iter().find(is_named);
+        found.ok_or_else(|| ParseLevelError { text: text.into() })
+    }
+}
+
+/// The error of a text that is no [`Level`].
+///
+/// ```
+/// use tower_ews::audit_log::Level;
+///
+/// let error = "debug".parse::<Level>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     r#""debug" is not a level of the audit log: write off, summary, headers or full"#,
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a level of the audit log: write off, summary, headers or full")]
+pub struct ParseLevelError {
+    text: Box<str>,
+}
+
+/// The calls that a level is for.
+///
+/// Where several levels apply, the level of a principal wins over that of an operation, and that
+/// over the level for all. Of several principals of one call the most detailed level wins.
 ///
 /// ```
 /// use tower_ews::audit_log::Scope;
@@ -51,11 +100,12 @@ impl Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope<'a> {
-    /// All calls of which nothing else is said.
+    /// All calls that have no level of their own.
     All,
-    /// Calls that are made by, charged to or aimed at this account or mailbox; the case of ASCII letters makes no difference.
+    /// Calls that are made by, charged to or aimed at this account or mailbox, in any case of its
+    /// ASCII letters.
     Principal(&'a str),
-    /// Calls of this operation, exactly as the facts name it.
+    /// Calls of this operation, exactly as the [`Facts`](super::Facts) name it.
     Operation(&'a str),
 }
 
@@ -69,6 +119,7 @@ pub(super) struct Control {
     book: RwLock<Book>,
     pub(super) recorded: AtomicU64,
     pub(super) lost: AtomicU64,
+    warned_of_retries: AtomicBool,
 }
 
 /// All that was set, and what a call has to know of all rules together: it looks at none but its own.
@@ -82,8 +133,8 @@ struct Book {
     ends: BTreeSet<(Instant, Name)>,
     /// How many rules of principals are at each level, without those that have ended.
     principals: [usize; Level::ALL.len()],
-    /// How many rules of operations there are, without those that have ended.
-    operations: usize,
+    /// How many rules of operations are at each level, without those that have ended.
+    operations: [usize; Level::ALL.len()],
     /// How many of `rules` have ended.
     ended: usize,
 }
@@ -140,6 +191,10 @@ impl Rules {
         };
     }
 
+    fn of_operation(&self, name: &str, now: Instant) -> Option<Level> {
+        self.operations.get(name)?.at(now)
+    }
+
     fn len(&self) -> usize {
         self.principals.len() + self.operations.len()
     }
@@ -161,13 +216,8 @@ impl Book {
     }
 
     fn is_plain(&self) -> bool {
-        self.for_now.is_none() && self.most().is_none() && self.operations == 0
-    }
-
-    /// The most detailed level of a principal, if one has a level.
-    fn most(&self) -> Option<Level> {
-        let levels = Level::ALL.into_iter().zip(self.principals);
-        levels.rev().find_map(|(level, n)| (n > 0).then_some(level))
+        let counts = [&self.principals, &self.operations];
+        self.for_now.is_none() && counts.into_iter().all(|counts| highest(counts).is_none())
     }
 
     /// Whether a rule has come to its end.
@@ -206,7 +256,7 @@ impl Book {
     fn count(&mut self, name: &Name, level: Level) -> &mut usize {
         match name {
             Name::Principal(_) => &mut self.principals[level as usize],
-            Name::Operation(_) => &mut self.operations,
+            Name::Operation(_) => &mut self.operations[level as usize],
         }
     }
 
@@ -240,6 +290,18 @@ impl Control {
             book: RwLock::new(book),
             recorded: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            warned_of_retries: AtomicBool::new(false),
+        }
+    }
+
+    /// Warns, once, that the layer stands inside of one that sends requests again.
+    pub(super) fn warn_of_retries(&self) {
+        if !self.warned_of_retries.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "tower_ews::audit",
+                "AuditLog records each attempt as a call, because it stands inside of a layer that \
+                 sends requests again; put it outside of ServerBusyBackoff and BatchSplitter",
+            );
         }
     }
 
@@ -261,10 +323,38 @@ impl Control {
         }
     }
 
-    /// What the rules say of a call that is about to begin.
+    /// Returns what the rules say of a call of this operation.
     pub(super) fn begin(&self, operation: Option<&str>) -> Levels {
+        self.look_up(|book, now| {
+            let level = operation.and_then(|operation| book.rules.of_operation(operation, now));
+            let otherwise = level.unwrap_or_else(|| book.for_all(now));
+            let highest = highest(&book.principals);
+            Levels {
+                at_most: highest.map_or(otherwise, |highest| highest.max(otherwise)),
+                otherwise,
+                is_named: true,
+                rules: highest.map(|_| (Arc::clone(&book.rules), now)),
+            }
+        })
+    }
+
+    /// Returns what the rules say of a call whose operation may become known on the way.
+    pub(super) fn begin_unnamed(&self, operation: Option<&str>) -> Levels {
+        let named = self.begin(operation);
+        self.look_up(|book, now| match highest(&book.operations) {
+            None => named,
+            Some(highest) => Levels {
+                at_most: named.at_most.max(highest),
+                otherwise: named.otherwise,
+                is_named: false,
+                rules: Some((Arc::clone(&book.rules), now)),
+            },
+        })
+    }
+
+    fn look_up(&self, look: impl FnOnce(&Book, Instant) -> Levels) -> Levels {
         let mut book = self.book.read();
-        // With the lock held: what others have forgotten had ended before.
+        // Under the lock: what others have removed had ended before.
         let mut now = Instant::now();
         if book.is_stale(now) {
             drop(book);
@@ -272,16 +362,7 @@ impl Control {
             book = self.book.read();
             now = Instant::now();
         }
-        let by_operation = operation
-            .and_then(|operation| book.rules.operations.get(operation))
-            .and_then(|rule| rule.at(now));
-        let otherwise = by_operation.unwrap_or_else(|| book.for_all(now));
-        let most = book.most();
-        Levels {
-            at_most: most.map_or(otherwise, |most| most.max(otherwise)),
-            otherwise,
-            rules: most.map(|_| (Arc::clone(&book.rules), now)),
-        }
+        look(&book, now)
     }
 
     fn change(&self, change: impl FnOnce(&mut Book)) {
@@ -323,22 +404,34 @@ impl Control {
     }
 }
 
+/// Returns the most detailed level of which there are rules.
+fn highest(counts: &[usize; Level::ALL.len()]) -> Option<Level> {
+    let levels = Level::ALL.into_iter().zip(counts);
+    levels
+        .rev()
+        .find_map(|(level, n)| (*n > 0).then_some(level))
+}
+
 fn principal(name: &str) -> Name {
     Name::Principal(name.to_ascii_lowercase().into())
 }
 
-/// What one load tells.
+/// What one load of [`Control::state`] tells.
 pub(super) enum Look {
     Off,
     Plain(Level),
     Rules,
 }
 
-/// The level of one call, as far as it is known: whom it is charged to shows on the way.
+/// The level of one call, as far as it is known: its operation and its principals may become known
+/// while it is under way.
 pub(super) struct Levels {
-    /// What has to be kept for the case that it is wanted.
+    /// The most detailed level that the call can have: all of that is kept.
     pub(super) at_most: Level,
+    /// The level unless one of its principals has a level.
     otherwise: Level,
+    /// Whether the operation is known.
+    is_named: bool,
     rules: Option<(Arc<Rules>, Instant)>,
 }
 
@@ -347,16 +440,29 @@ impl Levels {
         Self {
             at_most: level,
             otherwise: level,
+            is_named: true,
             rules: None,
         }
     }
 
-    /// Whether it depends on principals that are not known yet.
+    /// Sets the operation, if it was not known when the call began.
+    pub(super) fn name(&mut self, operation: Option<&str>) {
+        if std::mem::replace(&mut self.is_named, true) {
+            return;
+        }
+        if let (Some((rules, now)), Some(operation)) = (&self.rules, operation) {
+            self.otherwise = rules
+                .of_operation(operation, *now)
+                .unwrap_or(self.otherwise);
+        }
+    }
+
+    /// Whether it depends on principals or an operation that are not known yet.
     pub(super) fn is_open(&self) -> bool {
         self.rules.is_some()
     }
 
-    /// The level of a call of these principals.
+    /// Returns the level of a call of these principals.
     pub(super) fn settle<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Level {
         if let Some((rules, now)) = self.rules.take() {
             let levels = names.filter_map(|name| {
@@ -372,10 +478,10 @@ impl Levels {
     }
 }
 
-/// Changes levels at run time, and tells what was lost. Clones act together.
+/// Changes levels at run time, and counts what was lost. Clones act together.
 ///
-/// A level is looked up when a call begins; calls that are on their way keep theirs. A call costs the same however many levels are set; to
-/// set one while calls are on their way can copy all of them.
+/// A level is looked up when a call begins, and calls under way keep theirs. The cost of a call does
+/// not depend on the number of levels; setting one while calls are under way can copy all of them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -399,7 +505,7 @@ pub struct AuditHandle {
 }
 
 impl AuditHandle {
-    /// The level for all, as it is now.
+    /// Returns the current level for all.
     pub fn level(&self) -> Level {
         self.control.level()
     }
@@ -409,27 +515,28 @@ impl AuditHandle {
         self.control.set(scope, level, None);
     }
 
-    /// Sets a level until then; after that what would hold without it holds again.
+    /// Sets a level until that time. Afterwards it is as if the level had not been set.
     pub fn set_until(&self, scope: Scope<'_>, level: Level, until: Instant) {
         self.control.set(scope, level, Some(until));
     }
 
-    /// Takes back a level of a principal or an operation, or the level for all that has an end.
+    /// Removes the level of a principal or an operation, or a level for all that was set for a time.
     pub fn clear(&self, scope: Scope<'_>) {
         self.control.clear(scope);
     }
 
-    /// Records that the sink has taken.
+    /// Returns how many records the sink has taken.
     pub fn recorded(&self) -> u64 {
         self.control.recorded.load(Ordering::Relaxed)
     }
 
-    /// Records that were lost because the sink, or what makes the record, panicked. What a sink itself drops it counts itself.
+    /// Returns how many records were lost because the sink, or what makes the record, panicked. A
+    /// sink counts by itself what it drops.
     pub fn lost(&self) -> u64 {
         self.control.lost.load(Ordering::Relaxed)
     }
 
-    /// Asks the sink to write out what it holds: see [`Sink::flush`].
+    /// Asks the sink to write what it holds: see [`Sink::flush`].
     pub fn flush(&self) {
         self.sink.flush();
     }

@@ -5,7 +5,8 @@ use metrics::{Label, Unit, counter, describe_counter, describe_histogram, histog
 
 use super::{Outcome, Record, Sink};
 
-/// Counts calls through whatever recorder of the `metrics` facade is installed. Labels are few in kind: no mailbox, no account, no server.
+/// Counts calls through the installed recorder of the `metrics` facade. Labels are low in
+/// cardinality: they name no mailbox, account or server.
 ///
 /// | metric | kind, unit | labels |
 /// | --- | --- | --- |
@@ -13,11 +14,11 @@ use super::{Outcome, Record, Sink};
 /// | `ews_attempts_total` | counter | `operation` |
 /// | `ews_throttled_total` | counter: attempts that were held back | `operation`, `signal` |
 /// | `ews_resent_total` | counter: attempts after one that may have been executed | `operation` |
-/// | `ews_call_duration_seconds` | histogram, seconds: until the answer's body has ended | `operation`, `outcome` |
+/// | `ews_call_duration_seconds` | histogram, seconds: until the response's body has ended | `operation`, `outcome` |
 /// | `ews_call_queued_seconds`, `ews_call_backed_off_seconds`, `ews_call_wire_seconds` | histogram, seconds: of that | `operation` |
 ///
-/// An operation or a signal that is not known is `unknown`; one that is no plain name of at most 64 letters is `other`, so that whatever a
-/// request says does not become a label.
+/// An operation or a signal that is not known is `unknown`. One that is not a plain name of at most
+/// 64 letters is `other`, so that a request cannot make labels up.
 ///
 /// ```
 /// use tower_ews::audit_log::{MetricsSink, Record, Sink};
@@ -28,7 +29,7 @@ use super::{Outcome, Record, Sink};
 pub struct MetricsSink;
 
 impl MetricsSink {
-    /// Describes the metrics to the recorder that is installed now; install yours before.
+    /// Creates the sink, and describes its metrics to the installed recorder. Install yours before.
     pub fn new() -> Self {
         describe_counter!("ews_calls_total", Unit::Count, "Calls, by how they ended.");
         describe_counter!(
@@ -49,7 +50,7 @@ impl MetricsSink {
         describe_histogram!(
             "ews_call_duration_seconds",
             Unit::Seconds,
-            "From the call to the end of its answer."
+            "From the call to the end of its response."
         );
         describe_histogram!(
             "ews_call_queued_seconds",
@@ -64,7 +65,7 @@ impl MetricsSink {
         describe_histogram!(
             "ews_call_wire_seconds",
             Unit::Seconds,
-            "From sending to the head of the answer."
+            "From sending to the head of the response."
         );
         MetricsSink
     }

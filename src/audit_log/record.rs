@@ -1,19 +1,21 @@
 //! [`Record`]: everything that is known about one call when it has ended.
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-/// The version of the schema, which stands in each record.
+/// The version of the schema, which each line of JSON begins with.
 pub const SCHEMA: u32 = 1;
 
-/// What happened to one call of the caller, all attempts and parts in it. Nothing in it is secret: it was redacted before a sink sees it.
+/// What happened to one call, with all its attempts and parts. It is redacted before a sink sees it.
 ///
 /// Durations are in whole microseconds.
 ///
-/// A record of a large call is small: names of callers, principals, mailboxes and operations are cut after 2,048 bytes, charges are summed up
-/// and limited in number ([`charges`](Self::charges)), bodies are cut ([`Captured`]), and of very many
-/// [`attempts`](Self::attempts) the first and the last ones are listed ([`attempts_left_out`](Self::attempts_left_out)). Times
-/// and counts are those of all attempts.
+/// The record of a large call is small. Names of callers, principals, mailboxes and operations are
+/// cut after 2,048 bytes, charges are summed up and limited in number ([`charges`](Self::charges)),
+/// bodies are cut ([`Captured`]), and of very many [`attempts`](Self::attempts) the first and the
+/// last ones are listed ([`attempts_left_out`](Self::attempts_left_out)). Times and counts are those
+/// of all attempts.
 ///
 /// ```
 /// use tower_ews::audit_log::{Outcome, Record};
@@ -32,34 +34,34 @@ pub const SCHEMA: u32 = 1;
 pub struct Record {
     /// When the call began.
     pub time: Option<SystemTime>,
-    /// From the call to the end of its answer's body.
+    /// From the call to the end of its response's body.
     pub duration: Duration,
-    /// Of that: waiting for permits. This and the following are sums over all attempts: those of parts that are on their way at the same
-    /// time can be more than the duration.
+    /// Of that: waiting for permits. This and the following are sums over all attempts. Where parts
+    /// are under way at the same time, they can exceed the duration.
     pub queued: Duration,
     /// Of that: backing off between attempts.
     pub backed_off: Duration,
-    /// Of that: from sending to the answer's head.
+    /// Of that: from sending to the response's head.
     pub wire: Duration,
     /// Of that: reading bodies.
     pub body: Duration,
     /// The authenticated account.
     pub caller: Option<Box<str>>,
-    /// Who was charged first.
+    /// The principal of the first charge.
     pub principal: Option<Box<str>>,
     /// `owner`, `delegate` or `impersonation`.
     pub access: Option<&'static str>,
     /// The target mailbox, or its pseudonym.
     pub mailbox: Option<Box<str>>,
-    /// What the last attempt was charged: one entry for each budget of each principal, 64 at most.
+    /// The charges of the last attempt: one entry for each budget of each principal, 64 at most.
     pub charges: Vec<ChargeRecord>,
-    /// How many entries more there were.
+    /// The number of charges that are not listed.
     pub charges_left_out: u64,
-    /// `CreateItem`, or what else the facts say.
+    /// The operation, such as `CreateItem`.
     pub operation: Option<Box<str>>,
-    /// Members of the request's array.
+    /// The number of members of the batch.
     pub members: Option<u64>,
-    /// Parts that were sent, if it was cut.
+    /// The number of parts, if the batch was split.
     pub parts: Option<u32>,
     /// `http.request.method`
     pub method: Box<str>,
@@ -73,11 +75,11 @@ pub struct Record {
     pub request_bytes: Option<u64>,
     /// `http.response.status_code`
     pub status: Option<u16>,
-    /// `http.response.body.size`: what was read of it.
+    /// `http.response.body.size`: the bytes that were read.
     pub response_bytes: u64,
     /// `user_agent.original`
     pub user_agent: Option<Box<str>>,
-    /// How it ended.
+    /// How the call ended.
     pub outcome: Outcome,
     /// The SOAP response code that counts, such as `ErrorItemNotFound`.
     pub code: Option<Box<str>>,
@@ -87,11 +89,12 @@ pub struct Record {
     pub error_type: Option<Box<str>>,
     /// The error and its sources, from the outside inwards.
     pub error: Vec<Box<str>>,
-    /// The attempts in order: the first 64, the 448 later ones that ended last, and what was on its way at the end.
+    /// The attempts in order: the first 64, the 448 later ones that ended last, and those under way
+    /// at the end.
     pub attempts: Vec<AttemptRecord>,
-    /// How many attempts more there were.
+    /// The number of attempts that are not listed.
     pub attempts_left_out: u64,
-    /// What those add up to.
+    /// The sums of those.
     pub left_out: LeftOutRecord,
     /// At levels `headers` and `full`.
     pub request_headers: Option<Vec<(Box<str>, Box<str>)>>,
@@ -104,7 +107,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether an attempt was made after an earlier one that may have been executed.
+    /// Returns whether an attempt was made after an earlier one that may have been executed.
     ///
     /// ```
     /// assert!(!tower_ews::audit_log::Record::default().resent());
@@ -120,25 +123,25 @@ impl Record {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// With a success.
+    /// It succeeded.
     #[default]
     Ok,
-    /// With an answer that says that it, or some member of it, failed.
+    /// The response says that the call, or some member of it, failed.
     Failed,
-    /// With an error instead of an answer.
+    /// It ended in an error, without a complete response.
     Error,
-    /// It may or may not have been executed.
+    /// It may have been executed or not.
     Unknown,
     /// It failed before anything was sent.
     NotSent,
-    /// The caller gave it up before its answer came.
+    /// The caller dropped the call before its response came.
     Cancelled,
-    /// The caller gave its answer up before it had read the body.
+    /// The caller dropped the response before it had read the body.
     BodyDropped,
 }
 
 impl Outcome {
-    /// As it stands in a log: `ok`, `failed`, `error`, `unknown`, `not_sent`, `cancelled` or `body_dropped`.
+    /// Returns its word in a log: `ok`, `failed`, `error`, `unknown`, `not_sent`, `cancelled` or `body_dropped`.
     ///
     /// ```
     /// assert_eq!(tower_ews::audit_log::Outcome::NotSent.as_str(), "not_sent");
@@ -156,41 +159,47 @@ impl Outcome {
     }
 }
 
-/// What a call was charged.
+/// What a call was charged on one budget.
+///
+/// See [`Record`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChargeRecord {
-    /// Who.
+    /// The principal that was charged.
     pub principal: Box<str>,
-    /// Out of which budget.
+    /// The budget.
     pub budget: Box<str>,
-    /// How much, all charges on the budget together: in a budget that counts different mailboxes, so many of them.
+    /// The sum of the charges on the budget. In a budget that counts distinct mailboxes it is their
+    /// number.
     pub amount: u32,
 }
 
-/// One attempt: what was sent once. `backed_off + queued + wire + body <= total`, in whole microseconds.
+/// One attempt: what was sent once. `backed_off + queued + wire + body <= total`, in whole
+/// microseconds.
+///
+/// See [`Record`] for an example.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AttemptRecord {
     /// The part of a batch that it carried.
     pub part: Option<u32>,
-    /// From the begin of the call to that of the attempt, which comes after its back-off.
+    /// From the beginning of the call to that of the attempt, after its back-off.
     pub started: Duration,
     /// How long the call backed off before it.
     pub backed_off: Duration,
     /// Waiting for its permit.
     pub queued: Duration,
-    /// From sending to the answer's head.
+    /// From sending to the response's head.
     pub wire: Duration,
-    /// Reading the answer's body.
+    /// Reading the response's body.
     pub body: Duration,
-    /// The back-off before it, and from its begin to its end.
+    /// The back-off before it, and the time from its beginning to its end.
     pub total: Duration,
-    /// The answer's status.
+    /// The response's status.
     pub status: Option<u16>,
-    /// What the answer told, such as `ErrorServerBusy`.
+    /// The signal of the response, such as `ErrorServerBusy`.
     pub signal: Option<Box<str>>,
-    /// An earlier attempt may have been executed.
+    /// Whether an earlier attempt may have been executed.
     pub resend: bool,
     /// `client-request-id`
     pub client_request_id: Option<Box<str>>,
@@ -204,9 +213,10 @@ pub struct AttemptRecord {
     pub diag_info: Option<Box<str>>,
 }
 
-/// What the attempts add up to that are not listed.
+/// The sums of the attempts that are not listed.
 ///
-/// With them, the times of the listed [`attempts`](Record::attempts) add up to those of the [`Record`].
+/// Together with the times of the listed [`attempts`](Record::attempts) they are those of the
+/// [`Record`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOutRecord {
@@ -225,15 +235,17 @@ pub struct LeftOutRecord {
 }
 
 /// What was kept of a body.
+///
+/// See [`Record`] for an example.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Captured {
-    /// Its first bytes, redacted.
+    /// The first bytes, redacted.
     pub bytes: Bytes,
-    /// How many there were.
+    /// The number of bytes that there were.
     pub total: u64,
-    /// More came than was kept.
+    /// Whether more came than was kept.
     pub truncated: bool,
-    /// `Content-Encoding`, if it is still encoded: it was not read, and not kept.
+    /// The `Content-Encoding` of a body that was neither read nor kept because of it.
     pub encoding: Option<Box<str>>,
 }

@@ -1,4 +1,4 @@
-//! The service.
+//! [`AuditLog`]: the service.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,23 +7,51 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use http_body::Body;
 use tower::BoxError;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::AuditBody;
 use super::call::{Call, Shared};
-use super::facts::Facts;
+use super::facts::{Facts, HttpFacts};
 use super::future::ResponseFuture;
+use super::layer::AuditLogLayer;
+use super::sink::Sink;
 
 /// Makes one record of each call. See the [module](super).
-#[must_use = "a service does nothing until it is called"]
-pub struct AuditLog<S, F> {
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::BodyExt;
+/// use tower::{ServiceExt, service_fn};
+/// use tower_ews::audit_log::{AuditLog, MemorySink};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let client = service_fn(async |_: Request<String>| {
+///     Ok::<_, tower::BoxError>(Response::new(String::from("hello")))
+/// });
+/// let sink = MemorySink::new();
+/// let service = AuditLog::new(client, sink.clone());
+/// service.oneshot(Request::new(String::new())).await?.into_body().collect().await?;
+/// assert_eq!(sink.records()[0].status, Some(200));
+/// # Ok(()) }
+/// ```
+#[must_use = "services do nothing until they are called"]
+pub struct AuditLog<S, F = HttpFacts> {
     inner: S,
     shared: Arc<Shared>,
     facts: Arc<F>,
 }
 
+impl<S> AuditLog<S> {
+    /// Creates a service that sends records to `sink`, with the defaults of
+    /// [`AuditLogLayer::new`].
+    pub fn new(inner: S, sink: impl Sink) -> Self {
+        AuditLogLayer::new(sink).layer(inner)
+    }
+}
+
 impl<S, F> AuditLog<S, F> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>, facts: Arc<F>) -> Self {
+    pub(super) fn with(inner: S, shared: Arc<Shared>, facts: Arc<F>) -> Self {
         Self {
             inner,
             shared,
@@ -31,12 +59,12 @@ impl<S, F> AuditLog<S, F> {
         }
     }
 
-    /// The service inside.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to be changed.
+    /// Returns the inner service, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
@@ -48,12 +76,21 @@ impl<S, F> AuditLog<S, F> {
 
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
     #[inline(never)]
-    fn recorded<ReqB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future>
+    fn recorded<ReqB, ResB>(
+        &mut self,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<S::Future, ResB, S::Error>
     where
         S: Service<Request<ReqB>>,
-        F: Facts<ReqB>,
+        S::Error: Into<BoxError>,
+        F: Facts,
+        ReqB: Body + 'static,
+        ResB: Body,
+        ResB::Error: Into<BoxError>,
     {
-        let call = Call::begin(&self.shared, &*self.facts, &mut request);
+        let (mut head, body) = request.into_parts();
+        let call = Call::begin(&self.shared, &self.facts, &mut head, &body);
+        let request = Request::from_parts(head, body);
         let inner = match &call {
             Some(call) => call.span.in_scope(|| self.inner.call(request)),
             None => self.inner.call(request),
@@ -85,14 +122,15 @@ impl<S, F, ReqB, ResB> Service<Request<ReqB>> for AuditLog<S, F>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
     S::Error: Into<BoxError>,
-    F: Facts<ReqB>,
+    F: Facts,
+    ReqB: Body + 'static,
     ResB: Body,
     ResB::Data: 'static,
     ResB::Error: Into<BoxError>,
 {
     type Response = Response<AuditBody<ResB>>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, ResB, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)

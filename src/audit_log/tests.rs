@@ -6,6 +6,7 @@ mod layers;
 mod levels;
 mod random;
 mod spans;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::ops::Add;
@@ -100,8 +101,8 @@ fn create(mailbox: &str) -> ReplayBody {
     .into()
 }
 
-/// An answer with these codes.
-fn answer(codes: &[&str]) -> String {
+/// A response with these codes.
+fn soap_response(codes: &[&str]) -> String {
     let mut messages = String::new();
     for code in codes {
         let class = if *code == "NoError" {
@@ -127,7 +128,7 @@ fn request(body: ReplayBody) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// A service that answers after so many milliseconds with what `make` makes.
+/// A service that responses after so many milliseconds with what `make` makes.
 fn server<F>(
     millis: u64,
     make: F,
@@ -136,10 +137,10 @@ where
     F: Fn(&Request<ReplayBody>) -> Result<Response<Script>, BoxError> + Clone + Send + 'static,
 {
     tower::service_fn(move |request: Request<ReplayBody>| {
-        let answer = make(&request);
+        let response = make(&request);
         async move {
             tokio::time::sleep(ms(millis)).await;
-            answer
+            response
         }
     })
 }

@@ -147,7 +147,7 @@ where
     if let Some(trail) = trail {
         trail.record(|attempt| {
             attempt.status.get_or_insert(head.status);
-            attempt.answered.get_or_insert_with(Instant::now);
+            attempt.responded.get_or_insert_with(Instant::now);
         });
     }
     let mut body = pin!(body);

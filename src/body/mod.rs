@@ -5,10 +5,12 @@ mod replay;
 pub(crate) mod rope;
 #[cfg(test)]
 mod tests;
+mod watch;
 
+pub(crate) use self::buffer_request::encoding;
 pub use self::buffer_request::{
     BufferRequest, BufferRequestError, BufferRequestFuture, BufferRequestLayer,
 };
-pub(crate) use self::buffer_request::{LookedAt, encoding};
 pub use self::replay::ReplayBody;
 pub use self::rope::Rope;
+pub(crate) use self::watch::BodyWatch;

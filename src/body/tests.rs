@@ -1,5 +1,6 @@
 //! Tests of the request bodies.
 
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
+use parking_lot::Mutex;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
 use super::*;
@@ -126,29 +128,40 @@ async fn bodies_are_taken_without_a_copy() {
 }
 
 #[tokio::test]
-async fn an_outline_that_a_layer_above_has_found_is_not_found_again() {
-    let bytes = Bytes::from(REQUEST);
-    let known = ReplayBody::from(bytes.clone());
-    let outline: *const Outline = known.outline().unwrap();
-    let other = Bytes::from(REQUEST.replace("'a'", "'b'"));
-    // The same bytes, the same text at another place, and another text.
-    let bodies = [
-        (bytes, true),
-        (Bytes::copy_from_slice(REQUEST.as_bytes()), true),
-        (other, false),
-    ];
-    for (body, same) in bodies {
-        let mut request = Request::new(Full::new(body.clone()));
-        request.extensions_mut().insert(LookedAt(known.clone()));
+async fn whoever_watches_a_body_is_shown_the_one_that_is_sent() {
+    let frames = || {
+        let text = REQUEST.split_at(20);
+        let text = [text.0, text.1].map(|text| Ok(Frame::data(Bytes::from(text))));
+        frames(text.into())
+    };
+    async fn sent<B>(body: B)
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut request = Request::new(body);
+        for number in 0..2 {
+            let seen = Arc::clone(&seen);
+            let watch = BodyWatch::new(move |body| {
+                let outline: *const Outline = body.outline().unwrap();
+                seen.lock().push((number, outline as usize));
+            });
+            watch.insert(request.extensions_mut());
+        }
         let buffer = BufferRequestLayer::default().layer(echo());
         let request = buffer.oneshot(request).await.unwrap();
-        assert_eq!(request.body().to_bytes(), body);
-        assert_eq!(
-            std::ptr::eq(request.body().outline().unwrap(), outline),
-            same
-        );
-        assert!(request.extensions().get::<LookedAt>().is_none());
+        assert_eq!(request.body().to_bytes(), REQUEST);
+        // Found once for all layers.
+        let outline: *const Outline = request.body().outline().unwrap();
+        let outline = outline as usize;
+        assert_eq!(*seen.lock(), [(0, outline), (1, outline)]);
+        assert!(request.extensions().get::<BodyWatch>().is_none());
     }
+    sent(ReplayBody::from(REQUEST)).await;
+    sent(Full::new(Bytes::from(REQUEST))).await;
+    sent(String::from(REQUEST)).await;
+    sent(frames()).await;
 }
 
 #[tokio::test]

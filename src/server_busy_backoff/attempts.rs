@@ -131,7 +131,7 @@ where
                     if let Some(trail) = &trail {
                         trail.record(|attempt| {
                             attempt.status = Some(answer.status());
-                            attempt.answered.get_or_insert_with(Instant::now);
+                            attempt.responded.get_or_insert_with(Instant::now);
                         });
                     }
                     let (head, body) = answer.into_parts();

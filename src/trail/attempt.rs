@@ -8,6 +8,15 @@ use tokio::time::Instant;
 use crate::ledger::Admission;
 
 /// One attempt of a call: what was sent once.
+///
+/// ```
+/// use tower_ews::trail::CallTrail;
+///
+/// let trail = CallTrail::new();
+/// trail.begin_attempt().record(|attempt| attempt.signal = Some("ErrorServerBusy".into()));
+/// let attempt = &trail.attempts()[0];
+/// assert!(attempt.started.is_some() && attempt.ended.is_none());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -15,44 +24,47 @@ pub struct Attempt {
     pub started: Option<Instant>,
     /// How long the call backed off before this attempt, outside the ledger's queue.
     pub backed_off: Duration,
-    /// How long it waited for its permit, gates included.
+    /// How long it waited for its permit, including gates.
     pub queued: Duration,
-    /// Since when it waits for its permit. None once it has one or was refused one.
+    /// When it began to wait for its permit. None once the wait is over.
     pub waiting_since: Option<Instant>,
-    /// When the head of its answer came.
-    pub answered: Option<Instant>,
-    /// When it was over: it failed, or the layer that sends it again or puts its answer together had read (or dropped) the body. None
-    /// while it is on its way, and where the caller of the call reads the body.
+    /// When the head of the response came.
+    pub responded: Option<Instant>,
+    /// When it was over: it failed, or the layer that sends it again or merges its response had read
+    /// or dropped the body. None while it is under way, and where the caller of the call reads the
+    /// body.
     pub ended: Option<Instant>,
-    /// What it was charged for.
+    /// What it was charged.
     pub admission: Option<Admission>,
     /// `client-request-id` of the attempt.
     pub client_request_id: Option<Box<str>>,
-    /// `request-id` of the answer.
+    /// `request-id` of the response.
     pub request_id: Option<Box<str>>,
-    /// `client-request-id` of the answer, where it is not the one that was sent.
+    /// `client-request-id` of the response, where it is not the one that was sent.
     pub different_echo: Option<Box<str>>,
-    /// `X-FEServer` of the answer.
+    /// `X-FEServer` of the response.
     pub fe_server: Option<Box<str>>,
-    /// `X-BEServer` of the answer, or another header that names the back end.
+    /// `X-BEServer` of the response, or another header that names the back end.
     pub be_server: Option<Box<str>>,
-    /// `X-DiagInfo` of the answer.
+    /// `X-DiagInfo` of the response.
     pub diag_info: Option<Box<str>>,
-    /// The answer's status.
+    /// The response's status.
     pub status: Option<StatusCode>,
-    /// What the answer or error told, in a few words such as `ErrorServerBusy`.
+    /// What the response or error says, in a few words such as `ErrorServerBusy`.
     pub signal: Option<Box<str>>,
-    /// The part of a batch that was sent, in the order in which parts were begun, from 0. None if the call was sent whole.
+    /// The number of the part of a batch, from 0, in the order in which parts were begun. None if the
+    /// call was sent whole.
     pub part: Option<u32>,
     /// Whether an earlier attempt of this call may have been executed: "not found" or "exists" can mean success.
     pub resend: bool,
 }
 
 impl Attempt {
-    /// When it ended. Without word of its end: not later than `next`, when the next attempt of its part began, or else at `end`.
+    /// Returns when it ended. If nobody told: not later than `next`, when the next attempt of its part
+    /// began, or else at `end`.
     pub(crate) fn end(&self, next: Option<Instant>, end: Instant) -> Instant {
         self.ended
-            .unwrap_or_else(|| next.map_or(end, |next| self.answered.unwrap_or(next).min(next)))
+            .unwrap_or_else(|| next.map_or(end, |next| self.responded.unwrap_or(next).min(next)))
     }
 }
 
@@ -72,7 +84,7 @@ impl Times {
     pub(crate) fn of(
         attempt: &Attempt,
         begin: Instant,
-        answered: Option<Instant>,
+        responded: Option<Instant>,
         ended: Instant,
     ) -> Self {
         let started = attempt.started.unwrap_or(begin);
@@ -86,7 +98,7 @@ impl Times {
             .saturating_add(waits.unwrap_or_default())
             .min(alive);
         let on_its_way = alive.saturating_sub(queued);
-        let body = answered.map(|answered| ended.saturating_duration_since(answered));
+        let body = responded.map(|responded| ended.saturating_duration_since(responded));
         let body = body.unwrap_or_default().min(on_its_way);
         Self {
             started: whole_micros(started.saturating_duration_since(begin)),

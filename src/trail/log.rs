@@ -344,7 +344,7 @@ impl Log {
         };
         let attempt = &entry.attempt;
         let ended = attempt.end(entry.next_began, entry.created);
-        let times = Times::of(attempt, entry.created, attempt.answered, ended);
+        let times = Times::of(attempt, entry.created, attempt.responded, ended);
         let left_out = self.left_out.get_or_insert_default();
         left_out.add(number, attempt, &times);
         for view in chain(entry.view.as_ref()) {

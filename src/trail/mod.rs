@@ -1,8 +1,9 @@
-//! What happened to one call, written down by each layer on its way.
+//! What happened to one call, as each layer recorded it.
 //!
-//! Whoever wants to know puts a [`CallTrail`] in the request's extensions and keeps a clone. Without one the layers
-//! write nothing down. A trail is for observation alone: no layer decides anything by it, so a call goes the same way
-//! with a trail and without one. What layers need of each other travels in other extensions, such as [`RetryAttempt`].
+//! To observe a call, put a [`CallTrail`] into the extensions of its request and keep a clone. Without
+//! one the layers record nothing. No layer decides anything by a trail, so a call takes the same
+//! course with and without one. What layers need of each other travels in other extensions, such as
+//! [`RetryAttempt`].
 //!
 //! ```
 //! use tower_ews::trail::CallTrail;
@@ -20,11 +21,12 @@
 //!
 //! # Bounds
 //!
-//! A trail lists the first 64 attempts of a call, the 448 later ones that ended last, and those that are on their way
-//! (512 at most; when there are more, the oldest one counts as over). The others are summed up in [`LeftOut`]. So a
-//! call of any number of attempts keeps less than a megabyte, and each write costs the same. An attempt is over when
-//! its [`ended`](Attempt::ended) is written, or when the next attempt of its part begins. What is written to an attempt
-//! after it was left out is lost.
+//! A trail lists the first 64 attempts of a call, the 448 later ones that ended last, and those that
+//! are under way (512 at most; when there are more, the oldest one counts as over). The others are
+//! summed up in [`LeftOut`]. A call of any number of attempts therefore keeps less than a megabyte,
+//! and each write costs the same. An attempt is over when its [`ended`](Attempt::ended) is written,
+//! or when the next attempt of its part begins. What is written to an attempt after it was left out
+//! is lost.
 
 mod attempt;
 mod left_out;
@@ -55,8 +57,9 @@ pub struct CallTrail {
 
 /// A request extension: the request was sent before, or is not the first part of a batch, so it needs an id of its own.
 ///
-/// A layer that sends a request again puts it there, as [`ServerBusyBackoff`](crate::server_busy_backoff) and
-/// [`BatchSplitter`](crate::batch_splitter) do; [`ClientRequestId`](crate::client_request_id) goes by it.
+/// Layers that send a request again insert it, as [`ServerBusyBackoff`](crate::server_busy_backoff) and
+/// [`BatchSplitter`](crate::batch_splitter) do. [`ClientRequestId`](crate::client_request_id) reads
+/// it, and [`AuditLog`](crate::audit_log) warns of it.
 ///
 /// ```
 /// use tower_ews::trail::RetryAttempt;
@@ -67,10 +70,11 @@ pub struct CallTrail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryAttempt;
 
-/// A request extension: whoever sent the request can send less at a time.
+/// A request extension: the sender of the request can send less at a time.
 ///
-/// A layer that sends again what it may hands over a lost answer, or one that leaves open whether the request was executed: it may have
-/// been too much for the server, and would be once more.
+/// A layer that sends requests again passes on a lost connection, or a response that leaves open
+/// whether the request was executed, instead: the request may have been too large for the server,
+/// and would be again.
 ///
 /// ```
 /// use tower_ews::trail::CanShrink;

@@ -182,7 +182,7 @@ async fn whatever_is_left_out_the_sums_are_those_of_all_attempts() {
                 attempt.record(|attempt| {
                     attempt.backed_off = Duration::from_nanos(rng.u64(..1_000_000));
                     attempt.queued = Duration::from_nanos(rng.u64(..1_000_000));
-                    attempt.answered = Some(Instant::now() + Duration::from_micros(700));
+                    attempt.responded = Some(Instant::now() + Duration::from_micros(700));
                     attempt.signal = (rng.u8(..3) == 0).then(|| format!("{step}").into());
                     written = attempt.clone();
                 });
@@ -224,7 +224,7 @@ fn adds_up(story: &Story, all: &[&Attempt], end: Instant) {
         attempts.fold(
             sums,
             |[backed_off, queued, wire, body]: [Duration; 4], (one, next)| {
-                let times = Times::of(one, end, one.answered, one.end(next, end));
+                let times = Times::of(one, end, one.responded, one.end(next, end));
                 [
                     backed_off + times.backed_off,
                     queued + times.queued,

@@ -46,7 +46,7 @@ pub(super) fn header(read: &Read, sources: &[String], clock: Clock) -> Markup {
                     (count(tally.attempts)) " attempts, " (count(tally.accounts.entries.len() as u64)) " accounts, "
                     (estimate(tally.mailboxes.count())) " mailboxes"
                 }, ""))
-                (card("Throttled answers", number("throttled", tally.throttled), html! {
+                (card("Throttled responses", number("throttled", tally.throttled), html! {
                     "met by " (number("throttled-calls", tally.throttled_calls)) " calls (" (percent(tally.throttled_calls, all.calls)) "); "
                     (percent(tally.rescued, tally.throttled_calls)) " of them ended well"
                 }, if tally.throttled > 0 { "warn" } else { "" }))
@@ -57,7 +57,7 @@ pub(super) fn header(read: &Read, sources: &[String], clock: Clock) -> Markup {
                     "perhaps executed: look before you send them again"
                 }, if all.unknown > 0 { "bad" } else { "" }))
                 (card("Given up", number("given-up", all.given_up), html! {
-                    "by the caller, before the answer or its end"
+                    "by the caller, before the response or its end"
                 }, ""))
                 (card("Time span", html! { (duration(seconds * 1_000_000)) }, html! {
                     @if seconds > 0 { (count((all.calls as f64 * 3600.0 / seconds as f64).round() as u64)) " calls an hour" }

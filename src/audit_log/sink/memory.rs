@@ -23,10 +23,10 @@ use crate::audit_log::record::Record;
 /// let service = ServiceBuilder::new().audit_log(sink.clone()).service(service_fn(
 ///     async |_: Request<Empty<bytes::Bytes>>| Ok::<_, tower::BoxError>(Response::new(String::from("hello"))),
 /// ));
-/// let answer = service.oneshot(Request::new(Empty::new())).await?;
+/// let response = service.oneshot(Request::new(Empty::new())).await?;
 /// // The record is made when the body has ended.
 /// assert!(sink.records().is_empty());
-/// answer.into_body().collect().await?;
+/// response.into_body().collect().await?;
 /// let records = sink.take();
 /// assert_eq!((records[0].outcome, records[0].response_bytes), (Outcome::Ok, 5));
 /// # Ok(()) }
@@ -46,12 +46,12 @@ struct Held {
 }
 
 impl MemorySink {
-    /// Keeps the last 10,000 records.
+    /// Creates a sink that keeps the last 10,000 records.
     pub fn new() -> Self {
         Self::holding(10_000)
     }
 
-    /// Keeps the last `most` records.
+    /// Creates a sink that keeps the last `most` records.
     pub fn holding(most: usize) -> Self {
         Self(Arc::new(Inner {
             most,
@@ -59,17 +59,17 @@ impl MemorySink {
         }))
     }
 
-    /// What is kept, the oldest first.
+    /// Returns the records that are kept, the oldest first.
     pub fn records(&self) -> Vec<Record> {
         self.0.held.lock().records.iter().cloned().collect()
     }
 
-    /// Takes out what is kept.
+    /// Removes and returns the records that are kept.
     pub fn take(&self) -> Vec<Record> {
         std::mem::take(&mut self.0.held.lock().records).into()
     }
 
-    /// How many records there have been, whether they are kept or not.
+    /// Returns how many records there have been, whether they are kept or not.
     pub fn seen(&self) -> u64 {
         self.0.held.lock().seen
     }

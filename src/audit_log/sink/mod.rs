@@ -10,15 +10,18 @@ use std::sync::Arc;
 
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
-pub use self::json_lines::{JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, Overflow, Rotation};
+pub use self::json_lines::{
+    JsonLinesBuilder, JsonLinesGuard, JsonLinesSink, LogFileError, Overflow, Rotation,
+};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 use super::record::Record;
 
 /// Takes records.
 ///
-/// It is called on the thread that ends a call, so it should neither block nor take long. A panic in it is caught and counted
-/// ([`AuditHandle::lost`](super::AuditHandle::lost)); it never fails a call.
+/// A sink is called on the thread that ends a call, so it should neither block nor take long. A panic
+/// in it is caught and counted ([`AuditHandle::lost`](super::AuditHandle::lost)), and never fails a
+/// call.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,7 +45,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Takes one record.
     fn record(&self, record: &Record);
 
-    /// Writes out what is held back. Does nothing by default.
+    /// Writes what is buffered. Does nothing by default.
     fn flush(&self) {}
 }
 
@@ -56,7 +59,8 @@ impl<S: Sink + ?Sized> Sink for Arc<S> {
     }
 }
 
-/// Both get each record, the first one first; the second one also when the first one panics, which counts as a loss.
+/// Sends each record to both sinks in order. A panic of the first one counts as a loss, and the second
+/// one gets the record all the same.
 impl<A: Sink, B: Sink> Sink for (A, B) {
     fn record(&self, record: &Record) {
         let first = catch_unwind(AssertUnwindSafe(|| self.0.record(record)));

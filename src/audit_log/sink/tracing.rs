@@ -8,14 +8,16 @@ use tracing::{Level, event};
 use super::Sink;
 use crate::audit_log::{Captured, Outcome, Record};
 
-/// Sends each record as one event of the target `tower_ews::audit`, with a field for each value; where OpenTelemetry has a name for one, the field
-/// has it. Durations are in milliseconds. What is not known is left out.
+/// Sends each record as one event of the target `tower_ews::audit`, with a field for each value.
+/// Fields have OpenTelemetry's names where there are any. Durations are in milliseconds. What is not
+/// known is left out.
 ///
-/// The level goes by the outcome: `ok` is `INFO`, what failed or cannot be told is `WARN`, what never got an answer is `ERROR`, and what the caller
-/// gave up is `INFO`. Headers, bodies and attempts stand in the fields `request_headers`, `request_body`, `attempts` ... as
-/// text, if the level of the log has them; a log with all of it is better written by a JSON Lines sink.
+/// The level depends on the outcome: a success and a call that its caller dropped are `INFO`, a
+/// failure and an unknown outcome are `WARN`, a call without a response is `ERROR`. Headers, bodies
+/// and attempts are text in the fields `request_headers`, `request_body`, `attempts` and so on, if
+/// the level of the log has them. A JSON Lines sink is better for a log with all of them.
 ///
-/// It is as fast as the subscriber, which runs in the task that made the call.
+/// The subscriber runs in the task that ends the call, which is as fast as the subscriber is.
 ///
 /// ```
 /// use tower_ews::audit_log::{Record, Sink, TracingSink};
@@ -26,7 +28,7 @@ use crate::audit_log::{Captured, Outcome, Record};
 pub struct TracingSink;
 
 impl TracingSink {
-    /// Sends to whatever subscriber there is.
+    /// Creates a sink that sends to the current subscriber.
     pub fn new() -> Self {
         TracingSink
     }

@@ -30,8 +30,8 @@ async fn frames_trailers_and_size_hint_are_the_inner_body_s() {
         };
         Ok(Response::new(body))
     }));
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    let mut body = answered.into_body();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    let mut body = response.into_body();
     assert_eq!(body.size_hint().exact(), Some(11));
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(frame.as_ptr(), one.as_ptr(), "not copied");
@@ -63,11 +63,11 @@ async fn of_fifty_megabytes_the_first_are_kept() {
         .map(|n| Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'a' + (n % 26) as u8; FRAME]))));
     let body = parking_lot::Mutex::new(Some(StreamBody::new(frames)));
     let service = layer.layer(tower::service_fn(move |_: Request<ReplayBody>| {
-        let answer = body.lock().take().ok_or("once only");
-        async move { answer.map(Response::new).map_err(BoxError::from) }
+        let response = body.lock().take().ok_or("once only");
+        async move { response.map(Response::new).map_err(BoxError::from) }
     }));
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    let mut body = answered.into_body();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    let mut body = response.into_body();
     // What the whole stream leaves behind is what is kept, and little else.
     let mut most = 0;
     let info = allocation_counter::measure(|| {
@@ -104,8 +104,8 @@ async fn bodies_are_cut_at_the_limit_on_both_sides() {
             )))
         }));
         let sent = ReplayBody::from_pieces(["hello ".into(), "world".into(), "!".into()]);
-        let answered = service.oneshot(request(sent)).await.unwrap();
-        answered.into_body().collect().await.unwrap();
+        let response = service.oneshot(request(sent)).await.unwrap();
+        response.into_body().collect().await.unwrap();
         let record = only(&sink);
         for kept in [record.request_body.unwrap(), record.response_body.unwrap()] {
             assert_eq!(kept.bytes, "hello world!"[..limit.min(12)]);
@@ -119,15 +119,15 @@ async fn compressed_bodies_are_marked_and_not_kept() {
     for (encoding, kept) in [("gzip", false), ("identity", true)] {
         let sink = MemorySink::new();
         let service = full(&sink).layer(server(1, move |_| {
-            let answer = Response::builder().header("content-encoding", encoding);
-            Ok(answer.body(Script::text(answer_in_error())).unwrap())
+            let response = Response::builder().header("content-encoding", encoding);
+            Ok(response.body(Script::text(response_in_error())).unwrap())
         }));
         let mut request = request("sent".into());
         request
             .headers_mut()
             .insert("content-encoding", encoding.parse().unwrap());
-        let answered = service.oneshot(request).await.unwrap();
-        answered.into_body().collect().await.unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
         let record = only(&sink);
         assert_eq!(record.code.is_some(), kept, "it is not read either");
         for body in [record.request_body.unwrap(), record.response_body.unwrap()] {
@@ -138,8 +138,8 @@ async fn compressed_bodies_are_marked_and_not_kept() {
     }
 }
 
-fn answer_in_error() -> String {
-    answer(&["ErrorItemNotFound"])
+fn response_in_error() -> String {
+    soap_response(&["ErrorItemNotFound"])
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,8 +182,8 @@ async fn data_other_than_bytes() {
             async move { Ok::<_, BoxError>(Response::new(Full::new(data))) }
         }));
         let request = Request::new(Full::new(Bytes::from("sent")));
-        let answered = service.oneshot(request).await.unwrap();
-        let read = answered.into_body().collect().await.unwrap().to_bytes();
+        let response = service.oneshot(request).await.unwrap();
+        let read = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(read, "hello world");
         only(&sink)
     }

@@ -11,21 +11,21 @@ async fn a_success_tells_who_what_and_how_long() {
     let service = ews(&sink).layer(server(30, |_| {
         let body = Script::new([
             Piece::Wait(20),
-            Piece::Data(answer(&["NoError", "NoError"]).into()),
+            Piece::Data(soap_response(&["NoError", "NoError"]).into()),
             Piece::Wait(5),
         ]);
-        let answer = Response::builder()
+        let response = Response::builder()
             .header("request-id", "r-1")
             .header("x-feserver", "FE1");
-        Ok(answer.body(body).unwrap())
+        Ok(response.body(body).unwrap())
     }));
     let mut request = request(create("amy@contoso.com"));
     let caller = crate::extensions::Caller::new("svc@contoso.com");
     request.extensions_mut().insert(caller);
     let size = request.body().len();
-    let answered = service.oneshot(request).await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
     assert_eq!(sink.seen(), 0);
-    let read = answered.into_body().collect().await.unwrap().to_bytes();
+    let read = response.into_body().collect().await.unwrap().to_bytes();
     let record = only(&sink);
     add_up(&record);
     assert_eq!(record.outcome, Outcome::Ok);
@@ -64,9 +64,9 @@ async fn a_success_tells_who_what_and_how_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_say_that_the_call_failed() {
+async fn responses_that_say_that_the_call_failed() {
     let cases = [
-        (200, answer(&["NoError", "ErrorItemNotFound"]), "ErrorItemNotFound", "ErrorItemNotFound"),
+        (200, soap_response(&["NoError", "ErrorItemNotFound"]), "ErrorItemNotFound", "ErrorItemNotFound"),
         (500, "<html/>".into(), "Internal Server Error", "500"),
         (
             500,
@@ -79,11 +79,11 @@ async fn answers_that_say_that_the_call_failed() {
     for (status, text, code, kind) in cases {
         let sink = MemorySink::new();
         let service = ews(&sink).layer(server(1, move |_| {
-            let answer = Response::builder().status(status);
-            Ok(answer.body(Script::text(text.clone())).unwrap())
+            let response = Response::builder().status(status);
+            Ok(response.body(Script::text(text.clone())).unwrap())
         }));
-        let answered = service.oneshot(request(create("amy"))).await.unwrap();
-        answered.into_body().collect().await.unwrap();
+        let response = service.oneshot(request(create("amy"))).await.unwrap();
+        response.into_body().collect().await.unwrap();
         let record = only(&sink);
         assert_eq!(record.outcome, Outcome::Failed);
         assert_eq!(
@@ -91,15 +91,15 @@ async fn answers_that_say_that_the_call_failed() {
             (Some(code), Some(kind))
         );
     }
-    // An answer that ends in the middle of its text.
+    // A response that ends in the middle of its text.
     let sink = MemorySink::new();
     let service = ews(&sink).layer(server(1, |_| {
         Ok(Response::new(Script::text(
-            answer(&[]).split_off(0)[..120].to_owned(),
+            soap_response(&[]).split_off(0)[..120].to_owned(),
         )))
     }));
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    response.into_body().collect().await.unwrap();
     let record = only(&sink);
     assert_eq!(record.outcome, Outcome::Failed);
     assert!(record.error[0].contains("cut off"), "{record:?}");
@@ -128,19 +128,19 @@ async fn a_call_that_is_given_up_is_recorded_when_it_is_dropped() {
 async fn a_body_that_is_dropped_half_read() {
     let sink = MemorySink::new();
     let service = ews(&sink).layer(server(1, |_| {
-        let text = answer(&["NoError"]);
+        let text = soap_response(&["NoError"]);
         let (one, other) = text.split_at(text.len() - 5);
         Ok(Response::new(Script::new([
             Piece::Data(one.to_owned().into()),
             Piece::Data(other.to_owned().into()),
         ])))
     }));
-    let answered = service
+    let response = service
         .clone()
         .oneshot(request(create("amy")))
         .await
         .unwrap();
-    let mut body = answered.into_body();
+    let mut body = response.into_body();
     let seen = body
         .frame()
         .await
@@ -166,8 +166,8 @@ async fn a_body_that_is_dropped_half_read() {
     );
     assert_eq!(only(&sink).outcome, Outcome::BodyDropped);
     // All data read, but not the end.
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    let mut body = answered.into_body();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    let mut body = response.into_body();
     while body.frame().await.is_some() {}
     assert_eq!(sink.seen(), 3, "before it is dropped");
     drop(body);
@@ -247,8 +247,8 @@ async fn a_body_that_breaks_off() {
             Piece::Fail(kind),
         ])))
     }));
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    let error = answered.into_body().collect().await.unwrap_err();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
     assert!(error.is::<io::Error>());
     let record = only(&sink);
     assert_eq!(
@@ -304,12 +304,12 @@ async fn a_sink_that_panics_is_counted_and_fails_no_call() {
     let handle = layer.handle();
     let service = layer.layer(server(1, |_| Ok(Response::new(Script::text("hello")))));
     for _ in 0..6 {
-        let answered = service
+        let response = service
             .clone()
             .oneshot(request(create("amy")))
             .await
             .unwrap();
-        let read = answered.into_body().collect().await.unwrap();
+        let read = response.into_body().collect().await.unwrap();
         assert_eq!(read.to_bytes(), "hello");
     }
     drop(service.oneshot(request(create("amy"))));
@@ -320,11 +320,11 @@ async fn a_sink_that_panics_is_counted_and_fails_no_call() {
 async fn facts_that_panic_fail_no_call() {
     struct Broken(bool);
     struct BrokenReader;
-    impl<B> Facts<B> for Broken {
-        fn request(&self, _: &Request<B>) -> RequestFacts {
+    impl Facts for Broken {
+        fn request(&self, _: &http::request::Parts) -> RequestFacts {
             assert!(!self.0, "these facts are broken");
             RequestFacts {
-                reader: Some(Box::new(BrokenReader)),
+                inspector: Some(Box::new(BrokenReader)),
                 ..RequestFacts::default()
             }
         }
@@ -344,9 +344,9 @@ async fn facts_that_panic_fail_no_call() {
         let layer = AuditLogLayer::new(MemorySink::new()).facts(Broken(at_once));
         let handle = layer.handle();
         let service = layer.layer(server(1, |_| Ok(Response::new(Script::text("hello")))));
-        let answered = service.oneshot(request(create("amy"))).await.unwrap();
+        let response = service.oneshot(request(create("amy"))).await.unwrap();
         assert_eq!(
-            answered.into_body().collect().await.unwrap().to_bytes(),
+            response.into_body().collect().await.unwrap().to_bytes(),
             "hello"
         );
         assert_eq!((handle.recorded(), handle.lost()), counts);
@@ -360,5 +360,5 @@ fn what_is_made_is_send_and_sync() {
     check(&service);
     fn body<B: Send + Sync>() {}
     body::<AuditBody<http_body_util::Full<Bytes>>>();
-    body::<ResponseFuture<std::future::Ready<()>>>();
+    body::<ResponseFuture<std::future::Ready<()>, http_body_util::Full<Bytes>, BoxError>>();
 }

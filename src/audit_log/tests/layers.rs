@@ -23,13 +23,16 @@ async fn attempts_queue_back_off_and_are_told_apart() {
         let mut left = busy.lock();
         if *left > 0 {
             *left -= 1;
-            let answer = Response::builder()
+            let response = Response::builder()
                 .status(503)
                 .header("x-feserver", format!("FE{left}"));
             let body = Script::new([Piece::Wait(10), Piece::Data("busy".into())]);
-            return Ok(answer.body(body).unwrap());
+            return Ok(response.body(body).unwrap());
         }
-        let body = Script::new([Piece::Wait(30), Piece::Data(answer(&["NoError"]).into())]);
+        let body = Script::new([
+            Piece::Wait(30),
+            Piece::Data(soap_response(&["NoError"]).into()),
+        ]);
         Ok(Response::builder()
             .header("request-id", "last")
             .body(body)
@@ -50,11 +53,11 @@ async fn attempts_queue_back_off_and_are_told_apart() {
         drop(permit);
     };
     let call = async {
-        let answered = service
+        let response = service
             .oneshot(request(create("amy@contoso.com")))
             .await
             .unwrap();
-        answered.into_body().collect().await.unwrap();
+        response.into_body().collect().await.unwrap();
     };
     tokio::join!(hold, call);
     let record = only(&sink);
@@ -103,8 +106,8 @@ async fn attempts_queue_back_off_and_are_told_apart() {
 async fn given_up_in_the_queue_and_while_backing_off() {
     let sink = MemorySink::new();
     let client = server(100, |_| {
-        let answer = Response::builder().status(503).header("retry-after", "60");
-        Ok(answer.body(Script::default()).unwrap())
+        let response = Response::builder().status(503).header("retry-after", "60");
+        Ok(response.body(Script::default()).unwrap())
     });
     let ledger: Arc<dyn Ledger> = Arc::new(LocalLedger::in_flight(1));
     let inner = ConcurrencyByPrincipalLayer::new(Arc::clone(&ledger), by_mailbox).layer(client);
@@ -175,10 +178,10 @@ async fn alone_and_with_the_ids_alone() {
     let mut own = request("x".into());
     own.headers_mut()
         .insert("client-request-id", "mine".parse().unwrap());
-    let answered = alone.oneshot(own).await.unwrap();
-    answered.into_body().collect().await.unwrap();
-    let answered = with_ids.oneshot(request("x".into())).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = alone.oneshot(own).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    let response = with_ids.oneshot(request("x".into())).await.unwrap();
+    response.into_body().collect().await.unwrap();
     let records = sink.take();
     for record in &records {
         add_up(record);
@@ -240,8 +243,8 @@ async fn a_trail_that_is_there_is_used_and_one_of_a_retry_layer_is_understood() 
     let mut request = request("x".into());
     let trail = CallTrail::new();
     request.extensions_mut().insert(trail.clone());
-    let answered = service.oneshot(request).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
     assert_eq!(trail.attempts().len(), 2);
     let record = only(&sink);
     add_up(&record);
@@ -274,7 +277,7 @@ async fn the_parts_of_a_batch_stand_in_the_one_record_of_it() {
                 .unwrap());
         }
         let asked: serde_json::Value = serde_json::from_slice(&request.body().to_bytes())?;
-        let answers: Vec<String> = asked["requests"]
+        let responses: Vec<String> = asked["requests"]
             .as_array()
             .unwrap()
             .iter()
@@ -288,10 +291,10 @@ async fn the_parts_of_a_batch_stand_in_the_one_record_of_it() {
                 id => format!(r#"{{"id":{id},"status":200,"body":{{}}}}"#),
             })
             .collect();
-        let text = format!(r#"{{"responses":[{}]}}"#, answers.join(","));
+        let text = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
         let body = Script::new([Piece::Wait(30), Piece::Data(text.into())]);
-        let answer = Response::builder().header("content-type", "application/json");
-        Ok(answer.body(body).unwrap())
+        let response = Response::builder().header("content-type", "application/json");
+        Ok(response.body(body).unwrap())
     });
     let inner = ServerBusyBackoffLayer::http().layer(ClientRequestIdLayer::new().layer(client));
     let splitter = BatchSplitterLayer::new(GraphBatchFormat::new());
@@ -306,8 +309,8 @@ async fn the_parts_of_a_batch_stand_in_the_one_record_of_it() {
             requests.join(",")
         )))
         .unwrap();
-    let answered = service.oneshot(request).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
     let record = only(&sink);
     add_up(&record);
     assert_eq!((record.outcome, record.parts), (Outcome::Ok, Some(3)));
@@ -338,11 +341,11 @@ async fn parts_whose_ends_nobody_tells_end_with_the_next_attempt_of_theirs() {
                 }
                 tokio::time::sleep(ms(wait)).await;
             }
-            Ok::<_, BoxError>(Response::new(Script::text(answer(&["NoError"]))))
+            Ok::<_, BoxError>(Response::new(Script::text(soap_response(&["NoError"]))))
         },
     ));
-    let answered = service.oneshot(request(create("amy"))).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.oneshot(request(create("amy"))).await.unwrap();
+    response.into_body().collect().await.unwrap();
     let record = only(&sink);
     add_up(&record);
     assert_eq!(record.parts, Some(PARTS));
@@ -363,11 +366,11 @@ async fn a_call_of_very_many_attempts_has_a_small_record_that_adds_up() {
     let client = server(100, move |_| {
         *busy.lock() += 1;
         if *busy.lock() <= BUSY {
-            let answer = Response::builder().status(503).header("retry-after", "1");
+            let response = Response::builder().status(503).header("retry-after", "1");
             let body = Script::new([Piece::Wait(10), Piece::Data("busy".into())]);
-            return Ok(answer.body(body).unwrap());
+            return Ok(response.body(body).unwrap());
         }
-        Ok(Response::new(Script::text(answer(&["NoError"]))))
+        Ok(Response::new(Script::text(soap_response(&["NoError"]))))
     });
     let ledger: Arc<dyn Ledger> = Arc::new(LocalLedger::in_flight(1));
     let inner = ConcurrencyByPrincipalLayer::new(Arc::clone(&ledger), by_mailbox)
@@ -378,8 +381,8 @@ async fn a_call_of_very_many_attempts_has_a_small_record_that_adds_up() {
     let mut request = request(create("amy@contoso.com"));
     let deadline = crate::extensions::Deadline::within(ms(1 << 40));
     request.extensions_mut().insert(deadline);
-    let answered = service.oneshot(request).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
     // Of the layer inside, and of the one around it.
     for record in sink.take() {
         add_up(&record);

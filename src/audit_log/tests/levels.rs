@@ -17,8 +17,8 @@ where
     B: Body,
     B::Error: std::fmt::Debug,
 {
-    let answered = service.clone().oneshot(request(body)).await.unwrap();
-    answered.into_body().collect().await.unwrap();
+    let response = service.clone().oneshot(request(body)).await.unwrap();
+    response.into_body().collect().await.unwrap();
 }
 
 fn level_of(record: &Record) -> Level {
@@ -46,12 +46,12 @@ async fn each_level_tells_more() {
     let handle = layer.handle();
     let service = layer.layer(server(1, |request| {
         let wanted = CallTrail::of(request.extensions()).is_some();
-        let answer = Response::builder().header("x-wanted", wanted.to_string());
-        let cookie = answer.header("set-cookie", "secret");
-        Ok(cookie.body(Script::text(answer_text())).unwrap())
+        let response = Response::builder().header("x-wanted", wanted.to_string());
+        let cookie = response.header("set-cookie", "secret");
+        Ok(cookie.body(Script::text(response_text())).unwrap())
     }));
-    fn answer_text() -> String {
-        answer(&["NoError"])
+    fn response_text() -> String {
+        soap_response(&["NoError"])
     }
     for level in [Level::Summary, Level::Headers, Level::Full] {
         handle.set(Scope::All, level);
@@ -71,22 +71,22 @@ async fn each_level_tells_more() {
             assert_eq!((&sent.bytes, sent.total), (&body.to_bytes(), body.len()));
             assert_eq!(
                 (&read.bytes[..], read.truncated),
-                (answer_text().as_bytes(), false)
+                (response_text().as_bytes(), false)
             );
         }
     }
     handle.set(Scope::All, Level::Off);
-    let answered = service
+    let response = service
         .clone()
         .oneshot(request(create("amy")))
         .await
         .unwrap();
     assert_eq!(
-        answered.headers()["x-wanted"],
+        response.headers()["x-wanted"],
         "false",
         "nobody pays for a trail"
     );
-    drop(answered);
+    drop(response);
     assert_eq!((sink.seen(), handle.recorded(), handle.lost()), (3, 3, 0));
 }
 
@@ -96,7 +96,7 @@ async fn a_level_for_one_principal_operation_or_time() {
     let layer = ews(&sink).level(Level::Off);
     let handle = layer.handle();
     let service = layer.layer(server(1_000, |_| {
-        Ok(Response::new(Script::text(answer(&["NoError"]))))
+        Ok(Response::new(Script::text(soap_response(&["NoError"]))))
     }));
     let (amy, bob) = (|| create("amy@contoso.com"), || create("bob@contoso.com"));
     let both = async || {
@@ -166,6 +166,26 @@ async fn a_principal_that_only_the_charges_tell() {
     );
     assert_eq!(record.request_body.unwrap().bytes, "seven77");
     assert_eq!(record.charges[0].budget.as_ref(), "Concurrency");
+}
+
+#[test]
+fn levels_are_read_and_written_as_words() {
+    for (word, level) in [
+        ("off", Level::Off),
+        ("summary", Level::Summary),
+        ("headers", Level::Headers),
+        ("full", Level::Full),
+    ] {
+        assert_eq!(level.to_string(), word);
+        assert_eq!(word.parse(), Ok(level));
+        assert_eq!(word.to_uppercase().parse(), Ok(level));
+    }
+    for text in ["", "none", " full", "fulls"] {
+        let error = text.parse::<Level>().unwrap_err().to_string();
+        assert!(error.contains(&format!("{text:?}")), "{error}");
+        assert!(error.ends_with("off, summary, headers or full"), "{error}");
+    }
+    assert_eq!(format!("{:>8}", Level::Off), "     off");
 }
 
 /// How many rules a call of this principal looks at.

@@ -92,24 +92,24 @@ fn chance(rng: &mut fastrand::Rng, percent: u32) -> bool {
     rng.u32(..100) < percent
 }
 
-/// An answer, and what may be wrong with it.
-fn any_answer(rng: &mut fastrand::Rng) -> Result<Response<Script>, BoxError> {
+/// A response, and what may be wrong with it.
+fn any_response(rng: &mut fastrand::Rng) -> Result<Response<Script>, BoxError> {
     let wait = |rng: &mut fastrand::Rng| Piece::Wait(rng.u64(..200));
     let text = match rng.u32(..48) {
         0 => return Err(std::io::Error::from(ErrorKind::ConnectionRefused).into()),
         1 => return Err(std::io::Error::from(ErrorKind::ConnectionReset).into()),
         2 => return Err("an error that nobody knows".into()),
         3 => {
-            let answer = Response::builder().status(503).header("retry-after", "0.1");
-            return Ok(answer.body(Script::new([wait(rng)])).unwrap());
+            let response = Response::builder().status(503).header("retry-after", "0.1");
+            return Ok(response.body(Script::new([wait(rng)])).unwrap());
         }
-        4 | 5 => answer(&["ErrorServerBusy", "ErrorServerBusy"]),
-        6..=9 => answer(&["NoError", "ErrorItemNotFound"]),
+        4 | 5 => soap_response(&["ErrorServerBusy", "ErrorServerBusy"]),
+        6..=9 => soap_response(&["NoError", "ErrorItemNotFound"]),
         10 | 11 => "<Envelope><Body><Fault><faultcode>a:ErrorServerBusy</faultcode><faultstring/><detail><MessageXml>\
               <Value Name='BackOffMilliseconds'>300</Value></MessageXml></detail></Fault></Body></Envelope>"
             .into(),
-        12 => answer(&["NoError"])[..90].into(),
-        _ => answer(&["NoError", "NoError"]),
+        12 => soap_response(&["NoError"])[..90].into(),
+        _ => soap_response(&["NoError", "NoError"]),
     };
     let mut pieces = Vec::new();
     let mut rest = &text[..];
@@ -150,17 +150,17 @@ where
         1 << 40
     };
     let calling = service.oneshot(request);
-    let answered = match tokio::time::timeout(ms(stall_timeout), calling).await {
+    let response = match tokio::time::timeout(ms(stall_timeout), calling).await {
         Err(_) => return Seen::Cancelled,
         Ok(Err(_)) => return Seen::Error,
-        Ok(Ok(answered)) => answered,
+        Ok(Ok(response)) => response,
     };
     let frames = if chance(&mut rng, 20) {
         rng.usize(..3)
     } else {
         usize::MAX
     };
-    let mut body = std::pin::pin!(answered.into_body());
+    let mut body = std::pin::pin!(response.into_body());
     for _ in 0..frames {
         match body.frame().await {
             Some(Ok(_)) => {}
@@ -251,13 +251,13 @@ async fn batch(
     let random = Mutex::new(rng.fork());
     let random = Arc::new(random);
     let client = tower::service_fn(move |_: Request<ReplayBody>| {
-        let (wait, answer) = {
+        let (wait, response) = {
             let rng = &mut *random.lock();
-            (rng.u64(..400), any_answer(rng))
+            (rng.u64(..400), any_response(rng))
         };
         async move {
             tokio::time::sleep(ms(wait)).await;
-            answer
+            response
         }
     });
     let by_mailbox = |request: &Request<ReplayBody>| {

@@ -12,8 +12,29 @@ use tracing::Instrument;
 use crate::audit_log::{AuditLogLayer, EwsFacts, TracingSink};
 use crate::body::ReplayBody;
 
+/// What was told to `tracing`, as lines of JSON.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// Collects what this thread tells, until the guard is dropped.
+    pub(super) fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    pub(super) fn events(&self) -> Vec<serde_json::Value> {
+        let lines = String::from_utf8(self.0.lock().clone()).unwrap();
+        let events = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        events.collect()
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -28,12 +49,7 @@ impl Write for Lines {
 #[tokio::test(start_paused = true)]
 async fn what_happens_in_a_call_and_its_record_are_told_in_its_span() {
     let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_writer(move || writer.clone())
-        .finish();
-    let _subscribed = tracing::subscriber::set_default(subscriber);
+    let _subscribed = lines.subscribe();
     let client = service_fn(async |_: Request<ReplayBody>| {
         tracing::info!("on the wire");
         Ok::<_, BoxError>(Response::new(String::from("<Envelope/>")))
@@ -42,20 +58,16 @@ async fn what_happens_in_a_call_and_its_record_are_told_in_its_span() {
         .facts(EwsFacts::new())
         .layer(client);
     let request = Request::post("https://mail.contoso.com/").body(super::create("amy"));
-    let answer = service
+    let response = service
         .oneshot(request.unwrap())
         .instrument(tracing::info_span!("job"))
         .await
         .unwrap();
     // Read by somebody else, in no span.
-    answer.into_body().collect().await.unwrap();
+    response.into_body().collect().await.unwrap();
 
-    let lines = String::from_utf8(lines.0.lock().clone()).unwrap();
-    let told: Vec<serde_json::Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(told.len(), 2, "{lines}");
+    let told = lines.events();
+    assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(told[0]["fields"]["message"], "on the wire");
     assert_eq!(told[1]["target"], "tower_ews::audit");
     for event in &told {

@@ -1,10 +1,13 @@
 //! [`JsonLinesSink`]: each record as one line of JSON, written by a thread of its own.
 
 mod encode;
+mod error;
+mod file;
 mod queue;
 mod rotation;
 
 use std::cell::RefCell;
+use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,30 +16,37 @@ use std::thread::{self, JoinHandle};
 
 use jiff::tz::TimeZone;
 
+pub use self::error::LogFileError;
+use self::file::LogFile;
 use self::queue::Queue;
 pub use self::rotation::Rotation;
 use super::Sink;
 use crate::audit_log::Record;
 
-/// Writes each record as one line of JSON, through a bounded queue and a thread, so that no task waits for a disk.
+/// Writes each record as one line of JSON, through a bounded queue and a thread, so that no task
+/// waits for a disk.
 ///
-/// The line is made in the task that ends the call, and put into the queue; the thread takes all that is there and writes each line with one `write`, as a
-/// whole: what a killed process leaves behind are lines that parse, and at most one half at the end (which opening the file again cuts off). A
-/// [`JsonLinesGuard`] writes what is left at the end of the program.
+/// The task that ends the call makes the line and puts it into the queue. The thread writes each
+/// line with one `write`. A killed process therefore leaves lines that parse, and at most one half
+/// line at the end, which is cut off when the file is opened again. A [`JsonLinesGuard`] writes what
+/// is left at the end of the program.
 ///
-/// A writer that fails, panics or has no room costs records, not calls: they are counted in [`lost`](Self::lost), and the first failure and the
-/// recovery are told as a `tracing` event. A line of which a part was written is finished when there is room again.
+/// A writer that fails, panics or has no room costs records, not calls. They are counted in
+/// [`lost`](Self::lost), and `tracing` events report the first failure and the recovery. A line
+/// that was partly written is finished when there is room again.
 ///
 /// # Schema
 ///
-/// Version 1, which each line begins with. What is not known is left out. Durations are milliseconds with three decimals, times RFC 3339 with milliseconds and the
-/// local offset (`+00:00` if the system does not tell it). A later version may add keys; one that changes or removes a key has another number.
+/// Each line begins with the version of the schema, 1. What is not known is left out. Durations are
+/// milliseconds with three decimals. Times are RFC 3339 with milliseconds and the local offset
+/// (`+00:00` if the system has none). A later version may add keys; one that changes or removes a
+/// key has another number.
 ///
 /// | key | |
 /// | --- | --- |
 /// | `schema` | `1` |
 /// | `time` | when the call began |
-/// | `duration_ms`, `queued_ms`, `backed_off_ms`, `wire_ms`, `body_ms` | all of it, and of that: waiting for permits, backing off, from sending to the answer's head, reading its body |
+/// | `duration_ms`, `queued_ms`, `backed_off_ms`, `wire_ms`, `body_ms` | all of it, and of that: waiting for permits, backing off, from sending to the response's head, reading its body |
 /// | `caller`, `principal`, `access`, `mailbox` | the account, who was charged, `owner`, `delegate` or `impersonation`, the target or its pseudonym |
 /// | `charges`, `charges_left_out` | `[{principal, budget, amount}]`, and how many there were besides |
 /// | `operation`, `members`, `parts` | `CreateItem`, how many items, in how many parts they were sent |
@@ -71,17 +81,20 @@ pub struct JsonLinesSink {
 }
 
 /// What happens to a record for which the queue has no room.
+///
+/// See [`JsonLinesBuilder`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// It is dropped, and counted in [`JsonLinesSink::lost`].
+    /// The record is dropped, and counted in [`JsonLinesSink::lost`].
     #[default]
     Drop,
-    /// The call waits until there is room, and blocks the thread that it runs on: no record is lost, and a disk that hangs stops the program.
+    /// The call waits until there is room, and blocks the thread that it runs on. No record is lost,
+    /// but a disk that hangs stops the program.
     Block,
 }
 
-/// How a [`JsonLinesSink`] is made.
+/// Builds a [`JsonLinesSink`].
 ///
 /// ```
 /// use tower_ews::audit_log::{JsonLinesSink, Overflow};
@@ -93,7 +106,7 @@ pub enum Overflow {
 /// # Ok::<_, std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct JsonLinesBuilder {
     capacity: usize,
     overflow: Overflow,
@@ -109,33 +122,43 @@ impl Default for JsonLinesBuilder {
 }
 
 impl JsonLinesBuilder {
-    /// How many bytes of lines may wait: 8 MiB by default, some ten thousand summaries. As many again are with the writer.
+    /// Sets how many bytes of lines may wait, and as many again may be with the writer. Default:
+    /// 8 MiB, some ten thousand summaries.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
         self
     }
 
-    /// What happens when that is full: [`Overflow::Drop`] by default.
+    /// Sets what happens when the queue is full. Default: [`Overflow::Drop`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
-    /// Into a file that is appended to, and put aside as the rotation says. Folders on the way are made.
+    /// Creates a sink that appends to a file, which is put aside as the rotation says.
+    ///
+    /// Folders on the way are created. A file that is created is readable by its owner alone, where
+    /// the system has such permissions; one that is there keeps its own.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, is there and is no such log, or no thread can be started.
+    /// If the file cannot be opened, is a symbolic link, a folder or a device, or has a last line
+    /// that is not one of an audit log; and if no thread can be started.
     pub fn file(
         self,
         path: impl AsRef<Path>,
         rotation: Rotation,
-    ) -> io::Result<(JsonLinesSink, JsonLinesGuard)> {
-        let file = rotation.open(path.as_ref())?;
-        self.writer(file)
+    ) -> Result<(JsonLinesSink, JsonLinesGuard), LogFileError> {
+        let path = path.as_ref();
+        let file = LogFile::open(path, rotation)?;
+        self.writer(file).map_err(|source| LogFileError::Thread {
+            path: path.to_owned(),
+            source,
+        })
     }
 
-    /// Into any writer, which gets each line in one `write`, and a `flush` when no more lines wait.
+    /// Creates a sink that writes to any writer, which gets each line in one `write`, and a `flush`
+    /// when no more lines wait.
     ///
     /// # Errors
     ///
@@ -160,13 +183,21 @@ impl JsonLinesBuilder {
     }
 }
 
+/// Returns the texts of an error and of its sources.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let sources = std::iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<_> = sources.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 impl JsonLinesSink {
-    /// A builder, with the defaults.
+    /// Creates a builder with the defaults.
     pub fn builder() -> JsonLinesBuilder {
         JsonLinesBuilder::default()
     }
 
-    /// How many records were lost since the begin: for want of room, to errors of the writer, or since the guard was dropped.
+    /// Returns how many records were lost: because the queue was full, the writer failed, or the
+    /// guard had been dropped.
     pub fn lost(&self) -> u64 {
         self.queue.lost()
     }
@@ -206,9 +237,10 @@ impl fmt::Debug for JsonLinesSink {
     }
 }
 
-/// Writes what is left when it is dropped: keep it to the end of `main`.
+/// Writes what is left when it is dropped. Keep it until the end of `main`.
 ///
-/// Dropping it waits for the writer, as long as that takes. Records that come later are lost, and counted.
+/// Dropping it waits for the writer, as long as that takes. Records that come later are lost and
+/// counted, and a `tracing` event warns of the first one.
 ///
 /// ```
 /// use tower_ews::audit_log::JsonLinesSink;
@@ -219,7 +251,7 @@ impl fmt::Debug for JsonLinesSink {
 ///     Ok(())
 /// }
 /// ```
-#[must_use = "dropped at once, it closes the log at once"]
+#[must_use = "the log is closed when its guard is dropped"]
 pub struct JsonLinesGuard {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,

@@ -28,7 +28,9 @@ struct State {
     written: u64,
     closed: bool,
     /// An overflow was reported since the queue was last empty.
-    overflowing: bool,
+    told_of_overflow: bool,
+    /// A record that came after the close was reported.
+    told_of_close: bool,
 }
 
 impl Queue {
@@ -62,11 +64,24 @@ impl Queue {
         }
         if state.closed || full(&state) {
             self.lose(1);
-            let first = !mem::replace(&mut state.overflowing, true);
             let closed = state.closed;
+            let told = match closed {
+                true => &mut state.told_of_close,
+                false => &mut state.told_of_overflow,
+            };
+            let first = !mem::replace(told, true);
             drop(state);
-            if first && !closed {
-                tracing::error!(target: "tower_ews::audit", "the audit log is written too slowly: records are lost");
+            match closed {
+                true if first => tracing::warn!(
+                    target: "tower_ews::audit",
+                    "records come after the JsonLinesGuard of the audit log was dropped and are \
+                     lost; keep the guard until the end of main",
+                ),
+                false if first => tracing::error!(
+                    target: "tower_ews::audit",
+                    "the audit log is written too slowly: records are lost",
+                ),
+                _ => {}
             }
             return;
         }
@@ -111,7 +126,7 @@ impl Queue {
                 break;
             }
             mem::swap(&mut state.lines, &mut lines);
-            state.overflowing = false;
+            state.told_of_overflow = false;
             let until = state.queued;
             drop(state);
             self.drained.notify_all();
@@ -209,6 +224,7 @@ impl<W: Write> Out<'_, W> {
     fn failed(&mut self, error: &io::Error) {
         self.recovering = false;
         if !mem::replace(&mut self.failing, true) {
+            let error = super::chain(error);
             tracing::error!(target: "tower_ews::audit", %error, "the audit log cannot be written: records are lost");
         }
     }

@@ -6,11 +6,13 @@ use std::io;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::call::{Answer, Asked, Call, Capture, End};
+use super::call::{Call, End, ResponseState};
+use super::capture::Capture;
 use super::facts::ResponseFacts;
 use super::levels::Level;
 use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record};
 use super::redact::Redaction;
+use super::request::RequestState;
 use crate::body::BufferRequestError;
 use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
 use crate::ledger::AcquireError;
@@ -38,71 +40,72 @@ pub(super) fn record(call: &mut Call) -> Option<Record> {
         ..Record::default()
     };
     attempts(call, end, redaction, &mut record);
-    asked(&mut call.asked, redaction, &mut record);
-    let facts = call.answer.as_mut().map(|answer| {
-        answered(
-            answer,
-            matches!(call.end, End::Completed),
-            redaction,
-            &mut record,
-        )
-    });
-    ended(call, facts, &mut record);
+    request(&mut call.request, redaction, &mut record);
+    let complete = matches!(call.end, End::Completed);
+    let facts = call
+        .response
+        .as_mut()
+        .map(|state| response(state, complete, redaction, &mut record));
+    outcome(call, facts, &mut record);
     Some(record)
 }
 
-fn asked(asked: &mut Asked, redaction: &Redaction, record: &mut Record) {
-    let facts = &mut asked.facts;
-    let mailbox = |name: Box<str>| shortened(redaction.mailbox(&name));
-    record.caller = facts.caller.take().map(mailbox);
-    record.mailbox = facts.mailbox.take().map(mailbox);
+fn request(state: &mut RequestState, redaction: &Redaction, record: &mut Record) {
+    let known = std::mem::take(&mut *state.known.lock());
+    let facts = known.facts;
+    let mailbox = |name: &str| truncated(redaction.mailbox(name));
+    record.caller = facts.caller.map(|caller| mailbox(caller.name()));
+    record.mailbox = facts.mailbox.map(|name| mailbox(&name));
     record.access = facts.access.map(|access| match access {
         Access::Owner => "owner",
         Access::Delegate => "delegate",
         Access::Impersonation => "impersonation",
     });
-    let operation = facts.operation.take();
-    record.operation = operation.map(|name| shortened(name.into()));
+    record.operation = facts.operation.map(|name| truncated(name.into()));
     record.members = facts.members;
-    record.request_bytes = facts.bytes;
-    record.method = asked.method.as_str().into();
-    record.url_path = redaction.url(&asked.uri);
+    record.request_bytes = known.bytes;
+    record.method = state.method.as_str().into();
+    record.url_path = redaction.url(&state.uri);
     // A request without an authority names it in its header.
-    let host = asked.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = state.host.as_ref().and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse().ok());
-    if let Some(authority) = asked.uri.authority().or(host.as_ref()) {
+    if let Some(authority) = state.uri.authority().or(host.as_ref()) {
         record.server_address = Some(authority.host().into());
-        record.server_port = authority.port_u16().or(match asked.uri.scheme_str() {
+        record.server_port = authority.port_u16().or(match state.uri.scheme_str() {
             Some("https") => Some(443),
             Some("http") => Some(80),
             _ => None,
         });
     }
-    record.user_agent = text(&asked.user_agent).map(|value| redaction.text(value));
-    let listed = asked.headers.take();
-    record.request_headers = listed.map(|headers| list(&headers, redaction));
-    record.request_body = asked.body.take().map(|body| captured(&body, redaction));
+    record.user_agent = text(&state.user_agent).map(|value| redaction.text(value));
+    let headers = state.headers.take();
+    record.request_headers = headers.map(|headers| list(&headers, redaction));
+    record.request_body = state.body.take().map(|mut body| {
+        // It may not have been seen, or not as a whole.
+        body.total = known.bytes.unwrap_or(body.total).max(body.total);
+        captured(&body, redaction)
+    });
 }
 
-fn answered(
-    answer: &mut Answer,
-    whole: bool,
+fn response(
+    state: &mut ResponseState,
+    complete: bool,
     redaction: &Redaction,
     record: &mut Record,
 ) -> ResponseFacts {
-    record.status = Some(answer.status.as_u16());
-    record.response_bytes = answer.bytes;
-    let listed = answer.headers.take();
-    record.response_headers = listed.map(|headers| list(&headers, redaction));
-    record.response_body = answer.body.take().map(|body| captured(&body, redaction));
-    let mut facts = match &mut answer.reader {
-        Some(reader) => reader.end(whole && answer.all_read),
+    record.status = Some(state.status.as_u16());
+    record.response_bytes = state.bytes;
+    let headers = state.headers.take();
+    record.response_headers = headers.map(|headers| list(&headers, redaction));
+    record.response_body = state.body.take().map(|body| captured(&body, redaction));
+    let mut facts = match &mut state.inspector {
+        Some(inspector) => inspector.end(complete && state.inspected),
         None => ResponseFacts::default(),
     };
-    let failed = answer.status.is_client_error() || answer.status.is_server_error();
+    let failed = state.status.is_client_error() || state.status.is_server_error();
     facts.failed |= failed;
     if failed && facts.code.is_none() {
-        facts.code = answer.status.canonical_reason().map(Into::into);
+        facts.code = state.status.canonical_reason().map(Into::into);
     }
     facts.error = facts.error.map(|error| redaction.text(&error));
     facts.code = facts
@@ -111,14 +114,14 @@ fn answered(
     facts
 }
 
-/// How it ended.
-fn ended(call: &mut Call, facts: Option<ResponseFacts>, record: &mut Record) {
+/// Tells how the call ended.
+fn outcome(call: &mut Call, facts: Option<ResponseFacts>, record: &mut Record) {
     let facts = facts.unwrap_or_default();
     record.code = facts.code.map(|code| (*code).into());
     record.error.extend(facts.error);
     match &mut call.end {
-        End::GivenUp if call.answer.is_some() => record.outcome = Outcome::BodyDropped,
-        End::GivenUp => {
+        End::Abandoned if call.response.is_some() => record.outcome = Outcome::BodyDropped,
+        End::Abandoned => {
             record.outcome = Outcome::Cancelled;
             record.error_type = Some("cancelled".into());
         }
@@ -131,8 +134,8 @@ fn ended(call: &mut Call, facts: Option<ResponseFacts>, record: &mut Record) {
         End::Completed => record.outcome = Outcome::Ok,
         End::Failed(failed) => {
             record.outcome = match failed.outcome {
-                // Something of an answer has come.
-                Outcome::NotSent if call.answer.is_some() => Outcome::Error,
+                // Something of a response has come.
+                Outcome::NotSent if call.response.is_some() => Outcome::Error,
                 outcome => outcome,
             };
             record.error_type = Some(std::mem::take(&mut failed.kind));
@@ -175,15 +178,16 @@ impl Failed {
                 error.downcast_ref(),
                 Some(BackoffError::DeadlinePassed { .. })
             );
-            chain.push(shortened(redaction.text(&error.to_string())));
+            chain.push(truncated(redaction.text(&error.to_string())));
             next = error.source();
         }
         let outcome = match Failure::of(error) {
             // It changed nothing, but attempts were made.
             Failure::NotSent if past_deadline => Outcome::Error,
             Failure::NotSent => Outcome::NotSent,
+            // The connection that was lost may be that of the upload.
+            Failure::Lost | Failure::Permanent if unsent => Outcome::NotSent,
             Failure::Lost => Outcome::Unknown,
-            Failure::Permanent if unsent => Outcome::NotSent,
             Failure::Permanent => Outcome::Error,
         };
         Self {
@@ -234,7 +238,7 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
     (error.kind() != io::ErrorKind::Other).then(|| format!("{:?}", error.kind()).into())
 }
 
-fn shortened(text: Box<str>) -> Box<str> {
+fn truncated(text: Box<str>) -> Box<str> {
     if text.len() <= MAX_TEXT {
         return text;
     }
@@ -256,10 +260,12 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
     for (at, told) in story.attempts.iter().enumerate() {
         let attempt = &told.attempt;
         let own = at == last && attempt.part.is_none();
-        let answer = call.answer.as_ref().filter(|_| own);
+        let response = call.response.as_ref().filter(|_| own);
         let ended = attempt.end(told.next_began, end);
-        let answered = attempt.answered.or(answer.map(|answer| answer.at));
-        let times = Times::of(attempt, call.begin, answered, ended);
+        let received = attempt
+            .responded
+            .or(response.map(|response| response.received));
+        let times = Times::of(attempt, call.begin, received, ended);
         record.queued += times.queued;
         record.backed_off += times.backed_off;
         record.wire += times.wire;
@@ -274,7 +280,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
             total: times.total,
             status: attempt
                 .status
-                .or(answer.map(|answer| answer.status))
+                .or(response.map(|response| response.status))
                 .map(|status| status.as_u16()),
             signal: attempt.signal.clone(),
             resend: attempt.resend,
@@ -285,10 +291,10 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
             diag_info: attempt.diag_info.clone(),
         };
         if own {
-            let id = || text(&call.asked.has_id).map(Into::into);
+            let id = || text(&call.request.client_request_id).map(Into::into);
             kept.client_request_id = kept.client_request_id.or_else(id);
         }
-        if let Some(ids) = answer.and_then(|answer| answer.ids.as_deref()) {
+        if let Some(ids) = response.and_then(|response| response.ids.as_deref()) {
             ids.fill(&mut kept);
         }
         // A caller, a server or a proxy may have put anything into them.
@@ -308,7 +314,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
     // Given up while it backed off: no attempt tells of that.
     let ends = || story.attempts.iter().map(|told| told.attempt.ended);
     let over = ends().max().flatten().max(story.left_out.last_ended);
-    if let (End::GivenUp, None, Some(over)) = (&call.end, &call.answer, over) {
+    if let (End::Abandoned, None, Some(over)) = (&call.end, &call.response, over) {
         if ends().all(|ended| ended.is_some()) && !story.left_out.any_unended {
             record.backed_off += whole_micros(end.saturating_duration_since(over));
         }
@@ -360,7 +366,7 @@ fn left_out(sums: &LeftOut, redaction: &Redaction, record: &mut Record) {
 fn charges(all: &[Charge], redaction: &Redaction, record: &mut Record) {
     let name = |principal: &Principal| {
         let name = redaction.mailbox(principal.name());
-        shortened(match principal.kind() {
+        truncated(match principal.kind() {
             PrincipalKind::Impersonation => format!("impersonation:{name}").into(),
             _ => name,
         })
@@ -384,16 +390,16 @@ fn charges(all: &[Charge], redaction: &Redaction, record: &mut Record) {
     record.charges_left_out = runs.count() as u64;
 }
 
-/// The ids and servers of an answer that no layer further in has looked at.
+/// The ids and servers of a response that no layer further in has looked at.
 #[derive(Default)]
-pub(super) struct Ids {
+pub(super) struct ServerIds {
     request_id: Option<HeaderValue>,
     fe_server: Option<HeaderValue>,
     be_server: Option<HeaderValue>,
     diag_info: Option<HeaderValue>,
 }
 
-impl Ids {
+impl ServerIds {
     pub(super) fn unless_told(trail: &CallTrail, headers: &HeaderMap) -> Option<Box<Self>> {
         let mut told = false;
         trail.each(|attempt| told |= attempt.request_id.is_some() || attempt.fe_server.is_some());
