@@ -1,4 +1,4 @@
-//! AuditLog over each usual kind of response body, in a spawned task.
+//! AuditLog over each usual kind of request and response body, in a spawned task.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -90,3 +90,53 @@ async fn a_client_without_a_name() {
     boxed.await.unwrap();
     assert_eq!(sink.seen(), 2);
 }
+
+macro_rules! requests {
+    ($name:ident, $body:ty, $make:expr) => {
+        #[tokio::test]
+        async fn $name() {
+            #[derive(Clone)]
+            struct Client;
+            impl Service<Request<$body>> for Client {
+                type Response = Response<Full<Bytes>>;
+                type Error = BoxError;
+                type Future = Ready<Result<Response<Full<Bytes>>, BoxError>>;
+                fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+                    Poll::Ready(Ok(()))
+                }
+                fn call(&mut self, _: Request<$body>) -> Self::Future {
+                    ready(Ok(Response::new(Full::from("hello"))))
+                }
+            }
+            let sink = MemorySink::new();
+            let layer = AuditLogLayer::new(sink.clone()).facts(EwsFacts::new());
+            let service = layer.layer(Client);
+            let task = tokio::spawn(async move {
+                // Not `oneshot`: the compiler refuses it over a `BoxBody` of `BoxError`, also
+                // without a layer.
+                let mut service = service;
+                let service = service.ready().await.unwrap();
+                let response = service.call(Request::new($make)).await.unwrap();
+                response.into_body().collect().await.unwrap();
+            });
+            task.await.unwrap();
+            assert_eq!(sink.records()[0].outcome, Outcome::Ok);
+        }
+    };
+}
+
+requests!(request_of_replay_body, ReplayBody, ReplayBody::from("<a/>"));
+requests!(request_of_full, Full<Bytes>, Full::from("<a/>"));
+requests!(request_of_string, String, String::from("<a/>"));
+requests!(
+    request_of_axum_body,
+    axum::body::Body,
+    axum::body::Body::from("<a/>")
+);
+requests!(
+    request_of_reqwest_body,
+    reqwest::Body,
+    reqwest::Body::from("<a/>")
+);
+requests!(request_of_box_body_of_hyper, BoxBody<Bytes, hyper::Error>, boxed_hyper());
+requests!(request_of_box_body, BoxBody<Bytes, BoxError>, boxed());

@@ -1,4 +1,4 @@
-//! [`Redaction`]: what of a call no log may show, and what is shown instead.
+//! [`Redaction`]: what a log must not show, and what it shows instead.
 
 mod edit;
 mod form;
@@ -23,23 +23,28 @@ use self::edit::then;
 use self::names::Names;
 use self::text::Context;
 
-/// Takes the secrets out of headers, URLs, texts and bodies; `REDACTED` stands in their places.
+/// Replaces the secrets in headers, URLs, texts and bodies by `REDACTED`.
 ///
-/// Built in, whatever the case and the punctuation of a name:
+/// These are built in. The case and the punctuation of names do not matter.
 ///
-/// * headers: `Authorization`, `Cookie` and their kin, everything called a token, a secret, a password or a key, and what a challenge has
-///   besides its parameters; the name of the scheme and the names of cookies stay;
-/// * XML and HTML: WS-Security's `Security`, elements and attributes called password, secret, token (`BinarySecurityToken`, `TokenValue`,
-///   `AccessToken` ...), `EncryptedSharedFolderData`, `SerializedSecurityContext`, entities that a DTD declares;
-/// * JSON: values of such keys, whole objects too; forms and queries of URLs: such fields, and `code`, `key`, `sig`;
-/// * any text: `name=value` and `name: value` of such names, `Bearer` and `Basic` with what follows, JSON Web Tokens, credentials in a URL, and XML or
-///   JSON that was put into a string.
+/// * Headers: `Authorization`, `Cookie` and similar ones, all that are called a token, a secret, a
+///   password or a key, and the data of a challenge that are not its parameters. The name of the
+///   scheme and the names of cookies stay.
+/// * XML and HTML: WS-Security's `Security`, elements and attributes called password, secret or
+///   token (`BinarySecurityToken`, `TokenValue`, `AccessToken` and so on),
+///   `EncryptedSharedFolderData`, `SerializedSecurityContext`, and entities that a DTD declares.
+/// * JSON: the values of such keys, whole objects too.
+/// * Forms and the queries of URLs: such fields, and `code`, `key` and `sig`.
+/// * Any text: `name=value` and `name: value` of such names, `Bearer` and `Basic` with what follows,
+///   JSON Web Tokens, the credentials in a URL, and XML or JSON inside of a string.
 ///
-/// What is malformed or was cut off is read so that rather too much is taken for a secret than too little: one that has no end reaches to the end.
-/// Bodies that cannot be read are dropped: multipart, binary, and what is not in UTF-8 or another superset of ASCII. What is
-/// encoded once more, such as a message in the base64 of `MimeContent`, is not looked into: [`mask_content`](Self::mask_content) takes it out.
+/// In malformed or truncated input a secret without an end reaches to the end of the input, so that
+/// too much is redacted and not too little. Bodies that cannot be read are dropped: multipart, binary,
+/// and those in a charset that is not a superset of ASCII. What is encoded once more is not decoded,
+/// such as a message in the base64 of `MimeContent`; [`mask_content`](Self::mask_content) masks it.
 ///
-/// The list can grow, and not shrink. Everything takes time linear in the length of its input. Clones are cheap.
+/// Names can be added and not removed. The time that a redaction takes is linear in the length of its
+/// input. Clones are cheap.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -61,7 +66,7 @@ pub struct Redaction {
     rules: Arc<Rules>,
 }
 
-/// What a redaction goes by.
+/// The settings of a redaction.
 #[derive(Clone, Default)]
 struct Rules {
     names: Names,
@@ -90,42 +95,44 @@ enum Format {
 }
 
 impl Redaction {
-    /// What is built in, without pseudonyms, and with the contents of messages as they are.
+    /// Creates a redaction of what is built in, without pseudonyms, that does not mask contents.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more name that has a secret behind it: of an element, an attribute, a key, a field, or in a text. Without its prefix; case,
-    /// punctuation and digits at its end do not matter.
+    /// Adds the name of a secret: of an element, an attribute, a key, a field, or in a text. It has no
+    /// prefix. Its case, its punctuation and digits at its end do not matter.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         Arc::make_mut(&mut self.rules).names.add(name);
         self
     }
 
-    /// One more header that is secret; its name is one in JSON and in texts too.
+    /// Adds a header that is secret, and its name in JSON and in texts.
     #[must_use]
     pub fn header_name(mut self, name: HeaderName) -> Self {
         Arc::make_mut(&mut self.rules).names.add_header(name);
         self
     }
 
-    /// Masks what people wrote, too: subjects, bodies, MIME content, attachments, display names, phone numbers, search terms. Off by default.
+    /// Sets whether what people wrote is masked too: subjects, bodies, MIME content, attachments,
+    /// display names, phone numbers and search terms. Off by default.
     #[must_use]
     pub fn mask_content(mut self, mask: bool) -> Self {
         Arc::make_mut(&mut self.rules).mask = mask;
         self
     }
 
-    /// Pseudonyms, such as `mbx-0f3b5e7d21c8a964`, in the place of each SMTP address: the same for the same address and key,
-    /// without regard to case. It is a keyed hash (SipHash-2-4): who has the key can try addresses, so keep it like a password. Off by default.
+    /// Replaces each SMTP address by a pseudonym such as `mbx-0f3b5e7d21c8a964`, which is the same for
+    /// the same address and key, in any case. It is a keyed hash (SipHash-2-4). Whoever has the key can
+    /// try addresses, so keep it like a password. Off by default.
     #[must_use]
     pub fn pseudonyms(mut self, key: [u8; 16]) -> Self {
         Arc::make_mut(&mut self.rules).key = Some(key);
         self
     }
 
-    /// The value of a header. Bytes that are no UTF-8 come out as `\u{fffd}`.
+    /// Redacts the value of a header. Bytes that are not UTF-8 become `\u{fffd}`.
     pub fn header(&self, name: &HeaderName, value: &HeaderValue) -> Box<str> {
         let text = String::from_utf8_lossy(value.as_bytes());
         match headers::redact(&self.rules, name, &text) {
@@ -138,7 +145,7 @@ impl Redaction {
         }
     }
 
-    /// The path and the query of a URL; scheme, host and credentials are left out.
+    /// Redacts the path and the query of a URL, and leaves its scheme, host and credentials out.
     pub fn url(&self, uri: &Uri) -> Box<str> {
         let path = self.rules.loosely(uri.path().as_bytes(), false);
         let mut shown = match uri.query() {
@@ -154,13 +161,13 @@ impl Redaction {
         into_text(Cow::Owned(shown))
     }
 
-    /// A text, such as that of an error.
+    /// Redacts a text, such as that of an error.
     pub fn text(&self, text: &str) -> Box<str> {
         let shown = self.rules.loosely(text.as_bytes(), false);
         into_text(then(shown, |text| self.rules.pseudonymous(text, false)))
     }
 
-    /// A mailbox, or its pseudonym.
+    /// Redacts the name of a mailbox, or returns its pseudonym.
     pub fn mailbox(&self, mailbox: &str) -> Box<str> {
         match &self.rules.key {
             Some(key) => mailbox::pseudonym(key, mailbox.as_bytes()).into(),
@@ -168,9 +175,11 @@ impl Redaction {
         }
     }
 
-    /// A body out of its frames, or of as many as were kept; then `truncated` says that what stands at the end may be half of something.
+    /// Redacts a body that is given as its frames, or as those that were kept: `truncated` says that
+    /// the last one may be incomplete.
     ///
-    /// A single frame with no secret in it comes back without a copy. Nothing is decompressed: do not ask for what is still encoded.
+    /// A single frame without a secret is returned without a copy. Nothing is decompressed, so the body
+    /// must not be encoded.
     pub fn body(&self, content_type: Option<&str>, pieces: &[Bytes], truncated: bool) -> Bytes {
         let whole = match pieces {
             [piece] => piece.clone(),
