@@ -260,7 +260,12 @@ impl Schedule {
             last_poll: now,
             joined_after: self.ledger.state.lock().last(),
         });
-        self.poll(self.waiting.len() - 1);
+        let at = self.waiting.len() - 1;
+        self.poll(at);
+        // What has come up by then was done before it joined.
+        if let Some(call) = self.waiting.get_mut(at) {
+            call.joined_after = self.ledger.state.lock().last();
+        }
     }
 
     /// Looks at what was admitted, in that order.
