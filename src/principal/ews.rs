@@ -11,8 +11,7 @@ use uuid::Uuid;
 
 use super::{Access, Budget, Caller, Charge, Charges, MakeCharges, Principal};
 use crate::body::ReplayBody;
-use crate::soap::operation::Operation;
-use crate::soap::outline::{ConnectingSid, Outline, SidKind, Targets};
+use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};
 
 /// Who pays for a budget of Exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,10 +5,12 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::elements::{child, root, skip};
 use super::item_id::mailbox_guid;
 use super::merge::can_be_merged;
 use super::operation::{Operation, OperationIdempotency, Split};
-use super::outline::{ArrayOutline, Outline, OutlineError, child, root, skip};
+use super::outline::{ArrayOutline, Outline};
+use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
 
 /// The most mailboxes that one GetUserAvailability takes (ResponseCode, `ErrorMailboxDataArrayTooBig`).

@@ -5,7 +5,7 @@
 use CodeClass as C;
 use Outcome as O;
 
-use super::code::{CodeClass, Outcome};
+use super::code_class::{CodeClass, Outcome};
 
 type Kind = (CodeClass, Outcome);
 

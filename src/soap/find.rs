@@ -155,6 +155,21 @@ pub(super) fn blank(bytes: &[u8]) -> Option<usize> {
     found.map(|found| found.0)
 }
 
+/// Compares at compile time.
+pub(super) const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut index = a.len();
+    while index > 0 {
+        index -= 1;
+        if a[index] != b[index] {
+            return false;
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

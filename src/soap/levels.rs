@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::code::ResponseCode;
 use super::find;
-use super::response::{BackOff, ResponseClass, ResponseMessage, ScanError};
+use super::message::{ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
 
 /// A hint above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
@@ -60,7 +60,7 @@ struct Draft {
     fault_code: Option<String>,
     subcode: Option<String>,
     inner_code: Option<ResponseCode>,
-    back_off: Option<BackOff>,
+    back_off: Option<Duration>,
     limit: Option<u32>,
     text: Option<String>,
     is_fault: bool,
@@ -429,7 +429,7 @@ fn local(name: &[u8]) -> &[u8] {
 }
 
 /// Milliseconds, as the server writes them.
-fn back_off(text: &str) -> Option<BackOff> {
+fn back_off(text: &str) -> Option<Duration> {
     if let Ok(milliseconds) = text.parse() {
         return Some(Duration::from_millis(milliseconds).min(MAX_BACK_OFF));
     }

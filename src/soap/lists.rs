@@ -3,9 +3,10 @@ use std::ops::Range;
 
 use memchr::memrchr;
 
-use super::merge::{Scope, find, first_element};
+use super::elements::{find, first_element};
+use super::namespaces::Namespaces;
 use super::operation::{Namespace, Operation};
-use super::outline::OutlineError;
+use super::outline_error::OutlineError;
 use super::xml::Reader;
 
 /// Where one of an answer's lists stands, or where it would stand.
@@ -21,7 +22,7 @@ pub(crate) struct ListAt {
     /// What has to be put in before the frame goes on, and where it does.
     pub(crate) close: String,
     pub(crate) after: usize,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Namespaces,
 }
 
 type Path = &'static [(&'static str, Namespace)];
@@ -119,7 +120,7 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
                         children: children.clone(),
                         close: String::new(),
                         after: content.end,
-                        scope: body.get(..content.start).map(Scope::behind)?,
+                        scope: body.get(..content.start).map(Namespaces::behind)?,
                     },
                     Some(tag) => ListAt {
                         name,
@@ -129,7 +130,7 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
                         children: Vec::new(),
                         close: format!("</{tag}>"),
                         after: element.end,
-                        scope: Scope::behind(&[body.get(..element.end - 2)?, b">"].concat()),
+                        scope: Namespaces::behind(&[body.get(..element.end - 2)?, b">"].concat()),
                     },
                 };
                 lists.push(list);
@@ -183,7 +184,7 @@ pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
             children: Vec::new(),
             close,
             after: at.end,
-            scope: body.get(..at.start).map(Scope::behind)?,
+            scope: body.get(..at.start).map(Namespaces::behind)?,
         });
     }
     // The frame goes on where it broke off: lists in another order than ours are not known.

@@ -21,15 +21,22 @@
 pub(crate) mod address;
 pub(crate) mod batch;
 pub mod code;
+mod code_class;
 mod code_table;
+mod elements;
 mod find;
+mod header;
 pub mod item_id;
 mod levels;
 pub(crate) mod lists;
 pub(crate) mod merge;
+mod message;
+pub(crate) mod namespaces;
 pub mod operation;
+mod operation_facts;
 mod operation_table;
 pub mod outline;
+mod outline_error;
 pub mod response;
 mod scanner;
 mod tag;
@@ -37,10 +44,11 @@ mod targets;
 pub(crate) mod verdict;
 mod xml;
 
+pub use self::targets::Targets;
 #[doc(no_inline)]
 pub use self::{
     code::{CodeClass, Outcome, ResponseCode},
     operation::{Operation, OperationIdempotency, Split},
-    outline::{ConnectingSid, Outline, OutlineError, SidKind, Targets},
+    outline::{ConnectingSid, Outline, OutlineError, SidKind},
     response::{ResponseClass, ResponseMessage, ResponseScanner, ScanError, SoapResponse},
 };

@@ -7,7 +7,7 @@ use PerMember as P;
 use ResponseShape as H;
 use Split as S;
 
-use super::operation::{
+use super::operation_facts::{
     BatchArray, Namespace, OperationIdempotency, PerMember, ResponseShape, Split,
 };
 

@@ -5,7 +5,7 @@ use memchr::{memchr, memchr2};
 
 use super::find;
 use super::levels::{Levels, Opened};
-use super::response::{ResponseMessage, ScanError};
+use super::message::{ResponseMessage, ScanError};
 use super::xml::is_blank;
 
 /// A tag that is looked at; EWS has none that comes near.

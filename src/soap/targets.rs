@@ -6,9 +6,11 @@ use memchr::memmem::Finder;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::elements::child;
 use super::item_id::{self, mailbox_guid};
 use super::operation::Operation;
-use super::outline::{ArrayOutline, Outline, OutlineError, child};
+use super::outline::{ArrayOutline, Outline};
+use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
 
 /// What the body of a request says about the mailboxes that it touches, and how much a find may hold.
@@ -49,8 +51,22 @@ pub struct Targets {
     pub has_restriction: bool,
 }
 
+impl Outline {
+    /// Walks the parts of the body that can name mailboxes. It must be the body that this outline was made from; with another
+    /// one the result means nothing.
+    pub fn targets(&self, body: &[u8]) -> Targets {
+        find(self, body)
+    }
+
+    /// Whether [`targets`](Self::targets) can have mailboxes at all.
+    pub(crate) fn may_name_mailbox(&self, body: &[u8]) -> bool {
+        let element = body.get(self.operation_element()).unwrap_or(body);
+        may_name_mailbox(self.operation(), element)
+    }
+}
+
 /// Walks the operation's element. A body that breaks off gives what came before.
-pub(super) fn find(outline: &Outline, body: &[u8]) -> Targets {
+fn find(outline: &Outline, body: &[u8]) -> Targets {
     let mut walk = Walk {
         operation: outline.operation(),
         arrays: outline.arrays(),
@@ -69,7 +85,7 @@ pub(super) fn find(outline: &Outline, body: &[u8]) -> Targets {
 static MAILBOX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Mailbox"));
 
 /// False where one look for a word shows that the operation's element names no mailbox, which saves the walk.
-pub(super) fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
+fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
     // The others name mailboxes by other words too: see `Walk::names_mailbox`.
     let by_that_word = matches!(
         operation,

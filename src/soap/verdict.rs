@@ -1,6 +1,6 @@
 //! What a message means for whoever may send its member again.
 use super::code::{CodeClass, Outcome, ResponseCode};
-use super::response::{ResponseClass, ResponseMessage};
+use super::message::{ResponseClass, ResponseMessage};
 
 /// Names the mailbox sessions that ran out; it stands in the text of several codes.
 const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";

@@ -6,7 +6,7 @@ use memchr::{memchr, memmem};
 use smallvec::SmallVec;
 
 use super::find;
-use super::outline::OutlineError;
+use super::outline_error::OutlineError;
 use super::tag::{Head, Tag, bang, close, instruction, tag, tag_from};
 
 /// Elements inside elements, and namespaces declared at the same time: far more than EWS has, few enough to stay quick.
