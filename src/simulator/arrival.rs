@@ -8,16 +8,17 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
 
 use super::account::{Account, authenticate};
-use super::body::{Body, ConnectionLost};
+use super::body::{Body, ConnectionLost, respond};
 use super::budget::{Payer, Refusal};
-use super::engine::{Engine, InFlight, State, respond};
+use super::engine::{Engine, InFlight, State};
 use super::execution::Execution;
+use super::failure::Failure;
 use super::faults::Fault;
 use super::mailbox::Store;
-use super::operation::{Answer, Operation, no_mailbox, touched};
+use super::operation::{Operation, OperationResponse, touched};
 use super::policy::BusyShape;
 use super::report::Call;
-use super::soap::{self, Failure, Request};
+use super::soap::{self, Request};
 
 const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
                         <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
@@ -27,7 +28,7 @@ const SYNC_HINT: Duration = Duration::from_secs(5);
 
 /// What becomes of a call that has arrived.
 pub(super) enum Arrival {
-    Answer(Box<Response<Body>>),
+    Response(Box<Response<Body>>),
     Lost(ConnectionLost),
     Execute(Box<Execution>),
 }
@@ -159,7 +160,7 @@ impl Engine {
                     };
                 }
                 headers.extend(reply.headers);
-                Arrival::Answer(Box::new(respond(
+                Arrival::Response(Box::new(respond(
                     reply.status,
                     headers,
                     Body::whole(reply.body, None),
@@ -171,7 +172,7 @@ impl Engine {
                 *peak = state.present.max(*peak);
                 let (caller, effective) = (caller.clone(), facts.effective);
                 drop(guard);
-                let place = InFlight::new(self.clone(), payers, operation.is_sync());
+                let in_flight = InFlight::new(self.clone(), payers, operation.is_sync());
                 let Ok(request) = parsed else {
                     return Arrival::Lost(ConnectionLost::reset());
                 };
@@ -187,7 +188,7 @@ impl Engine {
                     request,
                     caller,
                     effective,
-                    place,
+                    in_flight,
                     fault,
                     headers,
                 }))
@@ -303,7 +304,7 @@ impl Engine {
                     )
                     .into());
             }
-            Some(Fault::Answer {
+            Some(Fault::Response {
                 status,
                 headers,
                 body,
@@ -369,7 +370,7 @@ impl Engine {
             return Err(Reply::fault(&Failure::new("ErrorImpersonateUserDenied", text)).into());
         }
         if facts.target == Some(None) {
-            return Err(Reply::fault(&no_mailbox()).into());
+            return Err(Reply::fault(&Failure::no_mailbox()).into());
         }
         let all = |failure| Err(self.all_members(operation, facts, failure).into());
         match injected {
@@ -387,7 +388,7 @@ impl Engine {
     /// HTTP 200 with one failure for every member.
     fn all_members(&self, operation: Operation, facts: &Facts<'_>, failure: Failure) -> Reply {
         let outcome = failure.code.clone();
-        let answer = Answer::all(failure, facts.members);
+        let answer = OperationResponse::all(failure, facts.members);
         let text = soap::envelope(&self.policy, &operation.response(&answer));
         Reply::xml(StatusCode::OK, text, &outcome)
     }

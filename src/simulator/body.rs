@@ -1,4 +1,4 @@
-//! The answer's body, which holds the call's place at the server until it has been sent, and the loss of a connection.
+//! The answer's body, which holds the call's in_flight at the server until it has been sent, and the loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -79,18 +80,18 @@ pub struct Body {
     /// Boxed, so that the body can be moved: the bodies of real clients can.
     sleep: Option<Pin<Box<Sleep>>>,
     lost: Option<ConnectionLost>,
-    place: Option<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
 impl Body {
-    pub(super) fn whole(bytes: impl Into<Bytes>, place: Option<InFlight>) -> Self {
+    pub(super) fn whole(bytes: impl Into<Bytes>, in_flight: Option<InFlight>) -> Self {
         let bytes = bytes.into();
         let promised = bytes.len() as u64;
         // An empty body is at its end: nobody will poll it.
-        let (frames, place) = if bytes.is_empty() {
+        let (frames, in_flight) = if bytes.is_empty() {
             (VecDeque::new(), None)
         } else {
-            (VecDeque::from([bytes]), place)
+            (VecDeque::from([bytes]), in_flight)
         };
         Self {
             frames,
@@ -98,7 +99,7 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: None,
-            place,
+            in_flight,
         }
     }
 
@@ -132,7 +133,7 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: Some(error),
-            place: None,
+            in_flight: None,
         }
     }
 }
@@ -158,13 +159,13 @@ impl http_body::Body for Body {
             this.sleep = None;
         }
         let Some(bytes) = this.frames.pop_front() else {
-            this.place = None;
+            this.in_flight = None;
             return Poll::Ready(this.lost.take().map(Err));
         };
         this.promised = this.promised.saturating_sub(bytes.len() as u64);
         // With the last frame the answer is sent: whoever takes it may call again at once.
         if this.frames.is_empty() && this.lost.is_none() {
-            this.place = None;
+            this.in_flight = None;
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -176,4 +177,12 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.promised)
     }
+}
+
+/// A response with this head.
+pub(super) fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }

@@ -8,12 +8,13 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::body::{Body, ConnectionLost};
-use super::engine::{Engine, InFlight, State, later, respond, scaled};
+use super::body::{Body, ConnectionLost, respond};
+use super::engine::{Engine, InFlight, State, later, scaled};
+use super::failure::Failure;
 use super::faults::Fault;
-use super::operation::{Answer, Context, Operation, Scratch};
+use super::operation::{Context, Operation, OperationResponse, Scratch};
 use super::policy::BatchCut;
-use super::soap::{self, Failure, Request};
+use super::soap::{self, Request};
 use super::xml::Element;
 
 /// A call that the server executes.
@@ -23,14 +24,14 @@ pub(super) struct Execution {
     pub(super) request: Request,
     pub(super) caller: Account,
     pub(super) effective: Option<usize>,
-    pub(super) place: InFlight,
+    pub(super) in_flight: InFlight,
     pub(super) fault: Option<Fault>,
     pub(super) headers: HeaderMap,
 }
 
 /// What is known of a batch while its members are executed.
 struct Progress {
-    answer: Answer,
+    answer: OperationResponse,
     scratch: Scratch,
     /// When the member that is executed now is done, as planned: timers are late, and their lateness is not to add up.
     due: Instant,
@@ -60,7 +61,7 @@ impl Engine {
             None => None,
         };
         let mut progress = Progress {
-            answer: Answer::default(),
+            answer: OperationResponse::default(),
             scratch: Scratch::default(),
             due: match self.threads {
                 Some(_) => due.max(self.now()),
@@ -115,7 +116,7 @@ impl Engine {
             let locked_out =
                 state
                     .budgets
-                    .execute(&self.policy, &execution.place.payers, time, now);
+                    .execute(&self.policy, &execution.in_flight.payers, time, now);
             state.counters.report.lockouts += locked_out;
             let mut context = self.context(state, execution, &mut progress.scratch, now);
             if !prepared {
@@ -157,7 +158,7 @@ impl Engine {
             progress.answer.members.extend(rest);
         }
         if timed || (progress.cut && self.policy.batch_cut == BatchCut::AllTimedOut) {
-            progress.answer = Answer::all(Failure::timed_out(), members.len());
+            progress.answer = OperationResponse::all(Failure::timed_out(), members.len());
         }
         let mut guard = self.state.lock();
         let now = self.policy_time(self.now());
@@ -179,7 +180,7 @@ impl Engine {
         let now = self.policy_time(self.now());
         if let Some(wait) = state
             .budgets
-            .locked(&self.policy, &execution.place.payers, now)
+            .locked(&self.policy, &execution.in_flight.payers, now)
         {
             state.counters.throttled("ErrorServerBusy");
             return Turn::Refused(Failure::busy(Some(self.real(wait))));
@@ -217,10 +218,10 @@ impl Engine {
             counters: &mut state.counters,
             caller: &execution.caller,
             effective: execution.effective,
-            payers: &execution.place.payers,
+            payers: &execution.in_flight.payers,
             old_version: execution.request.old_version,
             now,
-            rows: &mut execution.place.rows,
+            rows: &mut execution.in_flight.rows,
             scratch,
             operation: execution.operation,
         }
@@ -276,18 +277,18 @@ impl Engine {
                 .to_owned();
             }
         }
-        let place = Some(execution.place);
+        let in_flight = Some(execution.in_flight);
         let body = match execution.fault {
             _ if lost => return Err(ConnectionLost::reset()),
-            Some(Fault::CutBody) => Body::whole(text, place).cut(),
+            Some(Fault::CutBody) => Body::whole(text, in_flight).cut(),
             Some(Fault::SlowBody { frames, pause }) => {
-                Body::whole(text, place).slow(frames, self.real(pause))
+                Body::whole(text, in_flight).slow(frames, self.real(pause))
             }
             Some(Fault::WrongXml) => {
                 let half = Bytes::from(text);
-                Body::whole(half.slice(..half.len() / 2), place)
+                Body::whole(half.slice(..half.len() / 2), in_flight)
             }
-            _ => Body::whole(text, place),
+            _ => Body::whole(text, in_flight),
         };
         Ok(respond(status, execution.headers, body))
     }

@@ -75,7 +75,7 @@ pub enum Fault {
         time: Duration,
     },
     /// This answer. Not executed.
-    Answer {
+    Response {
         /// Its status.
         status: StatusCode,
         /// Its headers.
@@ -104,7 +104,7 @@ impl Fault {
             Fault::ThrottledMembers { .. } => "throttled_members",
             Fault::MemberCode { .. } => "member_code",
             Fault::SlowMembers { .. } => "slow_members",
-            Fault::Answer { .. } => "answer",
+            Fault::Response { .. } => "response",
         }
     }
 }
@@ -250,7 +250,7 @@ impl Faults {
         headers: HeaderMap,
         body: impl Into<Bytes>,
     ) -> Self {
-        self.next(Fault::Answer {
+        self.next(Fault::Response {
             status,
             headers,
             body: body.into(),

@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tower_service::Service;
 
-use super::Exchange;
 use super::body::{Body, ConnectionLost};
+use super::exchange::Exchange;
 
 /// Exchange takes requests of 64 MB (67,108,864 bytes) on premises.
 const LARGEST_REQUEST: usize = 64 << 20;

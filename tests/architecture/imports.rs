@@ -8,7 +8,7 @@ use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 
-use crate::{attribute, end_of_item, for_tests, is, is_punct, preceded_by};
+use crate::{attribute, end_of_item, for_tests, is_punct, preceded_by};
 
 /// A path of modules from the root of the crate: `["ledger", "local"]`.
 type Module = Vec<String>;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::super::clock;
 use super::super::mailbox::Item;
-use super::super::shape::path_matches;
+use super::super::response_shape::path_matches;
 use super::super::xml::Element;
 
 /// Whether an item satisfies an expression. An expression that is not known is satisfied by nothing.
