@@ -40,7 +40,11 @@ const KNOWN_CIRCLES: [(&str, &[&str]); 10] = [
 ];
 
 /// The modules from the bottom up: each may name what stands on the floors below. A new module has to take its place here.
-const FLOORS: [Floor; 4] = [
+const FLOORS: [Floor; 5] = [
+    Floor {
+        modules: &["address"],
+        open: false,
+    },
     Floor {
         modules: &["soap"],
         open: false,

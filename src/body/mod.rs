@@ -1,6 +1,8 @@
 //! Request bodies that can be sent again, and the layer that makes one of any body.
 
 mod buffer_request;
+#[cfg(feature = "ews")]
+mod outline;
 mod replay;
 pub(crate) mod rope;
 #[cfg(test)]

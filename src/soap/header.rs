@@ -3,10 +3,10 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::address::is_bare_address;
 use super::elements::{child, skip};
 use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
+use crate::address::is_bare_address;
 
 /// What an impersonation header names its mailbox by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -18,7 +18,6 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
-pub(crate) mod address;
 pub(crate) mod batch;
 pub mod code;
 mod code_class;
