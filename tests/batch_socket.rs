@@ -186,6 +186,7 @@ fn hyper() -> Client<HttpConnector, ReplayBody> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
+#[cfg(feature = "reqwest")]
 fn reqwest()
 -> impl Service<Request<ReplayBody>, Response = Response<reqwest::Body>, Error = BoxError, Future: Send>
 + Clone
@@ -295,6 +296,7 @@ async fn over_hyper_util() {
     throttled_members_come_through(hyper(), None).await;
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn over_reqwest() {
     throttled_members_come_through(reqwest(), Some(Duration::from_millis(15))).await;
@@ -354,5 +356,6 @@ async fn a_connection_dies() {
         }
     }
     dies(hyper()).await;
+    #[cfg(feature = "reqwest")]
     dies(reqwest()).await;
 }

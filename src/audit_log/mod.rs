@@ -72,6 +72,7 @@
 
 mod body;
 mod call;
+#[cfg(feature = "ews")]
 mod ews;
 mod facts;
 mod fill;
@@ -86,6 +87,8 @@ mod service;
 mod sink;
 
 pub use self::body::AuditBody;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use self::ews::EwsFacts;
 pub use self::facts::{Facts, HttpFacts, RequestFacts, ResponseFacts, ResponseInspector};
 pub use self::future::ResponseFuture;

@@ -93,6 +93,7 @@ pub struct BufferRequest<S> {
 
 impl<S> BufferRequest<S> {
     /// Says that the inner service is always ready, so that a body that is there needs no clone of it: `benches/overhead`, `stack`.
+    #[cfg(feature = "ews")]
     pub(crate) fn inner_is_always_ready(mut self) -> Self {
         self.always_ready = true;
         self
