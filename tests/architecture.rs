@@ -32,7 +32,7 @@ const KNOWN_CIRCLES: [(&str, &[&str]); 10] = [
         &["keeper", "mod", "schedule", "state", "wait"],
     ),
     ("ledger/local/meter", &["distinct", "in_flight", "mod"]),
-    ("principal", &["charges", "ews", "key", "mod"]),
+    ("principal", &["charges", "ews", "key", "mod", "rules"]),
     (
         "server_busy_backoff",
         &["attempts", "layer", "mod", "service"],
