@@ -38,6 +38,7 @@ pub mod outline;
 mod outline_error;
 pub mod response;
 mod scanner;
+mod skim;
 mod tag;
 mod targets;
 pub(crate) mod verdict;
