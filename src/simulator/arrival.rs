@@ -41,6 +41,13 @@ struct Reply {
     outcome: String,
 }
 
+/// A call that is executed.
+struct Admitted<'a> {
+    caller: &'a Account,
+    operation: Operation,
+    payers: Vec<Payer>,
+}
+
 /// Why a call is not executed.
 enum Refused {
     Reply(Box<Reply>),
@@ -127,73 +134,94 @@ impl Engine {
         let injected = state
             .faults
             .draw(number, facts.name, &facts.mailboxes, &mut state.rng);
-        let admitted = self
-            .admit_unread(head, body.err(), &facts, injected.as_ref(), state)
-            .and_then(|caller| Ok((caller, self.admit(caller, &facts, injected.as_ref())?)))
-            .and_then(|(caller, operation)| {
-                Ok((
-                    caller,
-                    operation,
-                    self.charge(caller, operation, &facts, state)?,
-                ))
-            });
+        let decision = self.decide(head, body.err(), &facts, injected.as_ref(), state);
         let befell = injected
             .as_ref()
-            .filter(|fault| fault.befalls_execution() == admitted.is_ok());
+            .filter(|fault| fault.befalls_execution() == decision.is_ok());
         if let Some(fault) = befell.filter(|fault| !fault.befalls_members()) {
             state.counters.fault(fault.name());
         }
-        match admitted {
-            Err(Refused::Lost(error)) => {
-                if let (Some(call), Some(injected)) = (state.counters.call(number), befell) {
+        let admitted = match decision {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse(refused, befell, number, now, headers, state),
+        };
+        state.present += 1;
+        let peak = &mut state.counters.report.peak_server;
+        *peak = state.present.max(*peak);
+        let (caller, effective) = (admitted.caller.clone(), facts.effective);
+        let (operation, payers) = (admitted.operation, admitted.payers);
+        drop(guard);
+        let in_flight = InFlight::new(self.clone(), payers, operation.is_sync());
+        let Ok(request) = parsed else {
+            return Arrival::Lost(ConnectionLost::reset());
+        };
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/xml; charset=utf-8"),
+        );
+        headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
+        Arrival::Execute(Box::new(Execution {
+            number,
+            operation,
+            request,
+            caller,
+            effective,
+            in_flight,
+            fault: injected,
+            headers,
+        }))
+    }
+
+    /// Whether the call is executed, in the order in which the server looks.
+    fn decide<'a>(
+        &self,
+        head: &request::Parts,
+        unreadable: Option<StatusCode>,
+        facts: &Facts<'a>,
+        injected: Option<&Fault>,
+        state: &mut State,
+    ) -> Result<Admitted<'a>, Refused> {
+        let caller = self.admit_unread(head, unreadable, facts, injected, state)?;
+        let operation = self.admit(caller, facts, injected)?;
+        let payers = self.charge(caller, operation, facts, state)?;
+        Ok(Admitted {
+            caller,
+            operation,
+            payers,
+        })
+    }
+
+    /// Records a call that is not executed, and responds to it.
+    fn refuse(
+        &self,
+        refused: Refused,
+        befell: Option<&Fault>,
+        number: u64,
+        now: tokio::time::Instant,
+        mut headers: HeaderMap,
+        state: &mut State,
+    ) -> Arrival {
+        let call = state.counters.call(number);
+        let reply = match refused {
+            Refused::Lost(error) => {
+                if let (Some(call), Some(injected)) = (call, befell) {
                     injected.name().clone_into(&mut call.outcome);
                 }
-                Arrival::Lost(error)
+                return Arrival::Lost(error);
             }
-            Err(Refused::Reply(reply)) => {
-                if let Some(call) = state.counters.call(number) {
-                    call.status = Some(reply.status);
-                    call.answered = Some(self.since_start(now + self.real(self.policy.latency)));
-                    call.outcome = match befell {
-                        Some(injected) => injected.name().to_owned(),
-                        None => reply.outcome,
-                    };
-                }
-                headers.extend(reply.headers);
-                Arrival::Response(Box::new(respond(
-                    reply.status,
-                    headers,
-                    Body::whole(reply.body, None),
-                )))
-            }
-            Ok((caller, operation, payers)) => {
-                state.present += 1;
-                let peak = &mut state.counters.report.peak_server;
-                *peak = state.present.max(*peak);
-                let (caller, effective) = (caller.clone(), facts.effective);
-                drop(guard);
-                let in_flight = InFlight::new(self.clone(), payers, operation.is_sync());
-                let Ok(request) = parsed else {
-                    return Arrival::Lost(ConnectionLost::reset());
-                };
-                headers.insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("text/xml; charset=utf-8"),
-                );
-                headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
-                let fault = injected;
-                Arrival::Execute(Box::new(Execution {
-                    number,
-                    operation,
-                    request,
-                    caller,
-                    effective,
-                    in_flight,
-                    fault,
-                    headers,
-                }))
-            }
+            Refused::Reply(reply) => reply,
+        };
+        if let Some(call) = call {
+            call.status = Some(reply.status);
+            call.answered = Some(self.since_start(now + self.real(self.policy.latency)));
+            call.outcome = match befell {
+                Some(injected) => injected.name().to_owned(),
+                None => reply.outcome,
+            };
         }
+        headers.extend(reply.headers);
+        let body = Body::whole(reply.body, None);
+        Arrival::Response(Box::new(respond(reply.status, headers, body)))
     }
 
     fn facts<'a>(
@@ -294,28 +322,8 @@ impl Engine {
             return Err(Refused::Lost(ConnectionLost::refused()));
         }
         state.counters.report.calls += 1;
-        match injected {
-            Some(Fault::ResetBefore) => return Err(Refused::Lost(ConnectionLost::reset())),
-            Some(Fault::Page503) => {
-                return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, PAGE_503, "")
-                    .with(
-                        CONTENT_TYPE,
-                        HeaderValue::from_static("text/html; charset=utf-8"),
-                    )
-                    .into());
-            }
-            Some(Fault::Response {
-                status,
-                headers,
-                body,
-            }) => {
-                let reply = Reply {
-                    headers: headers.clone(),
-                    ..Reply::new(*status, body.clone(), "")
-                };
-                return Err(reply.into());
-            }
-            _ => {}
+        if let Some(refused) = Self::injected_before(injected) {
+            return Err(refused);
         }
         if self
             .policy
@@ -346,6 +354,27 @@ impl Engine {
             return Err(Reply::new(StatusCode::METHOD_NOT_ALLOWED, "", "405").into());
         }
         Ok(caller)
+    }
+
+    /// The faults that befall a call before anything of it is looked at.
+    fn injected_before(injected: Option<&Fault>) -> Option<Refused> {
+        let reply = match injected? {
+            Fault::ResetBefore => return Some(Refused::Lost(ConnectionLost::reset())),
+            Fault::Page503 => Reply::new(StatusCode::SERVICE_UNAVAILABLE, PAGE_503, "").with(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/html; charset=utf-8"),
+            ),
+            Fault::Response {
+                status,
+                headers,
+                body,
+            } => Reply {
+                headers: headers.clone(),
+                ..Reply::new(*status, body.clone(), "")
+            },
+            _ => return None,
+        };
+        Some(reply.into())
     }
 
     /// What is decided by the request: whether it is valid and allowed, and the faults that speak SOAP.

@@ -31,13 +31,15 @@ pub(super) struct Execution {
 
 /// What is known of a batch while its members are executed.
 struct Progress {
-    answer: OperationResponse,
+    response: OperationResponse,
     scratch: Scratch,
     /// When the member that is executed now is done, as planned: timers are late, and their lateness is not to add up.
     due: Instant,
     /// Policy time that the members took.
     spent: Duration,
     executed: usize,
+    /// What the whole batch depends on was checked.
+    prepared: bool,
     /// A fault on demand has hit a member.
     hit: bool,
     /// The time of the batch was up.
@@ -61,7 +63,7 @@ impl Engine {
             None => None,
         };
         let mut progress = Progress {
-            answer: OperationResponse::default(),
+            response: OperationResponse::default(),
             scratch: Scratch::default(),
             due: match self.threads {
                 Some(_) => due.max(self.now()),
@@ -69,6 +71,7 @@ impl Engine {
             },
             spent: Duration::ZERO,
             executed: 0,
+            prepared: false,
             hit: false,
             cut: false,
         };
@@ -94,12 +97,10 @@ impl Engine {
             .batch_limit
             .filter(|_| members.len() > 1)
             .unwrap_or(Duration::MAX);
-        let execution_fault = execution.fault.clone();
-        let mut prepared = false;
         for (index, member) in members.iter().take(stop).enumerate() {
             let time = match self.turn(execution, progress) {
                 Turn::Refused(failure) => {
-                    progress.answer.members.push(Err(failure));
+                    progress.response.members.push(Err(failure));
                     continue;
                 }
                 Turn::Runs(time) => time,
@@ -110,68 +111,82 @@ impl Engine {
             progress.spent += time;
             progress.due = later(progress.due, self.real(time));
             self.pause_until(progress.due).await;
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let now = self.policy_time(self.now());
-            let locked_out =
-                state
-                    .budgets
-                    .execute(&self.policy, &execution.in_flight.payers, time, now);
-            state.counters.report.lockouts += locked_out;
-            let mut context = self.context(state, execution, &mut progress.scratch, now);
-            if !prepared {
-                if let Err(failure) = context.prepare(&request) {
-                    progress.answer.whole = Some(failure);
-                    break;
-                }
-                prepared = true;
-            }
-            let outcome = match &execution_fault {
-                Some(Fault::MemberCode { member, code }) if *member == index => {
-                    progress.hit = true;
-                    Err(Failure::new(
-                        code.clone(),
-                        "This member failed, as this server was told to say.",
-                    ))
-                }
-                _ => context.execute(&request, member),
-            };
-            if outcome.is_ok() {
-                progress.executed += 1;
-                state.counters.executed(execution.operation.name());
-            }
-            let stops =
-                execution.operation.stops() && outcome.as_ref().is_err_and(Failure::stops_batch);
-            progress.answer.members.push(outcome);
-            if progress.cut {
+            let stopped = self.execute_member(execution, progress, &request, (index, member), time);
+            if progress.cut || progress.response.batch_error.is_some() {
                 break;
             }
-            if stops {
-                self.stop(progress, members.len(), state);
+            if stopped {
+                self.stop(progress, members.len());
                 break;
             }
         }
         if progress.cut {
-            progress.answer.members.pop();
-            let rest = members.len() - progress.answer.members.len();
+            progress.response.members.pop();
+            let rest = members.len() - progress.response.members.len();
             let rest = std::iter::repeat_n(Err(Failure::timed_out()), rest);
-            progress.answer.members.extend(rest);
+            progress.response.members.extend(rest);
         }
         if timed || (progress.cut && self.policy.batch_cut == BatchCut::AllTimedOut) {
-            progress.answer = OperationResponse::all(Failure::timed_out(), members.len());
+            progress.response = OperationResponse::all(Failure::timed_out(), members.len());
         }
         let mut guard = self.state.lock();
         let now = self.policy_time(self.now());
         let mut context = self.context(&mut guard, execution, &mut progress.scratch, now);
-        progress.answer.tail = context.finish(&request);
+        progress.response.trailer = context.finish(&request);
+    }
+
+    /// Executes one member, which took this time, and returns whether it stops the batch.
+    fn execute_member(
+        &self,
+        execution: &mut Execution,
+        progress: &mut Progress,
+        request: &Element,
+        (index, member): (usize, &Element),
+        time: Duration,
+    ) -> bool {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let now = self.policy_time(self.now());
+        let payers = &execution.in_flight.payers;
+        let locked_out = state.budgets.execute(&self.policy, payers, time, now);
+        state.counters.report.lockouts += locked_out;
+        let failure = match &execution.fault {
+            Some(Fault::MemberCode { member, code }) if *member == index => Some(Failure::new(
+                code.clone(),
+                "This member failed, as this server was told to say.",
+            )),
+            _ => None,
+        };
+        let mut context = self.context(state, execution, &mut progress.scratch, now);
+        if !std::mem::replace(&mut progress.prepared, true) {
+            if let Err(failure) = context.prepare(request) {
+                progress.response.batch_error = Some(failure);
+                return false;
+            }
+        }
+        let outcome = match failure {
+            Some(failure) => {
+                progress.hit = true;
+                Err(failure)
+            }
+            None => context.execute(request, member),
+        };
+        if outcome.is_ok() {
+            progress.executed += 1;
+            state.counters.executed(execution.operation.name());
+        }
+        let stops =
+            execution.operation.stops() && outcome.as_ref().is_err_and(Failure::stops_batch);
+        progress.response.members.push(outcome);
+        stops
     }
 
     /// The members after one that stopped the batch.
-    fn stop(&self, progress: &mut Progress, members: usize, state: &mut State) {
-        let rest = members - progress.answer.members.len();
-        state.counters.report.stopped_members += rest as u64;
+    fn stop(&self, progress: &mut Progress, members: usize) {
+        let rest = members - progress.response.members.len();
+        self.state.lock().counters.report.stopped_members += rest as u64;
         let rest = std::iter::repeat_n(Err(Failure::stopped()), rest);
-        progress.answer.members.extend(rest);
+        progress.response.members.extend(rest);
     }
 
     /// Whether the member's turn comes, and how long it takes.
@@ -233,7 +248,7 @@ impl Engine {
         execution: Execution,
         progress: Progress,
     ) -> Result<Response<Body>, ConnectionLost> {
-        let answer = &progress.answer;
+        let response = &progress.response;
         let cut = progress.cut.then_some(self.policy.batch_cut);
         let lost = matches!(execution.fault, Some(Fault::ResetAfter))
             || cut == Some(BatchCut::ConnectionLost);
@@ -244,10 +259,10 @@ impl Engine {
             ),
             _ => (
                 StatusCode::OK,
-                soap::envelope(&self.policy, &execution.operation.response(answer)),
+                soap::envelope(&self.policy, &execution.operation.response(response)),
             ),
         };
-        let throttled = answer
+        let throttled = response
             .members
             .iter()
             .filter(|outcome| outcome.as_ref().is_err_and(Failure::throttled))

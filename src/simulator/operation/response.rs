@@ -14,9 +14,9 @@ pub(in super::super) struct OperationResponse {
     /// One for each member.
     pub(in super::super) members: Vec<MemberResult>,
     /// An error of the whole batch, which is then its only message.
-    pub(in super::super) whole: Option<Failure>,
+    pub(in super::super) batch_error: Option<Failure>,
     /// What stands after the messages.
-    pub(in super::super) tail: String,
+    pub(in super::super) trailer: String,
 }
 
 impl OperationResponse {
@@ -29,12 +29,12 @@ impl OperationResponse {
     }
 }
 
-/// How the messages of the members stand in an answer.
+/// How the messages of the members stand in a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// `ResponseMessages` with one message for each.
     Messages,
-    /// The same, in an answer that is a message itself.
+    /// The same, in a response that is a message itself.
     Inner(&'static str),
     /// `FreeBusyResponseArray`, in which the payload stands beside the message.
     FreeBusy,
@@ -64,12 +64,12 @@ impl Operation {
     }
 
     /// The whole response element.
-    pub(in super::super) fn response(self, answer: &OperationResponse) -> String {
+    pub(in super::super) fn response(self, response: &OperationResponse) -> String {
         let name = self.name();
         let layout = self.layout();
-        let whole: Vec<MemberResult> = answer.whole.iter().cloned().map(Err).collect();
+        let whole: Vec<MemberResult> = response.batch_error.iter().cloned().map(Err).collect();
         let entries = if whole.is_empty() {
-            &answer.members
+            &response.members
         } else {
             &whole
         };
@@ -84,7 +84,7 @@ impl Operation {
                 ("FreeBusyResponseArray", "ResponseMessage".to_owned())
             }
             Layout::Inner(entry) => {
-                if let Some(failure) = &answer.whole {
+                if let Some(failure) = &response.batch_error {
                     let _ = write!(out, "<m:{name}Response ResponseClass=\"Error\">");
                     failure.message(&mut out);
                     let _ = write!(out, "</m:{name}Response>");
@@ -105,7 +105,7 @@ impl Operation {
         if !messages.is_empty() {
             let _ = write!(out, "<m:{array}>{messages}</m:{array}>");
         }
-        let _ = write!(out, "{}</m:{name}Response>", answer.tail);
+        let _ = write!(out, "{}</m:{name}Response>", response.trailer);
         out
     }
 
@@ -153,7 +153,7 @@ mod tests {
             (GetMailTips, "<m:GetMailTipsResponse "),
         ] {
             let text = operation.response(&OperationResponse {
-                whole: Some(failure.clone()),
+                batch_error: Some(failure.clone()),
                 ..OperationResponse::all(failure.clone(), 3)
             });
             assert_eq!(text.matches("<m:ResponseCode>").count(), 1, "{text}");
