@@ -226,7 +226,10 @@ where
     B::Error: Into<BoxError>,
 {
     let share = 0.3;
-    let exchange = exchange(Some(Fault::ThrottledMembers { share, hint }));
+    let exchange = exchange(Some(Fault::ThrottledMembers {
+        share,
+        back_off: hint,
+    }));
     let wire = Wire::before(&exchange).await;
     let begun = std::time::Instant::now();
     let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;

@@ -16,15 +16,15 @@ use super::failure::Failure;
 use super::faults::Fault;
 use super::mailbox::Store;
 use super::operation::{Operation, OperationResponse, touched};
-use super::policy::BusyShape;
+use super::policy::BusyResponse;
 use super::report::Call;
 use super::soap::{self, Request};
 
 const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
                         <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
 
-/// The hint of a refused synchronisation call (the recorded answer says so).
-const SYNC_HINT: Duration = Duration::from_secs(5);
+///  back-off of a refused synchronisation call (the recorded response says so).
+const SYNC_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// What becomes of a call that has arrived.
 pub(super) enum Arrival {
@@ -33,7 +33,7 @@ pub(super) enum Arrival {
     Execute(Box<Execution>),
 }
 
-/// The answer to a call that is not executed.
+/// The response to a call that is not executed.
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -213,7 +213,7 @@ impl Engine {
         };
         if let Some(call) = call {
             call.status = Some(reply.status);
-            call.answered = Some(self.since_start(now + self.real(self.policy.latency)));
+            call.responded = Some(self.since_start(now + self.real(self.policy.latency)));
             call.outcome = match befell {
                 Some(injected) => injected.name().to_owned(),
                 None => reply.outcome,
@@ -294,7 +294,7 @@ impl Engine {
         Call {
             number,
             at: self.since_start(now),
-            answered: None,
+            responded: None,
             operation: facts.name.to_owned(),
             members: facts.members,
             executed: 0,
@@ -403,8 +403,10 @@ impl Engine {
         }
         let all = |failure| Err(self.all_members(operation, facts, failure).into());
         match injected {
-            Some(Fault::ServerBusy { hint }) => Err(Reply::fault(&Failure::busy(*hint)).into()),
-            Some(Fault::ServerBusyMessages { hint }) => all(Failure::busy(*hint)),
+            Some(Fault::ServerBusy { back_off }) => {
+                Err(Reply::fault(&Failure::busy(*back_off)).into())
+            }
+            Some(Fault::ServerBusyMessages { back_off }) => all(Failure::busy(*back_off)),
             Some(Fault::InnerServerBusy) => all(Failure::inner_busy()),
             Some(Fault::Code(code)) => all(Failure::new(
                 code.clone(),
@@ -417,8 +419,8 @@ impl Engine {
     /// HTTP 200 with one failure for every member.
     fn all_members(&self, operation: Operation, facts: &Facts<'_>, failure: Failure) -> Reply {
         let outcome = failure.code.clone();
-        let answer = OperationResponse::all(failure, facts.members);
-        let text = soap::envelope(&self.policy, &operation.response(&answer));
+        let response = OperationResponse::all(failure, facts.members);
+        let text = soap::envelope(&self.policy, &operation.response(&response));
         Reply::xml(StatusCode::OK, text, &outcome)
     }
 
@@ -455,17 +457,17 @@ impl Engine {
             }
             Refusal::Syncs(limit) => {
                 state.counters.throttled("ErrorServerBusy");
-                let failure = Failure::syncs(limit, self.real(SYNC_HINT));
+                let failure = Failure::syncs(limit, self.real(SYNC_BACK_OFF));
                 self.all_members(operation, facts, failure).into()
             }
             Refusal::Busy(wait) => {
                 state.counters.report.calls_during_backoff += 1;
                 state.counters.throttled("ErrorServerBusy");
                 let failure = Failure::busy(Some(self.real(wait)));
-                let as_fault = match self.policy.busy_shape {
-                    BusyShape::Fault => true,
-                    BusyShape::Messages => false,
-                    BusyShape::Either => state.rng.bool(),
+                let as_fault = match self.policy.busy_response {
+                    BusyResponse::Fault => true,
+                    BusyResponse::Messages => false,
+                    BusyResponse::Either => state.rng.bool(),
                 };
                 match as_fault {
                     true => Reply::fault(&failure).into(),
@@ -494,7 +496,7 @@ impl Engine {
     }
 }
 
-/// Headers that every answer has.
+/// Headers that every response has.
 fn common_headers(head: &request::Parts, state: &mut State) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let id = uuid::Builder::from_random_bytes(state.rng.u128(..).to_le_bytes()).into_uuid();

@@ -1,4 +1,4 @@
-//! The answer's body, which holds the call's in_flight at the server until it has been sent, and the loss of a connection.
+//! The response's body, which holds the call's in_flight at the server until it has been sent, and the loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -49,7 +49,7 @@ impl ConnectionLost {
         }
     }
 
-    /// The answer broke off.
+    /// The response broke off.
     pub(super) fn cut() -> Self {
         Self {
             source: io::ErrorKind::UnexpectedEof.into(),
@@ -67,13 +67,13 @@ impl ConnectionLost {
     }
 }
 
-/// The body of an answer. The call counts as open at the server until its last frame has been taken or the body is
+/// The body of a response. The call counts as open at the server until its last frame has been taken or the body is
 /// dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Body {
     frames: VecDeque<Bytes>,
-    /// Bytes that the answer promises and that were not sent yet.
+    /// Bytes that the response promises and that were not sent yet.
     promised: u64,
     /// Real time before each frame, and before the loss of the connection.
     pause: Duration,
@@ -163,7 +163,7 @@ impl http_body::Body for Body {
             return Poll::Ready(this.lost.take().map(Err));
         };
         this.promised = this.promised.saturating_sub(bytes.len() as u64);
-        // With the last frame the answer is sent: whoever takes it may call again at once.
+        // With the last frame the response is sent: whoever takes it may call again at once.
         if this.frames.is_empty() && this.lost.is_none() {
             this.in_flight = None;
         }

@@ -244,7 +244,7 @@ impl Account {
         self.balance =
             (self.balance + passed.as_secs_f64() * 1000.0 * rate(policy)).min(burst as f64);
         self.since = Some(now);
-        // The hint was rounded up to whole milliseconds: half of one is no reason to lock a punctual client out again.
+        //  back-off was rounded up to whole milliseconds: half of one is no reason to lock a punctual client out again.
         if self.locked && self.balance + rate(policy) * 0.5 >= reopen_level(policy) {
             self.locked = false;
         }

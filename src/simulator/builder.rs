@@ -118,7 +118,7 @@ impl Builder {
     }
 
     /// Calls without credentials are this account's; it is added if there is none of that name.
-    /// By default they are answered 401.
+    /// By default they get HTTP 401.
     pub fn anonymous(mut self, account: impl Into<String>) -> Self {
         self.anonymous = Some(account.into().to_lowercase());
         self

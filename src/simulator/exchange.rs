@@ -107,7 +107,7 @@ impl Exchange {
         self.engine.state.lock().faults.push(fault);
     }
 
-    /// The next call that has nothing scripted yet gets this answer.
+    /// The next call that has nothing scripted yet gets this response.
     pub fn respond_next(&self, status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) {
         self.inject(Fault::Response {
             status,

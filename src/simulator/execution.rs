@@ -200,10 +200,10 @@ impl Engine {
             state.counters.throttled("ErrorServerBusy");
             return Turn::Refused(Failure::busy(Some(self.real(wait))));
         }
-        if let Some(Fault::ThrottledMembers { share, hint }) = &execution.fault {
+        if let Some(Fault::ThrottledMembers { share, back_off }) = &execution.fault {
             if state.rng.f64() < *share {
                 progress.hit = true;
-                return Turn::Refused(Failure::busy(*hint));
+                return Turn::Refused(Failure::busy(*back_off));
             }
         }
         let swing = 1.0 + self.policy.jitter * (2.0 * state.rng.f64() - 1.0);
@@ -242,7 +242,7 @@ impl Engine {
         }
     }
 
-    /// Counts what was done, and answers.
+    /// Counts what was done, and responds.
     fn close(
         &self,
         execution: Execution,
@@ -269,7 +269,7 @@ impl Engine {
             .count();
         {
             let mut state = self.state.lock();
-            let answered = self.since_start(self.now());
+            let responded = self.since_start(self.now());
             let fault = execution
                 .fault
                 .as_ref()
@@ -280,7 +280,7 @@ impl Engine {
             state.counters.report.throttled_members += throttled as u64;
             state.counters.report.cut_batches += u64::from(cut.is_some());
             if let Some(call) = state.counters.call(execution.number) {
-                call.answered = Some(answered);
+                call.responded = Some(responded);
                 call.status = (!lost).then_some(status);
                 call.executed = progress.executed;
                 call.throttled = throttled;

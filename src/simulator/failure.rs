@@ -26,9 +26,10 @@ impl Failure {
         }
     }
 
-    /// `ErrorServerBusy`; the hint is real time.
-    pub(super) fn busy(hint: Option<Duration>) -> Self {
-        let values = hint.map(|hint| ("BackOffMilliseconds", milliseconds_up(hint).to_string()));
+    /// `ErrorServerBusy`;  back-off is real time.
+    pub(super) fn busy(back_off: Option<Duration>) -> Self {
+        let values =
+            back_off.map(|back_off| ("BackOffMilliseconds", milliseconds_up(back_off).to_string()));
         Self {
             values: values.into_iter().collect(),
             ..Self::new("ErrorServerBusy", BUSY_TEXT)
@@ -65,12 +66,12 @@ impl Failure {
         }
     }
 
-    /// `ErrorServerBusy` of `ConcurrentSyncCalls`; the hint is real time.
-    pub(super) fn syncs(limit: u32, hint: Duration) -> Self {
-        let mut failure = Self::busy(Some(hint));
+    /// `ErrorServerBusy` of `ConcurrentSyncCalls`;  back-off is real time.
+    pub(super) fn syncs(limit: u32, back_off: Duration) -> Self {
+        let mut failure = Self::busy(Some(back_off));
         failure.text = format!(
             "{BUSY_TEXT}, {}",
-            over_budget("ConcurrentSyncCalls", limit, milliseconds_up(hint))
+            over_budget("ConcurrentSyncCalls", limit, milliseconds_up(back_off))
         );
         failure
     }

@@ -22,11 +22,11 @@ pub enum Fault {
     Refused,
     /// The request arrives, is not executed, and the connection is lost.
     ResetBefore,
-    /// The request is executed, and the connection is lost without an answer.
+    /// The request is executed, and the connection is lost without a response.
     ResetAfter,
-    /// The request is executed, and its answer breaks off in the middle of its body.
+    /// The request is executed, and its response breaks off in the middle of its body.
     CutBody,
-    /// The request is executed, and its answer's body comes in that many frames with that pause before each.
+    /// The request is executed, and its response's body comes in that many frames with that pause before each.
     SlowBody {
         /// Number of frames, at least one.
         frames: usize,
@@ -35,17 +35,17 @@ pub enum Fault {
     },
     /// HTTP 503 with an HTML page and without `Retry-After`. Not executed.
     Page503,
-    /// The request is executed, and the answer is HTTP 200 with XML that stops in the middle.
+    /// The request is executed, and the response is HTTP 200 with XML that stops in the middle.
     WrongXml,
     /// `ErrorServerBusy` in a SOAP fault (HTTP 500). Not executed.
     ServerBusy {
         /// `BackOffMilliseconds`, written as it is, without regard to the speed; `None` leaves it out.
-        hint: Option<Duration>,
+        back_off: Option<Duration>,
     },
     /// HTTP 200 in which every member has `ErrorServerBusy`. Not executed.
     ServerBusyMessages {
         /// As for [`Fault::ServerBusy`].
-        hint: Option<Duration>,
+        back_off: Option<Duration>,
     },
     /// HTTP 200 in which every member has `ErrorInternalServerError` with an inner `ErrorServerBusy`. Not executed.
     InnerServerBusy,
@@ -59,7 +59,7 @@ pub enum Fault {
         /// The share of the members, 0 to 1.
         share: f64,
         /// As for [`Fault::ServerBusy`].
-        hint: Option<Duration>,
+        back_off: Option<Duration>,
     },
     /// One member fails with this response code and is not executed; the others are, unless the code is one that stops
     /// a batch. Nothing happens to a call that has no such member.
@@ -74,7 +74,7 @@ pub enum Fault {
         /// Policy time.
         time: Duration,
     },
-    /// This answer. Not executed.
+    /// This response. Not executed.
     Response {
         /// Its status.
         status: StatusCode,
@@ -150,7 +150,7 @@ struct Rule {
 /// let faults = Faults::none()
 ///     .rate(Fault::ResetAfter, 0.01)
 ///     .rate_on("CreateItem", Fault::CutBody, 0.05)
-///     .rate_on("GetItem", Fault::ThrottledMembers { share: 0.2, hint: None }, 1.0)
+///     .rate_on("GetItem", Fault::ThrottledMembers { share: 0.2, back_off: None }, 1.0)
 ///     .nth(3, Fault::Page503)
 ///     .next(Fault::Refused);
 /// # let _ = faults;
@@ -183,8 +183,12 @@ impl Faults {
             },
             Fault::Page503,
             Fault::WrongXml,
-            Fault::ServerBusy { hint: Some(second) },
-            Fault::ServerBusyMessages { hint: Some(second) },
+            Fault::ServerBusy {
+                back_off: Some(second),
+            },
+            Fault::ServerBusyMessages {
+                back_off: Some(second),
+            },
             Fault::InnerServerBusy,
             Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
             Fault::TimeoutExpired,
@@ -243,7 +247,7 @@ impl Faults {
         self
     }
 
-    /// [`next`](Self::next) with a whole answer.
+    /// [`next`](Self::next) with a whole response.
     pub fn respond_next(
         self,
         status: StatusCode,

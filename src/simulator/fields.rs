@@ -4,7 +4,7 @@ use super::mailbox::Item;
 use super::schema::rank;
 use super::xml::{Element, Node, Ns};
 
-/// Properties that only a request may name or that the server answers itself.
+/// Properties that only a request may name or that the server sets itself.
 const SERVERS_OWN: [&str; 3] = ["ItemId", "ParentFolderId", "ResponseObjects"];
 
 /// The properties of a new item: the client's, without what it may not set, and the server's, in order.

@@ -16,7 +16,7 @@ pub(super) fn item_id(mailbox: &Mailbox, item_key: ItemKey, version: u64) -> Str
     )
 }
 
-/// An item with nothing but its id, as write operations answer.
+/// An item with nothing but its id, as write operations return it.
 pub(super) fn id_only(mailbox: &Mailbox, item_key: ItemKey) -> String {
     match mailbox.items.get(&item_key) {
         Some(item) => {

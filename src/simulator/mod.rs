@@ -48,18 +48,18 @@
 //! The fields of [`Policy`] say what, and where the numbers come from. Who is charged: without impersonation the calling
 //! account; with it the impersonated mailbox's copy, which all service accounts share; a call that impersonates one
 //! mailbox and touches another, by address or by id, draws on the copy and on the calling account. A call is in flight
-//! from its arrival until the last frame of its answer has been taken or the answer is dropped.
+//! from its arrival until the last frame of its response has been taken or the response is dropped.
 //!
 //! **Busy budget.** A payer's balance starts at `max_burst`. It grows by `recharge_rate` milliseconds per hour, never
 //! above `max_burst`, and every member's execution time is taken from it. Below `-cutoff_balance` the payer is locked
 //! out until the balance has recharged by what `lockout` brings from the cutoff; calls that were still running
 //! overdraw it further, and every call during the lock-out costs `busy_call_cost`, so that both prolong it. Calls
-//! during the lock-out are answered `ErrorServerBusy` with the remaining time; in a batch the budget is looked at before
+//! during the lock-out get `ErrorServerBusy` with the remaining time; in a batch the budget is looked at before
 //! each member, and the members after a lock-out has begun come back throttled.
 //!
 //! **Batches.** The members of a call are executed one after another, each taking its time. A call with several of
 //! them that has taken `batch_limit` is cut there, and `batch_cut` says what comes back: the member that ran then is
-//! done, though its answer is lost, and those after it are not. A member that fails with certain codes
+//! done, though its response is lost, and those after it are not. A member that fails with certain codes
 //! (`ErrorAccessDenied`, `ErrorQuotaExceeded`, ...) stops the batch: those after it come back
 //! `ErrorBatchProcessingStopped`, a warning. A wrong target folder, or a wrong mailbox of a delegate call, is one
 //! error for the whole batch. Faults on demand for single members: [`Fault::ThrottledMembers`],
@@ -68,7 +68,7 @@
 //! # What it can do
 //!
 //! Items (Find, Get, Create, Update, Delete, Send, Move, Copy, Archive, MarkAsJunk, Export, Upload), attachments
-//! (Create, Get, Delete, with the item's new change key in each answer), folders (Find, Get, Create, Update, Delete,
+//! (Create, Get, Delete, with the item's new change key in each response), folders (Find, Get, Create, Update, Delete,
 //! Move, Copy, Empty, MarkAllItemsAsRead), SyncFolderItems and SyncFolderHierarchy, delegates (Get, Add, Update,
 //! Remove; a list that gives nobody any rights), ConvertId between EWS and entry ids, ResolveNames, GetMailTips,
 //! GetServerTimeZones, GetUserAvailability. An exported item is its XML in base64; any other data that is uploaded
@@ -94,7 +94,7 @@
 //! # Time
 //!
 //! Everything waits on tokio's clock: under a paused clock a day passes in milliseconds, and two runs with one seed
-//! give the same report. [`Builder::speed`] divides every time of the policy. Hints in answers (`BackOffMilliseconds`,
+//! give the same report. [`Builder::speed`] divides every time of the policy. Hints in responses (`BackOffMilliseconds`,
 //! `Retry-After`) are written already divided, since a client obeys them in its own time; `Retry-After` is rounded up to
 //! whole seconds.
 //!
@@ -103,7 +103,7 @@
 //! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), what permissions allow, delivery
 //! (sent mail is counted, not delivered), archive mailboxes (archived items go to a folder of the same one),
 //! attachments of attachments, query strings beyond a phrase in the subject, recurrence. An operation that it does
-//! not know is answered with the fault `ErrorSchemaValidation`.
+//! not know gets the fault `ErrorSchemaValidation`.
 
 mod account;
 mod arrival;
@@ -137,7 +137,7 @@ pub use self::builder::{Builder, DEFAULT_ACCOUNT, DEFAULT_PASSWORD};
 pub use self::exchange::{Exchange, StoredItem};
 pub use self::faults::{Fault, Faults};
 pub use self::http::{ResponseFuture, Server};
-pub use self::policy::{BatchCut, BusyShape, OpenedBy, Policy};
+pub use self::policy::{BatchCut, BusyResponse, OpenedBy, Policy};
 pub use self::report::{Call, Report};
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub enum OpenedBy {
 /// How a lock-out is told to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BusyShape {
+pub enum BusyResponse {
     /// HTTP 500 with a SOAP fault.
     Fault,
     /// HTTP 200 with a response message in error for each member.
@@ -35,13 +35,13 @@ pub enum BusyShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchCut {
-    /// HTTP 200: the answers of the members done in time, and `ErrorTimeoutExpired` for those from there on.
+    /// HTTP 200: the responses of the members done in time, and `ErrorTimeoutExpired` for those from there on.
     RestTimedOut,
     /// HTTP 200 with `ErrorTimeoutExpired` for every member.
     AllTimedOut,
     /// HTTP 500 with a SOAP fault `ErrorTimeoutExpired`.
     Fault,
-    /// No answer: the connection is lost.
+    /// No response: the connection is lost.
     ConnectionLost,
 }
 
@@ -49,7 +49,7 @@ pub enum BatchCut {
 ///
 /// Start from a preset and change what the test is about; every field is public. A limit of `None` is not enforced.
 /// The presets take their numbers from the throttling article of the Exchange documentation
-/// ("EWS throttling in Exchange", named TH below) and from recorded answers; where nothing is published, the field says so.
+/// ("EWS throttling in Exchange", named TH below) and from recorded responses; where nothing is published, the field says so.
 ///
 /// ```
 /// use tower_ews::simulator::Policy;
@@ -65,12 +65,12 @@ pub struct Policy {
     /// Whether an impersonating account works on a copy of the mailbox's budget that all service accounts share.
     /// Not before Exchange 2010 SP2 RU4, where it draws on the owner's own.
     pub impersonation_copy: bool,
-    /// `EWSFindCountLimit`: rows of Find* answers that one payer has in memory at the same time. 1000 (TH, Table 1).
+    /// `EWSFindCountLimit`: rows of Find* responses that one payer has in memory at the same time. 1000 (TH, Table 1).
     pub find_count: Option<u32>,
     /// The same for a search with a restriction or a query string. 250 since Exchange 2013 (TH, Table 1).
     pub find_count_filtered: Option<u32>,
     /// `ConcurrentSyncCalls`: SyncFolderItems and SyncFolderHierarchy of one payer at the same time. 5 in a recorded
-    /// answer of Exchange Online; the documents give no number.
+    /// response of Exchange Online; the documents give no number.
     pub concurrent_sync_calls: Option<u32>,
     /// `EwsMaxBurst`: milliseconds of execution that a payer may save up. 300,000 in the global policy of Exchange 2013.
     /// `None` switches the whole busy budget off.
@@ -86,19 +86,19 @@ pub struct Policy {
     /// Not published; 250 in the presets, which is one second at a recharge rate of 900,000.
     pub busy_call_cost: u64,
     /// How a lock-out is told.
-    pub busy_shape: BusyShape,
+    pub busy_response: BusyResponse,
     /// Mailboxes that one account may have open by delegate access. 16 is what is seen; it is not published.
     pub open_mailboxes: Option<u32>,
     /// A mailbox closes this long after its last use. About five minutes is what is seen.
     pub open_mailbox_idle: Duration,
     /// Which calls open a mailbox.
     pub opened_by: OpenedBy,
-    /// Calls that the server has at the same time, of all payers, queue included; beyond it answers HTTP 503.
+    /// Calls that the server has at the same time, of all payers, queue included; beyond it responds with HTTP 503.
     /// Not published.
     pub server_calls: Option<u32>,
     /// Calls that it executes at the same time; the others queue in order of arrival. `None`: no queue.
     pub server_threads: Option<u32>,
-    /// `Retry-After` of those 503 answers; `None` leaves the header out, as servers on premises do.
+    /// `Retry-After` of those 503 responses; `None` leaves the header out, as servers on premises do.
     pub retry_after: Option<Duration>,
     /// Time of each call besides its execution (network, authentication). It drains no busy budget.
     pub latency: Duration,
@@ -116,7 +116,7 @@ pub struct Policy {
     pub request_mailboxes: Option<u32>,
     /// Share by which latency and member time vary, up and down, drawn from the seed: 0.25 means ±25 %.
     pub jitter: f64,
-    /// `Version` in the `ServerVersionInfo` of every answer.
+    /// `Version` in the `ServerVersionInfo` of every response.
     pub version: &'static str,
     /// Major, minor, build and revision number in the same place.
     pub build: [u16; 4],
@@ -136,7 +136,7 @@ impl Policy {
             cutoff_balance: 3_000_000,
             lockout: Duration::from_secs(300),
             busy_call_cost: 250,
-            busy_shape: BusyShape::Either,
+            busy_response: BusyResponse::Either,
             open_mailboxes: Some(16),
             open_mailbox_idle: Duration::from_secs(300),
             opened_by: OpenedBy::Writes,
@@ -239,7 +239,7 @@ impl Policy {
         }
     }
 
-    /// No limit at all, no time taken: for tests that want a server which only answers.
+    /// No limit at all, no time taken: for tests that want a server which only responds.
     pub fn unlimited() -> Self {
         Self {
             max_concurrency: None,

@@ -36,7 +36,7 @@ impl Ns {
         }
     }
 
-    /// The prefix that every answer declares for it.
+    /// The prefix that every response declares for it.
     fn prefix(self) -> &'static str {
         match self {
             Ns::Soap => "s:",
@@ -181,7 +181,7 @@ impl Element {
         }
     }
 
-    /// Writes it with the prefixes that every answer declares. Elements of foreign namespaces are left out: no part of
+    /// Writes it with the prefixes that every response declares. Elements of foreign namespaces are left out: no part of
     /// an item has any.
     pub(super) fn write(&self, out: &mut String) {
         if self.ns == Ns::Other {

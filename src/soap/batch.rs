@@ -27,7 +27,7 @@ pub(crate) struct Cuttable {
     pub(crate) max_members: Option<usize>,
     /// An element that counts for the mailbox, not for the members: one part has it.
     pub(crate) once: Option<Range<usize>>,
-    /// The change key of the item that all members go to, where the caller gave one: each answer has a newer one.
+    /// The change key of the item that all members go to, where the caller gave one: each response has a newer one.
     pub(crate) parent_change_key: Option<Range<usize>>,
     /// Of each member, in document order; empty for operations whose members are not looked at.
     pub(crate) members: Vec<Member>,
@@ -38,7 +38,7 @@ pub(crate) struct Cuttable {
 pub(crate) struct Member {
     /// A number for the mailbox that it touches, as far as it shows.
     pub(crate) mailbox: Option<u64>,
-    /// What its answer names it by (ExportItems, GetMailTips), or what it changes (UpdateItem, UpdateFolder).
+    /// What its response names it by (ExportItems, GetMailTips), or what it changes (UpdateItem, UpdateFolder).
     pub(crate) id: Option<Box<str>>,
     /// The change key of what it changes.
     pub(crate) change_key: Option<Range<usize>>,
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
                     self.once = Some(start.at..end);
                     continue;
                 }
-                // Each part would answer with all of those, or with these, too.
+                // Each part would respond with all of those, or with these, too.
                 ("GetAppManifests", b"IncludeAllInstalledAddIns") => {
                     let all = reader.text(&start)?;
                     self.untouchable |= !matches!(&*all, "false" | "0");

@@ -76,7 +76,7 @@ impl ResponseCode {
     /// Reads a code, without the white space around it. Every text is a code.
     pub fn from_text(text: &str) -> ResponseCode {
         let text = text.trim();
-        // So that reading it off a good answer costs no search.
+        // So that reading it off a good response costs no search.
         if text == Self::NO_ERROR.as_str() {
             return Self::NO_ERROR;
         }

@@ -9,11 +9,11 @@
 pub enum CodeClass {
     /// `NoError`.
     Success,
-    /// A good answer with a remark.
+    /// A good response with a remark.
     SuccessWithWarning,
     /// Too many calls at once (EWSMaxConcurrency, HangingConnectionLimit): fewer, now.
     ThrottleConnectionCount,
-    /// Wait, as long as the hint says.
+    /// Wait, as long as  back-off says.
     ThrottleServerBusy,
     /// Too many found rows in memory (EWSFindCountLimit).
     ThrottleFindCount,

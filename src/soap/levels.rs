@@ -1,4 +1,4 @@
-//! Where an element of an answer stands, and what its text means there.
+//! Where an element of a response stands, and what its text means there.
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::find;
 use super::message::{ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
 
-/// A hint above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
+///  back-off above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
 const MAX_BACK_OFF: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Raw bytes that are kept of a value; EWS has none that comes near.
@@ -78,7 +78,7 @@ pub(super) enum Opened {
 /// The elements that are open, and what is known of the messages that they belong to.
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// With the place of each one's name in `names`. What a good answer has fits without an allocation, as in `names` and `value`.
+    /// With the place of each one's name in `names`. What a good response has fits without an allocation, as in `names` and `value`.
     open: SmallVec<[(Level, u32); 8]>,
     /// Names of the open elements, one behind the other.
     names: SmallVec<[u8; 120]>,
@@ -440,6 +440,7 @@ fn back_off(text: &str) -> Option<Duration> {
     if milliseconds.is_sign_negative() && milliseconds != 0.0 {
         return None;
     }
-    let hint = Duration::try_from_secs_f64((milliseconds / 1000.0).abs()).unwrap_or(Duration::MAX);
-    Some(hint.min(MAX_BACK_OFF))
+    let back_off =
+        Duration::try_from_secs_f64((milliseconds / 1000.0).abs()).unwrap_or(Duration::MAX);
+    Some(back_off.min(MAX_BACK_OFF))
 }

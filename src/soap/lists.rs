@@ -1,4 +1,4 @@
-//! The lists of an answer that belong to all members together: where they stand, and what they are like.
+//! The lists of a response that belong to all members together: where they stand, and what they are like.
 use std::ops::Range;
 
 use memchr::memrchr;
@@ -9,7 +9,7 @@ use super::operation::{Namespace, Operation};
 use super::outline_error::OutlineError;
 use super::xml::Reader;
 
-/// Where one of an answer's lists stands, or where it would stand.
+/// Where one of a response's lists stands, or where it would stand.
 #[derive(Debug)]
 pub(crate) struct ListAt {
     /// Local name of its element.
@@ -27,7 +27,7 @@ pub(crate) struct ListAt {
 
 type Path = &'static [(&'static str, Namespace)];
 
-/// The lists of an answer that belong to all members together, by their paths from the answer's element on. `*` is any element.
+/// The lists of a response that belong to all members together, by their paths from the response's element on. `*` is any element.
 fn paths(operation: Operation) -> &'static [Path] {
     use Namespace::{Messages as M, Types as T};
     match operation.name() {
@@ -53,11 +53,11 @@ fn paths(operation: Operation) -> &'static [Path] {
     }
 }
 
-/// GetAppManifests answers with one list or the other.
+/// GetAppManifests responds with one list or the other.
 const APPS: Path = &[("Apps", Namespace::Messages)];
 const MANIFESTS: Path = &[("Manifests", Namespace::Messages)];
 
-/// The paths of the lists that this answer has, where an operation can answer with one or another. None if it has both.
+/// The paths of the lists that this response has, where an operation can response with one or another. None if it has both.
 fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     let usual = paths(operation);
     if usual != [APPS] {
@@ -71,8 +71,8 @@ fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     }
 }
 
-/// Whether an operation answers with lists for all members together.
-pub(crate) fn answers_with_lists(operation: Operation) -> bool {
+/// Whether an operation responds with lists for all members together.
+pub(crate) fn responds_with_lists(operation: Operation) -> bool {
     !paths(operation).is_empty()
 }
 
@@ -228,10 +228,10 @@ fn leave_metadata(body: &[u8], list: &mut Located) -> Option<()> {
     (!children.iter().any(is_metadata)).then_some(())
 }
 
-/// Goes down a path from the answer's element.
+/// Goes down a path from the response's element.
 fn locate(body: &[u8], path: Path) -> Result<Located, OutlineError> {
     let missing = || OutlineError::NotSoap {
-        expected: "an answer",
+        expected: "a response",
         at: 0,
     };
     let mut reader = Reader::new(body)?;

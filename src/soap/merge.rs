@@ -1,23 +1,23 @@
-//! What has to be known of answers to make one of several: namespaces, ids, and messages of our own.
+//! What has to be known of responses to make one of several: namespaces, ids, and messages of our own.
 use super::code::ResponseCode;
 use super::elements::find;
-use super::lists::answers_with_lists;
-use super::operation::{Namespace, Operation, PerMember, ResponseShape};
+use super::lists::responds_with_lists;
+use super::operation::{Namespace, Operation, PerMember, ResponseLayout};
 use super::xml::{Event, Reader};
 
-/// Whether it can be told what an answer has for each member, or which lists it has.
+/// Whether it can be told what a response has for each member, or which lists it has.
 pub(crate) fn can_be_merged(operation: Operation) -> bool {
-    answers_with_lists(operation)
+    responds_with_lists(operation)
         || matches!(
             (
-                operation.response_shape(),
+                operation.response_layout(),
                 operation.one_response_per_member()
             ),
             (
-                ResponseShape::ResponseMessages
-                    | ResponseShape::ItselfAndEntries
-                    | ResponseShape::FreeBusy,
-                PerMember::Yes | PerMember::OwnShape
+                ResponseLayout::ResponseMessages
+                    | ResponseLayout::ItselfAndEntries
+                    | ResponseLayout::FreeBusy,
+                PerMember::Yes | PerMember::OwnLayout
             )
         )
 }
@@ -68,15 +68,15 @@ pub(crate) fn entry_id(operation: Operation, entry: &[u8]) -> Option<String> {
     }
 }
 
-/// Whether entries of the operation's answers name their members.
+/// Whether entries of the operation's responses name their members.
 pub(crate) fn entries_have_ids(operation: Operation) -> bool {
     operation == Operation::EXPORT_ITEMS || operation.name() == "GetMailTips"
 }
 
-/// An entry of our own, in error, with namespaces of its own, so that it can stand in any answer to the operation. None for an
-/// operation whose answers have no entries for single members.
+/// An entry of our own, in error, with namespaces of its own, so that it can stand in any response to the operation. None for an
+/// operation whose responses have no entries for single members.
 pub(crate) fn error_entry(operation: Operation, code: &ResponseCode, text: &str) -> Option<String> {
-    if answers_with_lists(operation) {
+    if responds_with_lists(operation) {
         return None;
     }
     let entry = operation.entry_element()?;
@@ -94,7 +94,7 @@ pub(crate) fn error_entry(operation: Operation, code: &ResponseCode, text: &str)
         "<m:MessageText>{text}</m:MessageText><m:ResponseCode>{code}</m:ResponseCode><m:DescriptiveLinkKey>0</m:DescriptiveLinkKey>"
     );
     let namespace = Namespace::Messages.uri();
-    if operation.response_shape() == ResponseShape::FreeBusy {
+    if operation.response_layout() == ResponseLayout::FreeBusy {
         return Some(format!(
             "<m:{entry} xmlns:m=\"{namespace}\"><m:ResponseMessage ResponseClass=\"Error\">{message}</m:ResponseMessage></m:{entry}>"
         ));

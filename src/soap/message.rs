@@ -27,8 +27,8 @@ pub enum ResponseClass {
 ///   <detail><ResponseCode>ErrorServerBusy</ResponseCode>
 ///     <MessageXml><Value Name="BackOffMilliseconds">2500</Value></MessageXml></detail>
 /// </s:Fault></s:Body></s:Envelope>"#;
-/// let answer = SoapResponse::parse(body)?;
-/// let fault = answer.fault().unwrap();
+/// let response = SoapResponse::parse(body)?;
+/// let fault = response.fault().unwrap();
 /// assert_eq!(fault.code, ResponseCode::SERVER_BUSY);
 /// assert_eq!(fault.back_off, Some(Duration::from_millis(2500)));
 /// assert_eq!(&*fault.text, "Later.");
@@ -43,15 +43,15 @@ pub struct ResponseMessage {
     pub code: ResponseCode,
     /// `InnerErrorResponseCode`, by which `ErrorInternalServerError` says what it means.
     pub inner_code: Option<ResponseCode>,
-    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no number, or negative, is no hint. One of
+    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no number, or negative, is no back-off. One of
     /// more than a hundred years counts as a hundred years.
     pub back_off: Option<Duration>,
     /// `MaxConcurrencyLimit`, which comes with `ErrorExceededConnectionCount`.
     pub max_concurrency: Option<u32>,
     /// `MessageText` or the fault's text: its first 1,024 bytes.
     pub text: Box<str>,
-    /// Where its element stands in the answer, tags included. For free/busy that is the whole `FreeBusyResponse`, and where the answer's
-    /// own element carries the code, the whole answer's element.
+    /// Where its element stands in the response, tags included. For free/busy that is the whole `FreeBusyResponse`, and where the response's
+    /// own element carries the code, the whole response's element.
     pub range: Range<u64>,
     /// A SOAP fault, whatever the HTTP status.
     pub is_fault: bool,
@@ -59,18 +59,18 @@ pub struct ResponseMessage {
     pub is_entry: bool,
 }
 
-/// Why an answer could not be read on.
+/// Why a response could not be read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
     /// A document type declaration inside an envelope.
-    #[error("document type declaration in the answer at byte {at}")]
+    #[error("document type declaration in the response at byte {at}")]
     Dtd {
         /// Offset of it.
         at: u64,
     },
     /// UTF-16.
-    #[error("the answer is in UTF-16, which is not read")]
+    #[error("the response is in UTF-16, which is not read")]
     Encoding,
     /// Something other than another envelope behind an envelope.
     #[error("content behind the envelope at byte {at}")]
@@ -79,25 +79,25 @@ pub enum ScanError {
         at: u64,
     },
     /// An end tag that does not match.
-    #[error("the end tag at byte {at} of the answer does not match")]
+    #[error("the end tag at byte {at} of the response does not match")]
     Unbalanced {
         /// Offset of the end tag.
         at: u64,
     },
-    /// The answer ended inside something.
-    #[error("the answer was cut off at byte {at}")]
+    /// The response ended inside something.
+    #[error("the response was cut off at byte {at}")]
     Truncated {
         /// How many bytes there were.
         at: u64,
     },
     /// Not XML.
-    #[error("malformed markup in the answer at byte {at}")]
+    #[error("malformed markup in the response at byte {at}")]
     Malformed {
         /// Offset of the markup.
         at: u64,
     },
     /// A tag of more than 64 KiB where one had to be read.
-    #[error("the tag at byte {at} of the answer is too long")]
+    #[error("the tag at byte {at} of the response is too long")]
     TagTooLong {
         /// Offset of the tag.
         at: u64,

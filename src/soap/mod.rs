@@ -1,6 +1,6 @@
 //! What EWS says on the wire: the only module that knows element names.
 //!
-//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response messages of an answer,
+//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response messages of a response,
 //! [`operation`] and [`code`] are tables of what Microsoft publishes about operations and response codes, and [`item_id`] tells
 //! whose an item id is. All of it takes bytes from strangers: nothing here panics, and nothing resolves an entity that it was
 //! not born with.

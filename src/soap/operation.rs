@@ -1,10 +1,10 @@
-//! What is known about each EWS operation: whether it may be sent twice, by which array it can be split, how it answers.
+//! What is known about each EWS operation: whether it may be sent twice, by which array it can be split, how the server responds.
 use std::borrow::Cow;
 use std::fmt;
 
 use super::find::same;
 pub use super::operation_facts::{
-    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseShape, Split,
+    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseLayout, Split,
 };
 use super::operation_table::{Element, Row, TABLE};
 
@@ -150,22 +150,22 @@ impl Operation {
         self.row().arrays
     }
 
-    /// Where its answer keeps class and code.
-    pub fn response_shape(self) -> ResponseShape {
+    /// Where its response keeps class and code.
+    pub fn response_layout(self) -> ResponseLayout {
         self.row().shape
     }
 
-    /// How the entries of its answer stand to the members of its array.
+    /// How the entries of its response stand to the members of its array.
     pub fn one_response_per_member(self) -> PerMember {
         self.row().per_member
     }
 
-    /// Local name of its answer's element, where a public source names one.
+    /// Local name of its response's element, where a public source names one.
     pub fn response_element(self) -> Option<Cow<'static, str>> {
         self.element(self.row().response, "Response")
     }
 
-    /// Local name of one entry of its answer, where the answer has entries and a public source names them.
+    /// Local name of one entry of its response, where the response has entries and a public source names them.
     pub fn entry_element(self) -> Option<Cow<'static, str>> {
         self.element(self.row().entry, "ResponseMessage")
     }
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(count(|o| o.split() == Split::SafeUnlessSuggestions), 1);
         assert_eq!(count(|o| o.split() == Split::SafeUnlessOccurrences), 1);
         assert_eq!(
-            count(|o| o.response_shape() == ResponseShape::ItselfAndEntries),
+            count(|o| o.response_layout() == ResponseLayout::ItselfAndEntries),
             6
         );
     }
@@ -291,8 +291,8 @@ mod tests {
         );
         assert_eq!(by("SendNotification").response_element(), None);
         assert_eq!(
-            by("GetUserAvailability").response_shape(),
-            ResponseShape::FreeBusy
+            by("GetUserAvailability").response_layout(),
+            ResponseLayout::FreeBusy
         );
         assert_eq!(by("CreateItem").arrays()[0].members.len(), 26);
         assert_eq!(

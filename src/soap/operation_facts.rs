@@ -6,7 +6,7 @@
 pub enum OperationIdempotency {
     /// It only reads: again is the same as once.
     Safe,
-    /// The same end state, but the second answer can be an error ("not found", "exists"), or lack an id.
+    /// The same end state, but the second response can be an error ("not found", "exists"), or lack an id.
     Idempotent,
     /// Again is twice: a second item, a second mail; or events that are gone once they were sent. EmptyFolder and
     /// MarkAllItemsAsRead also change what arrived after the first try.
@@ -26,11 +26,11 @@ pub enum OperationIdempotency {
 pub enum Split {
     /// Parts in any order, also in parallel.
     Safe,
-    /// As [`Split::Safe`], but the answers have to be merged with knowledge of the operation.
+    /// As [`Split::Safe`], but the responses have to be merged with knowledge of the operation.
     SafeWithCare,
     /// Parts one after another.
     SafeSequential,
-    /// Parts mean something else than the whole: never split.
+    /// Parts mean anything but the whole: never split.
     ChangesMeaning,
     /// GetUserAvailability: safe, unless it asks for suggestions, which are made over all attendees together.
     SafeUnlessSuggestions,
@@ -40,34 +40,34 @@ pub enum Split {
     NotApplicable,
 }
 
-/// Where an answer keeps class and code.
+/// Where a response keeps class and code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ResponseShape {
+pub enum ResponseLayout {
     /// `XResponse/ResponseMessages/*`, an entry each.
     ResponseMessages,
-    /// The answer's element carries them itself.
+    /// The response's element carries them itself.
     Itself,
-    /// The answer's element carries them itself, and so does each entry of its `ResponseMessages`.
+    /// The response's element carries them itself, and so does each entry of its `ResponseMessages`.
     ItselfAndEntries,
     /// `FreeBusyResponseArray/FreeBusyResponse/ResponseMessage` and `SuggestionsResponse/ResponseMessage`.
     FreeBusy,
-    /// One `ResponseMessage` inside the answer's element.
+    /// One `ResponseMessage` inside the response's element.
     SingleMessage,
     /// None of these, or not documented.
     Other,
 }
 
-/// How the entries of an answer stand to the members of the request's array.
+/// How the entries of a response stand to the members of the request's array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PerMember {
     /// One entry per member. That they stand in the order of the members is what every client assumes; Microsoft documents it
     /// for GetUserAvailability alone.
     Yes,
-    /// Entries per member, in a shape of their own; see [`ResponseShape`].
-    OwnShape,
-    /// One answer over all members.
+    /// Entries per member, in a shape of their own; see [`ResponseLayout`].
+    OwnLayout,
+    /// One response over all members.
     No,
     /// The operation takes no array.
     NotApplicable,

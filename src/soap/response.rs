@@ -1,10 +1,10 @@
-//! Answers: the faults and response messages in them.
+//! Responses: the faults and response messages in them.
 use std::ops::Range;
 
 pub use super::message::{ResponseClass, ResponseMessage, ScanError};
 pub use super::scanner::ResponseScanner;
 
-/// A whole answer.
+/// A whole response.
 ///
 /// ```
 /// use tower_ews::soap::{SoapResponse, ResponseClass};
@@ -13,9 +13,9 @@ pub use super::scanner::ResponseScanner;
 ///   <GetItemResponseMessage ResponseClass='Success'><ResponseCode>NoError</ResponseCode></GetItemResponseMessage>\
 ///   <GetItemResponseMessage ResponseClass='Error'><ResponseCode>ErrorItemNotFound</ResponseCode></GetItemResponseMessage>\
 ///   </ResponseMessages></GetItemResponse></Body></Envelope>";
-/// let answer = SoapResponse::parse(body)?;
-/// assert_eq!(answer.messages[0].class, ResponseClass::Success);
-/// assert_eq!(answer.messages[1].code.as_str(), "ErrorItemNotFound");
+/// let response = SoapResponse::parse(body)?;
+/// assert_eq!(response.messages[0].class, ResponseClass::Success);
+/// assert_eq!(response.messages[1].code.as_str(), "ErrorItemNotFound");
 /// # Ok::<(), tower_ews::soap::ScanError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct SoapResponse {
 }
 
 impl SoapResponse {
-    /// Reads a whole answer. One that is no SOAP has no messages.
+    /// Reads a whole response. One that is no SOAP has no messages.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl SoapResponse {
         })
     }
 
-    /// The fault, if the answer is one.
+    /// The fault, if the response is one.
     pub fn fault(&self) -> Option<&ResponseMessage> {
         self.messages.iter().find(|message| message.is_fault)
     }

@@ -1,4 +1,4 @@
-//! Reads an answer while it comes in: finds tags, text and CDATA in pieces of any size.
+//! Reads a response while it comes in: finds tags, text and CDATA in pieces of any size.
 use std::ops::Range;
 
 use memchr::{memchr, memchr2};
@@ -36,8 +36,8 @@ enum Lex {
     Other,
 }
 
-/// Reads an answer as it comes, in pieces of any size, and reports each fault and each response message when its end tag was
-/// seen. It keeps a few kilobytes at most, however large the answer is.
+/// Reads a response as it comes, in pieces of any size, and reports each fault and each response message when its end tag was
+/// seen. It keeps a few kilobytes at most, however large the response is.
 ///
 /// Elements are known by their local names and by where they stand, so that what a user wrote into an item is never taken for a message.
 /// Several envelopes behind each other, as GetStreamingEvents sends them, are fine. What is not SOAP at all (a page of a proxy,
@@ -72,7 +72,7 @@ pub struct ResponseScanner {
 }
 
 impl ResponseScanner {
-    /// A scanner at the start of an answer.
+    /// A scanner at the start of a response.
     pub fn new() -> ResponseScanner {
         ResponseScanner {
             lex: Lex::Start,
@@ -87,7 +87,7 @@ impl ResponseScanner {
 
     /// Reads the next piece, and hands over the messages that end in it.
     ///
-    /// A message that stands in an element of a list is reported before the message that the answer's own element carries.
+    /// A message that stands in an element of a list is reported before the message that the response's own element carries.
     ///
     /// # Errors
     ///
@@ -109,11 +109,11 @@ impl ResponseScanner {
         result
     }
 
-    /// Says that the answer has ended. Something that is no SOAP, or nothing at all, has no error.
+    /// Says that the response has ended. Something that is no SOAP, or nothing at all, has no error.
     ///
     /// # Errors
     ///
-    /// [`ScanError::Truncated`] if the answer ended inside an envelope, or the error of an earlier call.
+    /// [`ScanError::Truncated`] if the response ended inside an envelope, or the error of an earlier call.
     pub fn finish(&mut self) -> Result<(), ScanError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -141,7 +141,7 @@ impl ResponseScanner {
         self.levels.in_body()
     }
 
-    /// Whether the answer is SOAP. None until its first element was seen.
+    /// Whether the response is SOAP. None until its first element was seen.
     pub fn is_soap(&self) -> Option<bool> {
         self.levels.is_soap
     }
@@ -255,7 +255,7 @@ impl ResponseScanner {
         }
     }
 
-    /// Text outside of every element: the byte order mark of another envelope, or something else than SOAP.
+    /// Text outside of every element: the byte order mark of another envelope, or anything but SOAP.
     fn outside(&mut self, text: &[u8], piece: &mut Piece<'_>) -> Result<(), ScanError> {
         let blank = text.iter().take_while(|byte| is_blank(&[**byte])).count();
         if self.levels.is_soap == Some(true) && text.get(blank) == Some(&0xEF) {

@@ -30,7 +30,7 @@ pub(super) fn whole_tag(chunk: &[u8], at: usize, longest: usize) -> Option<Whole
     Some(WholeTag { end: i + 1, empty })
 }
 
-/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last one or to something else than a
+/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last one or to anything but a
 /// whole tag.
 pub(super) fn skim(chunk: &[u8], mut at: usize, depth: &mut u64) -> usize {
     at = match find::markup(chunk, at) {

@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As [`Reader::skip`], and takes down the range of each child element. Says also whether there was text between them.
+    /// As [`Reader::skip`], and collects the range of each child element. Says also whether there was text between them.
     pub(super) fn members(&mut self) -> Result<(Range<usize>, Members, bool)> {
         let mut members = SmallVec::new();
         let (end, text) = self.walk::<true>(|member| members.push(member))?;

@@ -21,7 +21,7 @@ struct Container {
     words: Vec<Range<usize>>,
     /// It holds text that is no white space.
     stray: bool,
-    /// It holds something else than one plain text.
+    /// It holds anything but one plain text.
     mixed: bool,
 }
 

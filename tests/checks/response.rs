@@ -1,11 +1,11 @@
-//! Answers read in pieces and as a whole, and their messages against quick-xml's `NsReader`: for the tests and for the fuzz target.
+//! Responses read in pieces and as a whole, and their messages against quick-xml's `NsReader`: for the tests and for the fuzz target.
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use tower_ews::soap::{ResponseMessage, ResponseScanner, ScanError};
 
 type Scanned = (Vec<ResponseMessage>, Result<(), ScanError>, Option<bool>);
 
-/// Reads an answer in these pieces.
+/// Reads a response in these pieces.
 pub(crate) fn scan(pieces: &[&[u8]]) -> Scanned {
     let mut scanner = ResponseScanner::new();
     let mut messages = Vec::new();
@@ -20,7 +20,7 @@ pub(crate) fn scan(pieces: &[&[u8]]) -> Scanned {
     (messages, result, scanner.is_soap())
 }
 
-/// However the answer is cut (`cuts` are lengths of pieces, again and again), it says the same, and each message of a sound answer is one
+/// However the response is cut (`cuts` are lengths of pieces, again and again), it says the same, and each message of a sound response is one
 /// element.
 pub(crate) fn assert_agrees(body: &[u8], cuts: &[u8]) {
     let whole = scan(&[body]);

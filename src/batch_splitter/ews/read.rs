@@ -10,7 +10,7 @@ use super::outcome::Sent;
 use crate::batch_splitter::format::{MemberOutcome, Message, PartFailure, PartResponse};
 use crate::body::encoding;
 use crate::body::rope::Rope;
-use crate::soap::lists::{ListAt, answers_with_lists, lists};
+use crate::soap::lists::{ListAt, lists, responds_with_lists};
 use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
 use crate::soap::namespaces::Namespaces;
 use crate::soap::verdict::Verdict;
@@ -81,7 +81,7 @@ impl EwsBatch {
         if !read.is_soap {
             return unreadable("the answer is no SOAP".to_owned());
         }
-        if answers_with_lists(self.facts.operation) {
+        if responds_with_lists(self.facts.operation) {
             let lists = self.lists(sent, head, body, &read);
             let text = "an answer with other lists than those of the batch";
             return lists.unwrap_or_else(|| unreadable(text.to_owned()));

@@ -22,7 +22,7 @@ fn principal(context: &mut Context<'_>, request: &Element) -> Result<usize, Fail
     Ok(index)
 }
 
-/// An error about the mailbox is the whole answer's.
+/// An error about the mailbox is the whole response's.
 pub(super) fn prepare(context: &mut Context<'_>, request: &Element) -> Result<(), Failure> {
     let index = principal(context, request)?;
     if let Some(deliver) = request.child_text("DeliverMeetingRequests") {

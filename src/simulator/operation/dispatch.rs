@@ -68,7 +68,7 @@ impl Context<'_> {
         }
     }
 
-    /// What the answer says after its messages.
+    /// What the response says after its messages.
     pub(in super::super) fn finish(&mut self, request: &Element) -> String {
         match self.operation {
             GetDelegate => delegates::meeting_requests(self, request),

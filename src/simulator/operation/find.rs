@@ -13,7 +13,7 @@ use super::restriction::matches;
 /// Exchange gives no more rows at once than this (the throttling article's note on page sizes).
 const MOST_ROWS: usize = 1000;
 
-/// The rows of an answer.
+/// The rows of a response.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) offset: usize,

@@ -122,7 +122,7 @@ pub(super) fn check_parent(context: &mut Context<'_>, request: &Element) -> Resu
     }
 }
 
-/// A folder with nothing but its id, as write operations answer.
+/// A folder with nothing but its id, as write operations return it.
 pub(super) fn id_only(mailbox: &Mailbox, number: u64) -> MemberResult {
     let mut out = String::from("<m:Folders>");
     let nothing = Element::types("Nothing", "");

@@ -11,7 +11,7 @@ use super::catalog::Operation;
 use super::context::Context;
 use super::response::MemberResult;
 
-/// Kinds of items that are kept; anything else (an answer to a meeting, a reply) is accepted and leaves nothing.
+/// Kinds of items that are kept; anything else (a response to a meeting, a reply) is accepted and leaves nothing.
 const STORED: [&str; 12] = [
     "Item",
     "Message",

@@ -8,7 +8,7 @@ use super::catalog::Operation::{self, *};
 /// What one member comes to: the content of its response message, or its failure.
 pub(super) type MemberResult = Result<String, Failure>;
 
-/// What an operation answers.
+/// What an operation responds with.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct OperationResponse {
     /// One for each member.
