@@ -1,9 +1,9 @@
 //! What EWS says on the wire: the only module that knows element names.
 //!
-//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response messages of a response,
-//! [`operation`] and [`code`] are tables of what Microsoft publishes about operations and response codes, and [`item_id`] tells
-//! whose an item id is. All of it takes bytes from strangers: nothing here panics, and nothing resolves an entity that it was
-//! not born with.
+//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response
+//! messages of a response, [`operation`] and [`code`] are tables of what Microsoft publishes about
+//! operations and response codes, and [`item_id`] tells whose an item id is. All of it takes bytes
+//! from strangers: nothing here panics, and nothing resolves an entity that it was not born with.
 //!
 //! ```
 //! use tower_ews::soap::{Operation, Outline};
@@ -28,6 +28,7 @@ mod header;
 pub mod item_id;
 mod levels;
 pub(crate) mod lists;
+pub(crate) mod member_status;
 pub(crate) mod merge;
 mod message;
 pub(crate) mod namespaces;
@@ -41,7 +42,6 @@ mod scanner;
 mod skim;
 mod tag;
 mod targets;
-pub(crate) mod verdict;
 mod xml;
 
 pub use self::targets::Targets;

@@ -11,9 +11,9 @@ use crate::batch_splitter::format::{MemberOutcome, Message, PartFailure, PartRes
 use crate::body::encoding;
 use crate::body::rope::Rope;
 use crate::soap::lists::{ListAt, lists, responds_with_lists};
+use crate::soap::member_status::MemberStatus;
 use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
 use crate::soap::namespaces::Namespaces;
-use crate::soap::verdict::Verdict;
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
 /// What an answer says, entries and all.
@@ -281,8 +281,8 @@ impl EwsBatch {
     ) -> Option<PartResponse> {
         let refused = |message: &&ResponseMessage| {
             matches!(
-                message.verdict(),
-                Verdict::Refused { .. } | Verdict::Stopped
+                message.member_status(),
+                MemberStatus::Refused { .. } | MemberStatus::Stopped
             )
         };
         let messages = &read.messages;
