@@ -1,5 +1,6 @@
-//! The rules of the house, read off the sources: which module may name which, that no two files need each other, that nothing
-//! panics, and that the trail of a call is read by the audit log alone.
+//! The rules of the house, read off the sources: which module may name which, that no two files
+//! need each other, that nothing panics, and that the trail of a call is read by the audit log
+//! alone.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +14,8 @@ mod architecture {
     pub(crate) mod imports;
 }
 
-/// Circles of imports that are left. The list can only shrink: a circle that is gone has to go from here too.
+/// Circles of imports that are left. The list can only shrink: a circle that is gone has to go from
+/// here too.
 const KNOWN_CIRCLES: [(&str, &[&str]); 10] = [
     ("audit_log", &["call", "fill"]),
     (
@@ -39,7 +41,8 @@ const KNOWN_CIRCLES: [(&str, &[&str]); 10] = [
     ),
 ];
 
-/// The modules from the bottom up: each may name what stands on the floors below. A new module has to take its place here.
+/// The modules from the bottom up: each may name what stands on the floors below. A new module has
+/// to take its place here.
 const FLOORS: [Floor; 5] = [
     Floor {
         modules: &["address"],
@@ -61,7 +64,8 @@ const FLOORS: [Floor; 5] = [
         ],
         open: true,
     },
-    // The policy stands beside the layers: they are told numbers, and do not ask where those come from.
+    // The policy stands beside the layers: they are told numbers, and do not ask where those come
+    // from.
     Floor {
         modules: &[
             "anchor_headers",
@@ -89,8 +93,8 @@ struct Floor {
 const PANICKING_CALLS: [&str; 4] = ["unwrap", "unwrap_err", "expect", "expect_err"];
 const PANICKING_MACROS: [&str; 4] = ["panic", "todo", "unimplemented", "unreachable"];
 
-/// Methods of `CallTrail` that tell what was written. Other layers decide nothing by a trail, so they only write to it:
-/// `record` returns nothing.
+/// Methods of `CallTrail` that tell what was written. Other layers decide nothing by a trail, so
+/// they only write to it: `record` returns nothing.
 const TRAIL_READS: [&str; 5] = ["attempts", "left_out", "each", "sums", "story"];
 const TRAIL_READERS: [&str; 2] = ["trail", "audit_log"];
 
@@ -199,7 +203,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `depth` is the number of modules around these tokens, `compile_time` whether they run in the compiler alone.
+    /// `depth` is the number of modules around these tokens, `compile_time` whether they run in the
+    /// compiler alone.
     fn read(&mut self, tokens: TokenStream, depth: usize, compile_time: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut constant = false;
@@ -272,7 +277,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes down the modules that a path from the root of the crate leads to; it goes on at `at` with `::`.
+    /// Takes down the modules that a path from the root of the crate leads to; it goes on at `at`
+    /// with `::`.
     fn names(&mut self, line: usize, tokens: &[TokenTree], at: usize) {
         if !is_punct(tokens, at, ':') {
             return;

@@ -1,8 +1,8 @@
 //! Every kind of response of the simulator against Exchange's own schema.
 //!
-//! Needs `xmllint` and the schema files: `EWS_XSD_DIR` names a folder with an `envelope.xsd` that imports `messages.xsd`,
-//! `types.xsd` and a SOAP 1.1 envelope, or a folder with one such folder for each version of Exchange. Without it the test
-//! says that it skips.
+//! Needs `xmllint` and the schema files: `EWS_XSD_DIR` names a folder with an `envelope.xsd` that
+//! imports `messages.xsd`, `types.xsd` and a SOAP 1.1 envelope, or a folder with one such folder
+//! for each version of Exchange. Without it the test says that it skips.
 
 mod schema;
 

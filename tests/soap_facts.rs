@@ -1,4 +1,5 @@
-//! The tables against the protocol facts that they were made from, where the folder of facts is at hand (EWS_FACTS_DIR).
+//! The tables against the protocol facts that they were made from, where the folder of facts is at
+//! hand (EWS_FACTS_DIR).
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};

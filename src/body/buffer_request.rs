@@ -22,9 +22,10 @@ use super::replay::{ReplayBody, join};
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.
 ///
-/// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames are joined into one piece.
-/// Trailers are dropped, and with them the headers `Trailer` and `Transfer-Encoding`; a `Content-Length` is put right where there is
-/// one. Dropping the future drops body and call.
+/// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames
+/// are joined into one piece. Trailers are dropped, and with them the headers `Trailer` and
+/// `Transfer-Encoding`; a `Content-Length` is put right where there is one. Dropping the future
+/// drops body and call.
 ///
 /// ```
 /// use http::Request;
@@ -47,7 +48,8 @@ pub struct BufferRequestLayer {
 }
 
 impl BufferRequestLayer {
-    /// What Exchange takes at most by default: 64 MiB (67,108,864 bytes, "client-specific message size limits").
+    /// What Exchange takes at most by default: 64 MiB (67,108,864 bytes, "client-specific message
+    /// size limits").
     pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024;
 
     /// A layer that takes bodies of at most so many bytes.
@@ -74,8 +76,8 @@ impl<S> Layer<S> for BufferRequestLayer {
     }
 }
 
-/// The service of [`BufferRequestLayer`]. It is always ready; it waits for the inner service in the future, once the body is
-/// there.
+/// The service of [`BufferRequestLayer`]. It is always ready; it waits for the inner service in the
+/// future, once the body is there.
 ///
 /// ```
 /// use tower_ews::body::BufferRequestLayer;
@@ -92,7 +94,8 @@ pub struct BufferRequest<S> {
 }
 
 impl<S> BufferRequest<S> {
-    /// Says that the inner service is always ready, so that a body that is there needs no clone of it: `benches/overhead`, `stack`.
+    /// Says that the inner service is always ready, so that a body that is there needs no clone of
+    /// it: `benches/overhead`, `stack`.
     #[cfg(feature = "ews")]
     pub(crate) fn inner_is_always_ready(mut self) -> Self {
         self.always_ready = true;

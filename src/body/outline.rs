@@ -1,4 +1,5 @@
-//! The outline of a body and the mailboxes that it touches, found when somebody asks for them first.
+//! The outline of a body and the mailboxes that it touches, found when somebody asks for them
+//! first.
 use std::sync::OnceLock;
 
 use bytes::Bytes;

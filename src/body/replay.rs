@@ -16,12 +16,15 @@ use super::rope::Rope;
 #[cfg(feature = "ews")]
 use crate::soap::{Outline, OutlineError, Targets};
 
-/// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be sent again.
+/// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be
+/// sent again.
 ///
-/// As a [`Body`] it gives one frame per piece and never fails. With the feature `ews` it has an outline (`ReplayBody::outline`),
-/// which is parsed once for all clones, when the first layer asks for it.
+/// As a [`Body`] it gives one frame per piece and never fails. With the feature `ews` it has an
+/// outline (`ReplayBody::outline`), which is parsed once for all clones, when the first layer asks
+/// for it.
 ///
-/// A clone of a body that was partly read goes on where that one stood; [`ReplayBody::rewind`] starts anew.
+/// A clone of a body that was partly read goes on where that one stood; [`ReplayBody::rewind`]
+/// starts anew.
 ///
 /// ```
 /// use http_body::Body;
@@ -127,7 +130,8 @@ impl ReplayBody {
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 impl ReplayBody {
-    /// Creates a body whose outline is known already. It has to be the outline of exactly these bytes.
+    /// Creates a body whose outline is known already. It has to be the outline of exactly these
+    /// bytes.
     pub(crate) fn with_outline(rope: Rope, outline: Outline) -> ReplayBody {
         let mut body = ReplayBody::from(rope);
         if let Some(shared) = Arc::get_mut(&mut body.shared) {
@@ -138,8 +142,8 @@ impl ReplayBody {
 
     /// Returns the outline of the whole body.
     ///
-    /// It is parsed at the first call and kept for all clones. A body of several pieces is copied for it, which lasts no longer
-    /// than that call.
+    /// It is parsed at the first call and kept for all clones. A body of several pieces is copied
+    /// for it, which lasts no longer than that call.
     ///
     /// # Errors
     ///
@@ -254,7 +258,8 @@ impl From<ReplayBody> for Full<Bytes> {
     }
 }
 
-/// What was not read yet. In one piece it is a body that reqwest itself can send again; in several it is streamed, uncopied.
+/// What was not read yet. In one piece it is a body that reqwest itself can send again; in several
+/// it is streamed, uncopied.
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 impl From<ReplayBody> for reqwest::Body {

@@ -59,7 +59,8 @@ impl Rope {
 
     /// The bytes of a range; what lies beyond the end is left out.
     ///
-    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of many pieces.
+    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of
+    /// many pieces.
     pub fn slice(&self, range: Range<u64>) -> Rope {
         self.slices().take(range)
     }
@@ -109,8 +110,8 @@ pub struct Slices<'a> {
 }
 
 impl Slices<'_> {
-    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind the piece that the last
-    /// one began in.
+    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind
+    /// the piece that the last one began in.
     pub fn take(&mut self, range: Range<u64>) -> Rope {
         if range.start < self.at {
             (self.piece, self.at) = (0, 0);

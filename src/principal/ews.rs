@@ -21,20 +21,22 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 
 /// The charges of EWS calls.
 ///
-/// * Without impersonation the calling account pays: the [`Caller`] in the request's extensions, else the one set
-///   here.
-/// * With impersonation the target mailbox's impersonation copy pays, which all service accounts share. The four kinds
-///   of `ConnectingSID` are one key where [`map_principal`](Self::map_principal) knows the mailbox's SMTP address;
-///   addresses and user principal names are compared as text besides.
-/// * A call that impersonates A and touches B, by name or by an item id, charges A's copy and the calling account.
+/// * Without impersonation the calling account pays: the [`Caller`] in the request's extensions,
+///   else the one set here.
+/// * With impersonation the target mailbox's impersonation copy pays, which all service accounts
+///   share. The four kinds of `ConnectingSID` are one key where
+///   [`map_principal`](Self::map_principal) knows the mailbox's SMTP address; addresses and user
+///   principal names are compared as text besides.
+/// * A call that impersonates A and touches B, by name or by an item id, charges A's copy and the
+///   calling account.
 /// * A body that cannot be read charges the calling account one call.
 ///
-/// An item id tells its mailbox's GUID, not the address. [`learn`](Self::learn) tells which address a GUID stands for;
-/// without it a mailbox that a delegate reaches both by address and by id counts twice, and under impersonation ids
-/// count as the impersonated mailbox's.
+/// An item id tells its mailbox's GUID, not the address. [`learn`](Self::learn) tells which address
+/// a GUID stands for; without it a mailbox that a delegate reaches both by address and by id counts
+/// twice, and under impersonation ids count as the impersonated mailbox's.
 ///
-/// The source is "EWS throttling in Exchange" and "How to maintain affinity between a group of subscriptions and the
-/// Mailbox server" of Microsoft's documentation.
+/// The source is "EWS throttling in Exchange" and "How to maintain affinity between a group of
+/// subscriptions and the Mailbox server" of Microsoft's documentation.
 ///
 /// ```
 /// use http::Request;
@@ -83,15 +85,16 @@ impl EwsCharges {
         self
     }
 
-    /// Whether impersonation draws on a copy of the mailbox owner's budgets (default) or, as before Exchange 2010 SP2
-    /// RU4, on the owner's own.
+    /// Whether impersonation draws on a copy of the mailbox owner's budgets (default) or, as before
+    /// Exchange 2010 SP2 RU4, on the owner's own.
     #[must_use]
     pub fn impersonation_copy(mut self, copy: bool) -> Self {
         self.impersonation_copy = copy;
         self
     }
 
-    /// Finds the SMTP address of an impersonated identity, so that all kinds of `ConnectingSID` are one key.
+    /// Finds the SMTP address of an impersonated identity, so that all kinds of `ConnectingSID` are
+    /// one key.
     #[must_use]
     pub fn map_principal<F>(mut self, map: F) -> Self
     where
@@ -134,8 +137,8 @@ impl EwsCharges {
         given.unwrap_or(&self.caller)
     }
 
-    /// How a request reaches the mailbox that it works on, and which that is: the first, where it works on several. None where it is the
-    /// caller's own and the caller is not known.
+    /// How a request reaches the mailbox that it works on, and which that is: the first, where it
+    /// works on several. None where it is the caller's own and the caller is not known.
     pub(crate) fn reach(
         &self,
         body: &ReplayBody,
@@ -170,8 +173,8 @@ impl EwsCharges {
         Some(mapped.map_or(Cow::Borrowed(&*sid.value), Cow::Owned))
     }
 
-    /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached by name and by id is there more than
-    /// once: [`Charges`] have each value once.
+    /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached
+    /// by name and by id is there more than once: [`Charges`] have each value once.
     fn reached<'a>(
         &'a self,
         outline: &Outline,
@@ -179,12 +182,14 @@ impl EwsCharges {
         own: Option<&'a str>,
         impersonates: bool,
     ) -> impl Iterator<Item = Cow<'a, str>> {
-        // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted without them.
+        // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted
+        // without them.
         let opens_none = matches!(
             outline.operation(),
             Some(Operation::GET_USER_AVAILABILITY | Operation::CONVERT_ID)
         );
-        // On the hot path: watched by `benches/overhead`, `stack`. Under impersonation unknown GUIDs say nothing.
+        // On the hot path: watched by `benches/overhead`, `stack`. Under impersonation unknown
+        // GUIDs say nothing.
         let names_alone = impersonates && self.known.read().is_empty();
         let reaches_none =
             opens_none || (names_alone && !outline.may_name_mailbox(&body.to_bytes()));

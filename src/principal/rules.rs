@@ -7,8 +7,8 @@ use super::Budget;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Payer {
-    /// The impersonated mailbox's copy if there is impersonation, else the calling account. A call that impersonates
-    /// one mailbox and touches another charges both.
+    /// The impersonated mailbox's copy if there is impersonation, else the calling account. A call
+    /// that impersonates one mailbox and touches another charges both.
     #[default]
     Effective,
     /// The calling account, for what it reaches as a delegate.
@@ -26,8 +26,9 @@ pub enum ChargeRule {
     HangingCalls,
     /// One for each SyncFolderItems and SyncFolderHierarchy.
     Syncs,
-    /// The rows that a FindItem or FindFolder may return: page size times folders, 1000 to a folder without a page,
-    /// each row four times with a restriction or query string (whose limit is 250 instead of 1000).
+    /// The rows that a FindItem or FindFolder may return: page size times folders, 1000 to a folder
+    /// without a page, each row four times with a restriction or query string (whose limit is 250
+    /// instead of 1000).
     FoundRows,
     /// Each mailbox that the call reaches as a delegate.
     Mailboxes,

@@ -1,4 +1,5 @@
-//! What is decided when a call arrives: who calls, whether it suffers a fault, and whether it may run.
+//! What is decided when a call arrives: who calls, whether it suffers a fault, and whether it may
+//! run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -377,7 +378,8 @@ impl Engine {
         Some(reply.into())
     }
 
-    /// What is decided by the request: whether it is valid and allowed, and the faults that speak SOAP.
+    /// What is decided by the request: whether it is valid and allowed, and the faults that speak
+    /// SOAP.
     fn admit(
         &self,
         caller: &Account,
@@ -477,7 +479,8 @@ impl Engine {
         })
     }
 
-    /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves that mailbox.
+    /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves
+    /// that mailbox.
     fn payers(&self, caller: &Account, facts: &Facts<'_>, store: &Store) -> Vec<Payer> {
         let account = Payer::Account(caller.name().to_owned());
         let target = facts.target.flatten();

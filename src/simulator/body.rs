@@ -1,4 +1,5 @@
-//! The response's body, which holds the call's in_flight at the server until it has been sent, and the loss of a connection.
+//! The response's body, which holds the call's in_flight at the server until it has been sent, and
+//! the loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,8 +16,8 @@ use tokio::time::Sleep;
 use super::engine::InFlight;
 
 /// The connection was lost. Its source is an [`io::Error`] of the kind that a real client would see
-/// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows nothing of the simulator
-/// recognises it.
+/// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows
+/// nothing of the simulator recognises it.
 ///
 /// ```
 /// use std::error::Error;
@@ -67,8 +68,8 @@ impl ConnectionLost {
     }
 }
 
-/// The body of a response. The call counts as open at the server until its last frame has been taken or the body is
-/// dropped.
+/// The body of a response. The call counts as open at the server until its last frame has been
+/// taken or the body is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Body {
@@ -125,7 +126,8 @@ impl Body {
         self
     }
 
-    /// Nothing but a lost connection: a server that streams it closes the connection before it has sent anything.
+    /// Nothing but a lost connection: a server that streams it closes the connection before it has
+    /// sent anything.
     pub(super) fn lost(error: ConnectionLost) -> Self {
         Self {
             frames: VecDeque::new(),

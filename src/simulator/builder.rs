@@ -27,8 +27,9 @@ impl Exchange {
     }
 }
 
-/// Builds an [`Exchange`]. Without any setting it is Exchange Online with the account [`DEFAULT_ACCOUNT`] (password and
-/// bearer token [`DEFAULT_PASSWORD`]), which may do everything, and with a mailbox for every address that is asked for.
+/// Builds an [`Exchange`]. Without any setting it is Exchange Online with the account
+/// [`DEFAULT_ACCOUNT`] (password and bearer token [`DEFAULT_PASSWORD`]), which may do everything,
+/// and with a mailbox for every address that is asked for.
 ///
 /// ```
 /// use tower_ews::simulator::{Account, Exchange, Faults, Policy};
@@ -77,9 +78,10 @@ impl Builder {
         self
     }
 
-    /// All times of the policy run that much faster: 1 by default, a millionth at least, a million at most; a number
-    /// that is not above zero counts as 1. Timers have whole milliseconds: at 60, a member of 80 ms takes two instead of
-    /// one and a third in an otherwise idle call, and the budget is charged 80.
+    /// All times of the policy run that much faster: 1 by default, a millionth at least, a million
+    /// at most; a number that is not above zero counts as 1. Timers have whole milliseconds: at 60,
+    /// a member of 80 ms takes two instead of one and a third in an otherwise idle call, and the
+    /// budget is charged 80.
     pub fn speed(mut self, speed: f64) -> Self {
         self.speed = if speed > 0.0 {
             speed.clamp(1e-6, 1e6)
@@ -101,7 +103,8 @@ impl Builder {
         self
     }
 
-    /// An account with a password that serves as its bearer token too. Any account given replaces the default one.
+    /// An account with a password that serves as its bearer token too. Any account given replaces
+    /// the default one.
     pub fn account(self, name: impl Into<String>, password: impl Into<String>) -> Self {
         let password = password.into();
         self.with_account(
@@ -124,8 +127,8 @@ impl Builder {
         self
     }
 
-    /// A mailbox that exists. Mailboxes given here are the only ones, besides those of the accounts, unless
-    /// [`autocreate`](Self::autocreate) says otherwise.
+    /// A mailbox that exists. Mailboxes given here are the only ones, besides those of the
+    /// accounts, unless [`autocreate`](Self::autocreate) says otherwise.
     pub fn mailbox(mut self, address: impl Into<String>) -> Self {
         self.mailboxes.push(address.into());
         self
@@ -144,7 +147,8 @@ impl Builder {
         self
     }
 
-    /// Whether a mailbox comes into being when it is first touched. True by default if no mailbox is given.
+    /// Whether a mailbox comes into being when it is first touched. True by default if no mailbox
+    /// is given.
     pub fn autocreate(mut self, autocreate: bool) -> Self {
         self.autocreate = Some(autocreate);
         self

@@ -1,4 +1,5 @@
-//! What happens to a call that is executed: its members in turn, the time that they take, and what ends the batch early.
+//! What happens to a call that is executed: its members in turn, the time that they take, and what
+//! ends the batch early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,8 @@ pub(super) struct Execution {
 struct Progress {
     response: OperationResponse,
     scratch: Scratch,
-    /// When the member that is executed now is done, as planned: timers are late, and their lateness is not to add up.
+    /// When the member that is executed now is done, as planned: timers are late, and their
+    /// lateness is not to add up.
     due: Instant,
     /// Policy time that the members took.
     spent: Duration,

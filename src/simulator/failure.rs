@@ -113,8 +113,8 @@ impl Failure {
         }
     }
 
-    /// Whether the members after the one that failed so are left undone (the reference page of `ResponseCode`, on
-    /// `ErrorBatchProcessingStopped`; its list is one of examples).
+    /// Whether the members after the one that failed so are left undone (the reference page of
+    /// `ResponseCode`, on `ErrorBatchProcessingStopped`; its list is one of examples).
     pub(super) fn stops_batch(&self) -> bool {
         matches!(
             self.code.as_str(),

@@ -17,8 +17,8 @@ use http::{HeaderMap, StatusCode};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The connection is refused: nothing was sent, nothing is executed. On a socket, where the connection stands
-    /// already, the client sees a reset.
+    /// The connection is refused: nothing was sent, nothing is executed. On a socket, where the
+    /// connection stands already, the client sees a reset.
     Refused,
     /// The request arrives, is not executed, and the connection is lost.
     ResetBefore,
@@ -26,7 +26,8 @@ pub enum Fault {
     ResetAfter,
     /// The request is executed, and its response breaks off in the middle of its body.
     CutBody,
-    /// The request is executed, and its response's body comes in that many frames with that pause before each.
+    /// The request is executed, and its response's body comes in that many frames with that pause
+    /// before each.
     SlowBody {
         /// Number of frames, at least one.
         frames: usize,
@@ -39,7 +40,8 @@ pub enum Fault {
     WrongXml,
     /// `ErrorServerBusy` in a SOAP fault (HTTP 500). Not executed.
     ServerBusy {
-        /// `BackOffMilliseconds`, written as it is, without regard to the speed; `None` leaves it out.
+        /// `BackOffMilliseconds`, written as it is, without regard to the speed; `None` leaves it
+        /// out.
         back_off: Option<Duration>,
     },
     /// HTTP 200 in which every member has `ErrorServerBusy`. Not executed.
@@ -47,22 +49,24 @@ pub enum Fault {
         /// As for [`Fault::ServerBusy`].
         back_off: Option<Duration>,
     },
-    /// HTTP 200 in which every member has `ErrorInternalServerError` with an inner `ErrorServerBusy`. Not executed.
+    /// HTTP 200 in which every member has `ErrorInternalServerError` with an inner
+    /// `ErrorServerBusy`. Not executed.
     InnerServerBusy,
     /// HTTP 200 in which every member has this response code. Not executed.
     Code(String),
-    /// HTTP 200 in which every member has `ErrorTimeoutExpired`, although the first half of them was executed.
+    /// HTTP 200 in which every member has `ErrorTimeoutExpired`, although the first half of them
+    /// was executed.
     TimeoutExpired,
-    /// Some of the members, drawn from the seed, come back with `ErrorServerBusy` and are not executed; the others are.
-    /// Counted where it hits a member.
+    /// Some of the members, drawn from the seed, come back with `ErrorServerBusy` and are not
+    /// executed; the others are. Counted where it hits a member.
     ThrottledMembers {
         /// The share of the members, 0 to 1.
         share: f64,
         /// As for [`Fault::ServerBusy`].
         back_off: Option<Duration>,
     },
-    /// One member fails with this response code and is not executed; the others are, unless the code is one that stops
-    /// a batch. Nothing happens to a call that has no such member.
+    /// One member fails with this response code and is not executed; the others are, unless the
+    /// code is one that stops a batch. Nothing happens to a call that has no such member.
     MemberCode {
         /// Which one, from 0.
         member: usize,
@@ -140,10 +144,11 @@ struct Rule {
     operation: Option<String>,
 }
 
-/// The faults that an exchange will have: by probability, by number of the call, or for the next calls.
+/// The faults that an exchange will have: by probability, by number of the call, or for the next
+/// calls.
 ///
-/// A scripted fault goes before one by number, and that before one by probability. Every probability is drawn from the
-/// exchange's seed.
+/// A scripted fault goes before one by number, and that before one by probability. Every
+/// probability is drawn from the exchange's seed.
 ///
 /// ```
 /// use tower_ews::simulator::{Fault, Faults};
@@ -169,7 +174,8 @@ impl Faults {
         Self::default()
     }
 
-    /// Every kind of fault that a client must survive, so that one call in `1 / share` suffers some.
+    /// Every kind of fault that a client must survive, so that one call in `1 / share` suffers
+    /// some.
     pub fn mixed(share: f64) -> Self {
         let second = Duration::from_secs(1);
         let kinds = [
@@ -199,7 +205,8 @@ impl Faults {
             .fold(Self::none(), |faults, fault| faults.rate(fault, each))
     }
 
-    /// Every call suffers this with that probability (0 to 1). Rules are drawn in the order in which they were added.
+    /// Every call suffers this with that probability (0 to 1). Rules are drawn in the order in
+    /// which they were added.
     pub fn rate(self, fault: Fault, probability: f64) -> Self {
         self.rule(fault, probability, None, None)
     }
@@ -241,7 +248,8 @@ impl Faults {
         self
     }
 
-    /// The next call that has nothing scripted yet suffers this: calling it n times scripts n calls.
+    /// The next call that has nothing scripted yet suffers this: calling it n times scripts n
+    /// calls.
     pub fn next(mut self, fault: Fault) -> Self {
         self.next.push_back(fault);
         self

@@ -7,7 +7,8 @@ use super::xml::{Element, Node, Ns};
 /// Properties that only a request may name or that the server sets itself.
 const SERVERS_OWN: [&str; 3] = ["ItemId", "ParentFolderId", "ResponseObjects"];
 
-/// The properties of a new item: the client's, without what it may not set, and the server's, in order.
+/// The properties of a new item: the client's, without what it may not set, and the server's, in
+/// order.
 pub(super) fn new_fields(element: &Element, owner: &str, uid: &str, now: &str) -> Vec<Element> {
     let mut fields: Vec<Element> = element
         .children()

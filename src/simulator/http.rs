@@ -28,8 +28,8 @@ const LARGEST_REQUEST: usize = 64 << 20;
 
 type Outcome = Result<Response<Body>, ConnectionLost>;
 
-/// The response to come. When it is dropped after the request has arrived, the server goes on executing it all the same,
-/// as Exchange does, and the call keeps its place until then.
+/// The response to come. When it is dropped after the request has arrived, the server goes on
+/// executing it all the same, as Exchange does, and the call keeps its place until then.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     response: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
@@ -116,8 +116,9 @@ where
 }
 
 impl Exchange {
-    /// An axum router that serves every path, `/EWS/Exchange.asmx` among them. A lost connection becomes a
-    /// body that fails before its first byte, upon which hyper closes the connection without having sent anything.
+    /// An axum router that serves every path, `/EWS/Exchange.asmx` among them. A lost connection
+    /// becomes a body that fails before its first byte, upon which hyper closes the connection
+    /// without having sent anything.
     pub fn router(&self) -> axum::Router {
         let exchange = self.clone();
         axum::Router::new().fallback(move |request: axum::extract::Request| {

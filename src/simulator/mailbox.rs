@@ -91,7 +91,8 @@ pub(super) struct Folder {
     pub(super) version: u64,
 }
 
-/// An item: its properties are the elements of the types namespace that a client sent, plus the server's own.
+/// An item: its properties are the elements of the types namespace that a client sent, plus the
+/// server's own.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// The element that stands for its kind: `Message`, `CalendarItem`, ...

@@ -1,9 +1,9 @@
-//! An Exchange server that can be throttled on a laptop: in-memory mailboxes, Exchange's limits enforced and counted,
-//! faults on demand.
+//! An Exchange server that can be throttled on a laptop: in-memory mailboxes, Exchange's limits
+//! enforced and counted, faults on demand.
 //!
 //! [`Exchange`] is a tower [`Service`](tower_service::Service) for tests in virtual time, an axum
-//! [router](Exchange::router), and a [server on a socket](Exchange::serve). It is no part of the layers: it shares no
-//! code with them, so that what they believe is tested against something else.
+//! [router](Exchange::router), and a [server on a socket](Exchange::serve). It is no part of the
+//! layers: it shares no code with them, so that what they believe is tested against something else.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -45,36 +45,41 @@
 //!
 //! # What it enforces
 //!
-//! The fields of [`Policy`] say what, and where the numbers come from. Who is charged: without impersonation the calling
-//! account; with it the impersonated mailbox's copy, which all service accounts share; a call that impersonates one
-//! mailbox and touches another, by address or by id, draws on the copy and on the calling account. A call is in flight
-//! from its arrival until the last frame of its response has been taken or the response is dropped.
+//! The fields of [`Policy`] say what, and where the numbers come from. Who is charged: without
+//! impersonation the calling account; with it the impersonated mailbox's copy, which all service
+//! accounts share; a call that impersonates one mailbox and touches another, by address or by id,
+//! draws on the copy and on the calling account. A call is in flight from its arrival until the
+//! last frame of its response has been taken or the response is dropped.
 //!
-//! **Busy budget.** A payer's balance starts at `max_burst`. It grows by `recharge_rate` milliseconds per hour, never
-//! above `max_burst`, and every member's execution time is taken from it. Below `-cutoff_balance` the payer is locked
-//! out until the balance has recharged by what `lockout` brings from the cutoff; calls that were still running
-//! overdraw it further, and every call during the lock-out costs `busy_call_cost`, so that both prolong it. Calls
-//! during the lock-out get `ErrorServerBusy` with the remaining time; in a batch the budget is looked at before
-//! each member, and the members after a lock-out has begun come back throttled.
+//! **Busy budget.** A payer's balance starts at `max_burst`. It grows by `recharge_rate`
+//! milliseconds per hour, never above `max_burst`, and every member's execution time is taken from
+//! it. Below `-cutoff_balance` the payer is locked out until the balance has recharged by what
+//! `lockout` brings from the cutoff; calls that were still running overdraw it further, and every
+//! call during the lock-out costs `busy_call_cost`, so that both prolong it. Calls during the
+//! lock-out get `ErrorServerBusy` with the remaining time; in a batch the budget is looked at
+//! before each member, and the members after a lock-out has begun come back throttled.
 //!
-//! **Batches.** The members of a call are executed one after another, each taking its time. A call with several of
-//! them that has taken `batch_limit` is cut there, and `batch_cut` says what comes back: the member that ran then is
-//! done, though its response is lost, and those after it are not. A member that fails with certain codes
-//! (`ErrorAccessDenied`, `ErrorQuotaExceeded`, ...) stops the batch: those after it come back
-//! `ErrorBatchProcessingStopped`, a warning. A wrong target folder, or a wrong mailbox of a delegate call, is one
-//! error for the whole batch. Faults on demand for single members: [`Fault::ThrottledMembers`],
-//! [`Fault::MemberCode`], [`Fault::SlowMembers`].
+//! **Batches.** The members of a call are executed one after another, each taking its time. A call
+//! with several of them that has taken `batch_limit` is cut there, and `batch_cut` says what comes
+//! back: the member that ran then is done, though its response is lost, and those after it are not.
+//! A member that fails with certain codes (`ErrorAccessDenied`, `ErrorQuotaExceeded`, ...) stops
+//! the batch: those after it come back `ErrorBatchProcessingStopped`, a warning. A wrong target
+//! folder, or a wrong mailbox of a delegate call, is one error for the whole batch. Faults on
+//! demand for single members: [`Fault::ThrottledMembers`], [`Fault::MemberCode`],
+//! [`Fault::SlowMembers`].
 //!
 //! # What it can do
 //!
-//! Items (Find, Get, Create, Update, Delete, Send, Move, Copy, Archive, MarkAsJunk, Export, Upload), attachments
-//! (Create, Get, Delete, with the item's new change key in each response), folders (Find, Get, Create, Update, Delete,
-//! Move, Copy, Empty, MarkAllItemsAsRead), SyncFolderItems and SyncFolderHierarchy, delegates (Get, Add, Update,
-//! Remove; a list that gives nobody any rights), ConvertId between EWS and entry ids, ResolveNames, GetMailTips,
-//! GetServerTimeZones, GetUserAvailability. An exported item is its XML in base64; any other data that is uploaded
-//! becomes a message with that text as its subject.
+//! Items (Find, Get, Create, Update, Delete, Send, Move, Copy, Archive, MarkAsJunk, Export,
+//! Upload), attachments (Create, Get, Delete, with the item's new change key in each response),
+//! folders (Find, Get, Create, Update, Delete, Move, Copy, Empty, MarkAllItemsAsRead),
+//! SyncFolderItems and SyncFolderHierarchy, delegates (Get, Add, Update, Remove; a list that gives
+//! nobody any rights), ConvertId between EWS and entry ids, ResolveNames, GetMailTips,
+//! GetServerTimeZones, GetUserAvailability. An exported item is its XML in base64; any other data
+//! that is uploaded becomes a message with that text as its subject.
 //!
-//! [`Report::done`] says by operation what was done how often, so that a test sees what a client did twice or never.
+//! [`Report::done`] says by operation what was done how often, so that a test sees what a client
+//! did twice or never.
 //!
 //! ```
 //! use tower_ews::simulator::{BatchCut, Exchange, Policy};
@@ -93,17 +98,18 @@
 //!
 //! # Time
 //!
-//! Everything waits on tokio's clock: under a paused clock a day passes in milliseconds, and two runs with one seed
-//! give the same report. [`Builder::speed`] divides every time of the policy. Hints in responses (`BackOffMilliseconds`,
-//! `Retry-After`) are written already divided, since a client obeys them in its own time; `Retry-After` is rounded up to
-//! whole seconds.
+//! Everything waits on tokio's clock: under a paused clock a day passes in milliseconds, and two
+//! runs with one seed give the same report. [`Builder::speed`] divides every time of the policy.
+//! Hints in responses (`BackOffMilliseconds`, `Retry-After`) are written already divided, since a
+//! client obeys them in its own time; `Retry-After` is rounded up to whole seconds.
 //!
 //! # What it leaves out
 //!
-//! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), what permissions allow, delivery
-//! (sent mail is counted, not delivered), archive mailboxes (archived items go to a folder of the same one),
-//! attachments of attachments, query strings beyond a phrase in the subject, recurrence. An operation that it does
-//! not know gets the fault `ErrorSchemaValidation`.
+//! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), what
+//! permissions allow, delivery (sent mail is counted, not delivered), archive mailboxes (archived
+//! items go to a folder of the same one), attachments of attachments, query strings beyond a phrase
+//! in the subject, recurrence. An operation that it does not know gets the fault
+//! `ErrorSchemaValidation`.
 
 mod account;
 mod arrival;

@@ -46,8 +46,8 @@ pub struct Call {
     pub user_agent: Option<String>,
     /// Status of the response; `None` while it runs and when the connection was lost.
     pub status: Option<StatusCode>,
-    /// What became of it: `executed`, `batch_limit` when it was cut there, the code of a refusal (`ErrorServerBusy`,
-    /// `503`, `401`, ...), or the name of a fault on demand.
+    /// What became of it: `executed`, `batch_limit` when it was cut there, the code of a refusal
+    /// (`ErrorServerBusy`, `503`, `401`, ...), or the name of a fault on demand.
     pub outcome: String,
 }
 
@@ -95,12 +95,13 @@ pub struct Report {
     pub cut_batches: u64,
     /// Members that were not executed since an earlier one stopped the batch.
     pub stopped_members: u64,
-    /// Members that came back throttled, not executed, in calls that were: in a lock-out, for too many open mailboxes,
-    /// for the rows of a search, or on demand.
+    /// Members that came back throttled, not executed, in calls that were: in a lock-out, for too
+    /// many open mailboxes, for the rows of a search, or on demand.
     pub throttled_members: u64,
-    /// What was done by the operations that change something: by operation, then by what it was done to, with how
-    /// often. An item stands here with its subject (before an update), an attachment and a folder with its name, a delegate
-    /// with the address; what has none of these is not here.
+    /// What was done by the operations that change something: by operation, then by what it was
+    /// done to, with how often. An item stands here with its subject (before an update), an
+    /// attachment and a folder with its name, a delegate with the address; what has none of these
+    /// is not here.
     pub done: BTreeMap<String, BTreeMap<String, u64>>,
     /// Items created by CreateItem, those that were only sent among them.
     pub items_created: u64,

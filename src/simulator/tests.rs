@@ -594,7 +594,8 @@ async fn the_busy_budget_locks_out() {
 async fn a_hint_that_is_obeyed_at_any_speed_suffices() {
     for (speed, seed) in [(1.0, 1), (7.0, 2), (60.0, 3), (1000.0, 4)] {
         let mut policy = Policy::laptop();
-        // Timers have whole milliseconds: calls shorter than one would leave the budget time to recharge.
+        // Timers have whole milliseconds: calls shorter than one would leave the budget time to
+        // recharge.
         policy.member_time = policy.member_time.mul_f64(speed);
         let exchange = Exchange::builder()
             .policy(policy)
@@ -610,7 +611,8 @@ async fn a_hint_that_is_obeyed_at_any_speed_suffices() {
         }
         let report = exchange.report();
         assert!(report.lockouts > 1, "{speed}: {report:?}");
-        // One call runs into each lock-out (the last may have begun with the last call), and none into it twice.
+        // One call runs into each lock-out (the last may have begun with the last call), and none
+        // into it twice.
         let met = report.calls_during_backoff;
         assert!(
             (report.lockouts - 1..=report.lockouts).contains(&met),

@@ -87,7 +87,8 @@ impl ResponseCode {
         })
     }
 
-    /// All codes of the table, by name: 533, from three public schema generations, the reference page and the field.
+    /// All codes of the table, by name: 533, from three public schema generations, the reference
+    /// page and the field.
     pub fn all() -> impl Iterator<Item = ResponseCode> {
         (0..TABLE.len() as u16).map(|index| ResponseCode(Repr::Known(index)))
     }

@@ -2,8 +2,8 @@
 
 /// What a response code asks of the caller.
 ///
-/// "ews-throttling-in-exchange", Tables 3 and 4, and the reference page of ResponseCode are the sources; where they give no advice, the
-/// class is [`CodeClass::Permanent`].
+/// "ews-throttling-in-exchange", Tables 3 and 4, and the reference page of ResponseCode are the
+/// sources; where they give no advice, the class is [`CodeClass::Permanent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CodeClass {

@@ -1,4 +1,5 @@
-//! Steps through the elements of a document: the envelope, the children of an element, and the way around one.
+//! Steps through the elements of a document: the envelope, the children of an element, and the way
+//! around one.
 use super::outline_error::OutlineError;
 use super::xml::{Event, Reader, Space, Start, is_blank};
 

@@ -1,5 +1,6 @@
-//! Looks for the bytes that mean something in markup. What tags are made of is too short for a call of memchr to pay: here it
-//! is eight bytes at a time, and memchr for what turns out to be long. The benchmark `batch` watches it.
+//! Looks for the bytes that mean something in markup. What tags are made of is too short for a call
+//! of memchr to pay: here it is eight bytes at a time, and memchr for what turns out to be long.
+//! The benchmark `batch` watches it.
 use memchr::memchr;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -101,8 +102,8 @@ pub(super) fn name_end(bytes: &[u8], at: usize) -> Option<(usize, u8)> {
     })
 }
 
-/// The first byte that is wanted, by looks at one after the other. Names of attributes are short, and the same ones again and
-/// again, which suits branch prediction.
+/// The first byte that is wanted, by looks at one after the other. Names of attributes are short,
+/// and the same ones again and again, which suits branch prediction.
 #[inline(always)]
 fn next(bytes: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8)> {
     let rest = bytes.get(at..)?.iter();

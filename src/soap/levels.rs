@@ -10,7 +10,8 @@ use super::find;
 use super::message::{ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
 
-///  back-off above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
+///  back-off above this counts as this: larger ones do not fit the arithmetic of every platform's
+///  clock.
 const MAX_BACK_OFF: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Raw bytes that are kept of a value; EWS has none that comes near.
@@ -78,7 +79,8 @@ pub(super) enum Opened {
 /// The elements that are open, and what is known of the messages that they belong to.
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// With the place of each one's name in `names`. What a good response has fits without an allocation, as in `names` and `value`.
+    /// With the place of each one's name in `names`. What a good response has fits without an
+    /// allocation, as in `names` and `value`.
     open: SmallVec<[(Level, u32); 8]>,
     /// Names of the open elements, one behind the other.
     names: SmallVec<[u8; 120]>,
@@ -125,7 +127,8 @@ impl Levels {
             .extend_from_slice(text.get(..room).unwrap_or(text));
     }
 
-    /// Unescapes the text that was captured since the last markup. Unlike in a request, what can not be unescaped stays.
+    /// Unescapes the text that was captured since the last markup. Unlike in a request, what can
+    /// not be unescaped stays.
     pub(super) fn settle(&mut self) {
         let raw = self.value.get(self.segment..).unwrap_or_default();
         if memchr(b'&', raw).is_some() {
@@ -139,7 +142,8 @@ impl Levels {
         self.segment = self.value.len();
     }
 
-    /// Takes a piece of a CDATA section, its end included. Brackets are kept until it shows that they belong to the end.
+    /// Takes a piece of a CDATA section, its end included. Brackets are kept until it shows that
+    /// they belong to the end.
     pub(super) fn capture_cdata(&mut self, part: &[u8], ended: bool) {
         self.value.extend_from_slice(part);
         let length = self.value.len().saturating_sub(3);

@@ -1,4 +1,5 @@
-//! The lists of a response that belong to all members together: where they stand, and what they are like.
+//! The lists of a response that belong to all members together: where they stand, and what they are
+//! like.
 use std::ops::Range;
 
 use memchr::memrchr;
@@ -27,7 +28,8 @@ pub(crate) struct ListAt {
 
 type Path = &'static [(&'static str, Namespace)];
 
-/// The lists of a response that belong to all members together, by their paths from the response's element on. `*` is any element.
+/// The lists of a response that belong to all members together, by their paths from the response's
+/// element on. `*` is any element.
 fn paths(operation: Operation) -> &'static [Path] {
     use Namespace::{Messages as M, Types as T};
     match operation.name() {
@@ -57,7 +59,8 @@ fn paths(operation: Operation) -> &'static [Path] {
 const APPS: Path = &[("Apps", Namespace::Messages)];
 const MANIFESTS: Path = &[("Manifests", Namespace::Messages)];
 
-/// The paths of the lists that this response has, where an operation can response with one or another. None if it has both.
+/// The paths of the lists that this response has, where an operation can response with one or
+/// another. None if it has both.
 fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     let usual = paths(operation);
     if usual != [APPS] {
@@ -78,7 +81,8 @@ pub(crate) fn responds_with_lists(operation: Operation) -> bool {
 
 enum Located {
     Present(Present),
-    /// The elements of the path from `depth` on are missing; they would stand in place of this range.
+    /// The elements of the path from `depth` on are missing; they would stand in place of this
+    /// range.
     Missing {
         depth: usize,
         at: Range<usize>,
@@ -168,7 +172,8 @@ fn gap(at: &Range<usize>, later: &[Located], behind: Option<usize>) -> Range<usi
     at.start.max(behind)..at.end.max(behind)
 }
 
-/// How many of the elements around a missing list stay open, because the next one is missing in them too.
+/// How many of the elements around a missing list stay open, because the next one is missing in
+/// them too.
 fn stays_open(path: Path, depth: usize, next: Option<(&Path, &Located)>) -> Option<usize> {
     let own = path.get(depth..)?;
     match next {
@@ -181,7 +186,8 @@ fn stays_open(path: Path, depth: usize, next: Option<(&Path, &Located)>) -> Opti
     }
 }
 
-/// A list that is not there. `own` are the elements that are missing, of which `opened` are open already and `stays` are left open.
+/// A list that is not there. `own` are the elements that are missing, of which `opened` are open
+/// already and `stays` are left open.
 fn missing(
     body: &[u8],
     own: Path,
@@ -210,7 +216,8 @@ fn missing(
     })
 }
 
-/// Leaves `Metadata` behind the last App, which speaks of the mailbox, to the frame. None if it stands elsewhere.
+/// Leaves `Metadata` behind the last App, which speaks of the mailbox, to the frame. None if it
+/// stands elsewhere.
 fn leave_metadata(body: &[u8], list: &mut Located) -> Option<()> {
     let Located::Present(Present {
         content, children, ..

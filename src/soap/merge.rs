@@ -1,4 +1,5 @@
-//! What has to be known of responses to make one of several: namespaces, ids, and messages of our own.
+//! What has to be known of responses to make one of several: namespaces, ids, and messages of our
+//! own.
 use super::code::ResponseCode;
 use super::elements::find;
 use super::lists::responds_with_lists;
@@ -22,7 +23,8 @@ pub(crate) fn can_be_merged(operation: Operation) -> bool {
         )
 }
 
-/// The new change key that an entry has for the item of the request: that of the parent for CreateAttachment, else of the first id.
+/// The new change key that an entry has for the item of the request: that of the parent for
+/// CreateAttachment, else of the first id.
 pub(crate) fn new_change_key(operation: Operation, entry: &[u8]) -> Option<Vec<u8>> {
     let attribute = match operation {
         Operation::CREATE_ATTACHMENT => "RootItemChangeKey",
@@ -73,8 +75,8 @@ pub(crate) fn entries_have_ids(operation: Operation) -> bool {
     operation == Operation::EXPORT_ITEMS || operation.name() == "GetMailTips"
 }
 
-/// An entry of our own, in error, with namespaces of its own, so that it can stand in any response to the operation. None for an
-/// operation whose responses have no entries for single members.
+/// An entry of our own, in error, with namespaces of its own, so that it can stand in any response
+/// to the operation. None for an operation whose responses have no entries for single members.
 pub(crate) fn error_entry(operation: Operation, code: &ResponseCode, text: &str) -> Option<String> {
     if responds_with_lists(operation) {
         return None;

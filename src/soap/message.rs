@@ -39,23 +39,27 @@ pub enum ResponseClass {
 pub struct ResponseMessage {
     /// Success, warning or error.
     pub class: ResponseClass,
-    /// The response code; of a fault without one, its fault code without the prefix. Empty if there is neither.
+    /// The response code; of a fault without one, its fault code without the prefix. Empty if there
+    /// is neither.
     pub code: ResponseCode,
     /// `InnerErrorResponseCode`, by which `ErrorInternalServerError` says what it means.
     pub inner_code: Option<ResponseCode>,
-    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no number, or negative, is no back-off. One of
-    /// more than a hundred years counts as a hundred years.
+    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no
+    /// number, or negative, is no back-off. One of more than a hundred years counts as a hundred
+    /// years.
     pub back_off: Option<Duration>,
     /// `MaxConcurrencyLimit`, which comes with `ErrorExceededConnectionCount`.
     pub max_concurrency: Option<u32>,
     /// `MessageText` or the fault's text: its first 1,024 bytes.
     pub text: Box<str>,
-    /// Where its element stands in the response, tags included. For free/busy that is the whole `FreeBusyResponse`, and where the response's
-    /// own element carries the code, the whole response's element.
+    /// Where its element stands in the response, tags included. For free/busy that is the whole
+    /// `FreeBusyResponse`, and where the response's own element carries the code, the whole
+    /// response's element.
     pub range: Range<u64>,
     /// A SOAP fault, whatever the HTTP status.
     pub is_fault: bool,
-    /// One of a list (`ResponseMessages`, `FreeBusyResponseArray`), which stands for a member of the request.
+    /// One of a list (`ResponseMessages`, `FreeBusyResponseArray`), which stands for a member of
+    /// the request.
     pub is_entry: bool,
 }
 

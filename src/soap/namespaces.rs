@@ -1,8 +1,10 @@
-//! The namespaces that are declared around a place in a response, and how they go with what is moved elsewhere.
+//! The namespaces that are declared around a place in a response, and how they go with what is
+//! moved elsewhere.
 use super::elements::first_element;
 use super::xml::{Event, Reader, Start, attributes};
 
-/// Namespace declarations that hold at a place: prefix (empty for the default) and the name, as it is written.
+/// Namespace declarations that hold at a place: prefix (empty for the default) and the name, as it
+/// is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces(Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -47,7 +49,8 @@ impl Namespaces {
             .map(|(_, uri)| &**uri)
     }
 
-    /// What has to be declared anew where something that stood in this scope is put into another one.
+    /// What has to be declared anew where something that stood in this scope is put into another
+    /// one.
     pub(crate) fn moved_to(&self, other: &Namespaces) -> Namespaces {
         let mut missing: Vec<_> = self
             .0
@@ -61,7 +64,8 @@ impl Namespaces {
         Namespaces(missing)
     }
 
-    /// This scope with the default namespace taken back if there is none, for something that can be put anywhere.
+    /// This scope with the default namespace taken back if there is none, for something that can be
+    /// put anywhere.
     pub(crate) fn anywhere(&self) -> Namespaces {
         let mut all = self.clone();
         if all.get(b"").is_none() {
@@ -74,7 +78,8 @@ impl Namespaces {
         self.0.is_empty()
     }
 
-    /// What is to be put into the start tag of `element`, and where. Prefixes that it declares itself are left out.
+    /// What is to be put into the start tag of `element`, and where. Prefixes that it declares
+    /// itself are left out.
     pub(crate) fn declaration(&self, element: &[u8]) -> Option<(usize, Vec<u8>)> {
         let start = first_element(element)?;
         let inner = start.end.checked_sub(if start.empty { 2 } else { 1 })?;

@@ -1,4 +1,5 @@
-//! What is known about each EWS operation: whether it may be sent twice, by which array it can be split, how the server responds.
+//! What is known about each EWS operation: whether it may be sent twice, by which array it can be
+//! split, how the server responds.
 use std::borrow::Cow;
 use std::fmt;
 
@@ -8,8 +9,9 @@ pub use super::operation_facts::{
 };
 use super::operation_table::{Element, Row, TABLE};
 
-/// An operation of Exchange Web Services that the table knows: 138 of them, from the WSDL of Exchange Server Subscription
-/// Edition, the public schemas, the reference pages and the EWS Managed API.
+/// An operation of Exchange Web Services that the table knows: 138 of them, from the WSDL of
+/// Exchange Server Subscription Edition, the public schemas, the reference pages and the EWS
+/// Managed API.
 ///
 /// ```
 /// use tower_ews::soap::operation::{OperationIdempotency, Operation, Split};
@@ -104,7 +106,8 @@ impl Operation {
         u8::try_from(found).ok().map(Operation)
     }
 
-    /// The operation whose request element has this local name, such as `GetUserAvailabilityRequest`.
+    /// The operation whose request element has this local name, such as
+    /// `GetUserAvailabilityRequest`.
     ///
     /// A binary search: the table is in the order of both names.
     pub fn by_request_element(local: &[u8]) -> Option<Operation> {
@@ -134,8 +137,8 @@ impl Operation {
         self.row().idempotency
     }
 
-    /// It only reads, so that sending it again changes nothing. Not so GetEvents and GetStreamingEvents: the server forgets the
-    /// events that it has sent.
+    /// It only reads, so that sending it again changes nothing. Not so GetEvents and
+    /// GetStreamingEvents: the server forgets the events that it has sent.
     pub fn is_read(self) -> bool {
         self.idempotency() == OperationIdempotency::Safe
     }
@@ -165,7 +168,8 @@ impl Operation {
         self.element(self.row().response, "Response")
     }
 
-    /// Local name of one entry of its response, where the response has entries and a public source names them.
+    /// Local name of one entry of its response, where the response has entries and a public source
+    /// names them.
     pub fn entry_element(self) -> Option<Cow<'static, str>> {
         self.element(self.row().entry, "ResponseMessage")
     }
@@ -178,8 +182,9 @@ impl Operation {
         }
     }
 
-    /// Whether the WSDL of Exchange Server Subscription Edition declares an `ExchangeImpersonation` header for it. False for 41
-    /// operations of the WSDL and for those that it leaves out; clients send the header all the same.
+    /// Whether the WSDL of Exchange Server Subscription Edition declares an `ExchangeImpersonation`
+    /// header for it. False for 41 operations of the WSDL and for those that it leaves out; clients
+    /// send the header all the same.
     pub fn impersonation_in_wsdl(self) -> bool {
         self.row().impersonation
     }

@@ -1,4 +1,5 @@
-//! What the table says of an operation: may it be sent again, may it be split, and how its response looks.
+//! What the table says of an operation: may it be sent again, may it be split, and how its response
+//! looks.
 
 /// Whether an operation may be sent again when its first try may have been executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -6,15 +7,17 @@
 pub enum OperationIdempotency {
     /// It only reads: again is the same as once.
     Safe,
-    /// The same end state, but the second response can be an error ("not found", "exists"), or lack an id.
+    /// The same end state, but the second response can be an error ("not found", "exists"), or lack
+    /// an id.
     Idempotent,
-    /// Again is twice: a second item, a second mail; or events that are gone once they were sent. EmptyFolder and
-    /// MarkAllItemsAsRead also change what arrived after the first try.
+    /// Again is twice: a second item, a second mail; or events that are gone once they were sent.
+    /// EmptyFolder and MarkAllItemsAsRead also change what arrived after the first try.
     NonIdempotent,
     /// Nobody says.
     Unknown,
-    /// It depends on an attribute or element of each member: UploadItems by `CreateAction` (only `Update` of a given item
-    /// converges), ApplyConversationAction by `Action`. Treat it as [`OperationIdempotency::NonIdempotent`] unless each member was looked at.
+    /// It depends on an attribute or element of each member: UploadItems by `CreateAction` (only
+    /// `Update` of a given item converges), ApplyConversationAction by `Action`. Treat it as
+    /// [`OperationIdempotency::NonIdempotent`] unless each member was looked at.
     PerMember,
     /// Not sent by clients.
     NotApplicable,
@@ -32,9 +35,11 @@ pub enum Split {
     SafeSequential,
     /// Parts mean anything but the whole: never split.
     ChangesMeaning,
-    /// GetUserAvailability: safe, unless it asks for suggestions, which are made over all attendees together.
+    /// GetUserAvailability: safe, unless it asks for suggestions, which are made over all attendees
+    /// together.
     SafeUnlessSuggestions,
-    /// DeleteItem: as [`Split::Safe`], unless a member names a recurring series: parts one after another then.
+    /// DeleteItem: as [`Split::Safe`], unless a member names a recurring series: parts one after
+    /// another then.
     SafeUnlessOccurrences,
     /// There is nothing to split.
     NotApplicable,
@@ -48,9 +53,11 @@ pub enum ResponseLayout {
     ResponseMessages,
     /// The response's element carries them itself.
     Itself,
-    /// The response's element carries them itself, and so does each entry of its `ResponseMessages`.
+    /// The response's element carries them itself, and so does each entry of its
+    /// `ResponseMessages`.
     ItselfAndEntries,
-    /// `FreeBusyResponseArray/FreeBusyResponse/ResponseMessage` and `SuggestionsResponse/ResponseMessage`.
+    /// `FreeBusyResponseArray/FreeBusyResponse/ResponseMessage` and
+    /// `SuggestionsResponse/ResponseMessage`.
     FreeBusy,
     /// One `ResponseMessage` inside the response's element.
     SingleMessage,
@@ -62,8 +69,8 @@ pub enum ResponseLayout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PerMember {
-    /// One entry per member. That they stand in the order of the members is what every client assumes; Microsoft documents it
-    /// for GetUserAvailability alone.
+    /// One entry per member. That they stand in the order of the members is what every client
+    /// assumes; Microsoft documents it for GetUserAvailability alone.
     Yes,
     /// Entries per member, in a shape of their own; see [`ResponseLayout`].
     OwnLayout,
@@ -108,7 +115,8 @@ impl Namespace {
 pub struct BatchArray {
     /// Local name of the container, which is in [`Namespace::Messages`].
     pub container: &'static str,
-    /// Local names of the members. Empty for GetAppManifests, whose members are the words of one text, or elements of any name.
+    /// Local names of the members. Empty for GetAppManifests, whose members are the words of one
+    /// text, or elements of any name.
     pub members: &'static [&'static str],
     /// Where the members' names are from.
     pub member_namespace: Namespace,

@@ -1,4 +1,5 @@
-//! The outline of a request: operation, header facts, and the byte ranges of the members of its array.
+//! The outline of a request: operation, header facts, and the byte ranges of the members of its
+//! array.
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -12,10 +13,12 @@ use super::operation::{BatchArray, Operation};
 pub use super::outline_error::OutlineError;
 use super::xml::{Event, Members, Reader, Scope, Space, is_blank};
 
-/// What matters of an EWS request, found in one pass: the operation, whom it impersonates, and where the members of its array
-/// stand. Ranges count bytes of the body that was parsed, its byte order mark included.
+/// What matters of an EWS request, found in one pass: the operation, whom it impersonates, and
+/// where the members of its array stand. Ranges count bytes of the body that was parsed, its byte
+/// order mark included.
 ///
-/// Namespaces are resolved, so prefixes may be anything. Inside the members only nesting and end tags are checked.
+/// Namespaces are resolved, so prefixes may be anything. Inside the members only nesting and end
+/// tags are checked.
 ///
 /// ```
 /// use tower_ews::soap::{Operation, Outline, SidKind};
@@ -50,9 +53,10 @@ pub struct Outline {
     scope: Scope,
 }
 
-/// Where an array and its members stand. Every element inside the container is a member; between them is nothing but white
-/// space, comments and processing instructions. Where members have no names ([`BatchArray::members`]) and the container holds
-/// a text without any markup or entity, every word of it is a member.
+/// Where an array and its members stand. Every element inside the container is a member; between
+/// them is nothing but white space, comments and processing instructions. Where members have no
+/// names ([`BatchArray::members`]) and the container holds a text without any markup or entity,
+/// every word of it is a member.
 ///
 /// ```
 /// use tower_ews::soap::Outline;
@@ -101,7 +105,8 @@ impl Outline {
     ///
     /// # Errors
     ///
-    /// Any [`OutlineError`]. Bytes of members are read only to find their ends: an invalid character in one is the server's to find.
+    /// Any [`OutlineError`]. Bytes of members are read only to find their ends: an invalid
+    /// character in one is the server's to find.
     pub fn parse(body: &[u8]) -> Result<Outline, OutlineError> {
         let mut reader = Reader::new(body)?;
         let envelope = root(&mut reader)?;
@@ -172,13 +177,15 @@ impl Outline {
         self.version.as_deref()
     }
 
-    /// The identities of the impersonation header, in document order. Some clients send more than one for the same mailbox.
+    /// The identities of the impersonation header, in document order. Some clients send more than
+    /// one for the same mailbox.
     pub fn impersonation(&self) -> &[ConnectingSid] {
         &self.impersonation
     }
 
-    /// Whether another header than `ExchangeImpersonation` decides who acts: SerializedSecurityContext, ProxySecurityContext,
-    /// OpenAsAdminOrSystemService, SharingSecurity or WS-Security. Exchange refuses two of them in one request.
+    /// Whether another header than `ExchangeImpersonation` decides who acts:
+    /// SerializedSecurityContext, ProxySecurityContext, OpenAsAdminOrSystemService, SharingSecurity
+    /// or WS-Security. Exchange refuses two of them in one request.
     pub fn has_other_access_header(&self) -> bool {
         self.other_access
     }
@@ -191,7 +198,8 @@ impl Outline {
         }
     }
 
-    /// All arrays of the request, in document order: GetImItems can have two. An array with text between its elements is none.
+    /// All arrays of the request, in document order: GetImItems can have two. An array with text
+    /// between its elements is none.
     pub fn arrays(&self) -> &[ArrayOutline] {
         &self.arrays
     }
@@ -208,8 +216,9 @@ impl Outline {
         &self.scope
     }
 
-    /// The outline of a part of this request: the same header, operation and arrays, at other places. `at` tells where an offset of this
-    /// outline is in the part, and `arrays` which members each array has left (by index); arrays without any are not in the part.
+    /// The outline of a part of this request: the same header, operation and arrays, at other
+    /// places. `at` tells where an offset of this outline is in the part, and `arrays` which
+    /// members each array has left (by index); arrays without any are not in the part.
     pub(crate) fn part(
         &self,
         members: &[Vec<usize>],
@@ -335,7 +344,8 @@ fn arrays_of(
     Ok(())
 }
 
-/// The words of a text that begins at `begin`. None if something in it stands for another text than its own.
+/// The words of a text that begins at `begin`. None if something in it stands for another text than
+/// its own.
 fn words(text: &[u8], mut begin: usize) -> Option<Members> {
     if memchr2(b'<', b'&', text).is_some() {
         return None;

@@ -36,12 +36,14 @@ enum Lex {
     Other,
 }
 
-/// Reads a response as it comes, in pieces of any size, and reports each fault and each response message when its end tag was
-/// seen. It keeps a few kilobytes at most, however large the response is.
+/// Reads a response as it comes, in pieces of any size, and reports each fault and each response
+/// message when its end tag was seen. It keeps a few kilobytes at most, however large the response
+/// is.
 ///
-/// Elements are known by their local names and by where they stand, so that what a user wrote into an item is never taken for a message.
-/// Several envelopes behind each other, as GetStreamingEvents sends them, are fine. What is not SOAP at all (a page of a proxy,
-/// JSON) costs nothing after its first bytes.
+/// Elements are known by their local names and by where they stand, so that what a user wrote into
+/// an item is never taken for a message. Several envelopes behind each other, as GetStreamingEvents
+/// sends them, are fine. What is not SOAP at all (a page of a proxy, JSON) costs nothing after its
+/// first bytes.
 ///
 /// ```
 /// use tower_ews::soap::ResponseScanner;
@@ -87,11 +89,13 @@ impl ResponseScanner {
 
     /// Reads the next piece, and hands over the messages that end in it.
     ///
-    /// A message that stands in an element of a list is reported before the message that the response's own element carries.
+    /// A message that stands in an element of a list is reported before the message that the
+    /// response's own element carries.
     ///
     /// # Errors
     ///
-    /// What is no XML, at the first byte that shows it. It can not go on: every later call gives the same error.
+    /// What is no XML, at the first byte that shows it. It can not go on: every later call gives
+    /// the same error.
     pub fn push(
         &mut self,
         chunk: &[u8],
@@ -109,11 +113,13 @@ impl ResponseScanner {
         result
     }
 
-    /// Says that the response has ended. Something that is no SOAP, or nothing at all, has no error.
+    /// Says that the response has ended. Something that is no SOAP, or nothing at all, has no
+    /// error.
     ///
     /// # Errors
     ///
-    /// [`ScanError::Truncated`] if the response ended inside an envelope, or the error of an earlier call.
+    /// [`ScanError::Truncated`] if the response ended inside an envelope, or the error of an
+    /// earlier call.
     pub fn finish(&mut self) -> Result<(), ScanError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -151,8 +157,8 @@ impl ResponseScanner {
         self.levels.messages
     }
 
-    /// Where the entries of the last list stand: what is between the tags of `ResponseMessages` or of `FreeBusyResponseArray`.
-    /// Empty while the list is still open.
+    /// Where the entries of the last list stand: what is between the tags of `ResponseMessages` or
+    /// of `FreeBusyResponseArray`. Empty while the list is still open.
     pub fn list_content(&self) -> Option<Range<u64>> {
         self.levels.list.clone()
     }
@@ -211,7 +217,8 @@ impl ResponseScanner {
         Ok(())
     }
 
-    /// Reads up to the next tag, and the tag too if all of it is here. The benchmark `batch` watches it.
+    /// Reads up to the next tag, and the tag too if all of it is here. The benchmark `batch`
+    /// watches it.
     #[inline(always)]
     fn text(
         &mut self,
@@ -255,7 +262,8 @@ impl ResponseScanner {
         }
     }
 
-    /// Text outside of every element: the byte order mark of another envelope, or anything but SOAP.
+    /// Text outside of every element: the byte order mark of another envelope, or anything but
+    /// SOAP.
     fn outside(&mut self, text: &[u8], piece: &mut Piece<'_>) -> Result<(), ScanError> {
         let blank = text.iter().take_while(|byte| is_blank(&[**byte])).count();
         if self.levels.is_soap == Some(true) && text.get(blank) == Some(&0xEF) {

@@ -9,8 +9,8 @@ pub(super) struct WholeTag {
     pub(super) empty: bool,
 }
 
-/// The tag whose `<` stands at `at`, if all of it is here and all is well with it. What it gives up on, the scanner reads byte by
-/// byte, and says what is wrong.
+/// The tag whose `<` stands at `at`, if all of it is here and all is well with it. What it gives up
+/// on, the scanner reads byte by byte, and says what is wrong.
 #[inline(always)]
 pub(super) fn whole_tag(chunk: &[u8], at: usize, longest: usize) -> Option<WholeTag> {
     let (mut i, mut byte) = match *chunk.get(at + 1)? {
@@ -30,15 +30,16 @@ pub(super) fn whole_tag(chunk: &[u8], at: usize, longest: usize) -> Option<Whole
     Some(WholeTag { end: i + 1, empty })
 }
 
-/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last one or to anything but a
-/// whole tag.
+/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last
+/// one or to anything but a whole tag.
 pub(super) fn skim(chunk: &[u8], mut at: usize, depth: &mut u64) -> usize {
     at = match find::markup(chunk, at) {
         Some(at) => at,
         None => return chunk.len(),
     };
     while *depth > 0 {
-        // Where the next tag is does not wait for what this one is: that lets the processor do both at once.
+        // Where the next tag is does not wait for what this one is: that lets the processor do both
+        // at once.
         let next = find::next_markup(chunk, at + 2);
         let Some(tag) = whole_tag(chunk, at, usize::MAX) else {
             return at;
@@ -63,7 +64,8 @@ pub(super) fn skim(chunk: &[u8], mut at: usize, depth: &mut u64) -> usize {
     at
 }
 
-/// Finds the end of a comment (`-->`) or a CDATA section (`]]>`) of whose end `seen` bytes (2 at most) came in the piece before.
+/// Finds the end of a comment (`-->`) or a CDATA section (`]]>`) of whose end `seen` bytes (2 at
+/// most) came in the piece before.
 pub(super) fn ending(rest: &[u8], mark: u8, seen: u8) -> (Option<usize>, u8) {
     let mut from = 0;
     while let Some(length) = memchr(b'>', rest.get(from..).unwrap_or_default()) {

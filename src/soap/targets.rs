@@ -1,4 +1,5 @@
-//! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a find.
+//! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a
+//! find.
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -13,9 +14,11 @@ use super::outline::{ArrayOutline, Outline};
 use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
 
-/// What the body of a request says about the mailboxes that it touches, and how much a find may hold.
+/// What the body of a request says about the mailboxes that it touches, and how much a find may
+/// hold.
 ///
-/// People who are only mentioned (recipients, attendees, senders, delegates, names to resolve) are no targets.
+/// People who are only mentioned (recipients, attendees, senders, delegates, names to resolve) are
+/// no targets.
 ///
 /// ```
 /// use tower_ews::soap::Outline;
@@ -38,8 +41,8 @@ use super::xml::{Reader, Space, Start};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Targets {
-    /// Mailboxes that the body names, each once (case does not count), trimmed. Mostly SMTP addresses; a legacy DN (`/o=...`)
-    /// where the request uses one.
+    /// Mailboxes that the body names, each once (case does not count), trimmed. Mostly SMTP
+    /// addresses; a legacy DN (`/o=...`) where the request uses one.
     pub mailboxes: Vec<Box<str>>,
     /// Mailbox GUIDs that were read from item ids and folder ids, each once. See [`mailbox_guid`].
     pub guids: Vec<Uuid>,
@@ -52,8 +55,8 @@ pub struct Targets {
 }
 
 impl Outline {
-    /// Walks the parts of the body that can name mailboxes. It must be the body that this outline was made from; with another
-    /// one the result means nothing.
+    /// Walks the parts of the body that can name mailboxes. It must be the body that this outline
+    /// was made from; with another one the result means nothing.
     pub fn targets(&self, body: &[u8]) -> Targets {
         find(self, body)
     }
@@ -84,7 +87,8 @@ fn find(outline: &Outline, body: &[u8]) -> Targets {
 
 static MAILBOX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Mailbox"));
 
-/// False where one look for a word shows that the operation's element names no mailbox, which saves the walk.
+/// False where one look for a word shows that the operation's element names no mailbox, which saves
+/// the walk.
 fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
     // The others name mailboxes by other words too: see `Walk::names_mailbox`.
     let by_that_word = matches!(
@@ -120,7 +124,8 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs no stack.
+    /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs
+    /// no stack.
     fn children(&mut self, reader: &mut Reader<'a>) -> Result<(), OutlineError> {
         loop {
             let Some(start) = child(reader)? else {

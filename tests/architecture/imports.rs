@@ -1,7 +1,8 @@
 //! The circles of imports between the files of a folder, read off the sources.
 //!
-//! A path counts for the file that defines what it names, whoever re-exports it on the way. In each folder its files and
-//! folders must not need each other: an import of something inside a folder counts for the whole folder.
+//! A path counts for the file that defines what it names, whoever re-exports it on the way. In each
+//! folder its files and folders must not need each other: an import of something inside a folder
+//! counts for the whole folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The outline of a request against a full walk of quick-xml's `NsReader`: for the tests and for the fuzz target.
+//! The outline of a request against a full walk of quick-xml's `NsReader`: for the tests and for
+//! the fuzz target.
 use std::ops::Range;
 
 use quick_xml::events::Event;

@@ -44,7 +44,8 @@ pub(in super::super) enum Operation {
 
 use Operation::*;
 
-/// Every operation, its name, and the array that holds its members; an operation without one is its own member.
+/// Every operation, its name, and the array that holds its members; an operation without one is its
+/// own member.
 const ALL: [(Operation, &str, &str); 35] = [
     (GetFolder, "GetFolder", "FolderIds"),
     (FindFolder, "FindFolder", "ParentFolderIds"),

@@ -1,5 +1,5 @@
-//! GetDelegate, AddDelegate, UpdateDelegate, RemoveDelegate: a mailbox's list of delegates. It gives no account any
-//! rights: [`Account`](super::super::Account) says what those are.
+//! GetDelegate, AddDelegate, UpdateDelegate, RemoveDelegate: a mailbox's list of delegates. It
+//! gives no account any rights: [`Account`](super::super::Account) says what those are.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones, GetUserAvailability, GetMailTips.
+//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones,
+//! GetUserAvailability, GetMailTips.
 
 use std::fmt::Write as _;
 
@@ -99,8 +100,8 @@ pub(super) fn convert_id(request: &Element, source: &Element) -> MemberResult {
     ))
 }
 
-/// Id, name, standard bias and daylight bias (`None` without daylight saving), and when the two begin:
-/// month and occurrence of the Sunday.
+/// Id, name, standard bias and daylight bias (`None` without daylight saving), and when the two
+/// begin: month and occurrence of the Sunday.
 type Zone = (
     &'static str,
     &'static str,

@@ -1,4 +1,5 @@
-//! GetFolder, FindFolder, CreateFolder, UpdateFolder, DeleteFolder, EmptyFolder, MarkAllItemsAsRead.
+//! GetFolder, FindFolder, CreateFolder, UpdateFolder, DeleteFolder, EmptyFolder,
+//! MarkAllItemsAsRead.
 
 use super::super::failure::Failure;
 use super::super::fields;

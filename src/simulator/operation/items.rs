@@ -1,4 +1,5 @@
-//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem, ArchiveItem, MarkAsJunk.
+//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem, ArchiveItem,
+//! MarkAsJunk.
 
 use super::super::failure::Failure;
 use super::super::fields;
@@ -11,7 +12,8 @@ use super::catalog::Operation;
 use super::context::Context;
 use super::response::MemberResult;
 
-/// Kinds of items that are kept; anything else (a response to a meeting, a reply) is accepted and leaves nothing.
+/// Kinds of items that are kept; anything else (a response to a meeting, a reply) is accepted and
+/// leaves nothing.
 const STORED: [&str; 12] = [
     "Item",
     "Message",

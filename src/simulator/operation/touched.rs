@@ -13,7 +13,8 @@ pub(in super::super) fn touched(element: &Element, store: &mut Store) -> Vec<usi
             addresses.extend(element.at(&["Mailbox", "EmailAddress"]).map(Element::text));
         }
         "MailboxData" => addresses.extend(element.at(&["Email", "Address"]).map(Element::text)),
-        // Whose delegates, and whose mail tips: in the messages namespace, unlike the mailboxes of recipients.
+        // Whose delegates, and whose mail tips: in the messages namespace, unlike the mailboxes of
+        // recipients.
         "Mailbox" | "SendingAs" if element.ns == Ns::Messages => {
             addresses.extend(element.child_text("EmailAddress"));
         }

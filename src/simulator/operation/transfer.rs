@@ -1,5 +1,5 @@
-//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a message with that text as
-//! its subject.
+//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a
+//! message with that text as its subject.
 
 use std::collections::BTreeMap;
 

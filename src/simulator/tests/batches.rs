@@ -144,7 +144,8 @@ async fn slow_members_on_demand() {
     assert_eq!(stretches(&text), [("NoError", 40)]);
     let report = exchange.report();
     assert_eq!(report.faults["slow_members"], 1);
-    // The third member of the first call was done, so that it is there twice now, and the fourth was not.
+    // The third member of the first call was done, so that it is there twice now, and the fourth
+    // was not.
     assert_eq!(
         report.done_twice("CreateItem"),
         [("s0", 2), ("s1", 2), ("s2", 2)]
@@ -368,7 +369,8 @@ async fn one_call_touches_sixteen_mailboxes() {
     assert_eq!(codes(&text), ["NoError"]);
 }
 
-/// Batches under every fault: what the calls say they executed, what the report counted and what the store holds agree.
+/// Batches under every fault: what the calls say they executed, what the report counted and what
+/// the store holds agree.
 #[tokio::test(start_paused = true)]
 async fn the_counts_agree_under_faults() {
     let seeds = match std::env::var("EWS_TEST_SEED") {
