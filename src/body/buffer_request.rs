@@ -42,7 +42,7 @@ use super::replay::{ReplayBody, join};
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug)]
-#[must_use = "a layer does nothing until it wraps a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct BufferRequestLayer {
     limit: u64,
 }
@@ -52,7 +52,7 @@ impl BufferRequestLayer {
     /// size limits").
     pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024;
 
-    /// A layer that takes bodies of at most so many bytes.
+    /// Creates a new layer that takes bodies of at most `limit` bytes.
     pub const fn new(limit: u64) -> BufferRequestLayer {
         BufferRequestLayer { limit }
     }
@@ -68,11 +68,7 @@ impl<S> Layer<S> for BufferRequestLayer {
     type Service = BufferRequest<S>;
 
     fn layer(&self, inner: S) -> BufferRequest<S> {
-        BufferRequest {
-            inner,
-            limit: self.limit,
-            always_ready: false,
-        }
+        BufferRequest::new(inner, self.limit)
     }
 }
 
@@ -80,13 +76,14 @@ impl<S> Layer<S> for BufferRequestLayer {
 /// future, once the body is there.
 ///
 /// ```
-/// use tower_ews::body::BufferRequestLayer;
-/// use tower_layer::Layer;
+/// use tower_ews::body::BufferRequest;
 ///
-/// let service = BufferRequestLayer::default().layer("any service");
+/// let service = BufferRequest::new("any service", 64 * 1024);
+/// assert_eq!(*service.get_ref(), "any service");
 /// assert_eq!(service.into_inner(), "any service");
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing until they are called"]
 pub struct BufferRequest<S> {
     inner: S,
     limit: u64,
@@ -94,6 +91,15 @@ pub struct BufferRequest<S> {
 }
 
 impl<S> BufferRequest<S> {
+    /// Creates a new service around `inner` that takes bodies of at most `limit` bytes.
+    pub const fn new(inner: S, limit: u64) -> BufferRequest<S> {
+        BufferRequest {
+            inner,
+            limit,
+            always_ready: false,
+        }
+    }
+
     /// Says that the inner service is always ready, so that a body that is there needs no clone of
     /// it: `benches/overhead`, `stack`.
     #[cfg(feature = "ews")]
@@ -102,7 +108,17 @@ impl<S> BufferRequest<S> {
         self
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -171,8 +187,23 @@ where
 }
 
 /// The future of [`BufferRequest`].
+///
+/// ```
+/// use http::Request;
+/// use tower::{Service, ServiceExt, service_fn};
+/// use tower_ews::body::{BufferRequest, ReplayBody};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let mut service = BufferRequest::new(
+///     service_fn(async |request: Request<ReplayBody>| Ok::<_, tower::BoxError>(request.body().len())),
+///     1024,
+/// );
+/// let length = service.call(Request::new(String::from("hello"))).await?;
+/// assert_eq!(length, 5);
+/// # Ok(()) }
+/// ```
 #[pin_project]
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "futures do nothing unless they are polled"]
 pub struct BufferRequestFuture<S, B>
 where
     S: Service<Request<ReplayBody>>,

@@ -13,4 +13,4 @@ pub use self::buffer_request::{
 };
 pub(crate) use self::buffer_request::{LookedAt, encoding};
 pub use self::replay::ReplayBody;
-pub use self::rope::Rope;
+pub use self::rope::{Rope, RopeIntoIter};

@@ -169,12 +169,38 @@ impl FromIterator<Bytes> for Rope {
 
 impl IntoIterator for Rope {
     type Item = Bytes;
-    type IntoIter = smallvec::IntoIter<[Bytes; 1]>;
+    type IntoIter = RopeIntoIter;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.pieces.into_iter()
+    fn into_iter(self) -> RopeIntoIter {
+        RopeIntoIter(self.pieces.into_iter())
     }
 }
+
+/// The pieces of a [`Rope`], by value.
+///
+/// ```
+/// use bytes::Bytes;
+/// use tower_ews::body::Rope;
+///
+/// let rope: Rope = [Bytes::from("he"), Bytes::from("llo")].into_iter().collect();
+/// assert_eq!(rope.into_iter().collect::<Vec<_>>(), ["he", "llo"]);
+/// ```
+#[derive(Debug)]
+pub struct RopeIntoIter(smallvec::IntoIter<[Bytes; 1]>);
+
+impl Iterator for RopeIntoIter {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for RopeIntoIter {}
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,12 @@
 use super::Budget;
 
 /// Who pays for a budget of Exchange.
+///
+/// ```
+/// use tower_ews::principal::Payer;
+///
+/// assert_eq!(Payer::default(), Payer::Effective);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -16,6 +22,15 @@ pub enum Payer {
 }
 
 /// Which operations draw on a budget, and how much.
+///
+/// ```
+/// use tower_ews::principal::{Budget, BudgetRule, ChargeRule, Payer};
+///
+/// // A budget of one's own for sending.
+/// let sends = ChargeRule::Only(vec!["SendItem".to_owned()]);
+/// let rule = BudgetRule::new(Budget::Custom(0), Payer::Effective, sends);
+/// # let _ = rule;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -20,7 +20,7 @@ use http::header::AUTHORIZATION;
 /// assert!(!format!("{reader:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct Account {
     name: String,
     password: Option<String>,

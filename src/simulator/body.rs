@@ -70,8 +70,20 @@ impl ConnectionLost {
 
 /// The body of a response. The call counts as open at the server until its last frame has been
 /// taken or the body is dropped.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use tower::ServiceExt;
+/// use tower_ews::simulator::Exchange;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let exchange = Exchange::builder().build();
+/// let response = exchange.oneshot(http::Request::new(String::new())).await?;
+/// assert!(response.into_body().collect().await?.to_bytes().is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
-#[must_use]
+#[must_use = "bodies do nothing unless they are polled"]
 pub struct Body {
     frames: VecDeque<Bytes>,
     /// Bytes that the response promises and that were not sent yet.

@@ -42,7 +42,7 @@ impl Exchange {
 ///     .build();
 /// ```
 #[derive(Clone, Debug)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct Builder {
     policy: Policy,
     speed: f64,

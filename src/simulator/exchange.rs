@@ -13,7 +13,12 @@ use super::report::{Call, Report};
 
 /// The simulated server. Clones are handles of the same one.
 ///
-/// See the [module](self) for an example.
+/// ```
+/// use tower_ews::simulator::Exchange;
+///
+/// let exchange = Exchange::builder().mailbox("anna@contoso.com").build();
+/// assert_eq!(exchange.report().calls, 0);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub(super) engine: Arc<Engine>,

@@ -161,7 +161,7 @@ struct Rule {
 /// # let _ = faults;
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct Faults {
     rules: Vec<Rule>,
     nth: BTreeMap<u64, Fault>,

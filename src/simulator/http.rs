@@ -30,7 +30,18 @@ type Outcome = Result<Response<Body>, ConnectionLost>;
 
 /// The response to come. When it is dropped after the request has arrived, the server goes on
 /// executing it all the same, as Exchange does, and the call keeps its place until then.
-#[must_use = "futures do nothing unless polled"]
+///
+/// ```
+/// use tower::Service;
+/// use tower_ews::simulator::Exchange;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let mut exchange = Exchange::builder().build();
+/// let response = exchange.call(http::Request::new(String::new())).await?;
+/// assert_eq!(response.status(), 401);
+/// # Ok(()) }
+/// ```
+#[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture {
     response: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     arrived: Arc<AtomicBool>,

@@ -4,6 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which calls open a mailbox for a delegate account.
+///
+/// ```
+/// use tower_ews::simulator::{OpenedBy, Policy};
+///
+/// let mut policy = Policy::exchange_online();
+/// policy.opened_by = OpenedBy::Writes;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenedBy {
@@ -14,6 +21,13 @@ pub enum OpenedBy {
 }
 
 /// How a lock-out is told to the client.
+///
+/// ```
+/// use tower_ews::simulator::{BusyResponse, Policy};
+///
+/// let mut policy = Policy::exchange_online();
+/// policy.busy_response = BusyResponse::Messages;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusyResponse {

@@ -4,6 +4,14 @@
 ///
 /// "ews-throttling-in-exchange", Tables 3 and 4, and the reference page of ResponseCode are the
 /// sources; where they give no advice, the class is [`CodeClass::Permanent`].
+///
+/// ```
+/// use tower_ews::soap::{CodeClass, ResponseCode};
+///
+/// let code = ResponseCode::from_text("ErrorExceededConnectionCount");
+/// assert_eq!(code.class(), CodeClass::ThrottleConnectionCount);
+/// assert!(code.class().is_throttle());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CodeClass {
@@ -57,6 +65,12 @@ impl CodeClass {
 }
 
 /// Whether the member that a code stands for was executed.
+///
+/// ```
+/// use tower_ews::soap::{Outcome, ResponseCode};
+///
+/// assert_eq!(ResponseCode::SERVER_BUSY.outcome(), Outcome::NotExecuted);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {

@@ -9,6 +9,12 @@ use super::xml::{Reader, Space, Start};
 use crate::address::is_bare_address;
 
 /// What an impersonation header names its mailbox by.
+///
+/// ```
+/// use tower_ews::soap::SidKind;
+///
+/// assert_ne!(SidKind::SmtpAddress, SidKind::PrimarySmtpAddress);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SidKind {

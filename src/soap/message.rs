@@ -5,6 +5,15 @@ use std::time::Duration;
 use super::code::ResponseCode;
 
 /// The `ResponseClass` of a message.
+///
+/// ```
+/// use tower_ews::soap::{ResponseClass, SoapResponse};
+///
+/// let body = b"<Envelope><Body><R><ResponseMessages><M ResponseClass='Warning'>\
+///   <ResponseCode>ErrorBatchProcessingStopped</ResponseCode></M></ResponseMessages></R></Body></Envelope>";
+/// assert_eq!(SoapResponse::parse(body)?.messages[0].class, ResponseClass::Warning);
+/// # Ok::<(), tower_ews::soap::ScanError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResponseClass {
@@ -64,6 +73,14 @@ pub struct ResponseMessage {
 }
 
 /// Why a response could not be read on.
+///
+/// ```
+/// use tower_ews::soap::{ScanError, SoapResponse};
+///
+/// let error = SoapResponse::parse(b"<Envelope><Body>").unwrap_err();
+/// assert_eq!(error, ScanError::Truncated { at: 16 });
+/// assert_eq!(error.to_string(), "the response was cut off at byte 16");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {

@@ -2,6 +2,13 @@
 //! looks.
 
 /// Whether an operation may be sent again when its first try may have been executed.
+///
+/// ```
+/// use tower_ews::soap::{Operation, OperationIdempotency};
+///
+/// assert_eq!(Operation::GET_ITEM.idempotency(), OperationIdempotency::Safe);
+/// assert_eq!(Operation::SEND_ITEM.idempotency(), OperationIdempotency::NonIdempotent);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OperationIdempotency {
@@ -24,6 +31,13 @@ pub enum OperationIdempotency {
 }
 
 /// Whether a request may be cut into several smaller ones.
+///
+/// ```
+/// use tower_ews::soap::{Operation, Split};
+///
+/// assert_eq!(Operation::GET_ITEM.split(), Split::Safe);
+/// assert_eq!(Operation::GET_STREAMING_EVENTS.split(), Split::ChangesMeaning);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Split {
@@ -46,6 +60,12 @@ pub enum Split {
 }
 
 /// Where a response keeps class and code.
+///
+/// ```
+/// use tower_ews::soap::operation::{Operation, ResponseLayout};
+///
+/// assert_eq!(Operation::GET_ITEM.response_layout(), ResponseLayout::ResponseMessages);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResponseLayout {
@@ -66,6 +86,12 @@ pub enum ResponseLayout {
 }
 
 /// How the entries of a response stand to the members of the request's array.
+///
+/// ```
+/// use tower_ews::soap::operation::{Operation, PerMember};
+///
+/// assert_eq!(Operation::GET_ITEM.one_response_per_member(), PerMember::Yes);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PerMember {
@@ -81,6 +107,12 @@ pub enum PerMember {
 }
 
 /// The two namespaces in which EWS keeps the elements of its requests.
+///
+/// ```
+/// use tower_ews::soap::operation::Namespace;
+///
+/// assert!(Namespace::Messages.uri().ends_with("/2006/messages"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Namespace {

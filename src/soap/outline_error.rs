@@ -1,6 +1,13 @@
 //! [`OutlineError`]: why a body has no outline.
 
 /// Why a body has no outline. It can go to the server all the same, as it is.
+///
+/// ```
+/// use tower_ews::soap::{Outline, OutlineError};
+///
+/// let error = Outline::parse(b"<!DOCTYPE x><x/>").unwrap_err();
+/// assert_eq!(error, OutlineError::Dtd { at: 0 });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutlineError {
