@@ -51,9 +51,11 @@
 //! So [`EwsAnchor`] finds nothing for `Subscribe`, `GetEvents`, `GetStreamingEvents` and `Unsubscribe`: the caller's header,
 //! the extension or the default decides.
 
+#[cfg(feature = "ews")]
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+#[cfg(feature = "ews")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -64,8 +66,10 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::address::is_bare_address;
+#[cfg(feature = "ews")]
 use crate::body::ReplayBody;
-use crate::soap::address::is_bare_address;
+#[cfg(feature = "ews")]
 use crate::soap::{ConnectingSid, Operation, SidKind};
 
 const X_ANCHOR_MAILBOX: HeaderName = HeaderName::from_static("x-anchormailbox");
@@ -226,6 +230,7 @@ where
     }
 }
 
+#[cfg(feature = "ews")]
 type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 
 /// Finds the mailbox of an EWS request: the impersonated one, else one that the body names.
@@ -244,11 +249,14 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 /// });
 /// # let _ = find;
 /// ```
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 #[derive(Clone, Default)]
 pub struct EwsAnchor {
     map_principal: Option<Arc<MapPrincipal>>,
 }
 
+#[cfg(feature = "ews")]
 impl EwsAnchor {
     /// Creates a finder that takes SMTP addresses only.
     pub fn new() -> Self {
@@ -267,6 +275,7 @@ impl EwsAnchor {
     }
 }
 
+#[cfg(feature = "ews")]
 impl fmt::Debug for EwsAnchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EwsAnchor")
@@ -275,6 +284,7 @@ impl fmt::Debug for EwsAnchor {
     }
 }
 
+#[cfg(feature = "ews")]
 impl FindAnchor<ReplayBody> for EwsAnchor {
     fn find_anchor(
         &self,
@@ -327,6 +337,7 @@ impl FindAnchor<ReplayBody> for EwsAnchor {
 }
 
 /// Returns the first that is an address. One that would break the header is an error.
+#[cfg(feature = "ews")]
 fn first(
     addresses: impl Iterator<Item = impl AsRef<str>>,
 ) -> Result<Option<AnchorMailbox>, AnchorError> {
@@ -602,7 +613,7 @@ mod tests {
             assert_eq!(address(good).as_str(), good);
             assert_eq!(PublicFolderMailbox::new(good).unwrap().as_str(), good);
         }
-        let too_long = "a".repeat(crate::soap::address::MAX_ADDRESS) + "@b";
+        let too_long = "a".repeat(crate::address::MAX_ADDRESS) + "@b";
         for other in [
             "",
             "amy",

@@ -24,7 +24,7 @@
 //! A job of 100 events in 20 mailboxes, through one account, against the `simulator` (a feature), whose time runs 60 times faster:
 //!
 //! ```
-//! # #[cfg(feature = "simulator")]
+//! # #[cfg(all(feature = "ews", feature = "simulator"))]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower::BoxError> {
 //! use http::Request;
@@ -70,7 +70,7 @@
 //! assert_eq!(report.throttled_total(), 0);
 //! # Ok(())
 //! # }
-//! # #[cfg(not(feature = "simulator"))]
+//! # #[cfg(not(all(feature = "ews", feature = "simulator")))]
 //! # fn main() {}
 //! ```
 //!
@@ -100,9 +100,10 @@
 //!
 //! # Features
 //!
-//! None is on by default; the layers need none.
+//! `client` and `ews` are on by default. For an API that is not EWS, turn them off and pick: the layers need none.
 //!
 //! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost response.
+//! * `ews`: reads SOAP requests and responses of Exchange Web Services.
 //! * `graph`: splits Microsoft Graph's JSON batches too.
 //! * `json`: the audit log as JSON Lines, in files that rotate.
 //! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
@@ -114,6 +115,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod address;
 pub mod anchor_headers;
 pub mod audit_log;
 pub mod batch_splitter;
@@ -132,18 +134,25 @@ pub mod server_busy_backoff;
 mod service_builder_ext;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod soap;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod stack;
 pub mod trail;
 mod wiring;
 
 pub use service_builder_ext::ServiceBuilderExt;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use stack::{EwsService, EwsStack};
 
 /// The examples of the README.
 #[cfg(all(
     doctest,
     feature = "client",
+    feature = "ews",
     feature = "reqwest",
     feature = "simulator"
 ))]

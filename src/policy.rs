@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use crate::ledger::{Limit, LocalLedger};
-use crate::principal::{Budget, BudgetRule, ChargeRule, EwsCharges, Payer};
+use crate::principal::{Budget, ChargeRule, Payer};
+#[cfg(feature = "ews")]
+use crate::principal::{BudgetRule, EwsCharges};
 
 /// One row of a [`ThrottlingPolicy`].
 ///
@@ -336,6 +338,8 @@ impl ThrottlingPolicy {
     }
 
     /// Returns the charges of EWS calls under this policy.
+    #[cfg(feature = "ews")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
     pub fn charges(&self) -> EwsCharges {
         let rules = self
             .budgets

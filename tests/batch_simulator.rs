@@ -347,20 +347,24 @@ fn faults() -> Vec<Fault> {
         },
         Fault::Page503,
         Fault::WrongXml,
-        Fault::ServerBusy { hint: Some(second) },
-        Fault::ServerBusy { hint: None },
-        Fault::ServerBusyMessages { hint: Some(second) },
+        Fault::ServerBusy {
+            back_off: Some(second),
+        },
+        Fault::ServerBusy { back_off: None },
+        Fault::ServerBusyMessages {
+            back_off: Some(second),
+        },
         Fault::InnerServerBusy,
         Fault::Code(NOT_EXECUTED.to_owned()),
         Fault::Code(IN_DOUBT.to_owned()),
         Fault::TimeoutExpired,
         Fault::ThrottledMembers {
             share: 0.3,
-            hint: Some(second),
+            back_off: Some(second),
         },
         Fault::ThrottledMembers {
             share: 0.3,
-            hint: None,
+            back_off: None,
         },
         Fault::MemberCode {
             member: 2,
@@ -554,7 +558,7 @@ async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_tw
 async fn ten_thousand(operation: &'static str, access: Access) {
     let throttled = Fault::ThrottledMembers {
         share: 0.05,
-        hint: Some(Duration::from_millis(100)),
+        back_off: Some(Duration::from_millis(100)),
     };
     let policy = Policy::exchange_online().with(|policy| {
         policy.max_burst = None;
@@ -901,7 +905,7 @@ async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end(kind: Kind) {
             .faults(Faults::none().rate(
                 Fault::ThrottledMembers {
                     share: 0.2,
-                    hint: Some(Duration::from_secs(1)),
+                    back_off: Some(Duration::from_secs(1)),
                 },
                 1.0,
             ))

@@ -186,6 +186,7 @@ fn hyper() -> Client<HttpConnector, ReplayBody> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
+#[cfg(feature = "reqwest")]
 fn reqwest()
 -> impl Service<Request<ReplayBody>, Response = Response<reqwest::Body>, Error = BoxError, Future: Send>
 + Clone
@@ -225,7 +226,10 @@ where
     B::Error: Into<BoxError>,
 {
     let share = 0.3;
-    let exchange = exchange(Some(Fault::ThrottledMembers { share, hint }));
+    let exchange = exchange(Some(Fault::ThrottledMembers {
+        share,
+        back_off: hint,
+    }));
     let wire = Wire::before(&exchange).await;
     let begun = std::time::Instant::now();
     let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;
@@ -295,6 +299,7 @@ async fn over_hyper_util() {
     throttled_members_come_through(hyper(), None).await;
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn over_reqwest() {
     throttled_members_come_through(reqwest(), Some(Duration::from_millis(15))).await;
@@ -354,5 +359,6 @@ async fn a_connection_dies() {
         }
     }
     dies(hyper()).await;
+    #[cfg(feature = "reqwest")]
     dies(reqwest()).await;
 }

@@ -82,7 +82,7 @@ async fn one_layer_at_a_time() {
     call(limited, request(&server)).await;
 
     // The EWS classifier reads the operation out of a `Full` too.
-    exchange.inject(Fault::ServerBusy { hint: None });
+    exchange.inject(Fault::ServerBusy { back_off: None });
     let patient = ServiceBuilder::new()
         .server_busy_backoff(EwsClassifier)
         .service(client());
@@ -144,7 +144,7 @@ async fn credentials_are_never_printed() {
         None,
         Some(Fault::ResetAfter),
         Some(Fault::WrongXml),
-        Some(Fault::ServerBusy { hint: None }),
+        Some(Fault::ServerBusy { back_off: None }),
     ] {
         if let Some(fault) = fault {
             exchange.inject(fault);

@@ -298,7 +298,7 @@ async fn whatever_is_given_up_when_the_back_end_is_left_with_nothing() {
         let exchange = Exchange::builder().seed(seed).build();
         for _ in 0..rng.u8(0..4) {
             exchange.inject(Fault::ServerBusy {
-                hint: Some(ms(rng.u64(0..2_000))),
+                back_off: Some(ms(rng.u64(0..2_000))),
             });
         }
         let ledgers: Vec<_> = (0..2).map(|_| backend.connect()).collect();

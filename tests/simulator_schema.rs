@@ -1,8 +1,8 @@
-//! Every kind of answer of the simulator against Exchange's own schema.
+//! Every kind of response of the simulator against Exchange's own schema.
 //!
-//! Needs `xmllint` and the schema files: `EWS_XSD_DIR` names a folder with an `envelope.xsd` that imports `messages.xsd`,
-//! `types.xsd` and a SOAP 1.1 envelope, or a folder with one such folder for each version of Exchange. Without it the test
-//! says that it skips.
+//! Needs `xmllint` and the schema files: `EWS_XSD_DIR` names a folder with an `envelope.xsd` that
+//! imports `messages.xsd`, `types.xsd` and a SOAP 1.1 envelope, or a folder with one such folder
+//! for each version of Exchange. Without it the test says that it skips.
 
 mod schema;
 
@@ -30,9 +30,9 @@ async fn ask(exchange: &Exchange, body: &str) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn id_of(answer: &str, element: &str) -> String {
-    let at = answer.find(&format!("<t:{element} ")).expect("an id");
-    answer[at..].split_once("/>").unwrap().0.to_owned() + "/>"
+fn id_of(response: &str, element: &str) -> String {
+    let at = response.find(&format!("<t:{element} ")).expect("an id");
+    response[at..].split_once("/>").unwrap().0.to_owned() + "/>"
 }
 
 const SHAPE: &str = "<m:ItemShape><t:BaseShape>AllProperties</t:BaseShape></m:ItemShape>";
@@ -52,7 +52,7 @@ async fn answers_are_valid() {
         .policy(policy)
         .anonymous("svc@contoso.com")
         .build();
-    let mut answers: Vec<(String, String)> = Vec::new();
+    let mut responses: Vec<(String, String)> = Vec::new();
 
     let create = "<m:CreateItem MessageDisposition='SaveOnly' SendMeetingInvitations='SendToNone'><m:Items>\
         <t:CalendarItem><t:Subject>a &lt; b</t:Subject><t:Body BodyType='Text'>text</t:Body>\
@@ -77,7 +77,7 @@ async fn answers_are_valid() {
         .collect();
     let first = id_of(&created, "ItemId");
     let second = id_of(created.split_once("<t:Message>").unwrap().1, "ItemId");
-    answers.push(("CreateItem".to_owned(), created));
+    responses.push(("CreateItem".to_owned(), created));
 
     let folder = ask(
         &exchange,
@@ -86,7 +86,7 @@ async fn answers_are_valid() {
     )
     .await;
     let folder_id = id_of(&folder, "FolderId");
-    answers.push(("CreateFolder".to_owned(), folder));
+    responses.push(("CreateFolder".to_owned(), folder));
 
     let bare = |id: &str| format!("{}/>", id.split(" ChangeKey").next().unwrap());
     let attached = ask(
@@ -105,7 +105,7 @@ async fn answers_are_valid() {
         .skip(1)
         .map(|rest| format!("<t:AttachmentId {}/>", rest.split_once(" Root").unwrap().0))
         .collect();
-    answers.push(("CreateAttachment".to_owned(), attached));
+    responses.push(("CreateAttachment".to_owned(), attached));
     let export = ask(
         &exchange,
         &format!("<m:ExportItems><m:ItemIds>{ids}</m:ItemIds></m:ExportItems>"),
@@ -113,7 +113,7 @@ async fn answers_are_valid() {
     .await;
     let data = export.split("<m:Data>").nth(1).unwrap();
     let data = data.split('<').next().unwrap().to_owned();
-    answers.push(("ExportItems".to_owned(), export));
+    responses.push(("ExportItems".to_owned(), export));
     let moving = ask(
         &exchange,
         "<m:CreateFolder><m:ParentFolderId><t:DistinguishedFolderId Id='inbox'/></m:ParentFolderId>\
@@ -248,7 +248,7 @@ async fn answers_are_valid() {
         "<m:Unknown/>".to_owned(),
     ];
     for (number, request) in requests.iter().enumerate() {
-        let answer = ask(&exchange, request).await;
+        let response = ask(&exchange, request).await;
         // Only those that ask for something wrong fail as a whole.
         let wrong = [
             "Id='x'/></m:ItemIds>",
@@ -260,22 +260,25 @@ async fn answers_are_valid() {
         ];
         let fails = wrong.iter().any(|wrong| request.contains(wrong));
         assert_eq!(
-            !answer.contains(">NoError<"),
+            !response.contains(">NoError<"),
             fails,
-            "{number}: {request}\n{answer}"
+            "{number}: {request}\n{response}"
         );
-        answers.push((request.clone(), answer));
+        responses.push((request.clone(), response));
     }
     // Every operation's error entries, and every refusal.
-    let hint = Some(Duration::from_secs(5));
+    let back_off = Some(Duration::from_secs(5));
     for request in &requests {
         for fault in [
-            Fault::ServerBusyMessages { hint },
+            Fault::ServerBusyMessages { back_off },
             Fault::InnerServerBusy,
             Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
             Fault::TimeoutExpired,
-            Fault::ServerBusy { hint },
-            Fault::ThrottledMembers { share: 0.5, hint },
+            Fault::ServerBusy { back_off },
+            Fault::ThrottledMembers {
+                share: 0.5,
+                back_off,
+            },
             Fault::MemberCode {
                 member: 0,
                 code: "ErrorQuotaExceeded".to_owned(),
@@ -286,7 +289,7 @@ async fn answers_are_valid() {
         ] {
             let name = fault.name();
             exchange.inject(fault);
-            answers.push((format!("{name}: {request}"), ask(&exchange, request).await));
+            responses.push((format!("{name}: {request}"), ask(&exchange, request).await));
         }
     }
     let mut limited = Policy::laptop();
@@ -295,22 +298,25 @@ async fn answers_are_valid() {
         .policy(limited)
         .anonymous("svc@contoso.com")
         .build();
-    answers.push((
+    responses.push((
         "connections".to_owned(),
         ask(&limited, "<m:GetServerTimeZones/>").await,
     ));
 
-    let texts: Vec<String> = answers.iter().map(|(_, answer)| answer.clone()).collect();
+    let texts: Vec<String> = responses
+        .iter()
+        .map(|(_, response)| response.clone())
+        .collect();
     // It would see an error if there was one.
     let wrong = texts[0].replacen("<m:ResponseCode>NoError", "<m:ResponseCode>NoSuchCode", 1);
     for schema in &schemas {
         assert!(complaint("simulator_schema", schema, std::slice::from_ref(&wrong)).is_some());
         if let Some(complaint) = complaint("simulator_schema", schema, &texts) {
-            for (number, (request, _)) in answers.iter().enumerate() {
-                println!("{number}.xml answers {request}");
+            for (number, (request, _)) in responses.iter().enumerate() {
+                println!("{number}.xml is the response to {request}");
             }
             panic!("{complaint}");
         }
-        println!("{} answers keep {}", answers.len(), schema.display());
+        println!("{} responses keep {}", responses.len(), schema.display());
     }
 }

@@ -1,10 +1,11 @@
-//! The tables against the protocol facts that they were made from, where the folder of facts is at hand (EWS_FACTS_DIR).
+//! The tables against the protocol facts that they were made from, where the folder of facts is at
+//! hand (EWS_FACTS_DIR).
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tower_ews::soap::operation::{
-    Operation, OperationIdempotency, PerMember, ResponseShape, Split,
+    Operation, OperationIdempotency, PerMember, ResponseLayout, Split,
 };
 use tower_ews::soap::{CodeClass, Outcome, Outline, ResponseCode, SoapResponse};
 
@@ -91,18 +92,18 @@ fn operations() {
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(row["split"], split, "{name}");
-        let shape = match operation.response_shape() {
-            ResponseShape::ResponseMessages => "ResponseMessages",
-            ResponseShape::Itself => "self",
-            ResponseShape::ItselfAndEntries => "top-level ResponseClass AND inner entries",
-            ResponseShape::FreeBusy => "FreeBusyResponseArray",
-            ResponseShape::SingleMessage => "single m:ResponseMessage child",
+        let shape = match operation.response_layout() {
+            ResponseLayout::ResponseMessages => "ResponseMessages",
+            ResponseLayout::Itself => "self",
+            ResponseLayout::ItselfAndEntries => "top-level ResponseClass AND inner entries",
+            ResponseLayout::FreeBusy => "FreeBusyResponseArray",
+            ResponseLayout::SingleMessage => "single m:ResponseMessage child",
             _ => "other: ",
         };
         assert_eq!(row["response_shape"], shape, "{name}");
         let per_member = match operation.one_response_per_member() {
             PerMember::Yes => "yes",
-            PerMember::OwnShape => "OTHER:",
+            PerMember::OwnLayout => "OTHER:",
             PerMember::No => "NO",
             _ => "n/a",
         };
@@ -172,9 +173,9 @@ fn samples() {
             let outline = Outline::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(outline.operation(), operation, "{name}");
         } else {
-            let answer =
+            let response =
                 SoapResponse::parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert!(!answer.messages.is_empty(), "{name}");
+            assert!(!response.messages.is_empty(), "{name}");
         }
     }
     let index: HashMap<String, HashMap<String, String>> = rows(&folder, "faults/index.tsv")
@@ -183,11 +184,11 @@ fn samples() {
         .collect();
     for path in files("faults") {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let answer = SoapResponse::parse(&fs::read(&path).unwrap())
+        let response = SoapResponse::parse(&fs::read(&path).unwrap())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(answer.fault().is_some(), name.contains("fault"), "{name}");
+        assert_eq!(response.fault().is_some(), name.contains("fault"), "{name}");
         let row = &index[name];
-        let hint = answer
+        let back_off = response
             .messages
             .iter()
             .filter_map(|message| message.back_off)
@@ -206,13 +207,13 @@ fn samples() {
             .max();
         if !row["backoff_ms"].contains("no BackOffMilliseconds") {
             assert_eq!(
-                hint.map(|hint| hint.as_millis()),
+                back_off.map(|back_off| back_off.as_millis()),
                 last.or(expected.ok()),
                 "{name}"
             );
         }
         let class = row["expected_class"].to_lowercase();
-        let found: Vec<CodeClass> = answer
+        let found: Vec<CodeClass> = response
             .messages
             .iter()
             .map(|message| message.inner_code.as_ref().unwrap_or(&message.code).class())

@@ -1,4 +1,5 @@
-//! The outline of a request against a full `NsReader` walk, on generated, hand-made and broken envelopes.
+//! The outline of a request against a full `NsReader` walk, on generated, hand-made and broken
+//! envelopes.
 #[path = "checks/outline.rs"]
 mod checks;
 

@@ -1,4 +1,4 @@
-//! Every shape in which a server answers, whole and in pieces.
+//! Every shape in which a server responds, whole and in pieces.
 #[path = "checks/response.rs"]
 mod checks;
 
@@ -50,20 +50,20 @@ fn back_off(space: &str, milliseconds: &str) -> String {
     )
 }
 
-/// Class, code class, hint in milliseconds.
+/// Class, code class, back_off in milliseconds.
 type Seen = (ResponseClass, CodeClass, Option<u64>);
 
 fn seen(message: &ResponseMessage) -> Seen {
-    let hint = message
+    let back_off = message
         .back_off
-        .map(|hint| u64::try_from(hint.as_millis()).unwrap());
-    (message.class, message.code.class(), hint)
+        .map(|back_off| u64::try_from(back_off.as_millis()).unwrap());
+    (message.class, message.code.class(), back_off)
 }
 
 fn samples() -> Vec<(&'static str, String, Vec<Seen>)> {
     use CodeClass as C;
     use ResponseClass::{Error, Success, Warning};
-    let busy = |hint| vec![(Error, C::ThrottleServerBusy, hint)];
+    let busy = |back_off| vec![(Error, C::ThrottleServerBusy, back_off)];
     let inner = |code: &str| {
         format!(
             "<m:MessageXml><t:Value Name=\"InnerErrorMessageText\">ErrorServerBusy</t:Value>\
@@ -72,11 +72,15 @@ fn samples() -> Vec<(&'static str, String, Vec<Seen>)> {
     };
     vec![
         (
-            "fault, hint",
+            "fault, back_off",
             fault("ErrorServerBusy", &back_off(T, "297749")),
             busy(Some(297_749)),
         ),
-        ("fault, no hint", fault("ErrorServerBusy", ""), busy(None)),
+        (
+            "fault, no back_off",
+            fault("ErrorServerBusy", ""),
+            busy(None),
+        ),
         (
             "fault, errors namespace",
             fault("ErrorServerBusy", &back_off(E, "60000")),
@@ -384,17 +388,17 @@ fn samples() -> Vec<(&'static str, String, Vec<Seen>)> {
 #[test]
 fn every_shape() {
     for (name, body, expected) in samples() {
-        let answer =
+        let response =
             SoapResponse::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(answer.is_soap, Some(true), "{name}");
-        let found: Vec<_> = answer.messages.iter().map(seen).collect();
+        assert_eq!(response.is_soap, Some(true), "{name}");
+        let found: Vec<_> = response.messages.iter().map(seen).collect();
         assert_eq!(found, expected, "{name}");
         assert_eq!(
-            answer.fault().is_some(),
+            response.fault().is_some(),
             name.starts_with("fault"),
             "{name}"
         );
-        for message in &answer.messages {
+        for message in &response.messages {
             let range = message.range.start as usize..message.range.end as usize;
             let element = &body[range];
             assert!(
@@ -404,7 +408,7 @@ fn every_shape() {
             let tag = element[1..].split([' ', '>']).next().unwrap();
             assert!(element.ends_with(&format!("</{tag}>")), "{name}: {element}");
             if message.is_entry {
-                let list = answer.list_content.clone().unwrap();
+                let list = response.list_content.clone().unwrap();
                 assert!(body[..list.start as usize].ends_with('>'), "{name}");
                 assert!(body[list.end as usize..].starts_with("</m:"), "{name}");
                 assert!(
@@ -425,7 +429,7 @@ fn details() {
             .unwrap();
         SoapResponse::parse(body.as_bytes()).unwrap()
     };
-    let inner = |answer: SoapResponse| answer.messages[0].inner_code.clone().unwrap().class();
+    let inner = |response: SoapResponse| response.messages[0].inner_code.clone().unwrap().class();
     assert_eq!(inner(by("inner busy")), CodeClass::ThrottleServerBusy);
     assert_eq!(inner(by("inner permanent")), CodeClass::Permanent);
     assert_eq!(
@@ -433,7 +437,7 @@ fn details() {
         Some(27)
     );
     assert_eq!(&*by("fault, SOAP 1.2").messages[0].text, "Not now.");
-    assert_eq!(&*by("fault, hint").messages[0].text, "Not now.");
+    assert_eq!(&*by("fault, back_off").messages[0].text, "Not now.");
     assert_eq!(
         by("a code that nobody knows").messages[0].code.as_str(),
         "ErrorOfNextYear"
@@ -442,8 +446,8 @@ fn details() {
         by("a code that nobody knows").messages[0].code.outcome(),
         Outcome::Unknown
     );
-    let entries = |answer: SoapResponse| {
-        answer
+    let entries = |response: SoapResponse| {
+        response
             .messages
             .iter()
             .map(|message| message.is_entry)
@@ -490,13 +494,16 @@ fn hints() {
         ("0x10", None),
     ];
     for (text, expected) in cases {
-        let answer =
+        let response =
             SoapResponse::parse(fault("ErrorServerBusy", &back_off(T, text)).as_bytes()).unwrap();
-        assert_eq!(answer.messages[0].back_off, expected, "{text}");
+        assert_eq!(response.messages[0].back_off, expected, "{text}");
     }
     let twice = back_off(T, "5") + &back_off(E, "9") + &back_off(M, "x");
-    let answer = SoapResponse::parse(fault("ErrorServerBusy", &twice).as_bytes()).unwrap();
-    assert_eq!(answer.messages[0].back_off, Some(Duration::from_millis(9)));
+    let response = SoapResponse::parse(fault("ErrorServerBusy", &twice).as_bytes()).unwrap();
+    assert_eq!(
+        response.messages[0].back_off,
+        Some(Duration::from_millis(9))
+    );
 }
 
 #[test]
@@ -511,9 +518,9 @@ fn what_is_not_soap() {
         b"<?xml version='1.0'?><!-- x --><Error/>",
     ];
     for body in cases {
-        let answer = SoapResponse::parse(body).unwrap();
+        let response = SoapResponse::parse(body).unwrap();
         assert_eq!(
-            (answer.is_soap, answer.messages.len()),
+            (response.is_soap, response.messages.len()),
             (Some(false), 0),
             "{}",
             String::from_utf8_lossy(body)
@@ -691,7 +698,7 @@ fn tags_of_all_kinds() {
         assert_agrees(body.as_bytes(), &cuts);
         read += usize::from(scan(&[body.as_bytes()]).1.is_ok());
     }
-    assert!(read > 100, "too few answers were sound: {read}");
+    assert!(read > 100, "too few responses were sound: {read}");
 }
 
 #[test]

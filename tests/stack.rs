@@ -264,7 +264,7 @@ async fn a_hint_of_five_minutes_holds_back_one_principal_and_nobody_else() {
     let service = stack(&exchange, patient(ThrottlingPolicy::exchange_online()));
     // The first call meets a lock-out of five minutes.
     exchange.inject(Fault::ServerBusy {
-        hint: Some(Duration::from_secs(300)),
+        back_off: Some(Duration::from_secs(300)),
     });
     let amy = |n: usize| {
         create(
@@ -298,11 +298,11 @@ async fn a_hint_of_five_minutes_holds_back_one_principal_and_nobody_else() {
         .find(|call| call.mailboxes.iter().any(|mailbox| mailbox.contains("bob")));
     let bobs = bobs.unwrap();
     assert_eq!(bobs.at, Duration::from_secs(1));
-    assert_eq!(bobs.answered.unwrap() - bobs.at, took);
-    let opened = amys[0].answered.unwrap() + Duration::from_secs(300);
+    assert_eq!(bobs.responded.unwrap() - bobs.at, took);
+    let opened = amys[0].responded.unwrap() + Duration::from_secs(300);
     assert!(amys[1..].iter().all(|call| call.at >= opened));
     // One probe first: nobody else before its answer.
-    let probe = amys[1].answered.unwrap();
+    let probe = amys[1].responded.unwrap();
     assert!(amys[2..].iter().all(|call| call.at >= probe));
 }
 
@@ -516,7 +516,7 @@ async fn credentials_are_fetched_once_for_each_attempt_and_after_its_wait() {
             request
         });
     exchange.inject(Fault::ServerBusy {
-        hint: Some(Duration::from_secs(3600)),
+        back_off: Some(Duration::from_secs(3600)),
     });
     let mut request = create(Access::Impersonation, "amy@contoso.com", "late");
     // One that is out of date by now.
@@ -600,7 +600,7 @@ async fn how_long_the_server_of_a_failed_call_is_busy() {
     policy.max_wait = policy.deadline;
     let service = stack(&exchange, policy);
     exchange.inject(Fault::ServerBusy {
-        hint: Some(Duration::from_secs(300)),
+        back_off: Some(Duration::from_secs(300)),
     });
     let call = |subject| create(Access::Impersonation, "amy@contoso.com", subject);
     let refused = service.clone().oneshot(call("refused")).await.unwrap();

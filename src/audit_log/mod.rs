@@ -89,6 +89,7 @@ mod assemble;
 mod body;
 mod call;
 mod capture;
+#[cfg(feature = "ews")]
 mod ews;
 mod facts;
 mod future;
@@ -103,6 +104,8 @@ mod service;
 mod sink;
 
 pub use self::body::AuditBody;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use self::ews::EwsFacts;
 pub use self::facts::{Facts, HttpFacts, RequestFacts, ResponseFacts, ResponseInspector};
 pub use self::future::ResponseFuture;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::body::rope::Rope;
+use crate::body::{Rope, RopeIntoIter};
 
 /// Where the bytes of a merged answer come from.
 pub(super) trait Source: Send {
@@ -54,7 +54,7 @@ enum Kind<B> {
     Untouched(#[pin] B),
     /// The answer of one part, which stands for all.
     PartFailure {
-        pieces: smallvec::IntoIter<[Bytes; 1]>,
+        pieces: RopeIntoIter,
         left: u64,
         trailers: Option<HeaderMap>,
     },

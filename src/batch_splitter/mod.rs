@@ -127,6 +127,7 @@ mod body;
 mod config;
 mod drive;
 mod errors;
+#[cfg(feature = "ews")]
 mod ews;
 mod follow;
 mod format;
@@ -144,6 +145,8 @@ mod tests;
 
 pub use self::body::MergedBody;
 pub use self::errors::BatchError;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use self::ews::{EwsBatch, EwsBatchFormat};
 pub use self::format::{
     Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure,

@@ -38,6 +38,7 @@ impl<S, F> BatchSplitter<S, F> {
 
     /// Says that the service inside is always ready, so that what goes through untouched needs no clone of it: `benches/overhead`,
     /// `stack`.
+    #[cfg(feature = "ews")]
     pub(crate) fn inner_is_always_ready(mut self) -> Self {
         self.always_ready = true;
         self

@@ -23,9 +23,10 @@ use super::watch::BodyWatch;
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.
 ///
-/// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames are joined into one piece.
-/// Trailers are dropped, and with them the headers `Trailer` and `Transfer-Encoding`; a `Content-Length` is put right where there is
-/// one. Dropping the future drops body and call.
+/// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames
+/// are joined into one piece. Trailers are dropped, and with them the headers `Trailer` and
+/// `Transfer-Encoding`; a `Content-Length` is put right where there is one. Dropping the future
+/// drops body and call.
 ///
 /// ```
 /// use http::Request;
@@ -42,16 +43,17 @@ use super::watch::BodyWatch;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug)]
-#[must_use = "a layer does nothing until it wraps a service"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct BufferRequestLayer {
     limit: u64,
 }
 
 impl BufferRequestLayer {
-    /// What Exchange takes at most by default: 64 MiB (67,108,864 bytes, "client-specific message size limits").
+    /// What Exchange takes at most by default: 64 MiB (67,108,864 bytes, "client-specific message
+    /// size limits").
     pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024;
 
-    /// A layer that takes bodies of at most so many bytes.
+    /// Creates a new layer that takes bodies of at most `limit` bytes.
     pub const fn new(limit: u64) -> BufferRequestLayer {
         BufferRequestLayer { limit }
     }
@@ -67,25 +69,22 @@ impl<S> Layer<S> for BufferRequestLayer {
     type Service = BufferRequest<S>;
 
     fn layer(&self, inner: S) -> BufferRequest<S> {
-        BufferRequest {
-            inner,
-            limit: self.limit,
-            always_ready: false,
-        }
+        BufferRequest::new(inner, self.limit)
     }
 }
 
-/// The service of [`BufferRequestLayer`]. It is always ready; it waits for the inner service in the future, once the body is
-/// there.
+/// The service of [`BufferRequestLayer`]. It is always ready; it waits for the inner service in the
+/// future, once the body is there.
 ///
 /// ```
-/// use tower_ews::body::BufferRequestLayer;
-/// use tower_layer::Layer;
+/// use tower_ews::body::BufferRequest;
 ///
-/// let service = BufferRequestLayer::default().layer("any service");
+/// let service = BufferRequest::new("any service", 64 * 1024);
+/// assert_eq!(*service.get_ref(), "any service");
 /// assert_eq!(service.into_inner(), "any service");
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing until they are called"]
 pub struct BufferRequest<S> {
     inner: S,
     limit: u64,
@@ -93,7 +92,18 @@ pub struct BufferRequest<S> {
 }
 
 impl<S> BufferRequest<S> {
-    /// Says that the inner service is always ready, so that a body that is there needs no clone of it: `benches/overhead`, `stack`.
+    /// Creates a new service around `inner` that takes bodies of at most `limit` bytes.
+    pub const fn new(inner: S, limit: u64) -> BufferRequest<S> {
+        BufferRequest {
+            inner,
+            limit,
+            always_ready: false,
+        }
+    }
+
+    /// Says that the inner service is always ready, so that a body that is there needs no clone of
+    /// it: `benches/overhead`, `stack`.
+    #[cfg(feature = "ews")]
     pub(crate) fn inner_is_always_ready(mut self) -> Self {
         self.always_ready = true;
         self
@@ -178,8 +188,23 @@ where
 }
 
 /// The future of [`BufferRequest`].
+///
+/// ```
+/// use http::Request;
+/// use tower::{Service, ServiceExt, service_fn};
+/// use tower_ews::body::{BufferRequest, ReplayBody};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let mut service = BufferRequest::new(
+///     service_fn(async |request: Request<ReplayBody>| Ok::<_, tower::BoxError>(request.body().len())),
+///     1024,
+/// );
+/// let length = service.call(Request::new(String::from("hello"))).await?;
+/// assert_eq!(length, 5);
+/// # Ok(()) }
+/// ```
 #[pin_project]
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "futures do nothing unless they are polled"]
 pub struct BufferRequestFuture<S, B>
 where
     S: Service<Request<ReplayBody>>,

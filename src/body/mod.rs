@@ -1,6 +1,8 @@
 //! Request bodies that can be sent again, and the layer that makes one of any body.
 
 mod buffer_request;
+#[cfg(feature = "ews")]
+mod outline;
 mod replay;
 pub(crate) mod rope;
 #[cfg(test)]
@@ -12,5 +14,5 @@ pub use self::buffer_request::{
     BufferRequest, BufferRequestError, BufferRequestFuture, BufferRequestLayer,
 };
 pub use self::replay::ReplayBody;
-pub use self::rope::Rope;
+pub use self::rope::{Rope, RopeIntoIter};
 pub(crate) use self::watch::BodyWatch;

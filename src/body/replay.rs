@@ -2,7 +2,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -10,15 +10,21 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use smallvec::{SmallVec, smallvec};
 
-use crate::body::rope::Rope;
+#[cfg(feature = "ews")]
+use super::outline::LazyOutline;
+use super::rope::Rope;
+#[cfg(feature = "ews")]
 use crate::soap::{Outline, OutlineError, Targets};
 
-/// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be sent again.
+/// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be
+/// sent again.
 ///
-/// What EWS-aware layers want to know about it, its [outline](ReplayBody::outline), is found when the first of them asks, once for
-/// all clones. As a [`Body`] it gives one frame per piece and never fails.
+/// As a [`Body`] it gives one frame per piece and never fails. With the feature `ews` it has an
+/// outline (`ReplayBody::outline`), which is parsed once for all clones, when the first layer asks
+/// for it.
 ///
-/// A clone of a body that was partly read goes on where that one stood; [`ReplayBody::rewind`] starts anew.
+/// A clone of a body that was partly read goes on where that one stood; [`ReplayBody::rewind`]
+/// starts anew.
 ///
 /// ```
 /// use http_body::Body;
@@ -27,7 +33,6 @@ use crate::soap::{Outline, OutlineError, Targets};
 /// let body = ReplayBody::from("hello");
 /// assert_eq!(body.len(), 5);
 /// assert_eq!(body.size_hint().exact(), Some(5));
-/// assert!(body.outline().is_err(), "not SOAP");
 ///
 /// let rope = ReplayBody::from_pieces(["he".into(), "llo".into()]);
 /// assert_eq!(rope.to_bytes(), "hello");
@@ -45,8 +50,8 @@ pub struct ReplayBody {
 struct Shared {
     pieces: SmallVec<[Bytes; 1]>,
     len: u64,
-    outline: OnceLock<Result<Outline, OutlineError>>,
-    targets: OnceLock<Targets>,
+    #[cfg(feature = "ews")]
+    outline: LazyOutline,
 }
 
 impl ReplayBody {
@@ -58,15 +63,6 @@ impl ReplayBody {
     /// A body of several pieces, none of which is copied. Empty ones are left out.
     pub fn from_pieces(pieces: impl IntoIterator<Item = Bytes>) -> ReplayBody {
         ReplayBody::of(pieces.into_iter().collect())
-    }
-
-    /// A body whose outline is known already: that of exactly these bytes.
-    pub(crate) fn with_outline(rope: Rope, outline: Outline) -> ReplayBody {
-        let mut body = ReplayBody::from(rope);
-        if let Some(shared) = Arc::get_mut(&mut body.shared) {
-            shared.outline = OnceLock::from(Ok(outline));
-        }
-        body
     }
 
     /// The whole body as a rope, uncopied.
@@ -85,8 +81,8 @@ impl ReplayBody {
         let shared = Shared {
             pieces,
             len,
-            outline: OnceLock::new(),
-            targets: OnceLock::new(),
+            #[cfg(feature = "ews")]
+            outline: LazyOutline::default(),
         };
         ReplayBody {
             shared: Arc::new(shared),
@@ -125,32 +121,42 @@ impl ReplayBody {
         }
     }
 
-    /// The outline of the whole body, as far as it is EWS. Found at the first call and kept for all clones; a body of several
-    /// pieces is copied for it, which lasts no longer than that call.
+    fn rest(&self) -> Bytes {
+        join(self.shared.pieces.get(self.next..).unwrap_or_default())
+    }
+}
+
+/// What EWS-aware layers ask about the body.
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+impl ReplayBody {
+    /// Creates a body whose outline is known already. It has to be the outline of exactly these
+    /// bytes.
+    pub(crate) fn with_outline(rope: Rope, outline: Outline) -> ReplayBody {
+        let mut body = ReplayBody::from(rope);
+        if let Some(shared) = Arc::get_mut(&mut body.shared) {
+            shared.outline = LazyOutline::known(outline);
+        }
+        body
+    }
+
+    /// Returns the outline of the whole body.
+    ///
+    /// It is parsed at the first call and kept for all clones. A body of several pieces is copied
+    /// for it, which lasts no longer than that call.
     ///
     /// # Errors
     ///
-    /// Why it has none; see [`Outline::parse`].
+    /// Why the body has none; see [`Outline::parse`].
     pub fn outline(&self) -> Result<&Outline, &OutlineError> {
-        self.shared
-            .outline
-            .get_or_init(|| Outline::parse(&self.to_bytes()))
-            .as_ref()
+        self.shared.outline.outline(|| self.to_bytes())
     }
 
-    /// The mailboxes that the body touches. Found at the first call and kept for all clones, like the outline; none if there is
-    /// no outline.
+    /// Returns the mailboxes that the body touches, or `None` if it has no outline.
+    ///
+    /// They are found at the first call and kept for all clones, as the outline is.
     pub fn targets(&self) -> Option<&Targets> {
-        let outline = self.outline().ok()?;
-        Some(
-            self.shared
-                .targets
-                .get_or_init(|| outline.targets(&self.to_bytes())),
-        )
-    }
-
-    fn rest(&self) -> Bytes {
-        join(self.shared.pieces.get(self.next..).unwrap_or_default())
+        self.shared.outline.targets(|| self.to_bytes())
     }
 }
 
@@ -252,7 +258,8 @@ impl From<ReplayBody> for Full<Bytes> {
     }
 }
 
-/// What was not read yet. In one piece it is a body that reqwest itself can send again; in several it is streamed, uncopied.
+/// What was not read yet. In one piece it is a body that reqwest itself can send again; in several
+/// it is streamed, uncopied.
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 impl From<ReplayBody> for reqwest::Body {

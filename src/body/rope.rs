@@ -59,7 +59,8 @@ impl Rope {
 
     /// The bytes of a range; what lies beyond the end is left out.
     ///
-    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of many pieces.
+    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of
+    /// many pieces.
     pub fn slice(&self, range: Range<u64>) -> Rope {
         self.slices().take(range)
     }
@@ -109,8 +110,8 @@ pub struct Slices<'a> {
 }
 
 impl Slices<'_> {
-    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind the piece that the last
-    /// one began in.
+    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind
+    /// the piece that the last one began in.
     pub fn take(&mut self, range: Range<u64>) -> Rope {
         if range.start < self.at {
             (self.piece, self.at) = (0, 0);
@@ -168,12 +169,38 @@ impl FromIterator<Bytes> for Rope {
 
 impl IntoIterator for Rope {
     type Item = Bytes;
-    type IntoIter = smallvec::IntoIter<[Bytes; 1]>;
+    type IntoIter = RopeIntoIter;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.pieces.into_iter()
+    fn into_iter(self) -> RopeIntoIter {
+        RopeIntoIter(self.pieces.into_iter())
     }
 }
+
+/// The pieces of a [`Rope`], by value.
+///
+/// ```
+/// use bytes::Bytes;
+/// use tower_ews::body::Rope;
+///
+/// let rope: Rope = [Bytes::from("he"), Bytes::from("llo")].into_iter().collect();
+/// assert_eq!(rope.into_iter().collect::<Vec<_>>(), ["he", "llo"]);
+/// ```
+#[derive(Debug)]
+pub struct RopeIntoIter(smallvec::IntoIter<[Bytes; 1]>);
+
+impl Iterator for RopeIntoIter {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for RopeIntoIter {}
 
 #[cfg(test)]
 mod tests {

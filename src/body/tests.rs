@@ -94,7 +94,7 @@ async fn reqwest_takes_it() {
     );
 }
 
-/// Answers with the request that came.
+/// Responds with the request that came.
 fn echo()
 -> impl Service<Request<ReplayBody>, Response = Request<ReplayBody>, Error = BoxError, Future: Send>
 + Clone {
@@ -262,7 +262,7 @@ async fn waits_for_the_inner_service_in_the_future() {
     handle.allow(1);
     assert!(call.is_woken());
     assert!(call.poll().is_pending());
-    let (_, answer) = handle.next_request().await.unwrap();
-    answer.send_response(());
+    let (_, response) = handle.next_request().await.unwrap();
+    response.send_response(());
     assert!(matches!(call.poll(), Poll::Ready(Ok(()))));
 }

@@ -9,77 +9,12 @@ use http::Request;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-use super::{Access, Budget, Charge, Charges, MakeCharges, Principal};
+use super::rules::{BudgetRule, ChargeRule};
+use super::{Access, Charge, Charges, MakeCharges, Principal};
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
-use crate::soap::operation::Operation;
-use crate::soap::outline::{ConnectingSid, Outline, SidKind, Targets};
+use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};
 use crate::wiring::Accounts;
-
-/// Who pays for a budget of Exchange.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Payer {
-    /// The impersonated mailbox's copy if there is impersonation, else the calling account. A call that impersonates
-    /// one mailbox and touches another charges both.
-    #[default]
-    Effective,
-    /// The calling account, for what it reaches as a delegate.
-    Delegate,
-}
-
-/// Which operations draw on a budget, and how much.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum ChargeRule {
-    /// One for each call but GetStreamingEvents.
-    Calls,
-    /// One for each GetStreamingEvents.
-    HangingCalls,
-    /// One for each SyncFolderItems and SyncFolderHierarchy.
-    Syncs,
-    /// The rows that a FindItem or FindFolder may return: page size times folders, 1000 to a folder without a page,
-    /// each row four times with a restriction or query string (whose limit is 250 instead of 1000).
-    FoundRows,
-    /// Each mailbox that the call reaches as a delegate.
-    Mailboxes,
-    /// Each mailbox that the call reaches as a delegate with an operation that changes something.
-    MailboxesWritten,
-    /// One for each call of the operations with these names.
-    Only(Vec<String>),
-}
-
-/// One row of a throttling policy, as far as charges go: who is charged what on which budget.
-///
-/// ```
-/// use tower_ews::principal::{Budget, ChargeRule, Payer, BudgetRule};
-///
-/// let rule = BudgetRule::new(Budget::Concurrency, Payer::Effective, ChargeRule::Calls);
-/// assert_eq!(rule.budget, Budget::Concurrency);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BudgetRule {
-    /// The budget.
-    pub budget: Budget,
-    /// Who pays.
-    pub payer: Payer,
-    /// What draws on it.
-    pub rule: ChargeRule,
-}
-
-impl BudgetRule {
-    /// Creates the row: calls draw on `budget` of `payer` by `rule`.
-    pub fn new(budget: Budget, payer: Payer, rule: ChargeRule) -> Self {
-        Self {
-            budget,
-            payer,
-            rule,
-        }
-    }
-}
 
 /// So many mailbox GUIDs are remembered.
 const MAX_KNOWN: usize = 65_536;
@@ -88,20 +23,22 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 
 /// The charges of EWS calls.
 ///
-/// * Without impersonation the calling account pays: the [`Caller`] in the request's extensions, else the one set
-///   here.
-/// * With impersonation the target mailbox's impersonation copy pays, which all service accounts share. The four kinds
-///   of `ConnectingSID` are one key where [`map_principal`](Self::map_principal) knows the mailbox's SMTP address;
-///   addresses and user principal names are compared as text besides.
-/// * A call that impersonates A and touches B, by name or by an item id, charges A's copy and the calling account.
+/// * Without impersonation the calling account pays: the [`Caller`] in the request's extensions,
+///   else the one set here.
+/// * With impersonation the target mailbox's impersonation copy pays, which all service accounts
+///   share. The four kinds of `ConnectingSID` are one key where
+///   [`map_principal`](Self::map_principal) knows the mailbox's SMTP address; addresses and user
+///   principal names are compared as text besides.
+/// * A call that impersonates A and touches B, by name or by an item id, charges A's copy and the
+///   calling account.
 /// * A body that cannot be read charges the calling account one call.
 ///
-/// An item id tells its mailbox's GUID, not the address. [`learn`](Self::learn) tells which address a GUID stands for;
-/// without it a mailbox that a delegate reaches both by address and by id counts twice, and under impersonation ids
-/// count as the impersonated mailbox's.
+/// An item id tells its mailbox's GUID, not the address. [`learn`](Self::learn) tells which address
+/// a GUID stands for; without it a mailbox that a delegate reaches both by address and by id counts
+/// twice, and under impersonation ids count as the impersonated mailbox's.
 ///
-/// The source is "EWS throttling in Exchange" and "How to maintain affinity between a group of subscriptions and the
-/// Mailbox server" of Microsoft's documentation.
+/// The source is "EWS throttling in Exchange" and "How to maintain affinity between a group of
+/// subscriptions and the Mailbox server" of Microsoft's documentation.
 ///
 /// ```
 /// use http::Request;
@@ -160,15 +97,16 @@ impl EwsCharges {
         self
     }
 
-    /// Whether impersonation draws on a copy of the mailbox owner's budgets (default) or, as before Exchange 2010 SP2
-    /// RU4, on the owner's own.
+    /// Whether impersonation draws on a copy of the mailbox owner's budgets (default) or, as before
+    /// Exchange 2010 SP2 RU4, on the owner's own.
     #[must_use]
     pub fn impersonation_copy(mut self, copy: bool) -> Self {
         self.impersonation_copy = copy;
         self
     }
 
-    /// Finds the SMTP address of an impersonated identity, so that all kinds of `ConnectingSID` are one key.
+    /// Finds the SMTP address of an impersonated identity, so that all kinds of `ConnectingSID` are
+    /// one key.
     #[must_use]
     pub fn map_principal<F>(mut self, map: F) -> Self
     where
@@ -224,8 +162,8 @@ impl EwsCharges {
         given.unwrap_or(&self.caller)
     }
 
-    /// How a request reaches the mailbox that it works on, and which that is: the first, where it works on several. None where it is the
-    /// caller's own and the caller is not known.
+    /// How a request reaches the mailbox that it works on, and which that is: the first, where it
+    /// works on several. None where it is the caller's own and the caller is not known.
     pub(crate) fn reach(
         &self,
         body: &ReplayBody,
@@ -260,8 +198,8 @@ impl EwsCharges {
         Some(mapped.map_or(Cow::Borrowed(&*sid.value), Cow::Owned))
     }
 
-    /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached by name and by id is there more than
-    /// once: [`Charges`] have each value once.
+    /// The mailboxes other than the effective user's `own` that a call reaches. One that is reached
+    /// by name and by id is there more than once: [`Charges`] have each value once.
     fn reached<'a>(
         &'a self,
         outline: &Outline,
@@ -269,12 +207,14 @@ impl EwsCharges {
         own: Option<&'a str>,
         impersonates: bool,
     ) -> impl Iterator<Item = Cow<'a, str>> {
-        // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted without them.
+        // Free/busy is asked of other servers' mailboxes and opens none of them; ids are converted
+        // without them.
         let opens_none = matches!(
             outline.operation(),
             Some(Operation::GET_USER_AVAILABILITY | Operation::CONVERT_ID)
         );
-        // On the hot path: watched by `benches/overhead`, `stack`. Under impersonation unknown GUIDs say nothing.
+        // On the hot path: watched by `benches/overhead`, `stack`. Under impersonation unknown
+        // GUIDs say nothing.
         let names_alone = impersonates && self.known.read().is_empty();
         let reaches_none =
             opens_none || (names_alone && !outline.may_name_mailbox(&body.to_bytes()));
@@ -388,7 +328,7 @@ impl fmt::Debug for EwsCharges {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counted;
+    use super::super::{Budget, counted};
     use super::*;
     use crate::policy::ThrottlingPolicy;
 

@@ -21,8 +21,10 @@
 mod charges;
 #[cfg(test)]
 pub(crate) mod counted;
+#[cfg(feature = "ews")]
 mod ews;
 mod key;
+mod rules;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -33,8 +35,11 @@ use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 pub use self::charges::{Charge, Charges};
-pub use self::ews::{BudgetRule, ChargeRule, EwsCharges, Payer};
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+pub use self::ews::EwsCharges;
 pub use self::key::{ParseBudgetError, ParseKeyError};
+pub use self::rules::{BudgetRule, ChargeRule, Payer};
 
 /// How a call reaches the mailbox that it works on.
 ///

@@ -285,6 +285,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "reqwest")]
     #[tokio::test]
     async fn reqwests_errors() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

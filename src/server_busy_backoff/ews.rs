@@ -19,7 +19,7 @@ use super::classify::{
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::principal::Principal;
-use crate::soap::verdict::Verdict;
+use crate::soap::member_status::MemberStatus;
 use crate::soap::{
     CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
     ScanError, SidKind,
@@ -255,10 +255,10 @@ enum Judgement {
 }
 
 fn judge(message: &ResponseMessage) -> Judgement {
-    let (code, unknown, session_limit) = match message.verdict() {
-        Verdict::Settled => return Judgement::Settled,
-        Verdict::Stopped => return Judgement::Stopped,
-        Verdict::Refused {
+    let (code, unknown, session_limit) = match message.member_status() {
+        MemberStatus::Settled => return Judgement::Settled,
+        MemberStatus::Stopped => return Judgement::Stopped,
+        MemberStatus::Refused {
             code,
             unknown,
             session_limit,

@@ -8,6 +8,7 @@ use tower_layer::Layer;
 
 use super::classify::HttpClassifier;
 use super::config::{Config, Shared};
+#[cfg(feature = "ews")]
 use super::ews::EwsClassifier;
 use super::service::ServerBusyBackoff;
 use crate::ledger::Ledger;
@@ -29,6 +30,8 @@ pub struct ServerBusyBackoffLayer<C> {
     config: Config,
 }
 
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 impl ServerBusyBackoffLayer<EwsClassifier> {
     /// For Exchange Web Services.
     pub fn ews() -> Self {

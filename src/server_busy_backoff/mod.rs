@@ -90,6 +90,7 @@
 mod attempts;
 mod classify;
 mod config;
+#[cfg(feature = "ews")]
 mod ews;
 mod examine;
 mod gate;
@@ -104,6 +105,8 @@ pub use self::classify::{
     BodyClassifier, ClassifiedResponse, Classify, HttpClassifier, Idempotency, Outcome, Reading,
     Refusal, RefusalScope, RequestClass,
 };
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use self::ews::EwsClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;

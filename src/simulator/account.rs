@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-/// An account of the simulated server. Its name is its user name, and, where it is an address, its own mailbox.
+/// An account of the simulated server. Its name is its user name, and, where it is an address, its
+/// own mailbox.
 ///
 /// ```
 /// use tower_ews::simulator::Account;
@@ -19,7 +20,7 @@ use http::header::AUTHORIZATION;
 /// assert!(!format!("{reader:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct Account {
     name: String,
     password: Option<String>,

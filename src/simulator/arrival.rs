@@ -1,4 +1,5 @@
-//! What is decided when a call arrives: who calls, whether it suffers a fault, and whether it may run.
+//! What is decided when a call arrives: who calls, whether it suffers a fault, and whether it may
+//! run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +9,44 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
 
 use super::account::{Account, authenticate};
-use super::body::{Body, ConnectionLost};
+use super::body::{Body, ConnectionLost, respond};
 use super::budget::{Payer, Refusal};
-use super::engine::{Engine, InFlight, State, respond};
+use super::engine::{Engine, InFlight, State};
 use super::execution::Execution;
+use super::failure::Failure;
 use super::faults::Fault;
 use super::mailbox::Store;
-use super::operation::{Answer, Operation, no_mailbox, touched};
-use super::policy::BusyShape;
+use super::operation::{Operation, OperationResponse, touched};
+use super::policy::BusyResponse;
 use super::report::Call;
-use super::soap::{self, Failure, Request};
+use super::soap::{self, Request};
 
 const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
                         <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
 
-/// The hint of a refused synchronisation call (the recorded answer says so).
-const SYNC_HINT: Duration = Duration::from_secs(5);
+///  back-off of a refused synchronisation call (the recorded response says so).
+const SYNC_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// What becomes of a call that has arrived.
 pub(super) enum Arrival {
-    Answer(Box<Response<Body>>),
+    Response(Box<Response<Body>>),
     Lost(ConnectionLost),
     Execute(Box<Execution>),
 }
 
-/// The answer to a call that is not executed.
+/// The response to a call that is not executed.
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     outcome: String,
+}
+
+/// A call that is executed.
+struct Admitted<'a> {
+    caller: &'a Account,
+    operation: Operation,
+    payers: Vec<Payer>,
 }
 
 /// Why a call is not executed.
@@ -126,73 +135,94 @@ impl Engine {
         let injected = state
             .faults
             .draw(number, facts.name, &facts.mailboxes, &mut state.rng);
-        let admitted = self
-            .admit_unread(head, body.err(), &facts, injected.as_ref(), state)
-            .and_then(|caller| Ok((caller, self.admit(caller, &facts, injected.as_ref())?)))
-            .and_then(|(caller, operation)| {
-                Ok((
-                    caller,
-                    operation,
-                    self.charge(caller, operation, &facts, state)?,
-                ))
-            });
+        let decision = self.decide(head, body.err(), &facts, injected.as_ref(), state);
         let befell = injected
             .as_ref()
-            .filter(|fault| fault.befalls_execution() == admitted.is_ok());
+            .filter(|fault| fault.befalls_execution() == decision.is_ok());
         if let Some(fault) = befell.filter(|fault| !fault.befalls_members()) {
             state.counters.fault(fault.name());
         }
-        match admitted {
-            Err(Refused::Lost(error)) => {
-                if let (Some(call), Some(injected)) = (state.counters.call(number), befell) {
+        let admitted = match decision {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse(refused, befell, number, now, headers, state),
+        };
+        state.present += 1;
+        let peak = &mut state.counters.report.peak_server;
+        *peak = state.present.max(*peak);
+        let (caller, effective) = (admitted.caller.clone(), facts.effective);
+        let (operation, payers) = (admitted.operation, admitted.payers);
+        drop(guard);
+        let in_flight = InFlight::new(self.clone(), payers, operation.is_sync());
+        let Ok(request) = parsed else {
+            return Arrival::Lost(ConnectionLost::reset());
+        };
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/xml; charset=utf-8"),
+        );
+        headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
+        Arrival::Execute(Box::new(Execution {
+            number,
+            operation,
+            request,
+            caller,
+            effective,
+            in_flight,
+            fault: injected,
+            headers,
+        }))
+    }
+
+    /// Whether the call is executed, in the order in which the server looks.
+    fn decide<'a>(
+        &self,
+        head: &request::Parts,
+        unreadable: Option<StatusCode>,
+        facts: &Facts<'a>,
+        injected: Option<&Fault>,
+        state: &mut State,
+    ) -> Result<Admitted<'a>, Refused> {
+        let caller = self.admit_unread(head, unreadable, facts, injected, state)?;
+        let operation = self.admit(caller, facts, injected)?;
+        let payers = self.charge(caller, operation, facts, state)?;
+        Ok(Admitted {
+            caller,
+            operation,
+            payers,
+        })
+    }
+
+    /// Records a call that is not executed, and responds to it.
+    fn refuse(
+        &self,
+        refused: Refused,
+        befell: Option<&Fault>,
+        number: u64,
+        now: tokio::time::Instant,
+        mut headers: HeaderMap,
+        state: &mut State,
+    ) -> Arrival {
+        let call = state.counters.call(number);
+        let reply = match refused {
+            Refused::Lost(error) => {
+                if let (Some(call), Some(injected)) = (call, befell) {
                     injected.name().clone_into(&mut call.outcome);
                 }
-                Arrival::Lost(error)
+                return Arrival::Lost(error);
             }
-            Err(Refused::Reply(reply)) => {
-                if let Some(call) = state.counters.call(number) {
-                    call.status = Some(reply.status);
-                    call.answered = Some(self.since_start(now + self.real(self.policy.latency)));
-                    call.outcome = match befell {
-                        Some(injected) => injected.name().to_owned(),
-                        None => reply.outcome,
-                    };
-                }
-                headers.extend(reply.headers);
-                Arrival::Answer(Box::new(respond(
-                    reply.status,
-                    headers,
-                    Body::whole(reply.body, None),
-                )))
-            }
-            Ok((caller, operation, payers)) => {
-                state.present += 1;
-                let peak = &mut state.counters.report.peak_server;
-                *peak = state.present.max(*peak);
-                let (caller, effective) = (caller.clone(), facts.effective);
-                drop(guard);
-                let place = InFlight::new(self.clone(), payers, operation.is_sync());
-                let Ok(request) = parsed else {
-                    return Arrival::Lost(ConnectionLost::reset());
-                };
-                headers.insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("text/xml; charset=utf-8"),
-                );
-                headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
-                let fault = injected;
-                Arrival::Execute(Box::new(Execution {
-                    number,
-                    operation,
-                    request,
-                    caller,
-                    effective,
-                    place,
-                    fault,
-                    headers,
-                }))
-            }
+            Refused::Reply(reply) => reply,
+        };
+        if let Some(call) = call {
+            call.status = Some(reply.status);
+            call.responded = Some(self.since_start(now + self.real(self.policy.latency)));
+            call.outcome = match befell {
+                Some(injected) => injected.name().to_owned(),
+                None => reply.outcome,
+            };
         }
+        headers.extend(reply.headers);
+        let body = Body::whole(reply.body, None);
+        Arrival::Response(Box::new(respond(reply.status, headers, body)))
     }
 
     fn facts<'a>(
@@ -265,7 +295,7 @@ impl Engine {
         Call {
             number,
             at: self.since_start(now),
-            answered: None,
+            responded: None,
             operation: facts.name.to_owned(),
             members: facts.members,
             executed: 0,
@@ -293,28 +323,8 @@ impl Engine {
             return Err(Refused::Lost(ConnectionLost::refused()));
         }
         state.counters.report.calls += 1;
-        match injected {
-            Some(Fault::ResetBefore) => return Err(Refused::Lost(ConnectionLost::reset())),
-            Some(Fault::Page503) => {
-                return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, PAGE_503, "")
-                    .with(
-                        CONTENT_TYPE,
-                        HeaderValue::from_static("text/html; charset=utf-8"),
-                    )
-                    .into());
-            }
-            Some(Fault::Answer {
-                status,
-                headers,
-                body,
-            }) => {
-                let reply = Reply {
-                    headers: headers.clone(),
-                    ..Reply::new(*status, body.clone(), "")
-                };
-                return Err(reply.into());
-            }
-            _ => {}
+        if let Some(refused) = Self::injected_before(injected) {
+            return Err(refused);
         }
         if self
             .policy
@@ -347,7 +357,29 @@ impl Engine {
         Ok(caller)
     }
 
-    /// What is decided by the request: whether it is valid and allowed, and the faults that speak SOAP.
+    /// The faults that befall a call before anything of it is looked at.
+    fn injected_before(injected: Option<&Fault>) -> Option<Refused> {
+        let reply = match injected? {
+            Fault::ResetBefore => return Some(Refused::Lost(ConnectionLost::reset())),
+            Fault::Page503 => Reply::new(StatusCode::SERVICE_UNAVAILABLE, PAGE_503, "").with(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/html; charset=utf-8"),
+            ),
+            Fault::Response {
+                status,
+                headers,
+                body,
+            } => Reply {
+                headers: headers.clone(),
+                ..Reply::new(*status, body.clone(), "")
+            },
+            _ => return None,
+        };
+        Some(reply.into())
+    }
+
+    /// What is decided by the request: whether it is valid and allowed, and the faults that speak
+    /// SOAP.
     fn admit(
         &self,
         caller: &Account,
@@ -369,12 +401,14 @@ impl Engine {
             return Err(Reply::fault(&Failure::new("ErrorImpersonateUserDenied", text)).into());
         }
         if facts.target == Some(None) {
-            return Err(Reply::fault(&no_mailbox()).into());
+            return Err(Reply::fault(&Failure::no_mailbox()).into());
         }
         let all = |failure| Err(self.all_members(operation, facts, failure).into());
         match injected {
-            Some(Fault::ServerBusy { hint }) => Err(Reply::fault(&Failure::busy(*hint)).into()),
-            Some(Fault::ServerBusyMessages { hint }) => all(Failure::busy(*hint)),
+            Some(Fault::ServerBusy { back_off }) => {
+                Err(Reply::fault(&Failure::busy(*back_off)).into())
+            }
+            Some(Fault::ServerBusyMessages { back_off }) => all(Failure::busy(*back_off)),
             Some(Fault::InnerServerBusy) => all(Failure::inner_busy()),
             Some(Fault::Code(code)) => all(Failure::new(
                 code.clone(),
@@ -387,8 +421,8 @@ impl Engine {
     /// HTTP 200 with one failure for every member.
     fn all_members(&self, operation: Operation, facts: &Facts<'_>, failure: Failure) -> Reply {
         let outcome = failure.code.clone();
-        let answer = Answer::all(failure, facts.members);
-        let text = soap::envelope(&self.policy, &operation.response(&answer));
+        let response = OperationResponse::all(failure, facts.members);
+        let text = soap::envelope(&self.policy, &operation.response(&response));
         Reply::xml(StatusCode::OK, text, &outcome)
     }
 
@@ -425,17 +459,17 @@ impl Engine {
             }
             Refusal::Syncs(limit) => {
                 state.counters.throttled("ErrorServerBusy");
-                let failure = Failure::syncs(limit, self.real(SYNC_HINT));
+                let failure = Failure::syncs(limit, self.real(SYNC_BACK_OFF));
                 self.all_members(operation, facts, failure).into()
             }
             Refusal::Busy(wait) => {
                 state.counters.report.calls_during_backoff += 1;
                 state.counters.throttled("ErrorServerBusy");
                 let failure = Failure::busy(Some(self.real(wait)));
-                let as_fault = match self.policy.busy_shape {
-                    BusyShape::Fault => true,
-                    BusyShape::Messages => false,
-                    BusyShape::Either => state.rng.bool(),
+                let as_fault = match self.policy.busy_response {
+                    BusyResponse::Fault => true,
+                    BusyResponse::Messages => false,
+                    BusyResponse::Either => state.rng.bool(),
                 };
                 match as_fault {
                     true => Reply::fault(&failure).into(),
@@ -445,7 +479,8 @@ impl Engine {
         })
     }
 
-    /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves that mailbox.
+    /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves
+    /// that mailbox.
     fn payers(&self, caller: &Account, facts: &Facts<'_>, store: &Store) -> Vec<Payer> {
         let account = Payer::Account(caller.name().to_owned());
         let target = facts.target.flatten();
@@ -464,7 +499,7 @@ impl Engine {
     }
 }
 
-/// Headers that every answer has.
+/// Headers that every response has.
 fn common_headers(head: &request::Parts, state: &mut State) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let id = uuid::Builder::from_random_bytes(state.rng.u128(..).to_le_bytes()).into_uuid();

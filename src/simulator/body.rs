@@ -1,4 +1,5 @@
-//! The answer's body, which holds the call's place at the server until it has been sent, and the loss of a connection.
+//! The response's body, which holds the call's in_flight at the server until it has been sent, and
+//! the loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,14 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::engine::InFlight;
 
 /// The connection was lost. Its source is an [`io::Error`] of the kind that a real client would see
-/// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows nothing of the simulator
-/// recognises it.
+/// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows
+/// nothing of the simulator recognises it.
 ///
 /// ```
 /// use std::error::Error;
@@ -48,7 +50,7 @@ impl ConnectionLost {
         }
     }
 
-    /// The answer broke off.
+    /// The response broke off.
     pub(super) fn cut() -> Self {
         Self {
             source: io::ErrorKind::UnexpectedEof.into(),
@@ -66,31 +68,43 @@ impl ConnectionLost {
     }
 }
 
-/// The body of an answer. The call counts as open at the server until its last frame has been taken or the body is
-/// dropped.
+/// The body of a response. The call counts as open at the server until its last frame has been
+/// taken or the body is dropped.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use tower::ServiceExt;
+/// use tower_ews::simulator::Exchange;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let exchange = Exchange::builder().build();
+/// let response = exchange.oneshot(http::Request::new(String::new())).await?;
+/// assert!(response.into_body().collect().await?.to_bytes().is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
-#[must_use]
+#[must_use = "bodies do nothing unless they are polled"]
 pub struct Body {
     frames: VecDeque<Bytes>,
-    /// Bytes that the answer promises and that were not sent yet.
+    /// Bytes that the response promises and that were not sent yet.
     promised: u64,
     /// Real time before each frame, and before the loss of the connection.
     pause: Duration,
     /// Boxed, so that the body can be moved: the bodies of real clients can.
     sleep: Option<Pin<Box<Sleep>>>,
     lost: Option<ConnectionLost>,
-    place: Option<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
 impl Body {
-    pub(super) fn whole(bytes: impl Into<Bytes>, place: Option<InFlight>) -> Self {
+    pub(super) fn whole(bytes: impl Into<Bytes>, in_flight: Option<InFlight>) -> Self {
         let bytes = bytes.into();
         let promised = bytes.len() as u64;
         // An empty body is at its end: nobody will poll it.
-        let (frames, place) = if bytes.is_empty() {
+        let (frames, in_flight) = if bytes.is_empty() {
             (VecDeque::new(), None)
         } else {
-            (VecDeque::from([bytes]), place)
+            (VecDeque::from([bytes]), in_flight)
         };
         Self {
             frames,
@@ -98,7 +112,7 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: None,
-            place,
+            in_flight,
         }
     }
 
@@ -124,7 +138,8 @@ impl Body {
         self
     }
 
-    /// Nothing but a lost connection: a server that streams it closes the connection before it has sent anything.
+    /// Nothing but a lost connection: a server that streams it closes the connection before it has
+    /// sent anything.
     pub(super) fn lost(error: ConnectionLost) -> Self {
         Self {
             frames: VecDeque::new(),
@@ -132,7 +147,7 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: Some(error),
-            place: None,
+            in_flight: None,
         }
     }
 }
@@ -158,13 +173,13 @@ impl http_body::Body for Body {
             this.sleep = None;
         }
         let Some(bytes) = this.frames.pop_front() else {
-            this.place = None;
+            this.in_flight = None;
             return Poll::Ready(this.lost.take().map(Err));
         };
         this.promised = this.promised.saturating_sub(bytes.len() as u64);
-        // With the last frame the answer is sent: whoever takes it may call again at once.
+        // With the last frame the response is sent: whoever takes it may call again at once.
         if this.frames.is_empty() && this.lost.is_none() {
-            this.place = None;
+            this.in_flight = None;
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -176,4 +191,12 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.promised)
     }
+}
+
+/// A response with this head.
+pub(super) fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }

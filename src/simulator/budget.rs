@@ -54,7 +54,8 @@ struct Account {
     locked: bool,
 }
 
-/// The accounts of every payer, and the open mailboxes of every account. Times are policy time since the start.
+/// The accounts of every payer, and the open mailboxes of every account. Times are policy time
+/// since the start.
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     accounts: BTreeMap<Payer, Account>,
@@ -244,7 +245,8 @@ impl Account {
         self.balance =
             (self.balance + passed.as_secs_f64() * 1000.0 * rate(policy)).min(burst as f64);
         self.since = Some(now);
-        // The hint was rounded up to whole milliseconds: half of one is no reason to lock a punctual client out again.
+        //  back-off was rounded up to whole milliseconds: half of one is no reason to lock a
+        //  punctual client out again.
         if self.locked && self.balance + rate(policy) * 0.5 >= reopen_level(policy) {
             self.locked = false;
         }
@@ -277,7 +279,8 @@ fn rate(policy: &Policy) -> f64 {
     policy.recharge_rate as f64 / 3_600_000.0
 }
 
-/// The balance at which a lock-out ends: what recharges from the cutoff within the lock-out's least length.
+/// The balance at which a lock-out ends: what recharges from the cutoff within the lock-out's least
+/// length.
 fn reopen_level(policy: &Policy) -> f64 {
     let recharged = policy.lockout.as_secs_f64() * 1000.0 * rate(policy);
     (recharged - policy.cutoff_balance as f64).min(policy.max_burst.unwrap_or(0) as f64)

@@ -1,17 +1,13 @@
-//! What happens to a call between its arrival and its answer.
+//! The server's state and its clock, and the place of a call in flight.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, request};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::account::Account;
-use super::arrival::Arrival;
-use super::body::{Body, ConnectionLost};
 use super::budget::{Budgets, Payer};
 use super::faults::Faults;
 use super::mailbox::Store;
@@ -73,22 +69,6 @@ impl Drop for InFlight {
 }
 
 impl Engine {
-    /// Answers one call whose body has been read, or could not be.
-    pub(super) async fn handle(
-        self: Arc<Self>,
-        head: request::Parts,
-        body: Result<Bytes, StatusCode>,
-    ) -> Result<Response<Body>, ConnectionLost> {
-        let due = later(self.now(), self.real(self.policy.latency));
-        let arrival = self.arrive(&head, body);
-        self.pause_until(due).await;
-        match arrival {
-            Arrival::Answer(answer) => Ok(*answer),
-            Arrival::Lost(error) => Err(error),
-            Arrival::Execute(execution) => self.execute(*execution, due).await,
-        }
-    }
-
     pub(super) fn now(&self) -> Instant {
         let now = Instant::now();
         now.max(*self.epoch.get_or_init(|| now))
@@ -115,13 +95,6 @@ impl Engine {
             sleep_until(due).await;
         }
     }
-}
-
-pub(super) fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
 }
 
 /// No time is longer than this, whatever a policy says: a hundred years.

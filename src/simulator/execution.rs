@@ -1,4 +1,5 @@
-//! What happens to a call that is executed: its members in turn, the time that they take, and what ends the batch early.
+//! What happens to a call that is executed: its members in turn, the time that they take, and what
+//! ends the batch early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::body::{Body, ConnectionLost};
-use super::engine::{Engine, InFlight, State, later, respond, scaled};
+use super::body::{Body, ConnectionLost, respond};
+use super::engine::{Engine, InFlight, State, later, scaled};
+use super::failure::Failure;
 use super::faults::Fault;
-use super::operation::{Answer, Context, Operation, Scratch};
+use super::operation::{Context, Operation, OperationResponse, Scratch};
 use super::policy::BatchCut;
-use super::soap::{self, Failure, Request};
+use super::soap::{self, Request};
 use super::xml::Element;
 
 /// A call that the server executes.
@@ -23,20 +25,23 @@ pub(super) struct Execution {
     pub(super) request: Request,
     pub(super) caller: Account,
     pub(super) effective: Option<usize>,
-    pub(super) place: InFlight,
+    pub(super) in_flight: InFlight,
     pub(super) fault: Option<Fault>,
     pub(super) headers: HeaderMap,
 }
 
 /// What is known of a batch while its members are executed.
 struct Progress {
-    answer: Answer,
+    response: OperationResponse,
     scratch: Scratch,
-    /// When the member that is executed now is done, as planned: timers are late, and their lateness is not to add up.
+    /// When the member that is executed now is done, as planned: timers are late, and their
+    /// lateness is not to add up.
     due: Instant,
     /// Policy time that the members took.
     spent: Duration,
     executed: usize,
+    /// What the whole batch depends on was checked.
+    prepared: bool,
     /// A fault on demand has hit a member.
     hit: bool,
     /// The time of the batch was up.
@@ -60,7 +65,7 @@ impl Engine {
             None => None,
         };
         let mut progress = Progress {
-            answer: Answer::default(),
+            response: OperationResponse::default(),
             scratch: Scratch::default(),
             due: match self.threads {
                 Some(_) => due.max(self.now()),
@@ -68,6 +73,7 @@ impl Engine {
             },
             spent: Duration::ZERO,
             executed: 0,
+            prepared: false,
             hit: false,
             cut: false,
         };
@@ -93,12 +99,10 @@ impl Engine {
             .batch_limit
             .filter(|_| members.len() > 1)
             .unwrap_or(Duration::MAX);
-        let execution_fault = execution.fault.clone();
-        let mut prepared = false;
         for (index, member) in members.iter().take(stop).enumerate() {
             let time = match self.turn(execution, progress) {
                 Turn::Refused(failure) => {
-                    progress.answer.members.push(Err(failure));
+                    progress.response.members.push(Err(failure));
                     continue;
                 }
                 Turn::Runs(time) => time,
@@ -109,68 +113,82 @@ impl Engine {
             progress.spent += time;
             progress.due = later(progress.due, self.real(time));
             self.pause_until(progress.due).await;
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let now = self.policy_time(self.now());
-            let locked_out =
-                state
-                    .budgets
-                    .execute(&self.policy, &execution.place.payers, time, now);
-            state.counters.report.lockouts += locked_out;
-            let mut context = self.context(state, execution, &mut progress.scratch, now);
-            if !prepared {
-                if let Err(failure) = context.prepare(&request) {
-                    progress.answer.whole = Some(failure);
-                    break;
-                }
-                prepared = true;
-            }
-            let outcome = match &execution_fault {
-                Some(Fault::MemberCode { member, code }) if *member == index => {
-                    progress.hit = true;
-                    Err(Failure::new(
-                        code.clone(),
-                        "This member failed, as this server was told to say.",
-                    ))
-                }
-                _ => context.execute(&request, member),
-            };
-            if outcome.is_ok() {
-                progress.executed += 1;
-                state.counters.executed(execution.operation.name());
-            }
-            let stops =
-                execution.operation.stops() && outcome.as_ref().is_err_and(Failure::stops_batch);
-            progress.answer.members.push(outcome);
-            if progress.cut {
+            let stopped = self.execute_member(execution, progress, &request, (index, member), time);
+            if progress.cut || progress.response.batch_error.is_some() {
                 break;
             }
-            if stops {
-                self.stop(progress, members.len(), state);
+            if stopped {
+                self.stop(progress, members.len());
                 break;
             }
         }
         if progress.cut {
-            progress.answer.members.pop();
-            let rest = members.len() - progress.answer.members.len();
+            progress.response.members.pop();
+            let rest = members.len() - progress.response.members.len();
             let rest = std::iter::repeat_n(Err(Failure::timed_out()), rest);
-            progress.answer.members.extend(rest);
+            progress.response.members.extend(rest);
         }
         if timed || (progress.cut && self.policy.batch_cut == BatchCut::AllTimedOut) {
-            progress.answer = Answer::all(Failure::timed_out(), members.len());
+            progress.response = OperationResponse::all(Failure::timed_out(), members.len());
         }
         let mut guard = self.state.lock();
         let now = self.policy_time(self.now());
         let mut context = self.context(&mut guard, execution, &mut progress.scratch, now);
-        progress.answer.tail = context.finish(&request);
+        progress.response.trailer = context.finish(&request);
+    }
+
+    /// Executes one member, which took this time, and returns whether it stops the batch.
+    fn execute_member(
+        &self,
+        execution: &mut Execution,
+        progress: &mut Progress,
+        request: &Element,
+        (index, member): (usize, &Element),
+        time: Duration,
+    ) -> bool {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let now = self.policy_time(self.now());
+        let payers = &execution.in_flight.payers;
+        let locked_out = state.budgets.execute(&self.policy, payers, time, now);
+        state.counters.report.lockouts += locked_out;
+        let failure = match &execution.fault {
+            Some(Fault::MemberCode { member, code }) if *member == index => Some(Failure::new(
+                code.clone(),
+                "This member failed, as this server was told to say.",
+            )),
+            _ => None,
+        };
+        let mut context = self.context(state, execution, &mut progress.scratch, now);
+        if !std::mem::replace(&mut progress.prepared, true) {
+            if let Err(failure) = context.prepare(request) {
+                progress.response.batch_error = Some(failure);
+                return false;
+            }
+        }
+        let outcome = match failure {
+            Some(failure) => {
+                progress.hit = true;
+                Err(failure)
+            }
+            None => context.execute(request, member),
+        };
+        if outcome.is_ok() {
+            progress.executed += 1;
+            state.counters.executed(execution.operation.name());
+        }
+        let stops =
+            execution.operation.stops() && outcome.as_ref().is_err_and(Failure::stops_batch);
+        progress.response.members.push(outcome);
+        stops
     }
 
     /// The members after one that stopped the batch.
-    fn stop(&self, progress: &mut Progress, members: usize, state: &mut State) {
-        let rest = members - progress.answer.members.len();
-        state.counters.report.stopped_members += rest as u64;
+    fn stop(&self, progress: &mut Progress, members: usize) {
+        let rest = members - progress.response.members.len();
+        self.state.lock().counters.report.stopped_members += rest as u64;
         let rest = std::iter::repeat_n(Err(Failure::stopped()), rest);
-        progress.answer.members.extend(rest);
+        progress.response.members.extend(rest);
     }
 
     /// Whether the member's turn comes, and how long it takes.
@@ -179,15 +197,15 @@ impl Engine {
         let now = self.policy_time(self.now());
         if let Some(wait) = state
             .budgets
-            .locked(&self.policy, &execution.place.payers, now)
+            .locked(&self.policy, &execution.in_flight.payers, now)
         {
             state.counters.throttled("ErrorServerBusy");
             return Turn::Refused(Failure::busy(Some(self.real(wait))));
         }
-        if let Some(Fault::ThrottledMembers { share, hint }) = &execution.fault {
+        if let Some(Fault::ThrottledMembers { share, back_off }) = &execution.fault {
             if state.rng.f64() < *share {
                 progress.hit = true;
-                return Turn::Refused(Failure::busy(*hint));
+                return Turn::Refused(Failure::busy(*back_off));
             }
         }
         let swing = 1.0 + self.policy.jitter * (2.0 * state.rng.f64() - 1.0);
@@ -217,22 +235,22 @@ impl Engine {
             counters: &mut state.counters,
             caller: &execution.caller,
             effective: execution.effective,
-            payers: &execution.place.payers,
+            payers: &execution.in_flight.payers,
             old_version: execution.request.old_version,
             now,
-            rows: &mut execution.place.rows,
+            rows: &mut execution.in_flight.rows,
             scratch,
             operation: execution.operation,
         }
     }
 
-    /// Counts what was done, and answers.
+    /// Counts what was done, and responds.
     fn close(
         &self,
         execution: Execution,
         progress: Progress,
     ) -> Result<Response<Body>, ConnectionLost> {
-        let answer = &progress.answer;
+        let response = &progress.response;
         let cut = progress.cut.then_some(self.policy.batch_cut);
         let lost = matches!(execution.fault, Some(Fault::ResetAfter))
             || cut == Some(BatchCut::ConnectionLost);
@@ -243,17 +261,17 @@ impl Engine {
             ),
             _ => (
                 StatusCode::OK,
-                soap::envelope(&self.policy, &execution.operation.response(answer)),
+                soap::envelope(&self.policy, &execution.operation.response(response)),
             ),
         };
-        let throttled = answer
+        let throttled = response
             .members
             .iter()
             .filter(|outcome| outcome.as_ref().is_err_and(Failure::throttled))
             .count();
         {
             let mut state = self.state.lock();
-            let answered = self.since_start(self.now());
+            let responded = self.since_start(self.now());
             let fault = execution
                 .fault
                 .as_ref()
@@ -264,7 +282,7 @@ impl Engine {
             state.counters.report.throttled_members += throttled as u64;
             state.counters.report.cut_batches += u64::from(cut.is_some());
             if let Some(call) = state.counters.call(execution.number) {
-                call.answered = Some(answered);
+                call.responded = Some(responded);
                 call.status = (!lost).then_some(status);
                 call.executed = progress.executed;
                 call.throttled = throttled;
@@ -276,18 +294,18 @@ impl Engine {
                 .to_owned();
             }
         }
-        let place = Some(execution.place);
+        let in_flight = Some(execution.in_flight);
         let body = match execution.fault {
             _ if lost => return Err(ConnectionLost::reset()),
-            Some(Fault::CutBody) => Body::whole(text, place).cut(),
+            Some(Fault::CutBody) => Body::whole(text, in_flight).cut(),
             Some(Fault::SlowBody { frames, pause }) => {
-                Body::whole(text, place).slow(frames, self.real(pause))
+                Body::whole(text, in_flight).slow(frames, self.real(pause))
             }
             Some(Fault::WrongXml) => {
                 let half = Bytes::from(text);
-                Body::whole(half.slice(..half.len() / 2), place)
+                Body::whole(half.slice(..half.len() / 2), in_flight)
             }
-            _ => Body::whole(text, place),
+            _ => Body::whole(text, in_flight),
         };
         Ok(respond(status, execution.headers, body))
     }

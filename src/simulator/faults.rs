@@ -17,16 +17,17 @@ use http::{HeaderMap, StatusCode};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The connection is refused: nothing was sent, nothing is executed. On a socket, where the connection stands
-    /// already, the client sees a reset.
+    /// The connection is refused: nothing was sent, nothing is executed. On a socket, where the
+    /// connection stands already, the client sees a reset.
     Refused,
     /// The request arrives, is not executed, and the connection is lost.
     ResetBefore,
-    /// The request is executed, and the connection is lost without an answer.
+    /// The request is executed, and the connection is lost without a response.
     ResetAfter,
-    /// The request is executed, and its answer breaks off in the middle of its body.
+    /// The request is executed, and its response breaks off in the middle of its body.
     CutBody,
-    /// The request is executed, and its answer's body comes in that many frames with that pause before each.
+    /// The request is executed, and its response's body comes in that many frames with that pause
+    /// before each.
     SlowBody {
         /// Number of frames, at least one.
         frames: usize,
@@ -35,34 +36,37 @@ pub enum Fault {
     },
     /// HTTP 503 with an HTML page and without `Retry-After`. Not executed.
     Page503,
-    /// The request is executed, and the answer is HTTP 200 with XML that stops in the middle.
+    /// The request is executed, and the response is HTTP 200 with XML that stops in the middle.
     WrongXml,
     /// `ErrorServerBusy` in a SOAP fault (HTTP 500). Not executed.
     ServerBusy {
-        /// `BackOffMilliseconds`, written as it is, without regard to the speed; `None` leaves it out.
-        hint: Option<Duration>,
+        /// `BackOffMilliseconds`, written as it is, without regard to the speed; `None` leaves it
+        /// out.
+        back_off: Option<Duration>,
     },
     /// HTTP 200 in which every member has `ErrorServerBusy`. Not executed.
     ServerBusyMessages {
         /// As for [`Fault::ServerBusy`].
-        hint: Option<Duration>,
+        back_off: Option<Duration>,
     },
-    /// HTTP 200 in which every member has `ErrorInternalServerError` with an inner `ErrorServerBusy`. Not executed.
+    /// HTTP 200 in which every member has `ErrorInternalServerError` with an inner
+    /// `ErrorServerBusy`. Not executed.
     InnerServerBusy,
     /// HTTP 200 in which every member has this response code. Not executed.
     Code(String),
-    /// HTTP 200 in which every member has `ErrorTimeoutExpired`, although the first half of them was executed.
+    /// HTTP 200 in which every member has `ErrorTimeoutExpired`, although the first half of them
+    /// was executed.
     TimeoutExpired,
-    /// Some of the members, drawn from the seed, come back with `ErrorServerBusy` and are not executed; the others are.
-    /// Counted where it hits a member.
+    /// Some of the members, drawn from the seed, come back with `ErrorServerBusy` and are not
+    /// executed; the others are. Counted where it hits a member.
     ThrottledMembers {
         /// The share of the members, 0 to 1.
         share: f64,
         /// As for [`Fault::ServerBusy`].
-        hint: Option<Duration>,
+        back_off: Option<Duration>,
     },
-    /// One member fails with this response code and is not executed; the others are, unless the code is one that stops
-    /// a batch. Nothing happens to a call that has no such member.
+    /// One member fails with this response code and is not executed; the others are, unless the
+    /// code is one that stops a batch. Nothing happens to a call that has no such member.
     MemberCode {
         /// Which one, from 0.
         member: usize,
@@ -74,8 +78,8 @@ pub enum Fault {
         /// Policy time.
         time: Duration,
     },
-    /// This answer. Not executed.
-    Answer {
+    /// This response. Not executed.
+    Response {
         /// Its status.
         status: StatusCode,
         /// Its headers.
@@ -104,7 +108,7 @@ impl Fault {
             Fault::ThrottledMembers { .. } => "throttled_members",
             Fault::MemberCode { .. } => "member_code",
             Fault::SlowMembers { .. } => "slow_members",
-            Fault::Answer { .. } => "answer",
+            Fault::Response { .. } => "response",
         }
     }
 }
@@ -140,23 +144,24 @@ struct Rule {
     operation: Option<String>,
 }
 
-/// The faults that an exchange will have: by probability, by number of the call, or for the next calls.
+/// The faults that an exchange will have: by probability, by number of the call, or for the next
+/// calls.
 ///
-/// A scripted fault goes before one by number, and that before one by probability. Every probability is drawn from the
-/// exchange's seed.
+/// A scripted fault goes before one by number, and that before one by probability. Every
+/// probability is drawn from the exchange's seed.
 ///
 /// ```
 /// use tower_ews::simulator::{Fault, Faults};
 /// let faults = Faults::none()
 ///     .rate(Fault::ResetAfter, 0.01)
 ///     .rate_on("CreateItem", Fault::CutBody, 0.05)
-///     .rate_on("GetItem", Fault::ThrottledMembers { share: 0.2, hint: None }, 1.0)
+///     .rate_on("GetItem", Fault::ThrottledMembers { share: 0.2, back_off: None }, 1.0)
 ///     .nth(3, Fault::Page503)
 ///     .next(Fault::Refused);
 /// # let _ = faults;
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use]
+#[must_use = "builders do nothing until they are built"]
 pub struct Faults {
     rules: Vec<Rule>,
     nth: BTreeMap<u64, Fault>,
@@ -169,7 +174,8 @@ impl Faults {
         Self::default()
     }
 
-    /// Every kind of fault that a client must survive, so that one call in `1 / share` suffers some.
+    /// Every kind of fault that a client must survive, so that one call in `1 / share` suffers
+    /// some.
     pub fn mixed(share: f64) -> Self {
         let second = Duration::from_secs(1);
         let kinds = [
@@ -183,8 +189,12 @@ impl Faults {
             },
             Fault::Page503,
             Fault::WrongXml,
-            Fault::ServerBusy { hint: Some(second) },
-            Fault::ServerBusyMessages { hint: Some(second) },
+            Fault::ServerBusy {
+                back_off: Some(second),
+            },
+            Fault::ServerBusyMessages {
+                back_off: Some(second),
+            },
             Fault::InnerServerBusy,
             Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
             Fault::TimeoutExpired,
@@ -195,7 +205,8 @@ impl Faults {
             .fold(Self::none(), |faults, fault| faults.rate(fault, each))
     }
 
-    /// Every call suffers this with that probability (0 to 1). Rules are drawn in the order in which they were added.
+    /// Every call suffers this with that probability (0 to 1). Rules are drawn in the order in
+    /// which they were added.
     pub fn rate(self, fault: Fault, probability: f64) -> Self {
         self.rule(fault, probability, None, None)
     }
@@ -237,20 +248,21 @@ impl Faults {
         self
     }
 
-    /// The next call that has nothing scripted yet suffers this: calling it n times scripts n calls.
+    /// The next call that has nothing scripted yet suffers this: calling it n times scripts n
+    /// calls.
     pub fn next(mut self, fault: Fault) -> Self {
         self.next.push_back(fault);
         self
     }
 
-    /// [`next`](Self::next) with a whole answer.
+    /// [`next`](Self::next) with a whole response.
     pub fn respond_next(
         self,
         status: StatusCode,
         headers: HeaderMap,
         body: impl Into<Bytes>,
     ) -> Self {
-        self.next(Fault::Answer {
+        self.next(Fault::Response {
             status,
             headers,
             body: body.into(),

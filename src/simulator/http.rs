@@ -20,19 +20,30 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tower_service::Service;
 
-use super::Exchange;
 use super::body::{Body, ConnectionLost};
+use super::exchange::Exchange;
 
 /// Exchange takes requests of 64 MB (67,108,864 bytes) on premises.
 const LARGEST_REQUEST: usize = 64 << 20;
 
-type Answer = Result<Response<Body>, ConnectionLost>;
+type Outcome = Result<Response<Body>, ConnectionLost>;
 
-/// The answer to come. When it is dropped after the request has arrived, the server goes on executing it all the same,
-/// as Exchange does, and the call keeps its place until then.
-#[must_use = "futures do nothing unless polled"]
+/// The response to come. When it is dropped after the request has arrived, the server goes on
+/// executing it all the same, as Exchange does, and the call keeps its place until then.
+///
+/// ```
+/// use tower::Service;
+/// use tower_ews::simulator::Exchange;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+/// let mut exchange = Exchange::builder().build();
+/// let response = exchange.call(http::Request::new(String::new())).await?;
+/// assert_eq!(response.status(), 401);
+/// # Ok(()) }
+/// ```
+#[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture {
-    answer: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    response: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     arrived: Arc<AtomicBool>,
     exchange: Exchange,
 }
@@ -46,15 +57,15 @@ impl std::fmt::Debug for ResponseFuture {
 }
 
 impl Future for ResponseFuture {
-    type Output = Answer;
+    type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(answer) = self.answer.as_mut() else {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Some(response) = self.response.as_mut() else {
             return Poll::Ready(Err(ConnectionLost::reset()));
         };
-        let polled = answer.as_mut().poll(cx);
+        let polled = response.as_mut().poll(cx);
         if polled.is_ready() {
-            self.answer = None;
+            self.response = None;
         }
         polled
     }
@@ -62,7 +73,7 @@ impl Future for ResponseFuture {
 
 impl Drop for ResponseFuture {
     fn drop(&mut self) {
-        let Some(answer) = self.answer.take() else {
+        let Some(response) = self.response.take() else {
             return;
         };
         if !self.arrived.load(Ordering::Relaxed) {
@@ -70,7 +81,7 @@ impl Drop for ResponseFuture {
         }
         self.exchange.engine.state.lock().counters.report.abandoned += 1;
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(answer);
+            runtime.spawn(response);
         }
     }
 }
@@ -93,7 +104,7 @@ where
         let engine = self.engine.clone();
         let arrived = Arc::new(AtomicBool::new(false));
         let flag = arrived.clone();
-        let answer = async move {
+        let response = async move {
             let (head, body) = request.into_parts();
             let bytes: Result<Bytes, StatusCode> = match Limited::new(body, LARGEST_REQUEST)
                 .collect()
@@ -101,14 +112,14 @@ where
             {
                 Ok(collected) => Ok(collected.to_bytes()),
                 Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-                // The client broke off: there is nobody to answer.
+                // The client broke off: there is nobody to respond to.
                 Err(_) => return Err(ConnectionLost::reset()),
             };
             flag.store(true, Ordering::Relaxed);
             engine.handle(head, bytes).await
         };
         ResponseFuture {
-            answer: Some(Box::pin(answer)),
+            response: Some(Box::pin(response)),
             arrived,
             exchange: self.clone(),
         }
@@ -116,14 +127,15 @@ where
 }
 
 impl Exchange {
-    /// An axum router that answers every path, `/EWS/Exchange.asmx` among them. Lost connections are answered with a
-    /// body that fails before its first byte, upon which hyper closes the connection without having sent anything.
+    /// An axum router that serves every path, `/EWS/Exchange.asmx` among them. A lost connection
+    /// becomes a body that fails before its first byte, upon which hyper closes the connection
+    /// without having sent anything.
     pub fn router(&self) -> axum::Router {
         let exchange = self.clone();
         axum::Router::new().fallback(move |request: axum::extract::Request| {
-            let answer = exchange.clone().call(request);
+            let response = exchange.clone().call(request);
             async move {
-                let response = answer
+                let response = response
                     .await
                     .unwrap_or_else(|error| Response::new(Body::lost(error)));
                 Ok::<_, Infallible>(response.map(axum::body::Body::new))

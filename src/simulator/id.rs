@@ -1,4 +1,5 @@
-//! Exchange's own item and folder ids: base64 of a mailbox GUID and an entry id, so that an id alone names its mailbox.
+//! Exchange's own item and folder ids: base64 of a mailbox GUID and an entry id, so that an id
+//! alone names its mailbox.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -91,7 +91,8 @@ pub(super) struct Folder {
     pub(super) version: u64,
 }
 
-/// An item: its properties are the elements of the types namespace that a client sent, plus the server's own.
+/// An item: its properties are the elements of the types namespace that a client sent, plus the
+/// server's own.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// The element that stands for its kind: `Message`, `CalendarItem`, ...
@@ -114,7 +115,7 @@ impl Item {
 }
 
 /// Where an item is: its folder's and its own number.
-pub(super) type Place = (u64, u64);
+pub(super) type ItemKey = (u64, u64);
 
 /// One mailbox.
 #[derive(Debug)]
@@ -122,9 +123,9 @@ pub(super) struct Mailbox {
     pub(super) address: String,
     pub(super) guid: Guid,
     pub(super) folders: BTreeMap<u64, Folder>,
-    pub(super) items: BTreeMap<Place, Item>,
+    pub(super) items: BTreeMap<ItemKey, Item>,
     /// What left which folder at which version, for synchronisation.
-    pub(super) gone: Vec<(u64, Place)>,
+    pub(super) gone: Vec<(u64, ItemKey)>,
     /// Its delegates' settings, by address, in the order in which they were added.
     pub(super) delegates: Vec<(String, Element)>,
     /// Who gets meeting requests.
@@ -178,7 +179,12 @@ impl Mailbox {
         self.version
     }
 
-    pub(super) fn add_item(&mut self, folder: u64, element: String, fields: Vec<Element>) -> Place {
+    pub(super) fn add_item(
+        &mut self,
+        folder: u64,
+        element: String,
+        fields: Vec<Element>,
+    ) -> ItemKey {
         let item = Item {
             element,
             fields,
@@ -190,16 +196,16 @@ impl Mailbox {
     }
 
     /// Puts an item, a removed one or a copy, into a folder as a new one.
-    pub(super) fn put_item(&mut self, folder: u64, item: Item) -> Place {
+    pub(super) fn put_item(&mut self, folder: u64, item: Item) -> ItemKey {
         let version = self.bump();
-        let place = (folder, self.take_number());
+        let item_key = (folder, self.take_number());
         let item = Item {
             created: version,
             version,
             ..item
         };
-        self.items.insert(place, item);
-        place
+        self.items.insert(item_key, item);
+        item_key
     }
 
     /// A number that nothing else in this mailbox has.
@@ -208,10 +214,10 @@ impl Mailbox {
         self.next - 1
     }
 
-    pub(super) fn remove_item(&mut self, place: Place) -> Option<Item> {
-        let item = self.items.remove(&place)?;
+    pub(super) fn remove_item(&mut self, item_key: ItemKey) -> Option<Item> {
+        let item = self.items.remove(&item_key)?;
         let version = self.bump();
-        self.gone.push((version, place));
+        self.gone.push((version, item_key));
         Some(item)
     }
 
@@ -248,9 +254,12 @@ impl Mailbox {
         let mut doomed = self.descendants(number);
         doomed.insert(0, number);
         for number in doomed.into_iter().rev() {
-            let places: Vec<Place> = self.items_in(number).map(|(place, _)| place).collect();
-            for place in places {
-                self.remove_item(place);
+            let item_keys: Vec<ItemKey> = self
+                .items_in(number)
+                .map(|(item_key, _)| item_key)
+                .collect();
+            for item_key in item_keys {
+                self.remove_item(item_key);
             }
             if self.folders.remove(&number).is_some() {
                 let version = self.bump();
@@ -266,10 +275,10 @@ impl Mailbox {
             .map(|(number, folder)| (*number, folder))
     }
 
-    pub(super) fn items_in(&self, folder: u64) -> impl Iterator<Item = (Place, &Item)> {
+    pub(super) fn items_in(&self, folder: u64) -> impl Iterator<Item = (ItemKey, &Item)> {
         self.items
             .range((folder, 0)..=(folder, u64::MAX))
-            .map(|(place, item)| (*place, item))
+            .map(|(item_key, item)| (*item_key, item))
     }
 
     pub(super) fn folder_id(&self, number: u64) -> String {
@@ -282,21 +291,21 @@ impl Mailbox {
         .encode()
     }
 
-    pub(super) fn item_id(&self, place: Place) -> String {
+    pub(super) fn item_id(&self, item_key: ItemKey) -> String {
         Id {
             mailbox: self.guid,
-            folder: place.0,
-            item: Some(place.1),
+            folder: item_key.0,
+            item: Some(item_key.1),
             attachment: None,
         }
         .encode()
     }
 
-    pub(super) fn attachment_id(&self, place: Place, attachment: u64) -> String {
+    pub(super) fn attachment_id(&self, item_key: ItemKey, attachment: u64) -> String {
         Id {
             mailbox: self.guid,
-            folder: place.0,
-            item: Some(place.1),
+            folder: item_key.0,
+            item: Some(item_key.1),
             attachment: Some(attachment),
         }
         .encode()

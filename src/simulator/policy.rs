@@ -4,6 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which calls open a mailbox for a delegate account.
+///
+/// ```
+/// use tower_ews::simulator::{OpenedBy, Policy};
+///
+/// let mut policy = Policy::exchange_online();
+/// policy.opened_by = OpenedBy::Writes;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenedBy {
@@ -14,9 +21,16 @@ pub enum OpenedBy {
 }
 
 /// How a lock-out is told to the client.
+///
+/// ```
+/// use tower_ews::simulator::{BusyResponse, Policy};
+///
+/// let mut policy = Policy::exchange_online();
+/// policy.busy_response = BusyResponse::Messages;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BusyShape {
+pub enum BusyResponse {
     /// HTTP 500 with a SOAP fault.
     Fault,
     /// HTTP 200 with a response message in error for each member.
@@ -25,8 +39,8 @@ pub enum BusyShape {
     Either,
 }
 
-/// What comes back of a batch that has run out of time. In each case the members up to the one that ran when the time was
-/// up are executed, that one included, and those after it are not.
+/// What comes back of a batch that has run out of time. In each case the members up to the one that
+/// ran when the time was up are executed, that one included, and those after it are not.
 ///
 /// ```
 /// use tower_ews::simulator::{BatchCut, Policy};
@@ -35,21 +49,24 @@ pub enum BusyShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchCut {
-    /// HTTP 200: the answers of the members done in time, and `ErrorTimeoutExpired` for those from there on.
+    /// HTTP 200: the responses of the members done in time, and `ErrorTimeoutExpired` for those
+    /// from there on.
     RestTimedOut,
     /// HTTP 200 with `ErrorTimeoutExpired` for every member.
     AllTimedOut,
     /// HTTP 500 with a SOAP fault `ErrorTimeoutExpired`.
     Fault,
-    /// No answer: the connection is lost.
+    /// No response: the connection is lost.
     ConnectionLost,
 }
 
-/// What one simulated server allows. All times are *policy time*: the exchange's `speed` divides them.
+/// What one simulated server allows. All times are *policy time*: the exchange's `speed` divides
+/// them.
 ///
-/// Start from a preset and change what the test is about; every field is public. A limit of `None` is not enforced.
-/// The presets take their numbers from the throttling article of the Exchange documentation
-/// ("EWS throttling in Exchange", named TH below) and from recorded answers; where nothing is published, the field says so.
+/// Start from a preset and change what the test is about; every field is public. A limit of `None`
+/// is not enforced. The presets take their numbers from the throttling article of the Exchange
+/// documentation ("EWS throttling in Exchange", named TH below) and from recorded responses; where
+/// nothing is published, the field says so.
 ///
 /// ```
 /// use tower_ews::simulator::Policy;
@@ -60,63 +77,75 @@ pub enum BatchCut {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Policy {
-    /// `EWSMaxConcurrency`: calls of one payer at the same time. 10 in Exchange 2010, 27 since 2013 (TH, Table 1).
+    /// `EWSMaxConcurrency`: calls of one payer at the same time. 10 in Exchange 2010, 27 since 2013
+    /// (TH, Table 1).
     pub max_concurrency: Option<u32>,
-    /// Whether an impersonating account works on a copy of the mailbox's budget that all service accounts share.
-    /// Not before Exchange 2010 SP2 RU4, where it draws on the owner's own.
+    /// Whether an impersonating account works on a copy of the mailbox's budget that all service
+    /// accounts share. Not before Exchange 2010 SP2 RU4, where it draws on the owner's own.
     pub impersonation_copy: bool,
-    /// `EWSFindCountLimit`: rows of Find* answers that one payer has in memory at the same time. 1000 (TH, Table 1).
+    /// `EWSFindCountLimit`: rows of Find* responses that one payer has in memory at the same time.
+    /// 1000 (TH, Table 1).
     pub find_count: Option<u32>,
-    /// The same for a search with a restriction or a query string. 250 since Exchange 2013 (TH, Table 1).
+    /// The same for a search with a restriction or a query string. 250 since Exchange 2013 (TH,
+    /// Table 1).
     pub find_count_filtered: Option<u32>,
-    /// `ConcurrentSyncCalls`: SyncFolderItems and SyncFolderHierarchy of one payer at the same time. 5 in a recorded
-    /// answer of Exchange Online; the documents give no number.
+    /// `ConcurrentSyncCalls`: SyncFolderItems and SyncFolderHierarchy of one payer at the same
+    /// time. 5 in a recorded response of Exchange Online; the documents give no number.
     pub concurrent_sync_calls: Option<u32>,
-    /// `EwsMaxBurst`: milliseconds of execution that a payer may save up. 300,000 in the global policy of Exchange 2013.
-    /// `None` switches the whole busy budget off.
+    /// `EwsMaxBurst`: milliseconds of execution that a payer may save up. 300,000 in the global
+    /// policy of Exchange 2013. `None` switches the whole busy budget off.
     pub max_burst: Option<u64>,
-    /// `EwsRechargeRate`: milliseconds of execution that a payer's balance grows by in an hour. 900,000, same source.
+    /// `EwsRechargeRate`: milliseconds of execution that a payer's balance grows by in an hour.
+    /// 900,000, same source.
     pub recharge_rate: u64,
-    /// `EwsCutoffBalance`: how far below zero, in milliseconds, the balance may fall before the payer is locked out.
-    /// 3,000,000, same source.
+    /// `EwsCutoffBalance`: how far below zero, in milliseconds, the balance may fall before the
+    /// payer is locked out. 3,000,000, same source.
     pub cutoff_balance: u64,
-    /// The least length of a lock-out. Five minutes: hints of 297,749 ms and 178,510 ms are on record.
+    /// The least length of a lock-out. Five minutes: hints of 297,749 ms and 178,510 ms are on
+    /// record.
     pub lockout: Duration,
-    /// Milliseconds that a call during the lock-out takes from the balance, and so prolongs the lock-out.
-    /// Not published; 250 in the presets, which is one second at a recharge rate of 900,000.
+    /// Milliseconds that a call during the lock-out takes from the balance, and so prolongs the
+    /// lock-out. Not published; 250 in the presets, which is one second at a recharge rate of
+    /// 900,000.
     pub busy_call_cost: u64,
     /// How a lock-out is told.
-    pub busy_shape: BusyShape,
-    /// Mailboxes that one account may have open by delegate access. 16 is what is seen; it is not published.
+    pub busy_response: BusyResponse,
+    /// Mailboxes that one account may have open by delegate access. 16 is what is seen; it is not
+    /// published.
     pub open_mailboxes: Option<u32>,
     /// A mailbox closes this long after its last use. About five minutes is what is seen.
     pub open_mailbox_idle: Duration,
     /// Which calls open a mailbox.
     pub opened_by: OpenedBy,
-    /// Calls that the server has at the same time, of all payers, queue included; beyond it answers HTTP 503.
-    /// Not published.
+    /// Calls that the server has at the same time, of all payers, queue included; beyond it
+    /// responds with HTTP 503. Not published.
     pub server_calls: Option<u32>,
-    /// Calls that it executes at the same time; the others queue in order of arrival. `None`: no queue.
+    /// Calls that it executes at the same time; the others queue in order of arrival. `None`: no
+    /// queue.
     pub server_threads: Option<u32>,
-    /// `Retry-After` of those 503 answers; `None` leaves the header out, as servers on premises do.
+    /// `Retry-After` of those 503 responses; `None` leaves the header out, as servers on premises
+    /// do.
     pub retry_after: Option<Duration>,
     /// Time of each call besides its execution (network, authentication). It drains no busy budget.
     pub latency: Duration,
     /// Execution time of each member of a call; a call without an array has one.
     pub member_time: Duration,
-    /// Execution time of each member of these operations (`ExportItems`) instead of `member_time`. None in the presets.
+    /// Execution time of each member of these operations (`ExportItems`) instead of `member_time`.
+    /// None in the presets.
     pub member_times: BTreeMap<String, Duration>,
-    /// How long a call with several members may execute: one minute (TH, "Throttling implications for EWS batch
-    /// requests"). The time in the queue is not in it, and a call with one member may take any time.
+    /// How long a call with several members may execute: one minute (TH, "Throttling implications
+    /// for EWS batch requests"). The time in the queue is not in it, and a call with one member may
+    /// take any time.
     pub batch_limit: Option<Duration>,
     /// What comes back of a batch that was cut at this limit. Not published.
     pub batch_cut: BatchCut,
     /// Mailboxes that the members of one call may touch; members of further ones come back
     /// `ErrorTooManyObjectsOpened`. 16: the seventeenth mailbox of a FindItem was seen to fail.
     pub request_mailboxes: Option<u32>,
-    /// Share by which latency and member time vary, up and down, drawn from the seed: 0.25 means ±25 %.
+    /// Share by which latency and member time vary, up and down, drawn from the seed: 0.25 means
+    /// ±25 %.
     pub jitter: f64,
-    /// `Version` in the `ServerVersionInfo` of every answer.
+    /// `Version` in the `ServerVersionInfo` of every response.
     pub version: &'static str,
     /// Major, minor, build and revision number in the same place.
     pub build: [u16; 4],
@@ -136,7 +165,7 @@ impl Policy {
             cutoff_balance: 3_000_000,
             lockout: Duration::from_secs(300),
             busy_call_cost: 250,
-            busy_shape: BusyShape::Either,
+            busy_response: BusyResponse::Either,
             open_mailboxes: Some(16),
             open_mailbox_idle: Duration::from_secs(300),
             opened_by: OpenedBy::Writes,
@@ -164,7 +193,8 @@ impl Policy {
         }
     }
 
-    /// Exchange Server 2019. The documents give 27 for 2013 only; the cmdlet's page says 10 for all versions.
+    /// Exchange Server 2019. The documents give 27 for 2013 only; the cmdlet's page says 10 for all
+    /// versions.
     pub fn exchange_2019() -> Self {
         Self {
             version: "V2017_07_11",
@@ -182,7 +212,8 @@ impl Policy {
         }
     }
 
-    /// Exchange Server 2013: every access opens a mailbox, `ConcurrentSyncCalls` does not exist, no `Retry-After`.
+    /// Exchange Server 2013: every access opens a mailbox, `ConcurrentSyncCalls` does not exist, no
+    /// `Retry-After`.
     pub fn exchange_2013() -> Self {
         Self {
             concurrent_sync_calls: None,
@@ -194,8 +225,8 @@ impl Policy {
         }
     }
 
-    /// Exchange Server 2010 SP2 RU4 to SP3: ten calls, no burst budget (its time budgets are percentages of a window,
-    /// which are not simulated).
+    /// Exchange Server 2010 SP2 RU4 to SP3: ten calls, no burst budget (its time budgets are
+    /// percentages of a window, which are not simulated).
     pub fn exchange_2010() -> Self {
         Self {
             max_concurrency: Some(10),
@@ -207,7 +238,8 @@ impl Policy {
         }
     }
 
-    /// Exchange Server 2010 before SP2 RU4: an impersonating account draws on the owner's own budget.
+    /// Exchange Server 2010 before SP2 RU4: an impersonating account draws on the owner's own
+    /// budget.
     pub fn exchange_2010_sp1() -> Self {
         Self {
             impersonation_copy: false,
@@ -217,8 +249,8 @@ impl Policy {
         }
     }
 
-    /// Small numbers of our own, with which a test meets every limit within seconds: four calls, four open mailboxes
-    /// for three seconds, lock-outs of two seconds after some twenty calls.
+    /// Small numbers of our own, with which a test meets every limit within seconds: four calls,
+    /// four open mailboxes for three seconds, lock-outs of two seconds after some twenty calls.
     pub fn laptop() -> Self {
         Self {
             max_concurrency: Some(4),
@@ -239,7 +271,7 @@ impl Policy {
         }
     }
 
-    /// No limit at all, no time taken: for tests that want a server which only answers.
+    /// No limit at all, no time taken: for tests that want a server which only responds.
     pub fn unlimited() -> Self {
         Self {
             max_concurrency: None,

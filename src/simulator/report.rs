@@ -24,8 +24,8 @@ pub struct Call {
     pub number: u64,
     /// When it arrived: real time (of the tokio clock) since the exchange's first call.
     pub at: Duration,
-    /// When its answer was ready, same clock; `None` while it runs.
-    pub answered: Option<Duration>,
+    /// When its response was ready, same clock; `None` while it runs.
+    pub responded: Option<Duration>,
     /// The operation, empty when the request was not understood so far.
     pub operation: String,
     /// Number of its members.
@@ -44,10 +44,10 @@ pub struct Call {
     pub client_request_id: Option<String>,
     /// `User-Agent`.
     pub user_agent: Option<String>,
-    /// Status of the answer; `None` while it runs and when the connection was lost.
+    /// Status of the response; `None` while it runs and when the connection was lost.
     pub status: Option<StatusCode>,
-    /// What became of it: `executed`, `batch_limit` when it was cut there, the code of a refusal (`ErrorServerBusy`,
-    /// `503`, `401`, ...), or the name of a fault on demand.
+    /// What became of it: `executed`, `batch_limit` when it was cut there, the code of a refusal
+    /// (`ErrorServerBusy`, `503`, `401`, ...), or the name of a fault on demand.
     pub outcome: String,
 }
 
@@ -69,7 +69,7 @@ pub struct Report {
     pub calls: u64,
     /// Members executed, by operation.
     pub executed: BTreeMap<String, u64>,
-    /// Throttled answers by kind: `503`, `ErrorServerBusy`, `ErrorExceededConnectionCount`,
+    /// Throttled responds by kind: `503`, `ErrorServerBusy`, `ErrorExceededConnectionCount`,
     /// `ErrorTooManyObjectsOpened` (per member), `EWSFindCountLimit` (per member).
     /// Faults on demand are not among them.
     pub throttled: BTreeMap<String, u64>,
@@ -89,18 +89,19 @@ pub struct Report {
     pub anchor_violations: u64,
     /// Faults on demand that happened, by [`Fault::name`](super::Fault::name).
     pub faults: BTreeMap<String, u64>,
-    /// Calls whose client went away before the answer.
+    /// Calls whose client went away before the response.
     pub abandoned: u64,
     /// Calls cut at the time limit of a batch.
     pub cut_batches: u64,
     /// Members that were not executed since an earlier one stopped the batch.
     pub stopped_members: u64,
-    /// Members that came back throttled, not executed, in calls that were: in a lock-out, for too many open mailboxes,
-    /// for the rows of a search, or on demand.
+    /// Members that came back throttled, not executed, in calls that were: in a lock-out, for too
+    /// many open mailboxes, for the rows of a search, or on demand.
     pub throttled_members: u64,
-    /// What was done by the operations that change something: by operation, then by what it was done to, with how
-    /// often. An item stands here with its subject (before an update), an attachment and a folder with its name, a delegate
-    /// with the address; what has none of these is not here.
+    /// What was done by the operations that change something: by operation, then by what it was
+    /// done to, with how often. An item stands here with its subject (before an update), an
+    /// attachment and a folder with its name, a delegate with the address; what has none of these
+    /// is not here.
     pub done: BTreeMap<String, BTreeMap<String, u64>>,
     /// Items created by CreateItem, those that were only sent among them.
     pub items_created: u64,
@@ -149,7 +150,7 @@ impl Report {
             .collect()
     }
 
-    /// All throttled answers together.
+    /// All throttled responses together.
     pub fn throttled_total(&self) -> u64 {
         self.throttled.values().sum()
     }

@@ -223,7 +223,8 @@ const TASK: &[&str] = &[
     "TotalWork",
 ];
 
-/// Where a property stands among those of its kind of item. Unknown ones go last, in the order in which they came.
+/// Where a property stands among those of its kind of item. Unknown ones go last, in the order in
+/// which they came.
 pub(super) fn rank(element: &str, property: &str) -> usize {
     let own = match element {
         "CalendarItem" => CALENDAR,

@@ -94,13 +94,13 @@ async fn text_of(response: Response<Body>) -> String {
     .unwrap()
 }
 
-/// The status and the whole text of an answer.
+/// The status and the whole text of a response.
 async fn ask(exchange: &Exchange, header: &str, body: &str) -> (u16, String) {
     let response = send(exchange, envelope(header, body)).await.unwrap();
     (response.status().as_u16(), text_of(response).await)
 }
 
-/// The response codes of an answer or a fault, in order.
+/// The response codes of a response or a fault, in order.
 fn codes(text: &str) -> Vec<&str> {
     let opening = ["<m:ResponseCode", "<e:ResponseCode"];
     text.match_indices("ResponseCode")
@@ -115,7 +115,7 @@ fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
         .unwrap()
 }
 
-fn hint(text: &str) -> Option<u64> {
+fn back_off(text: &str) -> Option<u64> {
     text.split_once("\"BackOffMilliseconds\">")?
         .1
         .split('<')
@@ -556,7 +556,7 @@ async fn service_accounts_share_the_copy() {
 #[tokio::test(start_paused = true)]
 async fn the_busy_budget_locks_out() {
     let mut policy = Policy::laptop();
-    policy.busy_shape = BusyShape::Fault;
+    policy.busy_response = BusyResponse::Fault;
     policy.jitter = 0.0;
     let exchange = Exchange::builder().policy(policy).build();
     // One batch overdraws the budget: its last members come back throttled.
@@ -573,16 +573,16 @@ async fn the_busy_budget_locks_out() {
             .all(|code| *code == "ErrorServerBusy")
     );
     assert_eq!(exchange.items(DEFAULT_ACCOUNT).len(), done);
-    // So do the calls after it, whose hint grows by what they cost.
+    // So do the calls after it, whose back-off grows by what they cost.
     let (status, text) = ask(&exchange, "", &get_folder("")).await;
     assert_eq!((status, codes(&text)), (500, vec!["ErrorServerBusy"]));
-    let wait = hint(&text).unwrap();
+    let wait = back_off(&text).unwrap();
     let (_, text) = ask(&exchange, "", &get_folder("")).await;
-    assert!(hint(&text).unwrap() > wait);
+    assert!(back_off(&text).unwrap() > wait);
     // Another payer is not concerned.
     let (status, _) = ask(&exchange, &impersonate("a@contoso.com"), &get_folder("")).await;
     assert_eq!(status, 200);
-    tokio::time::sleep(Duration::from_millis(hint(&text).unwrap())).await;
+    tokio::time::sleep(Duration::from_millis(back_off(&text).unwrap())).await;
     let (status, _) = ask(&exchange, "", &get_folder("")).await;
     assert_eq!(status, 200);
     let report = exchange.report();
@@ -594,7 +594,8 @@ async fn the_busy_budget_locks_out() {
 async fn a_hint_that_is_obeyed_at_any_speed_suffices() {
     for (speed, seed) in [(1.0, 1), (7.0, 2), (60.0, 3), (1000.0, 4)] {
         let mut policy = Policy::laptop();
-        // Timers have whole milliseconds: calls shorter than one would leave the budget time to recharge.
+        // Timers have whole milliseconds: calls shorter than one would leave the budget time to
+        // recharge.
         policy.member_time = policy.member_time.mul_f64(speed);
         let exchange = Exchange::builder()
             .policy(policy)
@@ -604,13 +605,14 @@ async fn a_hint_that_is_obeyed_at_any_speed_suffices() {
         let started = Instant::now();
         for _ in 0..200 {
             let (_, text) = ask(&exchange, "", &get_folder("")).await;
-            if let Some(wait) = hint(&text) {
+            if let Some(wait) = back_off(&text) {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
         }
         let report = exchange.report();
         assert!(report.lockouts > 1, "{speed}: {report:?}");
-        // One call runs into each lock-out (the last may have begun with the last call), and none into it twice.
+        // One call runs into each lock-out (the last may have begun with the last call), and none
+        // into it twice.
         let met = report.calls_during_backoff;
         assert!(
             (report.lockouts - 1..=report.lockouts).contains(&met),
@@ -647,7 +649,7 @@ async fn sixteen_mailboxes_are_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_server_answers_503() {
+async fn a_full_server_responds_with_503() {
     let mut policy = Policy::exchange_online();
     policy.server_calls = Some(2);
     policy.server_threads = Some(1);
@@ -677,7 +679,7 @@ async fn searches_hold_rows() {
     let exchange = Exchange::builder().policy(policy).build();
     ask(&exchange, "", &create("", &["1", "2", "3", "4"])).await;
     let page = "<m:IndexedPageItemView MaxEntriesReturned='4' Offset='0' BasePoint='Beginning'/>";
-    // The first answer is not read: its four rows stay in memory.
+    // The first response is not read: its four rows stay in memory.
     let held = send(&exchange, envelope("", &find("", page, "")))
         .await
         .unwrap();
@@ -713,7 +715,7 @@ async fn five_synchronisations_at_a_time() {
         tokio::join!(ask(&exchange, "", hierarchy), ask(&exchange, "", hierarchy));
     assert_eq!(codes(&one), ["NoError"]);
     assert_eq!((status, codes(&two)), (200, vec!["ErrorServerBusy"]));
-    assert_eq!(hint(&two), Some(5_000));
+    assert_eq!(back_off(&two), Some(5_000));
 }
 
 #[tokio::test(start_paused = true)]
@@ -777,14 +779,17 @@ async fn every_fault_is_what_it_says() {
     assert_eq!((response.status(), created()), (StatusCode::OK, 4));
     assert!(!text_of(response).await.contains("</s:Envelope>"));
     exchange.inject(Fault::ServerBusy {
-        hint: Some(Duration::from_millis(1234)),
+        back_off: Some(Duration::from_millis(1234)),
     });
     let response = call().await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(hint(&text_of(response).await), Some(1234));
-    exchange.inject(Fault::ServerBusyMessages { hint: None });
+    assert_eq!(back_off(&text_of(response).await), Some(1234));
+    exchange.inject(Fault::ServerBusyMessages { back_off: None });
     let text = text_of(call().await.unwrap()).await;
-    assert_eq!((codes(&text), hint(&text)), (vec!["ErrorServerBusy"], None));
+    assert_eq!(
+        (codes(&text), back_off(&text)),
+        (vec!["ErrorServerBusy"], None)
+    );
     exchange.inject(Fault::InnerServerBusy);
     let text = text_of(call().await.unwrap()).await;
     assert!(text.contains("<t:Value Name=\"InnerErrorResponseCode\">ErrorServerBusy</t:Value>"));
@@ -861,7 +866,7 @@ async fn calls_are_recorded_and_ids_echoed() {
         (calls[0].at, calls[0].outcome.as_str()),
         (Duration::ZERO, "executed")
     );
-    assert!(calls[0].answered.unwrap() > Duration::from_millis(70));
+    assert!(calls[0].responded.unwrap() > Duration::from_millis(70));
     assert_eq!(exchange.report().anchor_violations, 0);
     exchange.reset_report();
     assert_eq!(exchange.report().calls, 0);

@@ -36,7 +36,7 @@ impl Ns {
         }
     }
 
-    /// The prefix that every answer declares for it.
+    /// The prefix that every response declares for it.
     fn prefix(self) -> &'static str {
         match self {
             Ns::Soap => "s:",
@@ -110,7 +110,8 @@ impl Element {
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|_| XmlError::Malformed)?;
             let key = utf8(attribute.key.as_ref())?;
-            // Declarations are resolved already; foreign attributes (xsi:type, mustUnderstand) mean nothing here.
+            // Declarations are resolved already; foreign attributes (xsi:type, mustUnderstand) mean
+            // nothing here.
             if key == "xmlns" || key.contains(':') {
                 continue;
             }
@@ -181,8 +182,8 @@ impl Element {
         }
     }
 
-    /// Writes it with the prefixes that every answer declares. Elements of foreign namespaces are left out: no part of
-    /// an item has any.
+    /// Writes it with the prefixes that every response declares. Elements of foreign namespaces are
+    /// left out: no part of an item has any.
     pub(super) fn write(&self, out: &mut String) {
         if self.ns == Ns::Other {
             return;

@@ -1,17 +1,21 @@
-//! What a request has to say before it is cut into parts: whether it may be, and what its members are.
+//! What a request has to say before it is cut into parts: whether it may be, and what its members
+//! are.
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use memchr::memmem;
 
+use super::elements::{child, root, skip};
 use super::item_id::mailbox_guid;
 use super::merge::can_be_merged;
 use super::operation::{Operation, OperationIdempotency, Split};
-use super::outline::{ArrayOutline, Outline, OutlineError, child, root, skip};
+use super::outline::{ArrayOutline, Outline};
+use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
 
-/// The most mailboxes that one GetUserAvailability takes (ResponseCode, `ErrorMailboxDataArrayTooBig`).
+/// The most mailboxes that one GetUserAvailability takes (ResponseCode,
+/// `ErrorMailboxDataArrayTooBig`).
 const MAX_MAILBOX_DATA: usize = 100;
 
 /// What is known of a request that may be cut by its members.
@@ -25,7 +29,8 @@ pub(crate) struct Cuttable {
     pub(crate) max_members: Option<usize>,
     /// An element that counts for the mailbox, not for the members: one part has it.
     pub(crate) once: Option<Range<usize>>,
-    /// The change key of the item that all members go to, where the caller gave one: each answer has a newer one.
+    /// The change key of the item that all members go to, where the caller gave one: each response
+    /// has a newer one.
     pub(crate) parent_change_key: Option<Range<usize>>,
     /// Of each member, in document order; empty for operations whose members are not looked at.
     pub(crate) members: Vec<Member>,
@@ -36,7 +41,8 @@ pub(crate) struct Cuttable {
 pub(crate) struct Member {
     /// A number for the mailbox that it touches, as far as it shows.
     pub(crate) mailbox: Option<u64>,
-    /// What its answer names it by (ExportItems, GetMailTips), or what it changes (UpdateItem, UpdateFolder).
+    /// What its response names it by (ExportItems, GetMailTips), or what it changes (UpdateItem,
+    /// UpdateFolder).
     pub(crate) id: Option<Box<str>>,
     /// The change key of what it changes.
     pub(crate) change_key: Option<Range<usize>>,
@@ -45,8 +51,8 @@ pub(crate) struct Member {
 }
 
 impl Outline {
-    /// What is known of the request before it is cut; none if cutting it could change what it means. `body` is what the outline was
-    /// made from.
+    /// What is known of the request before it is cut; none if cutting it could change what it
+    /// means. `body` is what the outline was made from.
     pub(crate) fn cuttable(&self, body: &[u8]) -> Option<Cuttable> {
         let operation = self.operation()?;
         let in_order = match operation.split() {
@@ -92,9 +98,9 @@ impl Outline {
         })
     }
 
-    /// As [`Operation::idempotency`], but read off the request where it depends on it: `Read`, `Converges`, `No`, or `Unknown` for an
-    /// operation of which nobody says. An update that appends, or that sends mail, does not converge. `body` is asked for if it is
-    /// needed.
+    /// As [`Operation::idempotency`], but read off the request where it depends on it: `Read`,
+    /// `Converges`, `No`, or `Unknown` for an operation of which nobody says. An update that
+    /// appends, or that sends mail, does not converge. `body` is asked for if it is needed.
     pub(crate) fn idempotency<B: AsRef<[u8]>>(
         &self,
         body: impl FnOnce() -> B,
@@ -148,7 +154,8 @@ impl Outline {
             .first()
             .map_or(body.len(), |array| array.element().start);
         let settings = body.get(from..to).unwrap_or(body);
-        // `MessageDisposition` and `SendMeetingInvitationsOrCancellations`, all values but `SaveOnly` and `SendToNone`.
+        // `MessageDisposition` and `SendMeetingInvitationsOrCancellations`, all values but
+        // `SaveOnly` and `SendToNone`.
         ["SendOnly", "SendAndSaveCopy", "SendToAll", "SendToChanged"]
             .iter()
             .any(|value| memmem::find(settings, value.as_bytes()).is_some())
@@ -251,7 +258,7 @@ impl<'a> Walk<'a> {
                     self.once = Some(start.at..end);
                     continue;
                 }
-                // Each part would answer with all of those, or with these, too.
+                // Each part would respond with all of those, or with these, too.
                 ("GetAppManifests", b"IncludeAllInstalledAddIns") => {
                     let all = reader.text(&start)?;
                     self.untouchable |= !matches!(&*all, "false" | "0");
@@ -344,7 +351,8 @@ impl<'a> Walk<'a> {
         start: &Start<'a>,
         end: usize,
     ) -> Result<Member, OutlineError> {
-        // Parallel deletions in one series conflict, and each changes what the next one finds. Ranges of a master name occurrences too.
+        // Parallel deletions in one series conflict, and each changes what the next one finds.
+        // Ranges of a master name occurrences too.
         self.names_series |= matches!(
             start.local,
             b"OccurrenceItemId" | b"RecurringMasterItemId" | b"RecurringMasterItemIdRanges"
@@ -410,7 +418,8 @@ impl<'a> Walk<'a> {
         let mut updates = false;
         if name == "UploadItems" {
             updates = reader.value(start, "CreateAction")?.as_deref() == Some("Update");
-            // Not so `UpdateOrCreate`: it creates a new item, and another one the second time, where it does not find the given one.
+            // Not so `UpdateOrCreate`: it creates a new item, and another one the second time,
+            // where it does not find the given one.
             member.repeats = true;
         }
         if start.empty {
@@ -461,7 +470,8 @@ impl<'a> Walk<'a> {
         Ok(member)
     }
 
-    /// A number for the mailbox that an id names. Goes behind the end of a distinguished folder's element.
+    /// A number for the mailbox that an id names. Goes behind the end of a distinguished folder's
+    /// element.
     fn mailbox(
         &self,
         reader: &mut Reader<'a>,

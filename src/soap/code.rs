@@ -1,8 +1,9 @@
 //! Response codes: what each one asks for, and whether the member that it stands for was executed.
 use std::fmt;
 
+pub use super::code_class::{CodeClass, Outcome};
 use super::code_table::TABLE;
-use super::operation::same;
+use super::find::same;
 
 /// A response code, such as `ErrorServerBusy`. One that the table does not know keeps its text.
 ///
@@ -25,80 +26,6 @@ pub struct ResponseCode(Repr);
 enum Repr {
     Known(u16),
     Unknown(Box<str>),
-}
-
-/// What a response code asks of the caller.
-///
-/// "ews-throttling-in-exchange", Tables 3 and 4, and the reference page of ResponseCode are the sources; where they give no advice, the
-/// class is [`CodeClass::Permanent`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CodeClass {
-    /// `NoError`.
-    Success,
-    /// A good answer with a remark.
-    SuccessWithWarning,
-    /// Too many calls at once (EWSMaxConcurrency, HangingConnectionLimit): fewer, now.
-    ThrottleConnectionCount,
-    /// Wait, as long as the hint says.
-    ThrottleServerBusy,
-    /// Too many found rows in memory (EWSFindCountLimit).
-    ThrottleFindCount,
-    /// Too many subscriptions (EWSMaxSubscriptions).
-    ThrottleSubscriptionCount,
-    /// Too many mailboxes open.
-    ThrottleTooManyObjects,
-    /// A sending limit, of hours or a day.
-    ThrottleSubmission,
-    /// It passes: again later.
-    TransientRetryLater,
-    /// `ErrorInternalServerError`: the inner code tells.
-    InspectInner,
-    /// `ErrorBatchProcessingStopped`: an earlier member of the batch stopped this one.
-    NotProcessed,
-    /// Fetch the item again for its change key, then try again.
-    RefreshThenRetry,
-    /// A new subscription or a new synchronisation.
-    ResubscribeOrResync,
-    /// Another server, another address or another version.
-    RerouteOrFix,
-    /// Trying again changes nothing.
-    Permanent,
-    /// Not in the table.
-    Unknown,
-}
-
-impl CodeClass {
-    /// The server is holding the caller back.
-    pub const fn is_throttle(self) -> bool {
-        matches!(
-            self,
-            CodeClass::ThrottleConnectionCount
-                | CodeClass::ThrottleServerBusy
-                | CodeClass::ThrottleFindCount
-                | CodeClass::ThrottleSubscriptionCount
-                | CodeClass::ThrottleTooManyObjects
-                | CodeClass::ThrottleSubmission
-        )
-    }
-}
-
-/// Whether the member that a code stands for was executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Yes.
-    Executed,
-    /// No: any operation may be sent again.
-    NotExecuted,
-    /// A part of it was.
-    PartlyExecuted,
-    /// The code belongs to operations that only read.
-    NotApplicableRead,
-    /// The question makes no sense (subscriptions, sync states).
-    NotApplicable,
-    /// Not known.
-    Unknown,
 }
 
 const fn find(code: &str) -> ResponseCode {
@@ -149,7 +76,7 @@ impl ResponseCode {
     /// Reads a code, without the white space around it. Every text is a code.
     pub fn from_text(text: &str) -> ResponseCode {
         let text = text.trim();
-        // So that reading it off a good answer costs no search.
+        // So that reading it off a good response costs no search.
         if text == Self::NO_ERROR.as_str() {
             return Self::NO_ERROR;
         }
@@ -160,7 +87,8 @@ impl ResponseCode {
         })
     }
 
-    /// All codes of the table, by name: 533, from three public schema generations, the reference page and the field.
+    /// All codes of the table, by name: 533, from three public schema generations, the reference
+    /// page and the field.
     pub fn all() -> impl Iterator<Item = ResponseCode> {
         (0..TABLE.len() as u16).map(|index| ResponseCode(Repr::Known(index)))
     }

@@ -1,11 +1,13 @@
-//! The table of response codes, sorted by code: what class each belongs to, and whether its member was executed.
+//! The table of response codes, sorted by code: what class each belongs to, and whether its member
+//! was executed.
 //!
-//! Sources: ResponseCodeType of three public schema generations, the reference page of ResponseCode, and a few codes that were
-//! only seen in the field. `PERMANENT` is also the default for a code about which nothing more is said.
+//! Sources: ResponseCodeType of three public schema generations, the reference page of
+//! ResponseCode, and a few codes that were only seen in the field. `PERMANENT` is also the default
+//! for a code about which nothing more is said.
 use CodeClass as C;
 use Outcome as O;
 
-use super::code::{CodeClass, Outcome};
+use super::code_class::{CodeClass, Outcome};
 
 type Kind = (CodeClass, Outcome);
 

@@ -1,5 +1,6 @@
-//! Looks for the bytes that mean something in markup. What tags are made of is too short for a call of memchr to pay: here it
-//! is eight bytes at a time, and memchr for what turns out to be long. The benchmark `batch` watches it.
+//! Looks for the bytes that mean something in markup. What tags are made of is too short for a call
+//! of memchr to pay: here it is eight bytes at a time, and memchr for what turns out to be long.
+//! The benchmark `batch` watches it.
 use memchr::memchr;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -101,8 +102,8 @@ pub(super) fn name_end(bytes: &[u8], at: usize) -> Option<(usize, u8)> {
     })
 }
 
-/// The first byte that is wanted, by looks at one after the other. Names of attributes are short, and the same ones again and
-/// again, which suits branch prediction.
+/// The first byte that is wanted, by looks at one after the other. Names of attributes are short,
+/// and the same ones again and again, which suits branch prediction.
 #[inline(always)]
 fn next(bytes: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8)> {
     let rest = bytes.get(at..)?.iter();
@@ -153,6 +154,21 @@ pub(super) fn blank(bytes: &[u8]) -> Option<usize> {
         |byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'),
     );
     found.map(|found| found.0)
+}
+
+/// Compares at compile time.
+pub(super) const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut index = a.len();
+    while index > 0 {
+        index -= 1;
+        if a[index] != b[index] {
+            return false;
+        }
+    }
+    true
 }
 
 #[cfg(test)]

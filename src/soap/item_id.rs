@@ -11,15 +11,17 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Base64 characters that surely hold the mailbox: a compression byte, then at most 39 bytes, each pair of which may have a count
-/// behind it.
+/// Base64 characters that surely hold the mailbox: a compression byte, then at most 39 bytes, each
+/// pair of which may have a count behind it.
 const HEAD: usize = 84;
 
-/// The mailbox GUID (ExchangeGuid) inside an `ItemId`, `FolderId`, `ConversationId`, `PersonaId` or `AttachmentId`.
+/// The mailbox GUID (ExchangeGuid) inside an `ItemId`, `FolderId`, `ConversationId`, `PersonaId` or
+/// `AttachmentId`.
 ///
-/// None if the id has no mailbox in it (public folders, Exchange 2007), is shortened, or comes from a server with another
-/// format: an id is opaque by contract, so nothing may depend on its being readable. The layout is the one of \[MS-OXCEXT\]
-/// 2.2.6.1.1 and 3.1.4.5. The GUID is not an SMTP address, and an archive mailbox has its own.
+/// None if the id has no mailbox in it (public folders, Exchange 2007), is shortened, or comes from
+/// a server with another format: an id is opaque by contract, so nothing may depend on its being
+/// readable. The layout is the one of \[MS-OXCEXT\] 2.2.6.1.1 and 3.1.4.5. The GUID is not an SMTP
+/// address, and an archive mailbox has its own.
 ///
 /// ```
 /// use tower_ews::soap::item_id::mailbox_guid;
@@ -39,7 +41,8 @@ pub fn mailbox_guid(id: &str) -> Option<Uuid> {
         1 => expand(payload, &mut plain),
         _ => return None,
     };
-    // Storage types: 3 a mailbox item, 4 a conversation, 6 the same with a fallback. The others name no mailbox by GUID.
+    // Storage types: 3 a mailbox item, 4 a conversation, 6 the same with a fallback. The others
+    // name no mailbox by GUID.
     let (&[storage, low, high], rest) = payload.split_first_chunk()?;
     if !matches!(storage, 3 | 4 | 6) || u16::from_le_bytes([low, high]) != 36 {
         return None;
@@ -53,7 +56,8 @@ pub(super) fn head(id: &str) -> &[u8] {
     id.get(..HEAD).unwrap_or(id)
 }
 
-/// Undoes the run length encoding: behind two equal bytes stands how often the byte is repeated further.
+/// Undoes the run length encoding: behind two equal bytes stands how often the byte is repeated
+/// further.
 fn expand<'a>(packed: &[u8], plain: &'a mut [u8]) -> &'a [u8] {
     let mut length = 0;
     let mut put = |byte: u8| {

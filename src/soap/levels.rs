@@ -1,4 +1,4 @@
-//! Where an element of an answer stands, and what its text means there.
+//! Where an element of a response stands, and what its text means there.
 use std::ops::Range;
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use super::code::ResponseCode;
 use super::find;
-use super::response::{BackOff, ResponseClass, ResponseMessage, ScanError};
+use super::message::{ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
 
-/// A hint above this counts as this: larger ones do not fit the arithmetic of every platform's clock.
+///  back-off above this counts as this: larger ones do not fit the arithmetic of every platform's
+///  clock.
 const MAX_BACK_OFF: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Raw bytes that are kept of a value; EWS has none that comes near.
@@ -60,7 +61,7 @@ struct Draft {
     fault_code: Option<String>,
     subcode: Option<String>,
     inner_code: Option<ResponseCode>,
-    back_off: Option<BackOff>,
+    back_off: Option<Duration>,
     limit: Option<u32>,
     text: Option<String>,
     is_fault: bool,
@@ -78,7 +79,8 @@ pub(super) enum Opened {
 /// The elements that are open, and what is known of the messages that they belong to.
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// With the place of each one's name in `names`. What a good answer has fits without an allocation, as in `names` and `value`.
+    /// With the place of each one's name in `names`. What a good response has fits without an
+    /// allocation, as in `names` and `value`.
     open: SmallVec<[(Level, u32); 8]>,
     /// Names of the open elements, one behind the other.
     names: SmallVec<[u8; 120]>,
@@ -125,7 +127,8 @@ impl Levels {
             .extend_from_slice(text.get(..room).unwrap_or(text));
     }
 
-    /// Unescapes the text that was captured since the last markup. Unlike in a request, what can not be unescaped stays.
+    /// Unescapes the text that was captured since the last markup. Unlike in a request, what can
+    /// not be unescaped stays.
     pub(super) fn settle(&mut self) {
         let raw = self.value.get(self.segment..).unwrap_or_default();
         if memchr(b'&', raw).is_some() {
@@ -139,7 +142,8 @@ impl Levels {
         self.segment = self.value.len();
     }
 
-    /// Takes a piece of a CDATA section, its end included. Brackets are kept until it shows that they belong to the end.
+    /// Takes a piece of a CDATA section, its end included. Brackets are kept until it shows that
+    /// they belong to the end.
     pub(super) fn capture_cdata(&mut self, part: &[u8], ended: bool) {
         self.value.extend_from_slice(part);
         let length = self.value.len().saturating_sub(3);
@@ -429,7 +433,7 @@ fn local(name: &[u8]) -> &[u8] {
 }
 
 /// Milliseconds, as the server writes them.
-fn back_off(text: &str) -> Option<BackOff> {
+fn back_off(text: &str) -> Option<Duration> {
     if let Ok(milliseconds) = text.parse() {
         return Some(Duration::from_millis(milliseconds).min(MAX_BACK_OFF));
     }
@@ -440,6 +444,7 @@ fn back_off(text: &str) -> Option<BackOff> {
     if milliseconds.is_sign_negative() && milliseconds != 0.0 {
         return None;
     }
-    let hint = Duration::try_from_secs_f64((milliseconds / 1000.0).abs()).unwrap_or(Duration::MAX);
-    Some(hint.min(MAX_BACK_OFF))
+    let back_off =
+        Duration::try_from_secs_f64((milliseconds / 1000.0).abs()).unwrap_or(Duration::MAX);
+    Some(back_off.min(MAX_BACK_OFF))
 }

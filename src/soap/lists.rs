@@ -1,14 +1,16 @@
-//! The lists of an answer that belong to all members together: where they stand, and what they are like.
+//! The lists of a response that belong to all members together: where they stand, and what they are
+//! like.
 use std::ops::Range;
 
 use memchr::memrchr;
 
-use super::merge::{Scope, find, first_element};
+use super::elements::{find, first_element};
+use super::namespaces::Namespaces;
 use super::operation::{Namespace, Operation};
-use super::outline::OutlineError;
+use super::outline_error::OutlineError;
 use super::xml::Reader;
 
-/// Where one of an answer's lists stands, or where it would stand.
+/// Where one of a response's lists stands, or where it would stand.
 #[derive(Debug)]
 pub(crate) struct ListAt {
     /// Local name of its element.
@@ -21,12 +23,13 @@ pub(crate) struct ListAt {
     /// What has to be put in before the frame goes on, and where it does.
     pub(crate) close: String,
     pub(crate) after: usize,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Namespaces,
 }
 
 type Path = &'static [(&'static str, Namespace)];
 
-/// The lists of an answer that belong to all members together, by their paths from the answer's element on. `*` is any element.
+/// The lists of a response that belong to all members together, by their paths from the response's
+/// element on. `*` is any element.
 fn paths(operation: Operation) -> &'static [Path] {
     use Namespace::{Messages as M, Types as T};
     match operation.name() {
@@ -52,17 +55,18 @@ fn paths(operation: Operation) -> &'static [Path] {
     }
 }
 
-/// GetAppManifests answers with one list or the other.
+/// GetAppManifests responds with one list or the other.
 const APPS: Path = &[("Apps", Namespace::Messages)];
 const MANIFESTS: Path = &[("Manifests", Namespace::Messages)];
 
-/// The paths of the lists that this answer has, where an operation can answer with one or another. None if it has both.
+/// The paths of the lists that this response has, where an operation can response with one or
+/// another. None if it has both.
 fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     let usual = paths(operation);
     if usual != [APPS] {
         return Some(usual);
     }
-    let has = |path| Some(matches!(place(body, path).ok()?, Place::Found { .. }));
+    let has = |path| Some(matches!(locate(body, path).ok()?, Located::Present(_)));
     match (has(APPS)?, has(MANIFESTS)?) {
         (true, true) => None,
         (false, true) => Some(&[MANIFESTS]),
@@ -70,132 +74,154 @@ fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     }
 }
 
-/// Whether an operation answers with lists for all members together.
-pub(crate) fn answers_with_lists(operation: Operation) -> bool {
+/// Whether an operation responds with lists for all members together.
+pub(crate) fn responds_with_lists(operation: Operation) -> bool {
     !paths(operation).is_empty()
 }
 
-enum Place {
-    Found {
-        element: Range<usize>,
-        content: Range<usize>,
-        children: Vec<Range<usize>>,
-        /// The name of an element without an end tag.
-        empty: Option<String>,
+enum Located {
+    Present(Present),
+    /// The elements of the path from `depth` on are missing; they would stand in place of this
+    /// range.
+    Missing {
+        depth: usize,
+        at: Range<usize>,
     },
-    /// The elements of the path from `depth` on are missing; they would stand in place of this range.
-    Missing { depth: usize, at: Range<usize> },
 }
 
-/// Finds the lists of an answer. None if it is no answer that could have them.
+struct Present {
+    element: Range<usize>,
+    content: Range<usize>,
+    children: Vec<Range<usize>>,
+    /// The name of an element without an end tag.
+    empty: Option<String>,
+}
+
+/// Finds the lists of a response. None if it is no response that could have them.
 pub(crate) fn lists(operation: Operation, body: &[u8]) -> Option<Vec<ListAt>> {
     let paths = paths_in(operation, body)?;
-    let places: Result<Vec<Place>, OutlineError> =
-        paths.iter().map(|path| place(body, path)).collect();
-    let mut places = places.ok()?;
+    let located: Result<Vec<Located>, OutlineError> =
+        paths.iter().map(|path| locate(body, path)).collect();
+    let mut located = located.ok()?;
     if paths == [APPS] {
-        for place in &mut places {
-            leave_metadata(body, place)?;
+        for list in &mut located {
+            leave_metadata(body, list)?;
         }
     }
     let mut lists: Vec<ListAt> = Vec::new();
-    // The path of the list before, as far as it was opened by us and is not closed yet.
-    let mut opened: &[(&str, Namespace)] = &[];
-    for (index, (path, place)) in paths.iter().zip(&places).enumerate() {
-        let name = path.last().map(|(name, _)| *name)?;
-        let (depth, at) = match place {
-            Place::Found {
-                element,
-                content,
-                children,
-                empty,
-            } => {
-                let list = match empty {
-                    None => ListAt {
-                        name,
-                        before: content.start,
-                        open: String::new(),
-                        content: content.clone(),
-                        children: children.clone(),
-                        close: String::new(),
-                        after: content.end,
-                        scope: body.get(..content.start).map(Scope::behind)?,
-                    },
-                    Some(tag) => ListAt {
-                        name,
-                        before: element.end.checked_sub(2)?,
-                        open: ">".to_owned(),
-                        content: element.end..element.end,
-                        children: Vec::new(),
-                        close: format!("</{tag}>"),
-                        after: element.end,
-                        scope: Scope::behind(&[body.get(..element.end - 2)?, b">"].concat()),
-                    },
-                };
-                lists.push(list);
-                continue;
+    // The elements that we have opened for the list before, as far as they are not closed yet.
+    let mut opened = 0;
+    for (index, path) in paths.iter().enumerate() {
+        let list = match located.get(index)? {
+            Located::Present(list) => present(body, path, list)?,
+            Located::Missing { depth, at } => {
+                let later = located.get(index + 1..).unwrap_or_default();
+                let at = gap(at, later, lists.last().map(|list| list.after));
+                let next = paths.get(index + 1).zip(later.first());
+                let stays = stays_open(path, *depth, next)?;
+                let own = path.get(*depth..)?;
+                let list = missing(body, own, opened, stays, at)?;
+                opened = stays;
+                list
             }
-            Place::Missing { depth, at } => (*depth, at.clone()),
         };
-        let later =
-            places
-                .get(index + 1..)
-                .unwrap_or_default()
-                .iter()
-                .find_map(|place| match place {
-                    Place::Found { element, .. } => Some(element.start..element.start),
-                    Place::Missing { .. } => None,
-                });
-        let at = later.unwrap_or(at);
-        let at = match lists.last() {
-            Some(before) => at.start.max(before.after)..at.end.max(before.after),
-            None => at,
-        };
-        let own = path.get(depth..)?;
-        let shared = own.len().saturating_sub(1).min(opened.len());
-        let mut open = String::new();
-        for (name, namespace) in own.get(shared..)? {
-            open.push_str(&format!("<ews:{name} xmlns:ews=\"{}\">", namespace.uri()));
-        }
-        // The elements around it stay open if the next list is missing in them too.
-        let next = paths.get(index + 1).zip(places.get(index + 1));
-        let stays = match next {
-            Some((next, Place::Missing { depth: other, .. })) if *other == depth => {
-                let next = next.get(depth..)?;
-                let pairs = own.iter().zip(next);
-                pairs
-                    .take_while(|(own, next)| own == next)
-                    .count()
-                    .min(own.len() - 1)
-            }
-            _ => 0,
-        };
-        let mut close = String::new();
-        for (name, _) in own.get(stays..)?.iter().rev() {
-            close.push_str(&format!("</ews:{name}>"));
-        }
-        opened = own.get(..stays)?;
-        lists.push(ListAt {
-            name,
-            before: at.start,
-            open,
-            content: at.start..at.start,
-            children: Vec::new(),
-            close,
-            after: at.end,
-            scope: body.get(..at.start).map(Scope::behind)?,
-        });
+        lists.push(list);
     }
     // The frame goes on where it broke off: lists in another order than ours are not known.
     let ascend = |pair: &[ListAt]| matches!(pair, [one, next] if one.after <= next.before);
     lists.windows(2).all(ascend).then_some(lists)
 }
 
-/// Leaves `Metadata` behind the last App, which speaks of the mailbox, to the frame. None if it stands elsewhere.
-fn leave_metadata(body: &[u8], place: &mut Place) -> Option<()> {
-    let Place::Found {
+/// A list that is there.
+fn present(body: &[u8], path: Path, list: &Present) -> Option<ListAt> {
+    let name = path.last().map(|(name, _)| *name)?;
+    let Some(tag) = &list.empty else {
+        return Some(ListAt {
+            name,
+            before: list.content.start,
+            open: String::new(),
+            content: list.content.clone(),
+            children: list.children.clone(),
+            close: String::new(),
+            after: list.content.end,
+            scope: body.get(..list.content.start).map(Namespaces::behind)?,
+        });
+    };
+    let end = list.element.end;
+    let inside = end.checked_sub(2)?;
+    Some(ListAt {
+        name,
+        before: inside,
+        open: ">".to_owned(),
+        content: end..end,
+        children: Vec::new(),
+        close: format!("</{tag}>"),
+        after: end,
+        scope: Namespaces::behind(&[body.get(..inside)?, b">"].concat()),
+    })
+}
+
+/// Where a missing list would stand: before the next one that is there, and behind the one before.
+fn gap(at: &Range<usize>, later: &[Located], behind: Option<usize>) -> Range<usize> {
+    let next = later.iter().find_map(|list| match list {
+        Located::Present(list) => Some(list.element.start..list.element.start),
+        Located::Missing { .. } => None,
+    });
+    let at = next.unwrap_or_else(|| at.clone());
+    let behind = behind.unwrap_or_default();
+    at.start.max(behind)..at.end.max(behind)
+}
+
+/// How many of the elements around a missing list stay open, because the next one is missing in
+/// them too.
+fn stays_open(path: Path, depth: usize, next: Option<(&Path, &Located)>) -> Option<usize> {
+    let own = path.get(depth..)?;
+    match next {
+        Some((next, Located::Missing { depth: other, .. })) if *other == depth => {
+            let pairs = own.iter().zip(next.get(depth..)?);
+            let alike = pairs.take_while(|(own, next)| own == next).count();
+            Some(alike.min(own.len() - 1))
+        }
+        _ => Some(0),
+    }
+}
+
+/// A list that is not there. `own` are the elements that are missing, of which `opened` are open
+/// already and `stays` are left open.
+fn missing(
+    body: &[u8],
+    own: Path,
+    opened: usize,
+    stays: usize,
+    at: Range<usize>,
+) -> Option<ListAt> {
+    let shared = own.len().saturating_sub(1).min(opened);
+    let mut open = String::new();
+    for (name, namespace) in own.get(shared..)? {
+        open.push_str(&format!("<ews:{name} xmlns:ews=\"{}\">", namespace.uri()));
+    }
+    let mut close = String::new();
+    for (name, _) in own.get(stays..)?.iter().rev() {
+        close.push_str(&format!("</ews:{name}>"));
+    }
+    Some(ListAt {
+        name: own.last().map(|(name, _)| *name)?,
+        before: at.start,
+        open,
+        content: at.start..at.start,
+        children: Vec::new(),
+        close,
+        after: at.end,
+        scope: body.get(..at.start).map(Namespaces::behind)?,
+    })
+}
+
+/// Leaves `Metadata` behind the last App, which speaks of the mailbox, to the frame. None if it
+/// stands elsewhere.
+fn leave_metadata(body: &[u8], list: &mut Located) -> Option<()> {
+    let Located::Present(Present {
         content, children, ..
-    } = place
+    }) = list
     else {
         return Some(());
     };
@@ -209,10 +235,10 @@ fn leave_metadata(body: &[u8], place: &mut Place) -> Option<()> {
     (!children.iter().any(is_metadata)).then_some(())
 }
 
-/// Goes down a path from the answer's element.
-fn place(body: &[u8], path: Path) -> Result<Place, OutlineError> {
+/// Goes down a path from the response's element.
+fn locate(body: &[u8], path: Path) -> Result<Located, OutlineError> {
     let missing = || OutlineError::NotSoap {
-        expected: "an answer",
+        expected: "a response",
         at: 0,
     };
     let mut reader = Reader::new(body)?;
@@ -225,11 +251,11 @@ fn place(body: &[u8], path: Path) -> Result<Place, OutlineError> {
             // Behind the end tag, in which there is no other `<`.
             let end = body.get(..reader.position()).unwrap_or(body);
             let at = memrchr(b'<', end).ok_or_else(missing)?;
-            return Ok(Place::Missing { depth, at: at..at });
+            return Ok(Located::Missing { depth, at: at..at });
         };
         let last = depth + 1 == path.len();
         if found.empty && !last {
-            return Ok(Place::Missing {
+            return Ok(Located::Missing {
                 depth,
                 at: found.at..found.end,
             });
@@ -237,21 +263,21 @@ fn place(body: &[u8], path: Path) -> Result<Place, OutlineError> {
         if found.empty {
             let name = body.get(found.at + 1..found.end - 2 - found.attributes.len());
             let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
-            return Ok(Place::Found {
+            return Ok(Located::Present(Present {
                 element: found.at..found.end,
                 content: found.end..found.end,
                 children: Vec::new(),
                 empty: Some(name),
-            });
+            }));
         }
         if last {
             let (end, children, _) = reader.members()?;
-            return Ok(Place::Found {
+            return Ok(Located::Present(Present {
                 element: found.at..end.end,
                 content: found.end..end.start,
                 children: children.into_vec(),
                 empty: None,
-            });
+            }));
         }
     }
     Err(missing())

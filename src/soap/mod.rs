@@ -1,9 +1,9 @@
 //! What EWS says on the wire: the only module that knows element names.
 //!
-//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response messages of an answer,
-//! [`operation`] and [`code`] are tables of what Microsoft publishes about operations and response codes, and [`item_id`] tells
-//! whose an item id is. All of it takes bytes from strangers: nothing here panics, and nothing resolves an entity that it was
-//! not born with.
+//! [`outline`] finds the byte ranges of a request that matter, [`response`] the faults and response
+//! messages of a response, [`operation`] and [`code`] are tables of what Microsoft publishes about
+//! operations and response codes, and [`item_id`] tells whose an item id is. All of it takes bytes
+//! from strangers: nothing here panics, and nothing resolves an entity that it was not born with.
 //!
 //! ```
 //! use tower_ews::soap::{Operation, Outline};
@@ -18,29 +18,37 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
-pub(crate) mod address;
 pub(crate) mod batch;
 pub mod code;
+mod code_class;
 mod code_table;
+mod elements;
 mod find;
+mod header;
 pub mod item_id;
 mod levels;
 pub(crate) mod lists;
+pub(crate) mod member_status;
 pub(crate) mod merge;
+mod message;
+pub(crate) mod namespaces;
 pub mod operation;
+mod operation_facts;
 mod operation_table;
 pub mod outline;
+mod outline_error;
 pub mod response;
 mod scanner;
+mod skim;
 mod tag;
 mod targets;
-pub(crate) mod verdict;
 mod xml;
 
+pub use self::targets::Targets;
 #[doc(no_inline)]
 pub use self::{
     code::{CodeClass, Outcome, ResponseCode},
     operation::{Operation, OperationIdempotency, Split},
-    outline::{ConnectingSid, Outline, OutlineError, SidKind, Targets},
+    outline::{ConnectingSid, Outline, OutlineError, SidKind},
     response::{ResponseClass, ResponseMessage, ResponseScanner, ScanError, SoapResponse},
 };

@@ -1,11 +1,17 @@
-//! What is known about each EWS operation: whether it may be sent twice, by which array it can be split, how it answers.
+//! What is known about each EWS operation: whether it may be sent twice, by which array it can be
+//! split, how the server responds.
 use std::borrow::Cow;
 use std::fmt;
 
+use super::find::same;
+pub use super::operation_facts::{
+    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseLayout, Split,
+};
 use super::operation_table::{Element, Row, TABLE};
 
-/// An operation of Exchange Web Services that the table knows: 138 of them, from the WSDL of Exchange Server Subscription
-/// Edition, the public schemas, the reference pages and the EWS Managed API.
+/// An operation of Exchange Web Services that the table knows: 138 of them, from the WSDL of
+/// Exchange Server Subscription Edition, the public schemas, the reference pages and the EWS
+/// Managed API.
 ///
 /// ```
 /// use tower_ews::soap::operation::{OperationIdempotency, Operation, Split};
@@ -20,120 +26,6 @@ use super::operation_table::{Element, Row, TABLE};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Operation(u8);
 
-/// Whether an operation may be sent again when its first try may have been executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OperationIdempotency {
-    /// It only reads: again is the same as once.
-    Safe,
-    /// The same end state, but the second answer can be an error ("not found", "exists"), or lack an id.
-    Idempotent,
-    /// Again is twice: a second item, a second mail; or events that are gone once they were sent. EmptyFolder and
-    /// MarkAllItemsAsRead also change what arrived after the first try.
-    NonIdempotent,
-    /// Nobody says.
-    Unknown,
-    /// It depends on an attribute or element of each member: UploadItems by `CreateAction` (only `Update` of a given item
-    /// converges), ApplyConversationAction by `Action`. Treat it as [`OperationIdempotency::NonIdempotent`] unless each member was looked at.
-    PerMember,
-    /// Not sent by clients.
-    NotApplicable,
-}
-
-/// Whether a request may be cut into several smaller ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Split {
-    /// Parts in any order, also in parallel.
-    Safe,
-    /// As [`Split::Safe`], but the answers have to be merged with knowledge of the operation.
-    SafeWithCare,
-    /// Parts one after another.
-    SafeSequential,
-    /// Parts mean something else than the whole: never split.
-    ChangesMeaning,
-    /// GetUserAvailability: safe, unless it asks for suggestions, which are made over all attendees together.
-    SafeUnlessSuggestions,
-    /// DeleteItem: as [`Split::Safe`], unless a member names a recurring series: parts one after another then.
-    SafeUnlessOccurrences,
-    /// There is nothing to split.
-    NotApplicable,
-}
-
-/// Where an answer keeps class and code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ResponseShape {
-    /// `XResponse/ResponseMessages/*`, an entry each.
-    ResponseMessages,
-    /// The answer's element carries them itself.
-    Itself,
-    /// The answer's element carries them itself, and so does each entry of its `ResponseMessages`.
-    ItselfAndEntries,
-    /// `FreeBusyResponseArray/FreeBusyResponse/ResponseMessage` and `SuggestionsResponse/ResponseMessage`.
-    FreeBusy,
-    /// One `ResponseMessage` inside the answer's element.
-    SingleMessage,
-    /// None of these, or not documented.
-    Other,
-}
-
-/// How the entries of an answer stand to the members of the request's array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PerMember {
-    /// One entry per member. That they stand in the order of the members is what every client assumes; Microsoft documents it
-    /// for GetUserAvailability alone.
-    Yes,
-    /// Entries per member, in a shape of their own; see [`ResponseShape`].
-    OwnShape,
-    /// One answer over all members.
-    No,
-    /// The operation takes no array.
-    NotApplicable,
-}
-
-/// The two namespaces in which EWS keeps the elements of its requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Namespace {
-    /// `http://schemas.microsoft.com/exchange/services/2006/messages`
-    Messages,
-    /// `http://schemas.microsoft.com/exchange/services/2006/types`
-    Types,
-}
-
-impl Namespace {
-    /// The namespace's URI.
-    pub const fn uri(self) -> &'static str {
-        match self {
-            Namespace::Messages => "http://schemas.microsoft.com/exchange/services/2006/messages",
-            Namespace::Types => "http://schemas.microsoft.com/exchange/services/2006/types",
-        }
-    }
-}
-
-/// The array of a request: a child of the operation's element, with members in it.
-///
-/// ```
-/// use tower_ews::soap::operation::{Namespace, Operation};
-///
-/// let array = Operation::GET_FOLDER.arrays()[0];
-/// assert_eq!(array.container, "FolderIds");
-/// assert_eq!(array.members, ["FolderId", "DistinguishedFolderId"]);
-/// assert_eq!(array.member_namespace, Namespace::Types);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct BatchArray {
-    /// Local name of the container, which is in [`Namespace::Messages`].
-    pub container: &'static str,
-    /// Local names of the members. Empty for GetAppManifests, whose members are the words of one text, or elements of any name.
-    pub members: &'static [&'static str],
-    /// Where the members' names are from.
-    pub member_namespace: Namespace,
-}
-
 /// Finds a row at compile time, so that a misspelt constant does not compile.
 const fn find(name: &str) -> Operation {
     let mut index = 0;
@@ -144,20 +36,6 @@ const fn find(name: &str) -> Operation {
         index += 1;
     }
     panic!("no such operation")
-}
-
-pub(super) const fn same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let mut index = a.len();
-    while index > 0 {
-        index -= 1;
-        if a[index] != b[index] {
-            return false;
-        }
-    }
-    true
 }
 
 macro_rules! operations {
@@ -228,7 +106,8 @@ impl Operation {
         u8::try_from(found).ok().map(Operation)
     }
 
-    /// The operation whose request element has this local name, such as `GetUserAvailabilityRequest`.
+    /// The operation whose request element has this local name, such as
+    /// `GetUserAvailabilityRequest`.
     ///
     /// A binary search: the table is in the order of both names.
     pub fn by_request_element(local: &[u8]) -> Option<Operation> {
@@ -258,8 +137,8 @@ impl Operation {
         self.row().idempotency
     }
 
-    /// It only reads, so that sending it again changes nothing. Not so GetEvents and GetStreamingEvents: the server forgets the
-    /// events that it has sent.
+    /// It only reads, so that sending it again changes nothing. Not so GetEvents and
+    /// GetStreamingEvents: the server forgets the events that it has sent.
     pub fn is_read(self) -> bool {
         self.idempotency() == OperationIdempotency::Safe
     }
@@ -274,22 +153,23 @@ impl Operation {
         self.row().arrays
     }
 
-    /// Where its answer keeps class and code.
-    pub fn response_shape(self) -> ResponseShape {
+    /// Where its response keeps class and code.
+    pub fn response_layout(self) -> ResponseLayout {
         self.row().shape
     }
 
-    /// How the entries of its answer stand to the members of its array.
+    /// How the entries of its response stand to the members of its array.
     pub fn one_response_per_member(self) -> PerMember {
         self.row().per_member
     }
 
-    /// Local name of its answer's element, where a public source names one.
+    /// Local name of its response's element, where a public source names one.
     pub fn response_element(self) -> Option<Cow<'static, str>> {
         self.element(self.row().response, "Response")
     }
 
-    /// Local name of one entry of its answer, where the answer has entries and a public source names them.
+    /// Local name of one entry of its response, where the response has entries and a public source
+    /// names them.
     pub fn entry_element(self) -> Option<Cow<'static, str>> {
         self.element(self.row().entry, "ResponseMessage")
     }
@@ -302,8 +182,9 @@ impl Operation {
         }
     }
 
-    /// Whether the WSDL of Exchange Server Subscription Edition declares an `ExchangeImpersonation` header for it. False for 41
-    /// operations of the WSDL and for those that it leaves out; clients send the header all the same.
+    /// Whether the WSDL of Exchange Server Subscription Edition declares an `ExchangeImpersonation`
+    /// header for it. False for 41 operations of the WSDL and for those that it leaves out; clients
+    /// send the header all the same.
     pub fn impersonation_in_wsdl(self) -> bool {
         self.row().impersonation
     }
@@ -375,7 +256,7 @@ mod tests {
         assert_eq!(count(|o| o.split() == Split::SafeUnlessSuggestions), 1);
         assert_eq!(count(|o| o.split() == Split::SafeUnlessOccurrences), 1);
         assert_eq!(
-            count(|o| o.response_shape() == ResponseShape::ItselfAndEntries),
+            count(|o| o.response_layout() == ResponseLayout::ItselfAndEntries),
             6
         );
     }
@@ -415,8 +296,8 @@ mod tests {
         );
         assert_eq!(by("SendNotification").response_element(), None);
         assert_eq!(
-            by("GetUserAvailability").response_shape(),
-            ResponseShape::FreeBusy
+            by("GetUserAvailability").response_layout(),
+            ResponseLayout::FreeBusy
         );
         assert_eq!(by("CreateItem").arrays()[0].members.len(), 26);
         assert_eq!(

@@ -1,14 +1,15 @@
 //! The operation table: every EWS operation that is publicly known, sorted by name.
 //!
-//! Sources: the WSDL of Exchange Server Subscription Edition, the three public generations of messages.xsd, Microsoft's
-//! reference pages and the EWS Managed API. OperationIdempotency and splitting are derived where no source says so.
+//! Sources: the WSDL of Exchange Server Subscription Edition, the three public generations of
+//! messages.xsd, Microsoft's reference pages and the EWS Managed API. OperationIdempotency and
+//! splitting are derived where no source says so.
 use OperationIdempotency as I;
 use PerMember as P;
-use ResponseShape as H;
+use ResponseLayout as H;
 use Split as S;
 
-use super::operation::{
-    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseShape, Split,
+use super::operation_facts::{
+    BatchArray, Namespace, OperationIdempotency, PerMember, ResponseLayout, Split,
 };
 
 pub(super) struct Row {
@@ -17,14 +18,14 @@ pub(super) struct Row {
     pub(super) idempotency: OperationIdempotency,
     pub(super) split: Split,
     pub(super) per_member: PerMember,
-    pub(super) shape: ResponseShape,
+    pub(super) shape: ResponseLayout,
     pub(super) impersonation: bool,
     pub(super) response: Element,
     pub(super) entry: Element,
     pub(super) arrays: &'static [BatchArray],
 }
 
-/// The name of an element of an answer.
+/// The name of an element of a response.
 #[derive(Clone, Copy)]
 pub(super) enum Element {
     /// The operation's name and the usual ending.
@@ -34,7 +35,7 @@ pub(super) enum Element {
     Unknown,
 }
 
-/// Takes an array, answers with one entry per member.
+/// Takes an array, responds with one entry per member.
 const fn batch(
     name: &'static str,
     idempotency: OperationIdempotency,
@@ -49,7 +50,7 @@ const fn batch(
     }
 }
 
-/// Answers with a list of one entry.
+/// Responds with a list of one entry.
 const fn one(name: &'static str, idempotency: OperationIdempotency) -> Row {
     Row {
         name,
@@ -57,7 +58,7 @@ const fn one(name: &'static str, idempotency: OperationIdempotency) -> Row {
         idempotency,
         split: Split::NotApplicable,
         per_member: PerMember::NotApplicable,
-        shape: ResponseShape::ResponseMessages,
+        shape: ResponseLayout::ResponseMessages,
         impersonation: true,
         response: Element::Usual,
         entry: Element::Usual,
@@ -65,16 +66,16 @@ const fn one(name: &'static str, idempotency: OperationIdempotency) -> Row {
     }
 }
 
-/// Answers with an element that carries class and code itself.
+/// Responds with an element that carries class and code itself.
 const fn own(name: &'static str, idempotency: OperationIdempotency) -> Row {
-    one(name, idempotency).shape(ResponseShape::Itself, PerMember::NotApplicable)
+    one(name, idempotency).shape(ResponseLayout::Itself, PerMember::NotApplicable)
 }
 
 impl Row {
-    const fn answers(self, per_member: PerMember) -> Row {
+    const fn responds(self, per_member: PerMember) -> Row {
         Row { per_member, ..self }
     }
-    const fn shape(self, shape: ResponseShape, per_member: PerMember) -> Row {
+    const fn shape(self, shape: ResponseLayout, per_member: PerMember) -> Row {
         Row {
             shape,
             per_member,
@@ -143,7 +144,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::SafeSequential,
         &[types("DelegateUsers", DELEGATE_USER)],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .entry(Element::Is("DelegateUserResponseMessageType")),
     own("AddDistributionGroupToImList", I::NonIdempotent),
     own("AddEntityFeedback", I::NonIdempotent).bare(),
@@ -376,7 +377,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::Safe,
         &[types("UserIds", USER_ID)],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .entry(Element::Is("DelegateUserResponseMessageType")),
     own("GetDiscoverySearchConfiguration", I::Safe).bare(),
     one("GetEvents", I::NonIdempotent),
@@ -407,7 +408,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::Safe,
         &[types("Recipients", &["Mailbox"])],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .bare()
     .entry(Element::Is("MailTipsResponseMessageType")),
     own("GetMeetingInstance", I::Safe)
@@ -449,7 +450,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::SafeWithCare,
         &[types("Ids", &["Id"])],
     )
-    .answers(P::No)
+    .responds(P::No)
     .bare(),
     batch(
         "GetServiceConfiguration",
@@ -457,7 +458,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::SafeWithCare,
         &[messages("RequestedConfiguration", &["ConfigurationName"])],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .entry(Element::Is("ServiceConfigurationResponseMessageType")),
     own("GetSharingFolder", I::Safe).bare(),
     batch(
@@ -475,14 +476,14 @@ pub(super) static TABLE: [Row; 138] = [
         S::ChangesMeaning,
         &[types("SubscriptionIds", &["SubscriptionId"])],
     )
-    .answers(P::No),
+    .responds(P::No),
     batch(
         "GetUserAvailability",
         I::Safe,
         S::SafeUnlessSuggestions,
         &[types("MailboxDataArray", &["MailboxData"])],
     )
-    .shape(H::FreeBusy, P::OwnShape)
+    .shape(H::FreeBusy, P::OwnLayout)
     .request("GetUserAvailabilityRequest")
     .entry(Element::Is("FreeBusyResponse")),
     one("GetUserConfiguration", I::Safe),
@@ -537,7 +538,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::SafeSequential,
         &[types("UserIds", USER_ID)],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .entry(Element::Is("DelegateUserResponseMessageType")),
     own("RemoveDistributionGroupFromImList", I::Idempotent),
     own("RemoveImContactFromGroup", I::Idempotent),
@@ -555,7 +556,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::ChangesMeaning,
         &[types("SearchQueries", &["MailboxQuery"])],
     )
-    .answers(P::No)
+    .responds(P::No)
     .bare(),
     batch(
         "SendItem",
@@ -606,7 +607,7 @@ pub(super) static TABLE: [Row; 138] = [
         S::SafeSequential,
         &[types("DelegateUsers", DELEGATE_USER)],
     )
-    .shape(H::ItselfAndEntries, P::OwnShape)
+    .shape(H::ItselfAndEntries, P::OwnLayout)
     .entry(Element::Is("DelegateUserResponseMessageType")),
     batch(
         "UpdateFolder",

@@ -1,114 +1,10 @@
-//! Answers: the faults and response messages in them.
+//! Responses: the faults and response messages in them.
 use std::ops::Range;
-use std::time::Duration;
 
-use super::code::ResponseCode;
+pub use super::message::{ResponseClass, ResponseMessage, ScanError};
 pub use super::scanner::ResponseScanner;
 
-/// How long the server asks to be left alone.
-pub type BackOff = Duration;
-
-/// The `ResponseClass` of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ResponseClass {
-    /// It was done.
-    Success,
-    /// It was done with a remark, or was not begun (`ErrorBatchProcessingStopped`).
-    Warning,
-    /// It failed. A fault is one.
-    Error,
-}
-
-/// A fault or a response message.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_ews::soap::{SoapResponse, ResponseCode};
-///
-/// let body = br#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>
-///   <faultcode>a:ErrorServerBusy</faultcode><faultstring>Later.</faultstring>
-///   <detail><ResponseCode>ErrorServerBusy</ResponseCode>
-///     <MessageXml><Value Name="BackOffMilliseconds">2500</Value></MessageXml></detail>
-/// </s:Fault></s:Body></s:Envelope>"#;
-/// let answer = SoapResponse::parse(body)?;
-/// let fault = answer.fault().unwrap();
-/// assert_eq!(fault.code, ResponseCode::SERVER_BUSY);
-/// assert_eq!(fault.back_off, Some(Duration::from_millis(2500)));
-/// assert_eq!(&*fault.text, "Later.");
-/// # Ok::<(), tower_ews::soap::ScanError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ResponseMessage {
-    /// Success, warning or error.
-    pub class: ResponseClass,
-    /// The response code; of a fault without one, its fault code without the prefix. Empty if there is neither.
-    pub code: ResponseCode,
-    /// `InnerErrorResponseCode`, by which `ErrorInternalServerError` says what it means.
-    pub inner_code: Option<ResponseCode>,
-    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no number, or negative, is no hint. One of
-    /// more than a hundred years counts as a hundred years.
-    pub back_off: Option<BackOff>,
-    /// `MaxConcurrencyLimit`, which comes with `ErrorExceededConnectionCount`.
-    pub max_concurrency: Option<u32>,
-    /// `MessageText` or the fault's text: its first 1,024 bytes.
-    pub text: Box<str>,
-    /// Where its element stands in the answer, tags included. For free/busy that is the whole `FreeBusyResponse`, and where the answer's
-    /// own element carries the code, the whole answer's element.
-    pub range: Range<u64>,
-    /// A SOAP fault, whatever the HTTP status.
-    pub is_fault: bool,
-    /// One of a list (`ResponseMessages`, `FreeBusyResponseArray`), which stands for a member of the request.
-    pub is_entry: bool,
-}
-
-/// Why an answer could not be read on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScanError {
-    /// A document type declaration inside an envelope.
-    #[error("document type declaration in the answer at byte {at}")]
-    Dtd {
-        /// Offset of it.
-        at: u64,
-    },
-    /// UTF-16.
-    #[error("the answer is in UTF-16, which is not read")]
-    Encoding,
-    /// Something other than another envelope behind an envelope.
-    #[error("content behind the envelope at byte {at}")]
-    SecondRoot {
-        /// Offset of it.
-        at: u64,
-    },
-    /// An end tag that does not match.
-    #[error("the end tag at byte {at} of the answer does not match")]
-    Unbalanced {
-        /// Offset of the end tag.
-        at: u64,
-    },
-    /// The answer ended inside something.
-    #[error("the answer was cut off at byte {at}")]
-    Truncated {
-        /// How many bytes there were.
-        at: u64,
-    },
-    /// Not XML.
-    #[error("malformed markup in the answer at byte {at}")]
-    Malformed {
-        /// Offset of the markup.
-        at: u64,
-    },
-    /// A tag of more than 64 KiB where one had to be read.
-    #[error("the tag at byte {at} of the answer is too long")]
-    TagTooLong {
-        /// Offset of the tag.
-        at: u64,
-    },
-}
-
-/// A whole answer.
+/// A whole response.
 ///
 /// ```
 /// use tower_ews::soap::{SoapResponse, ResponseClass};
@@ -117,9 +13,9 @@ pub enum ScanError {
 ///   <GetItemResponseMessage ResponseClass='Success'><ResponseCode>NoError</ResponseCode></GetItemResponseMessage>\
 ///   <GetItemResponseMessage ResponseClass='Error'><ResponseCode>ErrorItemNotFound</ResponseCode></GetItemResponseMessage>\
 ///   </ResponseMessages></GetItemResponse></Body></Envelope>";
-/// let answer = SoapResponse::parse(body)?;
-/// assert_eq!(answer.messages[0].class, ResponseClass::Success);
-/// assert_eq!(answer.messages[1].code.as_str(), "ErrorItemNotFound");
+/// let response = SoapResponse::parse(body)?;
+/// assert_eq!(response.messages[0].class, ResponseClass::Success);
+/// assert_eq!(response.messages[1].code.as_str(), "ErrorItemNotFound");
 /// # Ok::<(), tower_ews::soap::ScanError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,7 +30,7 @@ pub struct SoapResponse {
 }
 
 impl SoapResponse {
-    /// Reads a whole answer. One that is no SOAP has no messages.
+    /// Reads a whole response. One that is no SOAP has no messages.
     ///
     /// # Errors
     ///
@@ -151,7 +47,7 @@ impl SoapResponse {
         })
     }
 
-    /// The fault, if the answer is one.
+    /// The fault, if the response is one.
     pub fn fault(&self) -> Option<&ResponseMessage> {
         self.messages.iter().find(|message| message.is_fault)
     }

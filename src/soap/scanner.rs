@@ -1,11 +1,12 @@
-//! Reads an answer while it comes in: finds tags, text and CDATA in pieces of any size.
+//! Reads a response while it comes in: finds tags, text and CDATA in pieces of any size.
 use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
 use super::find;
 use super::levels::{Levels, Opened};
-use super::response::{ResponseMessage, ScanError};
+use super::message::{ResponseMessage, ScanError};
+use super::skim::{ending, skim, whole_tag};
 use super::xml::is_blank;
 
 /// A tag that is looked at; EWS has none that comes near.
@@ -35,12 +36,14 @@ enum Lex {
     Other,
 }
 
-/// Reads an answer as it comes, in pieces of any size, and reports each fault and each response message when its end tag was
-/// seen. It keeps a few kilobytes at most, however large the answer is.
+/// Reads a response as it comes, in pieces of any size, and reports each fault and each response
+/// message when its end tag was seen. It keeps a few kilobytes at most, however large the response
+/// is.
 ///
-/// Elements are known by their local names and by where they stand, so that what a user wrote into an item is never taken for a message.
-/// Several envelopes behind each other, as GetStreamingEvents sends them, are fine. What is not SOAP at all (a page of a proxy,
-/// JSON) costs nothing after its first bytes.
+/// Elements are known by their local names and by where they stand, so that what a user wrote into
+/// an item is never taken for a message. Several envelopes behind each other, as GetStreamingEvents
+/// sends them, are fine. What is not SOAP at all (a page of a proxy, JSON) costs nothing after its
+/// first bytes.
 ///
 /// ```
 /// use tower_ews::soap::ResponseScanner;
@@ -71,7 +74,7 @@ pub struct ResponseScanner {
 }
 
 impl ResponseScanner {
-    /// A scanner at the start of an answer.
+    /// A scanner at the start of a response.
     pub fn new() -> ResponseScanner {
         ResponseScanner {
             lex: Lex::Start,
@@ -86,11 +89,13 @@ impl ResponseScanner {
 
     /// Reads the next piece, and hands over the messages that end in it.
     ///
-    /// A message that stands in an element of a list is reported before the message that the answer's own element carries.
+    /// A message that stands in an element of a list is reported before the message that the
+    /// response's own element carries.
     ///
     /// # Errors
     ///
-    /// What is no XML, at the first byte that shows it. It can not go on: every later call gives the same error.
+    /// What is no XML, at the first byte that shows it. It can not go on: every later call gives
+    /// the same error.
     pub fn push(
         &mut self,
         chunk: &[u8],
@@ -108,11 +113,13 @@ impl ResponseScanner {
         result
     }
 
-    /// Says that the answer has ended. Something that is no SOAP, or nothing at all, has no error.
+    /// Says that the response has ended. Something that is no SOAP, or nothing at all, has no
+    /// error.
     ///
     /// # Errors
     ///
-    /// [`ScanError::Truncated`] if the answer ended inside an envelope, or the error of an earlier call.
+    /// [`ScanError::Truncated`] if the response ended inside an envelope, or the error of an
+    /// earlier call.
     pub fn finish(&mut self) -> Result<(), ScanError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -140,7 +147,7 @@ impl ResponseScanner {
         self.levels.in_body()
     }
 
-    /// Whether the answer is SOAP. None until its first element was seen.
+    /// Whether the response is SOAP. None until its first element was seen.
     pub fn is_soap(&self) -> Option<bool> {
         self.levels.is_soap
     }
@@ -150,8 +157,8 @@ impl ResponseScanner {
         self.levels.messages
     }
 
-    /// Where the entries of the last list stand: what is between the tags of `ResponseMessages` or of `FreeBusyResponseArray`.
-    /// Empty while the list is still open.
+    /// Where the entries of the last list stand: what is between the tags of `ResponseMessages` or
+    /// of `FreeBusyResponseArray`. Empty while the list is still open.
     pub fn list_content(&self) -> Option<Range<u64>> {
         self.levels.list.clone()
     }
@@ -161,223 +168,265 @@ impl ResponseScanner {
         chunk: &[u8],
         found: &mut dyn FnMut(ResponseMessage),
     ) -> Result<(), ScanError> {
-        let base = self.at;
-        let mut i = 0;
-        while let Some(&byte) = chunk.get(i) {
-            let rest = chunk.get(i..).unwrap_or_default();
-            self.at = base + i as u64;
+        let mut piece = Piece {
+            bytes: chunk,
+            base: self.at,
+            next: 0,
+        };
+        while let Some(byte) = piece.peek() {
+            self.at = piece.offset();
             match self.lex {
                 Lex::Other => return Ok(()),
-                Lex::Start => match byte {
-                    0xEF => self.bom(1, &mut i),
-                    0xFE | 0xFF | 0 => return Err(ScanError::Encoding),
-                    _ => self.lex = Lex::Text,
-                },
-                Lex::Bom(seen) => match (seen, byte) {
-                    (1, 0xBB) => self.bom(2, &mut i),
-                    (2, 0xBF) => {
-                        self.lex = Lex::Text;
-                        i += 1;
-                    }
-                    _ => return self.stray(),
-                },
-                Lex::Text => {
-                    if self.passed > 0 {
-                        i = skim(chunk, i, &mut self.passed);
-                        if self.passed == 0 {
-                            continue;
-                        }
-                    }
-                    let rest = chunk.get(i..).unwrap_or_default();
-                    let length = find::markup(chunk, i).map_or(rest.len(), |at| at - i);
-                    let text = rest.get(..length).unwrap_or_default();
-                    if self.passed == 0 && length > 0 {
-                        if self.levels.in_field() {
-                            self.levels.capture(text);
-                        } else if self.levels.is_empty() && !is_blank(text) {
-                            let blank = text.iter().take_while(|byte| is_blank(&[**byte])).count();
-                            if self.levels.is_soap == Some(true) && text.get(blank) == Some(&0xEF) {
-                                i += blank;
-                                self.bom(1, &mut i);
-                                continue;
-                            }
-                            self.at += blank as u64;
-                            return self.stray();
-                        }
-                    }
-                    i += length;
-                    if length < rest.len() {
-                        self.tag_at = base + i as u64;
-                        if let Some(whole) = whole_tag(chunk, i, MAX_TAG) {
-                            let tag = chunk.get(i + 1..whole.end - 1).unwrap_or_default();
-                            i = whole.end;
-                            self.at = base + i as u64;
-                            match tag.strip_prefix(b"/") {
-                                Some(tag) => self.close(tag, found)?,
-                                None => self.open(tag, whole.empty, found)?,
-                            }
-                            continue;
-                        }
-                        self.tag.clear();
-                        self.lex = Lex::Open;
-                        i += 1;
-                    }
-                }
-                Lex::Open => match byte {
-                    b'/' => {
-                        self.lex = Lex::Close;
-                        i += 1;
-                    }
-                    b'!' => {
-                        self.lex = Lex::Bang;
-                        i += 1;
-                    }
-                    b'?' => {
-                        self.lex = Lex::Instruction(false);
-                        i += 1;
-                    }
-                    b'>' | b'<' | b' ' | b'\t' | b'\r' | b'\n' | b'=' | b'"' | b'\'' | b'&' => {
-                        return Err(ScanError::Malformed { at: self.tag_at });
-                    }
-                    0 => return Err(ScanError::Encoding),
-                    _ => {
-                        self.lex = Lex::Tag {
-                            quote: None,
-                            last: 0,
-                        }
-                    }
-                },
+                Lex::Start => self.start(byte, &mut piece)?,
+                Lex::Bom(seen) => self.bom(seen, byte, &mut piece)?,
+                Lex::Text => self.text(&mut piece, found)?,
+                Lex::Open => self.markup(byte, &mut piece)?,
                 Lex::Tag {
                     quote: Some(quote), ..
-                } => {
-                    let length = memchr(quote, rest).map_or(rest.len(), |length| length + 1);
-                    self.keep(rest.get(..length).unwrap_or_default())?;
-                    if rest.get(length - 1) == Some(&quote) {
-                        self.lex = Lex::Tag {
-                            quote: None,
-                            last: quote,
-                        };
-                    }
-                    i += length;
-                }
-                Lex::Tag { quote: None, last } => {
-                    let length = rest
-                        .iter()
-                        .position(|byte| matches!(byte, b'>' | b'"' | b'\'' | b'<'));
-                    let part = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
-                    self.keep(part)?;
-                    let last = part.last().copied().unwrap_or(last);
-                    i += part.len();
-                    match length.and_then(|length| rest.get(length)) {
-                        None => self.lex = Lex::Tag { quote: None, last },
-                        Some(b'>') => {
-                            i += 1;
-                            self.lex = Lex::Text;
-                            self.at = base + i as u64;
-                            let tag = std::mem::take(&mut self.tag);
-                            self.open(&tag, last == b'/', found)?;
-                            self.tag = tag;
-                        }
-                        Some(b'<') => return Err(ScanError::Malformed { at: self.tag_at }),
-                        Some(quote) => {
-                            self.keep(&[*quote])?;
-                            self.lex = Lex::Tag {
-                                quote: Some(*quote),
-                                last,
-                            };
-                            i += 1;
-                        }
-                    }
-                }
-                Lex::Close => {
-                    let length = memchr2(b'>', b'<', rest);
-                    let part = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
-                    self.keep(part)?;
-                    i += part.len();
-                    match length.and_then(|length| rest.get(length)) {
-                        None => {}
-                        Some(b'>') => {
-                            i += 1;
-                            self.lex = Lex::Text;
-                            self.at = base + i as u64;
-                            let tag = std::mem::take(&mut self.tag);
-                            self.close(&tag, found)?;
-                            self.tag = tag;
-                        }
-                        Some(_) => return Err(ScanError::Malformed { at: self.tag_at }),
-                    }
-                }
-                Lex::Bang => {
-                    self.tag.push(byte);
-                    i += 1;
-                    match &*self.tag {
-                        b"--" => {
-                            self.lex = Lex::Comment(0);
-                            self.levels.settle();
-                        }
-                        b"[CDATA[" => {
-                            if self.levels.is_empty() {
-                                return Err(ScanError::Malformed { at: self.tag_at });
-                            }
-                            self.lex = Lex::CData(0);
-                            self.levels.settle();
-                        }
-                        begun if b"--".starts_with(begun) || b"[CDATA[".starts_with(begun) => {}
-                        [b'D' | b'd', ..]
-                            if self.levels.is_empty() && self.levels.is_soap.is_none() =>
-                        {
-                            self.other()
-                        }
-                        [b'D', ..] => return Err(ScanError::Dtd { at: self.tag_at }),
-                        _ => return Err(ScanError::Malformed { at: self.tag_at }),
-                    }
-                }
-                Lex::Comment(dashes) => {
-                    let (end, seen) = ending(rest, b'-', dashes);
-                    i += end.unwrap_or(rest.len());
-                    self.lex = if end.is_some() {
-                        Lex::Text
-                    } else {
-                        Lex::Comment(seen)
-                    };
-                }
-                Lex::CData(brackets) => {
-                    let (end, seen) = ending(rest, b']', brackets);
-                    let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-                    i += part.len();
-                    if self.passed == 0 && self.levels.in_field() {
-                        self.levels.capture_cdata(part, end.is_some());
-                    }
-                    self.lex = if end.is_some() {
-                        Lex::Text
-                    } else {
-                        Lex::CData(seen)
-                    };
-                }
-                Lex::Instruction(question) => match memchr(b'>', rest) {
-                    Some(length) => {
-                        let before = length.checked_sub(1).and_then(|before| rest.get(before));
-                        let ended = before.map_or(question, |before| *before == b'?');
-                        i += length + 1;
-                        self.lex = if ended {
-                            Lex::Text
-                        } else {
-                            Lex::Instruction(false)
-                        };
-                    }
-                    None => {
-                        i += rest.len();
-                        self.lex = Lex::Instruction(rest.last() == Some(&b'?'));
-                    }
-                },
+                } => self.quoted(quote, &mut piece)?,
+                Lex::Tag { quote: None, last } => self.tag(last, &mut piece, found)?,
+                Lex::Close => self.end_tag(&mut piece, found)?,
+                Lex::Bang => self.bang(byte, &mut piece)?,
+                Lex::Comment(dashes) => self.comment(dashes, &mut piece),
+                Lex::CData(brackets) => self.cdata(brackets, &mut piece),
+                Lex::Instruction(question) => self.instruction(question, &mut piece),
             }
         }
         Ok(())
     }
 
-    fn bom(&mut self, seen: u8, i: &mut usize) {
-        self.lex = Lex::Bom(seen);
-        *i += 1;
+    fn start(&mut self, byte: u8, piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        match byte {
+            0xEF => {
+                self.lex = Lex::Bom(1);
+                piece.next += 1;
+            }
+            0xFE | 0xFF | 0 => return Err(ScanError::Encoding),
+            _ => self.lex = Lex::Text,
+        }
+        Ok(())
+    }
+
+    fn bom(&mut self, seen: u8, byte: u8, piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        self.lex = match (seen, byte) {
+            (1, 0xBB) => Lex::Bom(2),
+            (2, 0xBF) => Lex::Text,
+            _ => return self.stray(),
+        };
+        piece.next += 1;
+        Ok(())
+    }
+
+    /// Reads up to the next tag, and the tag too if all of it is here. The benchmark `batch`
+    /// watches it.
+    #[inline(always)]
+    fn text(
+        &mut self,
+        piece: &mut Piece<'_>,
+        found: &mut dyn FnMut(ResponseMessage),
+    ) -> Result<(), ScanError> {
+        if self.passed > 0 {
+            piece.next = skim(piece.bytes, piece.next, &mut self.passed);
+            if self.passed == 0 {
+                return Ok(());
+            }
+        }
+        let rest = piece.rest();
+        let length = find::markup(piece.bytes, piece.next).map_or(rest.len(), |at| at - piece.next);
+        if self.passed == 0 && length > 0 {
+            let text = rest.get(..length).unwrap_or_default();
+            if self.levels.in_field() {
+                self.levels.capture(text);
+            } else if self.levels.is_empty() && !is_blank(text) {
+                return self.outside(text, piece);
+            }
+        }
+        piece.next += length;
+        if length == rest.len() {
+            return Ok(());
+        }
+        self.tag_at = piece.offset();
+        let Some(whole) = whole_tag(piece.bytes, piece.next, MAX_TAG) else {
+            self.tag.clear();
+            self.lex = Lex::Open;
+            piece.next += 1;
+            return Ok(());
+        };
+        let tag = piece.bytes.get(piece.next + 1..whole.end - 1);
+        let tag = tag.unwrap_or_default();
+        piece.next = whole.end;
+        self.at = piece.offset();
+        match tag.strip_prefix(b"/") {
+            Some(tag) => self.close(tag, found),
+            None => self.open(tag, whole.empty, found),
+        }
+    }
+
+    /// Text outside of every element: the byte order mark of another envelope, or anything but
+    /// SOAP.
+    fn outside(&mut self, text: &[u8], piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        let blank = text.iter().take_while(|byte| is_blank(&[**byte])).count();
+        if self.levels.is_soap == Some(true) && text.get(blank) == Some(&0xEF) {
+            piece.next += blank + 1;
+            self.lex = Lex::Bom(1);
+            return Ok(());
+        }
+        self.at += blank as u64;
+        self.stray()
+    }
+
+    /// The byte behind a `<` tells what begins.
+    fn markup(&mut self, byte: u8, piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        self.lex = match byte {
+            b'/' => Lex::Close,
+            b'!' => Lex::Bang,
+            b'?' => Lex::Instruction(false),
+            b'>' | b'<' | b' ' | b'\t' | b'\r' | b'\n' | b'=' | b'"' | b'\'' | b'&' => {
+                return Err(ScanError::Malformed { at: self.tag_at });
+            }
+            0 => return Err(ScanError::Encoding),
+            _ => {
+                self.lex = Lex::Tag {
+                    quote: None,
+                    last: 0,
+                };
+                return Ok(());
+            }
+        };
+        piece.next += 1;
+        Ok(())
+    }
+
+    /// A start tag, inside of a quoted value.
+    fn quoted(&mut self, quote: u8, piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        let part = piece.through(memchr(quote, piece.rest()));
+        self.keep(part)?;
+        if part.last() == Some(&quote) {
+            self.lex = Lex::Tag {
+                quote: None,
+                last: quote,
+            };
+        }
+        Ok(())
+    }
+
+    /// A start tag, outside of quotes. `last` is the byte before.
+    fn tag(
+        &mut self,
+        last: u8,
+        piece: &mut Piece<'_>,
+        found: &mut dyn FnMut(ResponseMessage),
+    ) -> Result<(), ScanError> {
+        let mut rest = piece.rest().iter();
+        let part = piece.until(rest.position(|byte| matches!(byte, b'>' | b'"' | b'\'' | b'<')));
+        self.keep(part)?;
+        let last = part.last().copied().unwrap_or(last);
+        match piece.peek() {
+            None => self.lex = Lex::Tag { quote: None, last },
+            Some(b'>') => {
+                self.end_of_tag(piece);
+                let tag = std::mem::take(&mut self.tag);
+                self.open(&tag, last == b'/', found)?;
+                self.tag = tag;
+            }
+            Some(b'<') => return Err(ScanError::Malformed { at: self.tag_at }),
+            Some(quote) => {
+                self.keep(&[quote])?;
+                self.lex = Lex::Tag {
+                    quote: Some(quote),
+                    last,
+                };
+                piece.next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_tag(
+        &mut self,
+        piece: &mut Piece<'_>,
+        found: &mut dyn FnMut(ResponseMessage),
+    ) -> Result<(), ScanError> {
+        let part = piece.until(memchr2(b'>', b'<', piece.rest()));
+        self.keep(part)?;
+        match piece.peek() {
+            None => {}
+            Some(b'>') => {
+                self.end_of_tag(piece);
+                let tag = std::mem::take(&mut self.tag);
+                self.close(&tag, found)?;
+                self.tag = tag;
+            }
+            Some(_) => return Err(ScanError::Malformed { at: self.tag_at }),
+        }
+        Ok(())
+    }
+
+    /// Goes behind the `>` of a tag.
+    fn end_of_tag(&mut self, piece: &mut Piece<'_>) {
+        piece.next += 1;
+        self.lex = Lex::Text;
+        self.at = piece.offset();
+    }
+
+    /// Behind `<!`: a comment, a CDATA section or a document type declaration.
+    fn bang(&mut self, byte: u8, piece: &mut Piece<'_>) -> Result<(), ScanError> {
+        self.tag.push(byte);
+        piece.next += 1;
+        match &*self.tag {
+            b"--" => {
+                self.lex = Lex::Comment(0);
+                self.levels.settle();
+            }
+            b"[CDATA[" => {
+                if self.levels.is_empty() {
+                    return Err(ScanError::Malformed { at: self.tag_at });
+                }
+                self.lex = Lex::CData(0);
+                self.levels.settle();
+            }
+            begun if b"--".starts_with(begun) || b"[CDATA[".starts_with(begun) => {}
+            [b'D' | b'd', ..] if self.levels.is_empty() && self.levels.is_soap.is_none() => {
+                self.other()
+            }
+            [b'D', ..] => return Err(ScanError::Dtd { at: self.tag_at }),
+            _ => return Err(ScanError::Malformed { at: self.tag_at }),
+        }
+        Ok(())
+    }
+
+    fn comment(&mut self, dashes: u8, piece: &mut Piece<'_>) {
+        let (end, seen) = ending(piece.rest(), b'-', dashes);
+        piece.until(end);
+        self.lex = match end {
+            Some(_) => Lex::Text,
+            None => Lex::Comment(seen),
+        };
+    }
+
+    fn cdata(&mut self, brackets: u8, piece: &mut Piece<'_>) {
+        let (end, seen) = ending(piece.rest(), b']', brackets);
+        let part = piece.until(end);
+        if self.passed == 0 && self.levels.in_field() {
+            self.levels.capture_cdata(part, end.is_some());
+        }
+        self.lex = match end {
+            Some(_) => Lex::Text,
+            None => Lex::CData(seen),
+        };
+    }
+
+    /// A processing instruction. `question` says whether the byte before is a `?`.
+    fn instruction(&mut self, question: bool, piece: &mut Piece<'_>) {
+        let end = memchr(b'>', piece.rest());
+        let part = piece.until(end);
+        let question = part.last().map_or(question, |last| *last == b'?');
+        self.lex = match end {
+            Some(_) if question => Lex::Text,
+            Some(_) => Lex::Instruction(false),
+            None => Lex::Instruction(question),
+        };
+        piece.next += usize::from(end.is_some());
     }
 
     /// Something that is no markup stands outside of every element.
@@ -444,93 +493,38 @@ impl Default for ResponseScanner {
     }
 }
 
-struct WholeTag {
-    /// Behind its `>`.
-    end: usize,
-    empty: bool,
+/// A piece of the response, and how far it was read.
+struct Piece<'a> {
+    bytes: &'a [u8],
+    /// Offset of its first byte in the response.
+    base: u64,
+    next: usize,
 }
 
-/// The tag whose `<` stands at `at`, if all of it is here and all is well with it. What it gives up on, the scanner reads byte by
-/// byte, and says what is wrong.
-#[inline(always)]
-fn whole_tag(chunk: &[u8], at: usize, longest: usize) -> Option<WholeTag> {
-    let (mut i, mut byte) = match *chunk.get(at + 1)? {
-        b'/' => find::bracket(chunk, at + 2)?,
-        // No name, or an odd one.
-        ..=b'?' => return None,
-        _ => find::bracket_or_quote(chunk, at + 2)?,
-    };
-    while matches!(byte, b'"' | b'\'') {
-        i = find::quote(chunk, i + 1, byte)?;
-        (i, byte) = find::next_quote(chunk, i + 1)?;
+impl<'a> Piece<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.next).copied()
     }
-    if byte != b'>' || i - at > longest {
-        return None;
-    }
-    let empty = chunk.get(i - 1) == Some(&b'/');
-    Some(WholeTag { end: i + 1, empty })
-}
 
-/// Goes through elements that nobody looks at, `depth` of which are open, up to the end of the last one or to something else than a
-/// whole tag.
-fn skim(chunk: &[u8], mut at: usize, depth: &mut u64) -> usize {
-    at = match find::markup(chunk, at) {
-        Some(at) => at,
-        None => return chunk.len(),
-    };
-    while *depth > 0 {
-        // Where the next tag is does not wait for what this one is: that lets the processor do both at once.
-        let next = find::next_markup(chunk, at + 2);
-        let Some(tag) = whole_tag(chunk, at, usize::MAX) else {
-            return at;
-        };
-        if chunk.get(at + 1) == Some(&b'/') {
-            *depth -= 1;
-            if *depth == 0 {
-                return tag.end;
-            }
-        } else if !tag.empty {
-            *depth += 1;
-        }
-        at = match next {
-            Some(next) if next >= tag.end => next,
-            None => return chunk.len(),
-            Some(_) => match find::markup(chunk, tag.end) {
-                Some(next) => next,
-                None => return chunk.len(),
-            },
-        };
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.next..).unwrap_or_default()
     }
-    at
-}
 
-/// Finds the end of a comment (`-->`) or a CDATA section (`]]>`) of whose end `seen` bytes (2 at most) came in the piece before.
-fn ending(rest: &[u8], mark: u8, seen: u8) -> (Option<usize>, u8) {
-    let mut from = 0;
-    while let Some(length) = memchr(b'>', rest.get(from..).unwrap_or_default()) {
-        let end = from + length;
-        let before = rest.get(..end).unwrap_or_default();
-        let marks = before
-            .iter()
-            .rev()
-            .take(2)
-            .take_while(|byte| **byte == mark)
-            .count();
-        if marks == 2 || (marks == before.len() && marks + usize::from(seen) >= 2) {
-            return (Some(end + 1), 0);
-        }
-        from = end + 1;
+    /// Offset of the next byte in the response.
+    fn offset(&self) -> u64 {
+        self.base + self.next as u64
     }
-    let marks = rest
-        .iter()
-        .rev()
-        .take(2)
-        .take_while(|byte| **byte == mark)
-        .count();
-    let all = if marks == rest.len() {
-        marks + usize::from(seen)
-    } else {
-        marks
-    };
-    (None, all.min(2) as u8)
+
+    /// Reads `length` bytes, or all that are left.
+    fn until(&mut self, length: Option<usize>) -> &'a [u8] {
+        let rest = self.rest();
+        let part = rest.get(..length.unwrap_or(rest.len())).unwrap_or(rest);
+        self.next += part.len();
+        part
+    }
+
+    /// As [`Piece::until`], and one byte more.
+    fn through(&mut self, length: Option<usize>) -> &'a [u8] {
+        self.until(length.map(|length| length + 1))
+    }
 }

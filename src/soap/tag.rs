@@ -2,7 +2,7 @@
 use memchr::memmem;
 
 use super::find;
-use super::outline::OutlineError;
+use super::outline_error::OutlineError;
 
 type Result<T> = std::result::Result<T, OutlineError>;
 

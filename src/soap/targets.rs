@@ -1,4 +1,5 @@
-//! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a find.
+//! Whose data a request touches: explicit mailboxes, mailboxes inside ids, and the weight of a
+//! find.
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -6,14 +7,18 @@ use memchr::memmem::Finder;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::elements::child;
 use super::item_id::{self, mailbox_guid};
 use super::operation::Operation;
-use super::outline::{ArrayOutline, Outline, OutlineError, child};
+use super::outline::{ArrayOutline, Outline};
+use super::outline_error::OutlineError;
 use super::xml::{Reader, Space, Start};
 
-/// What the body of a request says about the mailboxes that it touches, and how much a find may hold.
+/// What the body of a request says about the mailboxes that it touches, and how much a find may
+/// hold.
 ///
-/// People who are only mentioned (recipients, attendees, senders, delegates, names to resolve) are no targets.
+/// People who are only mentioned (recipients, attendees, senders, delegates, names to resolve) are
+/// no targets.
 ///
 /// ```
 /// use tower_ews::soap::Outline;
@@ -36,8 +41,8 @@ use super::xml::{Reader, Space, Start};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Targets {
-    /// Mailboxes that the body names, each once (case does not count), trimmed. Mostly SMTP addresses; a legacy DN (`/o=...`)
-    /// where the request uses one.
+    /// Mailboxes that the body names, each once (case does not count), trimmed. Mostly SMTP
+    /// addresses; a legacy DN (`/o=...`) where the request uses one.
     pub mailboxes: Vec<Box<str>>,
     /// Mailbox GUIDs that were read from item ids and folder ids, each once. See [`mailbox_guid`].
     pub guids: Vec<Uuid>,
@@ -49,8 +54,22 @@ pub struct Targets {
     pub has_restriction: bool,
 }
 
+impl Outline {
+    /// Walks the parts of the body that can name mailboxes. It must be the body that this outline
+    /// was made from; with another one the result means nothing.
+    pub fn targets(&self, body: &[u8]) -> Targets {
+        find(self, body)
+    }
+
+    /// Whether [`targets`](Self::targets) can have mailboxes at all.
+    pub(crate) fn may_name_mailbox(&self, body: &[u8]) -> bool {
+        let element = body.get(self.operation_element()).unwrap_or(body);
+        may_name_mailbox(self.operation(), element)
+    }
+}
+
 /// Walks the operation's element. A body that breaks off gives what came before.
-pub(super) fn find(outline: &Outline, body: &[u8]) -> Targets {
+fn find(outline: &Outline, body: &[u8]) -> Targets {
     let mut walk = Walk {
         operation: outline.operation(),
         arrays: outline.arrays(),
@@ -68,8 +87,9 @@ pub(super) fn find(outline: &Outline, body: &[u8]) -> Targets {
 
 static MAILBOX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Mailbox"));
 
-/// False where one look for a word shows that the operation's element names no mailbox, which saves the walk.
-pub(super) fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
+/// False where one look for a word shows that the operation's element names no mailbox, which saves
+/// the walk.
+fn may_name_mailbox(operation: Option<Operation>, element: &[u8]) -> bool {
     // The others name mailboxes by other words too: see `Walk::names_mailbox`.
     let by_that_word = matches!(
         operation,
@@ -104,7 +124,8 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs no stack.
+    /// Walks what is inside the operation's element. The loop keeps the path, so that depth costs
+    /// no stack.
     fn children(&mut self, reader: &mut Reader<'a>) -> Result<(), OutlineError> {
         loop {
             let Some(start) = child(reader)? else {

@@ -1,4 +1,5 @@
-//! A small XML reader over a whole request: byte ranges, namespaces where they matter, and a fast way past everything else.
+//! A small XML reader over a whole request: byte ranges, namespaces where they matter, and a fast
+//! way past everything else.
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -6,10 +7,11 @@ use memchr::{memchr, memmem};
 use smallvec::SmallVec;
 
 use super::find;
-use super::outline::OutlineError;
+use super::outline_error::OutlineError;
 use super::tag::{Head, Tag, bang, close, instruction, tag, tag_from};
 
-/// Elements inside elements, and namespaces declared at the same time: far more than EWS has, few enough to stay quick.
+/// Elements inside elements, and namespaces declared at the same time: far more than EWS has, few
+/// enough to stay quick.
 const MAX_DEPTH: usize = 1024;
 
 /// The namespaces that EWS requests are made of.
@@ -66,8 +68,8 @@ pub(super) struct Reader<'a> {
     bindings: SmallVec<[(usize, &'a [u8], Space); 8]>,
 }
 
-/// The namespaces that are declared around a place, so that reading can begin there again: where each prefix stands, and the
-/// namespace.
+/// The namespaces that are declared around a place, so that reading can begin there again: where
+/// each prefix stands, and the namespace.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scope(SmallVec<[(u32, u32, Space); 4]>);
 
@@ -77,7 +79,8 @@ pub(super) type Members = SmallVec<[Range<usize>; 2]>;
 type Result<T> = std::result::Result<T, OutlineError>;
 
 impl<'a> Reader<'a> {
-    /// Reads the byte order mark and the XML declaration, and refuses every encoding but UTF-8 and its subset.
+    /// Reads the byte order mark and the XML declaration, and refuses every encoding but UTF-8 and
+    /// its subset.
     pub(super) fn new(body: &'a [u8]) -> Result<Reader<'a>> {
         if u32::try_from(body.len()).is_err() {
             return Err(OutlineError::TooLarge { len: body.len() });
@@ -165,7 +168,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The next event; comments and processing instructions are none. An empty element has no end of its own.
+    /// The next event; comments and processing instructions are none. An empty element has no end
+    /// of its own.
     pub(super) fn next(&mut self) -> Result<Event<'a>> {
         loop {
             let from = self.at;
@@ -279,15 +283,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As [`Reader::skip`], and takes down the range of each child element. Says also whether there was text between them.
+    /// As [`Reader::skip`], and collects the range of each child element. Says also whether there
+    /// was text between them.
     pub(super) fn members(&mut self) -> Result<(Range<usize>, Members, bool)> {
         let mut members = SmallVec::new();
         let (end, text) = self.walk::<true>(|member| members.push(member))?;
         Ok((end, members, text))
     }
 
-    /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves nothing. The benchmark `batch`
-    /// watches it.
+    /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves
+    /// nothing. The benchmark `batch` watches it.
     fn walk<const MEMBERS: bool>(
         &mut self,
         mut member: impl FnMut(Range<usize>),
@@ -385,7 +390,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The text of an element whose start tag was just read, without the white space around it, entities resolved.
+    /// The text of an element whose start tag was just read, without the white space around it,
+    /// entities resolved.
     pub(super) fn text(&mut self, start: &Start<'a>) -> Result<Cow<'a, str>> {
         let mut text = Cow::Borrowed("");
         if start.empty {
@@ -459,7 +465,8 @@ fn space(uri: &[u8]) -> Space {
     }
 }
 
-/// Names and raw values of attributes. Ends at the first thing that is none, which `rest` then holds.
+/// Names and raw values of attributes. Ends at the first thing that is none, which `rest` then
+/// holds.
 pub(super) fn attributes(rest: &[u8]) -> Attributes<'_> {
     Attributes { rest }
 }

@@ -14,7 +14,10 @@ use crate::batch_splitter::MergedBody;
 use crate::concurrency_by_principal::PermitBody;
 use crate::server_busy_backoff::PeekBody;
 
-type Inner<B> = AuditBody<MergedBody<PeekBody<PermitBody<B>>>>;
+/// The body below the audit log.
+pub(super) type Merged<B> = MergedBody<PeekBody<PermitBody<B>>>;
+
+type Inner<B> = AuditBody<Merged<B>>;
 
 /// The response body of [`EwsService`](super::EwsService): the client's, or the one response that the parts of a batch make.
 ///

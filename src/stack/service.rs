@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::EwsBody;
+use super::body::{EwsBody, Merged};
 use super::client::EwsClient;
 use super::credentials::Authorize;
 use crate::anchor_headers::{AnchorHeaders, EwsAnchor};
@@ -122,7 +122,12 @@ where
 #[pin_project]
 #[must_use = "futures do nothing unless they are polled"]
 pub struct EwsFuture<S: EwsClient, B>(
-    #[pin] audit_log::ResponseFuture<BufferRequestFuture<Batches<S>, B>>,
+    #[pin]
+    audit_log::ResponseFuture<
+        BufferRequestFuture<Batches<S>, B>,
+        Merged<S::ResponseBody>,
+        BoxError,
+    >,
 );
 
 impl<S, B> Future for EwsFuture<S, B>

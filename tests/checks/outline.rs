@@ -1,4 +1,5 @@
-//! The outline of a request against a full walk of quick-xml's `NsReader`: for the tests and for the fuzz target.
+//! The outline of a request against a full walk of quick-xml's `NsReader`: for the tests and for
+//! the fuzz target.
 use std::ops::Range;
 
 use quick_xml::events::Event;
@@ -21,7 +22,7 @@ struct Container {
     words: Vec<Range<usize>>,
     /// It holds text that is no white space.
     stray: bool,
-    /// It holds something else than one plain text.
+    /// It holds anything but one plain text.
     mixed: bool,
 }
 

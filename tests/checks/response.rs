@@ -1,11 +1,12 @@
-//! Answers read in pieces and as a whole, and their messages against quick-xml's `NsReader`: for the tests and for the fuzz target.
+//! Responses read in pieces and as a whole, and their messages against quick-xml's `NsReader`: for
+//! the tests and for the fuzz target.
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use tower_ews::soap::{ResponseMessage, ResponseScanner, ScanError};
 
 type Scanned = (Vec<ResponseMessage>, Result<(), ScanError>, Option<bool>);
 
-/// Reads an answer in these pieces.
+/// Reads a response in these pieces.
 pub(crate) fn scan(pieces: &[&[u8]]) -> Scanned {
     let mut scanner = ResponseScanner::new();
     let mut messages = Vec::new();
@@ -20,8 +21,8 @@ pub(crate) fn scan(pieces: &[&[u8]]) -> Scanned {
     (messages, result, scanner.is_soap())
 }
 
-/// However the answer is cut (`cuts` are lengths of pieces, again and again), it says the same, and each message of a sound answer is one
-/// element.
+/// However the response is cut (`cuts` are lengths of pieces, again and again), it says the same,
+/// and each message of a sound response is one element.
 pub(crate) fn assert_agrees(body: &[u8], cuts: &[u8]) {
     let whole = scan(&[body]);
     let single: Vec<&[u8]> = body.chunks(1).collect();
@@ -62,7 +63,8 @@ pub(crate) fn assert_agrees(body: &[u8], cuts: &[u8]) {
     }
 }
 
-/// Also true of what quick-xml is stricter about: end tags inside what is passed over are not compared.
+/// Also true of what quick-xml is stricter about: end tags inside what is passed over are not
+/// compared.
 fn is_one_element(element: &[u8]) -> bool {
     let mut reader = NsReader::from_reader(element);
     let config = reader.config_mut();

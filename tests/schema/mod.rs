@@ -1,7 +1,7 @@
 //! Validates documents against Exchange's own schema with `xmllint`.
 //!
-//! `EWS_XSD_DIR` names a folder with an `envelope.xsd` that imports `messages.xsd`, `types.xsd` and a SOAP 1.1 envelope, or a
-//! folder with one such folder for each version of Exchange.
+//! `EWS_XSD_DIR` names a folder with an `envelope.xsd` that imports `messages.xsd`, `types.xsd` and
+//! a SOAP 1.1 envelope, or a folder with one such folder for each version of Exchange.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +24,8 @@ pub(crate) fn schemas() -> Vec<PathBuf> {
     schemas
 }
 
-/// What xmllint has against these documents, which it reads in a folder of this test; `None` when all are valid.
+/// What xmllint has against these documents, which it reads in a folder of this test; `None` when
+/// all are valid.
 pub(crate) fn complaint(test: &str, schema: &Path, texts: &[String]) -> Option<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     std::fs::create_dir_all(&folder).unwrap();

@@ -18,7 +18,8 @@ use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
 use crate::extensions::Caller;
 use crate::soap::batch::Cuttable;
-use crate::soap::merge::{Scope, error_entry};
+use crate::soap::merge::error_entry;
+use crate::soap::namespaces::Namespaces;
 use crate::soap::{OperationIdempotency, ResponseCode};
 
 /// Changes of one item are kept in one part as long as so many members are enough for it.
@@ -173,7 +174,7 @@ pub struct EwsBatch {
     /// The newest change keys of what is changed again.
     change_keys: HashMap<Box<str>, Bytes>,
     /// Which namespaces hold where the messages or the lists stand in the first answer that had some.
-    scopes: Option<Vec<Scope>>,
+    scopes: Option<Vec<Namespaces>>,
     /// Which lists that answer has.
     lists: Vec<&'static str>,
 }

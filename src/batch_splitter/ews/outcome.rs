@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartFailure, PartOutcome};
 use crate::retry::retry_after;
-use crate::soap::verdict::Verdict;
+use crate::soap::member_status::MemberStatus;
 use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 
 /// A part, as far as it matters for what follows from its answer.
@@ -24,11 +24,11 @@ impl Sent {
 
     /// What follows for one member from its own message, but for [`MemberOutcome::Stopped`], which the member that stopped it decides.
     pub(super) fn fate(self, message: &ResponseMessage) -> MemberOutcome {
-        match message.verdict() {
-            Verdict::Settled if message.class == ResponseClass::Error => MemberOutcome::Failed,
-            Verdict::Settled => MemberOutcome::Done,
-            Verdict::Stopped => MemberOutcome::Stopped,
-            Verdict::Refused { unknown, .. } => {
+        match message.member_status() {
+            MemberStatus::Settled if message.class == ResponseClass::Error => MemberOutcome::Failed,
+            MemberStatus::Settled => MemberOutcome::Done,
+            MemberStatus::Stopped => MemberOutcome::Stopped,
+            MemberStatus::Refused { unknown, .. } => {
                 let hint = message.back_off;
                 match self.idempotency {
                     Idempotency::NonIdempotent if unknown => MemberOutcome::Failed,
@@ -94,13 +94,13 @@ impl Sent {
         let hint = message.back_off.max(retry_after(&head.headers));
         let again = PartOutcome::Again { hint };
         let mut too_large = code.asks_for_less();
-        let fate = match message.verdict() {
-            Verdict::Refused { unknown: false, .. } => again,
-            Verdict::Refused { .. } => self.unless_written(hint),
+        let fate = match message.member_status() {
+            MemberStatus::Refused { unknown: false, .. } => again,
+            MemberStatus::Refused { .. } => self.unless_written(hint),
             // By what is not said, and nothing has changed since.
-            Verdict::Stopped => PartOutcome::Failed,
-            Verdict::Settled if too_large && self.members > 1 => again,
-            Verdict::Settled => {
+            MemberStatus::Stopped => PartOutcome::Failed,
+            MemberStatus::Settled if too_large && self.members > 1 => again,
+            MemberStatus::Settled => {
                 too_large = false;
                 match code.outcome() {
                     _ if message.is_fault && code.is_about_the_caller() => {

@@ -10,9 +10,10 @@ use super::outcome::Sent;
 use crate::batch_splitter::format::{MemberOutcome, Message, PartFailure, PartResponse};
 use crate::body::encoding;
 use crate::body::rope::Rope;
-use crate::soap::lists::{ListAt, answers_with_lists, lists};
-use crate::soap::merge::{Scope, entries_have_ids, entry_id, new_change_key};
-use crate::soap::verdict::Verdict;
+use crate::soap::lists::{ListAt, lists, responds_with_lists};
+use crate::soap::member_status::MemberStatus;
+use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
+use crate::soap::namespaces::Namespaces;
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
 /// What an answer says, entries and all.
@@ -80,7 +81,7 @@ impl EwsBatch {
         if !read.is_soap {
             return unreadable("the answer is no SOAP".to_owned());
         }
-        if answers_with_lists(self.facts.operation) {
+        if responds_with_lists(self.facts.operation) {
             let lists = self.lists(sent, head, body, &read);
             let text = "an answer with other lists than those of the batch";
             return lists.unwrap_or_else(|| unreadable(text.to_owned()));
@@ -126,7 +127,7 @@ impl EwsBatch {
             _ => None,
         };
         let list = read.list.clone()?;
-        let scope = Scope::behind(&body.slice(0..list.start).to_bytes());
+        let scope = Namespaces::behind(&body.slice(0..list.start).to_bytes());
         if let Some(one) = alone {
             if one.class != ResponseClass::Error {
                 return None;
@@ -193,9 +194,9 @@ impl EwsBatch {
 
     /// What has to be declared again where something moves from these scopes into those of the first answer, which this one is if there
     /// was none before.
-    fn move_from(&mut self, scopes: Vec<Scope>) -> Vec<Scope> {
+    fn move_from(&mut self, scopes: Vec<Namespaces>) -> Vec<Namespaces> {
         let Some(first) = &self.scopes else {
-            let nothing = scopes.iter().map(|_| Scope::default()).collect();
+            let nothing = scopes.iter().map(|_| Namespaces::default()).collect();
             self.scopes = Some(scopes);
             return nothing;
         };
@@ -280,8 +281,8 @@ impl EwsBatch {
     ) -> Option<PartResponse> {
         let refused = |message: &&ResponseMessage| {
             matches!(
-                message.verdict(),
-                Verdict::Refused { .. } | Verdict::Stopped
+                message.member_status(),
+                MemberStatus::Refused { .. } | MemberStatus::Stopped
             )
         };
         let messages = &read.messages;
@@ -328,7 +329,7 @@ impl EwsBatch {
 }
 
 /// What stands in a list, made to fit the first answer.
-fn content(list: &ListAt, moved: &Scope, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
+fn content(list: &ListAt, moved: &Namespaces, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
     if moved.is_empty() {
         return take(list.content.clone());
     }
@@ -345,7 +346,7 @@ fn beginning(entry: &Rope) -> Bytes {
 }
 
 /// Puts declarations into an element's start tag.
-fn declare(element: Rope, scope: &Scope) -> Rope {
+fn declare(element: Rope, scope: &Namespaces) -> Rope {
     let Some((at, text)) = scope.declaration(&beginning(&element)) else {
         return element;
     };

@@ -1,13 +1,13 @@
 //! CreateAttachment, GetAttachment, DeleteAttachment: each change gives the item a new change key.
 
-use std::fmt::Write as _;
-
+use super::super::failure::Failure;
+use super::super::fields;
 use super::super::id::Id;
-use super::super::mailbox::{Mailbox, Place};
-use super::super::shape;
-use super::super::soap::Failure;
-use super::super::xml::{Element, Node};
-use super::{Context, Outcome};
+use super::super::item_xml;
+use super::super::mailbox::{ItemKey, Mailbox};
+use super::super::xml::Element;
+use super::context::Context;
+use super::response::MemberResult;
 
 fn missing() -> Failure {
     Failure::new(
@@ -17,23 +17,23 @@ fn missing() -> Failure {
 }
 
 /// `RootItemId` and `RootItemChangeKey`: the item, as it is after the change.
-fn root(mailbox: &Mailbox, place: Place) -> String {
-    let version = mailbox.items.get(&place).map_or(0, |item| item.version);
+fn root(mailbox: &Mailbox, item_key: ItemKey) -> String {
+    let version = mailbox.items.get(&item_key).map_or(0, |item| item.version);
     format!(
         "RootItemId=\"{}\" RootItemChangeKey=\"{}\"",
-        mailbox.item_id(place),
+        mailbox.item_id(item_key),
         mailbox.key(version)
     )
 }
 
 /// Marks the item as changed, and as one with attachments or without.
-fn changed(mailbox: &mut Mailbox, place: Place, stamp: &str) {
+fn changed(mailbox: &mut Mailbox, item_key: ItemKey, stamp: &str) {
     let version = mailbox.bump();
-    if let Some(item) = mailbox.items.get_mut(&place) {
+    if let Some(item) = mailbox.items.get_mut(&item_key) {
         item.version = version;
         let has = !item.attachments.is_empty();
-        shape::set(item, "HasAttachments", if has { "true" } else { "false" });
-        shape::set(item, "LastModifiedTime", stamp);
+        fields::set(item, "HasAttachments", if has { "true" } else { "false" });
+        fields::set(item, "LastModifiedTime", stamp);
     }
 }
 
@@ -41,14 +41,14 @@ pub(super) fn create(
     context: &mut Context<'_>,
     request: &Element,
     attachment: &Element,
-) -> Outcome {
+) -> MemberResult {
     let parent = request
         .child("ParentItemId")
-        .ok_or_else(super::malformed_id)?;
-    let (index, place) = context.item(parent)?;
+        .ok_or_else(Failure::malformed_id)?;
+    let (index, item_key) = context.item(parent)?;
     // The key is the item's before the call: its first attachment makes a new one.
     if parent.attribute("ChangeKey").is_some() && !context.scratch.changed {
-        super::items::check_key(context, index, place, parent)?;
+        super::items::check_key(context, index, item_key, parent)?;
     }
     if !matches!(
         attachment.name.as_str(),
@@ -63,100 +63,60 @@ pub(super) fn create(
     let name = attachment.child_text("Name").unwrap_or_default();
     let mailbox = context.mailbox_mut(index)?;
     let number = mailbox.take_number();
-    if let Some(item) = mailbox.items.get_mut(&place) {
+    if let Some(item) = mailbox.items.get_mut(&item_key) {
         item.attachments.insert(number, attachment.clone());
     }
-    changed(mailbox, place, &stamp);
+    changed(mailbox, item_key, &stamp);
     let out = format!(
         "<m:Attachments><t:{0}><t:AttachmentId Id=\"{1}\" {2}/></t:{0}></m:Attachments>",
         attachment.name,
-        mailbox.attachment_id(place, number),
-        root(mailbox, place)
+        mailbox.attachment_id(item_key, number),
+        root(mailbox, item_key)
     );
     context.scratch.changed = true;
     context.done(&name);
     Ok(out)
 }
 
-/// The mailbox, place and number of an `AttachmentId`, entered.
-fn locate(context: &mut Context<'_>, id: &Element) -> Result<(usize, Place, u64), Failure> {
-    let (index, place) = context.item(id)?;
+/// The mailbox, item_key and number of an `AttachmentId`, entered.
+fn locate(context: &mut Context<'_>, id: &Element) -> Result<(usize, ItemKey, u64), Failure> {
+    let (index, item_key) = context.item(id)?;
     let number = id
         .attribute("Id")
         .and_then(Id::decode)
         .and_then(|id| id.attachment)
-        .ok_or_else(super::malformed_id)?;
-    match context.mailbox(index)?.items.get(&place) {
-        Some(item) if item.attachments.contains_key(&number) => Ok((index, place, number)),
+        .ok_or_else(Failure::malformed_id)?;
+    match context.mailbox(index)?.items.get(&item_key) {
+        Some(item) if item.attachments.contains_key(&number) => Ok((index, item_key, number)),
         _ => Err(missing()),
     }
 }
 
-pub(super) fn get(context: &mut Context<'_>, id: &Element) -> Outcome {
-    let (index, place, number) = locate(context, id)?;
+pub(super) fn get(context: &mut Context<'_>, id: &Element) -> MemberResult {
+    let (index, item_key, number) = locate(context, id)?;
     let mailbox = context.mailbox(index)?;
     let attachment = mailbox
         .items
-        .get(&place)
+        .get(&item_key)
         .and_then(|item| item.attachments.get(&number))
         .ok_or_else(missing)?;
     let mut out = String::from("<m:Attachments>");
-    write(mailbox, place, number, attachment, true, &mut out);
+    item_xml::write_attachment(mailbox, item_key, number, attachment, true, &mut out);
     out.push_str("</m:Attachments>");
     Ok(out)
 }
 
-pub(super) fn delete(context: &mut Context<'_>, id: &Element) -> Outcome {
-    let (index, place, number) = locate(context, id)?;
+pub(super) fn delete(context: &mut Context<'_>, id: &Element) -> MemberResult {
+    let (index, item_key, number) = locate(context, id)?;
     let stamp = context.stamp();
     let mailbox = context.mailbox_mut(index)?;
     let removed = mailbox
         .items
-        .get_mut(&place)
+        .get_mut(&item_key)
         .and_then(|item| item.attachments.remove(&number));
-    changed(mailbox, place, &stamp);
-    let out = format!("<m:RootItemId {}/>", root(mailbox, place));
+    changed(mailbox, item_key, &stamp);
+    let out = format!("<m:RootItemId {}/>", root(mailbox, item_key));
     let name = removed.and_then(|attachment| attachment.child_text("Name"));
     context.done(&name.unwrap_or_default());
     Ok(out)
-}
-
-/// An attachment with its id, with or without what is in it.
-pub(in super::super) fn write(
-    mailbox: &Mailbox,
-    place: Place,
-    number: u64,
-    attachment: &Element,
-    content: bool,
-    out: &mut String,
-) {
-    let inside = |name: &str| {
-        matches!(name, "Content" | "AttachmentId")
-            || (attachment.name == "ItemAttachment"
-                && !matches!(
-                    name,
-                    "Name"
-                        | "ContentType"
-                        | "ContentId"
-                        | "ContentLocation"
-                        | "AttachmentOriginalUrl"
-                        | "Size"
-                        | "LastModifiedTime"
-                        | "IsInline"
-                ))
-    };
-    let _ = write!(
-        out,
-        "<t:{}><t:AttachmentId Id=\"{}\"/>",
-        attachment.name,
-        mailbox.attachment_id(place, number)
-    );
-    for node in &attachment.nodes {
-        if let Node::Element(field) = node {
-            if field.name != "AttachmentId" && (content || !inside(&field.name)) {
-                field.write(out);
-            }
-        }
-    }
-    let _ = write!(out, "</t:{}>", attachment.name);
 }

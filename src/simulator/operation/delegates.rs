@@ -1,11 +1,12 @@
-//! GetDelegate, AddDelegate, UpdateDelegate, RemoveDelegate: a mailbox's list of delegates. It gives no account any
-//! rights: [`Account`](super::super::Account) says what those are.
+//! GetDelegate, AddDelegate, UpdateDelegate, RemoveDelegate: a mailbox's list of delegates. It
+//! gives no account any rights: [`Account`](super::super::Account) says what those are.
 
 use std::fmt::Write as _;
 
-use super::super::soap::Failure;
+use super::super::failure::Failure;
 use super::super::xml::{Element, Node};
-use super::{Context, Outcome, no_mailbox};
+use super::context::Context;
+use super::response::MemberResult;
 
 /// The mailbox that the call is about, entered.
 fn principal(context: &mut Context<'_>, request: &Element) -> Result<usize, Failure> {
@@ -13,12 +14,15 @@ fn principal(context: &mut Context<'_>, request: &Element) -> Result<usize, Fail
         .at(&["Mailbox", "EmailAddress"])
         .map(Element::text)
         .unwrap_or_default();
-    let index = context.store.find(&address).ok_or_else(no_mailbox)?;
+    let index = context
+        .store
+        .find(&address)
+        .ok_or_else(Failure::no_mailbox)?;
     context.enter(index)?;
     Ok(index)
 }
 
-/// An error about the mailbox is the whole answer's.
+/// An error about the mailbox is the whole response's.
 pub(super) fn prepare(context: &mut Context<'_>, request: &Element) -> Result<(), Failure> {
     let index = principal(context, request)?;
     if let Some(deliver) = request.child_text("DeliverMeetingRequests") {
@@ -66,7 +70,7 @@ fn write(user: &Element, permissions: bool) -> String {
 }
 
 /// One delegate, or all of them when the request names none.
-pub(super) fn get(context: &mut Context<'_>, request: &Element, member: &Element) -> Outcome {
+pub(super) fn get(context: &mut Context<'_>, request: &Element, member: &Element) -> MemberResult {
     let index = principal(context, request)?;
     let permissions = request.attribute("IncludePermissions") == Some("true");
     let wanted = match member.name.as_str() {
@@ -90,7 +94,7 @@ pub(super) fn get(context: &mut Context<'_>, request: &Element, member: &Element
     Ok(out)
 }
 
-pub(super) fn add(context: &mut Context<'_>, request: &Element, member: &Element) -> Outcome {
+pub(super) fn add(context: &mut Context<'_>, request: &Element, member: &Element) -> MemberResult {
     let index = principal(context, request)?;
     let address = address_of(member.child("UserId").unwrap_or(member))?;
     if context.store.find(&address).is_none() {
@@ -117,7 +121,11 @@ pub(super) fn add(context: &mut Context<'_>, request: &Element, member: &Element
     Ok(write(member, true))
 }
 
-pub(super) fn update(context: &mut Context<'_>, request: &Element, member: &Element) -> Outcome {
+pub(super) fn update(
+    context: &mut Context<'_>,
+    request: &Element,
+    member: &Element,
+) -> MemberResult {
     if member.name == "UpdateDelegate" {
         // Only the delivery of meeting requests changes.
         return Ok(String::new());
@@ -146,7 +154,11 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, member: &Elem
     Ok(out)
 }
 
-pub(super) fn remove(context: &mut Context<'_>, request: &Element, member: &Element) -> Outcome {
+pub(super) fn remove(
+    context: &mut Context<'_>,
+    request: &Element,
+    member: &Element,
+) -> MemberResult {
     let index = principal(context, request)?;
     let address = address_of(member)?;
     let mailbox = context.mailbox_mut(index)?;

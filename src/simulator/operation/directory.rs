@@ -1,19 +1,21 @@
-//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones, GetUserAvailability, GetMailTips.
+//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones,
+//! GetUserAvailability, GetMailTips.
 
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::failure::Failure;
 use super::super::id::{Id, entry_id, id_of_entry};
-use super::super::soap::Failure;
 use super::super::xml::{Element, escaped};
-use super::{Context, Outcome, no_mailbox};
+use super::context::Context;
+use super::response::MemberResult;
 
 /// ResolveNames gives no more candidates than this (its reference page).
 const MOST_CANDIDATES: usize = 100;
 
-pub(super) fn resolve_names(context: &mut Context<'_>, request: &Element) -> Outcome {
+pub(super) fn resolve_names(context: &mut Context<'_>, request: &Element) -> MemberResult {
     let entry = request
         .child_text("UnresolvedEntry")
         .unwrap_or_default()
@@ -68,13 +70,13 @@ fn entry_of(format: &str, id: &str) -> Option<Vec<u8>> {
 }
 
 /// Between the format of EWS and entry ids; the mailbox that the client names is given back.
-pub(super) fn convert_id(request: &Element, source: &Element) -> Outcome {
+pub(super) fn convert_id(request: &Element, source: &Element) -> MemberResult {
     let entry = entry_of(
         source.attribute("Format").unwrap_or_default(),
         source.attribute("Id").unwrap_or_default(),
     )
-    .ok_or_else(super::malformed_id)?;
-    let id = id_of_entry(&entry).ok_or_else(super::malformed_id)?;
+    .ok_or_else(Failure::malformed_id)?;
+    let id = id_of_entry(&entry).ok_or_else(Failure::malformed_id)?;
     let format = request.attribute("DestinationFormat").unwrap_or_default();
     let converted = match format {
         "EwsId" => id.encode(),
@@ -98,8 +100,8 @@ pub(super) fn convert_id(request: &Element, source: &Element) -> Outcome {
     ))
 }
 
-/// Id, name, standard bias and daylight bias (`None` without daylight saving), and when the two begin:
-/// month and occurrence of the Sunday.
+/// Id, name, standard bias and daylight bias (`None` without daylight saving), and when the two
+/// begin: month and occurrence of the Sunday.
 type Zone = (
     &'static str,
     &'static str,
@@ -210,12 +212,15 @@ pub(super) fn availability(
     context: &mut Context<'_>,
     request: &Element,
     data: &Element,
-) -> Outcome {
+) -> MemberResult {
     let address = data
         .at(&["Email", "Address"])
         .map(Element::text)
         .unwrap_or_default();
-    let index = context.store.find(&address).ok_or_else(no_mailbox)?;
+    let index = context
+        .store
+        .find(&address)
+        .ok_or_else(Failure::no_mailbox)?;
     let window = request.at(&["FreeBusyViewOptions", "TimeWindow"]);
     let edge = |name| {
         window
@@ -264,12 +269,12 @@ pub(super) fn check_sender(context: &mut Context<'_>, request: &Element) -> Resu
         .unwrap_or_default();
     match context.store.find(&sender) {
         Some(_) => Ok(()),
-        None => Err(no_mailbox()),
+        None => Err(Failure::no_mailbox()),
     }
 }
 
 /// What a sender should know of one recipient: whether there is such a mailbox.
-pub(super) fn mail_tips(context: &mut Context<'_>, recipient: &Element) -> Outcome {
+pub(super) fn mail_tips(context: &mut Context<'_>, recipient: &Element) -> MemberResult {
     let address = recipient.child_text("EmailAddress").unwrap_or_default();
     if address.is_empty() {
         return Err(Failure::new(

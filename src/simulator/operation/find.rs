@@ -1,17 +1,19 @@
 //! FindItem: pages, calendar views, order, and the rows that a search holds in memory.
 
 use super::super::clock;
-use super::super::mailbox::{Item, Place};
-use super::super::shape::{Shape, path_matches, write_item};
-use super::super::soap::Failure;
+use super::super::failure::Failure;
+use super::super::item_xml::write_item;
+use super::super::mailbox::{Item, ItemKey};
+use super::super::response_shape::{ResponseShape, path_matches};
 use super::super::xml::Element;
+use super::context::Context;
+use super::response::MemberResult;
 use super::restriction::matches;
-use super::{Context, Outcome, no_mailbox};
 
 /// Exchange gives no more rows at once than this (the throttling article's note on page sizes).
 const MOST_ROWS: usize = 1000;
 
-/// The rows of an answer.
+/// The rows of a response.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) offset: usize,
@@ -58,7 +60,7 @@ impl Page {
     }
 }
 
-pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Element) -> Outcome {
+pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Element) -> MemberResult {
     let (index, folder) = context.folder(parent)?;
     let restriction = request
         .child("Restriction")
@@ -67,8 +69,8 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         .child_text("QueryString")
         .filter(|query| !query.is_empty());
     let calendar = request.child("CalendarView");
-    let mailbox = context.store.get(index).ok_or_else(no_mailbox)?;
-    let mut found: Vec<(Place, &Item)> = mailbox
+    let mailbox = context.store.get(index).ok_or_else(Failure::no_mailbox)?;
+    let mut found: Vec<(ItemKey, &Item)> = mailbox
         .items_in(folder)
         .filter(|(_, item)| restriction.is_none_or(|restriction| matches(item, restriction)))
         .filter(|(_, item)| query.as_deref().is_none_or(|query| mentions(item, query)))
@@ -113,7 +115,7 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
             Page::of(view, found.len(), Some(left))
         }
     };
-    let shape = Shape::of(request, "ItemShape", true);
+    let shape = ResponseShape::of(request, "ItemShape", true);
     let mut out = if calendar.is_some() {
         format!(
             "<m:RootFolder TotalItemsInView=\"{}\" IncludesLastItemInRange=\"{}\"><t:Items>",
@@ -123,8 +125,8 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     } else {
         format!("<m:RootFolder{}><t:Items>", page.attributes(found.len()))
     };
-    for (place, item) in found.iter().skip(page.offset).take(page.rows) {
-        write_item(mailbox, *place, item, &shape, &mut out);
+    for (item_key, item) in found.iter().skip(page.offset).take(page.rows) {
+        write_item(mailbox, *item_key, item, &shape, &mut out);
     }
     out.push_str("</t:Items></m:RootFolder>");
     let rows = u32::try_from(page.rows).unwrap_or(u32::MAX);
@@ -160,7 +162,7 @@ fn overlaps(item: &Item, view: &Element) -> bool {
     }
 }
 
-fn sort(found: &mut [(Place, &Item)], order: &Element) {
+fn sort(found: &mut [(ItemKey, &Item)], order: &Element) {
     let Some(path) = order.children().next() else {
         return;
     };

@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 
+use super::super::failure::Failure;
 use super::super::mailbox::{Folder, Item, Mailbox};
-use super::super::soap::Failure;
 use super::super::xml::Element;
-use super::{Context, Operation, Outcome, folders, items};
+use super::catalog::Operation;
+use super::context::Context;
+use super::folders;
+use super::items;
+use super::response::MemberResult;
 
-pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
     let (target, parent) = context.folder(items::target_id(request)?)?;
     let (index, number) = context.folder(id)?;
     let moves = context.operation == Operation::MoveFolder;
@@ -15,7 +19,7 @@ pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Elemen
     let folder = mailbox
         .folders
         .get(&number)
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     let name = folder.name.clone();
     if moves && folder.distinguished.is_some() {
         return Err(Failure::new(

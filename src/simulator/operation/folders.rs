@@ -1,26 +1,30 @@
-//! GetFolder, FindFolder, CreateFolder, UpdateFolder, DeleteFolder, EmptyFolder, MarkAllItemsAsRead.
+//! GetFolder, FindFolder, CreateFolder, UpdateFolder, DeleteFolder, EmptyFolder,
+//! MarkAllItemsAsRead.
 
+use super::super::failure::Failure;
+use super::super::fields;
 use super::super::id::version_of;
-use super::super::mailbox::{Folder, Mailbox, Place};
-use super::super::shape::{self, Shape, write_folder};
-use super::super::soap::Failure;
+use super::super::item_xml::write_folder;
+use super::super::mailbox::{Folder, ItemKey, Mailbox};
+use super::super::response_shape::ResponseShape;
 use super::super::xml::Element;
-use super::{Context, Outcome};
+use super::context::Context;
+use super::response::MemberResult;
 
-pub(super) fn get(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn get(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
     let (mailbox, number) = context.folder(id)?;
     let mut out = String::from("<m:Folders>");
     write_folder(
         context.mailbox(mailbox)?,
         number,
-        &Shape::of(request, "FolderShape", false),
+        &ResponseShape::of(request, "FolderShape", false),
         &mut out,
     );
     out.push_str("</m:Folders>");
     Ok(out)
 }
 
-pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Element) -> Outcome {
+pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Element) -> MemberResult {
     let (index, number) = context.folder(parent)?;
     let deep = request.attribute("Traversal") == Some("Deep");
     let mailbox = context.mailbox(index)?;
@@ -29,7 +33,7 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         false => mailbox.children(number).map(|(child, _)| child).collect(),
     };
     let page = super::find::Page::of(request.child("IndexedPageFolderView"), found.len(), None);
-    let shape = Shape::of(request, "FolderShape", true);
+    let shape = ResponseShape::of(request, "FolderShape", true);
     let mut out = format!("<m:RootFolder{}><t:Folders>", page.attributes(found.len()));
     for number in found.iter().skip(page.offset).take(page.rows) {
         write_folder(mailbox, *number, &shape, &mut out);
@@ -38,7 +42,11 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     Ok(out)
 }
 
-pub(super) fn create(context: &mut Context<'_>, request: &Element, folder: &Element) -> Outcome {
+pub(super) fn create(
+    context: &mut Context<'_>,
+    request: &Element,
+    folder: &Element,
+) -> MemberResult {
     let parent = request
         .child("ParentFolderId")
         .and_then(|parent| parent.children().next());
@@ -73,7 +81,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, folder: &Elem
     write_folder(
         mailbox,
         number,
-        &Shape::of(request, "FolderShape", false),
+        &ResponseShape::of(request, "FolderShape", false),
         &mut out,
     );
     out.push_str("</m:Folders>");
@@ -115,24 +123,24 @@ pub(super) fn check_parent(context: &mut Context<'_>, request: &Element) -> Resu
     }
 }
 
-/// A folder with nothing but its id, as write operations answer.
-pub(super) fn id_only(mailbox: &Mailbox, number: u64) -> Outcome {
+/// A folder with nothing but its id, as write operations return it.
+pub(super) fn id_only(mailbox: &Mailbox, number: u64) -> MemberResult {
     let mut out = String::from("<m:Folders>");
     let nothing = Element::types("Nothing", "");
-    let shape = Shape::of(&nothing, "FolderShape", false);
+    let shape = ResponseShape::of(&nothing, "FolderShape", false);
     write_folder(mailbox, number, &shape, &mut out);
     out.push_str("</m:Folders>");
     Ok(out)
 }
 
-pub(super) fn update(context: &mut Context<'_>, change: &Element) -> Outcome {
-    let id = change.children().next().ok_or_else(super::malformed_id)?;
+pub(super) fn update(context: &mut Context<'_>, change: &Element) -> MemberResult {
+    let id = change.children().next().ok_or_else(Failure::malformed_id)?;
     let (index, number) = context.folder(id)?;
     let mailbox = context.mailbox_mut(index)?;
     let folder = mailbox
         .folders
         .get(&number)
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     match id.attribute("ChangeKey") {
         Some(key) if version_of(&mailbox.guid, key) != Some(folder.version) => {
             return Err(Failure::new(
@@ -173,14 +181,14 @@ pub(super) fn update(context: &mut Context<'_>, change: &Element) -> Outcome {
     id_only(context.mailbox(index)?, number)
 }
 
-pub(super) fn empty(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn empty(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
     let (index, number) = context.folder(id)?;
     let below = matches!(request.attribute("DeleteSubFolders"), Some("true" | "1"));
     let mailbox = context.mailbox_mut(index)?;
     let folder = mailbox
         .folders
         .get(&number)
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     if folder.element == "CalendarFolder" || folder.parent.is_none() {
         return Err(Failure::new(
             "ErrorCannotEmptyFolder",
@@ -189,9 +197,12 @@ pub(super) fn empty(context: &mut Context<'_>, request: &Element, id: &Element) 
     }
     let name = folder.name.clone();
     let bin = bin(mailbox, request).filter(|bin| *bin != number);
-    let places: Vec<Place> = mailbox.items_in(number).map(|(place, _)| place).collect();
-    for place in places {
-        if let (Some(item), Some(bin)) = (mailbox.remove_item(place), bin) {
+    let item_keys: Vec<ItemKey> = mailbox
+        .items_in(number)
+        .map(|(item_key, _)| item_key)
+        .collect();
+    for item_key in item_keys {
+        if let (Some(item), Some(bin)) = (mailbox.remove_item(item_key), bin) {
             mailbox.put_item(bin, item);
         }
     }
@@ -230,7 +241,11 @@ fn discard(mailbox: &mut Mailbox, number: u64, bin: Option<u64>) {
     }
 }
 
-pub(super) fn mark_read(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn mark_read(
+    context: &mut Context<'_>,
+    request: &Element,
+    id: &Element,
+) -> MemberResult {
     let (index, number) = context.folder(id)?;
     let read = match request.child_text("ReadFlag").as_deref() {
         Some("false" | "0") => "false",
@@ -242,32 +257,32 @@ pub(super) fn mark_read(context: &mut Context<'_>, request: &Element, id: &Eleme
         .get(&number)
         .map(|folder| folder.name.clone())
         .unwrap_or_default();
-    let places: Vec<Place> = mailbox
+    let item_keys: Vec<ItemKey> = mailbox
         .items_in(number)
         .filter(|(_, item)| {
             item.field("IsRead")
                 .is_some_and(|field| field.text() != read)
         })
-        .map(|(place, _)| place)
+        .map(|(item_key, _)| item_key)
         .collect();
-    for place in places {
+    for item_key in item_keys {
         let version = mailbox.bump();
-        if let Some(item) = mailbox.items.get_mut(&place) {
+        if let Some(item) = mailbox.items.get_mut(&item_key) {
             item.version = version;
-            shape::set(item, "IsRead", read);
+            fields::set(item, "IsRead", read);
         }
     }
     context.done(&name);
     Ok(String::new())
 }
 
-pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
     let (index, number) = context.folder(id)?;
     let mailbox = context.mailbox_mut(index)?;
     let folder = mailbox
         .folders
         .get(&number)
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     let name = folder.name.clone();
     if folder.distinguished.is_some() {
         return Err(Failure::new(

@@ -1,13 +1,19 @@
-//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem, ArchiveItem, MarkAsJunk.
+//! GetItem, CreateItem, UpdateItem, DeleteItem, SendItem, MoveItem, CopyItem, ArchiveItem,
+//! MarkAsJunk.
 
+use super::super::failure::Failure;
+use super::super::fields;
 use super::super::id::version_of;
-use super::super::mailbox::{Folder, Item, Place};
-use super::super::shape::{self, Shape, path_matches, write_item};
-use super::super::soap::Failure;
+use super::super::item_xml::{self, write_item};
+use super::super::mailbox::{Folder, Item, ItemKey};
+use super::super::response_shape::{ResponseShape, path_matches};
 use super::super::xml::Element;
-use super::{Context, Operation, Outcome, no_mailbox};
+use super::catalog::Operation;
+use super::context::Context;
+use super::response::MemberResult;
 
-/// Kinds of items that are kept; anything else (an answer to a meeting, a reply) is accepted and leaves nothing.
+/// Kinds of items that are kept; anything else (a response to a meeting, a reply) is accepted and
+/// leaves nothing.
 const STORED: [&str; 12] = [
     "Item",
     "Message",
@@ -23,16 +29,16 @@ const STORED: [&str; 12] = [
     "SharingMessage",
 ];
 
-pub(super) fn get(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
-    let (index, place) = context.item(id)?;
+pub(super) fn get(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
+    let (index, item_key) = context.item(id)?;
     let mailbox = context.mailbox(index)?;
     let mut out = String::from("<m:Items>");
-    if let Some(item) = mailbox.items.get(&place) {
+    if let Some(item) = mailbox.items.get(&item_key) {
         write_item(
             mailbox,
-            place,
+            item_key,
             item,
-            &Shape::of(request, "ItemShape", false),
+            &ResponseShape::of(request, "ItemShape", false),
             &mut out,
         );
     }
@@ -67,7 +73,7 @@ pub(super) fn check_saved_folder(
     }
 }
 
-pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Element) -> Outcome {
+pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Element) -> MemberResult {
     let disposition = request.attribute("MessageDisposition");
     if item.name == "CalendarItem" && request.attribute("SendMeetingInvitations").is_none() {
         return Err(Failure::new(
@@ -97,14 +103,14 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
     let (index, folder) = match saved_folder(context, request) {
         Some(folder) => folder?,
         None => {
-            let index = context.effective.ok_or_else(no_mailbox)?;
+            let index = context.effective.ok_or_else(Failure::no_mailbox)?;
             context.enter(index)?;
             (
                 index,
                 context
                     .mailbox(index)?
                     .distinguished(default)
-                    .ok_or_else(no_mailbox)?,
+                    .ok_or_else(Failure::no_mailbox)?,
             )
         }
     };
@@ -124,23 +130,23 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
         super::super::id::guid_text(&mailbox.guid),
         mailbox.version()
     );
-    let mut fields = shape::new_fields(item, &mailbox.address, &uid, &stamp);
+    let mut fields = fields::new_fields(item, &mailbox.address, &uid, &stamp);
     fields.retain(|field| field.name != "Attachments");
-    let place = mailbox.add_item(folder, item.name.clone(), fields);
+    let item_key = mailbox.add_item(folder, item.name.clone(), fields);
     for attachment in item
         .child("Attachments")
         .into_iter()
         .flat_map(Element::children)
     {
         let number = mailbox.take_number();
-        if let Some(stored) = mailbox.items.get_mut(&place) {
+        if let Some(stored) = mailbox.items.get_mut(&item_key) {
             stored.attachments.insert(number, attachment.clone());
-            shape::set(stored, "HasAttachments", "true");
+            fields::set(stored, "HasAttachments", "true");
         }
     }
     Ok(format!(
         "<m:Items>{}</m:Items>",
-        shape::id_only(mailbox, place)
+        item_xml::id_only(mailbox, item_key)
     ))
 }
 
@@ -148,7 +154,7 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
 pub(super) fn check_key(
     context: &Context<'_>,
     index: usize,
-    place: Place,
+    item_key: ItemKey,
     id: &Element,
 ) -> Result<(), Failure> {
     let mailbox = context.mailbox(index)?;
@@ -166,7 +172,7 @@ pub(super) fn check_key(
     };
     if mailbox
         .items
-        .get(&place)
+        .get(&item_key)
         .is_some_and(|item| item.version != version)
     {
         return Err(Failure::new(
@@ -178,17 +184,21 @@ pub(super) fn check_key(
     Ok(())
 }
 
-pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Element) -> Outcome {
-    let id = change.children().next().ok_or_else(super::malformed_id)?;
-    let (index, place) = context.item(id)?;
+pub(super) fn update(
+    context: &mut Context<'_>,
+    request: &Element,
+    change: &Element,
+) -> MemberResult {
+    let id = change.children().next().ok_or_else(Failure::malformed_id)?;
+    let (index, item_key) = context.item(id)?;
     if request.attribute("ConflictResolution") != Some("AlwaysOverwrite") {
-        check_key(context, index, place, id)?;
+        check_key(context, index, item_key, id)?;
     }
     let stamp = context.stamp();
     let mailbox = context.mailbox_mut(index)?;
     let kind = mailbox
         .items
-        .get(&place)
+        .get(&item_key)
         .map(|item| item.element.clone())
         .unwrap_or_default();
     if kind == "CalendarItem"
@@ -210,7 +220,7 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Elem
     }
     let version = mailbox.bump();
     let mut subject = String::new();
-    if let Some(item) = mailbox.items.get_mut(&place) {
+    if let Some(item) = mailbox.items.get_mut(&item_key) {
         subject = item.subject();
         for step in change
             .child("Updates")
@@ -221,7 +231,7 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Elem
         }
         item.fields.retain(|field| field.name != "LastModifiedTime");
         item.fields.push(Element::types("LastModifiedTime", stamp));
-        shape::sort(&item.element, &mut item.fields);
+        fields::sort(&item.element, &mut item.fields);
         item.version = version;
     }
     context.done(&subject);
@@ -231,13 +241,13 @@ pub(super) fn update(context: &mut Context<'_>, request: &Element, change: &Elem
         dispatch(
             context,
             index,
-            place,
+            item_key,
             disposition == Some("SendAndSaveCopy"),
             None,
         )?;
         String::new()
     } else {
-        shape::id_only(context.mailbox(index)?, place)
+        item_xml::id_only(context.mailbox(index)?, item_key)
     };
     Ok(format!(
         "<m:Items>{items}</m:Items><m:ConflictResults><t:Count>0</t:Count></m:ConflictResults>"
@@ -265,12 +275,12 @@ fn apply(fields: &mut Vec<Element>, step: &Element) {
     }
 }
 
-pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
-    let (index, place) = context.item(id)?;
+pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
+    let (index, item_key) = context.item(id)?;
     let mailbox = context.mailbox_mut(index)?;
     let calendar = mailbox
         .items
-        .get(&place)
+        .get(&item_key)
         .is_some_and(|item| item.element == "CalendarItem");
     if calendar && request.attribute("SendMeetingCancellations").is_none() {
         return Err(Failure::new(
@@ -278,7 +288,7 @@ pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element)
             "The SendMeetingCancellations attribute is required for calendar items.",
         ));
     }
-    let Some(item) = mailbox.remove_item(place) else {
+    let Some(item) = mailbox.remove_item(item_key) else {
         return Ok(String::new());
     };
     let subject = item.subject();
@@ -289,9 +299,9 @@ pub(super) fn delete(context: &mut Context<'_>, request: &Element, id: &Element)
     Ok(String::new())
 }
 
-pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
-    let (index, place) = context.item(id)?;
-    check_key(context, index, place, id)?;
+pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
+    let (index, item_key) = context.item(id)?;
+    check_key(context, index, item_key, id)?;
     let save = request
         .attribute("SaveItemToFolder")
         .is_some_and(|save| save == "true" || save == "1");
@@ -299,7 +309,7 @@ pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -
         Some(folder) => Some(folder?),
         None => None,
     };
-    dispatch(context, index, place, save, folder)?;
+    dispatch(context, index, item_key, save, folder)?;
     Ok(String::new())
 }
 
@@ -307,19 +317,21 @@ pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -
 fn dispatch(
     context: &mut Context<'_>,
     index: usize,
-    place: Place,
+    item_key: ItemKey,
     save: bool,
     folder: Option<(usize, u64)>,
 ) -> Result<(), Failure> {
     let mailbox = context.mailbox_mut(index)?;
-    let Some(item) = mailbox.remove_item(place) else {
+    let Some(item) = mailbox.remove_item(item_key) else {
         return Ok(());
     };
     let (index, folder) = match folder {
         Some(folder) => folder,
         None => (
             index,
-            mailbox.distinguished("sentitems").ok_or_else(no_mailbox)?,
+            mailbox
+                .distinguished("sentitems")
+                .ok_or_else(Failure::no_mailbox)?,
         ),
     };
     let subject = item.subject();
@@ -361,30 +373,30 @@ pub(super) fn check_target(context: &mut Context<'_>, request: &Element) -> Resu
         })
 }
 
-pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn relocate(context: &mut Context<'_>, request: &Element, id: &Element) -> MemberResult {
     let target = context.folder(target_id(request)?)?;
     let source = context.item(id)?;
-    let place = put(context, source, target)?;
+    let item_key = put(context, source, target)?;
     Ok(format!(
         "<m:Items>{}</m:Items>",
-        shape::id_only(context.mailbox(target.0)?, place)
+        item_xml::id_only(context.mailbox(target.0)?, item_key)
     ))
 }
 
 /// Puts an item, or a copy of it, into a folder.
 fn put(
     context: &mut Context<'_>,
-    (index, place): (usize, Place),
+    (index, item_key): (usize, ItemKey),
     (target, folder): (usize, u64),
-) -> Result<Place, Failure> {
+) -> Result<ItemKey, Failure> {
     let copies = context.operation == Operation::CopyItem;
     let mailbox = context.mailbox_mut(index)?;
     let item = if copies {
-        mailbox.items.get(&place).cloned()
+        mailbox.items.get(&item_key).cloned()
     } else {
-        mailbox.remove_item(place)
+        mailbox.remove_item(item_key)
     };
-    let item = item.ok_or_else(super::malformed_id)?;
+    let item = item.ok_or_else(Failure::malformed_id)?;
     context.done(&item.subject());
     Ok(context.mailbox_mut(target)?.put_item(folder, item))
 }
@@ -392,7 +404,7 @@ fn put(
 /// The archive's folder here: one of the mailbox itself, made when something is archived first.
 const ARCHIVE: &str = "archivemsgfolderroot";
 
-pub(super) fn archive(context: &mut Context<'_>, id: &Element) -> Outcome {
+pub(super) fn archive(context: &mut Context<'_>, id: &Element) -> MemberResult {
     let source = context.item(id)?;
     let mailbox = context.mailbox_mut(source.0)?;
     let folder = match mailbox.distinguished(ARCHIVE) {
@@ -420,11 +432,15 @@ pub(super) fn check_archive_source(
         .and_then(|source| source.children().next())
     {
         Some(id) => context.locate(id).map(|_| ()),
-        None => Err(super::malformed_id()),
+        None => Err(Failure::malformed_id()),
     }
 }
 
-pub(super) fn mark_junk(context: &mut Context<'_>, request: &Element, id: &Element) -> Outcome {
+pub(super) fn mark_junk(
+    context: &mut Context<'_>,
+    request: &Element,
+    id: &Element,
+) -> MemberResult {
     let source = context.item(id)?;
     let flag = |name| matches!(request.attribute(name), Some("true" | "1"));
     let mailbox = context.mailbox(source.0)?;
@@ -434,13 +450,15 @@ pub(super) fn mark_junk(context: &mut Context<'_>, request: &Element, id: &Eleme
         return Ok(String::new());
     }
     let name = if flag("IsJunk") { "junkemail" } else { "inbox" };
-    let folder = mailbox.distinguished(name).ok_or_else(no_mailbox)?;
-    let place = put(context, source, (source.0, folder))?;
+    let folder = mailbox
+        .distinguished(name)
+        .ok_or_else(Failure::no_mailbox)?;
+    let item_key = put(context, source, (source.0, folder))?;
     let mailbox = context.mailbox(source.0)?;
-    let version = mailbox.items.get(&place).map_or(0, |item| item.version);
+    let version = mailbox.items.get(&item_key).map_or(0, |item| item.version);
     Ok(format!(
         "<m:MovedItemId Id=\"{}\" ChangeKey=\"{}\"/>",
-        mailbox.item_id(place),
+        mailbox.item_id(item_key),
         mailbox.key(version)
     ))
 }

@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 
 use super::super::clock;
 use super::super::mailbox::Item;
-use super::super::shape::path_matches;
+use super::super::response_shape::path_matches;
 use super::super::xml::Element;
 
-/// Whether an item satisfies an expression. An expression that is not known is satisfied by nothing.
+/// Whether an item satisfies an expression. An expression that is not known is satisfied by
+/// nothing.
 pub(super) fn matches(item: &Item, expression: &Element) -> bool {
     let compared = |wanted: &[Ordering]| {
         compare(item, expression).is_some_and(|ordering| wanted.contains(&ordering))

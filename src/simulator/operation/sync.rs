@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::mailbox::Place;
-use super::super::shape::{Shape, write_folder, write_item};
-use super::super::soap::Failure;
+use super::super::failure::Failure;
+use super::super::item_xml::{write_folder, write_item};
+use super::super::mailbox::ItemKey;
+use super::super::response_shape::ResponseShape;
 use super::super::xml::Element;
-use super::{Context, Outcome, no_mailbox};
+use super::context::Context;
+use super::response::MemberResult;
 
 /// The version up to which a client knows a folder (0 for the hierarchy) of this mailbox.
 fn known(request: &Element, guid: &str, folder: u64) -> Result<u64, Failure> {
@@ -38,16 +40,16 @@ fn state(guid: &str, folder: u64, version: u64) -> String {
 
 /// Something that happened to an item at a version.
 enum Change {
-    Create(Place),
-    Update(Place),
-    Delete(Place),
+    Create(ItemKey),
+    Update(ItemKey),
+    Delete(ItemKey),
 }
 
-pub(super) fn items(context: &mut Context<'_>, request: &Element) -> Outcome {
+pub(super) fn items(context: &mut Context<'_>, request: &Element) -> MemberResult {
     let id = request
         .child("SyncFolderId")
         .and_then(|id| id.children().next())
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     let (index, folder) = context.folder(id)?;
     let mailbox = context.mailbox(index)?;
     let guid = super::super::id::guid_text(&mailbox.guid);
@@ -60,11 +62,11 @@ pub(super) fn items(context: &mut Context<'_>, request: &Element) -> Outcome {
     let mut changes: Vec<(u64, Change)> = mailbox
         .items_in(folder)
         .filter(|(_, item)| item.version > since)
-        .map(|(place, item)| {
+        .map(|(item_key, item)| {
             let change = if item.created > since {
-                Change::Create(place)
+                Change::Create(item_key)
             } else {
-                Change::Update(place)
+                Change::Update(item_key)
             };
             (item.version, change)
         })
@@ -74,7 +76,7 @@ pub(super) fn items(context: &mut Context<'_>, request: &Element) -> Outcome {
         .iter()
         .filter(|(version, (from, item))| *version > since && *from == folder && *item > 0);
     if since > 0 {
-        changes.extend(gone.map(|(version, place)| (*version, Change::Delete(*place))));
+        changes.extend(gone.map(|(version, item_key)| (*version, Change::Delete(*item_key))));
     }
     changes.sort_by_key(|(version, _)| *version);
     let last = changes.len() <= most;
@@ -84,26 +86,26 @@ pub(super) fn items(context: &mut Context<'_>, request: &Element) -> Outcome {
     } else {
         changes.last().map_or(since, |(version, _)| *version)
     };
-    let shape = Shape::of(request, "ItemShape", true);
+    let shape = ResponseShape::of(request, "ItemShape", true);
     let mut out = format!(
         "<m:SyncState>{}</m:SyncState><m:IncludesLastItemInRange>{last}</m:IncludesLastItemInRange><m:Changes>",
         state(&guid, folder, reached)
     );
     for (_, change) in changes {
-        let (tag, place) = match change {
-            Change::Create(place) => ("Create", place),
-            Change::Update(place) => ("Update", place),
-            Change::Delete(place) => {
+        let (tag, item_key) = match change {
+            Change::Create(item_key) => ("Create", item_key),
+            Change::Update(item_key) => ("Update", item_key),
+            Change::Delete(item_key) => {
                 out.push_str(&format!(
                     "<t:Delete><t:ItemId Id=\"{}\"/></t:Delete>",
-                    mailbox.item_id(place)
+                    mailbox.item_id(item_key)
                 ));
                 continue;
             }
         };
-        if let Some(item) = mailbox.items.get(&place) {
+        if let Some(item) = mailbox.items.get(&item_key) {
             out.push_str(&format!("<t:{tag}>"));
-            write_item(mailbox, place, item, &shape, &mut out);
+            write_item(mailbox, item_key, item, &shape, &mut out);
             out.push_str(&format!("</t:{tag}>"));
         }
     }
@@ -111,28 +113,28 @@ pub(super) fn items(context: &mut Context<'_>, request: &Element) -> Outcome {
     Ok(out)
 }
 
-pub(super) fn hierarchy(context: &mut Context<'_>, request: &Element) -> Outcome {
+pub(super) fn hierarchy(context: &mut Context<'_>, request: &Element) -> MemberResult {
     let (index, root) = match request
         .child("SyncFolderId")
         .and_then(|id| id.children().next())
     {
         Some(id) => context.folder(id)?,
         None => {
-            let index = context.effective.ok_or_else(no_mailbox)?;
+            let index = context.effective.ok_or_else(Failure::no_mailbox)?;
             context.enter(index)?;
             (
                 index,
                 context
                     .mailbox(index)?
                     .distinguished("root")
-                    .ok_or_else(no_mailbox)?,
+                    .ok_or_else(Failure::no_mailbox)?,
             )
         }
     };
     let mailbox = context.mailbox(index)?;
     let guid = super::super::id::guid_text(&mailbox.guid);
     let since = known(request, &guid, 0)?;
-    let shape = Shape::of(request, "FolderShape", false);
+    let shape = ResponseShape::of(request, "FolderShape", false);
     let mut out = format!(
         "<m:SyncState>{}</m:SyncState><m:IncludesLastFolderInRange>true</m:IncludesLastFolderInRange><m:Changes>",
         state(&guid, 0, mailbox.version())

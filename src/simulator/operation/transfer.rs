@@ -1,21 +1,25 @@
-//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a message with that text as
-//! its subject.
+//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a
+//! message with that text as its subject.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::failure::Failure;
+use super::super::fields;
 use super::super::mailbox::Item;
-use super::super::shape;
-use super::super::soap::Failure;
 use super::super::xml::{self, Element, TYPES_NS};
-use super::{Context, Outcome};
+use super::context::Context;
+use super::response::MemberResult;
 
-pub(super) fn export(context: &mut Context<'_>, id: &Element) -> Outcome {
-    let (index, place) = context.item(id)?;
+pub(super) fn export(context: &mut Context<'_>, id: &Element) -> MemberResult {
+    let (index, item_key) = context.item(id)?;
     let mailbox = context.mailbox(index)?;
-    let item = mailbox.items.get(&place).ok_or_else(super::malformed_id)?;
+    let item = mailbox
+        .items
+        .get(&item_key)
+        .ok_or_else(Failure::malformed_id)?;
     let mut data = format!("<t:Export xmlns:t=\"{TYPES_NS}\"><t:{}>", item.element);
     for field in &item.fields {
         field.write(&mut data);
@@ -27,7 +31,7 @@ pub(super) fn export(context: &mut Context<'_>, id: &Element) -> Outcome {
     data.push_str("</t:Export>");
     Ok(format!(
         "<m:ItemId Id=\"{}\" ChangeKey=\"{}\"/><m:Data>{}</m:Data>",
-        mailbox.item_id(place),
+        mailbox.item_id(item_key),
         mailbox.key(item.version),
         STANDARD.encode(data)
     ))
@@ -40,10 +44,10 @@ fn read(data: &[u8]) -> Option<(Element, Vec<Element>)> {
     Some((children.next()?, children.collect()))
 }
 
-pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
+pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> MemberResult {
     let parent = member
         .child("ParentFolderId")
-        .ok_or_else(super::malformed_id)?;
+        .ok_or_else(Failure::malformed_id)?;
     let (index, folder) = context.folder(parent)?;
     let data = member
         .child_text("Data")
@@ -58,7 +62,7 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
     let known = match (member.child("ItemId"), action) {
         (_, "CreateNew") => None,
         (Some(id), "Update") => Some(context.item(id)?),
-        (None, "Update") => return Err(super::malformed_id()),
+        (None, "Update") => return Err(Failure::malformed_id()),
         (Some(id), _) => context.item(id).ok(),
         (None, _) => None,
     };
@@ -77,11 +81,11 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
                 subject.as_str(),
             )));
             let uid = format!("{folder}-{}", mailbox.version());
-            let fields = shape::new_fields(&item, &mailbox.address, &uid, &stamp);
+            let fields = fields::new_fields(&item, &mailbox.address, &uid, &stamp);
             ("Message".to_owned(), fields, Vec::new())
         }
     };
-    shape::sort(&element, &mut fields);
+    fields::sort(&element, &mut fields);
     let attachments: BTreeMap<u64, Element> = attachments
         .into_iter()
         .map(|attachment| (mailbox.take_number(), attachment))
@@ -94,11 +98,11 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
         version: 0,
     };
     let subject = item.subject();
-    let (index, place) = match known {
-        Some((index, place)) => {
+    let (index, item_key) = match known {
+        Some((index, item_key)) => {
             let mailbox = context.mailbox_mut(index)?;
             let version = mailbox.bump();
-            if let Some(old) = mailbox.items.get_mut(&place) {
+            if let Some(old) = mailbox.items.get_mut(&item_key) {
                 let created = old.created;
                 *old = Item {
                     created,
@@ -106,16 +110,16 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> Outcome {
                     ..item
                 };
             }
-            (index, place)
+            (index, item_key)
         }
         None => (index, mailbox.put_item(folder, item)),
     };
     context.done(&subject);
     let mailbox = context.mailbox(index)?;
-    let version = mailbox.items.get(&place).map_or(0, |item| item.version);
+    let version = mailbox.items.get(&item_key).map_or(0, |item| item.version);
     Ok(format!(
         "<m:ItemId Id=\"{}\" ChangeKey=\"{}\"/>",
-        mailbox.item_id(place),
+        mailbox.item_id(item_key),
         mailbox.key(version)
     ))
 }

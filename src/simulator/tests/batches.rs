@@ -21,7 +21,7 @@ fn create_all(mailbox: &str, subjects: &[String]) -> String {
     create(mailbox, &subjects)
 }
 
-/// The stretches of equal codes in an answer.
+/// The stretches of equal codes in a response.
 fn stretches(text: &str) -> Vec<(&str, usize)> {
     let mut found: Vec<(&str, usize)> = Vec::new();
     for code in codes(text) {
@@ -97,8 +97,8 @@ async fn a_cut_batch_comes_back_as_configured() {
     ] {
         let policy = slow().with(|policy| policy.batch_cut = cut);
         let exchange = Exchange::builder().policy(policy).build();
-        let answer = send(&exchange, envelope("", &create_all(A, &subjects(8)))).await;
-        match (cut, answer) {
+        let response = send(&exchange, envelope("", &create_all(A, &subjects(8)))).await;
+        match (cut, response) {
             (BatchCut::ConnectionLost, Err(error)) => {
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 assert!(!error.nothing_sent());
@@ -113,7 +113,7 @@ async fn a_cut_batch_comes_back_as_configured() {
                 let text = text_of(response).await;
                 assert_eq!(stretches(&text), [("ErrorTimeoutExpired", 1)]);
             }
-            (cut, answer) => panic!("{cut:?}: {answer:?}"),
+            (cut, response) => panic!("{cut:?}: {response:?}"),
         }
         let report = exchange.report();
         assert_eq!(
@@ -144,7 +144,8 @@ async fn slow_members_on_demand() {
     assert_eq!(stretches(&text), [("NoError", 40)]);
     let report = exchange.report();
     assert_eq!(report.faults["slow_members"], 1);
-    // The third member of the first call was done, so that it is there twice now, and the fourth was not.
+    // The third member of the first call was done, so that it is there twice now, and the fourth
+    // was not.
     assert_eq!(
         report.done_twice("CreateItem"),
         [("s0", 2), ("s1", 2), ("s2", 2)]
@@ -276,11 +277,11 @@ async fn one_error_for_the_whole_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn members_are_throttled_on_demand() {
-    let hint_of = Duration::from_millis(700);
+    let back_off_of = Duration::from_millis(700);
     let run = async |seed| {
         let fault = Fault::ThrottledMembers {
             share: 0.3,
-            hint: Some(hint_of),
+            back_off: Some(back_off_of),
         };
         let exchange = Exchange::builder()
             .policy(Policy::unlimited())
@@ -288,7 +289,7 @@ async fn members_are_throttled_on_demand() {
             .seed(seed)
             .build();
         let (status, text) = ask(&exchange, "", &create_all(A, &subjects(200))).await;
-        assert_eq!((status, hint(&text)), (200, Some(700)));
+        assert_eq!((status, back_off(&text)), (200, Some(700)));
         let codes: Vec<String> = codes(&text).into_iter().map(str::to_owned).collect();
         // What is throttled is not executed, and all else is.
         for (subject, code) in subjects(200).iter().zip(&codes) {
@@ -325,7 +326,7 @@ async fn the_budget_is_looked_at_before_each_member() {
         (2, "ErrorServerBusy"),
         "{stretches:?}"
     );
-    assert!(hint(&text).is_some());
+    assert!(back_off(&text).is_some());
     let report = exchange.report();
     assert_eq!(report.throttled_members as usize, stretches[1].1);
     assert_eq!(report.items_created as usize, stretches[0].1);
@@ -368,7 +369,8 @@ async fn one_call_touches_sixteen_mailboxes() {
     assert_eq!(codes(&text), ["NoError"]);
 }
 
-/// Batches under every fault: what the calls say they executed, what the report counted and what the store holds agree.
+/// Batches under every fault: what the calls say they executed, what the report counted and what
+/// the store holds agree.
 #[tokio::test(start_paused = true)]
 async fn the_counts_agree_under_faults() {
     let seeds = match std::env::var("EWS_TEST_SEED") {
@@ -382,7 +384,7 @@ async fn the_counts_agree_under_faults() {
         };
         let throttled = Fault::ThrottledMembers {
             share: 0.3,
-            hint: None,
+            back_off: None,
         };
         let faults = Faults::mixed(0.2)
             .next(slow.clone())

@@ -378,7 +378,7 @@ async fn delegates_come_and_go() {
     assert_eq!(codes(&text), ["NoError", "NoError", "ErrorNotDelegate"]);
     let (_, text) = ask(&exchange, "", &call("GetDelegate", &ids(&["c", "b"]), "")).await;
     assert_eq!(codes(&text), ["NoError", "NoError", "ErrorNotDelegate"]);
-    // An error about the mailbox is that of the whole answer.
+    // An error about the mailbox is that of the whole response.
     let wrong = call("GetDelegate", &ids(&["b", "c"]), "").replace(A, "nobody");
     let (_, text) = ask(&exchange, "", &wrong).await;
     assert_eq!(codes(&text), ["ErrorNonExistentMailbox"]);

@@ -3,7 +3,8 @@
 /// The longest address that SMTP can carry: 64 bytes, `@`, 255 bytes (RFC 5321, 4.5.3.1).
 pub(crate) const MAX_ADDRESS: usize = 320;
 
-/// What a byte adds to the sum of an address, which is 1 if there is one `@` and else only what a bare address may have.
+/// What a byte adds to the sum of an address, which is 1 if there is one `@` and else only what a
+/// bare address may have.
 const WEIGHTS: [u16; 256] = {
     let mut weights = [1 << 8; 256];
     let mut byte = b'!';
@@ -18,7 +19,8 @@ const WEIGHTS: [u16; 256] = {
     weights
 };
 
-/// Whether it is one mailbox's address and nothing else: no display name, no quoted local part, no legacy DN, no control character.
+/// Whether it is one mailbox's address and nothing else: no display name, no quoted local part, no
+/// legacy DN, no control character.
 pub(crate) fn is_bare_address(address: &str) -> bool {
     let sum = |sum, byte: &u8| sum + u32::from(WEIGHTS[usize::from(*byte)]);
     match address.as_bytes() {

@@ -1,9 +1,9 @@
-//! An answer says the same however it is cut, and its messages are elements: `cargo +nightly fuzz run answer`.
+//! A response says the same however it is cut, and its messages are elements: `cargo +nightly fuzz run response`.
 //!
 //! The first bytes are the lengths of the pieces.
 #![no_main]
 
-#[path = "../../tests/checks/answer.rs"]
+#[path = "../../tests/checks/response.rs"]
 mod checks;
 
 use libfuzzer_sys::fuzz_target;

@@ -1,13 +1,13 @@
-//! What a message means for whoever may send its member again.
+//! What a message says of its member: done, not started, or refused.
 use super::code::{CodeClass, Outcome, ResponseCode};
-use super::response::{ResponseClass, ResponseMessage};
+use super::message::{ResponseClass, ResponseMessage};
 
 /// Names the mailbox sessions that ran out; it stands in the text of several codes.
 const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
 
 /// What a message says of its member.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Verdict<'a> {
+pub(crate) enum MemberStatus<'a> {
     /// It was executed, or no waiting cures it.
     Settled,
     /// Not begun, because of another member.
@@ -32,15 +32,15 @@ impl ResponseMessage {
         }
     }
 
-    /// What it says of its member. A subscription quota and a sending quota are settled: nothing but another call, or a day, cures
-    /// them.
-    pub(crate) fn verdict(&self) -> Verdict<'_> {
+    /// What it says of its member. A subscription quota and a sending quota are settled: nothing
+    /// but another call, or a day, cures them.
+    pub(crate) fn member_status(&self) -> MemberStatus<'_> {
         if self.class == ResponseClass::Success {
-            return Verdict::Settled;
+            return MemberStatus::Settled;
         }
         let code = self.effective_code();
         let session_limit = self.text.contains(SESSION_LIMIT);
-        let refused = |unknown| Verdict::Refused {
+        let refused = |unknown| MemberStatus::Refused {
             code,
             unknown,
             session_limit,
@@ -50,15 +50,15 @@ impl ResponseMessage {
             | CodeClass::ThrottleConnectionCount
             | CodeClass::ThrottleFindCount
             | CodeClass::ThrottleTooManyObjects => refused(false),
-            CodeClass::NotProcessed => Verdict::Stopped,
+            CodeClass::NotProcessed => MemberStatus::Stopped,
             _ if session_limit => refused(code.outcome() != Outcome::NotExecuted),
             CodeClass::TransientRetryLater => match code.outcome() {
                 Outcome::NotExecuted => refused(false),
-                Outcome::PartlyExecuted => Verdict::Settled,
+                Outcome::PartlyExecuted => MemberStatus::Settled,
                 _ => refused(true),
             },
             CodeClass::InspectInner => refused(true),
-            _ => Verdict::Settled,
+            _ => MemberStatus::Settled,
         }
     }
 }
@@ -75,7 +75,8 @@ impl ResponseCode {
         )
     }
 
-    /// Whether, as the code of a fault, it speaks of who calls and how, so that any other request fares no better.
+    /// Whether, as the code of a fault, it speaks of who calls and how, so that any other request
+    /// fares no better.
     pub(crate) fn is_about_the_caller(&self) -> bool {
         matches!(
             self.as_str(),

@@ -1,0 +1,33 @@
+//! The outline of a body and the mailboxes that it touches, found when somebody asks for them
+//! first.
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use crate::soap::{Outline, OutlineError, Targets};
+
+#[derive(Default)]
+pub(super) struct LazyOutline {
+    outline: OnceLock<Result<Outline, OutlineError>>,
+    targets: OnceLock<Targets>,
+}
+
+impl LazyOutline {
+    pub(super) fn known(outline: Outline) -> LazyOutline {
+        LazyOutline {
+            outline: OnceLock::from(Ok(outline)),
+            targets: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn outline(&self, body: impl FnOnce() -> Bytes) -> Result<&Outline, &OutlineError> {
+        self.outline
+            .get_or_init(|| Outline::parse(&body()))
+            .as_ref()
+    }
+
+    pub(super) fn targets(&self, body: impl Fn() -> Bytes) -> Option<&Targets> {
+        let outline = self.outline(&body).ok()?;
+        Some(self.targets.get_or_init(|| outline.targets(&body())))
+    }
+}

@@ -1,0 +1,84 @@
+//! The rules of a throttling policy: which budgets a call draws on, how much, and who pays.
+
+use super::Budget;
+
+/// Who pays for a budget of Exchange.
+///
+/// ```
+/// use tower_ews::principal::Payer;
+///
+/// assert_eq!(Payer::default(), Payer::Effective);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Payer {
+    /// The impersonated mailbox's copy if there is impersonation, else the calling account. A call
+    /// that impersonates one mailbox and touches another charges both.
+    #[default]
+    Effective,
+    /// The calling account, for what it reaches as a delegate.
+    Delegate,
+}
+
+/// Which operations draw on a budget, and how much.
+///
+/// ```
+/// use tower_ews::principal::{Budget, BudgetRule, ChargeRule, Payer};
+///
+/// // A budget of one's own for sending.
+/// let sends = ChargeRule::Only(vec!["SendItem".to_owned()]);
+/// let rule = BudgetRule::new(Budget::Custom(0), Payer::Effective, sends);
+/// # let _ = rule;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum ChargeRule {
+    /// One for each call but GetStreamingEvents.
+    Calls,
+    /// One for each GetStreamingEvents.
+    HangingCalls,
+    /// One for each SyncFolderItems and SyncFolderHierarchy.
+    Syncs,
+    /// The rows that a FindItem or FindFolder may return: page size times folders, 1000 to a folder
+    /// without a page, each row four times with a restriction or query string (whose limit is 250
+    /// instead of 1000).
+    FoundRows,
+    /// Each mailbox that the call reaches as a delegate.
+    Mailboxes,
+    /// Each mailbox that the call reaches as a delegate with an operation that changes something.
+    MailboxesWritten,
+    /// One for each call of the operations with these names.
+    Only(Vec<String>),
+}
+
+/// One row of a throttling policy, as far as charges go: who is charged what on which budget.
+///
+/// ```
+/// use tower_ews::principal::{Budget, ChargeRule, Payer, BudgetRule};
+///
+/// let rule = BudgetRule::new(Budget::Concurrency, Payer::Effective, ChargeRule::Calls);
+/// assert_eq!(rule.budget, Budget::Concurrency);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BudgetRule {
+    /// The budget.
+    pub budget: Budget,
+    /// Who pays.
+    pub payer: Payer,
+    /// What draws on it.
+    pub rule: ChargeRule,
+}
+
+impl BudgetRule {
+    /// Creates the row: calls draw on `budget` of `payer` by `rule`.
+    pub fn new(budget: Budget, payer: Payer, rule: ChargeRule) -> Self {
+        Self {
+            budget,
+            payer,
+            rule,
+        }
+    }
+}
