@@ -226,7 +226,7 @@ impl<S> Layer<S> for EwsStack {
         // What waits for the client to be ready is the innermost of these: the others are always ready.
         let batches = self.batches.layer(backoff.layer(charged.layer(client)));
         BufferRequestLayer::new(policy.max_request)
-            .layer(batches.inside_is_always_ready())
+            .layer(batches.inner_is_always_ready())
             .inner_is_always_ready()
     }
 }
