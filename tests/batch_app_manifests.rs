@@ -370,7 +370,7 @@ fn lists_that_nobody_knows() {
         apps(&["a"], "x").replace("</m:Apps>", metadata),
         apps(&["a"], "x").replace("</m:Apps>", "<t:App/></m:Apps>"),
     ] {
-        for (members, fate) in [
+        for (members, outcome) in [
             (&[0, 1][..], PartOutcome::retry(None)),
             (&[0], PartOutcome::Failed),
         ] {
@@ -381,7 +381,7 @@ fn lists_that_nobody_knows() {
             let PartResponse::Failure(whole) = batch.response(members, &head, body) else {
                 panic!("{inside}");
             };
-            assert_eq!(whole.outcome, fate, "{inside}");
+            assert_eq!(whole.outcome, outcome, "{inside}");
         }
     }
 }

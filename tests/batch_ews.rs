@@ -190,7 +190,7 @@ fn drive(
                 }
             }
             PartResponse::Failure(PartFailure {
-                fate: PartOutcome::Retry { .. },
+                outcome: PartOutcome::Retry { .. },
                 ..
             }) => {
                 for member in members.into_iter().rev() {
@@ -366,8 +366,8 @@ fn whole(answer: PartResponse) -> PartFailure {
     }
 }
 
-/// The fates of members with these fortunes, in one part.
-fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
+/// The outcomes of members with these fortunes, in one part.
+fn outcomes(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
     let mut batch = batch_of(operation, fortunes.len());
     let members: Vec<usize> = (0..fortunes.len()).collect();
     let seen = Seen::read(&batch.part(&members).to_bytes());
@@ -384,7 +384,7 @@ fn what_follows_for_each_member() {
     let anew = MemberOutcome::retry(None);
     let error = Fortune::error;
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[Fortune::Done, Fortune::busy(10), error("ErrorAccessDenied")]
         ),
@@ -392,7 +392,7 @@ fn what_follows_for_each_member() {
     );
     // What it means that a member was stopped depends on what stopped it.
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[
                 Fortune::STOPPED,
@@ -423,7 +423,7 @@ fn what_follows_for_each_member() {
         error("ErrorMailboxStoreUnavailable"),
         error("ErrorMailboxFailover"),
     ];
-    for (operation, fate) in [
+    for (operation, outcome) in [
         ("CreateItem", MemberOutcome::Failed),
         ("EmptyFolder", MemberOutcome::Failed),
         ("MarkAllItemsAsRead", MemberOutcome::Failed),
@@ -453,13 +453,13 @@ fn what_follows_for_each_member() {
             },
         ),
     ] {
-        let found = fates(operation, &doubtful);
-        assert_eq!(found[1..], [fate; 5], "{operation}");
+        let found = outcomes(operation, &doubtful);
+        assert_eq!(found[1..], [outcome; 5], "{operation}");
     }
     // It may have been executed too, but no waiting cures it.
     for operation in ["CreateItem", "GetItem", "DeleteItem"] {
         let lasting = ["ErrorMoveCopyFailed", "ErrorItemPropertyRequestFailed"];
-        let found = fates(operation, &lasting.map(error));
+        let found = outcomes(operation, &lasting.map(error));
         assert_eq!(
             found,
             [MemberOutcome::Failed, MemberOutcome::Failed],
@@ -468,7 +468,7 @@ fn what_follows_for_each_member() {
     }
     // A quota that no waiting of ours cures, and what is no error.
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[
                 error("ErrorSubmissionQuotaExceeded"),
@@ -609,8 +609,8 @@ fn what_the_answers_own_element_says() {
 }
 
 #[test]
-fn a_member_with_several_messages_has_one_fate() {
-    let fate = |operation: &str, fortunes: &[Fortune]| {
+fn a_member_with_several_messages_has_one_outcome() {
+    let outcome = |operation: &str, fortunes: &[Fortune]| {
         let mut batch = batch_of(operation, 6);
         let mut seen = Seen::read(&batch.part(&[3]).to_bytes());
         let one = seen.members[0].clone();
@@ -621,18 +621,21 @@ fn a_member_with_several_messages_has_one_fate() {
     };
     let anew = MemberOutcome::retry(Some(Duration::from_millis(1)));
     let (done, busy) = (Fortune::Done, Fortune::busy(1));
-    assert_eq!(fate("GetItem", &[done.clone(), busy.clone()]), anew);
+    assert_eq!(outcome("GetItem", &[done.clone(), busy.clone()]), anew);
     assert_eq!(
-        fate("CreateItem", &[done.clone(), busy.clone()]),
+        outcome("CreateItem", &[done.clone(), busy.clone()]),
         MemberOutcome::Failed,
         "a part of it was done"
     );
-    assert_eq!(fate("CreateItem", &[busy.clone(), busy.clone()]), anew);
+    assert_eq!(outcome("CreateItem", &[busy.clone(), busy.clone()]), anew);
     assert_eq!(
-        fate("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
+        outcome("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
         MemberOutcome::Failed
     );
-    assert_eq!(fate("GetItem", &[done.clone(), done]), MemberOutcome::Done);
+    assert_eq!(
+        outcome("GetItem", &[done.clone(), done]),
+        MemberOutcome::Done
+    );
 }
 
 #[test]
