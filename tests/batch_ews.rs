@@ -525,7 +525,7 @@ fn entries_that_do_not_match_are_nobodys() {
         assert_eq!(found.outcome, PartOutcome::Unknown, "{entries}");
         assert_eq!(
             &*found.text,
-            format!("an answer with {entries} messages to 3 members")
+            format!("a response with {entries} messages to 3 members")
         );
         let found = whole(short(&mut batch_of("DeleteItem", 6), &[1, 2, 3], entries));
         assert_eq!(found.outcome, PartOutcome::Unknown);

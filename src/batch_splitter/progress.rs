@@ -211,7 +211,8 @@ impl<B: Batch> Progress<B> {
     /// Begins the response, if it can be begun.
     fn respond(&mut self) -> Option<Output> {
         let complete = self.plan.is_complete();
-        if !complete && !(self.only_reads() && self.merge.can_stream()) {
+        let can_begin = complete || self.only_reads() && self.merge.can_stream();
+        if !can_begin {
             return None;
         }
         self.responded = true;
