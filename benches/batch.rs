@@ -203,7 +203,7 @@ fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
         let mut end = Rope::new();
         for (members, answer) in parts.iter().zip(&answers) {
             let body = [answer.clone()].into_iter().collect();
-            let PartResponse::Messages { frame, messages } = batch.answer(members, &head, body)
+            let PartResponse::Messages { frame, messages } = batch.response(members, &head, body)
             else {
                 panic!("no messages");
             };

@@ -370,18 +370,18 @@ fn lists_that_nobody_knows() {
         apps(&["a"], "x").replace("</m:Apps>", metadata),
         apps(&["a"], "x").replace("</m:Apps>", "<t:App/></m:Apps>"),
     ] {
-        for (members, fate) in [
-            (&[0, 1][..], PartOutcome::Again { hint: None }),
+        for (members, outcome) in [
+            (&[0, 1][..], PartOutcome::retry(None)),
             (&[0], PartOutcome::Failed),
         ] {
             let mut batch = batch(manifests("", "a b c")).unwrap();
             batch.part(members);
             let head = Response::new(()).into_parts().0;
             let body = Rope::from(response(Style::Usual, &inside));
-            let PartResponse::Whole(whole) = batch.answer(members, &head, body) else {
+            let PartResponse::Failure(whole) = batch.response(members, &head, body) else {
                 panic!("{inside}");
             };
-            assert_eq!(whole.fate, fate, "{inside}");
+            assert_eq!(whole.outcome, outcome, "{inside}");
         }
     }
 }

@@ -170,13 +170,13 @@ fn drive(
         let part = batch.part(&members);
         let (head, body) = server(&Seen::read(&part.to_bytes()), parts);
         parts += 1;
-        match batch.answer(&members, &head, body.into_iter().collect()) {
+        match batch.response(&members, &head, body.into_iter().collect()) {
             PartResponse::Messages { frame, messages } => {
                 assert_eq!(messages.len(), members.len());
                 frames.get_or_insert(vec![frame.0, frame.1]);
                 for (member, message) in members.iter().zip(messages) {
-                    match message.fate {
-                        MemberOutcome::Again { .. } => waiting.push_front(*member),
+                    match message.outcome {
+                        MemberOutcome::Retry { .. } => waiting.push_front(*member),
                         _ => done[*member] = Some(message.bytes),
                     }
                 }
@@ -189,15 +189,15 @@ fn drive(
                     all.append(list);
                 }
             }
-            PartResponse::Whole(PartFailure {
-                fate: PartOutcome::Again { .. },
+            PartResponse::Failure(PartFailure {
+                outcome: PartOutcome::Retry { .. },
                 ..
             }) => {
                 for member in members.into_iter().rev() {
                     waiting.push_front(member);
                 }
             }
-            PartResponse::Whole(whole) => {
+            PartResponse::Failure(whole) => {
                 for member in members {
                     let cause = &whole.text;
                     let ours = batch.explain(member, &Explanation::OutcomeUnknown { cause });
@@ -361,32 +361,30 @@ fn messages(answer: PartResponse) -> Vec<Message> {
 
 fn whole(answer: PartResponse) -> PartFailure {
     match answer {
-        PartResponse::Whole(whole) => whole,
+        PartResponse::Failure(whole) => whole,
         other => panic!("{other:?}"),
     }
 }
 
-/// The fates of members with these fortunes, in one part.
-fn fates(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
+/// The outcomes of members with these fortunes, in one part.
+fn outcomes(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
     let mut batch = batch_of(operation, fortunes.len());
     let members: Vec<usize> = (0..fortunes.len()).collect();
     let seen = Seen::read(&batch.part(&members).to_bytes());
     let body = answer(&seen, Style::Usual, |member| {
         fortunes[member.number()].clone()
     });
-    let messages = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-    messages.iter().map(|message| message.fate).collect()
+    let messages = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
+    messages.iter().map(|message| message.outcome).collect()
 }
 
 #[test]
 fn what_follows_for_each_member() {
-    let again = |milliseconds: u64| MemberOutcome::Again {
-        hint: Some(Duration::from_millis(milliseconds)),
-    };
-    let anew = MemberOutcome::Again { hint: None };
+    let again = |milliseconds: u64| MemberOutcome::retry(Some(Duration::from_millis(milliseconds)));
+    let anew = MemberOutcome::retry(None);
     let error = Fortune::error;
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[Fortune::Done, Fortune::busy(10), error("ErrorAccessDenied")]
         ),
@@ -394,7 +392,7 @@ fn what_follows_for_each_member() {
     );
     // What it means that a member was stopped depends on what stopped it.
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[
                 Fortune::STOPPED,
@@ -425,7 +423,7 @@ fn what_follows_for_each_member() {
         error("ErrorMailboxStoreUnavailable"),
         error("ErrorMailboxFailover"),
     ];
-    for (operation, fate) in [
+    for (operation, outcome) in [
         ("CreateItem", MemberOutcome::Failed),
         ("EmptyFolder", MemberOutcome::Failed),
         ("MarkAllItemsAsRead", MemberOutcome::Failed),
@@ -433,17 +431,35 @@ fn what_follows_for_each_member() {
         ("ReportMessage", MemberOutcome::Failed),
         ("UploadItems", MemberOutcome::Failed),
         ("GetItem", anew),
-        ("DeleteItem", MemberOutcome::Repeat { hint: None }),
-        ("MoveFolder", MemberOutcome::Repeat { hint: None }),
-        ("MarkAsJunk", MemberOutcome::Repeat { hint: None }),
+        (
+            "DeleteItem",
+            MemberOutcome::Retry {
+                retry_after: None,
+                maybe_executed: true,
+            },
+        ),
+        (
+            "MoveFolder",
+            MemberOutcome::Retry {
+                retry_after: None,
+                maybe_executed: true,
+            },
+        ),
+        (
+            "MarkAsJunk",
+            MemberOutcome::Retry {
+                retry_after: None,
+                maybe_executed: true,
+            },
+        ),
     ] {
-        let found = fates(operation, &doubtful);
-        assert_eq!(found[1..], [fate; 5], "{operation}");
+        let found = outcomes(operation, &doubtful);
+        assert_eq!(found[1..], [outcome; 5], "{operation}");
     }
     // It may have been executed too, but no waiting cures it.
     for operation in ["CreateItem", "GetItem", "DeleteItem"] {
         let lasting = ["ErrorMoveCopyFailed", "ErrorItemPropertyRequestFailed"];
-        let found = fates(operation, &lasting.map(error));
+        let found = outcomes(operation, &lasting.map(error));
         assert_eq!(
             found,
             [MemberOutcome::Failed, MemberOutcome::Failed],
@@ -452,7 +468,7 @@ fn what_follows_for_each_member() {
     }
     // A quota that no waiting of ours cures, and what is no error.
     assert_eq!(
-        fates(
+        outcomes(
             "CreateItem",
             &[
                 error("ErrorSubmissionQuotaExceeded"),
@@ -476,8 +492,8 @@ fn one_error_for_all_is_not_given_to_the_first() {
             let members = [0, 1, 2];
             let seen = Seen::read(&batch.part(&members).to_bytes());
             let body = one_error(&seen, style, "ErrorFolderNotFound");
-            let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-            assert_eq!(found.fate, PartOutcome::Failed);
+            let found = whole(batch.response(&members, &head(200, &[]), Rope::from(body)));
+            assert_eq!(found.outcome, PartOutcome::Failed);
             assert_eq!(found.code.as_deref(), Some("ErrorFolderNotFound"));
             // It stands by itself.
             let message = text(&found.message.unwrap());
@@ -491,8 +507,8 @@ fn one_error_for_all_is_not_given_to_the_first() {
     let mut batch = batch_of("CreateItem", 4);
     let seen = Seen::read(&batch.part(&[0, 1]).to_bytes());
     let body = one_error(&seen, Style::Usual, "ErrorServerBusy");
-    let found = whole(batch.answer(&[0, 1], &head(200, &[]), Rope::from(body)));
-    assert_eq!(found.fate, PartOutcome::Again { hint: None });
+    let found = whole(batch.response(&[0, 1], &head(200, &[]), Rope::from(body)));
+    assert_eq!(found.outcome, PartOutcome::retry(None));
 }
 
 #[test]
@@ -502,27 +518,30 @@ fn entries_that_do_not_match_are_nobodys() {
         let one = seen.members[0].clone();
         seen.members.resize(entries, one);
         let body = answer(&seen, Style::Usual, |_| Fortune::Done);
-        batch.answer(members, &head(200, &[]), Rope::from(body))
+        batch.response(members, &head(200, &[]), Rope::from(body))
     };
     for entries in [0, 1, 2, 4] {
         let found = whole(short(&mut batch_of("CreateItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, PartOutcome::Unknown, "{entries}");
+        assert_eq!(found.outcome, PartOutcome::Unknown, "{entries}");
         assert_eq!(
             &*found.text,
-            format!("an answer with {entries} messages to 3 members")
+            format!("a response with {entries} messages to 3 members")
         );
         let found = whole(short(&mut batch_of("DeleteItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, PartOutcome::Unknown);
+        assert_eq!(found.outcome, PartOutcome::Unknown);
         // Reads find out in smaller parts, which ends with one member.
         let found = whole(short(&mut batch_of("GetItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.fate, PartOutcome::Again { hint: None });
+        assert_eq!(found.outcome, PartOutcome::retry(None));
         assert!(found.too_large);
     }
     let found = whole(short(&mut batch_of("GetItem", 6), &[1], 0));
-    assert_eq!((found.fate, found.too_large), (PartOutcome::Failed, false));
+    assert_eq!(
+        (found.outcome, found.too_large),
+        (PartOutcome::Failed, false)
+    );
     // All messages to one member are that member's.
     let found = messages(short(&mut batch_of("CreateItem", 6), &[1], 3));
-    assert_eq!((found.len(), found[0].fate), (1, MemberOutcome::Done));
+    assert_eq!((found.len(), found[0].outcome), (1, MemberOutcome::Done));
     assert_eq!(
         text(&found[0].bytes)
             .matches("<m:CreateItemResponseMessage")
@@ -539,7 +558,7 @@ fn two_lists_or_lists_in_another_order_are_not_known() {
         );
         let mut batch = batch_of(operation, 4);
         batch.part(&[0, 1]);
-        batch.answer(
+        batch.response(
             &[0, 1],
             &head(200, &[]),
             Rope::from(Style::Usual.envelope(&text)),
@@ -550,10 +569,10 @@ fn two_lists_or_lists_in_another_order_are_not_known() {
     let two = format!("<m:ResponseMessages>{entry}{entry}</m:ResponseMessages>");
     assert_eq!(messages(part("CreateItem", &two)).len(), 2);
     let found = whole(part("CreateItem", &format!("{one}{one}")));
-    assert_eq!(found.fate, PartOutcome::Unknown);
+    assert_eq!(found.outcome, PartOutcome::Unknown);
     let lists = "<m:ImItemList><t:Personas/><t:Groups/></m:ImItemList>";
     let found = whole(part("GetImItems", lists));
-    assert_eq!(found.fate, PartOutcome::Again { hint: None });
+    assert_eq!(found.outcome, PartOutcome::retry(None));
 }
 
 #[test]
@@ -564,7 +583,7 @@ fn what_the_answers_own_element_says() {
         );
         let mut batch = batch_of(operation, 6);
         batch.part(&[0, 1]);
-        whole(batch.answer(
+        whole(batch.response(
             &[0, 1],
             &head(200, &[]),
             Rope::from(Style::Usual.envelope(&text)),
@@ -577,45 +596,46 @@ fn what_the_answers_own_element_says() {
         "PerformReminderAction",
     ] {
         let found = own(operation, "ErrorAccessDenied");
-        assert_eq!(found.fate, PartOutcome::Failed, "{operation}");
+        assert_eq!(found.outcome, PartOutcome::Failed, "{operation}");
         assert_eq!(
             (found.code.as_deref(), &*found.text),
             (Some("ErrorAccessDenied"), "ErrorAccessDenied: no")
         );
         assert_eq!(
-            own(operation, "ErrorServerBusy").fate,
-            PartOutcome::Again { hint: None }
+            own(operation, "ErrorServerBusy").outcome,
+            PartOutcome::retry(None)
         );
     }
 }
 
 #[test]
-fn a_member_with_several_messages_has_one_fate() {
-    let fate = |operation: &str, fortunes: &[Fortune]| {
+fn a_member_with_several_messages_has_one_outcome() {
+    let outcome = |operation: &str, fortunes: &[Fortune]| {
         let mut batch = batch_of(operation, 6);
         let mut seen = Seen::read(&batch.part(&[3]).to_bytes());
         let one = seen.members[0].clone();
         seen.members.resize(fortunes.len(), one);
         let mut fortunes = fortunes.iter().cloned();
         let body = answer(&seen, Style::Usual, |_| fortunes.next().unwrap());
-        messages(batch.answer(&[3], &head(200, &[]), Rope::from(body)))[0].fate
+        messages(batch.response(&[3], &head(200, &[]), Rope::from(body)))[0].outcome
     };
-    let anew = MemberOutcome::Again {
-        hint: Some(Duration::from_millis(1)),
-    };
+    let anew = MemberOutcome::retry(Some(Duration::from_millis(1)));
     let (done, busy) = (Fortune::Done, Fortune::busy(1));
-    assert_eq!(fate("GetItem", &[done.clone(), busy.clone()]), anew);
+    assert_eq!(outcome("GetItem", &[done.clone(), busy.clone()]), anew);
     assert_eq!(
-        fate("CreateItem", &[done.clone(), busy.clone()]),
+        outcome("CreateItem", &[done.clone(), busy.clone()]),
         MemberOutcome::Failed,
         "a part of it was done"
     );
-    assert_eq!(fate("CreateItem", &[busy.clone(), busy.clone()]), anew);
+    assert_eq!(outcome("CreateItem", &[busy.clone(), busy.clone()]), anew);
     assert_eq!(
-        fate("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
+        outcome("GetItem", &[busy, Fortune::error("ErrorItemNotFound")]),
         MemberOutcome::Failed
     );
-    assert_eq!(fate("GetItem", &[done.clone(), done]), MemberOutcome::Done);
+    assert_eq!(
+        outcome("GetItem", &[done.clone(), done]),
+        MemberOutcome::Done
+    );
 }
 
 #[test]
@@ -626,19 +646,28 @@ fn a_time_out_of_all_asks_for_less() {
         let body = answer(&seen, Style::Usual, |member| {
             fortunes[member.number()].clone()
         });
-        batch.answer(&[0, 1], &head(200, &[]), Rope::from(body))
+        batch.response(&[0, 1], &head(200, &[]), Rope::from(body))
     };
     let late = || Fortune::error("ErrorTimeoutExpired");
     let found = whole(ask("GetItem", [late(), late()]));
     // Each has its own, and none of them speaks for the others.
     assert!(found.too_large && found.message.is_none());
-    assert_eq!(found.fate, PartOutcome::Again { hint: None });
+    assert_eq!(found.outcome, PartOutcome::retry(None));
     let found = whole(ask("DeleteItem", [late(), late()]));
-    assert_eq!(found.fate, PartOutcome::Repeat { hint: None });
+    assert_eq!(
+        found.outcome,
+        PartOutcome::Retry {
+            retry_after: None,
+            maybe_executed: true
+        }
+    );
     let found = whole(ask("CreateItem", [late(), late()]));
-    assert_eq!((found.fate, found.too_large), (PartOutcome::Unknown, true));
+    assert_eq!(
+        (found.outcome, found.too_large),
+        (PartOutcome::Unknown, true)
+    );
     let found = messages(ask("CreateItem", [Fortune::Done, late()]));
-    assert_eq!(found[1].fate, MemberOutcome::Failed);
+    assert_eq!(found[1].outcome, MemberOutcome::Failed);
 }
 
 #[test]
@@ -655,27 +684,27 @@ fn ids_say_which_entry_is_whose() {
         };
         seen.members.reverse();
         let body = answer(&seen, Style::Usual, |_| Fortune::Done);
-        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
         assert_eq!(numbers(found), members);
         // One without an id has one place left; of two nobody knows.
         let body = answer(&seen, Style::Usual, |member| match member.number() {
             2 => Fortune::busy(1),
             _ => Fortune::Done,
         });
-        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-        assert!(matches!(found[1].fate, MemberOutcome::Again { .. }));
+        let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
+        assert!(matches!(found[1].outcome, MemberOutcome::Retry { .. }));
         assert_eq!(numbers(found), [0, 99, 4, 5]);
         let body = answer(&seen, Style::Usual, |member| match member.number() {
             2 | 4 => Fortune::busy(1),
             _ => Fortune::Done,
         });
-        let found = whole(batch.answer(&members, &head(200, &[]), Rope::from(body)));
-        assert_eq!(found.fate, PartOutcome::Again { hint: None });
+        let found = whole(batch.response(&members, &head(200, &[]), Rope::from(body)));
+        assert_eq!(found.outcome, PartOutcome::retry(None));
         // The server's own name for somebody says nothing.
         seen.members.reverse();
         seen.members[1].token = Some("tok-0077".to_owned());
         let body = answer(&seen, Style::Usual, |_| Fortune::Done);
-        let found = messages(batch.answer(&members, &head(200, &[]), Rope::from(body)));
+        let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
         assert_eq!(numbers(found), [0, 77, 4, 5]);
     }
 }
@@ -796,7 +825,7 @@ fn requests_of_the_reference_are_cut() {
         let response = path.with_file_name(name.replace("request", "response"));
         let members: Vec<usize> = (0..all.len()).collect();
         if let Ok(body) = std::fs::read(response) {
-            let found = batch.answer(&members, &head(200, &[]), Rope::from(body));
+            let found = batch.response(&members, &head(200, &[]), Rope::from(body));
             println!("{name}: {found:?}");
         }
     }
@@ -806,10 +835,8 @@ fn requests_of_the_reference_are_cut() {
 #[test]
 fn faults_and_statuses() {
     let html = "<html><body>Sorry</body></html>";
-    let again = |seconds: u64| PartOutcome::Again {
-        hint: Some(Duration::from_secs(seconds)),
-    };
-    let anew = PartOutcome::Again { hint: None };
+    let again = |seconds: u64| PartOutcome::retry(Some(Duration::from_secs(seconds)));
+    let anew = PartOutcome::retry(None);
     type Row<'a> = (
         u16,
         &'a [(&'a str, &'a str)],
@@ -970,8 +997,8 @@ fn faults_and_statuses() {
             let mut batch = batch_of(operation, 6);
             batch.part(&[0, 1]);
             let head = head(*status, headers);
-            let found = whole(batch.answer(&[0, 1], &head, Rope::from(body.clone())));
-            assert_eq!(found.fate, *expected, "{operation} {status} {body}");
+            let found = whole(batch.response(&[0, 1], &head, Rope::from(body.clone())));
+            assert_eq!(found.outcome, *expected, "{operation} {status} {body}");
             assert!(!found.text.is_empty() && found.message.is_none());
             let compressed = headers.iter().any(|(name, _)| *name == "content-encoding");
             assert_eq!(
@@ -980,13 +1007,13 @@ fn faults_and_statuses() {
             );
             let smaller = found.too_large;
             // What asks for less asks for it of several members alone, but for the time-out.
-            let alone = whole(batch.answer(&[0], &head, Rope::from(body.clone())));
+            let alone = whole(batch.response(&[0], &head, Rope::from(body.clone())));
             assert!(
                 !alone.too_large || body.contains("ErrorTimeoutExpired"),
                 "{status} {body}"
             );
             if *status == 413 || body.contains("TooBig") {
-                assert!(smaller && alone.fate == Failed, "{status} {body}");
+                assert!(smaller && alone.outcome == Failed, "{status} {body}");
             }
         }
     }
@@ -1325,7 +1352,7 @@ fn explained() -> Vec<(&'static Case, String)> {
             let seen = Seen::read(&batch.part(&[0]).to_bytes());
             let body = answer(&seen, style, |_| Fortune::Done);
             let PartResponse::Messages { frame, messages } =
-                batch.answer(&[0], &head(200, &[]), Rope::from(body))
+                batch.response(&[0], &head(200, &[]), Rope::from(body))
             else {
                 panic!("no messages");
             };
@@ -1400,12 +1427,12 @@ fn no_answer_makes_it_panic() {
         for _ in 0..2 {
             let rope: Rope = chopped(&body, &mut random).into_iter().collect();
             if let PartResponse::Messages { messages, .. } =
-                batch.answer(&members, &head(200, &[]), rope)
+                batch.response(&members, &head(200, &[]), rope)
             {
                 assert_eq!(messages.len(), 3, "round {round}");
             }
             let good = answer(&seen, Style::Crossed, |_| Fortune::Done);
-            batch.answer(&members, &head(200, &[]), Rope::from(good));
+            batch.response(&members, &head(200, &[]), Rope::from(good));
             batch.part(&[0, 3]);
         }
     }
@@ -1429,7 +1456,7 @@ fn all_of_it_is_valid() {
                 texts.push((case, true, String::from_utf8(part.to_vec()).unwrap()));
                 // Which changes the parts that follow.
                 let body = answer(&Seen::read(&part), style, |_| Fortune::Done);
-                batch.answer(members, &head(200, &[]), Rope::from(body));
+                batch.response(members, &head(200, &[]), Rope::from(body));
             }
         }
     }

@@ -173,7 +173,7 @@ impl Texts {
         }
     }
 
-    fn answer(&mut self, case: &'static Case, answer: &Ended) {
+    fn response(&mut self, case: &'static Case, answer: &Ended) {
         let text = answer.text.clone();
         self.0.push((case, false, text));
     }
@@ -332,7 +332,7 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
                     assert_eq!(numbers, (0..members).collect::<Vec<_>>());
                 }
                 texts.requests(case, &server);
-                texts.answer(case, &merged);
+                texts.response(case, &merged);
                 rounds += 1;
             }
         }
@@ -550,7 +550,7 @@ async fn what_goes_wrong_stands_at_its_place() {
                     }
                 }
                 meaning(&ended.text);
-                texts.answer(case, &ended);
+                texts.response(case, &ended);
             }
         }
     }
@@ -593,7 +593,7 @@ fn in_lists(
         assert_eq!(stats.unknown + stats.not_executed + stats.done, 9);
     }
     if good {
-        texts.answer(case, &ended);
+        texts.response(case, &ended);
     }
 }
 

@@ -246,7 +246,7 @@ async fn drive(
         let cut = rng.usize(..=body.len());
         let rope: Rope = [body.slice(..cut), body.slice(cut..)].into_iter().collect();
         let mut wait = Duration::ZERO;
-        match batch.answer(&part, &head, rope) {
+        match batch.response(&part, &head, rope) {
             PartResponse::Messages {
                 frame: around,
                 messages,
@@ -254,21 +254,21 @@ async fn drive(
                 assert_eq!(messages.len(), part.len());
                 frame.get_or_insert(around);
                 for (member, message) in part.iter().zip(messages) {
-                    states[*member] = match message.fate {
-                        MemberOutcome::Again { hint } if round < 1000 => {
-                            wait = wait.max(hint.unwrap_or_default());
+                    states[*member] = match message.outcome {
+                        MemberOutcome::Retry { retry_after, .. } if round < 1000 => {
+                            wait = wait.max(retry_after.unwrap_or_default());
                             State::Waiting
                         }
-                        fate => State::Settled(message.bytes, fate == MemberOutcome::Done),
+                        outcome => State::Settled(message.bytes, outcome == MemberOutcome::Done),
                     };
                 }
             }
-            PartResponse::Whole(whole) => {
+            PartResponse::Failure(whole) => {
                 let cause = &*whole.text;
                 let code = whole.code.as_deref();
-                match whole.fate {
-                    PartOutcome::Again { hint } if round < 1000 => {
-                        wait = hint.unwrap_or_default();
+                match whole.outcome {
+                    PartOutcome::Retry { retry_after, .. } if round < 1000 => {
+                        wait = retry_after.unwrap_or_default();
                     }
                     PartOutcome::Unknown => settle(batch, &Explanation::OutcomeUnknown { cause }),
                     _ => settle(batch, &Explanation::NotExecuted { code, cause }),
@@ -541,7 +541,7 @@ fn broken_json_harms_nobody() {
         let status = rng.choice([200, 400, 429, 500]).unwrap();
         let head = Response::builder().status(status).body(()).unwrap();
         let head = head.into_parts().0;
-        match batch.answer(&some, &head, Rope::from(part)) {
+        match batch.response(&some, &head, Rope::from(part)) {
             PartResponse::Messages { messages, .. } => {
                 for (member, message) in some.iter().zip(&messages) {
                     if let Some(value) = valid(&message.bytes.to_bytes()) {
@@ -550,7 +550,7 @@ fn broken_json_harms_nobody() {
                     }
                 }
             }
-            PartResponse::Whole(whole) => {
+            PartResponse::Failure(whole) => {
                 let (code, cause) = (whole.code.as_deref(), &*whole.text);
                 for member in some {
                     let why = Explanation::NotExecuted { code, cause };

@@ -1,10 +1,8 @@
-//! What a [`BatchSplitterLayer`](super::BatchSplitterLayer) can be told.
+//! The settings of a [`BatchSplitterLayer`](super::BatchSplitterLayer).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::sizing::Sizing;
-use crate::retry::backoff::{Backoff, Jitter};
+use crate::retry::backoff::Backoff;
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
@@ -36,13 +34,4 @@ impl Default for Config {
             seed: None,
         }
     }
-}
-
-/// What all clones of a service share.
-#[derive(Debug)]
-pub(super) struct Shared<F> {
-    pub(super) format: Arc<F>,
-    pub(super) config: Config,
-    pub(super) sizing: Arc<Sizing>,
-    pub(super) jitter: Jitter,
 }

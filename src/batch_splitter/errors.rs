@@ -1,4 +1,4 @@
-//! How a batch can end without an answer.
+//! The errors of [`BatchSplitter`](super::BatchSplitter).
 
 use std::error::Error as StdError;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use tower::BoxError;
 
 /// An error of [`BatchSplitter`](super::BatchSplitter) itself. Other errors are the inner service's own, boxed: a batch
-/// of which no part was answered ends with the first of them.
+/// without any response ends with the first of them.
 ///
 /// ```
 /// use tower_ews::batch_splitter::BatchError;
@@ -21,26 +21,27 @@ use tower::BoxError;
 #[non_exhaustive]
 pub enum BatchError {
     /// No part was sent: the call's deadline had passed already, or its members need each other in a circle.
-    #[error("nothing of {operation} was sent: {cause}")]
+    #[error("no part of {operation} was sent: {cause}")]
     NotBegun {
         /// What was to be done.
         operation: Box<str>,
-        /// Why not.
+        /// Why no part was sent.
         cause: Box<str>,
     },
-    /// The answer to a part is longer than [`max_response`](super::BatchSplitterLayer::max_response). The part was executed.
+    /// The response to a part is longer than [`max_response`](super::BatchSplitterLayer::max_response). The part was
+    /// executed.
     #[error(
-        "the answer to a part of the batch is longer than {most} bytes, which is the bound of the layer"
+        "the response to a part of the batch exceeds the layer's limit of {max_response} bytes"
     )]
-    AnswerTooLong {
-        /// The bound, in bytes.
-        most: u64,
+    ResponseTooLong {
+        /// The limit, in bytes.
+        max_response: u64,
     },
-    /// Answers of this format have no place for errors of single members, and some were not answered. Nothing was
-    /// changed by the batch, which only reads.
+    /// Responses of this format have no place for errors of single members, and some members have no response. The batch
+    /// only reads, so nothing was changed.
     ///
-    /// The error of the response body, if the beginning of the answer was handed over already.
-    #[error("{operation} is incomplete: {missing} members were not answered: {cause}")]
+    /// This is the error of the response body if the beginning of the response was handed out already.
+    #[error("the response to {operation} is incomplete: {missing} members are missing: {cause}")]
     Incomplete {
         /// What was to be done.
         operation: Box<str>,
@@ -51,9 +52,9 @@ pub enum BatchError {
     },
 }
 
-/// An error with its sources, in one line.
+/// Describes an error and its sources in one line.
 pub(super) fn describe(error: &BoxError) -> Box<str> {
-    const LONGEST: usize = 1000;
+    const MAX_LEN: usize = 1000;
     let mut text = error.to_string();
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
     while let Some(source) = next {
@@ -63,13 +64,13 @@ pub(super) fn describe(error: &BoxError) -> Box<str> {
             // Writing to a string does not fail.
             let _ = write!(text, ": {more}");
         }
-        if text.len() > LONGEST {
+        if text.len() > MAX_LEN {
             break;
         }
         next = source.source();
     }
-    if text.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
+    if text.len() > MAX_LEN {
+        let end = (0..=MAX_LEN).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
     }
     text.into()

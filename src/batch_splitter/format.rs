@@ -8,81 +8,91 @@ use crate::body::rope::Rope;
 pub use crate::retry::Idempotency;
 
 /// A way to put several members into one request.
+///
+/// The [module documentation](super) implements one.
 pub trait BatchFormat: Send + Sync + 'static {
     /// One request of this format.
     type Batch: Batch;
 
-    /// Reads a request. None: it goes through untouched, byte for byte, because it is no batch of this format, has one member,
-    /// or could mean something else when it is cut.
+    /// Reads a request. Returns `None` for a request that is forwarded unchanged: it is no batch of this format, has one
+    /// member, or could change its meaning when it is split.
     fn batch(&self, request: &Request<ReplayBody>) -> Option<Self::Batch>;
 }
 
-/// One batch: its members, how parts are made of them, and what the answers to parts say.
+/// One batch: its members, how parts are made of them, and what the responses to parts say.
 ///
-/// Members are numbered from 0, in the order of the request. The splitter never asks for a member twice in one part, and gives
-/// a part's members in ascending order.
+/// Members are numbered from 0, in the order of the request. The splitter puts a member into a part once at most, and
+/// lists the members of a part in ascending order. The [module documentation](super) implements one.
 pub trait Batch: Send + 'static {
-    /// What is done with the members, such as `CreateItem`. For logs and errors.
+    /// Returns what is done with the members, such as `CreateItem`. For logs and errors.
     fn operation(&self) -> &str;
 
-    /// What a fitting size is learnt for: the operation, and who is charged for it.
+    /// Returns the key under which part sizes are learned: the operation, and who is charged for it.
     fn sizing_key(&self) -> &str;
 
-    /// How many members there are: two at least.
+    /// Returns the number of members: at least two.
     fn members(&self) -> usize;
 
-    /// Bytes of one member.
+    /// Returns the size of one member in bytes.
     fn member_bytes(&self, member: usize) -> u64;
 
-    /// Bytes that each part has besides its members.
+    /// Returns the number of bytes that each part has besides its members.
     fn shared_bytes(&self) -> u64;
 
-    /// Whether members may be executed in another order than theirs.
+    /// Returns whether members may be executed in another order than theirs.
     fn order(&self) -> Order;
 
-    /// Whether a part that may have been executed may be sent again.
+    /// Returns whether a part that may have been executed may be sent again.
     fn idempotency(&self) -> Idempotency;
 
-    /// The most members that a server takes in one request.
+    /// Returns the most members that a server accepts in one request.
     fn max_members(&self) -> usize {
         usize::MAX
     }
 
-    /// Whether this member and the next one have to be in the same part, whatever its size.
+    /// Returns whether this member and the next one have to be in the same part, whatever its size.
     fn joined(&self, _member: usize) -> bool {
         false
     }
 
-    /// What the member touches, as far as it shows: a server allows only so many different ones at a time (mailboxes, on EWS).
+    /// Returns what the member touches, if that is known. Servers limit how many different ones are used at a time
+    /// (mailboxes, on EWS).
     fn group(&self, _member: usize) -> Option<u64> {
         None
     }
 
-    /// Members that must have succeeded before this one is executed: in an earlier part, or in the same one.
+    /// Returns the members that must have succeeded before this one is executed: in an earlier part, or in the same one.
     fn needs(&self, _member: usize) -> &[usize] {
         &[]
     }
 
-    /// What stands between two messages of an answer.
+    /// Returns what stands between two messages of a response.
     fn separator(&self) -> &'static str {
         ""
     }
 
-    /// The request body of a part: the caller's own bytes around and of these members.
+    /// Makes the request body of a part: the caller's own bytes around and of these members.
     ///
-    /// Parts of [`Order::Kept`] batches are made after the answer to the part before was read, so that what a member needs of an
-    /// earlier answer (a change key) can be put in.
+    /// Parts of [`Order::Kept`] batches are made after the response to the part before was read, so that what a member
+    /// needs of an earlier response (a change key) can be put in.
     fn part(&mut self, members: &[usize]) -> ReplayBody;
 
-    /// Reads the whole answer to a part.
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse;
+    /// Reads the complete response to a part.
+    fn response(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse;
 
-    /// A message of our own for a member that the server gave none, in the shape of the format. None if the format has no messages
-    /// for single members.
+    /// Makes a message for a member that the server gave none, in the shape of the format. Returns `None` if the format
+    /// has no messages for single members.
     fn explain(&mut self, member: usize, why: &Explanation<'_>) -> Option<Rope>;
 }
 
 /// Whether members may be executed in another order than theirs.
+///
+/// ```
+/// use tower_ews::batch_splitter::Order;
+///
+/// // Only `Order::Free` allows several parts in flight.
+/// assert_ne!(Order::Free, Order::Kept);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
@@ -92,40 +102,86 @@ pub enum Order {
     Kept,
 }
 
-/// What the answer to a part says.
+/// What the response to a part says.
+///
+/// ```
+/// use tower_ews::batch_splitter::{MemberOutcome, Message, PartFailure, PartOutcome, PartResponse};
+///
+/// fn read(body: &'static str) -> PartResponse {
+///     match body.strip_prefix("responses:") {
+///         Some(lines) => PartResponse::Messages {
+///             frame: ("responses:".into(), "".into()),
+///             messages: lines
+///                 .lines()
+///                 .map(|line| Message::new(line, MemberOutcome::Done))
+///                 .collect(),
+///         },
+///         None => PartResponse::Failure(PartFailure::new(PartOutcome::Unknown, "an unreadable response")),
+///     }
+/// }
+///
+/// assert!(matches!(read("<html>"), PartResponse::Failure(_)));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PartResponse {
-    /// A message for each of the part's members, in their order.
+    /// One message for each of the part's members, in their order.
     Messages {
-        /// What stands before the first message, and behind the last one. The frame of the first answer that had messages is the one to
-        /// use: the messages of later ones are made to fit it.
+        /// The bytes before the first message, and those behind the last one. The merged response has the frame of the
+        /// first response with messages; messages of later ones are made to fit it.
         frame: (Rope, Rope),
-        /// As many as the part has members.
+        /// One message for each member of the part.
         messages: Vec<Message>,
     },
-    /// Lists that belong to all members together; those of all parts are put behind each other.
+    /// Lists that belong to all members together. The lists of all parts are concatenated.
     Lists {
-        /// What stands before, between and behind the lists: one more than there are lists, of which all answers to one batch have the same
-        /// number. As with messages, the first frame is the one to use.
+        /// The bytes before, between and behind the lists: one more than there are lists. All responses to one batch
+        /// have the same number of lists. As with messages, the first frame is used.
         frame: Vec<Rope>,
-        /// What stands in each list.
+        /// The content of each list.
         lists: Vec<Rope>,
     },
-    /// It speaks of the part as a whole: a fault, a page, one error for all members, or nothing that can be read.
-    Whole(PartFailure),
+    /// A response about the part as a whole: a fault, a page, one error for all members, or nothing readable.
+    Failure(PartFailure),
 }
 
 /// One member's message, and what follows from it.
+///
+/// ```
+/// use tower_ews::batch_splitter::{MemberOutcome, Message};
+///
+/// let message = Message::new("<GetItemResponseMessage/>", MemberOutcome::Done);
+/// assert_eq!(message.bytes.len(), 25);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Message {
     /// The server's own bytes.
     pub bytes: Rope,
     /// What follows.
-    pub fate: MemberOutcome,
+    pub outcome: MemberOutcome,
+}
+
+impl Message {
+    /// Creates a message of the server's own `bytes`.
+    pub fn new(bytes: impl Into<Rope>, outcome: MemberOutcome) -> Self {
+        Self {
+            bytes: bytes.into(),
+            outcome,
+        }
+    }
 }
 
 /// What follows from a member's message.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::batch_splitter::MemberOutcome;
+///
+/// // Throttled: it was not executed.
+/// let throttled = MemberOutcome::retry(Some(Duration::from_secs(5)));
+/// assert!(matches!(throttled, MemberOutcome::Retry { maybe_executed: false, .. }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberOutcome {
@@ -133,62 +189,149 @@ pub enum MemberOutcome {
     Done,
     /// It failed for good, or may not be sent again.
     Failed,
-    /// It was not executed, or only reads, and is to be sent again.
-    Again {
+    /// It is to be sent again.
+    Retry {
         /// How long the server asks to wait.
-        hint: Option<Duration>,
-    },
-    /// It may have been executed, and twice is no harm ([`Idempotency::Idempotent`]): sent again too.
-    Repeat {
-        /// How long the server asks to wait.
-        hint: Option<Duration>,
+        retry_after: Option<Duration>,
+        /// Whether it may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
+        /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
+        maybe_executed: bool,
     },
     /// It was not executed because another member failed for good: sent again as long as that achieves anything.
     Stopped,
 }
 
-/// What the answer to a part means for all its members.
+impl MemberOutcome {
+    /// Returns the outcome of a member that was not executed and is to be sent again.
+    pub const fn retry(retry_after: Option<Duration>) -> Self {
+        Self::Retry {
+            retry_after,
+            maybe_executed: false,
+        }
+    }
+}
+
+/// What the response to a part means for all its members.
+///
+/// ```
+/// use tower_ews::batch_splitter::{PartFailure, PartOutcome};
+///
+/// let failure = PartFailure::new(PartOutcome::retry(None), "the server responded with HTTP 413").too_large();
+/// assert!(failure.too_large && failure.code.is_none());
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PartFailure {
     /// What follows.
-    pub fate: PartOutcome,
-    /// The part was too large, or took too long: smaller ones from now on.
+    pub outcome: PartOutcome,
+    /// Whether the part was too large, or took too long. Later parts are smaller.
     pub too_large: bool,
-    /// The server's own message, where it can stand at each member's place.
+    /// The server's own message, where it can stand in for each member's.
     pub message: Option<Rope>,
-    /// The response code, such as `ErrorSchemaValidation`, where it gave one.
+    /// The response code, such as `ErrorSchemaValidation`, if there is one.
     pub code: Option<Box<str>>,
     /// What happened, for [`Explanation`].
     pub text: Box<str>,
 }
 
+impl PartFailure {
+    /// Creates a failure with neither a message nor a code. `text` says what happened.
+    pub fn new(outcome: PartOutcome, text: impl Into<Box<str>>) -> Self {
+        Self {
+            outcome,
+            too_large: false,
+            message: None,
+            code: None,
+            text: text.into(),
+        }
+    }
+
+    /// Makes later parts smaller.
+    #[must_use]
+    pub fn too_large(mut self) -> Self {
+        self.too_large = true;
+        self
+    }
+
+    /// Sets the server's own message, which stands in for each member's.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<Rope>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Sets the response code.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<Box<str>>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+}
+
 /// What follows for all members of a part.
+///
+/// ```
+/// use tower_ews::batch_splitter::{Idempotency, PartOutcome};
+///
+/// /// After a response that does not say what was executed.
+/// fn without_proof(idempotency: Idempotency) -> PartOutcome {
+///     match idempotency {
+///         Idempotency::Safe => PartOutcome::retry(None),
+///         Idempotency::Idempotent => PartOutcome::Retry { retry_after: None, maybe_executed: true },
+///         _ => PartOutcome::Unknown,
+///     }
+/// }
+///
+/// assert_eq!(without_proof(Idempotency::NonIdempotent), PartOutcome::Unknown);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartOutcome {
     /// No member was executed, and none will be: sending them again does not help.
     Failed,
-    /// As [`PartOutcome::Failed`], and the rest of the batch would fare no better (credentials, a blocked tenant).
+    /// As [`PartOutcome::Failed`], and the rest of the batch would not succeed either (credentials, a blocked tenant).
     FailedForAll,
-    /// No member was executed, or they only read: they are to be sent again, in smaller parts if it was too large.
-    Again {
+    /// All members are to be sent again, in smaller parts if this one was too large.
+    Retry {
         /// How long the server asks to wait.
-        hint: Option<Duration>,
-    },
-    /// Members may have been executed, and twice is no harm ([`Idempotency::Idempotent`]): they are sent again too.
-    Repeat {
-        /// How long the server asks to wait.
-        hint: Option<Duration>,
+        retry_after: Option<Duration>,
+        /// Whether members may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
+        /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
+        maybe_executed: bool,
     },
     /// Members may have been executed.
     Unknown,
 }
 
+impl PartOutcome {
+    /// Returns the outcome of a part that was not executed and is to be sent again.
+    pub const fn retry(retry_after: Option<Duration>) -> Self {
+        Self::Retry {
+            retry_after,
+            maybe_executed: false,
+        }
+    }
+}
+
 /// Why a member has no message of the server's.
+///
+/// ```
+/// use tower_ews::batch_splitter::Explanation;
+///
+/// fn text(why: &Explanation<'_>) -> String {
+///     match why {
+///         Explanation::OutcomeUnknown { cause } => format!("may have been executed: {cause}"),
+///         Explanation::NotExecuted { cause, .. } => format!("was not executed: {cause}"),
+///         _ => String::from("was not sent"),
+///     }
+/// }
+///
+/// assert_eq!(text(&Explanation::OutcomeUnknown { cause: "reset" }), "may have been executed: reset");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Explanation<'a> {
-    /// It was sent, and what became of it is not known.
+    /// It was sent, and its outcome is unknown.
     OutcomeUnknown {
         /// What happened.
         cause: &'a str,

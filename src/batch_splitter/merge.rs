@@ -1,4 +1,4 @@
-//! Puts the answers to parts together, in the caller's order and without copying them.
+//! Merges the responses to parts, in the caller's order and without copying them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,31 +7,34 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::response;
 
 use super::format::Message;
-use super::part::forget_body;
+use super::part::remove_body_headers;
 use super::plan::Plan;
 use crate::body::rope::Rope;
 
-/// What the members have got so far.
+/// The messages and lists that came so far.
 #[derive(Debug)]
 pub(super) struct Merge {
     separator: &'static str,
-    /// The head of the first answer that gave messages.
+    /// The head of the first response with messages.
     head: Option<response::Parts>,
-    shape: Shape,
-    /// The messages that were not handed out yet, at their members' places.
+    layout: Layout,
+    /// The messages that were not handed out yet, by member.
     messages: Vec<Option<Rope>>,
-    /// How many members were settled one by one, and how many of them without a message.
-    settled: (usize, usize),
-    /// Members before this one were handed out.
-    given: usize,
+    /// How many members were settled one by one.
+    settled: usize,
+    /// How many of those have no message.
+    without_message: usize,
+    /// The first member that was not handed out.
+    next_member: usize,
     begun: bool,
+    /// Whether a message was handed out, so that the next one needs a separator.
     any: bool,
     ended: bool,
     queue: VecDeque<Bytes>,
 }
 
 #[derive(Debug)]
-enum Shape {
+enum Layout {
     Unknown,
     Messages {
         begin: Rope,
@@ -39,7 +42,7 @@ enum Shape {
     },
     Lists {
         frame: Vec<Rope>,
-        /// What each part put in, by its first member.
+        /// What each part contributed, by its first member.
         lists: Vec<BTreeMap<usize, Rope>>,
     },
 }
@@ -49,10 +52,11 @@ impl Merge {
         Self {
             separator,
             head: None,
-            shape: Shape::Unknown,
+            layout: Layout::Unknown,
             messages: vec![None; members],
-            settled: (0, 0),
-            given: 0,
+            settled: 0,
+            without_message: 0,
+            next_member: 0,
             begun: false,
             any: false,
             ended: false,
@@ -60,33 +64,33 @@ impl Merge {
         }
     }
 
-    /// Takes over an envelope, if it is the first one. Says whether answers like this one fit in.
-    pub(super) fn is_messages(&mut self, head: &response::Parts, frame: (Rope, Rope)) -> bool {
-        if let Shape::Unknown = self.shape {
+    /// Keeps the envelope if it is the first one. Returns whether responses with messages can be merged.
+    pub(super) fn put_frame(&mut self, head: &response::Parts, frame: (Rope, Rope)) -> bool {
+        if let Layout::Unknown = self.layout {
             let (begin, end) = frame;
-            self.shape = Shape::Messages { begin, end };
+            self.layout = Layout::Messages { begin, end };
             self.head = Some(head.clone());
         }
-        matches!(self.shape, Shape::Messages { .. })
+        matches!(self.layout, Layout::Messages { .. })
     }
 
-    /// Puts in the lists of a part that begins with `member`. Says whether they fit in.
+    /// Adds the lists of a part that begins with `member`. Returns whether they can be merged.
     pub(super) fn put_lists(
         &mut self,
         head: &response::Parts,
         member: usize,
         frame: Vec<Rope>,
-        given: Vec<Rope>,
+        part: Vec<Rope>,
     ) -> bool {
-        if let (Shape::Unknown, true) = (&self.shape, frame.len() == given.len() + 1) {
-            let lists = given.iter().map(|_| BTreeMap::new()).collect();
-            self.shape = Shape::Lists { frame, lists };
+        if let (Layout::Unknown, true) = (&self.layout, frame.len() == part.len() + 1) {
+            let lists = part.iter().map(|_| BTreeMap::new()).collect();
+            self.layout = Layout::Lists { frame, lists };
             self.head = Some(head.clone());
         }
-        match &mut self.shape {
-            Shape::Lists { lists, .. } if lists.len() == given.len() => {
-                for (list, given) in lists.iter_mut().zip(given) {
-                    list.insert(member, given);
+        match &mut self.layout {
+            Layout::Lists { lists, .. } if lists.len() == part.len() => {
+                for (list, content) in lists.iter_mut().zip(part) {
+                    list.insert(member, content);
                 }
                 true
             }
@@ -95,33 +99,33 @@ impl Merge {
     }
 
     pub(super) fn has_envelope(&self) -> bool {
-        !matches!(self.shape, Shape::Unknown)
+        !matches!(self.layout, Layout::Unknown)
     }
 
-    /// Whether messages can be handed out before all are there.
-    pub(super) fn streams(&self) -> bool {
-        matches!(self.shape, Shape::Messages { .. })
+    /// Whether messages can be handed out before all of them came.
+    pub(super) fn can_stream(&self) -> bool {
+        matches!(self.layout, Layout::Messages { .. })
     }
 
-    /// Puts a member's message at its place; None if there is none for it.
+    /// Adds a member's message, or none if there is none for it.
     pub(super) fn put(&mut self, member: usize, message: Option<Rope>) {
-        self.settled.0 += 1;
-        self.settled.1 += usize::from(message.is_none());
-        if let Some(place) = self.messages.get_mut(member) {
-            *place = message;
+        self.settled += 1;
+        self.without_message += usize::from(message.is_none());
+        if let Some(slot) = self.messages.get_mut(member) {
+            *slot = message;
         }
     }
 
-    /// How many settled members have no message, where they should.
+    /// Returns how many settled members have no message although they should.
     pub(super) fn missing(&self) -> usize {
-        match self.shape {
+        match self.layout {
             // Lists have no place for them.
-            Shape::Lists { .. } => self.settled.0,
-            _ => self.settled.1,
+            Layout::Lists { .. } => self.settled,
+            _ => self.without_message,
         }
     }
 
-    /// The next bytes, if they are there.
+    /// Returns the next bytes, if they came.
     pub(super) fn next(&mut self, plan: &Plan) -> Option<Bytes> {
         while self.queue.is_empty() && !self.ended {
             if !self.fill(plan) {
@@ -131,9 +135,9 @@ impl Merge {
         self.queue.pop_front()
     }
 
-    /// Members before this one were handed out.
-    pub(super) fn given(&self) -> usize {
-        self.given
+    /// Returns the first member that was not handed out.
+    pub(super) fn next_member(&self) -> usize {
+        self.next_member
     }
 
     /// Whether everything was handed out.
@@ -141,25 +145,25 @@ impl Merge {
         self.ended && self.queue.is_empty()
     }
 
-    fn can_give(&self, plan: &Plan) -> bool {
-        match self.shape {
-            Shape::Unknown => false,
-            Shape::Messages { .. } => plan.is_settled(self.given),
-            Shape::Lists { .. } => plan.is_complete(),
+    fn is_next_known(&self, plan: &Plan) -> bool {
+        match self.layout {
+            Layout::Unknown => false,
+            Layout::Messages { .. } => plan.is_settled(self.next_member),
+            Layout::Lists { .. } => plan.is_complete(),
         }
     }
 
     fn fill(&mut self, plan: &Plan) -> bool {
-        if self.begun && !self.can_give(plan) {
+        if self.begun && !self.is_next_known(plan) {
             return false;
         }
-        match &mut self.shape {
-            Shape::Unknown => return false,
-            Shape::Messages { begin, end } => {
+        match &mut self.layout {
+            Layout::Unknown => return false,
+            Layout::Messages { begin, end } => {
                 if !self.begun {
                     self.queue.extend(std::mem::take(begin));
-                } else if let Some(place) = self.messages.get_mut(self.given) {
-                    if let Some(message) = place.take() {
+                } else if let Some(slot) = self.messages.get_mut(self.next_member) {
+                    if let Some(message) = slot.take() {
                         if self.any && !self.separator.is_empty() {
                             self.queue
                                 .push_back(Bytes::from_static(self.separator.as_bytes()));
@@ -167,14 +171,14 @@ impl Merge {
                         self.any = true;
                         self.queue.extend(message);
                     }
-                    self.given += 1;
+                    self.next_member += 1;
                 } else {
                     self.queue.extend(std::mem::take(end));
                     self.ended = true;
                 }
                 self.begun = true;
             }
-            Shape::Lists { frame, lists } => {
+            Layout::Lists { frame, lists } => {
                 if !plan.is_complete() {
                     return false;
                 }
@@ -182,13 +186,13 @@ impl Merge {
                 for piece in std::mem::take(frame) {
                     self.queue.extend(piece);
                     let mut any = false;
-                    for given in lists.next().into_iter().flat_map(BTreeMap::into_values) {
-                        if any && !given.is_empty() && !self.separator.is_empty() {
+                    for content in lists.next().into_iter().flat_map(BTreeMap::into_values) {
+                        if any && !content.is_empty() && !self.separator.is_empty() {
                             self.queue
                                 .push_back(Bytes::from_static(self.separator.as_bytes()));
                         }
-                        any |= !given.is_empty();
-                        self.queue.extend(given);
+                        any |= !content.is_empty();
+                        self.queue.extend(content);
                     }
                 }
                 self.begun = true;
@@ -198,7 +202,7 @@ impl Merge {
         true
     }
 
-    /// How many bytes are still to be handed out, once all members are settled.
+    /// Returns how many bytes are still to be handed out, once all members are settled.
     pub(super) fn left(&self, plan: &Plan) -> Option<u64> {
         if !plan.is_complete() && !self.ended {
             return None;
@@ -208,10 +212,10 @@ impl Merge {
             return Some(queued);
         }
         let separator = self.separator.len() as u64;
-        match &self.shape {
-            Shape::Unknown => None,
-            Shape::Messages { begin, end } => {
-                let waiting = self.messages.iter().skip(self.given).flatten();
+        match &self.layout {
+            Layout::Unknown => None,
+            Layout::Messages { begin, end } => {
+                let waiting = self.messages.iter().skip(self.next_member).flatten();
                 let (count, bytes) = waiting.fold((0, 0), |(count, bytes), message| {
                     (count + 1, bytes + message.len())
                 });
@@ -222,10 +226,10 @@ impl Merge {
                 };
                 Some(queued + begin.len() + bytes + separators * separator + end.len())
             }
-            Shape::Lists { frame, lists } => {
+            Layout::Lists { frame, lists } => {
                 let mut bytes: u64 = frame.iter().map(Rope::len).sum();
                 for list in lists {
-                    let filled = list.values().filter(|given| !given.is_empty()).count() as u64;
+                    let filled = list.values().filter(|content| !content.is_empty()).count() as u64;
                     bytes += list.values().map(Rope::len).sum::<u64>();
                     bytes += filled.saturating_sub(1) * separator;
                 }
@@ -234,11 +238,11 @@ impl Merge {
         }
     }
 
-    /// The head of the answer, once. Its `Content-Length` tells what is known of the body's.
+    /// Takes the head of the response. Its `Content-Length` is that of the body, if it is known.
     pub(super) fn take_head(&mut self, plan: &Plan) -> Option<response::Parts> {
         let length = self.left(plan);
         let mut head = self.head.take()?;
-        forget_body(&mut head.headers);
+        remove_body_headers(&mut head.headers);
         head.headers.remove(CONTENT_ENCODING);
         if let Some(length) = length {
             head.headers
@@ -248,7 +252,7 @@ impl Merge {
     }
 }
 
-/// Whether each of the members has a message.
+/// Whether there is a message for each of the members.
 pub(super) fn fits(members: &[usize], messages: &[Message]) -> bool {
     members.len() == messages.len()
 }

@@ -1,4 +1,4 @@
-//! One part on its way: the request, and the whole answer to it.
+//! One part on its way: the request, and the complete response to it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,45 +14,34 @@ use tower_service::Service;
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
 use crate::errors::CredentialsError;
-use crate::ledger::{AdmissionSlot, Requeue};
 use crate::retry::Failure;
-use crate::trail::{CallTrail, CanShrink, RetryAttempt};
+use crate::trail::CallTrail;
 
-/// What became of a part.
+/// How the exchange with the server ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    Answered(Box<Answer>),
+pub(super) enum SendResult {
+    Response(Box<CollectedResponse>),
     /// Nothing was sent, and it is worth another try.
     NotSent(BoxError),
     /// Nothing was sent, and nothing will be.
     Unsendable(BoxError),
-    /// It may have been executed.
+    /// The connection or the response was lost, so that the part may have been executed.
     Lost(BoxError),
-    /// It may have been executed, and nothing is known about the error.
-    Failed(BoxError),
-    /// Its answer has more bytes than are taken in.
+    /// An error of a kind that is not known: the part may have been executed.
+    Unclassified(BoxError),
+    /// The response is longer than is accepted.
     TooLong,
 }
 
-/// The whole answer to a part.
+/// A response whose body was read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct CollectedResponse {
     pub(super) head: response::Parts,
     pub(super) body: Rope,
     pub(super) trailers: Option<HeaderMap>,
 }
 
-/// A part that has come back.
-#[derive(Debug)]
-pub(super) struct Returned {
-    pub(super) members: Vec<usize>,
-    pub(super) outcome: Outcome,
-    /// What its last attempt was charged, and when.
-    pub(super) slot: AdmissionSlot,
-    pub(super) began: Instant,
-}
-
-/// What is said of the bytes of a body: of no other one.
+/// Headers that describe the bytes of one body.
 const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),
@@ -60,8 +49,8 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Takes out what was true of one body alone: how long it is, how it is transferred, what it adds up to.
-pub(super) fn forget_body(headers: &mut HeaderMap) {
+/// Removes the headers that describe one body alone: its length, its transfer, its digest.
+pub(super) fn remove_body_headers(headers: &mut HeaderMap) {
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
         .into_iter()
         .chain(DIGESTS)
@@ -70,107 +59,87 @@ pub(super) fn forget_body(headers: &mut HeaderMap) {
     }
 }
 
-/// What all parts' requests have in common.
+/// Returns what the requests of all parts have in common.
 pub(super) fn shared_head(mut head: request::Parts) -> request::Parts {
-    forget_body(&mut head.headers);
-    // Answers that are compressed cannot be put together.
+    remove_body_headers(&mut head.headers);
+    // Compressed responses cannot be merged.
     head.headers.remove(ACCEPT_ENCODING);
     head
 }
 
-/// The request of one part.
-pub(super) fn request(
-    head: &request::Parts,
-    body: ReplayBody,
-    trail: Option<&CallTrail>,
-    slot: &AdmissionSlot,
-    ticket: Option<u64>,
-    first: bool,
-    can_shrink: bool,
-) -> Request<ReplayBody> {
-    let mut request = Request::from_parts(head.clone(), body);
-    let extensions = request.extensions_mut();
-    if let Some(trail) = trail {
-        extensions.insert(trail.clone());
-    }
-    extensions.insert(slot.clone());
-    if let Some(ticket) = ticket {
-        extensions.insert(Requeue::new().ticket(ticket));
-    }
-    if !first {
-        extensions.insert(RetryAttempt);
-    }
-    if can_shrink {
-        extensions.insert(CanShrink);
-    }
-    request
-}
-
-/// Sends a part, and reads its answer at once: whoever holds something for it lets go of it then.
+/// Sends a part, and reads its response at once, so that whatever is held for it is released.
 pub(super) async fn send<S, B>(
-    service: S,
+    mut service: S,
     request: Request<ReplayBody>,
     max_response: u64,
-) -> Outcome
+) -> SendResult
 where
     S: Service<Request<ReplayBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let mut service = service;
     let trail = CallTrail::of(request.extensions()).cloned();
     let calling = match service.ready().await {
         Ok(service) => service.call(request),
         Err(error) => {
             let error = error.into();
             return match Failure::of(&*error) {
-                Failure::Permanent => Outcome::Unsendable(error),
-                Failure::NotSent | Failure::Lost => Outcome::NotSent(error),
+                Failure::Permanent => SendResult::Unsendable(error),
+                Failure::NotSent | Failure::Lost => SendResult::NotSent(error),
             };
         }
     };
-    let answer = match calling.await {
-        Ok(answer) => answer,
+    let response = match calling.await {
+        Ok(response) => response,
         Err(error) => {
             let error = error.into();
             return match Failure::of(&*error) {
                 // Who could not fetch them knows best what is worth another try.
-                Failure::NotSent if error.is::<CredentialsError>() => Outcome::Unsendable(error),
-                Failure::NotSent => Outcome::NotSent(error),
-                Failure::Lost => Outcome::Lost(error),
-                Failure::Permanent => Outcome::Failed(error),
+                Failure::NotSent if error.is::<CredentialsError>() => SendResult::Unsendable(error),
+                Failure::NotSent => SendResult::NotSent(error),
+                Failure::Lost => SendResult::Lost(error),
+                Failure::Permanent => SendResult::Unclassified(error),
             };
         }
     };
-    let (head, body) = answer.into_parts();
     if let Some(trail) = trail {
+        let status = response.status();
         trail.record(|attempt| {
-            attempt.status.get_or_insert(head.status);
+            attempt.status.get_or_insert(status);
             attempt.responded.get_or_insert_with(Instant::now);
         });
     }
+    collect(response, max_response).await
+}
+
+async fn collect<B>(response: Response<B>, max_response: u64) -> SendResult
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = response.into_parts();
     let mut body = pin!(body);
     let mut rope = Rope::new();
     let mut trailers = None;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let frame = match frame {
             Ok(frame) => frame,
-            // An answer had begun, whatever the error proves.
-            Err(error) => return Outcome::Lost(error.into()),
+            // A response had begun, whatever the error proves.
+            Err(error) => return SendResult::Lost(error.into()),
         };
         match frame.into_data() {
             Ok(mut data) => {
                 let bytes = data.copy_to_bytes(data.remaining());
                 if rope.len().saturating_add(bytes.len() as u64) > max_response {
-                    return Outcome::TooLong;
+                    return SendResult::TooLong;
                 }
                 rope.push(bytes);
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    Outcome::Answered(Box::new(Answer {
+    SendResult::Response(Box::new(CollectedResponse {
         head,
         body: rope,
         trailers,

@@ -8,23 +8,26 @@ use smallvec::SmallVec;
 use super::format::{Batch, Order};
 use crate::body::rope::Rope;
 
-/// How many different groups a part touches at most. Exchange lets an account have so many mailboxes open.
-const MOST_GROUPS: usize = 16;
+/// How many different groups a part touches at most: Exchange limits how many mailboxes an account has open.
+const MAX_GROUPS: usize = 16;
+
+/// The part of a member that was in none yet.
+const NO_PART: u32 = u32::MAX;
 
 /// What is remembered of each member.
 #[derive(Debug)]
 pub(super) struct Member {
     state: State,
-    /// The part that it was put in last.
+    /// The last part that it was in.
     part: u32,
     /// The most members that a part with this one may have.
     pub(super) cap: usize,
-    /// How often it failed to get through although its part could not be made smaller.
-    pub(super) alone: u8,
-    /// An earlier part that it was in may have been executed.
-    pub(super) maybe: bool,
-    /// What the server or the wire said last.
-    pub(super) last: Option<Last>,
+    /// How often it failed although its part could not be made smaller.
+    pub(super) failures_alone: u8,
+    /// Whether an earlier part that it was in may have been executed.
+    pub(super) maybe_executed: bool,
+    /// The last error of the server or the connection.
+    pub(super) last_error: Option<LastError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,31 +40,40 @@ enum State {
 
 /// Why a member has to be sent again.
 #[derive(Clone, Debug)]
-pub(super) enum Last {
+pub(super) enum LastError {
     /// Its own message.
     Message(Rope),
-    /// What its part suffered.
+    /// The failure of its part.
     Part(Arc<PartError>),
 }
 
-/// What a part suffered as a whole.
+/// The failure of a whole part.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PartError {
     pub(super) message: Option<Rope>,
     pub(super) code: Option<Box<str>>,
     pub(super) text: Box<str>,
-    /// It may have been executed.
-    pub(super) unknown: bool,
+    /// Whether the part may have been executed.
+    pub(super) maybe_executed: bool,
 }
 
-/// What is to be done next.
+impl PartError {
+    pub(super) fn not_executed(text: impl Into<Box<str>>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What is sent next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// These members are sent. They are in flight from now on.
-    Part(Vec<usize>),
-    /// Members are not sent, since another one did not succeed. They count as failed.
-    Doomed(Vec<(usize, usize)>),
-    /// Nothing can be sent before something else has come back.
+pub(super) enum NextPart {
+    /// These members. They are in flight from now on.
+    Members(Vec<usize>),
+    /// The members on the left are never sent, since the ones on the right failed, which they need. They count as failed.
+    Blocked(Vec<(usize, usize)>),
+    /// Nothing, before a part has come back.
     Nothing,
 }
 
@@ -72,7 +84,7 @@ pub(super) struct Bounds {
     pub(super) bytes: u64,
     /// Members from here on are not sent yet.
     pub(super) end: usize,
-    /// A part that could be larger but for that is not made yet, either.
+    /// Whether to make no part rather than one that is cut short by `end`.
     pub(super) patient: bool,
 }
 
@@ -82,12 +94,75 @@ pub(super) struct Plan {
     members: Vec<Member>,
     /// In the order in which they are sent.
     waiting: BTreeSet<(u32, usize)>,
-    /// The place of each member's group in that order, if they go group by group.
+    /// The rank of each member's group in that order, if members are sent group by group.
     ranks: Option<Vec<u32>>,
     settled: usize,
-    /// No member before this one is unsettled.
+    /// The first member that is not settled.
     first_open: usize,
     parts: u32,
+}
+
+/// A part that is being filled.
+struct Draft {
+    members: Vec<usize>,
+    groups: SmallVec<[u64; MAX_GROUPS]>,
+    bytes: u64,
+    max_members: usize,
+    max_bytes: u64,
+}
+
+/// Whether the members fit into a draft that were to be added.
+enum Fit {
+    /// They were not added.
+    TooMuch,
+    /// They were added, and nothing else fits.
+    Full,
+    Room,
+}
+
+impl Draft {
+    fn new(batch: &impl Batch, bounds: Bounds) -> Self {
+        Self {
+            members: Vec::new(),
+            groups: SmallVec::new(),
+            bytes: batch.shared_bytes(),
+            max_members: bounds.members.max(1),
+            max_bytes: bounds.bytes,
+        }
+    }
+
+    /// Adds members that have to stay together, in a part of at most `cap`. An empty draft takes them whatever their size.
+    fn add(&mut self, batch: &impl Batch, unit: &[usize], cap: usize) -> Fit {
+        let max_members = self.max_members.min(cap);
+        let bytes = unit.iter().fold(self.bytes, |bytes, member| {
+            bytes.saturating_add(batch.member_bytes(*member))
+        });
+        let mut groups = self.groups.clone();
+        for group in unit.iter().filter_map(|member| batch.group(*member)) {
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        let exceeds = self.members.len() + unit.len() > max_members
+            || bytes > self.max_bytes
+            || groups.len() > MAX_GROUPS;
+        if exceeds && !self.members.is_empty() {
+            return Fit::TooMuch;
+        }
+        self.members.extend_from_slice(unit);
+        (self.bytes, self.groups, self.max_members) = (bytes, groups, max_members);
+        match exceeds || self.members.len() >= max_members {
+            true => Fit::Full,
+            false => Fit::Room,
+        }
+    }
+}
+
+/// Whether the members that others need have succeeded.
+enum Needs {
+    Met,
+    Pending,
+    Failed(usize),
 }
 
 impl Plan {
@@ -98,11 +173,11 @@ impl Plan {
         let waiting = (0..count).map(|member| (rank(member), member)).collect();
         let member = |_| Member {
             state: State::Waiting,
-            part: u32::MAX,
+            part: NO_PART,
             cap: usize::MAX,
-            alone: 0,
-            maybe: false,
-            last: None,
+            failures_alone: 0,
+            maybe_executed: false,
+            last_error: None,
         };
         Self {
             members: (0..count).map(member).collect(),
@@ -123,17 +198,17 @@ impl Plan {
         member.is_none_or(|member| matches!(member.state, State::Done | State::Failed))
     }
 
-    /// Whether members are taken group by group, so that the first ones may be sent last.
+    /// Whether members are sent group by group, so that the first ones may be sent last.
     pub(super) fn is_by_group(&self) -> bool {
         self.ranks.is_some()
     }
 
-    /// The first member that is not settled.
+    /// Returns the first member that is not settled.
     pub(super) fn first_open(&self) -> usize {
         self.first_open
     }
 
-    /// How many parts were made.
+    /// Returns how many parts were made.
     pub(super) fn parts(&self) -> u32 {
         self.parts
     }
@@ -146,14 +221,14 @@ impl Plan {
         self.waiting.is_empty()
     }
 
-    /// The members that wait, in order.
+    /// Returns the members that wait to be sent, in order.
     pub(super) fn waiting(&self) -> Vec<usize> {
         let mut waiting: Vec<_> = self.waiting.iter().map(|(_, member)| *member).collect();
         waiting.sort_unstable();
         waiting
     }
 
-    /// The member has its message. Says whether it had none before.
+    /// Gives a member its final state. Returns whether it had none before.
     pub(super) fn settle(&mut self, member: usize, done: bool) -> bool {
         let open = !self.is_settled(member);
         if let Some(known) = self.members.get_mut(member).filter(|_| open) {
@@ -162,7 +237,7 @@ impl Plan {
                 self.waiting.remove(&(rank, member));
             }
             known.state = if done { State::Done } else { State::Failed };
-            known.last = None;
+            known.last_error = None;
             self.settled += 1;
             while self.first_open < self.members.len() && self.is_settled(self.first_open) {
                 self.first_open += 1;
@@ -171,19 +246,19 @@ impl Plan {
         open
     }
 
-    /// The member is to be sent again.
-    pub(super) fn again(&mut self, member: usize, last: Last) {
+    /// Puts a member that is in flight back among those that wait.
+    pub(super) fn send_again(&mut self, member: usize, error: LastError) {
         let rank = rank_of(self.ranks.as_deref(), member);
         if let Some(known) = self.members.get_mut(member) {
             if known.state == State::InFlight {
                 known.state = State::Waiting;
-                known.last = Some(last);
+                known.last_error = Some(error);
                 self.waiting.insert((rank, member));
             }
         }
     }
 
-    /// Whether no other member may be cut off from these.
+    /// Whether these members cannot be sent in smaller parts.
     pub(super) fn is_one_piece(&self, batch: &impl Batch, part: &[usize]) -> bool {
         let joined = |pair: &[usize]| match pair {
             [one, next] => (*one..*next).all(|member| batch.joined(member)),
@@ -193,14 +268,11 @@ impl Plan {
     }
 
     /// Makes the next part.
-    pub(super) fn next(&mut self, batch: &impl Batch, bounds: Bounds) -> Next {
-        let mut part: Vec<usize> = Vec::new();
-        let mut doomed = Vec::new();
-        let mut groups: SmallVec<[u64; MOST_GROUPS]> = SmallVec::new();
-        let mut bytes = batch.shared_bytes();
-        let mut most = bounds.members.max(1);
+    pub(super) fn next(&mut self, batch: &impl Batch, bounds: Bounds) -> NextPart {
+        let mut draft = Draft::new(batch, bounds);
+        let mut blocked = Vec::new();
         let mut from = (0, 0);
-        'units: while let Some(&(rank, first)) = self.waiting.range(from..).next() {
+        while let Some(&(rank, first)) = self.waiting.range(from..).next() {
             let unit = self.unit(batch, first);
             // All members of a unit have one rank.
             from = (rank, unit.last().map_or(first, |last| *last) + 1);
@@ -208,78 +280,47 @@ impl Plan {
                 if self.ranks.is_some() {
                     continue;
                 }
-                if bounds.patient && doomed.is_empty() {
-                    self.put_back(part);
-                    return Next::Nothing;
+                if bounds.patient && blocked.is_empty() {
+                    self.put_back(&draft.members);
+                    return NextPart::Nothing;
                 }
                 break;
             }
+            match self.needs(batch, &unit) {
+                Needs::Met => {}
+                Needs::Pending => continue,
+                Needs::Failed(need) => {
+                    for member in unit {
+                        self.settle(member, false);
+                        blocked.push((member, need));
+                    }
+                    continue;
+                }
+            }
+            let caps = unit.iter().map(|member| self.cap(*member));
+            let cap = caps.min().unwrap_or(1);
+            let fit = draft.add(batch, &unit, cap);
+            if let Fit::TooMuch = fit {
+                break;
+            }
+            self.set_part(&unit, self.parts);
+            if let Fit::Full = fit {
+                break;
+            }
+        }
+        if !blocked.is_empty() {
+            // The draft is made again by the next call.
+            self.put_back(&draft.members);
+            return NextPart::Blocked(blocked);
+        }
+        match draft.members.is_empty() {
+            true => NextPart::Nothing,
+            false => NextPart::Members(self.begin(draft.members)),
+        }
+    }
 
-            let mut cap = usize::MAX;
-            let mut unit_bytes = 0u64;
-            let mut new_groups = groups.clone();
-            let mut waits = false;
-            let mut fails = None;
-            for &member in &unit {
-                for &need in batch.needs(member) {
-                    match self.members.get(need) {
-                        Some(known) if known.state == State::Done => {}
-                        Some(known) if known.state != State::Failed => {
-                            let beside = known.part == self.parts || unit.contains(&need);
-                            waits |= !(beside && need < member);
-                        }
-                        _ => fails = fails.or(Some(need)),
-                    }
-                }
-                let known = self.members.get(member);
-                cap = cap.min(known.map_or(1, |known| known.cap));
-                unit_bytes = unit_bytes.saturating_add(batch.member_bytes(member));
-                if let Some(group) = batch.group(member) {
-                    if !new_groups.contains(&group) {
-                        new_groups.push(group);
-                    }
-                }
-            }
-            if let Some(need) = fails {
-                for member in unit {
-                    self.settle(member, false);
-                    doomed.push((member, need));
-                }
-                continue;
-            }
-            if waits {
-                continue;
-            }
-            let full = part.len() + unit.len() > most.min(cap)
-                || bytes.saturating_add(unit_bytes) > bounds.bytes
-                || new_groups.len() > MOST_GROUPS;
-            if full && !part.is_empty() {
-                break 'units;
-            }
-            bytes = bytes.saturating_add(unit_bytes);
-            groups = new_groups;
-            most = most.min(cap);
-            for member in unit {
-                if let Some(known) = self.members.get_mut(member) {
-                    known.part = self.parts;
-                }
-                part.push(member);
-            }
-            if full || part.len() >= most {
-                break;
-            }
-        }
-        if part.is_empty() {
-            return match doomed.is_empty() {
-                true => Next::Nothing,
-                false => Next::Doomed(doomed),
-            };
-        }
-        if !doomed.is_empty() {
-            // What was taken is taken once more, with the next call.
-            self.put_back(part);
-            return Next::Doomed(doomed);
-        }
+    /// Puts the members of a part in flight. Returns them in order.
+    fn begin(&mut self, mut part: Vec<usize>) -> Vec<usize> {
         for &member in &part {
             let rank = rank_of(self.ranks.as_deref(), member);
             self.waiting.remove(&(rank, member));
@@ -289,18 +330,49 @@ impl Plan {
         }
         self.parts = self.parts.saturating_add(1);
         part.sort_unstable();
-        Next::Part(part)
+        part
     }
 
-    fn put_back(&mut self, part: Vec<usize>) {
-        for member in part {
+    /// Whether the members of `unit` can be sent, as far as the members that they need go.
+    fn needs(&self, batch: &impl Batch, unit: &[usize]) -> Needs {
+        let mut pending = false;
+        let mut failed = None;
+        for &member in unit {
+            for &need in batch.needs(member) {
+                match self.members.get(need) {
+                    Some(known) if known.state == State::Done => {}
+                    Some(known) if known.state != State::Failed => {
+                        let beside = known.part == self.parts || unit.contains(&need);
+                        pending |= !(beside && need < member);
+                    }
+                    _ => failed = failed.or(Some(need)),
+                }
+            }
+        }
+        match failed {
+            Some(need) => Needs::Failed(need),
+            None if pending => Needs::Pending,
+            None => Needs::Met,
+        }
+    }
+
+    fn cap(&self, member: usize) -> usize {
+        self.members.get(member).map_or(1, |known| known.cap)
+    }
+
+    fn put_back(&mut self, members: &[usize]) {
+        self.set_part(members, NO_PART);
+    }
+
+    fn set_part(&mut self, members: &[usize], part: u32) {
+        for &member in members {
             if let Some(known) = self.members.get_mut(member) {
-                known.part = u32::MAX;
+                known.part = part;
             }
         }
     }
 
-    /// The waiting members that have to be in one part with the waiting member `first`, which is the first of them.
+    /// Returns the waiting members that have to be in one part with the waiting member `first`, the first of them.
     fn unit(&self, batch: &impl Batch, first: usize) -> SmallVec<[usize; 4]> {
         let mut unit = smallvec::smallvec![first];
         let mut member = first;
@@ -322,27 +394,27 @@ fn rank_of(ranks: Option<&[u32]>, member: usize) -> u32 {
         .unwrap_or(0)
 }
 
-/// The places of the members' groups, by first appearance, if there are too many of them for one part and order does not
-/// matter. Members that are joined have the place of the first of them.
+/// Returns the ranks of the members' groups by first appearance, if there are too many groups for one part and order does
+/// not matter. Joined members have the rank of the first of them.
 fn ranks(batch: &impl Batch) -> Option<Vec<u32>> {
     if batch.order() != Order::Free {
         return None;
     }
-    let mut places = HashMap::new();
+    let mut seen = HashMap::new();
     let mut ranks: Vec<u32> = Vec::new();
     for member in 0..batch.members() {
-        let place = batch.group(member).map(|group| {
-            let next = u32::try_from(places.len()).unwrap_or(u32::MAX);
-            *places.entry(group).or_insert(next)
+        let rank = batch.group(member).map(|group| {
+            let next = u32::try_from(seen.len()).unwrap_or(u32::MAX);
+            *seen.entry(group).or_insert(next)
         });
         let before = ranks.last().copied().unwrap_or(0);
         let joined = member
             .checked_sub(1)
             .is_some_and(|before| batch.joined(before));
-        ranks.push(match place {
-            Some(place) if !joined => place,
+        ranks.push(match rank {
+            Some(rank) if !joined => rank,
             _ => before,
         });
     }
-    (places.len() > MOST_GROUPS).then_some(ranks)
+    (seen.len() > MAX_GROUPS).then_some(ranks)
 }

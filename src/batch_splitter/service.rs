@@ -1,7 +1,7 @@
 //! The service, and its response future.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,48 +13,77 @@ use tower::BoxError;
 use tower::util::Oneshot;
 use tower_service::Service;
 
-use super::body::MergedBody;
-use super::config::Shared;
-use super::drive::{Ending, Job};
+use super::body::{JoinedBody, MergedBody};
+use super::config::Config;
 use super::format::{Batch, BatchFormat};
+use super::job::Job;
+use super::progress::Shared;
 use crate::body::ReplayBody;
 
-/// Cuts a batch into parts that a server can take, and makes one answer of theirs. See the [module](super).
-#[must_use = "a service does nothing until it is called"]
+/// Splits a batch into parts that a server can take, and merges their responses. See the [module](super).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Service, ServiceExt, service_fn};
+/// use tower_ews::batch_splitter::{BatchSplitter, EwsBatchFormat};
+/// use tower_ews::body::ReplayBody;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let client = service_fn(|request: Request<ReplayBody>| async move {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::from(request.into_body())))
+/// });
+/// let mut service = BatchSplitter::new(client, EwsBatchFormat);
+///
+/// // Requests that are no batches are forwarded unchanged.
+/// let response = service.ready().await.unwrap().call(Request::new("ping".into())).await.unwrap();
+/// assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(4));
+/// # });
+/// ```
+#[must_use = "services do nothing until they are called"]
 pub struct BatchSplitter<S, F> {
     inner: S,
-    shared: Arc<Shared<F>>,
-    always_ready: bool,
+    format: Arc<F>,
+    shared: Arc<Shared>,
+    inner_is_always_ready: bool,
 }
 
 impl<S, F> BatchSplitter<S, F> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<F>>) -> Self {
+    /// Creates a new service that splits the batches of `format`, with the default settings of
+    /// [`BatchSplitterLayer`](super::BatchSplitterLayer).
+    pub fn new(inner: S, format: F) -> Self {
+        let shared = Shared::new(Config::default(), Arc::default());
+        Self::with_shared(inner, Arc::new(format), Arc::new(shared))
+    }
+
+    pub(super) fn with_shared(inner: S, format: Arc<F>, shared: Arc<Shared>) -> Self {
         Self {
             inner,
+            format,
             shared,
-            always_ready: false,
+            inner_is_always_ready: false,
         }
     }
 
-    /// Says that the service inside is always ready, so that what goes through untouched needs no clone of it: `benches/overhead`,
-    /// `stack`.
+    /// Says that the inner service is always ready, so that requests that are forwarded unchanged need no clone of it:
+    /// `benches/overhead`, `stack`.
     #[cfg(feature = "ews")]
     pub(crate) fn inner_is_always_ready(mut self) -> Self {
-        self.always_ready = true;
+        self.inner_is_always_ready = true;
         self
     }
 
-    /// The service inside.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to be changed.
+    /// Returns the inner service, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Returns the inner service.
+    /// Returns the inner service, without this one.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -64,8 +93,9 @@ impl<S: Clone, F> Clone for BatchSplitter<S, F> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            format: Arc::clone(&self.format),
             shared: Arc::clone(&self.shared),
-            always_ready: self.always_ready,
+            inner_is_always_ready: self.inner_is_always_ready,
         }
     }
 }
@@ -91,7 +121,7 @@ where
 {
     type Response = Response<MergedBody<B>>;
     type Error = BoxError;
-    type Future = ResponseFuture<S, B>;
+    type Future = ResponseFuture<S>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // A clone of the inner service is made ready for each part: what an idle clone reserves here would be missing
@@ -100,93 +130,87 @@ where
     }
 
     fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
-        let batch = self.shared.format.batch(&request);
+        let batch = self.format.batch(&request);
         ResponseFuture(match batch.filter(|batch| batch.members() > 1) {
-            None if self.always_ready => Step::Called(self.inner.call(request)),
-            None => Step::Untouched(Oneshot::new(self.inner.clone(), request)),
+            None if self.inner_is_always_ready => Call::Direct(self.inner.call(request)),
+            None => Call::Unchanged(Oneshot::new(self.inner.clone(), request)),
             Some(batch) => {
                 let shared = Arc::clone(&self.shared);
                 let job = Job::new(self.inner.clone(), shared, batch, request);
-                Step::Split(Box::pin(split(job)))
+                Call::Split(Box::pin(job.respond()))
             }
         })
     }
-}
-
-async fn split<S, F, B>(mut job: Job<S, F>) -> Result<Response<MergedBody<B>>, BoxError>
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    F: BatchFormat,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    let ending = poll_fn(|cx| job.poll_ending(cx)).await;
-    let report = job.report.clone();
-    let mut answer = match ending {
-        Ending::BatchReport(head) => Response::from_parts(*head, MergedBody::merged(job)),
-        Ending::PartFailure(answer) => {
-            let body = MergedBody::whole(answer.body, answer.trailers);
-            Response::from_parts(answer.head, body)
-        }
-        Ending::Error(error) => return Err(error),
-    };
-    answer.extensions_mut().insert(report);
-    Ok(answer)
 }
 
 /// The parts of one batch, or a call that is no batch.
 ///
 /// # Cancellation
 ///
-/// Dropping it drops the parts that are on their way, and the waits. Nothing goes on in the background. Parts that were
-/// on their way may have been executed, those before them were; a [`CallTrail`](crate::trail::CallTrail) in the request's
-/// extensions tells how far it got.
-#[must_use = "futures do nothing unless polled"]
+/// Dropping it drops the parts that are in flight, and the waits. Nothing goes on in the background. Parts in flight may
+/// have been executed, those before them were. A [`CallTrail`](crate::trail::CallTrail) in the request's extensions tells
+/// how far the batch got.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Service, service_fn};
+/// use tower_ews::batch_splitter::{BatchSplitter, EwsBatchFormat, ResponseFuture};
+/// use tower_ews::body::ReplayBody;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let client = service_fn(|_: Request<ReplayBody>| std::future::pending::<Result<Response<Full<&[u8]>>, tower::BoxError>>());
+/// let call: ResponseFuture<_> = BatchSplitter::new(client, EwsBatchFormat).call(Request::new("ping".into()));
+/// assert!(tokio::time::timeout(Duration::from_millis(1), call).await.is_err());
+/// # });
+/// ```
+#[must_use = "futures do nothing unless they are polled"]
 #[pin_project]
-pub struct ResponseFuture<S: Service<Request<ReplayBody>>, B>(#[pin] Step<S, B>);
+pub struct ResponseFuture<S: Service<Request<ReplayBody>>>(#[pin] Call<S>);
 
-type Splitting<B> = Pin<Box<dyn Future<Output = Result<Response<MergedBody<B>>, BoxError>> + Send>>;
+type SplitCall = Pin<Box<dyn Future<Output = Result<Response<JoinedBody>, BoxError>> + Send>>;
 
-#[pin_project(project = StepProject)]
+#[pin_project(project = CallProject)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "what goes through untouched is not to pay for a box"
+    reason = "requests that are forwarded unchanged do not pay for a box"
 )]
-enum Step<S: Service<Request<ReplayBody>>, B> {
-    Untouched(#[pin] Oneshot<S, Request<ReplayBody>>),
-    Called(#[pin] S::Future),
-    Split(Splitting<B>),
+enum Call<S: Service<Request<ReplayBody>>> {
+    Unchanged(#[pin] Oneshot<S, Request<ReplayBody>>),
+    Direct(#[pin] S::Future),
+    Split(SplitCall),
 }
 
-impl<S, B> Future for ResponseFuture<S, B>
+impl<S, B> Future for ResponseFuture<S>
 where
     S: Service<Request<ReplayBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: Body,
+    B::Error: Into<BoxError>,
 {
     type Output = Result<Response<MergedBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().0.project() {
-            StepProject::Untouched(calling) => {
-                let answer = ready!(calling.poll(cx)).map_err(Into::into)?;
-                Poll::Ready(Ok(answer.map(MergedBody::untouched)))
+        let response = match self.project().0.project() {
+            CallProject::Unchanged(call) => ready!(call.poll(cx)),
+            CallProject::Direct(call) => ready!(call.poll(cx)),
+            CallProject::Split(call) => {
+                let response = ready!(call.as_mut().poll(cx))?;
+                return Poll::Ready(Ok(response.map(MergedBody::joined)));
             }
-            StepProject::Called(calling) => {
-                let answer = ready!(calling.poll(cx)).map_err(Into::into)?;
-                Poll::Ready(Ok(answer.map(MergedBody::untouched)))
-            }
-            StepProject::Split(splitting) => splitting.as_mut().poll(cx),
-        }
+        };
+        Poll::Ready(match response {
+            Ok(response) => Ok(response.map(MergedBody::unchanged)),
+            Err(error) => Err(error.into()),
+        })
     }
 }
 
-impl<S: Service<Request<ReplayBody>>, B> fmt::Debug for ResponseFuture<S, B> {
+impl<S: Service<Request<ReplayBody>>> fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("split", &matches!(self.0, Step::Split(_)))
+            .field("split", &matches!(self.0, Call::Split(_)))
             .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! How many members a part may have: learnt from the time that parts took, for each kind of batch.
+//! How many members a part may have: learned from the time that parts took, for each kind of batch.
 
 use std::time::Duration;
 
@@ -8,40 +8,40 @@ use parking_lot::Mutex;
 use super::config::Config;
 
 /// How many kinds of batches are remembered.
-const MOST_KEYS: usize = 10_000;
+const MAX_KEYS: usize = 10_000;
 
-/// Connections that die after this long were probably cut by the server's limit of one minute, not by an accident.
+/// Connections that break after this time were probably cut by the server's limit of one minute.
 const SUSPICIOUSLY_LONG: Duration = Duration::from_secs(45);
 
-/// The sizes that were learnt. What equals the size to begin with is forgotten, and the oldest when there are too many.
+/// The sizes that were learned. A size equal to the initial one is forgotten, and so are the oldest ones when there are
+/// too many.
 #[derive(Debug, Default)]
 pub(super) struct Sizing(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    learnt: HashMap<Box<str>, Learnt>,
+    sizes: HashMap<Box<str>, AdaptiveSize>,
     clock: u64,
 }
 
 #[derive(Debug)]
-struct Learnt {
+struct AdaptiveSize {
     members: usize,
-    /// When it was learnt.
+    /// When it was learned.
     at: u64,
 }
 
 impl Sizing {
-    /// How many members a part of the kind `key` may have.
+    /// Returns how many members a part of the kind `key` may have.
     pub(super) fn members(&self, key: &str, config: &Config) -> usize {
         let table = self.0.lock();
-        let learnt = table.learnt.get(key).map(|learnt| learnt.members);
-        learnt
-            .unwrap_or(config.start_members)
+        let size = table.sizes.get(key).map(|size| size.members);
+        size.unwrap_or(config.start_members)
             .clamp(1, config.max_members)
     }
 
-    /// A part of `members` was answered after `took`; `smoothly` if nothing of it was refused.
-    pub(super) fn answered(
+    /// Records that the response to a part of `members` came after `took`; `smoothly` if it refused no member.
+    pub(super) fn record_response(
         &self,
         key: &str,
         config: &Config,
@@ -51,52 +51,52 @@ impl Sizing {
     ) {
         let known = self.members(key, config);
         if took > config.target_time {
-            self.too_large(key, config, members);
+            self.shrink(key, config, members);
         } else if smoothly && took <= config.target_time / 2 && members >= known {
-            // Parts that were begun with a smaller size tell nothing about this one.
-            self.learn(key, config, known.saturating_mul(2));
+            // Parts that were begun with a smaller size say nothing about this one.
+            self.set(key, config, known.saturating_mul(2));
         }
     }
 
-    /// A part of `members` was lost `after` it was begun.
-    pub(super) fn lost(&self, key: &str, config: &Config, members: usize, after: Duration) {
-        if after > SUSPICIOUSLY_LONG {
-            self.too_large(key, config, members);
+    /// Records that the response to a part of `members` was lost, `took` after the part was begun.
+    pub(super) fn record_loss(&self, key: &str, config: &Config, members: usize, took: Duration) {
+        if took > SUSPICIOUSLY_LONG {
+            self.shrink(key, config, members);
         }
     }
 
-    /// A part of `members` was too large.
-    pub(super) fn too_large(&self, key: &str, config: &Config, members: usize) {
+    /// Makes parts smaller than one of `members`, which was too large.
+    pub(super) fn shrink(&self, key: &str, config: &Config, members: usize) {
         if members / 2 < self.members(key, config) {
-            self.learn(key, config, members / 2);
+            self.set(key, config, members / 2);
         }
     }
 
-    fn learn(&self, key: &str, config: &Config, members: usize) {
+    fn set(&self, key: &str, config: &Config, members: usize) {
         let members = members.clamp(1, config.max_members);
         let table = &mut *self.0.lock();
         table.clock += 1;
         let at = table.clock;
         if members == config.start_members {
-            table.learnt.remove(key);
-        } else if let Some(learnt) = table.learnt.get_mut(key) {
-            *learnt = Learnt { members, at };
+            table.sizes.remove(key);
+        } else if let Some(size) = table.sizes.get_mut(key) {
+            *size = AdaptiveSize { members, at };
         } else {
-            table.learnt.insert(key.into(), Learnt { members, at });
+            table.sizes.insert(key.into(), AdaptiveSize { members, at });
         }
-        if table.learnt.len() > MOST_KEYS {
-            // A tenth at once, so that it is not looked for each time.
-            let mut ages: Vec<u64> = table.learnt.values().map(|learnt| learnt.at).collect();
-            let (_, &mut tenth, _) = ages.select_nth_unstable(MOST_KEYS / 10);
-            table.learnt.retain(|_, learnt| learnt.at > tenth);
+        if table.sizes.len() > MAX_KEYS {
+            // A tenth at once, so that the oldest are not searched for each time.
+            let mut ages: Vec<u64> = table.sizes.values().map(|size| size.at).collect();
+            let (_, &mut tenth, _) = ages.select_nth_unstable(MAX_KEYS / 10);
+            table.sizes.retain(|_, size| size.at > tenth);
         }
-        if table.learnt.capacity() > 64 && table.learnt.len() * 4 < table.learnt.capacity() {
-            table.learnt.shrink_to_fit();
+        if table.sizes.capacity() > 64 && table.sizes.len() * 4 < table.sizes.capacity() {
+            table.sizes.shrink_to_fit();
         }
     }
 
     #[cfg(test)]
     pub(super) fn known(&self) -> usize {
-        self.0.lock().learnt.len()
+        self.0.lock().sizes.len()
     }
 }

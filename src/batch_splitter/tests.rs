@@ -1,4 +1,4 @@
-//! Tests of the whole layer, in virtual time. This file holds a format of lines, and a server that answers as it is told.
+//! Tests of the whole layer, in virtual time. This file holds a format of lines, and a server that responds as it is told.
 
 mod lost;
 mod outcomes;
@@ -30,8 +30,8 @@ use crate::ledger::{AcquireRequest, AdmissionSlot, LocalLedger, Permit};
 use crate::principal::Principal;
 use crate::trail::{CallTrail, RetryAttempt};
 
-/// Members are the lines of a body that begins with `BATCH` and ends with `END`. An answer has a line for each of them: its
-/// number, and a word that says its fate.
+/// Members are the lines of a body that begins with `BATCH` and ends with `END`. A response has a line for each of them:
+/// its number, and a word that says its outcome.
 #[derive(Clone)]
 struct Lines {
     order: Order,
@@ -147,12 +147,12 @@ impl Batch for LinesBatch {
         ReplayBody::from_pieces(begin.chain(lines).chain([Bytes::from("END\n")]))
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
+    fn response(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
         let body = body.to_bytes();
         let text = std::str::from_utf8(&body).unwrap();
-        let whole = |fate, too_large| {
-            PartResponse::Whole(PartFailure {
-                fate,
+        let whole = |outcome, too_large| {
+            PartResponse::Failure(PartFailure {
+                outcome,
                 too_large,
                 message: text.contains("each").then(|| "server's own\n".into()),
                 code: Some("ErrorWhole".into()),
@@ -171,20 +171,21 @@ impl Batch for LinesBatch {
             .and_then(|t| t.strip_suffix("END\n"))
         else {
             let mut words = text.split_whitespace();
-            let hint =
+            let retry_after =
                 |word: Option<&str>| word.map(|ms| Duration::from_millis(ms.parse().unwrap()));
             assert_eq!(words.next(), Some("FAULT"), "{head:?}");
             return match words.next().unwrap() {
                 "failed" => whole(PartOutcome::Failed, false),
                 "forall" => whole(PartOutcome::FailedForAll, false),
-                "again" => whole(
-                    PartOutcome::Again {
-                        hint: hint(words.next()),
+                "again" => whole(PartOutcome::retry(retry_after(words.next())), false),
+                "repeat" => whole(
+                    PartOutcome::Retry {
+                        retry_after: None,
+                        maybe_executed: true,
                     },
                     false,
                 ),
-                "repeat" => whole(PartOutcome::Repeat { hint: None }, false),
-                "large" => whole(PartOutcome::Again { hint: None }, true),
+                "large" => whole(PartOutcome::retry(None), true),
                 _ => whole(PartOutcome::Unknown, false),
             };
         };
@@ -198,21 +199,24 @@ impl Batch for LinesBatch {
             .map(|line| {
                 let bytes = line.strip_suffix(self.format.separator).unwrap_or(line);
                 let mut words = line.split_whitespace().skip(1);
-                let fate = match words.next().unwrap().trim_end_matches(separator) {
+                let outcome = match words.next().unwrap().trim_end_matches(separator) {
                     "ok" => MemberOutcome::Done,
                     "failed" => MemberOutcome::Failed,
                     "stopped" => MemberOutcome::Stopped,
-                    "maybe" => MemberOutcome::Repeat { hint: None },
-                    "busy" => MemberOutcome::Again {
-                        hint: words
+                    "maybe" => MemberOutcome::Retry {
+                        retry_after: None,
+                        maybe_executed: true,
+                    },
+                    "busy" => MemberOutcome::retry(
+                        words
                             .next()
                             .map(|ms| Duration::from_millis(ms.parse().unwrap())),
-                    },
+                    ),
                     other => panic!("{other}"),
                 };
                 Message {
                     bytes: body.slice_ref(bytes.as_bytes()).into(),
-                    fate,
+                    outcome,
                 }
             })
             .collect();
@@ -248,9 +252,9 @@ struct Reply {
 }
 
 enum What {
-    /// The answer's body.
-    Answer(String),
-    /// It breaks off in the middle of the answer.
+    /// The response's body.
+    Response(String),
+    /// It breaks off in the middle of the response.
     Cut,
     Error(BoxError),
 }
@@ -265,7 +269,7 @@ impl Reply {
 fn text(body: impl Into<String>) -> Reply {
     Reply {
         after: Duration::ZERO,
-        what: What::Answer(body.into()),
+        what: What::Response(body.into()),
     }
 }
 
@@ -297,12 +301,12 @@ struct Call {
 }
 
 impl Call {
-    /// Each member gets what `fate` says.
-    fn each(&self, fate: impl Fn(usize) -> String) -> Reply {
+    /// Each member gets what `outcome` says.
+    fn each(&self, outcome: impl Fn(usize) -> String) -> Reply {
         let lines = self
             .members
             .iter()
-            .map(|member| format!("{member} {}\n", fate(*member)));
+            .map(|member| format!("{member} {}\n", outcome(*member)));
         text(format!("ANSWER\n{}END\n", lines.collect::<String>()))
     }
 
@@ -357,7 +361,7 @@ impl Server {
     }
 }
 
-/// Counts a call as long as its answer is not read to the end.
+/// Counts a call as long as its response is not read to the end.
 struct Running(Server);
 
 impl Drop for Running {
@@ -410,11 +414,11 @@ impl Service<Request<ReplayBody>> for Server {
             };
             tokio::time::sleep(reply.after).await;
             let (text, cut) = match reply.what {
-                What::Answer(text) => (text, false),
+                What::Response(text) => (text, false),
                 What::Cut => ("ANSWER\n".to_owned(), true),
                 What::Error(error) => return Err(error),
             };
-            let answer = Response::builder()
+            let response = Response::builder()
                 .status(if text.starts_with("FAULT") { 500 } else { 200 })
                 .header("content-length", text.len())
                 .header("transfer-encoding", "chunked")
@@ -422,7 +426,7 @@ impl Service<Request<ReplayBody>> for Server {
             // Pieces that are cut at odd places.
             let pieces = text.as_bytes().chunks(7).rev().map(Bytes::copy_from_slice);
             let pieces = pieces.collect();
-            Ok(answer
+            Ok(response
                 .body(ServerBody {
                     pieces,
                     cut,
@@ -474,9 +478,9 @@ fn layer(format: Lines) -> BatchSplitterLayer<Lines> {
     BatchSplitterLayer::new(format).start_members(10).seed(1)
 }
 
-type Answered = Result<Response<MergedBody<ServerBody>>, BoxError>;
+type Sent = Result<Response<MergedBody<ServerBody>>, BoxError>;
 
-async fn send(layer: &BatchSplitterLayer<Lines>, server: &Server, members: usize) -> Answered {
+async fn send(layer: &BatchSplitterLayer<Lines>, server: &Server, members: usize) -> Sent {
     layer
         .layer(server.clone())
         .oneshot(traced(batch(members)))
@@ -489,23 +493,23 @@ fn traced(mut request: Request<ReplayBody>) -> Request<ReplayBody> {
     request
 }
 
-/// The lines of an answer, without its frame.
-async fn lines(answer: Response<MergedBody<ServerBody>>) -> Vec<String> {
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+/// The lines of a response, without its frame.
+async fn lines(response: Response<MergedBody<ServerBody>>) -> Vec<String> {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
     let body = body
         .strip_prefix("ANSWER\n")
         .and_then(|body| body.strip_suffix("END\n"));
-    body.expect("an answer")
+    body.expect("a response")
         .lines()
         .map(str::to_owned)
         .collect()
 }
 
-/// What each member gets, as if `fate` were its message.
-fn expected(members: usize, fate: impl Fn(usize) -> String) -> Vec<String> {
+/// What each member gets, as if `outcome` were its message.
+fn expected(members: usize, outcome: impl Fn(usize) -> String) -> Vec<String> {
     (0..members)
-        .map(|member| format!("{member} {}", fate(member)))
+        .map(|member| format!("{member} {}", outcome(member)))
         .collect()
 }
 
@@ -513,8 +517,8 @@ fn ok(members: usize) -> Vec<String> {
     expected(members, |_| "ok".to_owned())
 }
 
-fn stats<B>(answer: &Response<B>) -> BatchStats {
-    answer
+fn stats<B>(response: &Response<B>) -> BatchStats {
+    response
         .extensions()
         .get::<BatchReport>()
         .expect("stats")

@@ -259,7 +259,7 @@ mod tests {
                 .into(),
                 LATE,
             ),
-            (BatchError::AnswerTooLong { most: 1 }.into(), UNKNOWN),
+            (BatchError::ResponseTooLong { max_response: 1 }.into(), UNKNOWN),
         ];
         for (error, (status, fault)) in cases {
             assert_eq!(status_of(&error), status, "{error:?}");

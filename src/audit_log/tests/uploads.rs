@@ -4,7 +4,7 @@ use http_body_util::{Full, StreamBody};
 
 use super::*;
 use crate::body::{BufferRequestError, BufferRequestLayer};
-use crate::principal::Caller;
+use crate::extensions::Caller;
 use crate::trail::RetryAttempt;
 
 const LIMIT: u64 = 4096;

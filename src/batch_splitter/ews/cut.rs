@@ -1,11 +1,11 @@
-//! Cuts ropes: slices in order, and replaced ranges with a map of where everything went.
+//! Cuts ropes: slices in order, and edits with a map from old offsets to new ones.
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::body::rope::Rope;
 
-/// Slices a rope at places that ascend, so that its pieces are walked once.
+/// Slices a rope at ascending offsets, so that its pieces are walked once.
 #[derive(Debug)]
 pub(super) struct Cutter<'a> {
     rope: &'a Rope,
@@ -58,7 +58,7 @@ impl<'a> Cutter<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     edits: Vec<(Range<usize>, Bytes)>,
-    /// Bytes that were won and lost up to the end of each edit.
+    /// Bytes that were added and removed up to the end of each edit.
     shifts: Vec<(usize, usize)>,
 }
 
@@ -73,34 +73,34 @@ impl Edits {
         self.replace(range, Bytes::new());
     }
 
-    /// The body with these edits, which must not overlap.
+    /// Returns the body with these edits, which must not overlap.
     pub(super) fn apply(&mut self, body: &Rope) -> Rope {
         self.edits.sort_by_key(|(range, _)| range.start);
         let mut cutter = Cutter::new(body);
         let mut result = Rope::new();
         let mut at = 0;
-        let (mut won, mut lost) = (0, 0);
+        let (mut added, mut removed) = (0, 0);
         self.shifts.clear();
         for (range, with) in &self.edits {
             result.append(cutter.take(at..range.start as u64));
             result.push(with.clone());
             at = range.end as u64;
-            won += with.len();
-            lost += range.len();
-            self.shifts.push((won, lost));
+            added += with.len();
+            removed += range.len();
+            self.shifts.push((added, removed));
         }
         result.append(cutter.take(at..body.len()));
         result
     }
 
-    /// Where an offset of the body is in the edited one; not for offsets inside of an edit.
+    /// Returns where an offset of the body is in the edited one. Not for offsets inside an edit.
     pub(super) fn moved(&self, offset: usize) -> usize {
         let before = self.edits.partition_point(|(range, _)| range.end <= offset);
         let shift = before
             .checked_sub(1)
             .and_then(|before| self.shifts.get(before));
-        let (won, lost) = shift.copied().unwrap_or_default();
-        (offset + won).saturating_sub(lost)
+        let (added, removed) = shift.copied().unwrap_or_default();
+        (offset + added).saturating_sub(removed)
     }
 }
 

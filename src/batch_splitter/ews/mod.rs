@@ -2,7 +2,7 @@
 
 mod cut;
 mod outcome;
-mod read;
+mod part_response;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -22,41 +22,48 @@ use crate::soap::merge::error_entry;
 use crate::soap::namespaces::Namespaces;
 use crate::soap::{OperationIdempotency, ResponseCode};
 
-/// Changes of one item are kept in one part as long as so many members are enough for it.
+/// The most members that stay in one part because they change one item.
 const MAX_JOINED: usize = 32;
 
 /// Batches of Exchange Web Services: every operation with an array that may be cut.
 ///
-/// Parts are slices of the caller's request around and of their members. What goes through untouched: operations that are not known, or of
-/// which parts mean something else; fewer than two members; what is no SOAP request in UTF-8, has a document type, a
-/// `Content-Encoding` or an XML signature; GetUserAvailability with suggestions, GetConversationItems with `MaxItemsToReturn`,
-/// CreateManagedFolder with the same name twice, and GetAppManifests with the same id twice, or if it asks for more than its ids.
+/// Parts are slices of the caller's request around and of their members. Forwarded unchanged are
+/// - unknown operations, and those whose meaning would change if they were split;
+/// - requests with fewer than two members;
+/// - what is no SOAP request in UTF-8, or has a document type, a `Content-Encoding` or an XML signature;
+/// - GetUserAvailability with suggestions, GetConversationItems with `MaxItemsToReturn`, CreateManagedFolder with the same
+///   name twice, and GetAppManifests with the same id twice, or if it asks for more than its ids.
 ///
-/// What is special:
-/// - CreateAttachment: where the caller gave the parent's change key, each part has the one of the answer before.
-/// - UpdateItem, UpdateFolder: changes of one item stay in one part where they stand close together. A later part has the change key of the
-///   answer before.
-/// - DeleteItem: parts are sent one after another if a member is an occurrence, a master found by its occurrence, or a range of a master.
-/// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, is in no part behind the first
-///   that did something.
-/// - GetImItems: its two arrays are cut as one; one of which a part has no member is left out of it.
+/// Some operations have rules of their own:
+/// - CreateAttachment: if the caller gave the parent's change key, each part has the one of the response before.
+/// - UpdateItem, UpdateFolder: changes of one item stay in one part if they stand close together. A later part has the
+///   change key of the response before.
+/// - DeleteItem: parts are sent one after another if a member is an occurrence, a master found by its occurrence, or a range
+///   of a master.
+/// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, is left out after
+///   the first part that did something.
+/// - GetImItems: its two arrays are split as one. A part without members of one of them leaves that array out.
 /// - GetUserAvailability: 100 members in a part at most (ResponseCode, `ErrorMailboxDataArrayTooBig`).
 ///
-/// # Answers
+/// # Responses
 ///
-/// Entries are attributed to members by their number and order, as every client does, for ExportItems and GetMailTips by their ids too. One error
-/// for several members speaks of all of them. Where another number came back, or what came is not readable, a read is sent again
-/// in smaller parts (all entries of a part with one member are that member's), and of a write the outcome is unknown. GetServerTimeZones,
-/// GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems, PerformReminderAction and GetAppManifests
-/// answer with lists for all members together; those are put behind each other, in the order of the parts: a server that sorts its list
-/// (time zones) sorts that of each part. What GetAppManifests says of the mailbox (`Metadata`) is that of the first answer. It has a list of
-/// one of two kinds: one of the other kind is not readable, unless it is empty.
+/// Entries are attributed to members by their number and order, as every client does, and by their ids for ExportItems and
+/// GetMailTips. One error for several members counts for all of them. If another number of entries comes back, or an
+/// unreadable response, a read is sent again in smaller parts (all entries of a part with one member belong to that member),
+/// and the outcome of a write is unknown.
 ///
-/// # Messages of our own
+/// GetServerTimeZones, GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems,
+/// PerformReminderAction and GetAppManifests respond with lists for all members together. They are concatenated in the order
+/// of the parts: a server that sorts its list (time zones) sorts that of each part. What GetAppManifests says of the mailbox
+/// (`Metadata`) is taken from the first response. It has a list of one of two kinds: one of the other kind is not readable,
+/// unless it is empty.
 ///
-/// They are in error, never a warning or a success: `ErrorInternalServerError` where the outcome is not known (a code on which clients do not
-/// send again by themselves), `ErrorBatchProcessingStopped`, Exchange's own word for a member that was not begun, where it was not
-/// executed, or the code of the fault that refused it.
+/// # Messages of this crate
+///
+/// They are errors, never warnings or successes:
+/// - `ErrorInternalServerError` if the outcome is unknown: a code after which clients do not send again by themselves;
+/// - the code of the fault that refused the member, or else `ErrorBatchProcessingStopped`, Exchange's own code for a member
+///   that was not begun, if it was not executed.
 ///
 /// ```
 /// use http::Request;
@@ -128,7 +135,7 @@ impl BatchFormat for EwsBatchFormat {
     }
 }
 
-/// Which members are to be kept with the next one, and what is changed more than once.
+/// Returns which members have to stay with the next one, and which ids are changed more than once.
 fn changes(facts: &Cuttable) -> (Vec<bool>, HashSet<Box<str>>) {
     let mut joined = Vec::new();
     let mut again = HashSet::new();
@@ -168,14 +175,14 @@ pub struct EwsBatch {
     joined: Vec<bool>,
     /// Ids that several members change.
     changed_again: HashSet<Box<str>>,
-    /// What counts for the mailbox was executed with an earlier part.
+    /// Whether an earlier part has executed what counts for the mailbox.
     once_done: bool,
     parent_change_key: Option<Bytes>,
-    /// The newest change keys of what is changed again.
+    /// The newest change keys of the ids that several members change.
     change_keys: HashMap<Box<str>, Bytes>,
-    /// Which namespaces hold where the messages or the lists stand in the first answer that had some.
+    /// The namespaces in scope where the messages or the lists stand in the first response that has some.
     scopes: Option<Vec<Namespaces>>,
-    /// Which lists that answer has.
+    /// The names of the lists in that response.
     lists: Vec<&'static str>,
 }
 
@@ -286,8 +293,8 @@ impl Batch for EwsBatch {
         ReplayBody::with_outline(rope, outline)
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
-        self.read(members, head, &body)
+    fn response(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
+        self.read_response(members, head, &body)
     }
 
     fn explain(&mut self, _: usize, why: &Explanation<'_>) -> Option<Rope> {
@@ -296,13 +303,13 @@ impl Batch for EwsBatch {
             Explanation::OutcomeUnknown { cause } => (
                 ResponseCode::INTERNAL_SERVER_ERROR,
                 format!(
-                    "It is not known whether this was executed ({cause}). Look before it is sent again."
+                    "It is not known whether this was executed ({cause}). Check before sending it again."
                 ),
             ),
             Explanation::NotExecuted { code, cause } => {
                 let known = code.map(ResponseCode::from_text);
                 let known = known.filter(ResponseCode::is_known);
-                // It would be no error.
+                // That would be no error.
                 let known = known.filter(|code| *code != ResponseCode::NO_ERROR);
                 (
                     known.unwrap_or(stopped),
@@ -318,7 +325,7 @@ impl Batch for EwsBatch {
     }
 }
 
-/// Leaves out the other members of an array, each with what stands between it and the next one: words stay apart.
+/// Leaves out the other members of an array, each with the white space between it and the next one.
 fn gaps(ranges: &[Range<usize>], chosen: &[usize], edits: &mut Edits) {
     let begin = |member: usize| ranges.get(member).map(|member| member.start);
     let end = ranges.last().map_or(0, |member| member.end);
@@ -332,7 +339,7 @@ fn gaps(ranges: &[Range<usize>], chosen: &[usize], edits: &mut Edits) {
     edits.leave_out(begin(next).unwrap_or(end)..end);
 }
 
-/// Numbers alone: what it holds can be secret.
+/// Prints numbers alone: the content can be secret.
 impl fmt::Debug for EwsBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EwsBatch")

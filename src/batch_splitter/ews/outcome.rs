@@ -10,7 +10,7 @@ use crate::retry::retry_after;
 use crate::soap::member_status::MemberStatus;
 use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 
-/// A part, as far as it matters for what follows from its answer.
+/// What matters of a part that was sent for what follows from its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) members: usize,
@@ -22,84 +22,84 @@ impl Sent {
         self.idempotency == Idempotency::Safe
     }
 
-    /// What follows for one member from its own message, but for [`MemberOutcome::Stopped`], which the member that stopped it decides.
-    pub(super) fn fate(self, message: &ResponseMessage) -> MemberOutcome {
+    /// Returns what follows for one member from its own message, except that [`MemberOutcome::Stopped`] depends on the member
+    /// that stopped it.
+    pub(super) fn outcome(self, message: &ResponseMessage) -> MemberOutcome {
         match message.member_status() {
             MemberStatus::Settled if message.class == ResponseClass::Error => MemberOutcome::Failed,
             MemberStatus::Settled => MemberOutcome::Done,
             MemberStatus::Stopped => MemberOutcome::Stopped,
             MemberStatus::Refused { unknown, .. } => {
-                let hint = message.back_off;
-                match self.idempotency {
-                    Idempotency::NonIdempotent if unknown => MemberOutcome::Failed,
-                    Idempotency::Idempotent if unknown => MemberOutcome::Repeat { hint },
-                    _ => MemberOutcome::Again { hint },
+                if unknown && self.idempotency == Idempotency::NonIdempotent {
+                    return MemberOutcome::Failed;
+                }
+                MemberOutcome::Retry {
+                    retry_after: message.back_off,
+                    maybe_executed: unknown && !self.only_reads(),
                 }
             }
         }
     }
 
-    /// What follows for each member, in their order.
-    pub(super) fn fates(self, messages: &[&ResponseMessage]) -> Vec<MemberOutcome> {
+    /// Returns what follows for each member, in their order.
+    pub(super) fn outcomes(self, messages: &[&ResponseMessage]) -> Vec<MemberOutcome> {
         // What stopped the members that follow.
         let mut stopper = MemberOutcome::Stopped;
-        let mut fates = Vec::with_capacity(messages.len());
+        let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {
-            let fate = match self.fate(message) {
-                // It is worth as much to send it again as what stopped it.
+            let outcome = match self.outcome(message) {
+                // It is worth sending again if what stopped it is.
                 MemberOutcome::Stopped => match stopper {
-                    MemberOutcome::Again { hint } | MemberOutcome::Repeat { hint } => {
-                        MemberOutcome::Again { hint }
-                    }
+                    MemberOutcome::Retry { retry_after, .. } => MemberOutcome::retry(retry_after),
                     _ => MemberOutcome::Stopped,
                 },
-                fate => {
-                    if fate != MemberOutcome::Done {
-                        stopper = fate;
+                outcome => {
+                    if outcome != MemberOutcome::Done {
+                        stopper = outcome;
                     }
-                    fate
+                    outcome
                 }
             };
-            fates.push(fate);
+            outcomes.push(outcome);
         }
-        fates
+        outcomes
     }
 
-    /// What follows for a member that has several messages.
-    pub(super) fn together(self, fates: &[MemberOutcome]) -> MemberOutcome {
-        let gravity = |fate: &MemberOutcome| match fate {
+    /// Returns what follows for a member that has several messages.
+    pub(super) fn together(self, outcomes: &[MemberOutcome]) -> MemberOutcome {
+        let gravity = |outcome: &MemberOutcome| match outcome {
             MemberOutcome::Done => 0,
             MemberOutcome::Stopped => 1,
-            MemberOutcome::Again { .. } | MemberOutcome::Repeat { .. } => 2,
+            MemberOutcome::Retry { .. } => 2,
             MemberOutcome::Failed => 3,
         };
-        let worst = fates.iter().copied().max_by_key(gravity);
-        let begun = fates.contains(&MemberOutcome::Done) && !self.only_reads();
+        let worst = outcomes.iter().copied().max_by_key(gravity);
+        let begun = outcomes.contains(&MemberOutcome::Done) && !self.only_reads();
         match worst {
             // A part of it was done.
-            Some(
-                MemberOutcome::Again { .. } | MemberOutcome::Repeat { .. } | MemberOutcome::Stopped,
-            ) if begun => MemberOutcome::Failed,
+            Some(MemberOutcome::Retry { .. } | MemberOutcome::Stopped) if begun => {
+                MemberOutcome::Failed
+            }
             worst => worst.unwrap_or(MemberOutcome::Failed),
         }
     }
 
-    /// What follows for all members from one message that speaks of them all: a fault, or an error.
+    /// Returns what follows for all members from one message about all of them: a fault, or an error.
     pub(super) fn by_message(
         self,
         message: &ResponseMessage,
         head: &response::Parts,
     ) -> PartFailure {
         let code = message.effective_code();
-        let hint = message.back_off.max(retry_after(&head.headers));
-        let again = PartOutcome::Again { hint };
+        let retry_after = message.back_off.max(retry_after(&head.headers));
+        let retry = PartOutcome::retry(retry_after);
         let mut too_large = code.asks_for_less();
-        let fate = match message.member_status() {
-            MemberStatus::Refused { unknown: false, .. } => again,
-            MemberStatus::Refused { .. } => self.unless_written(hint),
-            // By what is not said, and nothing has changed since.
+        let outcome = match message.member_status() {
+            MemberStatus::Refused { unknown: false, .. } => retry,
+            MemberStatus::Refused { .. } => self.without_proof(retry_after),
+            // Nobody says by what, and nothing has changed since.
             MemberStatus::Stopped => PartOutcome::Failed,
-            MemberStatus::Settled if too_large && self.members > 1 => again,
+            MemberStatus::Settled if too_large && self.members > 1 => retry,
             MemberStatus::Settled => {
                 too_large = false;
                 match code.outcome() {
@@ -113,83 +113,75 @@ impl Sent {
             }
         };
         let text = match (message.text.trim(), message.code.as_str()) {
-            ("", "") => "the server answered with a fault that says nothing".to_owned(),
-            ("", code) => format!("the server answered {code}"),
+            ("", "") => "the server responded with a fault that says nothing".to_owned(),
+            ("", code) => format!("the server responded with {code}"),
             (text, "") => text.to_owned(),
             (text, code) => format!("{code}: {text}"),
         };
         PartFailure {
-            fate,
             too_large,
-            message: None,
             code: Some(code.as_str())
                 .filter(|code| !code.is_empty())
                 .map(Into::into),
-            text: text.into(),
+            ..PartFailure::new(outcome, text)
         }
     }
 
-    /// What follows from an answer of which only the status says something. None for a success.
+    /// Returns what follows from a response by its status alone, or `None` for a success.
     pub(super) fn by_status(self, head: &response::Parts) -> Option<PartFailure> {
         let status = head.status.as_u16();
-        let hint = retry_after(&head.headers);
-        let again = PartOutcome::Again { hint };
-        let (fate, too_large) = match status {
+        let retry_after = retry_after(&head.headers);
+        let retry = PartOutcome::retry(retry_after);
+        let (outcome, too_large) = match status {
             200..=299 => return None,
             // Refused before the server looked at it.
-            429 | 503 => (again, false),
+            429 | 503 => (retry, false),
             // A single member does not get smaller.
-            413 if self.members > 1 => (again, true),
+            413 if self.members > 1 => (retry, true),
             413 => (PartOutcome::Failed, false),
             // The request did not come through in time.
-            408 => (again, self.members > 1),
+            408 => (retry, self.members > 1),
             401 | 403..=407 | 410 | 456 => (PartOutcome::FailedForAll, false),
             400..=499 => (PartOutcome::Failed, false),
-            // Nobody says how far it got.
-            302 if to_error_page(head) => (self.unless_written(hint), false),
-            // To a page to log in, or to another server.
+            // It does not say how far it got.
+            302 if to_error_page(head) => (self.without_proof(retry_after), false),
+            // To a login page, or to another server.
             300..=399 => (PartOutcome::FailedForAll, false),
-            // A crash may have one member as its cause, and a time-out their number: fewer at a time find out.
-            _ => (self.unless_written(hint), self.members > 1),
+            // One member may cause a crash, and their number a time-out: fewer at a time find out.
+            _ => (self.without_proof(retry_after), self.members > 1),
         };
         Some(PartFailure {
-            fate,
             too_large,
-            message: None,
-            code: None,
-            text: format!("the server answered HTTP {status}").into(),
+            ..PartFailure::new(outcome, format!("the server responded with HTTP {status}"))
         })
     }
 
-    fn unless_written(self, hint: Option<Duration>) -> PartOutcome {
+    /// Returns what follows if nothing proves that the part was not executed.
+    fn without_proof(self, retry_after: Option<Duration>) -> PartOutcome {
         match self.idempotency {
             Idempotency::NonIdempotent => PartOutcome::Unknown,
-            Idempotency::Idempotent => PartOutcome::Repeat { hint },
-            Idempotency::Safe => PartOutcome::Again { hint },
+            Idempotency::Idempotent => PartOutcome::Retry {
+                retry_after,
+                maybe_executed: true,
+            },
+            Idempotency::Safe => PartOutcome::retry(retry_after),
         }
     }
 
-    /// An answer that came, and of which it cannot be told what it says of each member. A read is tried again with fewer members, which
-    /// ends at one; anything else was most likely executed.
+    /// Returns what follows from a response that does not tell what it says of each member. A read is tried again with
+    /// fewer members, down to one. Anything else was most likely executed.
     pub(super) fn unreadable(self, text: String) -> PartFailure {
-        let again = self.only_reads() && self.members > 1;
-        PartFailure {
-            fate: match again {
-                true => PartOutcome::Again {
-                    hint: None::<Duration>,
-                },
-                false if self.only_reads() => PartOutcome::Failed,
-                false => PartOutcome::Unknown,
-            },
-            too_large: again,
-            message: None,
-            code: None,
-            text: text.into(),
+        if !self.only_reads() {
+            return PartFailure::new(PartOutcome::Unknown, text);
+        }
+        match self.members {
+            0..=1 => PartFailure::new(PartOutcome::Failed, text),
+            _ => PartFailure::new(PartOutcome::retry(None), text).too_large(),
         }
     }
 }
 
-/// Where IIS sends who met an error that it does not want to show.
+/// Whether IIS redirects to its error page instead of showing an error.
 fn to_error_page(head: &response::Parts) -> bool {
     head.headers.get(LOCATION).is_some_and(|location| {
         let location = location.as_bytes().to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! One batch of Graph's: its requests, the parts made of them, and what became of each.
+//! One batch of Graph's: its requests, the parts made of them, and their outcomes.
 
 use std::ops::Range;
 use std::str;
@@ -10,8 +10,10 @@ use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 
 use super::json::{self, Object};
-use super::member::{Member, Method};
-use super::read::{self, Answer, ErrorText, Meaning, Response};
+use super::member::Member;
+use super::part_response::{
+    BatchResponse, ErrorText, MemberResponse, StatusClass, refuses_all, status_class,
+};
 use crate::batch_splitter::format::{
     Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
     PartResponse,
@@ -20,35 +22,46 @@ use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
 use crate::retry::retry_after;
 
-/// Microsoft Graph takes so many requests in one batch (microsoft-graph-docs, "json-batching").
+/// The most requests in one batch of Microsoft Graph (microsoft-graph-docs, "json-batching").
 const MAX_MEMBERS: usize = 20;
 
-/// What only reads is sent again so often where the answer says nothing.
-const MAX_SETBACKS: u8 = 3;
+/// How often a read is sent again after responses that do not say whether it was executed.
+const MAX_UNCLEAR: u8 = 3;
 
-/// A refusal of a batch that is larger is not repeated for each of its requests.
+/// The refusal of a part is not repeated for each of its requests if it is larger.
 const MAX_REFUSAL: usize = 16 * 1024;
 
 /// A batch of Microsoft Graph's; see [`GraphBatchFormat`](super::GraphBatchFormat).
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::batch_splitter::{Batch, BatchFormat, GraphBatch, GraphBatchFormat};
+///
+/// let request = Request::post("https://graph.microsoft.com/v1.0/$batch")
+///     .body(r#"{"requests":[{"id":"1","method":"GET","url":"/me"},{"id":"2","method":"GET","url":"/users"}]}"#.into())
+///     .unwrap();
+/// let batch: GraphBatch = GraphBatchFormat::new().batch(&request).unwrap();
+/// assert_eq!((batch.operation(), batch.members()), ("$batch", 2));
+/// ```
 #[derive(Debug)]
 pub struct GraphBatch {
     body: Bytes,
-    /// Where the array of requests stands, with its brackets.
+    /// The range of the array of requests, with its brackets.
     array: Range<usize>,
     members: Vec<Member>,
     /// By their ids, in lower case.
     ids: HashMap<Box<str>, usize>,
     sizing_key: Box<str>,
     idempotency: Idempotency,
-    /// How often what only reads got no answer that says anything.
-    setbacks: HashMap<usize, u8>,
-    /// The last refusal of a whole part with this member.
+    /// How often a read got a response that does not say whether it was executed.
+    unclear: HashMap<usize, u8>,
+    /// The last refusal of a part with this member.
     refusals: HashMap<usize, Arc<Refusal>>,
-    /// A refusal that is meant for all.
+    /// A refusal of every part.
     refusal: Option<Arc<Refusal>>,
 }
 
-/// What the server said of a whole part that it did not execute.
+/// The response to a part that was not executed.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
@@ -62,7 +75,7 @@ impl GraphBatch {
     pub(super) fn read(body: Bytes, sizing_key: Box<str>) -> Option<GraphBatch> {
         let text = str::from_utf8(&body).ok()?;
         let requests = Object::read(text)?.get("requests").ok()??;
-        let array = json::place(text, requests)?;
+        let array = json::range_of(text, requests)?;
         let texts = json::array(requests)?;
         if texts.len() < 2 {
             return None;
@@ -76,8 +89,14 @@ impl GraphBatch {
                 return None;
             }
         }
-        let has = |method| members.iter().any(|member| member.method == method);
-        let idempotency = match (has(Method::Acts), has(Method::Converges)) {
+        let has = |idempotency| {
+            let mut members = members.iter();
+            members.any(|member| member.idempotency == idempotency)
+        };
+        let idempotency = match (
+            has(Idempotency::NonIdempotent),
+            has(Idempotency::Idempotent),
+        ) {
             (true, _) => Idempotency::NonIdempotent,
             (false, true) => Idempotency::Idempotent,
             (false, false) => Idempotency::Safe,
@@ -89,7 +108,7 @@ impl GraphBatch {
             ids,
             sizing_key,
             idempotency,
-            setbacks: HashMap::new(),
+            unclear: HashMap::new(),
             refusals: HashMap::new(),
             refusal: None,
         })
@@ -99,36 +118,43 @@ impl GraphBatch {
         self.body.slice(from..to.max(from))
     }
 
-    fn reads(&self, member: usize) -> bool {
+    fn is_safe(&self, member: usize) -> bool {
         self.members
             .get(member)
-            .is_some_and(|member| member.method == Method::Reads)
+            .is_some_and(|member| member.idempotency == Idempotency::Safe)
     }
 
-    /// Whether this member may be sent again after an answer that said nothing. Counts.
-    fn again(&mut self, member: usize) -> bool {
-        if !self.reads(member) {
+    /// Counts a response that does not say whether this member was executed. Returns whether it may be sent again.
+    fn may_retry_unclear(&mut self, member: usize) -> bool {
+        if !self.is_safe(member) {
             return false;
         }
-        let setbacks = self.setbacks.entry(member).or_default();
-        *setbacks = setbacks.saturating_add(1);
-        *setbacks <= MAX_SETBACKS
+        let unclear = self.unclear.entry(member).or_default();
+        *unclear = unclear.saturating_add(1);
+        *unclear <= MAX_UNCLEAR
     }
 
-    /// As [`GraphBatch::again`], for all these. Counts for each, even after one that may not.
-    fn all_again(&mut self, members: &[usize]) -> bool {
-        let spent = members.iter().filter(|member| !self.again(**member));
+    /// As [`GraphBatch::may_retry_unclear`], for all these. Counts for each, even after one that may not be sent again.
+    fn may_retry_all_unclear(&mut self, members: &[usize]) -> bool {
+        let spent = members
+            .iter()
+            .filter(|member| !self.may_retry_unclear(**member));
         spent.count() == 0
     }
 
-    fn messages(&mut self, members: &[usize], answer: &Answer, body: &Rope) -> Vec<Message> {
-        let mut given: Vec<Option<&Response>> = vec![None; members.len()];
-        let mut twice = vec![false; members.len()];
-        let bytes = |response: &Response| {
-            let Range { start, end } = response.place;
+    fn messages(
+        &mut self,
+        members: &[usize],
+        batch_response: &BatchResponse,
+        body: &Rope,
+    ) -> Vec<Message> {
+        let mut found: Vec<Option<&MemberResponse>> = vec![None; members.len()];
+        let mut ambiguous = vec![false; members.len()];
+        let bytes = |response: &MemberResponse| {
+            let Range { start, end } = response.range;
             body.slice(start as u64..end as u64)
         };
-        for response in &answer.responses {
+        for response in &batch_response.responses {
             let Some(at) = response
                 .id
                 .as_deref()
@@ -137,111 +163,111 @@ impl GraphBatch {
             else {
                 continue;
             };
-            match given[at] {
+            match found[at] {
                 Some(other) if bytes(other).to_bytes() != bytes(response).to_bytes() => {
-                    twice[at] = true;
+                    ambiguous[at] = true;
                 }
-                _ => given[at] = Some(response),
+                _ => found[at] = Some(response),
             }
         }
         let mut messages: Vec<Message> = Vec::with_capacity(members.len());
         for (at, member) in members.iter().enumerate() {
-            let message = match given[at].filter(|_| !twice[at]) {
-                Some(response) => Message {
-                    bytes: bytes(response),
-                    fate: self.fate(*member, response, &members[..at], &messages),
-                },
-                None => Message {
-                    bytes: self
-                        .unknown(*member, "the server's answer to the batch has none for it"),
-                    fate: if self.again(*member) {
-                        MemberOutcome::Again { hint: None }
+            let message = match found[at].filter(|_| !ambiguous[at]) {
+                Some(response) => Message::new(
+                    bytes(response),
+                    self.outcome(*member, response, &members[..at], &messages),
+                ),
+                None => Message::new(
+                    self.unknown(
+                        *member,
+                        "the server's response to the batch has none for it",
+                    ),
+                    if self.may_retry_unclear(*member) {
+                        MemberOutcome::retry(None)
                     } else {
                         MemberOutcome::Failed
                     },
-                },
+                ),
             };
             messages.push(message);
         }
         messages
     }
 
-    /// `before` are the members before it in its part, with their `messages`.
-    fn fate(
+    /// Returns what follows from the response to a member; `before` are those before it in its part, with their `messages`.
+    fn outcome(
         &mut self,
         member: usize,
-        response: &Response,
+        response: &MemberResponse,
         before: &[usize],
         messages: &[Message],
     ) -> MemberOutcome {
         match response.status {
             Some(200..=399) => MemberOutcome::Done,
             Some(424) => {
-                let (mut again, mut failed) = (false, false);
+                let (mut retried, mut failed) = (false, false);
                 for (other, message) in before.iter().zip(messages) {
                     if self.needs(member).contains(other) {
-                        again |= matches!(message.fate, MemberOutcome::Again { .. });
-                        failed |= message.fate == MemberOutcome::Failed;
+                        retried |= matches!(message.outcome, MemberOutcome::Retry { .. });
+                        failed |= message.outcome == MemberOutcome::Failed;
                     }
                 }
-                if again && !failed {
-                    MemberOutcome::Again { hint: None }
+                if retried && !failed {
+                    MemberOutcome::retry(None)
                 } else {
                     MemberOutcome::Failed
                 }
             }
-            Some(status) => match read::meaning(status) {
-                Meaning::Throttled => MemberOutcome::Again {
-                    hint: response.hint,
-                },
-                Meaning::Open if self.again(member) => MemberOutcome::Again { hint: None },
+            Some(status) => match status_class(status) {
+                StatusClass::Throttled => MemberOutcome::retry(response.retry_after),
+                StatusClass::Unknown if self.may_retry_unclear(member) => {
+                    MemberOutcome::retry(None)
+                }
                 _ => MemberOutcome::Failed,
             },
             None => MemberOutcome::Failed,
         }
     }
 
-    /// What an answer that has no messages means.
-    fn whole(&mut self, members: &[usize], head: &response::Parts, body: &Rope) -> PartFailure {
+    /// Returns what a response without messages means.
+    fn failure(&mut self, members: &[usize], head: &response::Parts, body: &Rope) -> PartFailure {
         let status = head.status;
         let joined = body.to_bytes();
         let encoded = encoding(&head.headers).is_some();
-        let reads = members.iter().all(|member| self.reads(*member));
+        let all_safe = members.iter().all(|member| self.is_safe(*member));
         let readable = str::from_utf8(&joined).ok().filter(|_| !encoded);
         let error = readable.map(ErrorText::read).unwrap_or_default();
         let too_large = matches!(status.as_u16(), 408 | 413 | 504);
-        let fate = match read::meaning(status.as_u16()) {
-            Meaning::Throttled => PartOutcome::Again {
-                hint: retry_after(&head.headers),
-            },
-            Meaning::Open if !reads => PartOutcome::Unknown,
-            Meaning::Open if self.all_again(members) => PartOutcome::Again {
-                hint: retry_after(&head.headers),
-            },
-            Meaning::Open => PartOutcome::Failed,
-            // It would be compressed the next time too.
-            Meaning::Answered if status.is_success() && encoded => PartOutcome::Unknown,
-            Meaning::Answered if status.is_success() => match reads && self.all_again(members) {
-                true => PartOutcome::Again { hint: None },
-                false => PartOutcome::Unknown,
-            },
-            Meaning::Answered if read::refuses_all(status) => PartOutcome::FailedForAll,
-            Meaning::Answered if too_large && members.len() > 1 => {
-                PartOutcome::Again { hint: None }
+        let outcome = match status_class(status.as_u16()) {
+            StatusClass::Throttled => PartOutcome::retry(retry_after(&head.headers)),
+            StatusClass::Unknown if !all_safe => PartOutcome::Unknown,
+            StatusClass::Unknown if self.may_retry_all_unclear(members) => {
+                PartOutcome::retry(retry_after(&head.headers))
             }
-            Meaning::Answered if status.is_client_error() => PartOutcome::Failed,
-            Meaning::Answered => PartOutcome::Unknown,
+            StatusClass::Unknown => PartOutcome::Failed,
+            // It would be compressed the next time too.
+            StatusClass::Final if status.is_success() && encoded => PartOutcome::Unknown,
+            StatusClass::Final if status.is_success() => {
+                match all_safe && self.may_retry_all_unclear(members) {
+                    true => PartOutcome::retry(None),
+                    false => PartOutcome::Unknown,
+                }
+            }
+            StatusClass::Final if refuses_all(status) => PartOutcome::FailedForAll,
+            StatusClass::Final if too_large && members.len() > 1 => PartOutcome::retry(None),
+            StatusClass::Final if status.is_client_error() => PartOutcome::Failed,
+            StatusClass::Final => PartOutcome::Unknown,
         };
         let text = match &error.message {
             _ if status.is_success() && encoded => {
                 format!("HTTP {status}, but compressed, so that it cannot be read")
             }
-            _ if status.is_success() => format!("HTTP {status}, but no answer to a batch"),
+            _ if status.is_success() => format!("HTTP {status}, but no response to a batch"),
             Some(message) => format!("HTTP {status}: {message}"),
             None => format!("HTTP {status}"),
         };
         let code = error.code.clone();
-        if fate != PartOutcome::Unknown && !status.is_success() {
+        if outcome != PartOutcome::Unknown && !status.is_success() {
             let json = readable.filter(|text| text.len() <= MAX_REFUSAL && json::is_valid(text));
             let retry_after = head.headers.get(RETRY_AFTER);
             let refusal = Arc::new(Refusal {
@@ -253,20 +279,18 @@ impl GraphBatch {
             for member in members {
                 self.refusals.insert(*member, Arc::clone(&refusal));
             }
-            if fate == PartOutcome::FailedForAll {
+            if outcome == PartOutcome::FailedForAll {
                 self.refusal = Some(refusal);
             }
         }
         PartFailure {
-            fate,
             too_large,
-            message: None,
             code,
-            text: text.into(),
+            ..PartFailure::new(outcome, text)
         }
     }
 
-    /// An answer to a member, of our own.
+    /// Makes the response to a member.
     fn message(&self, member: usize, status: u16, retry_after: Option<&str>, body: Rope) -> Rope {
         let id = self.members.get(member).map(|member| member.id.clone());
         let id = id.unwrap_or_default();
@@ -307,8 +331,8 @@ impl Batch for GraphBatch {
     }
 
     fn member_bytes(&self, member: usize) -> u64 {
-        let place = self.members.get(member).map(|member| member.place.len());
-        place.unwrap_or_default() as u64
+        let len = self.members.get(member).map(|member| member.range.len());
+        len.unwrap_or_default() as u64
     }
 
     fn shared_bytes(&self) -> u64 {
@@ -352,25 +376,25 @@ impl Batch for GraphBatch {
         ReplayBody::from_pieces(rope)
     }
 
-    fn answer(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
+    fn response(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
         if head.status.is_success() && encoding(&head.headers).is_none() {
-            // Joined to be read, if it came in pieces; the messages are slices of the pieces.
+            // Joined to be read if it came in pieces. The messages are slices of the pieces.
             let joined = body.to_bytes();
-            let answer = str::from_utf8(&joined)
+            let response = str::from_utf8(&joined)
                 .ok()
-                .and_then(|text| Answer::read(text, head));
-            if let Some(answer) = answer {
-                let Range { start, end } = answer.array;
+                .and_then(|text| BatchResponse::read(text, head));
+            if let Some(response) = response {
+                let Range { start, end } = response.array;
                 return PartResponse::Messages {
                     frame: (
                         body.slice(0..start as u64 + 1),
                         body.slice((end as u64).saturating_sub(1)..body.len()),
                     ),
-                    messages: self.messages(members, &answer, &body),
+                    messages: self.messages(members, &response, &body),
                 };
             }
         }
-        PartResponse::Whole(self.whole(members, head, &body))
+        PartResponse::Failure(self.failure(members, head, &body))
     }
 
     fn explain(&mut self, member: usize, why: &Explanation<'_>) -> Option<Rope> {

@@ -1,4 +1,4 @@
-//! Where the values of a JSON text stand: nothing is decoded that need not be, and nothing is copied.
+//! Finds the ranges of values in a JSON text. Decodes only what has to be, and copies nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,23 +20,23 @@ struct Property<'a> {
     value: &'a RawValue,
 }
 
-/// A property is there twice, or in another case than the one that was asked for: readers differ in what they make of that.
+/// A property occurs twice, or in another case than the one that was asked for. Readers differ in how they treat that.
 #[derive(Debug)]
 pub(super) struct Ambiguous;
 
 impl<'a> Object<'a> {
-    /// None if the text is no object.
+    /// Returns `None` if the text is no object.
     pub(super) fn read(text: &'a str) -> Option<Object<'a>> {
         serde_json::from_str(text).ok()
     }
 
-    /// The value of a property, as its text, without the space around it.
+    /// Returns the value of a property as text, without white space around it.
     pub(super) fn get(&self, name: &str) -> Result<Option<&'a str>, Ambiguous> {
         let at = self.position(name)?;
         Ok(at.and_then(|at| Some(self.properties.get(at)?.value.get())))
     }
 
-    /// As [`Object::get`], for a name in any case. Of several the last one.
+    /// As [`Object::get`], for a name in any case. Returns the last one of several.
     pub(super) fn get_in_any_case(&self, name: &str) -> Option<&'a str> {
         self.properties
             .iter()
@@ -44,18 +44,18 @@ impl<'a> Object<'a> {
             .map(|property| property.value.get())
     }
 
-    /// What has to be cut out of `whole`, in which this object stands, so that the property is gone and valid JSON is left.
+    /// Returns what has to be cut out of `whole`, which contains this object, to remove the property and leave valid JSON.
     pub(super) fn cut(&self, whole: &str, name: &str) -> Option<Range<usize>> {
         let at = self.position(name).ok()??;
         let this = self.properties.get(at)?;
         let before = at.checked_sub(1).and_then(|at| self.properties.get(at));
         let from = match before {
-            Some(before) => place(whole, before.value.get())?.end,
-            None => place(whole, this.key.get())?.start,
+            Some(before) => range_of(whole, before.value.get())?.end,
+            None => range_of(whole, this.key.get())?.start,
         };
         let to = match (before, self.properties.get(at + 1)) {
-            (None, Some(after)) => place(whole, after.key.get())?.start,
-            _ => place(whole, this.value.get())?.end,
+            (None, Some(after)) => range_of(whole, after.key.get())?.start,
+            _ => range_of(whole, this.value.get())?.end,
         };
         Some(from..to)
     }
@@ -104,13 +104,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// The elements of an array. None if the text is no array.
+/// Returns the elements of an array, or `None` if the text is no array.
 pub(super) fn array(text: &str) -> Option<Vec<&str>> {
     let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// What a string says. None if the text is no string, or says what is no Unicode.
+/// Returns the value of a string, or `None` if the text is no string or is not Unicode.
 pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr2(b'\\', b'"', inside.as_bytes()).is_none() {
@@ -119,8 +119,8 @@ pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(text).ok().map(Cow::Owned)
 }
 
-/// Where `part` stands in `whole`, of which it is a slice.
-pub(super) fn place(whole: &str, part: &str) -> Option<Range<usize>> {
+/// Returns the range of `part` in `whole`, of which it is a slice.
+pub(super) fn range_of(whole: &str, part: &str) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)
@@ -130,7 +130,7 @@ pub(super) fn is_valid(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// `text` as a JSON string, with its quotes.
+/// Returns `text` as a JSON string, with its quotes.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

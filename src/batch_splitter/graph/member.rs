@@ -1,4 +1,4 @@
-//! One request of a batch: what of it matters, and its bytes in a part.
+//! One request of a batch: its facts, and its bytes in a part.
 
 use std::ops::Range;
 
@@ -7,39 +7,33 @@ use hashbrown::HashMap;
 use memchr::memmem;
 
 use super::json::{self, Object};
+use crate::batch_splitter::format::Idempotency;
 use crate::body::rope::Rope;
 
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) place: Range<usize>,
+    pub(super) range: Range<usize>,
     /// With its quotes.
     pub(super) id: Range<usize>,
-    pub(super) method: Method,
+    pub(super) idempotency: Idempotency,
     depends_on: Option<Box<DependsOn>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
-    Reads,
-    Converges,
-    Acts,
 }
 
 #[derive(Debug)]
 struct DependsOn {
-    /// The whole property, with the comma that goes if it goes.
+    /// The whole property, with the comma that is removed with it.
     property: Range<usize>,
     /// With its brackets.
     array: Range<usize>,
-    /// With their quotes, and whom they name.
+    /// With their quotes, and the members that they name.
     entries: Vec<(Range<usize>, usize)>,
-    /// Whom they name, each once.
+    /// The members that they name, each once.
     needs: Vec<usize>,
 }
 
 impl Member {
-    /// `earlier` has the members before it. None if the server has to say what is wrong with it, or if it is more than the parts
-    /// can keep.
+    /// Reads a request; `earlier` has the members before it. Returns `None` if the server has to say what is wrong with it, or
+    /// if parts cannot keep its meaning.
     pub(super) fn read(
         whole: &str,
         text: &str,
@@ -69,30 +63,30 @@ impl Member {
                 (!depends_on.needs.is_empty()).then(|| Box::new(depends_on))
             }
         };
-        let method = match method.to_ascii_uppercase().as_str() {
-            "GET" => Method::Reads,
-            "PUT" | "DELETE" => Method::Converges,
-            _ => Method::Acts,
+        let idempotency = match method.to_ascii_uppercase().as_str() {
+            "GET" => Idempotency::Safe,
+            "PUT" | "DELETE" => Idempotency::Idempotent,
+            _ => Idempotency::NonIdempotent,
         };
         let member = Member {
-            place: json::place(whole, text)?,
-            id: json::place(whole, id)?,
-            method,
+            range: json::range_of(whole, text)?,
+            id: json::range_of(whole, id)?,
+            idempotency,
             depends_on,
         };
         Some((json::string(id)?.to_lowercase().into(), member))
     }
 
-    /// Members that it depends on, each once.
+    /// Returns the members that it depends on, each once.
     pub(super) fn needs(&self) -> &[usize] {
         self.depends_on
             .as_deref()
             .map_or(&[], |depends_on| &depends_on.needs)
     }
 
-    /// Puts it into a part of these `members`: without the ids of others in its `dependsOn`. `body` is the whole batch.
+    /// Adds it to a part of these `members`, without the ids of others in its `dependsOn`. `body` is the whole batch.
     pub(super) fn push_to(&self, rope: &mut Rope, body: &Bytes, members: &[usize]) {
-        let Range { start, end } = self.place;
+        let Range { start, end } = self.range;
         let is_here = |need: &usize| members.contains(need);
         let Some(depends_on) = &self.depends_on else {
             return rope.push(body.slice(start..end));
@@ -134,21 +128,21 @@ impl DependsOn {
         let mut entries = Vec::new();
         for entry in json::array(array)? {
             let id = json::string(entry)?.to_lowercase();
-            entries.push((json::place(whole, entry)?, *earlier.get(&*id)?));
+            entries.push((json::range_of(whole, entry)?, *earlier.get(&*id)?));
         }
         let mut needs: Vec<usize> = entries.iter().map(|(_, need)| *need).collect();
         needs.sort_unstable();
         needs.dedup();
         Some(DependsOn {
             property: object.cut(whole, "dependsOn")?,
-            array: json::place(whole, array)?,
+            array: json::range_of(whole, array)?,
             entries,
             needs,
         })
     }
 }
 
-/// Whether a request uses the result of another one, as in `"url":"$id/contacts"`.
+/// Whether a request refers to the result of another one, as in `"url":"$id/contacts"`.
 fn refers_to(request: &str, id: &str) -> bool {
     let request = request.as_bytes();
     let reference = format!("${id}");

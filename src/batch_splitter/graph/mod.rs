@@ -1,9 +1,9 @@
-//! The JSON batches of Microsoft Graph: [`GraphBatchFormat`].
+//! [`GraphBatchFormat`]: the JSON batches of Microsoft Graph.
 
 mod batch;
 mod json;
 mod member;
-mod read;
+mod part_response;
 #[cfg(test)]
 mod tests;
 
@@ -40,62 +40,60 @@ pub use self::batch::GraphBatch;
 ///
 /// # Parts
 ///
-/// Graph takes 20 requests at a time (microsoft-graph-docs, "json-batching"). A smaller batch goes out as it is; it is a batch
-/// of this format too, so that those of its requests that come back throttled are sent again, and they alone. A part is made of
-/// the caller's own bytes, whatever else stands in the object beside `requests`. A request body of several pieces is joined
-/// once to be read.
+/// Graph accepts 20 requests at a time (microsoft-graph-docs, "json-batching"). A smaller batch is sent as it is, but counts
+/// as a batch too: those of its requests that come back throttled are sent again, and only those. A part consists of the
+/// caller's own bytes, including everything beside `requests`. A request body of several pieces is joined once to be read.
 ///
-/// `dependsOn` is kept: a request is sent in the part of the one that it depends on, or later, when that one has succeeded. Then the
-/// id of that one is cut out of its `dependsOn`, because Graph refuses a batch that names a request outside of it. Nothing else
-/// of a request is changed. Graph wants a batch to be sequential from its first request to its last, or not at all: so are the parts
-/// if the batch was.
+/// `dependsOn` is kept: a request is sent in the part of the one that it depends on, or later, when that one has succeeded.
+/// In the latter case the id is removed from `dependsOn`, because Graph refuses a batch that names a request outside of it.
+/// Nothing else of a request is changed. Graph accepts batches that are sequential from the first request to the last, or
+/// not at all. Parts of a sequential batch are sequential, too.
 ///
-/// # What goes through untouched
+/// # What is forwarded unchanged
 ///
-/// Everything else, and each batch of which the server itself has to say what is wrong with it, or that could mean something else in
-/// parts:
+/// Everything else, and each batch that the server has to reject itself or whose meaning would change if it were split:
 ///
 /// - fewer than two requests, JSON that is broken or has a property twice, a compressed body;
-/// - a request without `id`, `method` or `url`, ids that are equal (Graph does not tell upper case from lower case), a `dependsOn` that
-///   names an unknown request, itself, or a later one;
-/// - what OData allows beyond Graph: atomicity groups, `if`, references to the result of another request (`$id`), answers that are not
-///   JSON or that come later (`Prefer: respond-async`).
+/// - a request without `id`, `method` or `url`, equal ids (Graph ignores case), a `dependsOn` that names an unknown request,
+///   itself, or a later one;
+/// - what OData allows beyond Graph: atomicity groups, `if`, references to the result of another request (`$id`), responses
+///   that are not JSON or that come later (`Prefer: respond-async`).
 ///
-/// # Answers
+/// # Responses
 ///
-/// Answers are found by their `id`, in whatever order they come, and stay as they are. What stands beside `responses` in the first
-/// part's answer stays. Of a single request,
+/// Responses are found by their `id`, in any order, and stay as they are. The merged response keeps what stands beside
+/// `responses` in the first part's. For a single request,
 ///
 /// - 429, 503 and 509 (Graph's bandwidth limit) mean that it was not executed: it is sent again, no earlier than its own
-///   `Retry-After` says, or else that of the whole answer;
-/// - 424 means the same if what it depends on is sent again, else it has failed;
-/// - 408, 500, 502 and 504, or no answer at all, say nothing about what was done: a `GET` is sent again, three times at most;
-///   anything else is not;
-/// - everything else that is not 2xx or 3xx has failed for good.
+///   `Retry-After` says, or else that of the whole response;
+/// - 424 means the same if the request that it depends on is sent again, and a failure otherwise;
+/// - 408, 500, 502 and 504, or no response at all, do not say whether it was executed: a `GET` is sent again, three times at
+///   most, and anything else is not;
+/// - everything else that is not 2xx or 3xx is a final failure.
 ///
-/// An answer whose id was not asked for belongs to nobody; one that is there twice, with different content, counts as none.
+/// A response with an id that was not sent is ignored; two responses with one id and different content count as none.
 ///
-/// A whole answer is judged likewise; 413 and 504 ask for smaller parts. After a lost connection a part of `GET`s alone is sent again as it
-/// is. `PUT` and `DELETE` come to the same when they are repeated, but can then answer 404 or 412. `PATCH` does not count as
-/// such: an update can notify people each time.
+/// The status of the whole response is judged likewise; 413 and 504 make parts smaller. After a lost connection a part of
+/// `GET`s alone is sent again. `PUT` and `DELETE` have the same effect when they are repeated, but can then respond with 404
+/// or 412. `PATCH` does not count as idempotent: an update can notify people each time.
 ///
-/// # Answers of our own
+/// # Responses of this crate
 ///
-/// Where the server gave no answer for a request, it gets one in Graph's shape, with an `error` of this `code`:
+/// A request without a response of the server's gets one in Graph's format, with an `error` of this `code`:
 ///
 /// | status | code | meaning |
 /// | --- | --- | --- |
-/// | 500 | `OutcomeUnknown` | it was sent, and nobody knows what became of it. Not 504: Graph's SDKs repeat on that |
+/// | 500 | `OutcomeUnknown` | it was sent, and may have been executed. Not 504: Graph's SDKs retry after that |
 /// | 503 | `NotExecuted`, or the code of the refusal | it was not executed |
 /// | 424 | `FailedDependency` | a request that it depends on failed |
 ///
-/// If the whole part was refused, its requests get the status, the `Retry-After` and the error of that refusal instead.
+/// If the whole part was refused, its requests get the status, the `Retry-After` and the error of that refusal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct GraphBatchFormat;
 
 impl GraphBatchFormat {
-    /// The format as Microsoft Graph documents it.
+    /// Creates the format as Microsoft Graph documents it.
     pub fn new() -> GraphBatchFormat {
         GraphBatchFormat
     }
@@ -120,11 +118,11 @@ impl BatchFormat for GraphBatchFormat {
     }
 }
 
-/// Whether these are the headers of a request that is JSON and is answered with JSON, there and then.
+/// Whether these are the headers of a JSON request whose response is JSON and comes at once.
 fn is_json(headers: &HeaderMap) -> bool {
     let has = |name: HeaderName, wanted: &[&str]| {
         let mut values = headers.get_all(name).iter().peekable();
-        // No header, no restriction.
+        // Without the header there is no restriction.
         values.peek().is_none()
             || values.any(|value| {
                 let value = value.to_str().unwrap_or_default().to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Tables: what is a batch, what its parts are, what answers mean.
+//! Tables: what is a batch, what its parts are, what responses mean.
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,16 +48,16 @@ fn chain() -> GraphBatch {
 }
 
 fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
-    let mut answer = Response::builder().status(status);
+    let mut response = Response::builder().status(status);
     for (name, value) in headers {
-        answer = answer.header(*name, *value);
+        response = response.header(*name, *value);
     }
-    answer.body(()).unwrap().into_parts().0
+    response.body(()).unwrap().into_parts().0
 }
 
 fn messages(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<Message> {
-    let answer = batch.answer(members, &head(200, &[]), Rope::from(body.to_owned()));
-    match answer {
+    let response = batch.response(members, &head(200, &[]), Rope::from(body.to_owned()));
+    match response {
         PartResponse::Messages { messages, .. } => messages,
         other => panic!("{other:?}"),
     }
@@ -69,27 +69,25 @@ fn whole(
     head: &response::Parts,
     body: &str,
 ) -> PartFailure {
-    match batch.answer(members, head, Rope::from(body.to_owned())) {
-        PartResponse::Whole(whole) => whole,
+    match batch.response(members, head, Rope::from(body.to_owned())) {
+        PartResponse::Failure(whole) => whole,
         other => panic!("{other:?}"),
     }
 }
 
-fn fates(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<MemberOutcome> {
+fn outcomes(batch: &mut GraphBatch, members: &[usize], body: &str) -> Vec<MemberOutcome> {
     let messages = messages(batch, members, body);
-    messages.iter().map(|message| message.fate).collect()
+    messages.iter().map(|message| message.outcome).collect()
 }
 
 fn text(rope: &Rope) -> String {
     String::from_utf8(rope.to_bytes().to_vec()).unwrap()
 }
 
-const AGAIN: MemberOutcome = MemberOutcome::Again { hint: None };
+const AGAIN: MemberOutcome = MemberOutcome::retry(None);
 
 fn again_in(millis: u64) -> MemberOutcome {
-    MemberOutcome::Again {
-        hint: Some(Duration::from_millis(millis)),
-    }
+    MemberOutcome::retry(Some(Duration::from_millis(millis)))
 }
 
 #[test]
@@ -332,7 +330,7 @@ fn a_dependency_that_has_succeeded_is_cut_out() {
 }
 
 #[test]
-fn answers_are_found_by_id() {
+fn responses_are_found_by_id() {
     let body = "{\"@odata.nextLink\":\"n\", \"responses\" : [ {\"status\":200,\"id\":\"3\"} , \
         {\"id\":\"1\",\"status\":204,\"body\":\"]}\"},{\"id\":\"9\",\"status\":200},{\"status\":200},7,\
         {\"id\":\"2\",\"status\":404} ], \"x\":1 }\n";
@@ -346,9 +344,9 @@ fn answers_are_found_by_id() {
             .collect();
         let addresses: Vec<_> = pieces.iter().map(|piece| piece.as_ptr_range()).collect();
         let rope = pieces.into_iter().collect();
-        let answer = batch.answer(&[0, 1, 2], &head(200, &[]), rope);
-        let PartResponse::Messages { frame, messages } = answer else {
-            panic!("{answer:?}");
+        let response = batch.response(&[0, 1, 2], &head(200, &[]), rope);
+        let PartResponse::Messages { frame, messages } = response else {
+            panic!("{response:?}");
         };
         assert_eq!(
             (&*text(&frame.0), &*text(&frame.1)),
@@ -369,9 +367,9 @@ fn answers_are_found_by_id() {
                 r#"{"status":200,"id":"3"}"#,
             ]
         );
-        let fates: Vec<MemberOutcome> = messages.iter().map(|message| message.fate).collect();
+        let outcomes: Vec<MemberOutcome> = messages.iter().map(|message| message.outcome).collect();
         assert_eq!(
-            fates,
+            outcomes,
             [
                 MemberOutcome::Done,
                 MemberOutcome::Failed,
@@ -411,20 +409,20 @@ fn what_a_status_means() {
             if round >= 3 && open.contains(&status) {
                 expected[0] = MemberOutcome::Failed;
             }
-            let fates = fates(&mut batch, &[0, 1, 2, 3], &body);
-            assert_eq!(fates, expected, "{status}, round {round}");
+            let found = outcomes(&mut batch, &[0, 1, 2, 3], &body);
+            assert_eq!(found, expected, "{status}, round {round}");
         }
     }
     let odd = r#"{"responses":[{"id":"1"},{"id":"2","status":"200"},{"id":"3","status":2.5e2},{"id":"4","status":-1}]}"#;
     let mut batch = of(&["POST"; 4]);
     assert_eq!(
-        fates(&mut batch, &[0, 1, 2, 3], odd),
+        outcomes(&mut batch, &[0, 1, 2, 3], odd),
         [MemberOutcome::Failed; 4]
     );
 }
 
 #[test]
-fn each_has_its_own_hint() {
+fn each_has_its_own_retry_after() {
     let cases: [(&str, MemberOutcome); 12] = [
         (r#","headers":{"Retry-After":"5"}"#, again_in(5000)),
         (r#","headers":{"retry-after":"0.249","x":1}"#, again_in(249)),
@@ -446,9 +444,7 @@ fn each_has_its_own_hint() {
         ("", again_in(7000)),
         (
             r#","headers":{"Retry-After":"99999999999999999999"}"#,
-            MemberOutcome::Again {
-                hint: Some(Duration::MAX),
-            },
+            MemberOutcome::retry(Some(Duration::MAX)),
         ),
     ];
     let head = head(
@@ -462,18 +458,18 @@ fn each_has_its_own_hint() {
         let body = format!(
             r#"{{"responses":[{{"id":"1","status":429{headers}}},{{"id":"2","status":200}}]}}"#
         );
-        let answer = of(&["POST", "POST"]).answer(&[0, 1], &head, Rope::from(body));
-        let PartResponse::Messages { messages, .. } = answer else {
-            panic!("{answer:?}");
+        let response = of(&["POST", "POST"]).response(&[0, 1], &head, Rope::from(body));
+        let PartResponse::Messages { messages, .. } = response else {
+            panic!("{response:?}");
         };
-        assert_eq!(messages[0].fate, expected, "{headers}");
-        assert_eq!(messages[1].fate, MemberOutcome::Done);
+        assert_eq!(messages[0].outcome, expected, "{headers}");
+        assert_eq!(messages[1].outcome, MemberOutcome::Done);
     }
 }
 
 #[test]
 fn a_failed_dependency_is_no_failure_if_it_was_throttled() {
-    let answer = |statuses: &[(u8, u16)]| {
+    let response = |statuses: &[(u8, u16)]| {
         let responses: Vec<String> = statuses
             .iter()
             .map(|(id, status)| format!(r#"{{"id":"{id}","status":{status}}}"#))
@@ -511,31 +507,31 @@ fn a_failed_dependency_is_no_failure_if_it_was_throttled() {
         ),
     ];
     for (statuses, expected) in cases {
-        let fates = fates(&mut chain(), &[0, 1, 2, 3], &answer(statuses));
-        assert_eq!(fates, expected, "{statuses:?}");
+        let found = outcomes(&mut chain(), &[0, 1, 2, 3], &response(statuses));
+        assert_eq!(found, expected, "{statuses:?}");
     }
     // What it depends on was done in an earlier part.
     assert_eq!(
-        fates(&mut chain(), &[2, 3], &answer(&[(3, 424), (4, 429)])),
+        outcomes(&mut chain(), &[2, 3], &response(&[(3, 424), (4, 429)])),
         [Failed, AGAIN]
     );
 }
 
 #[test]
-fn nobody_gets_an_answer_of_another_one() {
+fn nobody_gets_the_response_of_another_one() {
     let mut batch = of(&["GET", "POST", "POST", "PUT"]);
     let body = r#"{"responses":[{"id":"2","status":200},{"id":"2","status":201},
         {"id":"3","status":200},{"id":"3","status":200},{"id":"5","status":200},{"id":4,"status":200}]}"#;
     for round in 1..=4 {
         let got = messages(&mut batch, &[0, 1, 2, 3], body);
-        let fates: Vec<MemberOutcome> = got.iter().map(|message| message.fate).collect();
+        let outcomes: Vec<MemberOutcome> = got.iter().map(|message| message.outcome).collect();
         let read = if round <= 3 {
             AGAIN
         } else {
             MemberOutcome::Failed
         };
         assert_eq!(
-            fates,
+            outcomes,
             [
                 read,
                 MemberOutcome::Failed,
@@ -558,22 +554,23 @@ fn nobody_gets_an_answer_of_another_one() {
     )
     .unwrap();
     let body = r#"{"responses":[{"id":"\u00e9","status":200},{"id":"aB","status":200}]}"#;
-    assert_eq!(fates(&mut batch, &[0, 1], body), [MemberOutcome::Done; 2]);
+    assert_eq!(
+        outcomes(&mut batch, &[0, 1], body),
+        [MemberOutcome::Done; 2]
+    );
     // None of the last part is taken for one of this part.
     let mut batch = of(&["POST"; 3]);
     let body = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
     assert_eq!(
-        fates(&mut batch, &[1, 2], body),
+        outcomes(&mut batch, &[1, 2], body),
         [MemberOutcome::Done, MemberOutcome::Failed]
     );
 }
 
 #[test]
-fn what_a_whole_answer_means() {
-    let none = PartOutcome::Again { hint: None };
-    let in_9 = PartOutcome::Again {
-        hint: Some(Duration::from_secs(9)),
-    };
+fn what_a_whole_response_means() {
+    let none = PartOutcome::retry(None);
+    let in_9 = PartOutcome::retry(Some(Duration::from_secs(9)));
     use PartOutcome::{Failed, FailedForAll, Unknown};
     // Status, for reads, for others, whether it was too large.
     let cases: [(u16, PartOutcome, PartOutcome, bool); 16] = [
@@ -605,13 +602,13 @@ fn what_a_whole_answer_means() {
         ] {
             let got = whole(&mut of(&["GET", "GET", "POST"]), &[0, 1], &head, body);
             assert_eq!(
-                (got.fate, got.too_large),
+                (got.outcome, got.too_large),
                 (reads, too_large),
                 "{status} {body}"
             );
             let got = whole(&mut of(&["GET", "POST", "GET"]), &[0, 1], &head, body);
             assert_eq!(
-                (got.fate, got.too_large),
+                (got.outcome, got.too_large),
                 (others, too_large),
                 "{status} {body}"
             );
@@ -620,25 +617,25 @@ fn what_a_whole_answer_means() {
     }
     // One request that is too large by itself does not get smaller.
     let alone = whole(&mut of(&["POST", "POST"]), &[1], &head(413, &[]), "");
-    assert_eq!((alone.fate, alone.too_large), (Failed, true));
+    assert_eq!((alone.outcome, alone.too_large), (Failed, true));
 
     // Reads: three times.
     for (status, then) in [(200, Unknown), (502, Failed)] {
         let mut batch = of(&["GET", "GET"]);
         for _ in 0..3 {
             let got = whole(&mut batch, &[0, 1], &head(status, &[]), "");
-            assert_eq!(got.fate, none);
+            assert_eq!(got.outcome, none);
         }
         assert_eq!(
-            whole(&mut batch, &[0, 1], &head(status, &[]), "").fate,
+            whole(&mut batch, &[0, 1], &head(status, &[]), "").outcome,
             then
         );
     }
 
     let gzip = head(200, &[("content-encoding", "gzip")]);
-    let answer = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
-    let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &gzip, answer);
-    assert_eq!(got.fate, Unknown);
+    let response = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
+    let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &gzip, response);
+    assert_eq!(got.outcome, Unknown);
     assert!(got.text.contains("compressed"), "{}", got.text);
 
     let error = r#"{"error":{"code":"BadRequest","message":"Invalid id \"7\"."}}"#;
@@ -714,12 +711,12 @@ fn a_refused_part_hands_its_refusal_on() {
         assert_eq!(got["status"], status);
         assert!(got["body"]["error"]["message"].is_string());
     }
-    // An answer that says nothing is no refusal, and neither is one that is huge.
+    // A response that says nothing is no refusal, and neither is one that is huge.
     let mut batch = of(&["POST"; 2]);
     whole(&mut batch, &[0], &head(500, &[]), error);
     assert_eq!(explained(&mut batch, 0)["status"], 503);
     let no_utf8 = b"{\"error\":{\"code\":\"\xff\"}}".as_slice();
-    batch.answer(&[0], &head(400, &[]), Rope::from(no_utf8));
+    batch.response(&[0], &head(400, &[]), Rope::from(no_utf8));
     assert_eq!(explained(&mut batch, 0)["status"], 400);
     let huge = format!(
         r#"{{"error":{{"code":"Big"}},"x":"{}"}}"#,

@@ -25,14 +25,14 @@ async fn a_lost_write_is_not_sent_again() {
             _ => call.ok(),
         });
         let layer = layer(Lines::writes()).max_members(10);
-        let answer = send(&layer, &server, 30).await.unwrap();
-        assert_eq!((stats(&answer).unknown, stats(&answer).done), (10, 20));
+        let response = send(&layer, &server, 30).await.unwrap();
+        assert_eq!((stats(&response).unknown, stats(&response).done), (10, 20));
         assert_eq!(server.lengths(), [10, 10, 10]);
         let expected = expected(30, |m| match m {
             10..20 => "unknown".to_owned(),
             _ => "ok".to_owned(),
         });
-        assert_eq!(lines(answer).await, expected);
+        assert_eq!(lines(response).await, expected);
     }
 }
 
@@ -45,7 +45,7 @@ async fn what_may_be_repeated_is_sent_again_in_halves() {
             false => call.ok(),
         });
         let layer = layer(format.clone()).max_members(10);
-        let answer = send(&layer, &server, 20).await.unwrap();
+        let response = send(&layer, &server, 20).await.unwrap();
         let expected = expected(20, |m| {
             if m == 5 {
                 "unknown".to_owned()
@@ -53,7 +53,7 @@ async fn what_may_be_repeated_is_sent_again_in_halves() {
                 "ok".to_owned()
             }
         });
-        assert_eq!(lines(answer).await, expected);
+        assert_eq!(lines(response).await, expected);
         let with: Vec<_> = server
             .parts()
             .into_iter()
@@ -78,8 +78,8 @@ async fn what_was_lost_once_is_never_called_refused() {
     for (format, word) in [(converges(), "unknown"), (Lines::reads(), "busy 30000")] {
         server.0.lock().calls.clear();
         let layer = layer(format).max_members(10).stall_timeout(seconds(100));
-        let answer = send(&layer, &server, 20).await.unwrap();
-        assert_eq!(lines(answer).await[10], format!("10 {word}"));
+        let response = send(&layer, &server, 20).await.unwrap();
+        assert_eq!(lines(response).await[10], format!("10 {word}"));
     }
 }
 
@@ -87,16 +87,16 @@ async fn what_was_lost_once_is_never_called_refused() {
 async fn an_answer_that_is_too_long_is_asked_for_in_smaller_parts() {
     let server = Server::new(Call::ok);
     let layer = layer(Lines::reads()).max_response(50).max_members(10);
-    let answer = send(&layer, &server, 20).await.unwrap();
-    assert_eq!(lines(answer).await, ok(20));
+    let response = send(&layer, &server, 20).await.unwrap();
+    assert_eq!(lines(response).await, ok(20));
     assert!(server.lengths().contains(&5));
 
-    let answer = send(&layer.clone().max_response(3), &server, 2).await;
-    let error = answer.unwrap_err();
+    let response = send(&layer.clone().max_response(3), &server, 2).await;
+    let error = response.unwrap_err();
     assert!(
         matches!(
             error.downcast_ref(),
-            Some(BatchError::AnswerTooLong { most: 3 })
+            Some(BatchError::ResponseTooLong { max_response: 3 })
         ),
         "{error}"
     );
@@ -109,16 +109,16 @@ async fn a_fault_of_unknown_outcome_is_like_a_lost_part() {
             1 => text("FAULT unknown"),
             _ => call.ok(),
         });
-        let answer = send(&layer(format).max_members(10), &server, 20)
+        let response = send(&layer(format).max_members(10), &server, 20)
             .await
             .unwrap();
-        assert_eq!(lines(answer).await[15], format!("15 {word}"));
+        assert_eq!(lines(response).await[15], format!("15 {word}"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_once_is_never_called_stopped_or_not_sent() {
-    // Both members are executed, but the answer is lost; then the first one fails.
+    // Both members are executed, but the response is lost; then the first one fails.
     let server = Server::new(|call| match call.number {
         0 => reset(),
         1 => call.each(|_| "failed".to_owned()),
@@ -126,8 +126,8 @@ async fn what_was_lost_once_is_never_called_stopped_or_not_sent() {
     });
     let mut format = converges();
     format.needs = [(1, vec![0])].into();
-    let answer = send(&layer(format), &server, 2).await.unwrap();
-    assert_eq!(lines(answer).await, ["0 failed", "1 unknown"]);
+    let response = send(&layer(format), &server, 2).await.unwrap();
+    assert_eq!(lines(response).await, ["0 failed", "1 unknown"]);
 
     let server = Server::new(|call| match call.number {
         0 => reset(),
@@ -140,9 +140,9 @@ async fn what_was_lost_once_is_never_called_stopped_or_not_sent() {
             .to_owned()
         }),
     });
-    let answer = send(&layer(converges()), &server, 4).await.unwrap();
+    let response = send(&layer(converges()), &server, 4).await.unwrap();
     assert_eq!(
-        lines(answer).await,
+        lines(response).await,
         ["0 failed", "1 unknown", "2 failed", "3 unknown"]
     );
 }
@@ -156,29 +156,29 @@ async fn a_lost_answer_is_not_hidden_by_a_later_fault() {
     let error = send(&layer(converges()), &server, 6).await.unwrap_err();
     assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error}");
     // Of what only reads, the last word is as good as any.
-    let answer = send(&layer(Lines::reads()), &server, 6).await.unwrap();
-    assert_eq!(answer.status(), 500);
+    let response = send(&layer(Lines::reads()), &server, 6).await.unwrap();
+    assert_eq!(response.status(), 500);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_layers_below_know_is_understood() {
-    // POST is not sent again by the layer below when its answer was lost; what is not sent is.
+    // POST is not sent again by the layer below when its response was lost; what is not sent is.
     let server = Server::new(|call| match call.number {
         0 | 2 => refused(),
         3 => reset(),
         _ => call.ok(),
     });
     let below = ServerBusyBackoffLayer::http().layer(server.clone());
-    let answer = layer(Lines::writes())
+    let response = layer(Lines::writes())
         .max_members(10)
         .layer(below)
         .oneshot(traced(batch(30)))
         .await
         .unwrap();
-    let stats = answer.extensions().get::<BatchReport>().unwrap().stats();
+    let stats = response.extensions().get::<BatchReport>().unwrap().stats();
     // The resends below are none of its own.
     assert_eq!((stats.parts, stats.resent, stats.unknown), (3, 0, 10));
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     let expected: String = (0..30)
         .map(|m| match m {
             10..20 => format!("{m} unknown\n"),
@@ -204,10 +204,10 @@ async fn what_may_have_been_executed_stays_in_doubt_when_it_is_refused_later() {
                 _ => text(refusal),
             });
             let layer = layer(converges()).max_members(5);
-            let answer = send(&layer, &server, 15).await.unwrap();
+            let response = send(&layer, &server, 15).await.unwrap();
             let what = format!("{doubt}, then {refusal}");
-            assert_eq!(stats(&answer).unknown, 5, "{what}");
-            let lines = lines(answer).await;
+            assert_eq!(stats(&response).unknown, 5, "{what}");
+            let lines = lines(response).await;
             for (member, line) in lines.iter().enumerate() {
                 let doubtful = line.contains("unknown");
                 assert_eq!(doubtful, (5..10).contains(&member), "{what}: {line}");

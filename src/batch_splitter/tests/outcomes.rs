@@ -22,9 +22,9 @@ async fn the_throttled_members_are_sent_again_and_only_they() {
             })
         });
         let layer = layer(format).max_members(10);
-        let answer = send(&layer, &server, 30).await.unwrap();
-        let merged: BatchReport = answer.extensions().get::<BatchReport>().unwrap().clone();
-        assert_eq!(lines(answer).await, ok(30));
+        let response = send(&layer, &server, 30).await.unwrap();
+        let merged: BatchReport = response.extensions().get::<BatchReport>().unwrap().clone();
+        assert_eq!(lines(response).await, ok(30));
         let parts = server.parts();
         // First those that wait, in their order, together with those that were not sent yet.
         assert_eq!(parts[0], (0..10).collect::<Vec<_>>());
@@ -60,8 +60,8 @@ async fn without_a_hint_waits_grow_while_nothing_is_achieved() {
     });
     let base = Duration::from_secs(1);
     let layer = layer(Lines::writes()).backoff(base, seconds(20));
-    let answer = send(&layer, &server, 8).await.unwrap();
-    assert_eq!(lines(answer).await, ok(8));
+    let response = send(&layer, &server, 8).await.unwrap();
+    assert_eq!(lines(response).await, ok(8));
     let calls = server.calls();
     for (n, pair) in calls.windows(2).enumerate() {
         let wait = pair[1].at - pair[0].at;
@@ -95,9 +95,9 @@ async fn waits_of_a_batch_that_goes_on_stay_short() {
         })
     });
     let layer = layer(Lines::writes()).max_members(10);
-    let answer = send(&layer, &server, 400).await.unwrap();
-    assert!(stats(&answer).waited < seconds(30));
-    assert_eq!(lines(answer).await, ok(400));
+    let response = send(&layer, &server, 400).await.unwrap();
+    assert!(stats(&response).waited < seconds(30));
+    assert_eq!(lines(response).await, ok(400));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,8 +111,8 @@ async fn what_stays_throttled_keeps_its_last_error() {
         });
         let layer = layer(format).stall_timeout(seconds(600));
         let begin = Instant::now();
-        let answer = send(&layer, &server, 20).await.unwrap();
-        let lines = lines(answer).await;
+        let response = send(&layer, &server, 20).await.unwrap();
+        let lines = lines(response).await;
         assert!(lines[4].starts_with("4 busy"), "{lines:?}");
         assert_eq!(lines.iter().filter(|line| line.ends_with("ok")).count(), 19);
         let took = begin.elapsed();
@@ -138,13 +138,13 @@ async fn the_deadline_of_the_call_bounds_it() {
         .extensions_mut()
         .insert(Deadline::within(seconds(30)));
     let begin = Instant::now();
-    let answer = service.oneshot(request).await.unwrap();
+    let response = service.oneshot(request).await.unwrap();
     // The others were not refused, so there is no reason to believe that they would be.
     let expected = expected(12, |m| match m {
         5..10 => "busy 60000".to_owned(),
         _ => "ok".to_owned(),
     });
-    assert_eq!(lines(answer).await, expected);
+    assert_eq!(lines(response).await, expected);
     assert_eq!(begin.elapsed(), Duration::ZERO);
 
     // A deadline that has passed already.
@@ -168,12 +168,12 @@ async fn the_deadline_of_the_call_bounds_it() {
     request
         .extensions_mut()
         .insert(Deadline::within(seconds(1)));
-    let answer = layer(Lines::writes())
+    let response = layer(Lines::writes())
         .layer(server)
         .oneshot(request)
         .await
         .unwrap();
-    let lines = lines(answer).await;
+    let lines = lines(response).await;
     assert_eq!(lines[9..], ["9 ok", "10 unsent -", "11 unsent -"]);
 }
 
@@ -185,8 +185,8 @@ async fn a_deadline_that_passes_during_refusals_ends_with_the_last_one() {
         .extensions_mut()
         .insert(Deadline::within(seconds(2)));
     let service = layer(Lines::writes()).layer(server.clone());
-    let answer = service.oneshot(request).await.unwrap();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = service.oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "FAULT again 100 3");
     // A part that is on its way at the deadline is not cut off, and none is begun at it.
     let server = Server::new(|_| text("FAULT again 1000").after(1_000));
@@ -195,17 +195,17 @@ async fn a_deadline_that_passes_during_refusals_ends_with_the_last_one() {
         .extensions_mut()
         .insert(Deadline::within(seconds(2)));
     let service = layer(Lines::writes()).layer(server.clone());
-    let answer = service.oneshot(request).await.unwrap();
-    assert_eq!((answer.status().as_u16(), server.calls().len()), (500, 1));
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), server.calls().len()), (500, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_whole_part_that_is_refused_to_the_end_is_the_answer() {
     let server = Server::new(|call| text(format!("FAULT again 60000 {}", call.number)));
     let layer = layer(Lines::writes()).stall_timeout(seconds(200));
-    let answer = send(&layer, &server, 25).await.unwrap();
+    let response = send(&layer, &server, 25).await.unwrap();
     // The last one; the rest would have been refused, too.
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "FAULT again 60000 3");
     assert_eq!(server.lengths(), [10; 4]);
 }
@@ -225,7 +225,7 @@ async fn stopped_members_are_sent_again_as_long_as_that_achieves_something() {
             }
         })
     });
-    let answer = send(&layer(Lines::writes()), &server, 10).await.unwrap();
+    let response = send(&layer(Lines::writes()), &server, 10).await.unwrap();
     let parts: Vec<_> = server.parts().iter().map(|part| part[0]).collect();
     // The third round achieves nothing: its first member fails.
     assert_eq!(parts, [0, 4, 7]);
@@ -234,8 +234,8 @@ async fn stopped_members_are_sent_again_as_long_as_that_achieves_something() {
         8 | 9 => "stopped".to_owned(),
         _ => "ok".to_owned(),
     });
-    assert_eq!(stats(&answer).not_executed, 2);
-    assert_eq!(lines(answer).await, expected);
+    assert_eq!(stats(&response).not_executed, 2);
+    assert_eq!(lines(response).await, expected);
     assert!(
         server.calls().iter().all(|call| call.at.is_zero()),
         "nobody was throttled"
@@ -252,18 +252,18 @@ async fn what_was_not_sent_is_sent_again() {
         },
         _ => call.ok(),
     });
-    let answer = send(&layer(Lines::writes()), &server, 12).await.unwrap();
-    assert!(!stats(&answer).waited.is_zero());
-    assert_eq!(lines(answer).await, ok(12));
+    let response = send(&layer(Lines::writes()), &server, 12).await.unwrap();
+    assert!(!stats(&response).waited.is_zero());
+    assert_eq!(lines(response).await, ok(12));
 
     let server = Server::new(|call| match call.number {
         0 => call.ok(),
         _ => refused(),
     });
     let layer = layer(Lines::writes()).stall_timeout(seconds(100));
-    let answer = send(&layer, &server, 12).await.unwrap();
+    let response = send(&layer, &server, 12).await.unwrap();
     assert_eq!(
-        lines(answer).await[9..],
+        lines(response).await[9..],
         ["9 ok", "10 unsent -", "11 unsent -"]
     );
 }
@@ -292,7 +292,7 @@ async fn members_go_after_those_that_they_need() {
             _ => "ok".to_owned(),
         })
     });
-    let answer = send(&layer(format).max_members(4), &server, 31)
+    let response = send(&layer(format).max_members(4), &server, 31)
         .await
         .unwrap();
     let expected = expected(31, |m| match m {
@@ -303,7 +303,7 @@ async fn members_go_after_those_that_they_need() {
         10 => "needs 99".to_owned(),
         _ => "ok".to_owned(),
     });
-    assert_eq!(lines(answer).await, expected);
+    assert_eq!(lines(response).await, expected);
     let part_of = |m: usize| {
         server
             .parts()
@@ -325,10 +325,10 @@ async fn joined_members_stay_together() {
     let mut format = Lines::writes();
     format.joined = vec![8, 9, 10, 12, 15, 16];
     let server = Server::new(Call::ok);
-    let answer = send(&layer(format).max_members(10), &server, 40)
+    let response = send(&layer(format).max_members(10), &server, 40)
         .await
         .unwrap();
-    assert_eq!(lines(answer).await, ok(40));
+    assert_eq!(lines(response).await, ok(40));
     let first: Vec<_> = server.parts().iter().map(|part| part[0]).collect();
     assert_eq!(first, [0, 8, 18, 28, 38]);
 
@@ -349,10 +349,10 @@ async fn a_part_touches_sixteen_groups_at_most() {
             let mut format = format;
             format.groups = Some(groups);
             let server = Server::new(Call::ok);
-            let answer = send(&layer(format).start_members(50), &server, 200)
+            let response = send(&layer(format).start_members(50), &server, 200)
                 .await
                 .unwrap();
-            assert_eq!(lines(answer).await, ok(200));
+            assert_eq!(lines(response).await, ok(200));
             let mut seen = std::collections::BTreeSet::new();
             let mut last = std::collections::BTreeSet::new();
             for part in server.parts() {
@@ -398,9 +398,9 @@ async fn ten_thousand_members_of_which_one_in_twenty_is_throttled() {
             .after(50 * call.members.len() as u64)
         });
         let begin = Instant::now();
-        let answer = send(&layer(format), &server, 10_000).await.unwrap();
-        let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
-        assert_eq!(lines(answer).await, ok(10_000));
+        let response = send(&layer(format), &server, 10_000).await.unwrap();
+        let merged = response.extensions().get::<BatchReport>().unwrap().clone();
+        assert_eq!(lines(response).await, ok(10_000));
         let stats = merged.stats();
         println!("{stats:?} in {:?}", begin.elapsed());
         assert!((400..700).contains(&stats.resent), "{stats:?}");

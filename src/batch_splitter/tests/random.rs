@@ -9,7 +9,7 @@ use crate::retry::Failure;
 
 /// Cases that failed once.
 const KEPT: [u64; 5] = [
-    // Stopped, and needing what failed, after an answer that was lost.
+    // Stopped, and needing what failed, after a response that was lost.
     6286870065952526845,
     8003428352513366711,
     2890361777391250424,
@@ -23,7 +23,7 @@ const KEPT: [u64; 5] = [
 struct Done {
     /// How often each member was executed.
     executed: HashMap<usize, u32>,
-    /// Members of which an answer said that they were done.
+    /// Members of which a response said that they were done.
     confirmed: BTreeSet<usize>,
     throttled: BTreeSet<usize>,
     order: Vec<usize>,
@@ -113,7 +113,7 @@ fn reply(
         }
         7 => {
             // One fails, and stops the others.
-            let fates: HashMap<usize, &str> = call
+            let outcomes: HashMap<usize, &str> = call
                 .members
                 .iter()
                 .enumerate()
@@ -127,15 +127,15 @@ fn reply(
                     std::cmp::Ordering::Greater => (*member, "stopped"),
                 })
                 .collect();
-            call.each(|member| fates[&member].to_owned())
+            call.each(|member| outcomes[&member].to_owned())
         }
         _ => {
             let busy = if fault < 20 { rng.u32(0..4) } else { 0 };
-            let fates: HashMap<usize, String> = call
+            let outcomes: HashMap<usize, String> = call
                 .members
                 .iter()
                 .map(|member| {
-                    let fate = match rng.u32(0..10) {
+                    let outcome = match rng.u32(0..10) {
                         0..4 if rng.u32(0..4) < busy => {
                             done.throttled.insert(*member);
                             let hint = rng.u32(0..3_000);
@@ -152,10 +152,10 @@ fn reply(
                             "ok".to_owned()
                         }
                     };
-                    (*member, fate)
+                    (*member, outcome)
                 })
                 .collect();
-            call.each(|member| fates[&member].clone())
+            call.each(|member| outcomes[&member].clone())
         }
     };
     reply.after(after)
@@ -210,13 +210,13 @@ async fn case(seed: u64) -> usize {
     });
     let service = layer.layer(server.clone());
     let whole = async {
-        let answer = service.oneshot(request).await?;
-        let stats = answer.extensions().get::<BatchReport>().unwrap().clone();
+        let response = service.oneshot(request).await?;
+        let stats = response.extensions().get::<BatchReport>().unwrap().clone();
         if unread {
             return Ok((stats, None));
         }
-        let length = answer.headers().get("content-length").cloned();
-        let body = answer.into_body().collect().await?.to_bytes();
+        let length = response.headers().get("content-length").cloned();
+        let body = response.into_body().collect().await?.to_bytes();
         if let Some(length) = length {
             assert_eq!(length, body.len().to_string());
         }
@@ -278,11 +278,11 @@ async fn case(seed: u64) -> usize {
             assert_eq!(lines.lines().count(), members);
             let (mut oks, mut unknown) = (0, 0);
             for (member, line) in lines.lines().enumerate() {
-                let fate = line
+                let outcome = line
                     .strip_prefix(&format!("{member} "))
                     .expect("its own message");
                 let executed = done.executed.contains_key(&member);
-                match fate.split(' ').next().unwrap() {
+                match outcome.split(' ').next().unwrap() {
                     "ok" => {
                         oks += 1;
                         assert!(done.confirmed.contains(&member), "invented: {line}");
@@ -297,7 +297,7 @@ async fn case(seed: u64) -> usize {
                     _ => assert!(!executed, "{line}"),
                 }
                 assert!(
-                    !done.confirmed.contains(&member) || fate == "ok",
+                    !done.confirmed.contains(&member) || outcome == "ok",
                     "lost: {line}"
                 );
             }

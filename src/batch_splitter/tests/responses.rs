@@ -1,4 +1,4 @@
-//! What the one answer looks like, and what goes through untouched.
+//! What the one response looks like, and what goes through untouched.
 
 use super::*;
 
@@ -6,11 +6,11 @@ use super::*;
 async fn one_answer_in_the_callers_order() {
     for format in [Lines::writes(), Lines::reads()] {
         let server = Server::new(Call::ok);
-        let answer = send(&layer(format), &server, 35).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["x-call"], "1");
-        assert!(!answer.headers().contains_key("transfer-encoding"));
-        assert_eq!(lines(answer).await, ok(35));
+        let response = send(&layer(format), &server, 35).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["x-call"], "1");
+        assert!(!response.headers().contains_key("transfer-encoding"));
+        assert_eq!(lines(response).await, ok(35));
         // Fast parts let the size grow.
         assert_eq!(server.lengths(), [10, 20, 5]);
         let resends: Vec<bool> = server.calls().iter().map(|call| call.resend).collect();
@@ -31,10 +31,10 @@ async fn sizes_are_exact_once_all_is_there() {
             };
             text(format!("ANSWER\n{lines}END\n"))
         });
-        let answer = send(&layer(format), &server, 25).await.unwrap();
-        let length = answer.body().size_hint().exact().unwrap();
-        assert_eq!(answer.headers()["content-length"], length.to_string());
-        let mut body = answer.into_body();
+        let response = send(&layer(format), &server, 25).await.unwrap();
+        let length = response.body().size_hint().exact().unwrap();
+        assert_eq!(response.headers()["content-length"], length.to_string());
+        let mut body = response.into_body();
         let mut read = 0;
         let mut all = String::new();
         while let Some(frame) = body.frame().await {
@@ -79,10 +79,13 @@ async fn what_is_no_batch_goes_through_as_it_is() {
             .header("content-length", header)
             .body(body.into())
             .unwrap();
-        let answer = service.ready().await.unwrap().call(request).await.unwrap();
-        assert!(answer.extensions().get::<BatchReport>().is_none());
-        assert_eq!(answer.body().size_hint().exact(), Some(body.len() as u64));
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        let response = service.ready().await.unwrap().call(request).await.unwrap();
+        assert!(response.extensions().get::<BatchReport>().is_none());
+        assert_eq!(response.body().size_hint().exact(), Some(body.len() as u64));
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            body
+        );
     }
 }
 
@@ -91,12 +94,15 @@ async fn if_no_part_gives_messages_the_first_answer_is_the_answer() {
     for format in [Lines::writes(), Lines::reads()] {
         for fault in ["failed", "failed each", "forall"] {
             let server = Server::new(move |call| text(format!("FAULT {fault} {}", call.number)));
-            let answer = send(&layer(format.clone()), &server, 25).await.unwrap();
-            assert_eq!(answer.status(), 500);
+            let response = send(&layer(format.clone()), &server, 25).await.unwrap();
+            assert_eq!(response.status(), 500);
             let body = format!("FAULT {fault} 0");
-            assert_eq!(answer.headers()["content-length"], body.len().to_string());
-            assert_eq!(answer.body().size_hint().exact(), Some(body.len() as u64));
-            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+            assert_eq!(response.headers()["content-length"], body.len().to_string());
+            assert_eq!(response.body().size_hint().exact(), Some(body.len() as u64));
+            assert_eq!(
+                response.into_body().collect().await.unwrap().to_bytes(),
+                body
+            );
             let calls = if fault == "forall" { 1 } else { 3 };
             assert_eq!(server.calls().len(), calls);
         }
@@ -137,10 +143,10 @@ async fn a_part_that_faults_hides_nothing() {
                 _ => call.ok(),
             });
             let layer = layer(format).max_members(10);
-            let answer = send(&layer, &server, 30).await.unwrap();
-            let stats = stats(&answer);
+            let response = send(&layer, &server, 30).await.unwrap();
+            let stats = stats(&response);
             assert_eq!((stats.done, stats.parts, stats.complete), (20, 3, true));
-            let lines = lines(answer).await;
+            let lines = lines(response).await;
             for (member, line) in lines.iter().enumerate() {
                 match (10..20).contains(&member) {
                     false => assert_eq!(*line, format!("{member} ok")),
@@ -161,13 +167,13 @@ async fn a_reading_batch_begins_with_the_first_part_that_gives_messages() {
         _ => call.ok(),
     });
     let layer = layer(Lines::reads()).max_members(10);
-    let answer = send(&layer, &server, 30).await.unwrap();
-    assert_eq!(answer.headers()["x-call"], "2");
+    let response = send(&layer, &server, 30).await.unwrap();
+    assert_eq!(response.headers()["x-call"], "2");
     let expected = expected(30, |member| match member {
         0..10 => "unsent ErrorWhole".to_owned(),
         _ => "ok".to_owned(),
     });
-    assert_eq!(lines(answer).await, expected);
+    assert_eq!(lines(response).await, expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,9 +183,9 @@ async fn what_fails_for_all_stops_the_batch() {
         _ => call.ok(),
     });
     let layer = layer(Lines::writes()).max_members(10);
-    let answer = send(&layer, &server, 40).await.unwrap();
+    let response = send(&layer, &server, 40).await.unwrap();
     assert_eq!(server.calls().len(), 2);
-    let lines = lines(answer).await;
+    let lines = lines(response).await;
     assert_eq!(lines[..10], ok(10));
     assert!(lines[10..20].iter().all(|line| line == "server's own"));
     assert_eq!(lines[20], "20 unsent ErrorWhole");
@@ -199,11 +205,11 @@ async fn lists_are_put_behind_each_other() {
     };
     for format in [Lines::reads(), Lines::writes()] {
         let server = Server::new(list);
-        let answer = send(&layer(format.clone()).parallel(3), &server, 12)
+        let response = send(&layer(format.clone()).parallel(3), &server, 12)
             .await
             .unwrap();
-        let length = answer.body().size_hint().exact().unwrap();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let length = response.body().size_hint().exact().unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         let ids = |mark: &str| (0..12).map(|m| format!("{mark}{m} ")).collect::<String>();
         assert_eq!(body, format!("LISTS\n{}|{}", ids("a"), ids("b")));
         assert_eq!(body.len() as u64, length);
@@ -213,12 +219,12 @@ async fn lists_are_put_behind_each_other() {
             1 => text("FAULT failed"),
             _ => list(call),
         });
-        let answer = send(&layer(format.clone()).max_members(5), &server, 12)
+        let response = send(&layer(format.clone()).max_members(5), &server, 12)
             .await
             .unwrap();
-        let stats = stats(&answer);
+        let stats = stats(&response);
         assert_eq!((stats.done, stats.not_executed), (7, 5));
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         match format.idempotency {
             Idempotency::Safe => assert_eq!(body, "FAULT failed"),
             _ => assert!(body.starts_with(b"LISTS\na0 a1 a2 a3 a4 a10 a11 |b0 ")),
@@ -239,7 +245,7 @@ async fn a_good_answer_that_does_not_fit_is_not_the_answer_to_all() {
     };
     assert_eq!(
         (*missing, &**cause),
-        (1, "the answer does not fit to what was sent")
+        (1, "the response does not match the members that were sent")
     );
 }
 
@@ -251,8 +257,8 @@ async fn a_stream_without_words_for_errors_breaks_off() {
         1 => text("FAULT failed"),
         _ => call.ok(),
     });
-    let answer = send(&layer(format), &server, 30).await.unwrap();
-    let error = answer.into_body().collect().await.unwrap_err();
+    let response = send(&layer(format), &server, 30).await.unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
     let Some(BatchError::Incomplete { missing: 20, .. }) = error.downcast_ref() else {
         panic!("{error}");
     };

@@ -1,4 +1,4 @@
-//! How large parts are, and how that is learnt.
+//! How large parts are, and how they are learned.
 
 use super::*;
 use crate::batch_splitter::config::Config;
@@ -6,12 +6,12 @@ use crate::batch_splitter::sizing::Sizing;
 use crate::retry::backoff::Backoff;
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_parts_take_is_learnt() {
+async fn part_sizes_follow_the_time_that_parts_take() {
     // 300 ms for each member: 66 of them in 20 seconds.
     let server = Server::new(|call| call.ok().after(300 * call.members.len() as u64));
     let layer = BatchSplitterLayer::new(Lines::writes());
-    let answer = send(&layer, &server, 300).await.unwrap();
-    assert_eq!(lines(answer).await, ok(300));
+    let response = send(&layer, &server, 300).await.unwrap();
+    assert_eq!(lines(response).await, ok(300));
     assert_eq!(server.lengths(), [100, 50, 50, 50, 50]);
     // The next job starts with it, by another service of the same layer, too.
     send(&layer.clone(), &server, 60).await.unwrap();
@@ -26,8 +26,8 @@ async fn the_limit_of_one_minute_halves() {
         _ => reset().after(60_000),
     });
     let layer = BatchSplitterLayer::new(Lines::reads());
-    let answer = send(&layer, &server, 100).await.unwrap();
-    assert_eq!(lines(answer).await, ok(100));
+    let response = send(&layer, &server, 100).await.unwrap();
+    assert_eq!(lines(response).await, ok(100));
     assert_eq!(server.lengths(), [100, 50, 25, 12, 12, 1]);
     send(&layer, &server, 40).await.unwrap();
     assert_eq!(server.lengths()[6], 12, "the next job starts smaller");
@@ -50,14 +50,14 @@ async fn parts_that_are_too_large_are_halved_at_once() {
         _ => text("FAULT large"),
     });
     let layer = layer(Lines::writes());
-    let answer = send(&layer, &server, 10).await.unwrap();
-    assert_eq!(lines(answer).await, ok(10));
+    let response = send(&layer, &server, 10).await.unwrap();
+    assert_eq!(lines(response).await, ok(10));
     assert_eq!(server.lengths(), [10, 5, 2, 2, 2, 2, 2]);
 
     let server = Server::new(|_| text("FAULT large"));
-    let answer = send(&layer, &server, 10).await.unwrap();
+    let response = send(&layer, &server, 10).await.unwrap();
     assert_eq!(
-        answer.into_body().collect().await.unwrap().to_bytes(),
+        response.into_body().collect().await.unwrap().to_bytes(),
         "FAULT large"
     );
 }
@@ -115,7 +115,7 @@ fn config() -> Config {
 fn the_table_is_bounded() {
     let (sizing, config) = (Sizing::default(), config());
     for n in 0..25_000 {
-        sizing.too_large(&format!("key {n}"), &config, 10);
+        sizing.shrink(&format!("key {n}"), &config, 10);
         assert!(sizing.known() <= 10_000);
     }
     assert!(sizing.known() > 8_000);
@@ -125,34 +125,34 @@ fn the_table_is_bounded() {
 }
 
 #[test]
-fn what_is_learnt_stays_in_its_bounds() {
+fn what_is_learned_stays_in_its_bounds() {
     let (sizing, config) = (Sizing::default(), config());
     for _ in 0..10 {
         let size = sizing.members("x", &config);
-        sizing.answered("x", &config, size, seconds(1), true);
+        sizing.record_response("x", &config, size, seconds(1), true);
     }
     assert_eq!(sizing.members("x", &config), 1000);
     // A part that was begun when parts were smaller.
-    sizing.answered("x", &config, 100, seconds(1), true);
+    sizing.record_response("x", &config, 100, seconds(1), true);
     assert_eq!(sizing.members("x", &config), 1000);
     for _ in 0..20 {
         let size = sizing.members("x", &config);
-        sizing.answered("x", &config, size, seconds(25), true);
+        sizing.record_response("x", &config, size, seconds(25), true);
     }
     assert_eq!(sizing.members("x", &config), 1);
     // Back where it began: forgotten.
-    sizing.too_large("x", &config, 2);
+    sizing.shrink("x", &config, 2);
     for _ in 0..3 {
         let size = sizing.members("y", &config);
-        sizing.answered("y", &config, size, seconds(15), true);
+        sizing.record_response("y", &config, size, seconds(15), true);
     }
     assert_eq!(sizing.known(), 1);
-    sizing.lost("y", &config, 100, seconds(44));
+    sizing.record_loss("y", &config, 100, seconds(44));
     assert_eq!(sizing.members("y", &config), 100);
-    sizing.lost("y", &config, 100, seconds(46));
+    sizing.record_loss("y", &config, 100, seconds(46));
     assert_eq!(sizing.members("y", &config), 50);
-    sizing.answered("y", &config, 50, seconds(1), false);
+    sizing.record_response("y", &config, 50, seconds(1), false);
     assert_eq!(sizing.members("y", &config), 50, "it did not go smoothly");
-    sizing.answered("y", &config, 50, seconds(1), true);
+    sizing.record_response("y", &config, 50, seconds(1), true);
     assert_eq!((sizing.members("y", &config), sizing.known()), (100, 1));
 }

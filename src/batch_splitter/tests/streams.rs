@@ -1,18 +1,18 @@
-//! Reading batches answer while they go on; others are through before they answer. Parts at the same time, and cancellation.
+//! Reading batches response while they go on; others are through before they response. Parts at the same time, and cancellation.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_reading_batch_answers_with_its_first_part() {
     let server = Server::new(|call| call.ok().after(15_000));
-    let answer = send(&layer(Lines::reads()), &server, 30).await.unwrap();
+    let response = send(&layer(Lines::reads()), &server, 30).await.unwrap();
     assert_eq!(server.calls().len(), 1);
-    assert_eq!(answer.body().size_hint().exact(), None);
-    assert!(!answer.headers().contains_key("content-length"));
-    let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
+    assert_eq!(response.body().size_hint().exact(), None);
+    assert!(!response.headers().contains_key("content-length"));
+    let merged = response.extensions().get::<BatchReport>().unwrap().clone();
     assert!(!merged.stats().complete);
 
-    let mut body = answer.into_body();
+    let mut body = response.into_body();
     let mut text = String::new();
     // Nothing is on its way while there is something to read.
     while !text.contains("9 ok\n") {
@@ -42,8 +42,8 @@ async fn a_reading_batch_keeps_no_more_than_a_part_ahead() {
             .after(15_000)
         });
         let layer = layer(Lines::reads()).parallel(parallel);
-        let answer = send(&layer, &server, 1000).await.unwrap();
-        let body = tokio::spawn(answer.into_body().collect());
+        let response = send(&layer, &server, 1000).await.unwrap();
+        let body = tokio::spawn(response.into_body().collect());
         tokio::time::sleep(seconds(60)).await;
         let seen = server.parts().into_iter().flatten().max().unwrap();
         assert!(seen < 10 * (parallel + 1), "{seen}");
@@ -63,8 +63,8 @@ async fn several_parts_at_a_time_on_request() {
         // Later parts come back first.
         let server = Server::new(|call| call.ok().after(20_000 - (call.number as u64 % 4) * 3_000));
         let layer = layer(format).parallel(parallel).max_members(10);
-        let answer = send(&layer, &server, 100).await.unwrap();
-        assert_eq!(lines(answer).await, ok(100));
+        let response = send(&layer, &server, 100).await.unwrap();
+        assert_eq!(lines(response).await, ok(100));
         assert_eq!(server.peak(), peak);
     }
 }
@@ -78,8 +78,8 @@ async fn a_wait_holds_back_all_parts() {
     let layer = layer(Lines::new(Order::Free, Idempotency::NonIdempotent))
         .parallel(3)
         .max_members(10);
-    let answer = send(&layer, &server, 60).await.unwrap();
-    assert_eq!(lines(answer).await, ok(60));
+    let response = send(&layer, &server, 60).await.unwrap();
+    assert_eq!(lines(response).await, ok(60));
     let at: Vec<_> = server
         .calls()
         .iter()
@@ -92,9 +92,9 @@ async fn a_wait_holds_back_all_parts() {
 #[tokio::test(start_paused = true)]
 async fn a_write_is_through_before_it_answers() {
     let server = Server::new(|call| call.ok().after(1_000));
-    let answer = send(&layer(Lines::writes()), &server, 60).await.unwrap();
-    assert!(stats(&answer).complete);
-    drop(answer);
+    let response = send(&layer(Lines::writes()), &server, 60).await.unwrap();
+    assert!(stats(&response).complete);
+    drop(response);
     assert_eq!(server.parts().concat(), (0..60).collect::<Vec<_>>());
 }
 
@@ -117,10 +117,10 @@ async fn dropping_drops_what_is_on_its_way() {
         );
     }
     let server = Server::new(slow);
-    let answer = send(&layer(Lines::reads()).parallel(3), &server, 100)
+    let response = send(&layer(Lines::reads()).parallel(3), &server, 100)
         .await
         .unwrap();
-    let reading = answer.into_body().collect();
+    let reading = response.into_body().collect();
     assert!(tokio::time::timeout(seconds(15), reading).await.is_err());
     assert_eq!(server.running(), 0);
     // Dropped unread.

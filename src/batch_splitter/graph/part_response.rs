@@ -1,4 +1,4 @@
-//! Reads Graph's answers: to a batch, and to the requests in it.
+//! Reads Graph's response to a part, and the responses to the requests in it.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,91 +7,92 @@ use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 
 use super::json::{self, Object};
-use crate::retry::retry_after;
+use crate::retry::retry_after as read_retry_after;
 
-/// The answer to a batch.
+/// The response to a part.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct BatchResponse {
     /// Where the array of responses stands, with its brackets.
     pub(super) array: Range<usize>,
-    pub(super) responses: Vec<Response>,
+    pub(super) responses: Vec<MemberResponse>,
 }
 
-/// The answer to one request of a batch.
+/// The response to one request of a batch.
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) place: Range<usize>,
-    /// None: nobody can say whose it is.
+pub(super) struct MemberResponse {
+    pub(super) range: Range<usize>,
+    /// `None` if it cannot be told which request it belongs to.
     pub(super) id: Option<String>,
-    /// None: it has none that can be read.
+    /// `None` if there is none that can be read.
     pub(super) status: Option<u16>,
-    pub(super) hint: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
-/// What a status says, of one request or of a batch.
+/// What the status of one request or of a batch means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum StatusClass {
     /// It was not executed, and will be when there is room again.
     Throttled,
-    /// Nobody knows.
-    Open,
-    /// As the rest of the answer says.
-    Answered,
+    /// It is not known what was executed.
+    Unknown,
+    /// As the rest of the response says.
+    Final,
 }
 
-pub(super) fn meaning(status: u16) -> Meaning {
+pub(super) fn status_class(status: u16) -> StatusClass {
     match status {
-        429 | 503 | 509 => Meaning::Throttled,
-        408 | 500 | 502 | 504 => Meaning::Open,
-        _ => Meaning::Answered,
+        429 | 503 | 509 => StatusClass::Throttled,
+        408 | 500 | 502 | 504 => StatusClass::Unknown,
+        _ => StatusClass::Final,
     }
 }
 
-impl Answer {
-    /// None if it is no answer to a batch.
-    pub(super) fn read(whole: &str, head: &response::Parts) -> Option<Answer> {
+impl BatchResponse {
+    /// Returns `None` if it is no response to a batch.
+    pub(super) fn read(whole: &str, head: &response::Parts) -> Option<BatchResponse> {
         let object = Object::read(whole.strip_prefix('\u{feff}').unwrap_or(whole))?;
         let array = object.get("responses").ok()??;
         let responses = json::array(array)?
             .into_iter()
             .map(|text| {
-                let place = json::place(whole, text)?;
-                Some(Response::read(text, place, head))
+                let range = json::range_of(whole, text)?;
+                Some(MemberResponse::read(text, range, head))
             })
             .collect::<Option<_>>()?;
-        Some(Answer {
-            array: json::place(whole, array)?,
+        Some(BatchResponse {
+            array: json::range_of(whole, array)?,
             responses,
         })
     }
 }
 
-impl Response {
-    fn read(text: &str, place: Range<usize>, head: &response::Parts) -> Response {
+impl MemberResponse {
+    fn read(text: &str, range: Range<usize>, head: &response::Parts) -> MemberResponse {
         let object = Object::read(text);
         let get = |name| object.as_ref()?.get(name).ok()?;
         let status = get("status").and_then(|status| status.parse().ok());
-        let hint = match status.map(meaning) {
-            Some(Meaning::Throttled) => get("headers")
-                .and_then(|headers| own_hint(headers, head))
-                .or_else(|| retry_after(&head.headers)),
+        let retry_after = match status.map(status_class) {
+            Some(StatusClass::Throttled) => get("headers")
+                .and_then(|headers| own_retry_after(headers, head))
+                .or_else(|| read_retry_after(&head.headers)),
             _ => None,
         };
-        Response {
-            place,
+        MemberResponse {
+            range,
             id: get("id").and_then(json::string).map(|id| id.to_lowercase()),
             status,
-            hint,
+            retry_after,
         }
     }
 }
 
-/// The `Retry-After` among the headers of one response. A date counts from its own `Date`, or else from that of the batch.
-fn own_hint(headers: &str, head: &response::Parts) -> Option<Duration> {
+/// Returns the `Retry-After` among the headers of one response. A date counts from its own `Date`, or else from that of the
+/// batch.
+fn own_retry_after(headers: &str, head: &response::Parts) -> Option<Duration> {
     let object = Object::read(headers)?;
     let value = |name| {
         let text = object.get_in_any_case(name)?;
-        // A number without quotes is no header's value, but is clear enough.
+        // A number without quotes is no header value, but is clear enough.
         let value = json::string(text).unwrap_or(text.into());
         HeaderValue::from_str(&value).ok()
     };
@@ -100,10 +101,10 @@ fn own_hint(headers: &str, head: &response::Parts) -> Option<Duration> {
     if let Some(date) = value("Date").or_else(|| head.headers.get(DATE).cloned()) {
         own.insert(DATE, date);
     }
-    retry_after(&own)
+    read_retry_after(&own)
 }
 
-/// What an error says of itself: `{"error":{"code":...,"message":...}}`.
+/// The code and the message of an error: `{"error":{"code":...,"message":...}}`.
 #[derive(Debug, Default)]
 pub(super) struct ErrorText {
     pub(super) code: Option<Box<str>>,
@@ -126,7 +127,7 @@ impl ErrorText {
     }
 }
 
-/// Whether no part of this batch would be answered otherwise: not these credentials, not this place, not this way.
+/// Whether every part of the batch would be refused like this: because of the credentials, the path or the method.
 pub(super) fn refuses_all(status: StatusCode) -> bool {
     status.is_redirection() || matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407)
 }

@@ -1,4 +1,4 @@
-//! Reads the answer to a part: a message for each member, lists for all of them, or one word about the part.
+//! Reads the response to a part: a message for each member, lists for all of them, or one error for the whole part.
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
 use crate::soap::namespaces::Namespaces;
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
-/// What an answer says, entries and all.
-struct Read {
+/// The response messages of one response.
+struct Scanned {
     messages: Vec<ResponseMessage>,
     list: Option<Range<u64>>,
     is_soap: bool,
@@ -25,8 +25,8 @@ struct Read {
     broken: Option<String>,
 }
 
-impl Read {
-    fn new(body: &Rope) -> Read {
+impl Scanned {
+    fn new(body: &Rope) -> Scanned {
         let mut scanner = ResponseScanner::new();
         let mut messages = Vec::new();
         let pieces = body.pieces().iter();
@@ -34,7 +34,7 @@ impl Read {
             .map(|piece| scanner.push(piece, &mut |message| messages.push(message)))
             .find_map(Result::err)
             .or_else(|| scanner.finish().err());
-        Read {
+        Scanned {
             messages,
             list: scanner.list_content(),
             is_soap: scanner.is_soap() == Some(true),
@@ -44,7 +44,7 @@ impl Read {
 }
 
 impl EwsBatch {
-    pub(super) fn read(
+    pub(super) fn read_response(
         &mut self,
         members: &[usize],
         head: &response::Parts,
@@ -52,94 +52,94 @@ impl EwsBatch {
     ) -> PartResponse {
         let sent = self.sent(members);
         if encoding(&head.headers).is_some() {
-            let whole = sent.by_status(head);
-            let unreadable = || sent.unreadable("the answer is compressed".to_owned());
-            return PartResponse::Whole(whole.unwrap_or_else(unreadable));
+            let by_status = sent.by_status(head);
+            let unreadable = || sent.unreadable("the response is compressed".to_owned());
+            return PartResponse::Failure(by_status.unwrap_or_else(unreadable));
         }
-        let read = Read::new(body);
-        if let Some(fault) = read.messages.iter().find(|message| message.is_fault) {
-            let whole = sent.by_message(fault, head);
-            // A fault that says nothing of its own is worth as much as its status.
+        let scanned = Scanned::new(body);
+        if let Some(fault) = scanned.messages.iter().find(|message| message.is_fault) {
+            let by_message = sent.by_message(fault, head);
+            // A fault without a known code is worth as much as its status.
             let known = fault.effective_code().is_known();
             let by_status = if known { None } else { sent.by_status(head) };
-            return PartResponse::Whole(match by_status {
+            return PartResponse::Failure(match by_status {
                 Some(by_status) => PartFailure {
-                    code: whole.code,
-                    text: whole.text,
+                    code: by_message.code,
+                    text: by_message.text,
                     ..by_status
                 },
-                None => whole,
+                None => by_message,
             });
         }
-        if let Some(whole) = sent.by_status(head) {
-            return PartResponse::Whole(whole);
+        if let Some(failure) = sent.by_status(head) {
+            return PartResponse::Failure(failure);
         }
-        let unreadable = |text: String| PartResponse::Whole(sent.unreadable(text));
-        if let Some(why) = read.broken {
+        let unreadable = |text: String| PartResponse::Failure(sent.unreadable(text));
+        if let Some(why) = scanned.broken {
             return unreadable(why);
         }
-        if !read.is_soap {
-            return unreadable("the answer is no SOAP".to_owned());
+        if !scanned.is_soap {
+            return unreadable("the response is no SOAP".to_owned());
         }
         if responds_with_lists(self.facts.operation) {
-            let lists = self.lists(sent, head, body, &read);
-            let text = "an answer with other lists than those of the batch";
+            let lists = self.lists(sent, head, body, &scanned);
+            let text = "a response with other lists than the first one";
             return lists.unwrap_or_else(|| unreadable(text.to_owned()));
         }
-        let messages = self.messages(sent, members, head, body, &read);
+        let messages = self.messages(sent, members, head, body, &scanned);
         messages.unwrap_or_else(|| {
-            let entries = read.messages.iter().filter(|message| message.is_entry);
+            let entries = scanned.messages.iter().filter(|message| message.is_entry);
             unreadable(format!(
-                "an answer with {} messages to {} members",
+                "a response with {} messages to {} members",
                 entries.count(),
                 members.len()
             ))
         })
     }
 
-    /// One message for each member. None if it cannot be told which is whose.
+    /// Returns one message for each member, or `None` if they cannot be attributed.
     fn messages(
         &mut self,
         sent: Sent,
         members: &[usize],
         head: &response::Parts,
         body: &Rope,
-        read: &Read,
+        scanned: &Scanned,
     ) -> Option<PartResponse> {
-        let entries: Vec<&ResponseMessage> = read
+        let entries: Vec<&ResponseMessage> = scanned
             .messages
             .iter()
             .filter(|message| message.is_entry)
             .collect();
         let operation = self.facts.operation;
-        // A message that speaks of all members, although there may be one for each: so many at a time were too many.
+        // One message for all members, or one for each: there were too many at a time.
         let for_less = |entry: &&ResponseMessage| entry.effective_code().asks_for_less();
         let all_for_less = members.len() > 1 && entries.iter().all(for_less);
         let alone = match &*entries {
             [] => {
-                // The answer's own element says that it failed.
-                let own = read.messages.iter().find(|message| !message.is_entry)?;
+                // The response element itself says that it failed.
+                let own = scanned.messages.iter().find(|message| !message.is_entry)?;
                 let failed = own.class == ResponseClass::Error;
-                return failed.then(|| PartResponse::Whole(sent.by_message(own, head)));
+                return failed.then(|| PartResponse::Failure(sent.by_message(own, head)));
             }
             [one] if members.len() > 1 => Some(*one),
             [one, ..] if all_for_less => Some(*one),
             _ => None,
         };
-        let list = read.list.clone()?;
+        let list = scanned.list.clone()?;
         let scope = Namespaces::behind(&body.slice(0..list.start).to_bytes());
         if let Some(one) = alone {
             if one.class != ResponseClass::Error {
                 return None;
             }
-            let mut whole = sent.by_message(one, head);
-            // Where there is one for each, it is its own member's alone.
+            let mut failure = sent.by_message(one, head);
+            // Where there is one for each, it belongs to its own member.
             if entries.len() == 1 {
                 let bytes = body.slice(one.range.clone());
-                // It can come before there is a frame for it to fit in.
-                whole.message = Some(declare(bytes, &scope.anywhere()));
+                // It can come before the frame that it has to fit.
+                failure.message = Some(declare(bytes, &scope.anywhere()));
             }
-            return Some(PartResponse::Whole(whole));
+            return Some(PartResponse::Failure(failure));
         }
         let outside =
             |entry: &&ResponseMessage| entry.range.start < list.start || entry.range.end > list.end;
@@ -151,14 +151,14 @@ impl EwsBatch {
             .iter()
             .map(|entry| cutter.take(entry.range.clone()))
             .collect();
-        let mut fates = sent.fates(&entries);
+        let mut outcomes = sent.outcomes(&entries);
         if members.len() == 1 && entries.len() > 1 {
-            // All of them are this member's.
+            // All of them belong to this member.
             let whole = bytes.into_iter().reduce(|mut all, entry| {
                 all.append(entry);
                 all
             });
-            (bytes, fates) = (vec![whole?], vec![sent.together(&fates)]);
+            (bytes, outcomes) = (vec![whole?], vec![sent.together(&outcomes)]);
         }
         if bytes.len() != members.len() {
             return None;
@@ -167,11 +167,11 @@ impl EwsBatch {
             let order = self.order_by_ids(members, &bytes)?;
             let mut sorted = Vec::with_capacity(order.len());
             for entry in order {
-                sorted.push((bytes.get(entry)?.clone(), *fates.get(entry)?));
+                sorted.push((bytes.get(entry)?.clone(), *outcomes.get(entry)?));
             }
-            (bytes, fates) = sorted.into_iter().unzip();
+            (bytes, outcomes) = sorted.into_iter().unzip();
         }
-        self.note(members, &bytes, &fates);
+        self.note(members, &bytes, &outcomes);
         if let Some(moved) = self
             .move_from(vec![scope])
             .pop()
@@ -183,17 +183,17 @@ impl EwsBatch {
                 .collect();
         }
         let frame = (body.slice(0..list.start), body.slice(list.end..body.len()));
-        let messages = bytes.into_iter().zip(fates);
+        let messages = bytes.into_iter().zip(outcomes);
         Some(PartResponse::Messages {
             frame,
             messages: messages
-                .map(|(bytes, fate)| Message { bytes, fate })
+                .map(|(bytes, outcome)| Message::new(bytes, outcome))
                 .collect(),
         })
     }
 
-    /// What has to be declared again where something moves from these scopes into those of the first answer, which this one is if there
-    /// was none before.
+    /// Returns what has to be declared again where something moves from these scopes into those of the first response. They
+    /// become those if there was none before.
     fn move_from(&mut self, scopes: Vec<Namespaces>) -> Vec<Namespaces> {
         let Some(first) = &self.scopes else {
             let nothing = scopes.iter().map(|_| Namespaces::default()).collect();
@@ -204,15 +204,15 @@ impl EwsBatch {
         pairs.map(|(from, to)| from.moved_to(to)).collect()
     }
 
-    /// Which entry is whose, where entries name their members. As they stand, unless their ids say something else; none if the ids
-    /// leave it open.
+    /// Returns which entry belongs to which member, where entries name their members: as they stand, unless their ids say
+    /// otherwise, or `None` if the ids leave it open.
     fn order_by_ids(&self, members: &[usize], entries: &[Rope]) -> Option<Vec<usize>> {
         let operation = self.facts.operation;
         let asked: Vec<Option<&str>> = members
             .iter()
             .map(|member| self.facts.members.get(*member)?.id.as_deref())
             .collect();
-        // An id that nobody asked for (an address that the server knows by another name) says nothing.
+        // An id that was not asked for (an address that the server knows by another name) says nothing.
         let named: Vec<Option<String>> = entries
             .iter()
             .map(|entry| entry_id(operation, &beginning(entry)))
@@ -231,26 +231,25 @@ impl EwsBatch {
                 nameless.push(entry);
                 continue;
             };
-            let mut places = asked.iter().zip(&mut order);
-            let (_, place) =
-                places.find(|(asked, place)| place.is_none() && **asked == Some(id))?;
-            *place = Some(entry);
+            let mut slots = asked.iter().zip(&mut order);
+            let (_, slot) = slots.find(|(asked, slot)| slot.is_none() && **asked == Some(id))?;
+            *slot = Some(entry);
         }
-        // One that is left over has one place left.
+        // One that is left over belongs to the one member that is.
         if nameless.len() > 1 {
             return None;
         }
         order
             .into_iter()
-            .map(|place| place.or_else(|| nameless.pop()))
+            .map(|slot| slot.or_else(|| nameless.pop()))
             .collect()
     }
 
-    /// Takes down what later parts have to know of this one.
-    fn note(&mut self, members: &[usize], entries: &[Rope], fates: &[MemberOutcome]) {
+    /// Remembers what later parts have to know of this one.
+    fn note(&mut self, members: &[usize], entries: &[Rope], outcomes: &[MemberOutcome]) {
         let operation = self.facts.operation;
-        let done = members.iter().zip(entries).zip(fates);
-        let done = done.filter(|(_, fate)| **fate == MemberOutcome::Done);
+        let done = members.iter().zip(entries).zip(outcomes);
+        let done = done.filter(|(_, outcome)| **outcome == MemberOutcome::Done);
         for ((member, entry), _) in done {
             self.once_done = true;
             if operation == Operation::CREATE_ATTACHMENT {
@@ -271,13 +270,13 @@ impl EwsBatch {
         }
     }
 
-    /// Lists for all members together. None if the answer says nothing, or has others than the first one.
+    /// Returns the lists for all members together, or `None` if the response says nothing or has other lists than the first one.
     fn lists(
         &mut self,
         sent: Sent,
         head: &response::Parts,
         body: &Rope,
-        read: &Read,
+        scanned: &Scanned,
     ) -> Option<PartResponse> {
         let refused = |message: &&ResponseMessage| {
             matches!(
@@ -285,14 +284,14 @@ impl EwsBatch {
                 MemberStatus::Refused { .. } | MemberStatus::Stopped
             )
         };
-        let messages = &read.messages;
+        let messages = &scanned.messages;
         let failed = |message: &&ResponseMessage| {
             message.class == ResponseClass::Error && (!message.is_entry || messages.len() == 1)
         };
-        let whole = messages.iter().find(failed);
-        // One that is to come again takes the others with it: nobody says whose it is.
-        if let Some(message) = whole.or_else(|| messages.iter().find(refused)) {
-            return Some(PartResponse::Whole(sent.by_message(message, head)));
+        let failure = messages.iter().find(failed);
+        // If one has to be sent again, all are: nobody says whose it is.
+        if let Some(message) = failure.or_else(|| messages.iter().find(refused)) {
+            return Some(PartResponse::Failure(sent.by_message(message, head)));
         }
         messages.first()?;
         let bytes = body.to_bytes();
@@ -328,7 +327,7 @@ impl EwsBatch {
     }
 }
 
-/// What stands in a list, made to fit the first answer.
+/// Returns what stands in a list, made to fit the first response.
 fn content(list: &ListAt, moved: &Namespaces, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
     if moved.is_empty() {
         return take(list.content.clone());
@@ -340,12 +339,12 @@ fn content(list: &ListAt, moved: &Namespaces, mut take: impl FnMut(Range<usize>)
     all
 }
 
-/// Enough of an entry for its start tag, and for the ids that stand before what is large in it.
+/// Returns enough of an entry for its start tag, and for the ids that stand before what is large in it.
 fn beginning(entry: &Rope) -> Bytes {
     entry.slice(0..64 * 1024).to_bytes()
 }
 
-/// Puts declarations into an element's start tag.
+/// Adds declarations to an element's start tag.
 fn declare(element: Rope, scope: &Namespaces) -> Rope {
     let Some((at, text)) = scope.declaration(&beginning(&element)) else {
         return element;
@@ -356,7 +355,7 @@ fn declare(element: Rope, scope: &Namespaces) -> Rope {
     declared
 }
 
-/// An attribute's value as it was written, so that it fits into any quotes.
+/// Returns an attribute's value as it was written, so that it fits into any quotes.
 fn attribute_value(value: Vec<u8>) -> Bytes {
     if !value.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
         return value.into();

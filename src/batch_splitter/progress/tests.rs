@@ -1,0 +1,836 @@
+//! Tables of decisions. No runtime: time is what the test says.
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Members are numbers. The test puts what the response to a part says into its extensions.
+struct Numbers {
+    members: usize,
+    order: Order,
+    idempotency: Idempotency,
+    needs: BTreeMap<usize, Vec<usize>>,
+    joined: bool,
+    explains: bool,
+}
+
+impl Batch for Numbers {
+    fn operation(&self) -> &str {
+        "Numbers"
+    }
+
+    fn sizing_key(&self) -> &str {
+        "Numbers"
+    }
+
+    fn members(&self) -> usize {
+        self.members
+    }
+
+    fn member_bytes(&self, _: usize) -> u64 {
+        1
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        0
+    }
+
+    fn order(&self) -> Order {
+        self.order
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        self.idempotency
+    }
+
+    fn joined(&self, _: usize) -> bool {
+        self.joined
+    }
+
+    fn needs(&self, member: usize) -> &[usize] {
+        self.needs.get(&member).map_or(&[], Vec::as_slice)
+    }
+
+    fn separator(&self) -> &'static str {
+        ","
+    }
+
+    fn part(&mut self, _: &[usize]) -> ReplayBody {
+        ReplayBody::from("a part")
+    }
+
+    fn response(&mut self, _: &[usize], head: &response::Parts, _: Rope) -> PartResponse {
+        head.extensions.get::<PartResponse>().unwrap().clone()
+    }
+
+    fn explain(&mut self, _: usize, why: &Explanation<'_>) -> Option<Rope> {
+        let text = match why {
+            Explanation::OutcomeUnknown { .. } => "unknown".to_owned(),
+            Explanation::NotExecuted { .. } => "not executed".to_owned(),
+            Explanation::DependencyFailed { member } => format!("needs {member}"),
+        };
+        self.explains.then(|| text.into())
+    }
+}
+
+/// A response that says this.
+fn response(status: u16, says: PartResponse) -> SendResult {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response.extensions_mut().insert(says);
+    SendResult::Response(Box::new(CollectedResponse {
+        head: response.into_parts().0,
+        body: Rope::new(),
+        trailers: None,
+    }))
+}
+
+/// A response with a message for each letter: done, failed, retry, maybe executed, stopped.
+fn messages(letters: &str) -> SendResult {
+    let messages = letters.chars().map(|letter| {
+        let retry_after = Some(SECOND);
+        let (text, outcome) = match letter {
+            'd' => ("done", MemberOutcome::Done),
+            'f' => ("failed", MemberOutcome::Failed),
+            'r' => ("busy", MemberOutcome::retry(retry_after)),
+            'm' => (
+                "maybe",
+                MemberOutcome::Retry {
+                    retry_after,
+                    maybe_executed: true,
+                },
+            ),
+            's' => ("stopped", MemberOutcome::Stopped),
+            other => panic!("{other}"),
+        };
+        Message::new(text, outcome)
+    });
+    let frame = ("".into(), "".into());
+    let messages = messages.collect();
+    response(200, PartResponse::Messages { frame, messages })
+}
+
+fn lists(list: &'static str) -> SendResult {
+    let frame = vec!["[".into(), "]".into()];
+    let lists = vec![list.into()];
+    response(200, PartResponse::Lists { frame, lists })
+}
+
+fn failure(outcome: PartOutcome) -> SendResult {
+    let failure = PartFailure::new(outcome, "a fault").with_code("ErrorOfPart");
+    response(500, PartResponse::Failure(failure))
+}
+
+fn too_large() -> SendResult {
+    let failure = PartFailure::new(PartOutcome::retry(Some(SECOND)), "too large").too_large();
+    response(413, PartResponse::Failure(failure))
+}
+
+/// A batch on its way.
+struct Run {
+    progress: Progress<Numbers>,
+    now: Instant,
+    /// What was handed out.
+    text: String,
+}
+
+impl Run {
+    fn new(batch: Numbers, config: Config, deadline: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let shared = Arc::new(Shared::new(config, Arc::default()));
+        let deadline = deadline.map(|deadline| now + deadline);
+        Self {
+            progress: Progress::new(batch, shared, deadline),
+            now,
+            text: String::new(),
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        self.progress.step(self.now)
+    }
+
+    /// Waits, and takes what is handed out, until a part is sent or nothing follows.
+    fn next(&mut self) -> Result<Part, Result<String, String>> {
+        loop {
+            match self.step() {
+                Step::Send(part) => return Ok(part),
+                Step::Wait(until) => self.now = until.expect("no part in flight"),
+                Step::HandOut(Output::Head(_)) => {}
+                Step::HandOut(Output::Bytes(bytes)) => {
+                    self.text += std::str::from_utf8(&bytes).unwrap();
+                }
+                Step::HandOut(Output::End) => return Err(Ok(std::mem::take(&mut self.text))),
+                Step::HandOut(Output::OnePart(response)) => {
+                    return Err(Err(response.head.status.to_string()));
+                }
+                Step::HandOut(Output::Error(error)) => return Err(Err(error.to_string())),
+            }
+        }
+    }
+
+    /// The members of the part that is sent next.
+    fn sent(&mut self) -> Vec<usize> {
+        self.next().unwrap().members
+    }
+
+    /// The part came back after `seconds`.
+    fn ended_after(&mut self, seconds: u32, members: &[usize], result: SendResult) {
+        self.now += seconds * SECOND;
+        let end = PartEnd {
+            members: members.to_vec(),
+            result,
+            took: seconds * SECOND,
+        };
+        self.progress.part_ended(end, self.now);
+    }
+
+    /// The part came back after a time that changes no sizes.
+    fn ended(&mut self, members: &[usize], result: SendResult) {
+        self.ended_after(15, members, result);
+    }
+
+    /// Drives the batch to its end. All members of later parts are done. Returns those parts, and what the caller gets.
+    fn finish(&mut self) -> (Vec<Vec<usize>>, Result<String, String>) {
+        let mut parts = Vec::new();
+        loop {
+            match self.next() {
+                Ok(part) => {
+                    self.ended(&part.members, messages(&"d".repeat(part.members.len())));
+                    parts.push(part.members);
+                }
+                Err(end) => return (parts, end),
+            }
+        }
+    }
+
+    fn stats(&self) -> super::super::BatchStats {
+        self.progress.report().stats()
+    }
+}
+
+fn numbers(members: usize, order: Order, idempotency: Idempotency) -> Numbers {
+    Numbers {
+        members,
+        order,
+        idempotency,
+        needs: BTreeMap::new(),
+        joined: false,
+        explains: true,
+    }
+}
+
+fn config(members: usize) -> Config {
+    Config {
+        start_members: members,
+        max_members: members,
+        seed: Some(1),
+        ..Config::default()
+    }
+}
+
+const KINDS: [Idempotency; 3] = [
+    Idempotency::Safe,
+    Idempotency::Idempotent,
+    Idempotency::NonIdempotent,
+];
+
+/// A batch of four members, whose first two are in flight. In doubt: for the second time, after a first one that may have
+/// executed them.
+fn two_of_four(idempotency: Idempotency, in_doubt: bool, deadline: Option<Duration>) -> Run {
+    let batch = numbers(4, Order::Kept, idempotency);
+    let mut run = Run::new(batch, config(2), deadline);
+    assert_eq!(run.sent(), [0, 1]);
+    if in_doubt {
+        run.ended_after(0, &[0, 1], messages("mm"));
+        assert_eq!(run.sent(), [0, 1]);
+    }
+    run
+}
+
+/// What happens to the members of a part, by how it ended, whether it may be sent again, and whether it may have been
+/// executed before.
+#[test]
+fn what_follows_for_the_members_of_a_part() {
+    let retry = PartOutcome::retry(Some(SECOND));
+    let maybe = PartOutcome::Retry {
+        retry_after: Some(SECOND),
+        maybe_executed: true,
+    };
+    let error = || BoxError::from("reset");
+    let refused = "not executed, not executed";
+    let unknown = "unknown, unknown";
+    // What the members end with: of a safe batch, of an idempotent one, of any other, and of those two after an earlier
+    // attempt that may have been executed. It makes no difference to a safe batch.
+    type Case<'a> = (
+        &'a str,
+        fn(&dyn Fn() -> BoxError, [PartOutcome; 2]) -> SendResult,
+        [&'a str; 5],
+    );
+    let cases: &[Case<'_>] = &[
+        (
+            "not sent",
+            |error, _| SendResult::NotSent(error()),
+            ["again"; 5],
+        ),
+        (
+            "unsendable",
+            |error, _| SendResult::Unsendable(error()),
+            [refused, refused, refused, unknown, unknown],
+        ),
+        (
+            "lost",
+            |error, _| SendResult::Lost(error()),
+            ["halved", "halved", unknown, "halved", unknown],
+        ),
+        (
+            "unclassified",
+            |error, _| SendResult::Unclassified(error()),
+            [unknown; 5],
+        ),
+        (
+            "too long",
+            |_, _| SendResult::TooLong,
+            ["halved", "halved", unknown, "halved", unknown],
+        ),
+        (
+            "a fault",
+            |_, _| failure(PartOutcome::Failed),
+            [refused, refused, refused, unknown, unknown],
+        ),
+        ("a busy fault", |_, [retry, _]| failure(retry), ["again"; 5]),
+        (
+            "a fault that may have executed it",
+            |_, [_, maybe]| failure(maybe),
+            ["again"; 5],
+        ),
+        ("too large", |_, _| too_large(), ["halved"; 5]),
+        (
+            "a fault of unknown outcome",
+            |_, _| failure(PartOutcome::Unknown),
+            ["halved", "halved", unknown, "halved", unknown],
+        ),
+        (
+            "a message too few",
+            |_, _| messages("d"),
+            ["halved", "halved", unknown, "halved", unknown],
+        ),
+        (
+            "lists instead of messages",
+            |_, _| {
+                response(
+                    200,
+                    PartResponse::Lists {
+                        frame: vec![],
+                        lists: vec!["".into()],
+                    },
+                )
+            },
+            ["halved", "halved", unknown, "halved", unknown],
+        ),
+        ("done", |_, _| messages("dd"), ["done, done"; 5]),
+        ("failed", |_, _| messages("ff"), ["failed, failed"; 5]),
+        ("busy", |_, _| messages("rr"), ["again"; 5]),
+        (
+            "may have been executed",
+            |_, _| messages("mm"),
+            ["again"; 5],
+        ),
+        ("one busy", |_, _| messages("dr"), ["done, again"; 5]),
+        (
+            "one busy, one failed",
+            |_, _| messages("fr"),
+            ["failed, again"; 5],
+        ),
+        (
+            "stopped by one that is busy",
+            |_, _| messages("rs"),
+            ["again"; 5],
+        ),
+        (
+            "stopped after one that was done",
+            |_, _| messages("ds"),
+            ["done, again"; 5],
+        ),
+        (
+            "stopped by one that failed",
+            |_, _| messages("fs"),
+            [
+                "failed, stopped",
+                "failed, stopped",
+                "failed, stopped",
+                "failed, unknown",
+                "failed, unknown",
+            ],
+        ),
+        (
+            "stopped by nobody",
+            |_, _| messages("ss"),
+            [
+                "stopped, stopped",
+                "stopped, stopped",
+                "stopped, stopped",
+                unknown,
+                unknown,
+            ],
+        ),
+    ];
+    for (name, result, expected) in cases {
+        let [safe, idempotent, other, doubted_idempotent, doubted_other] = *expected;
+        for (idempotency, in_doubt, expected) in [
+            (Idempotency::Safe, false, safe),
+            (Idempotency::Safe, true, safe),
+            (Idempotency::Idempotent, false, idempotent),
+            (Idempotency::NonIdempotent, false, other),
+            (Idempotency::Idempotent, true, doubted_idempotent),
+            (Idempotency::NonIdempotent, true, doubted_other),
+        ] {
+            let what = format!("{name}, {idempotency:?}, in doubt: {in_doubt}");
+            let mut run = two_of_four(idempotency, in_doubt, None);
+            run.ended(&[0, 1], result(&error, [retry, maybe]));
+            let (parts, text) = run.finish();
+            let text = text.expect(&what);
+            let (mine, others) = text.rsplit_once(",done,done").expect(&what);
+            // The other members are not affected, and come after those that are sent again.
+            assert_eq!(others, "", "{what}");
+            assert!(parts.concat().ends_with(&[3]), "{what}: {parts:?}");
+            let again = |member| parts.iter().find(|part| part.contains(&member));
+            let ends: Vec<&str> = mine.split(',').collect();
+            let described = match (again(0), again(1)) {
+                (Some(part), Some(_)) if part.len() == 1 => "halved".to_owned(),
+                (Some(_), Some(_)) => "again".to_owned(),
+                (None, Some(_)) => format!("{}, again", ends[0]),
+                _ => ends.join(", "),
+            };
+            assert_eq!(described, expected, "{what}");
+            let unknown = ends.iter().filter(|end| **end == "unknown").count();
+            assert_eq!(run.stats().unknown, unknown, "{what}");
+        }
+    }
+}
+
+/// What members end with that cannot be sent again before the deadline.
+#[test]
+fn what_stays_if_there_is_no_time_to_send_again() {
+    // The deadline is 20 seconds after the first part was sent, and parts come back after 19.5.
+    let retry = PartOutcome::retry(Some(SECOND));
+    let late = "not executed";
+    type Case<'a> = (&'a str, fn(PartOutcome) -> SendResult, [&'a str; 4]);
+    let cases: &[Case<'_>] = &[
+        // Each member, of a batch without and with doubt. The rest was not sent.
+        (
+            "rr",
+            |_| messages("rr"),
+            ["busy,busy", late, "unknown,unknown", late],
+        ),
+        (
+            "mm",
+            |_| messages("mm"),
+            ["unknown,unknown", late, "unknown,unknown", late],
+        ),
+        // A round that achieved something does not speak for the rest.
+        (
+            "dr",
+            |_| messages("dr"),
+            ["done,busy", "done", "done,unknown", "done"],
+        ),
+        (
+            "fr",
+            |_| messages("fr"),
+            ["failed,busy", late, "failed,unknown", late],
+        ),
+        ("retry", failure, [late, late, "unknown,unknown", late]),
+    ];
+    for (name, result, [mine, rest, doubted, doubted_rest]) in cases {
+        for (in_doubt, mine, rest) in [(false, mine, rest), (true, doubted, doubted_rest)] {
+            let mut run = two_of_four(Idempotency::Idempotent, in_doubt, Some(20 * SECOND));
+            run.now = run.now + 3 * SECOND + SECOND / 2;
+            run.ended_after(if in_doubt { 15 } else { 16 }, &[0, 1], result(retry));
+            let (_, text) = run.finish();
+            let what = format!("{name}, in doubt: {in_doubt}");
+            match (text, in_doubt) {
+                (Ok(text), _) => {
+                    let mine = if *mine == late {
+                        "not executed,not executed"
+                    } else {
+                        mine
+                    };
+                    assert_eq!(text, format!("{mine},{rest},{rest}"), "{what}");
+                }
+                // No part gave messages.
+                (Err(error), false) => {
+                    assert_eq!((&**name, &*error), ("retry", "500 Internal Server Error"));
+                }
+                (Err(error), true) => panic!("{what}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_fails_for_all_ends_the_batch_but_spreads_no_doubt() {
+    for idempotency in KINDS {
+        for in_doubt in [false, true] {
+            let mut run = two_of_four(idempotency, in_doubt, None);
+            // A message first, so that the fault does not stand for the batch.
+            run.ended(&[0, 1], messages("dr"));
+            assert_eq!(run.sent(), [1, 2]);
+            run.ended(&[1, 2], failure(PartOutcome::FailedForAll));
+            let (parts, text) = run.finish();
+            let doubt = in_doubt && idempotency != Idempotency::Safe;
+            let mine = if doubt { "unknown" } else { "not executed" };
+            let expected = format!("done,{mine},not executed,not executed");
+            assert_eq!(
+                (parts, text),
+                (vec![], Ok(expected)),
+                "{idempotency:?}, {in_doubt}"
+            );
+            assert_eq!(run.stats().unknown, usize::from(doubt));
+        }
+    }
+}
+
+/// An earlier attempt that may have been executed is not hidden by a later refusal, when no part gives messages.
+#[test]
+fn what_ends_a_batch_without_messages() {
+    let fault = "500 Internal Server Error";
+    let reset = "the connection was reset";
+    type Ends = Vec<fn() -> SendResult>;
+    let cases: [(&str, Ends, [&str; 3]); 6] = [
+        ("refused", vec![|| failure(PartOutcome::Failed)], [fault; 3]),
+        (
+            "unknown",
+            vec![|| SendResult::Unclassified("the connection was reset".into())],
+            [reset; 3],
+        ),
+        (
+            "lost, then refused",
+            vec![
+                || SendResult::Lost("the connection was reset".into()),
+                || failure(PartOutcome::Failed),
+                || failure(PartOutcome::Failed),
+            ],
+            [fault, reset, reset],
+        ),
+        (
+            "lost, then busy",
+            vec![
+                || SendResult::Lost("the connection was reset".into()),
+                || failure(PartOutcome::retry(Some(1000 * SECOND))),
+            ],
+            [fault, reset, reset],
+        ),
+        (
+            "busy, then lost to the end",
+            vec![
+                || failure(PartOutcome::retry(Some(SECOND))),
+                || SendResult::Lost("the connection was reset".into()),
+                || failure(PartOutcome::retry(Some(1000 * SECOND))),
+            ],
+            [fault, reset, reset],
+        ),
+        (
+            "busy, then busy to the end",
+            vec![|| failure(PartOutcome::retry(Some(SECOND))), || {
+                failure(PartOutcome::retry(Some(1000 * SECOND)))
+            }],
+            [fault; 3],
+        ),
+    ];
+    for (name, ends, expected) in cases {
+        for (idempotency, expected) in KINDS.into_iter().zip(expected) {
+            let batch = numbers(2, Order::Kept, idempotency);
+            let mut run = Run::new(batch, config(2), None);
+            let mut ends = ends.iter();
+            let error = loop {
+                match run.next() {
+                    Ok(part) => run.ended_after(0, &part.members, ends.next().unwrap()()),
+                    Err(end) => break end.unwrap_err(),
+                }
+            };
+            assert_eq!(error, expected, "{name}, {idempotency:?}");
+        }
+    }
+}
+
+#[test]
+fn part_sizes_follow_the_time_and_the_refusals() {
+    // How long a part takes, what comes of it, and the size of the next one.
+    type Case = (u32, fn(usize) -> SendResult, usize);
+    let done: fn(usize) -> SendResult = |members| messages(&"d".repeat(members));
+    let busy: fn(usize) -> SendResult = |members| messages(&("d".repeat(members - 1) + "r"));
+    let cases: [(&str, Vec<Case>); 6] = [
+        ("fast parts double", vec![(10, done, 16), (10, done, 32)]),
+        ("others stay", vec![(11, done, 8), (20, done, 8)]),
+        ("slow parts halve", vec![(21, done, 4), (21, done, 2)]),
+        (
+            "a refusal keeps the size",
+            vec![(1, busy, 8), (1, done, 16)],
+        ),
+        (
+            "a connection that breaks late halves",
+            vec![(46, |_| SendResult::Lost("".into()), 4), (15, done, 4)],
+        ),
+        (
+            "what is too large halves",
+            vec![(1, |_| too_large(), 4), (15, done, 4), (15, done, 4)],
+        ),
+    ];
+    for (name, cases) in cases {
+        let batch = numbers(200, Order::Kept, Idempotency::Idempotent);
+        let mut config = config(8);
+        config.max_members = 100;
+        let mut run = Run::new(batch, config, None);
+        let mut members = run.sent();
+        assert_eq!(members.len(), 8);
+        for (seconds, result, next) in cases {
+            run.ended_after(seconds, &members, result(members.len()));
+            members = run.sent();
+            assert_eq!(members.len(), next, "{name}, after {seconds} s");
+            assert!(members.is_sorted());
+        }
+    }
+}
+
+#[test]
+fn a_part_that_cannot_be_made_smaller_is_tried_three_times() {
+    for joined in [false, true] {
+        let mut batch = numbers(2, Order::Kept, Idempotency::Idempotent);
+        batch.joined = joined;
+        let mut run = Run::new(batch, config(2), None);
+        let mut parts = Vec::new();
+        let error = loop {
+            match run.next() {
+                Ok(part) => {
+                    assert_eq!(part.can_shrink, !joined && part.members.len() > 1);
+                    run.ended_after(0, &part.members, SendResult::Lost("reset".into()));
+                    parts.push((part.members, part.resent, part.maybe_executed));
+                }
+                Err(end) => break end.unwrap_err(),
+            }
+        };
+        assert_eq!(error, "reset");
+        let first = (vec![0, 1], 0, false);
+        let again = |members: &[usize]| (members.to_vec(), members.len(), true);
+        match joined {
+            true => assert_eq!(parts, [first, again(&[0, 1]), again(&[0, 1])]),
+            false => {
+                let mut expected = vec![first];
+                expected.extend([[0]; 3].iter().map(|members| again(members)));
+                expected.extend([[1]; 3].iter().map(|members| again(members)));
+                assert_eq!(parts, expected);
+            }
+        }
+        assert_eq!(run.stats().unknown, 2);
+    }
+}
+
+#[test]
+fn parts_are_in_flight_together_only_where_order_is_free() {
+    for (order, parallel, in_flight) in [
+        (Order::Kept, 3, 1),
+        (Order::Free, 1, 1),
+        (Order::Free, 3, 3),
+    ] {
+        let batch = numbers(10, order, Idempotency::NonIdempotent);
+        let mut config = config(2);
+        config.parallel = parallel;
+        let mut run = Run::new(batch, config, None);
+        let mut sent = Vec::new();
+        while let Step::Send(part) = run.step() {
+            assert_eq!(part.number as usize, sent.len());
+            sent.push(part.members);
+        }
+        assert_eq!(sent.len(), in_flight, "{order:?}, {parallel}");
+        assert!(sent.concat().is_sorted());
+        // Once one has come back, the next one is sent.
+        run.ended(&sent[in_flight - 1], messages("dd"));
+        assert_eq!(run.sent(), [in_flight * 2, in_flight * 2 + 1]);
+        assert!(matches!(run.step(), Step::Wait(None)));
+    }
+}
+
+#[test]
+fn a_wait_holds_all_parts_back_and_is_reported() {
+    let batch = numbers(4, Order::Kept, Idempotency::NonIdempotent);
+    let mut run = Run::new(batch, config(2), None);
+    assert_eq!(run.sent(), [0, 1]);
+    run.ended_after(0, &[0, 1], messages("dr"));
+    let begin = run.now;
+    assert!(matches!(run.step(), Step::Wait(Some(until)) if until == begin + SECOND));
+    run.now = begin + 3 * SECOND;
+    let Step::Send(part) = run.step() else {
+        panic!("the wait is over")
+    };
+    assert_eq!((part.members, part.held_back), (vec![1, 2], 3 * SECOND));
+    assert_eq!(
+        (part.number, part.resent, part.maybe_executed),
+        (1, 1, false)
+    );
+    let stats = run.stats();
+    assert_eq!(
+        (stats.waited, stats.parts, stats.resent, stats.done),
+        (SECOND, 2, 1, 1)
+    );
+}
+
+#[test]
+fn what_only_reads_is_handed_out_while_it_comes() {
+    for (idempotency, parallel) in [
+        (Idempotency::Safe, 1),
+        (Idempotency::Safe, 2),
+        (Idempotency::Idempotent, 1),
+    ] {
+        let batch = numbers(6, Order::Free, idempotency);
+        let mut config = config(2);
+        config.parallel = parallel;
+        let mut run = Run::new(batch, config, None);
+        let what = format!("{idempotency:?}, {parallel}");
+        assert_eq!(run.sent(), [0, 1]);
+        if parallel > 1 {
+            assert_eq!(run.sent(), [2, 3]);
+        }
+        run.ended(&[0, 1], messages("dd"));
+        match (run.step(), idempotency) {
+            (Step::HandOut(Output::Head(head)), Idempotency::Safe) => {
+                assert!(!head.headers.contains_key("content-length"));
+            }
+            (Step::Send(part), Idempotency::Idempotent) => {
+                run.ended(&part.members, messages("dd"));
+            }
+            (other, _) => panic!("{what}: {other:?}"),
+        }
+        assert_eq!(run.progress.bytes_left(), None, "{what}");
+        assert!(!run.stats().complete && !run.progress.is_at_end(), "{what}");
+        if idempotency == Idempotency::Safe {
+            // Several parts go on while the reader has something to read; a single one does not.
+            match (run.step(), parallel) {
+                (Step::Send(part), 2) => assert_eq!(part.members, [4, 5]),
+                (Step::HandOut(Output::Bytes(bytes)), 1) => assert_eq!(bytes, "done"),
+                (other, _) => panic!("{what}: {other:?}"),
+            }
+        }
+        if parallel == 1 {
+            assert!(
+                run.finish().1.unwrap().ends_with("done,done,done"),
+                "{what}"
+            );
+            assert!(run.stats().complete && run.progress.is_at_end(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn lists_have_no_place_for_what_failed() {
+    for (idempotency, expected) in KINDS.into_iter().zip([
+        Err("500 Internal Server Error".to_owned()),
+        Ok("[a]".to_owned()),
+        Ok("[a]".to_owned()),
+    ]) {
+        let mut run = two_of_four(idempotency, false, None);
+        run.ended(&[0, 1], lists("a"));
+        assert_eq!(run.stats().done, 2);
+        assert_eq!(run.sent(), [2, 3]);
+        run.ended(&[2, 3], failure(PartOutcome::Failed));
+        assert_eq!(run.finish().1, expected, "{idempotency:?}");
+    }
+    // A response that looks like a success is not handed out if it lacks what other parts gave.
+    for (status, code, expected) in [
+        (
+            200,
+            None,
+            "the response to Numbers is incomplete: 2 members are missing: odd",
+        ),
+        (500, None, "500 Internal Server Error"),
+        (200, Some("ErrorOfPart"), "200 OK"),
+    ] {
+        let mut run = two_of_four(Idempotency::Safe, false, None);
+        run.ended(&[0, 1], lists("a"));
+        assert_eq!(run.sent(), [2, 3]);
+        let mut odd = PartFailure::new(PartOutcome::Failed, "odd");
+        odd.code = code.map(Into::into);
+        run.ended(&[2, 3], response(status, PartResponse::Failure(odd)));
+        assert_eq!(run.finish().1, Err(expected.to_owned()));
+    }
+}
+
+#[test]
+fn members_without_messages_of_their_own_end_a_batch_that_only_reads() {
+    for idempotency in KINDS {
+        let mut batch = numbers(4, Order::Kept, idempotency);
+        batch.explains = false;
+        let mut run = Run::new(batch, config(2), None);
+        assert_eq!(run.sent(), [0, 1]);
+        run.ended(&[0, 1], messages("dd"));
+        let members = run.sent();
+        run.ended(&members, failure(PartOutcome::Failed));
+        let expected = match idempotency {
+            Idempotency::Safe => Err(
+                "the response to Numbers is incomplete: 2 members are missing: a fault".to_owned(),
+            ),
+            _ => Ok("done,done".to_owned()),
+        };
+        assert_eq!(run.finish().1, expected);
+    }
+}
+
+#[test]
+fn a_member_is_blocked_by_one_that_failed() {
+    for (in_doubt, expected) in [
+        (false, "failed,needs 0,done"),
+        (true, "failed,unknown,done"),
+    ] {
+        let mut batch = numbers(3, Order::Free, Idempotency::Idempotent);
+        batch.needs = [(1, vec![0])].into();
+        let mut run = Run::new(batch, config(3), None);
+        assert_eq!(run.sent(), [0, 1, 2]);
+        let first = if in_doubt { "mmd" } else { "rrd" };
+        run.ended(&[0, 1, 2], messages(first));
+        // Alone, so that the other one is decided by what becomes of it.
+        run.progress.plan.member(0).unwrap().cap = 1;
+        assert_eq!(run.sent(), [0]);
+        run.ended(&[0], messages("f"));
+        assert_eq!(run.finish(), (vec![], Ok(expected.to_owned())));
+        let stats = run.stats();
+        let counts = (stats.unknown, stats.not_executed);
+        assert_eq!(counts, if in_doubt { (1, 0) } else { (0, 1) });
+    }
+    let mut batch = numbers(2, Order::Free, Idempotency::Idempotent);
+    batch.needs = [(0, vec![1]), (1, vec![0])].into();
+    let mut run = Run::new(batch, config(3), None);
+    let error = run.finish().1.unwrap_err();
+    assert_eq!(
+        error,
+        "no part of Numbers was sent: members need each other in a circle"
+    );
+}
+
+#[test]
+fn nothing_is_sent_after_the_deadline() {
+    for (deadline, expected) in [
+        (
+            0,
+            Err("no part of Numbers was sent: the deadline of the call has passed".to_owned()),
+        ),
+        (15, Ok("done,done,not executed,not executed".to_owned())),
+        (16, Ok("done,done,done,done".to_owned())),
+    ] {
+        let batch = numbers(4, Order::Kept, Idempotency::NonIdempotent);
+        let mut run = Run::new(batch, config(2), Some(deadline * SECOND));
+        assert_eq!(run.finish().1, expected, "{deadline}");
+    }
+}
+
+#[test]
+fn a_response_that_is_too_long_names_the_limit() {
+    let batch = numbers(2, Order::Kept, Idempotency::NonIdempotent);
+    let mut run = Run::new(batch, config(2), None);
+    assert_eq!(run.sent(), [0, 1]);
+    run.ended(&[0, 1], SendResult::TooLong);
+    let error = run.finish().1.unwrap_err();
+    assert!(error.contains("268435456 bytes"), "{error}");
+}

@@ -1,0 +1,144 @@
+//! Compiles `BatchSplitter` over the usual response bodies inside spawned tasks, and reads them there.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use axum::body::Body as AxumBody;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_ews::batch_splitter::{
+    BatchReport, BatchSplitter, BatchSplitterLayer, EwsBatchFormat, GraphBatchFormat, MergedBody,
+};
+use tower_ews::body::ReplayBody;
+
+const RESPONSE: &[u8] = br#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
+
+fn full() -> Full<Bytes> {
+    Full::new(Bytes::from_static(RESPONSE))
+}
+
+fn with_box_error() -> BoxBody<Bytes, BoxError> {
+    full().map_err(BoxError::from).boxed()
+}
+
+fn with_hyper_error() -> BoxBody<Bytes, hyper::Error> {
+    full().map_err(|never| match never {}).boxed()
+}
+
+fn of_axum() -> AxumBody {
+    AxumBody::new(full())
+}
+
+fn no_batch() -> Request<ReplayBody> {
+    Request::new("no batch".into())
+}
+
+fn batch() -> Request<ReplayBody> {
+    let requests = r#"{"id":"1","method":"GET","url":"/me"},{"id":"2","method":"GET","url":"/me"}"#;
+    Request::post("https://graph.microsoft.com/v1.0/$batch")
+        .body(format!(r#"{{"requests":[{requests}]}}"#).into())
+        .unwrap()
+}
+
+/// A client that has a type of its own, as HTTP clients do.
+#[derive(Clone)]
+struct Client<F>(F);
+
+impl<F, B> Service<Request<ReplayBody>> for Client<F>
+where
+    F: Fn() -> B,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Response<B>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<ReplayBody>) -> Self::Future {
+        std::future::ready(Ok(Response::new((self.0)())))
+    }
+}
+
+macro_rules! spawned {
+    ($($name:ident: $body:ty = $make:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            fn make() -> $body {
+                $make
+            }
+
+            async fn respond(_: Request<ReplayBody>) -> Result<Response<$body>, Infallible> {
+                Ok(Response::new(make()))
+            }
+
+            async fn respond_or_fail(_: Request<ReplayBody>) -> Result<Response<$body>, BoxError> {
+                Ok(Response::new(make()))
+            }
+
+            async fn read(response: Response<MergedBody<$body>>, is_batch: bool) {
+                let report = response.extensions().get::<BatchReport>().cloned();
+                assert_eq!(report.is_some(), is_batch);
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), RESPONSE);
+            }
+
+            #[tokio::test]
+            async fn a_oneshot() {
+                tokio::spawn(async move {
+                    for (request, is_batch) in [(no_batch(), false), (batch(), true)] {
+                        let service = ServiceBuilder::new()
+                            .layer(BatchSplitterLayer::new(GraphBatchFormat::new()))
+                            .service(service_fn(respond));
+                        let response = service.oneshot(request).await.unwrap();
+                        read(response, is_batch).await;
+                    }
+                })
+                .await
+                .unwrap();
+            }
+
+            #[tokio::test]
+            async fn a_call() {
+                tokio::spawn(async move {
+                    let mut service =
+                        BatchSplitter::new(service_fn(respond_or_fail), GraphBatchFormat::new());
+                    for (request, is_batch) in [(no_batch(), false), (batch(), true)] {
+                        let response = service.ready().await.unwrap().call(request).await.unwrap();
+                        let collected = response.into_body().collect().await.unwrap();
+                        assert_eq!(collected.to_bytes(), RESPONSE, "{is_batch}");
+                    }
+                })
+                .await
+                .unwrap();
+            }
+
+            #[tokio::test]
+            async fn frame_by_frame() {
+                tokio::spawn(async move {
+                    let service = BatchSplitterLayer::new(EwsBatchFormat).layer(Client(make));
+                    let response = service.oneshot(no_batch()).await.unwrap();
+                    let mut body = response.into_body();
+                    assert_eq!(body.size_hint().exact(), Some(RESPONSE.len() as u64));
+                    while let Some(frame) = body.frame().await {
+                        assert_eq!(frame.unwrap().into_data().unwrap(), RESPONSE);
+                    }
+                })
+                .await
+                .unwrap();
+            }
+        }
+    )*};
+}
+
+spawned! {
+    full_body: Full<Bytes> = full();
+    box_body_with_box_error: BoxBody<Bytes, BoxError> = with_box_error();
+    box_body_with_hyper_error: BoxBody<Bytes, hyper::Error> = with_hyper_error();
+    axum_body: AxumBody = of_axum();
+}
