@@ -1,8 +1,9 @@
-//! What a [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer) can be told.
+//! [`Config`]: the settings of a [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer), and what its services share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::examine::ReadLimits;
 use super::gate::Gates;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
@@ -13,8 +14,7 @@ pub(super) struct Config {
     pub(super) gates: Arc<Gates>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
-    pub(super) max_prefix: usize,
-    pub(super) max_buffered: usize,
+    pub(super) read_limits: ReadLimits,
     pub(super) seed: Option<u64>,
 }
 
@@ -28,8 +28,10 @@ impl Default for Config {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(60),
             },
-            max_prefix: 64 * 1024,
-            max_buffered: 1024 * 1024,
+            read_limits: ReadLimits {
+                max_prefix: 64 * 1024,
+                max_buffered: 1024 * 1024,
+            },
             seed: None,
         }
     }

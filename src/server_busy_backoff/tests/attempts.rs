@@ -102,7 +102,7 @@ async fn a_resend_that_may_be_the_second_is_marked() {
         .iter()
         .map(|attempt| attempt.signal.as_deref())
         .collect();
-    assert_eq!(signals, [Some("503"), Some("answer lost"), None]);
+    assert_eq!(signals, [Some("503"), Some("response lost"), None]);
     assert_eq!(attempts[0].status.map(|status| status.as_u16()), Some(503));
     assert_eq!(attempts[0].backed_off, Duration::ZERO);
     assert!(attempts[1].backed_off > Duration::ZERO);
@@ -768,7 +768,7 @@ async fn the_trail_tells_what_every_answer_said() {
             |server| server.answer(503, &[("retry-after", "9999")], ""),
             "503",
         ),
-        (|server| server.fail(reset()), "answer lost"),
+        (|server| server.fail(reset()), "response lost"),
         (|server| server.answer(502, &[], ""), "502"),
         (|server| server, "ErrorServerBusy"),
     ];

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderMap;
+use ::http::HeaderMap;
 
 use super::*;
 
