@@ -367,3 +367,6 @@ impl CallState {
 pub(super) fn wait_after(refusal: &Refusal, drawn: Duration) -> Duration {
     refusal.server_wait().unwrap_or(drawn)
 }
+
+#[cfg(test)]
+mod tests;
