@@ -296,6 +296,10 @@ where
         });
         let (head, body) = response.into_parts();
         let classified = self.shared.classifier.response(self.state.class(), &head);
+        if classified.compressed {
+            let warnings = &self.shared.config.warnings;
+            warnings.compressed(&self.state.class().operation);
+        }
         let examined = match (classified.refusal, classified.body_classifier) {
             (None, None) => {
                 attempt.accepted();
@@ -330,6 +334,7 @@ where
             }
             Examined::Refused(mut refused) => {
                 refused.reporter.listen_with(|| self.own_gates());
+                self.warn_of(&refused.reporter);
                 Judged::Refused(head, refused)
             }
         }
@@ -353,6 +358,14 @@ where
             reporter.report(refusal);
         }
         reporter
+    }
+
+    /// Warns of a wait of the server that no ledger hears of.
+    fn warn_of(&self, reporter: &Reporter) {
+        let config = &self.shared.config;
+        if reporter.server_waits() && config.ledger.is_none() {
+            config.warnings.no_ledger(&self.state.class().operation);
+        }
     }
 
     /// The layer's own gates, for an attempt that had no permit since no gate was closed before.
@@ -395,6 +408,8 @@ where
             reporter.listen_with(|| self.own_gates());
         }
         attempt.record_signal(reporter.reason());
+        self.warn_of(&scan.reporter);
+        let reporter = &scan.reporter;
         if reporter.reason().is_none() {
             // Other calls wait for this response, but not for the end of a long body.
             reporter.report_accepted();

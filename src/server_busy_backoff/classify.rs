@@ -300,6 +300,8 @@ pub struct ClassifiedResponse {
     pub refusal: Option<Refusal>,
     /// Reads the body, where the head is not enough. What it finds outweighs `refusal`.
     pub body_classifier: Option<Box<dyn BodyClassifier>>,
+    /// Whether the body would have to be read, but is compressed. The layer warns of the first such response.
+    pub compressed: bool,
 }
 
 impl ClassifiedResponse {
@@ -322,7 +324,7 @@ impl From<Refusal> for ClassifiedResponse {
     fn from(refusal: Refusal) -> Self {
         Self {
             refusal: Some(refusal),
-            body_classifier: None,
+            ..Self::default()
         }
     }
 }
@@ -330,8 +332,8 @@ impl From<Refusal> for ClassifiedResponse {
 impl From<Box<dyn BodyClassifier>> for ClassifiedResponse {
     fn from(classifier: Box<dyn BodyClassifier>) -> Self {
         Self {
-            refusal: None,
             body_classifier: Some(classifier),
+            ..Self::default()
         }
     }
 }
@@ -341,6 +343,7 @@ impl fmt::Debug for ClassifiedResponse {
         f.debug_struct("ClassifiedResponse")
             .field("refusal", &self.refusal)
             .field("reads_body", &self.body_classifier.is_some())
+            .field("compressed", &self.compressed)
             .finish()
     }
 }

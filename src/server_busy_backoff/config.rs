@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::examine::ReadLimits;
 use super::gate::Gates;
+use super::warnings::Warnings;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
 
@@ -12,6 +13,7 @@ use crate::retry::backoff::{Backoff, Jitter};
 pub(super) struct Config {
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     pub(super) gates: Arc<Gates>,
+    pub(super) warnings: Arc<Warnings>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
@@ -23,6 +25,7 @@ impl Default for Config {
         Self {
             ledger: None,
             gates: Arc::default(),
+            warnings: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),

@@ -147,7 +147,7 @@ fn classify(head: &response::Parts) -> ClassifiedResponse {
             502 => unknown("502"),
             504 => unknown("504"),
             302 if is_error_page(&head.headers) => unknown("302 to the generic error page"),
-            200..=299 => None,
+            200..=299 | 500 => None,
             _ => return classified,
         };
     }
@@ -157,10 +157,11 @@ fn classify(head: &response::Parts) -> ClassifiedResponse {
         StatusCode::INTERNAL_SERVER_ERROR => Some(true),
         status => status.is_success().then_some(true),
     };
-    if by_default.is_some_and(|by_default| is_xml(&head.headers, by_default))
-        && encoding(&head.headers).is_none()
-    {
-        classified.body_classifier = Some(Box::new(EwsBody::default()));
+    if by_default.is_some_and(|by_default| is_xml(&head.headers, by_default)) {
+        classified.compressed = encoding(&head.headers).is_some();
+        if !classified.compressed {
+            classified.body_classifier = Some(Box::new(EwsBody::default()));
+        }
     }
     classified
 }

@@ -77,15 +77,16 @@
 //! Signals go to the [ledger](crate::ledger) as soon as they are read, for the principal that the attempt was charged to.
 //! The ledger then holds back all calls of that principal, this one included: the call waits out a lock-out in the
 //! ledger's queue further in, where one call goes first to try. A call that the ledger does not let wait ends with the
-//! server's last response. A call that was not charged to that ledger waits at the layer's own gates.
+//! server's last response. A call that was not charged to that ledger waits at the layer's own gates. A layer
+//! that reads a wait of the server and has no ledger warns of it once.
 //!
 //! # Bodies
 //!
 //! Request bodies are cloned for each attempt. Use one that is cheap to clone, such as
 //! [`ReplayBody`](crate::body::ReplayBody) or `Full<Bytes>`. At most [`ServerBusyBackoffLayer::max_prefix`] bytes of a
 //! response are kept back to decide on it. Shorter responses are read to their end, so that one that is cut short can be
-//! retried. Longer ones stream: see [`PeekBody`]. A response with a `Content-Encoding` is judged by its head alone: put a
-//! decompressing layer further in.
+//! retried. Longer ones stream: see [`PeekBody`]. A response with a `Content-Encoding` is judged by its head alone, and
+//! the layer warns of it once: put a decompressing layer further in.
 
 mod attempt;
 mod classify;
@@ -102,6 +103,7 @@ mod retry_info;
 mod service;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use self::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,

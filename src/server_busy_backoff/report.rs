@@ -47,6 +47,8 @@ pub(super) struct Reporter {
     drawn: Duration,
     /// The reason of the first refusal.
     reason: Option<Cow<'static, str>>,
+    /// Some refusal has set a wait.
+    server_waits: bool,
     /// Until when the principal is locked out.
     principal: Option<Instant>,
     /// Until when the endpoint is overloaded.
@@ -62,6 +64,7 @@ impl Reporter {
             listener,
             drawn,
             reason: None,
+            server_waits: false,
             principal: None,
             endpoint: None,
             concurrency: false,
@@ -99,6 +102,11 @@ impl Reporter {
         self.reason.as_deref()
     }
 
+    /// Returns whether a refusal set a wait.
+    pub(super) fn server_waits(&self) -> bool {
+        self.server_waits
+    }
+
     /// Reports that the response is no refusal, if other calls wait in the ledger for that.
     pub(super) fn report_accepted(&self) {
         if let Some(Listener::Ledger(ledger, admission)) = &self.listener {
@@ -112,6 +120,7 @@ impl Reporter {
         if self.reason.is_none() {
             self.reason = Some(refusal.reason.clone());
         }
+        self.server_waits |= refusal.server_wait().is_some();
         let until = Instant::now() + wait_after(refusal, self.drawn).min(LONGEST_GATE);
         let extends = |known: &mut Option<Instant>| {
             let later = known.is_none_or(|known| until > known);

@@ -5,6 +5,7 @@ mod bodies;
 mod can_shrink;
 mod gates;
 mod signals;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::pin::Pin;

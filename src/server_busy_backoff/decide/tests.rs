@@ -482,6 +482,7 @@ fn waits_and_attempts_are_counted() {
     call.state.add_wait(secs(2));
     call.state.begin_attempt();
     call.state.add_wait(secs(3));
+    assert_eq!(call.state.attempts(), 2);
     let info = call.state.accept().unwrap();
     assert_eq!((info.attempts, info.backed_off), (2, secs(5)));
     assert_eq!(info.signal, None);

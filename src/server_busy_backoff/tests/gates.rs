@@ -198,7 +198,7 @@ async fn a_gate_that_opens_too_late_ends_a_call_at_once() {
     assert_eq!(Failure::of(&*error), Failure::NotSent);
     assert_eq!(
         error.to_string(),
-        "nothing of CreateItem was sent, the server asks to wait 60s more: see the source for what held it back"
+        "CreateItem was not sent, since the server asks to wait 1 min: see the source for the cause"
     );
     patient.abort();
     assert_eq!(sent(&log), [0, 10]);
