@@ -70,7 +70,7 @@ async fn a_wait_that_no_ledger_hears_of() {
         (
             "a header",
             true,
-            Server::new(&log).answer(503, &[("retry-after", "1")], ""),
+            Server::new(&log).respond(503, &[("retry-after", "1")], ""),
         ),
         ("no wait", false, Server::new(&log).xml(503, "")),
         (
@@ -122,23 +122,27 @@ async fn a_response_that_is_compressed() {
         (
             "a success",
             true,
-            Server::new(&log).answer(200, &[XML, GZIP], "x"),
+            Server::new(&log).respond(200, &[XML, GZIP], "x"),
         ),
         (
             "a fault",
             true,
-            Server::new(&log).answer(500, &[XML, GZIP], "x"),
+            Server::new(&log).respond(500, &[XML, GZIP], "x"),
         ),
-        ("no type", true, Server::new(&log).answer(200, &[GZIP], "x")),
+        (
+            "no type",
+            true,
+            Server::new(&log).respond(200, &[GZIP], "x"),
+        ),
         (
             "a page",
             false,
-            Server::new(&log).answer(200, &[("content-type", "text/html"), GZIP], "x"),
+            Server::new(&log).respond(200, &[("content-type", "text/html"), GZIP], "x"),
         ),
         (
             "a redirect",
             false,
-            Server::new(&log).answer(302, &[GZIP], "x"),
+            Server::new(&log).respond(302, &[GZIP], "x"),
         ),
         (
             "not compressed",
@@ -148,7 +152,7 @@ async fn a_response_that_is_compressed() {
         (
             "identity",
             false,
-            Server::new(&log).answer(200, &[XML, ("content-encoding", "identity")], &success()),
+            Server::new(&log).respond(200, &[XML, ("content-encoding", "identity")], &success()),
         ),
     ] {
         let layer = layer();
@@ -165,12 +169,12 @@ async fn a_response_that_is_compressed() {
                 "{line}"
             );
         }
-        let server = Server::new(&log).answer(200, &[XML, GZIP], "x");
+        let server = Server::new(&log).respond(200, &[XML, GZIP], "x");
         send(layer, &server, ews("GetItem")).await.unwrap();
         assert_eq!(printed.take().len(), usize::from(!warned), "{name}");
     }
     // Plain HTTP reads no bodies.
-    let server = Server::new(&log).answer(200, &[XML, GZIP], "x");
+    let server = Server::new(&log).respond(200, &[XML, GZIP], "x");
     send(ServerBusyBackoffLayer::http(), &server, ews("GetItem"))
         .await
         .unwrap();
