@@ -1,4 +1,4 @@
-//! [`Attempts`]: sends the request of one call, has [`CallState`] decide what follows, and waits.
+//! [`run`]: sends the request of one call, has [`CallState`] decide what follows, and waits.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::classify::{Classify, Idempotency, Refusal};
 use super::config::Shared;
-use super::decide::{CallState, EndError, Ending, FailurePhase, Wait};
+use super::decide::{CallState, Ending, FailurePhase, Wait};
 use super::examine::{Examined, RefusedResponse, examine, keep};
 use super::gate::{acquire_request, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
@@ -28,7 +28,7 @@ use crate::trail::{Attempt as TrailAttempt, CallTrail, CanShrink, RetryAttempt};
 pub(super) type CallResult<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
 
 /// One call: what its attempts need, and what they have left behind.
-pub(super) struct Attempts<S, C, B> {
+struct Attempts<S, C, B> {
     inner: S,
     request: Request<B>,
     shared: Arc<Shared<C>>,
@@ -110,12 +110,56 @@ enum Judged<ResB: Body> {
     Failed(BoxError),
 }
 
+/// Sends `request` until a response is handed on or the call ends.
+pub(super) fn run<S, C, B, ResB>(
+    inner: S,
+    request: Request<B>,
+    shared: Arc<Shared<C>>,
+) -> impl Future<Output = CallResult<ResB>>
+where
+    S: Service<Request<B>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+    C: Classify<B>,
+    B: Clone,
+    ResB: Body<Data = Bytes>,
+    ResB::Error: Into<BoxError>,
+{
+    let mut call = Attempts::new(inner, request, shared);
+    // What the block captures is not moved once more, as the arguments of an async function are.
+    async move {
+        if let Some(elapsed) = DeadlineElapsed::of(call.given_deadline) {
+            return call.not_admitted(elapsed.into());
+        }
+        loop {
+            let mut attempt = match call.begin_attempt().await {
+                Ok(attempt) => attempt,
+                Err(error) => return call.not_admitted(error.into()),
+            };
+            let next = match call.send(&attempt).await {
+                Err((error, phase)) => call.after_failure(attempt, error, phase),
+                Ok(response) => match call.judge(response, &mut attempt).await {
+                    Judged::Accepted(response) => return Ok(response),
+                    Judged::Failed(error) => call.after_failure(attempt, error, FailurePhase::Body),
+                    Judged::Refused(head, refused) => {
+                        // Boxed, so that the future of a call that is not refused stays small.
+                        Box::pin(call.after_refusal(attempt, head, refused)).await
+                    }
+                },
+            };
+            match next {
+                Ok(wait) => call.wait(wait).await,
+                Err(end) => return end,
+            }
+        }
+    }
+}
+
 impl<S, C, B> Attempts<S, C, B>
 where
     C: Classify<B>,
     B: Clone,
 {
-    pub(super) fn new(inner: S, request: Request<B>, shared: Arc<Shared<C>>) -> Self {
+    fn new(inner: S, request: Request<B>, shared: Arc<Shared<C>>) -> Self {
         let extensions = request.extensions();
         let given_deadline = extensions.get::<Deadline>().copied();
         let deadline = given_deadline.unwrap_or_else(|| Deadline::within(shared.config.deadline));
@@ -141,52 +185,6 @@ where
             inner,
             request,
             shared,
-        }
-    }
-
-    /// Sends the request until a response is handed on or the call ends.
-    pub(super) fn run<ResB>(mut self) -> impl Future<Output = CallResult<ResB>>
-    where
-        S: Service<Request<B>, Response = Response<ResB>>,
-        S::Error: Into<BoxError>,
-        ResB: Body<Data = Bytes>,
-        ResB::Error: Into<BoxError>,
-    {
-        // Not an async function, whose arguments would be moved once more.
-        async move {
-            if let Some(elapsed) = DeadlineElapsed::of(self.given_deadline) {
-                let error = EndError::NotSent { closed_until: None };
-                return Err(self.state.error(error, elapsed.into(), Instant::now()));
-            }
-            loop {
-                let mut attempt = match self.begin_attempt().await {
-                    Ok(attempt) => attempt,
-                    Err(error) => {
-                        let opens_in = match &error {
-                            AcquireError::GateTooLate { wait, .. } => Some(*wait),
-                            _ => None,
-                        };
-                        return self.not_admitted(error.into(), opens_in);
-                    }
-                };
-                let next = match self.send(&attempt).await {
-                    Err((error, phase)) => self.after_failure(attempt, error, phase),
-                    Ok(response) => match self.judge(response, &mut attempt).await {
-                        Judged::Accepted(response) => return Ok(response),
-                        Judged::Failed(error) => {
-                            self.after_failure(attempt, error, FailurePhase::Body)
-                        }
-                        Judged::Refused(head, refused) => {
-                            // Boxed, so that the future of a call that is not refused stays small.
-                            Box::pin(self.after_refusal(attempt, head, refused)).await
-                        }
-                    },
-                };
-                match next {
-                    Ok(wait) => self.wait(wait).await,
-                    Err(end) => return end,
-                }
-            }
         }
     }
 
@@ -304,7 +302,7 @@ where
             (None, None) => {
                 attempt.accepted();
                 let rest = Rest::Untouched(body);
-                return Judged::Accepted(self.response(
+                return Judged::Accepted(self.hand_on(
                     head,
                     Prefix::default(),
                     rest,
@@ -415,7 +413,7 @@ where
             reporter.report_accepted();
             attempt.accepted();
         }
-        self.response(head, prefix, rest, Some(scan), self.state.accept())
+        self.hand_on(head, prefix, rest, Some(scan), self.state.accept())
     }
 
     /// Decides what follows an error.
@@ -431,7 +429,7 @@ where
     {
         if phase != FailurePhase::Body && is_not_admitted(&*error) {
             attempt.record_end();
-            return Err(self.not_admitted(error, None));
+            return Err(self.not_admitted(error));
         }
         let failure = self.shared.classifier.error(self.state.class(), &*error);
         attempt.record_signal(phase.signal(failure));
@@ -447,7 +445,7 @@ where
     /// more, its permit least of all.
     async fn after_refusal<ResB>(
         &mut self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         head: response::Parts,
         refused: RefusedResponse<ResB>,
     ) -> Result<Wait, CallResult<ResB>>
@@ -462,6 +460,8 @@ where
             classifier,
             reporter,
         } = refused;
+        // The refusal was reported, so the next call at the gate knows it.
+        attempt.permit = None;
         attempt.record_signal(Some(&refusal.reason));
         let (held_by, drawn) = (reporter.held_by(&refusal), reporter.drawn());
         let decided = self
@@ -480,22 +480,23 @@ where
                     classifier,
                     reporter,
                 });
-                Err(Ok(self.response(head, prefix, rest, scan, Some(info))))
+                Err(Ok(self.hand_on(head, prefix, rest, scan, Some(info))))
             }
         }
     }
 
     /// Ends a call that a ledger or a gate did not let through in time.
-    fn not_admitted<ResB>(
-        &mut self,
-        error: BoxError,
-        opens_in: Option<Duration>,
-    ) -> CallResult<ResB>
+    fn not_admitted<ResB>(&mut self, error: BoxError) -> CallResult<ResB>
     where
         ResB: Body<Data = Bytes>,
         ResB::Error: Into<BoxError>,
     {
-        let ending = self.state.after_not_admitted(opens_in, Instant::now());
+        let opens_in = match error.downcast_ref() {
+            Some(AcquireError::GateTooLate { wait, .. }) => Some(*wait),
+            _ => None,
+        };
+        let now = Instant::now();
+        let ending = self.state.after_not_admitted(opens_in, now);
         self.end(ending, error)
     }
 
@@ -508,14 +509,14 @@ where
         match ending.kept_response.zip(self.kept.take()) {
             Some((info, kept)) => {
                 let (head, prefix) = *kept;
-                Ok(self.response(head, prefix, Rest::Ended, None, Some(info)))
+                Ok(self.hand_on(head, prefix, Rest::Ended, None, Some(info)))
             }
             None => Err(self.state.error(ending.error, error, Instant::now())),
         }
     }
 
-    /// Returns a response that is handed on.
-    fn response<ResB>(
+    /// Returns a response to the caller, with the attempts that it took.
+    fn hand_on<ResB>(
         &self,
         mut head: response::Parts,
         prefix: Prefix,

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::attempt::{Attempts, CallResult};
+use super::attempt::{CallResult, run};
 use super::classify::Classify;
 use super::config::{Config, Shared};
 use super::peek::PeekBody;
@@ -106,8 +106,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let attempts = Attempts::new(self.inner.clone(), request, Arc::clone(&self.shared));
-        ResponseFuture(Box::pin(attempts.run()))
+        let attempts = run(self.inner.clone(), request, Arc::clone(&self.shared));
+        ResponseFuture(Box::pin(attempts))
     }
 }
 

@@ -385,3 +385,23 @@ async fn a_deadline_in_the_past_sends_nothing() {
     }
     assert_eq!(log.events(), []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_rest_of_a_refusal() {
+    let log = Log::new();
+    let endless = TestBody::new(&log, ["a"]).endless();
+    let endless = http_response(429, &[("retry-after", "0.5")], endless);
+    let server = Server::new(&log)
+        .xml(500, &busy_fault("10000"))
+        .step(move |_| async move { Ok(endless) })
+        .good(3);
+    let service = service(&server);
+    let refused = lock_out(&service, of("amy")).await;
+    let others = [of("amy"), of("amy")].map(|request| spawn(&service, request));
+    refused.await.unwrap().unwrap();
+    for call in others {
+        call.await.unwrap().unwrap();
+    }
+    // The refused call still reads when the gate opens.
+    assert_eq!(log.calls()[2], secs(10) + millis(500));
+}
