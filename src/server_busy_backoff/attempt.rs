@@ -191,7 +191,7 @@ where
     /// Passes the layer's own gates, and begins an attempt.
     async fn begin_attempt(&mut self) -> Result<Attempt, AcquireError> {
         // A call that was not sent yet queues in its first attempt. One that was refused backs off between two.
-        let first = match self.state.attempts() {
+        let first = match self.state.attempt_count() {
             0 => self.trail.as_ref().map(CallTrail::begin_attempt),
             _ => None,
         };
@@ -210,7 +210,7 @@ where
             // A layer further out may know of an execution, too.
             attempt.resend |= self.state.maybe_repeated();
         });
-        if self.state.attempts() > 1 {
+        if self.state.attempt_count() > 1 {
             if let Some(slot) = self.slot.get() {
                 // A retry keeps the ticket of the attempt before.
                 self.ledger_ticket = slot.ticket().or(self.ledger_ticket);
@@ -238,7 +238,7 @@ where
         });
         let permit = passed?;
         self.gate_ticket = Some(permit.admission().ticket());
-        if self.state.attempts() > 0 {
+        if self.state.attempt_count() > 0 {
             self.add_pause(waited);
         }
         Ok(permit)
@@ -274,7 +274,7 @@ where
         if let Slot::Own(slot) = &self.slot {
             extensions.insert(slot.clone());
         }
-        if self.state.attempts() > 1 {
+        if self.state.attempt_count() > 1 {
             let requeue = Requeue::new().ticket(self.ledger_ticket);
             extensions.insert(requeue.not_before(self.state.held_until()));
             extensions.insert(RetryAttempt);
@@ -532,7 +532,7 @@ where
         if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
             let class = self.state.class();
             if class.idempotency != Idempotency::Safe {
-                tail.unless_complete = Some((class.operation.clone(), self.state.attempts()));
+                tail.unless_complete = Some((class.operation.clone(), self.state.attempt_count()));
             }
             tail.scan = Some(scan).filter(|scan| scan.reporter.listens());
         }
@@ -548,7 +548,7 @@ where
         tracing::debug!(
             operation = &*self.state.class().operation,
             signal = self.state.signal(),
-            attempts = self.state.attempts(),
+            attempts = self.state.attempt_count(),
             wait = ?wait.until.saturating_duration_since(begin),
             held_by_gate = wait.held,
             "backing off"

@@ -142,7 +142,7 @@ impl CallState {
         self.deadline
     }
 
-    pub(super) fn attempts(&self) -> u32 {
+    pub(super) fn attempt_count(&self) -> u32 {
         self.attempts
     }
 

@@ -476,13 +476,13 @@ fn in_the_queue_of_a_ledger_the_wait_grows_with_the_time_of_the_refusals() {
 fn waits_and_attempts_are_counted() {
     let mut call = Call::new(Idempotency::Safe);
     assert_eq!(
-        (call.state.attempts(), call.state.deadline()),
+        (call.state.attempt_count(), call.state.deadline()),
         (1, call.begin + DEADLINE)
     );
     call.state.add_wait(secs(2));
     call.state.begin_attempt();
     call.state.add_wait(secs(3));
-    assert_eq!(call.state.attempts(), 2);
+    assert_eq!(call.state.attempt_count(), 2);
     let info = call.state.accept().unwrap();
     assert_eq!((info.attempts, info.backed_off), (2, secs(5)));
     assert_eq!(info.signal, None);
