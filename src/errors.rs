@@ -1,4 +1,4 @@
-//! Errors that say what became of a call; the layers that make them hand them out.
+//! Errors that say what became of a call. The layers that return them re-export them.
 
 use std::time::Duration;
 
@@ -6,62 +6,64 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::extensions::{Caller, Deadline};
+use crate::seconds::Seconds;
 
-/// An error of [`ServerBusyBackoff`](crate::server_busy_backoff::ServerBusyBackoff) itself. Other errors are the inner service's own, boxed.
+/// An error of [`ServerBusyBackoff`](crate::server_busy_backoff::ServerBusyBackoff) itself. Other errors are those of the
+/// inner service, boxed.
 ///
 /// ```
 /// use tower_ews::server_busy_backoff::BackoffError;
 ///
-/// fn must_look_before_resending(error: &tower::BoxError) -> bool {
+/// fn must_check_before_retrying(error: &tower::BoxError) -> bool {
 ///     matches!(
 ///         error.downcast_ref(),
 ///         Some(BackoffError::OutcomeUnknown { .. })
 ///     )
 /// }
 ///
-/// assert!(!must_look_before_resending(&"some other error".into()));
+/// assert!(!must_check_before_retrying(&"some other error".into()));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackoffError {
-    /// The request was sent, no (whole) answer came back, and sending it again could do its work twice.
+    /// The request may have been executed, but no complete response came, and a second execution could do harm.
     ///
-    /// Also the error of a response body that breaks off, when the operation is not idempotent.
+    /// Also the error of a response body that breaks off, if the operation is not safe.
     #[error(
-        "outcome unknown: {operation} was sent, but its answer was lost (attempt {attempts}): \
-         the server may have executed it; look before sending it again"
+        "outcome unknown: no complete response to {operation} came (attempt {attempts}), and the server may have \
+         executed it: check before sending it again"
     )]
     OutcomeUnknown {
-        /// What was sent.
+        /// The operation that was sent.
         operation: Box<str>,
-        /// How often, the last one included.
+        /// The number of attempts, the last one included.
         attempts: u32,
-        /// What happened to the connection.
+        /// The error of the last attempt.
         source: BoxError,
     },
-    /// The call's deadline came before the server gave an answer that could be handed over. The call has changed
+    /// The deadline of the call passed before the server sent a response that could be handed on. The call has changed
     /// nothing on the server.
     #[error(
-        "no answer to {operation} before its deadline, after {attempts} attempts: \
-         allow a longer one, or see the source for what stands in the way"
+        "no response to {operation} before its deadline, after {attempts} attempts: \
+         allow more time, or see the source for the cause"
     )]
     DeadlinePassed {
-        /// What was to be done.
+        /// The operation.
         operation: Box<str>,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// How the last attempt failed.
+        /// The error of the last attempt.
         source: BoxError,
     },
     /// Nothing was sent. The server had asked for a pause that is longer than the call may wait
-    /// ([`AcquireError`](crate::ledger::AcquireError)), or the call's deadline had passed before the call was made
+    /// ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had passed before the call was made
     /// ([`DeadlineElapsed`]).
     #[error(
-        "nothing of {operation} was sent{}: see the source for what held it back",
+        "{operation} was not sent{}: see the source for the cause",
         closed_for(*at, *closed_until)
     )]
     NotSent {
-        /// What was to be done.
+        /// The operation.
         operation: Box<str>,
         /// When the call ended.
         at: Instant,
@@ -72,11 +74,11 @@ pub enum BackoffError {
     },
 }
 
-/// The part of a text that says how long a gate stays closed.
+/// The part of an error text that says how long a gate stays closed.
 fn closed_for(at: Instant, until: Option<Instant>) -> String {
     until.map_or_else(String::new, |until| {
-        let time = until.saturating_duration_since(at);
-        format!(", the server asks to wait {time:?} more")
+        let wait = Seconds(until.saturating_duration_since(at));
+        format!(", since the server asks to wait {wait}")
     })
 }
 
@@ -105,15 +107,13 @@ fn closed_for(at: Instant, until: Option<Instant>) -> String {
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the call's deadline had passed {late:?} before it was made, nothing was sent: allow a longer one"
-)]
+#[error("not sent: the deadline had passed {} before the call was made: allow more time", Seconds(*late))]
 pub struct DeadlineElapsed {
     late: Duration,
 }
 
 impl DeadlineElapsed {
-    /// Returns the error of a call that has this deadline, if that has passed. Without a deadline it takes no clock.
+    /// Returns the error of a call whose deadline has passed. Without a deadline it does not read the clock.
     // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
     #[inline]
     pub(crate) fn of(deadline: Option<Deadline>) -> Option<Self> {
@@ -171,7 +171,35 @@ impl CredentialsError {
     }
 }
 
-/// The body ended, but what it holds has no end.
+/// A body ended, but what it holds is incomplete.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is cut short")]
+#[error("the response is incomplete")]
 pub(crate) struct CutShort;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_for_people() {
+        let at = Instant::now();
+        let not_sent = |closed_until| {
+            BackoffError::NotSent {
+                operation: "CreateItem".into(),
+                at,
+                closed_until,
+                source: "closed".into(),
+            }
+            .to_string()
+        };
+        let cause = "see the source for the cause";
+        assert_eq!(not_sent(None), format!("CreateItem was not sent: {cause}"));
+        assert_eq!(
+            not_sent(Some(at + Duration::from_nanos(2_400_000_123))),
+            format!("CreateItem was not sent, since the server asks to wait 2.4 s: {cause}")
+        );
+        let late = Duration::from_nanos(2_400_000_123);
+        let elapsed = DeadlineElapsed { late }.to_string();
+        assert!(elapsed.contains("passed 2.4 s before"), "{elapsed}");
+    }
+}

@@ -128,7 +128,6 @@ pub mod ledger;
 pub mod policy;
 pub mod principal;
 mod retry;
-#[cfg(feature = "serde")]
 mod seconds;
 pub mod server_busy_backoff;
 mod service_builder_ext;

@@ -1,12 +1,12 @@
-//! How long to wait when the server gives no hint: exponential, with full jitter.
+//! [`Backoff`]: exponential waits with full jitter, for where the server sets none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The waits of calls that got no hint.
+/// The waits of a call where the server sets none.
 ///
-/// The n-th such wait of a call is drawn evenly from nothing to `base` times 2 to the power of n-1, `cap` at most (full
-/// jitter: clients that were refused together do not come back together).
+/// The n-th such wait is drawn evenly from zero to `base` times 2 to the power of n-1, at most `cap`. This is full
+/// jitter: clients that were refused together do not come back together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Backoff {
     pub(crate) base: Duration,
@@ -14,20 +14,20 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after `earlier` waits without a hint. Never nothing: that would be a hot loop.
+    /// Draws the wait after `earlier` waits of this kind. Never zero, which would be a hot loop.
     pub(crate) fn wait(self, earlier: u32, rng: &mut fastrand::Rng) -> Duration {
         let ceiling = 2u32
             .checked_pow(earlier)
             .and_then(|factor| self.base.checked_mul(factor))
             .unwrap_or(Duration::MAX)
             .min(self.cap);
-        // Whole milliseconds, as the timer has them.
+        // Whole milliseconds, like the timer's.
         let millis = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(rng.u64(1..=millis.max(1)))
     }
 }
 
-/// What random numbers are drawn from, call by call.
+/// The source of random numbers, one generator for each call.
 #[derive(Debug)]
 pub(crate) struct Jitter {
     seed: Option<u64>,
@@ -42,7 +42,7 @@ impl Jitter {
         }
     }
 
-    /// Random numbers for one call: with a seed, the n-th call has the same ones in each run.
+    /// Returns the generator of one call. With a seed, the n-th call gets the same one in each run.
     pub(crate) fn rng(&self) -> fastrand::Rng {
         match self.seed {
             Some(seed) => {

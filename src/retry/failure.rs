@@ -1,4 +1,4 @@
-//! What the errors of HTTP clients prove: hyper-util's, hyper's, h2's, reqwest's and plain I/O errors.
+//! [`Failure`]: what the errors of HTTP clients prove. Knows hyper-util, hyper, h2, reqwest and plain I/O errors.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,29 +7,34 @@ use crate::errors::{BackoffError, CredentialsError, CutShort, DeadlineElapsed};
 use crate::ledger::AcquireError;
 
 /// What an error proves.
+///
+/// See [`Failure::of`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Nothing was sent: the request may be sent again.
+    /// The request was not executed, since it was not sent: it may be sent again.
     NotSent,
-    /// The answer was lost: the request may have been executed.
+    /// The response was lost: the request may have been executed.
     Lost,
-    /// No waiting cures it, or nothing is known about it: the error goes on to the caller as it is.
+    /// No wait cures it, or nothing is known about it: the error goes on to the caller.
     Permanent,
 }
 
 impl Failure {
-    /// What `error`, or the first of its sources that is known, proves.
+    /// Returns what `error`, or the first of its sources that is known, proves.
     ///
-    /// - [`NotSent`](Self::NotSent): name resolution, connecting or TLS failed (feature `client`: hyper-util's
-    ///   connect errors; feature `reqwest`: reqwest's), the connection was refused, the request was still queued when
-    ///   its connection closed, HTTP/2's REFUSED_STREAM came, or a ledger gave no permit
-    ///   ([`AcquireError`](crate::ledger::AcquireError)), or the call's deadline had passed before
-    ///   ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]). Also [`BackoffError::DeadlinePassed`], after which nothing is
-    ///   changed on the server.
-    /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`], error
-    ///   of hyper, h2 or reqwest, and elapsed time-outs of tower and tokio.
-    /// - [`Permanent`](Self::Permanent): all else.
+    /// - [`NotSent`](Self::NotSent):
+    ///   - Name resolution, connecting or TLS failed: hyper-util's connect errors, reqwest's too; I/O errors that a socket
+    ///     in use does not report; failed look-ups.
+    ///   - The request was still queued when its connection closed, or HTTP/2's REFUSED_STREAM came (features `client`
+    ///     and `reqwest`).
+    ///   - A ledger gave no permit ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had already passed
+    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]).
+    ///   - [`BackoffError::DeadlinePassed`], after which nothing has changed on the server.
+    /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`] or error
+    ///   of hyper, h2 or reqwest; elapsed time-outs of tower and tokio. Also "host unreachable" and "network unreachable"
+    ///   outside of a connect error, since connections in use report them, too.
+    /// - [`Permanent`](Self::Permanent): everything else.
     ///
     /// ```
     /// use std::io;
@@ -45,7 +50,7 @@ impl Failure {
     }
 }
 
-/// Walks the source chain. A proof that nothing was sent outweighs the outer error that merely reports a failure.
+/// Walks the source chain. A proof that nothing was sent outweighs an outer error that only reports a failure.
 fn failure(error: &(dyn StdError + 'static)) -> Failure {
     let mut found = Failure::Permanent;
     let mut next = Some(error);
@@ -63,7 +68,7 @@ fn failure(error: &(dyn StdError + 'static)) -> Failure {
     found
 }
 
-/// What the crate's own layers know better than the sources of their errors tell.
+/// What this crate's layers say. They know more than the sources of their errors.
 fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
     if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() || error.is::<CredentialsError>()
     {
@@ -101,12 +106,12 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
     }
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        // The others wrap an error of hyper, or (without one) tell that the request cannot be sent as it is.
+        // The others wrap an error of hyper. Without a source, the request cannot be sent as it is.
         return error.is_connect().then_some(Failure::NotSent);
     }
     #[cfg(feature = "client")]
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        // "Canceled" is a request that its connection gave back before it was begun.
+        // A request is canceled if its connection closes before it is begun.
         let proof = if error.is_canceled() {
             Failure::NotSent
         } else {
@@ -116,7 +121,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
     }
     #[cfg(any(feature = "client", feature = "reqwest"))]
     if let Some(error) = error.downcast_ref::<h2::Error>() {
-        // RFC 9113, section 8.7: a refused stream was not processed at all.
+        // RFC 9113, section 8.7: a refused stream was not processed.
         let refused = error.is_reset()
             && error.is_remote()
             && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -127,15 +132,47 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
         });
     }
     if let Some(error) = error.downcast_ref::<io::Error>() {
-        return Some(match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::NotSent,
-            _ => Failure::Lost,
+        return Some(match was_sending(error) {
+            false => Failure::NotSent,
+            true => Failure::Lost,
         });
+    }
+    if is_connect_error(error) {
+        return Some(Failure::NotSent);
     }
     let lost = error.is::<CutShort>()
         || error.is::<tower::timeout::error::Elapsed>()
         || error.is::<tokio::time::error::Elapsed>();
     lost.then_some(Failure::Lost)
+}
+
+/// Returns false for the I/O errors of a look-up, of choosing a local address, and of a refused connection: they cannot
+/// come from a connection in use.
+fn was_sending(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::AddrInUse => false,
+        // A failed look-up has no kind of its own. The texts are the standard library's and tokio's.
+        _ => {
+            let text = error.to_string();
+            !text.starts_with("failed to lookup address information")
+                && text != "could not resolve to any address"
+        }
+    }
+}
+
+/// Recognises the connect errors of hyper-util by their texts, where its types are not known: without the feature `client`,
+/// within another client, or of another version.
+fn is_connect_error(error: &(dyn StdError + 'static)) -> bool {
+    /// Of hyper-util's client, and of its `HttpConnector`.
+    const TEXTS: [&str; 4] = [
+        "client error (Connect)",
+        "dns error",
+        "tcp connect error",
+        "tcp open error",
+    ];
+    TEXTS.contains(&error.to_string().as_str())
 }
 
 #[cfg(test)]
@@ -160,6 +197,13 @@ mod tests {
     fn plain_errors() {
         for (kind, expected) in [
             (io::ErrorKind::ConnectionRefused, Failure::NotSent),
+            (io::ErrorKind::AddrNotAvailable, Failure::NotSent),
+            (io::ErrorKind::AddrInUse, Failure::NotSent),
+            // TCP reports them for a connection in use, too, instead of a time-out.
+            (io::ErrorKind::HostUnreachable, Failure::Lost),
+            (io::ErrorKind::NetworkUnreachable, Failure::Lost),
+            (io::ErrorKind::ConnectionAborted, Failure::Lost),
+            (io::ErrorKind::NotConnected, Failure::Lost),
             (io::ErrorKind::ConnectionReset, Failure::Lost),
             (io::ErrorKind::BrokenPipe, Failure::Lost),
             (io::ErrorKind::UnexpectedEof, Failure::Lost),
@@ -175,6 +219,63 @@ mod tests {
             Failure::Lost
         );
         assert_eq!(failure(&wrapped("no idea")), Failure::Permanent);
+    }
+
+    /// An error of a client that this crate does not know.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Unknown(&'static str, #[source] io::Error);
+
+    #[test]
+    fn connect_errors_are_recognised_without_their_types() {
+        for (text, expected) in [
+            ("client error (Connect)", Failure::NotSent),
+            ("dns error", Failure::NotSent),
+            ("tcp connect error", Failure::NotSent),
+            ("tcp open error", Failure::NotSent),
+            ("client error (SendRequest)", Failure::Lost),
+            (
+                "error sending request for url (http://contoso.com/)",
+                Failure::Lost,
+            ),
+            ("the server said: client error (Connect)", Failure::Lost),
+            ("", Failure::Lost),
+        ] {
+            for kind in [
+                io::ErrorKind::TimedOut,
+                io::ErrorKind::HostUnreachable,
+                io::ErrorKind::UnexpectedEof,
+                io::ErrorKind::Other,
+            ] {
+                let error = || Unknown(text, kind.into());
+                assert_eq!(failure(&error()), expected, "{text}, {kind:?}");
+                assert_eq!(failure(&wrapped(error())), expected, "{text}, {kind:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_look_up_was_not_sent() {
+        for host in ["no.such.host.invalid:80", "[::1%nowhere]:80"] {
+            let error = tokio::net::lookup_host(host).await.map(drop).unwrap_err();
+            let lookup = error.to_string().starts_with("failed to lookup");
+            if lookup {
+                assert_eq!(failure(&wrapped(error)), Failure::NotSent, "{host}");
+            }
+        }
+        for (text, expected) in [
+            (
+                "failed to lookup address information: Name or service not known",
+                Failure::NotSent,
+            ),
+            ("could not resolve to any address", Failure::NotSent),
+            (
+                "the server failed to lookup address information",
+                Failure::Lost,
+            ),
+        ] {
+            assert_eq!(failure(&io::Error::other(text)), expected, "{text}");
+        }
     }
 
     #[test]
@@ -246,6 +347,24 @@ mod tests {
         server.await.unwrap();
         let refused = send(address).await;
         assert_eq!(failure(&refused), Failure::NotSent, "{refused:?}");
+        // Known by its text as well, and so are its sources.
+        assert!(is_connect_error(&refused), "{refused}");
+        let source = refused.source().unwrap();
+        assert!(is_connect_error(source), "{source}");
+        assert!(!is_connect_error(&cut), "{cut}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_look_up_of_hyper_util() {
+        let request = http::Request::post("http://no.such.host.invalid/")
+            .body(Full::default())
+            .unwrap();
+        let error = client().request(request).await.unwrap_err();
+        assert_eq!(failure(&error), Failure::NotSent, "{error:?}");
+        assert!(is_connect_error(&error), "{error}");
+        let source = error.source().unwrap();
+        assert_eq!(source.to_string(), "dns error");
+        assert_eq!(failure(source), Failure::NotSent, "{source:?}");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What every layer that sends again needs: how long to wait, what a failure proves, what may be sent twice.
+//! Parts of every layer that retries: how long to wait, what a failure proves, what may be sent twice.
 
 pub(crate) mod backoff;
 mod failure;

@@ -1,16 +1,16 @@
-//! Reads `Retry-After` in all the forms that servers write it in.
+//! [`retry_after`]: reads `Retry-After` in every form that servers send.
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
-/// How long the answer with these `headers` asks its client to wait, from the moment that it was sent.
+/// Returns how long a response with these `headers` asks its client to wait, from when it was sent.
 ///
-/// Understands whole and decimal seconds and HTTP-dates. A date counts from the answer's own `Date`, so that a client
-/// clock that is wrong does no harm, or from now if there is none; one that has passed is a wait of nothing. Of several
-/// `Retry-After` headers the longest counts. `None` if there is none that can be read: negative numbers, words, units.
-/// Nothing is capped: a number too large for a [`Duration`] is [`Duration::MAX`].
+/// Reads whole and decimal seconds and HTTP-dates. A date counts from the `Date` of the response, so that a wrong clock of
+/// the client does no harm, or from now without one. A date that has passed is a wait of zero. Of several `Retry-After`
+/// headers the longest counts. `None` if none can be read: negative numbers, words, units. Nothing is capped: a number that
+/// is too large for a [`Duration`] is [`Duration::MAX`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_counts_from_the_answers_own_date() {
+    fn a_date_counts_from_the_date_of_the_response() {
         let sent = Some("Tue, 06 Oct 2026 10:00:00 GMT");
         let in_two_minutes = Some(Duration::from_secs(120));
         assert_eq!(
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn a_date_without_date_counts_from_now() {
         let then = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
-        let hint = read(&[&then], None).unwrap();
-        assert!(hint > Duration::from_secs(500) && hint <= Duration::from_secs(600));
+        let wait = read(&[&then], None).unwrap();
+        assert!(wait > Duration::from_secs(500) && wait <= Duration::from_secs(600));
         assert_eq!(
-            read(&[&then], Some("yesterday")).map(|hint| hint > Duration::from_secs(500)),
+            read(&[&then], Some("yesterday")).map(|wait| wait > Duration::from_secs(500)),
             Some(true)
         );
     }

@@ -1,4 +1,4 @@
-//! What an answer or an error means: the [`Classify`] trait and the words that it speaks in.
+//! [`Classify`]: what a request, a response or an error means, and the types that it returns.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -14,17 +14,21 @@ use crate::retry::Failure;
 pub use crate::retry::Idempotency;
 use crate::retry::retry_after;
 
-/// Answers two questions that are not the same: *was it executed?* ([`Refusal::executed`], [`Failure`]) and *may it be
-/// sent again?* ([`RequestClass::idempotency`]).
+/// Tells what requests, responses and errors of an API mean.
 ///
-/// `B` is the request's body. Every method has a default that is right for plain HTTP, so that another API writes down
-/// only in what it differs:
+/// Keeps two questions apart: *was the request executed?* ([`Refusal::outcome`], [`Failure`]) and *may it be sent
+/// again?* ([`RequestClass::idempotency`]).
+///
+/// `B` is the body of the request. Every method has a default that is right for plain HTTP, so a classifier for another
+/// API overrides only what differs:
 ///
 /// ```
 /// use http::{Request, response};
-/// use tower_ews::server_busy_backoff::{RefusalScope, ClassifiedResponse, RequestClass, Classify, Refusal, Idempotency};
+/// use tower_ews::server_busy_backoff::{
+///     ClassifiedResponse, Classify, Idempotency, Refusal, RefusalScope, RequestClass,
+/// };
 ///
-/// /// An API that reads through POST, and is busy with 420.
+/// /// An API that reads through POST and responds with 420 when it is busy.
 /// struct Search;
 ///
 /// impl<B> Classify<B> for Search {
@@ -35,7 +39,7 @@ use crate::retry::retry_after;
 ///         }
 ///     }
 ///
-///     fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+///     fn response(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
 ///         match head.status.as_u16() {
 ///             420 => Refusal::new("enhance your calm").scope(RefusalScope::Principal).into(),
 ///             _ => ClassifiedResponse::by_status(head),
@@ -46,41 +50,43 @@ use crate::retry::retry_after;
 /// # let request = Request::post("/search").body(()).unwrap();
 /// # assert_eq!(Search.request(&request).idempotency, Idempotency::Safe);
 /// # let (mut head, ()) = http::Response::new(()).into_parts();
-/// # assert!(Classify::<()>::answer(&Search, &Search.request(&request), &head).refusal.is_none());
+/// # let class = Search.request(&request);
+/// # assert!(Classify::<()>::response(&Search, &class, &head).refusal.is_none());
 /// # head.status = http::StatusCode::from_u16(420).unwrap();
-/// # assert!(Classify::<()>::answer(&Search, &Search.request(&request), &head).refusal.is_some());
+/// # assert!(Classify::<()>::response(&Search, &class, &head).refusal.is_some());
 /// ```
 pub trait Classify<B>: Send + Sync + 'static {
-    /// What is asked for, and whether it may be asked for twice. By the method, by default.
+    /// Returns the operation of a request, and whether it may be repeated. Default: [`RequestClass::by_method`].
     fn request(&self, request: &Request<B>) -> RequestClass {
         RequestClass::by_method(request.method())
     }
 
-    /// What the head of an answer says, and who reads the body if that is needed. 429 and 503, by default.
-    fn answer(&self, call: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
-        let _ = call;
+    /// Returns what the head of a response says, and a classifier for its body if the head is not enough. Default:
+    /// [`ClassifiedResponse::by_status`].
+    fn response(&self, class: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+        let _ = class;
         ClassifiedResponse::by_status(head)
     }
 
-    /// What an error of the inner service proves. [`Failure::of`], by default.
-    fn error(&self, call: &RequestClass, error: &(dyn StdError + 'static)) -> Failure {
-        let _ = call;
+    /// Returns what an error of the inner service proves. Default: [`Failure::of`].
+    fn error(&self, class: &RequestClass, error: &(dyn StdError + 'static)) -> Failure {
+        let _ = class;
         Failure::of(error)
     }
 
-    /// Returns whom the server locks out when it refuses `request`: all requests of the same principal wait together
-    /// for the end of the lock-out.
+    /// Returns the principal that the server locks out when it refuses `request`. All requests of a principal wait
+    /// for the end of its lock-out together.
     ///
-    /// Asked where no shared ledger holds the calls back, and not before anything was refused. By default, it is the
-    /// [`Caller`] in the request's extensions, else the authority of its URI. An API that can tell more holds fewer
-    /// calls back:
+    /// Called only where no shared ledger holds requests back, and only after a refusal. Default: the [`Caller`] in
+    /// the request's extensions, else the authority of its URI. A classifier that knows the principal better holds
+    /// fewer requests back:
     ///
     /// ```
     /// use http::Request;
     /// use tower_ews::principal::Principal;
     /// use tower_ews::server_busy_backoff::Classify;
     ///
-    /// /// An API that counts by tenant.
+    /// /// An API that throttles by tenant.
     /// struct ByTenant;
     ///
     /// impl<B> Classify<B> for ByTenant {
@@ -98,7 +104,7 @@ pub trait Classify<B>: Send + Sync + 'static {
     }
 }
 
-/// The calling account, or where the request goes to if that is not known.
+/// The calling account, or the server that the request goes to if the account is not known.
 pub(super) fn caller_or_authority<B>(request: &Request<B>) -> Principal {
     match request.extensions().get::<Caller>() {
         Some(caller) => Principal::account(caller.name()),
@@ -111,23 +117,31 @@ pub(super) fn caller_or_authority<B>(request: &Request<B>) -> Principal {
     }
 }
 
-/// Where requests go whose URI names no server: all of them to the same one.
+/// Stands for the server of all requests whose URI names none.
 pub(super) const UNNAMED: &str = "unnamed-server";
 
-/// What is asked for.
+/// What a request asks for.
+///
+/// ```
+/// use http::Method;
+/// use tower_ews::server_busy_backoff::{Idempotency, RequestClass};
+///
+/// let class = RequestClass::by_method(&Method::PATCH);
+/// assert_eq!((&*class.operation, class.idempotency), ("PATCH", Idempotency::NonIdempotent));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestClass {
-    /// Its name, for errors and logs.
+    /// The name of the operation, for errors and logs.
     pub operation: Cow<'static, str>,
-    /// Whether it may be sent again although it may have been executed.
+    /// Whether the request may be sent again although it may have been executed.
     pub idempotency: Idempotency,
-    /// The answer goes on for minutes: it is handed over as soon as its beginning is understood.
+    /// Whether the response goes on for minutes. It is handed on as soon as its beginning is understood.
     pub streaming: bool,
 }
 
 impl RequestClass {
-    /// A call that is answered at once.
+    /// Creates the class of a request whose response does not stream.
     pub fn new(operation: impl Into<Cow<'static, str>>, idempotency: Idempotency) -> Self {
         Self {
             operation: operation.into(),
@@ -136,7 +150,7 @@ impl RequestClass {
         }
     }
 
-    /// By RFC 9110, section 9.2: safe methods are resent freely, PUT and DELETE converge, others are not idempotent.
+    /// Classifies by the method as RFC 9110, section 9.2 does. Methods that it does not define are not idempotent.
     pub fn by_method(method: &Method) -> Self {
         let (name, idempotency) = match *method {
             Method::GET => ("GET", Idempotency::Safe),
@@ -154,111 +168,146 @@ impl RequestClass {
 }
 
 /// Whether a refused request was executed.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::{Outcome, Refusal};
+///
+/// let gateway = Refusal::new("502").outcome_unknown();
+/// assert_eq!(gateway.outcome, Outcome::Unknown);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// No: every request may be sent again.
+    /// It was not executed: any request may be sent again.
     NotExecuted,
-    /// Perhaps: [`RequestClass::idempotency`] decides.
+    /// It may have been executed: [`RequestClass::idempotency`] decides.
     Unknown,
 }
 
-/// Whom a refusal concerns. What concerns more than the call itself is reported to the ledger.
+/// Whom a refusal concerns. Refusals that concern more than their own call are reported to the ledger.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::{Refusal, RefusalScope};
+///
+/// let overloaded = Refusal::new("503").scope(RefusalScope::Endpoint);
+/// assert_ne!(overloaded.scope, Refusal::new("404").scope);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalScope {
     /// This call alone.
     Call,
-    /// The charged principals are locked out: [`Signal::Busy`](crate::ledger::Signal::Busy).
+    /// The charged principals, which are locked out: [`Signal::Busy`](crate::ledger::Signal::Busy).
     Principal,
-    /// The server is overloaded: [`Signal::EndpointBusy`](crate::ledger::Signal::EndpointBusy).
+    /// The endpoint, which is overloaded: [`Signal::EndpointBusy`](crate::ledger::Signal::EndpointBusy).
     Endpoint,
-    /// Too many calls at the same time: [`Signal::Exceeded(Budget::Concurrency)`](crate::ledger::Signal::Exceeded(Budget::Concurrency)).
-    Connections,
-    /// Too many rows at the same time: [`Signal::Exceeded(Budget::FindCount)`](crate::ledger::Signal::Exceeded(Budget::FindCount)).
-    Found,
-    /// Too many mailboxes open: [`Signal::Exceeded(Budget::OpenMailboxes)`](crate::ledger::Signal::Exceeded(Budget::OpenMailboxes)).
+    /// The budget of concurrent calls:
+    /// [`Signal::Exceeded(Budget::Concurrency)`](crate::ledger::Signal::Exceeded(Budget::Concurrency)).
+    Concurrency,
+    /// The budget of rows found at the same time:
+    /// [`Signal::Exceeded(Budget::FindCount)`](crate::ledger::Signal::Exceeded(Budget::FindCount)).
+    FindCount,
+    /// The budget of open mailboxes:
+    /// [`Signal::Exceeded(Budget::OpenMailboxes)`](crate::ledger::Signal::Exceeded(Budget::OpenMailboxes)).
     OpenMailboxes,
 }
 
-/// An answer that waiting may cure.
+/// A refusal that a wait may cure.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_ews::server_busy_backoff::{RefusalScope, Outcome, Refusal};
+/// use tower_ews::server_busy_backoff::{Outcome, Refusal, RefusalScope};
 ///
-/// let busy = Refusal::new("QuotaExceeded").scope(RefusalScope::Principal).hint(Some(Duration::from_secs(3)));
+/// let busy = Refusal::new("QuotaExceeded")
+///     .scope(RefusalScope::Principal)
+///     .retry_after(Some(Duration::from_secs(3)));
 /// assert_eq!(busy.outcome, Outcome::NotExecuted);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// What the server said, in a word: `ErrorServerBusy`, `503`.
+    /// The server's own name for it: `ErrorServerBusy`, `503`.
     pub reason: Cow<'static, str>,
-    /// Whether the request was executed all the same.
+    /// Whether the request was executed nevertheless.
     pub outcome: Outcome,
-    /// How long the server asks to wait from now. Never shortened; none or nothing is a back-off of our own.
-    pub hint: Option<Duration>,
+    /// How long the server asks to wait from now. It is never shortened. Without it, or if it is zero, the layer backs
+    /// off exponentially.
+    pub retry_after: Option<Duration>,
     /// Whom it concerns.
     pub scope: RefusalScope,
-    /// How often such refusals of one call are answered by a resend; `None` is as often as its deadline allows.
-    pub resends: Option<u32>,
+    /// Maximum number of retries of one call after refusals that set it. `None`: the deadline alone is the bound.
+    pub max_retries: Option<u32>,
 }
 
 impl Refusal {
-    /// The request was not executed; it concerns this call alone and gives no hint.
+    /// Creates a refusal of a request that was not executed. It concerns this call alone and sets no wait.
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason: reason.into(),
             outcome: Outcome::NotExecuted,
-            hint: None,
+            retry_after: None,
             scope: RefusalScope::Call,
-            resends: None,
+            max_retries: None,
         }
     }
 
-    /// The request may have been executed.
+    /// Says that the request may have been executed.
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
         self.outcome = Outcome::Unknown;
         self
     }
 
-    /// How long the server asks to wait.
+    /// Sets how long the server asks to wait.
     #[must_use]
-    pub fn hint(mut self, hint: Option<Duration>) -> Self {
-        self.hint = hint;
+    pub fn retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
         self
     }
 
-    /// Whom it concerns.
+    /// Sets whom it concerns.
     #[must_use]
     pub fn scope(mut self, scope: RefusalScope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// Such refusals of one call are answered by a resend so often at most.
+    /// Sets the maximum number of retries for refusals of this kind.
     #[must_use]
-    pub fn resends(mut self, at_most: u32) -> Self {
-        self.resends = Some(at_most);
+    pub fn max_retries(mut self, max_retries: u32) -> Self {
+        self.max_retries = Some(max_retries);
         self
+    }
+
+    /// Returns the wait that the server asks for. A wait of zero is none.
+    pub(super) fn server_wait(&self) -> Option<Duration> {
+        self.retry_after.filter(|wait| !wait.is_zero())
     }
 }
 
-/// What the head of an answer says.
+/// What the head of a response says.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::ClassifiedResponse;
+///
+/// let (head, ()) = http::Response::builder().status(503).body(()).unwrap().into_parts();
+/// assert_eq!(ClassifiedResponse::by_status(&head).refusal.unwrap().reason, "503");
+/// ```
 #[derive(Default)]
 #[non_exhaustive]
 pub struct ClassifiedResponse {
-    /// The server refused the request already with the head. `None` and no reader: the answer goes on to the caller.
+    /// The refusal that the head already says. Without one and without a body classifier, the response goes on to the
+    /// caller.
     pub refusal: Option<Refusal>,
-    /// Reads the body, where the head does not tell (all). What it finds out in the end outweighs `refusal`.
-    pub reader: Option<Box<dyn BodyClassifier>>,
+    /// Reads the body, where the head is not enough. What it finds outweighs `refusal`.
+    pub body_classifier: Option<Box<dyn BodyClassifier>>,
+    /// Whether the body would have to be read, but is compressed. The layer warns of the first such response.
+    pub compressed: bool,
 }
 
 impl ClassifiedResponse {
-    /// By the status alone: 429 is the principal's, 503 the endpoint's; both mean "not executed", and `Retry-After`
-    /// is their hint. Everything else goes on to the caller.
+    /// Classifies by the status alone. 429 concerns the principal and 503 the endpoint. Both mean "not executed" and
+    /// wait as long as `Retry-After` says. Every other status goes on to the caller.
     pub fn by_status(head: &response::Parts) -> Self {
         let (reason, scope) = match head.status {
             StatusCode::TOO_MANY_REQUESTS => ("429", RefusalScope::Principal),
@@ -267,7 +316,7 @@ impl ClassifiedResponse {
         };
         Refusal::new(reason)
             .scope(scope)
-            .hint(retry_after(&head.headers))
+            .retry_after(retry_after(&head.headers))
             .into()
     }
 }
@@ -276,16 +325,16 @@ impl From<Refusal> for ClassifiedResponse {
     fn from(refusal: Refusal) -> Self {
         Self {
             refusal: Some(refusal),
-            reader: None,
+            ..Self::default()
         }
     }
 }
 
 impl From<Box<dyn BodyClassifier>> for ClassifiedResponse {
-    fn from(reader: Box<dyn BodyClassifier>) -> Self {
+    fn from(classifier: Box<dyn BodyClassifier>) -> Self {
         Self {
-            refusal: None,
-            reader: Some(reader),
+            body_classifier: Some(classifier),
+            ..Self::default()
         }
     }
 }
@@ -294,20 +343,21 @@ impl fmt::Debug for ClassifiedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClassifiedResponse")
             .field("refusal", &self.refusal)
-            .field("reads_body", &self.reader.is_some())
+            .field("reads_body", &self.body_classifier.is_some())
+            .field("compressed", &self.compressed)
             .finish()
     }
 }
 
-/// Reads the body of one answer as it comes.
+/// Classifies one response by its body, as it arrives.
 ///
-/// The beginning of the body is kept back until it has ended or has grown long enough, then [`so_far`](Self::so_far)
-/// decides. What comes later passes through, and is read for its signals only.
+/// The beginning of the body is kept back until it has ended or is long enough. Then [`so_far`](Self::so_far) decides.
+/// The rest passes through and is read only for the refusals in it.
 ///
 /// ```
-/// use tower_ews::server_busy_backoff::{RefusalScope, BodyClassifier, Reading, Refusal};
+/// use tower_ews::server_busy_backoff::{BodyClassifier, Reading, Refusal, RefusalScope};
 ///
-/// /// Answers that begin with "BUSY" are refusals.
+/// /// Responses that begin with "BUSY" are refusals.
 /// #[derive(Default)]
 /// struct Busy {
 ///     seen: usize,
@@ -334,64 +384,51 @@ impl fmt::Debug for ClassifiedResponse {
 ///     }
 /// }
 ///
-/// let mut answer = Busy::default();
-/// answer.read(b"BU", &mut |_| unreachable!());
-/// assert_eq!(answer.so_far(), Reading::Open);
+/// let mut body = Busy::default();
+/// body.read(b"BU", &mut |_| unreachable!());
+/// assert_eq!(body.so_far(), Reading::Open);
 /// let mut found = 0;
-/// answer.read(b"SY\n", &mut |_| found += 1);
+/// body.read(b"SY\n", &mut |_| found += 1);
 /// assert_eq!(found, 1);
 /// ```
 pub trait BodyClassifier: Send + Sync {
-    /// Takes the next bytes. Calls `found` for each refusal in them at once: it is reported before the body is read on.
+    /// Reads the next bytes. Calls `found` at once for each refusal in them, so that it is reported before the body is
+    /// read on.
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal));
 
-    /// What the answer is, if nothing else comes.
+    /// Returns what the response is if nothing else follows.
     fn so_far(&self) -> Reading;
 
-    /// The body has ended. An error means that it is cut short: the answer counts as lost.
+    /// Called when the body has ended. An error means that it is incomplete: the response counts as lost.
     fn end(&mut self) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
 /// What a body is, as far as it was read.
+///
+/// See [`BodyClassifier`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {
-    /// It is not known yet. An answer that ends like this goes on to the caller.
+    /// Not known yet. A response that ends like this goes on to the caller.
     Open,
-    /// It goes on to the caller, whatever follows.
+    /// The response goes on to the caller, whatever follows.
     Final,
-    /// It is refused as a whole, if nothing else follows.
+    /// The response is a refusal as a whole, unless something else follows.
     Refused(Refusal),
 }
-
-/// Plain HTTP: 429 and 503 with `Retry-After`, methods as RFC 9110 has them. For bodies of any type.
-///
-/// See [`ServerBusyBackoffLayer::http`](super::ServerBusyBackoffLayer::http).
-///
-/// ```
-/// use http::Request;
-/// use tower_ews::server_busy_backoff::{Classify, HttpClassifier, Idempotency};
-///
-/// let request = Request::put("https://graph.microsoft.com/").body(()).unwrap();
-/// assert_eq!(HttpClassifier.request(&request).idempotency, Idempotency::Idempotent);
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HttpClassifier;
-
-impl<B> Classify<B> for HttpClassifier {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn head(status: u16, headers: &[(&str, &str)]) -> response::Parts {
-        let mut answer = http::Response::builder().status(status);
+        let mut response = http::Response::builder().status(status);
         for (name, value) in headers {
-            answer = answer.header(*name, *value);
+            response = response.header(*name, *value);
         }
-        answer.body(()).unwrap().into_parts().0
+        response.body(()).unwrap().into_parts().0
     }
 
     #[test]
@@ -409,9 +446,9 @@ mod tests {
                 Idempotency::NonIdempotent,
             ),
         ] {
-            let call = RequestClass::by_method(&method);
-            assert_eq!(call.idempotency, idempotency, "{method}");
-            assert_eq!(call.operation, method.as_str());
+            let class = RequestClass::by_method(&method);
+            assert_eq!(class.idempotency, idempotency, "{method}");
+            assert_eq!(class.operation, method.as_str());
         }
     }
 
@@ -420,14 +457,14 @@ mod tests {
         let refusal =
             |status, headers: &[_]| ClassifiedResponse::by_status(&head(status, headers)).refusal;
         let busy = refusal(429, &[("retry-after", "10")]).unwrap();
-        assert_eq!(busy.hint, Some(Duration::from_secs(10)));
+        assert_eq!(busy.retry_after, Some(Duration::from_secs(10)));
         assert_eq!(
             (busy.scope, busy.outcome),
             (RefusalScope::Principal, Outcome::NotExecuted)
         );
         let overloaded = refusal(503, &[]).unwrap();
         assert_eq!(
-            (overloaded.scope, overloaded.hint),
+            (overloaded.scope, overloaded.retry_after),
             (RefusalScope::Endpoint, None)
         );
         for status in [200, 302, 401, 403, 404, 413, 456, 500, 502] {

@@ -1,9 +1,11 @@
-//! What a [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer) can be told.
+//! [`Config`]: the settings of a [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer), and what its services share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::examine::ReadLimits;
 use super::gate::Gates;
+use super::warnings::Warnings;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
 
@@ -11,10 +13,10 @@ use crate::retry::backoff::{Backoff, Jitter};
 pub(super) struct Config {
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     pub(super) gates: Arc<Gates>,
+    pub(super) warnings: Arc<Warnings>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
-    pub(super) max_prefix: usize,
-    pub(super) max_buffered: usize,
+    pub(super) read_limits: ReadLimits,
     pub(super) seed: Option<u64>,
 }
 
@@ -23,13 +25,16 @@ impl Default for Config {
         Self {
             ledger: None,
             gates: Arc::default(),
+            warnings: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(60),
             },
-            max_prefix: 64 * 1024,
-            max_buffered: 1024 * 1024,
+            read_limits: ReadLimits {
+                max_prefix: 64 * 1024,
+                max_buffered: 1024 * 1024,
+            },
             seed: None,
         }
     }

@@ -1,4 +1,4 @@
-//! What the answers of Exchange Web Services mean.
+//! [`EwsClassifier`]: what the requests and responses of Exchange Web Services mean.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -25,19 +25,19 @@ use crate::soap::{
     ScanError, SidKind,
 };
 
-/// Exchange Web Services: reads the operation from the request, and faults and response messages from the answer.
+/// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
 ///
-/// Takes [`ReplayBody`], whose outline it shares with the other layers, and `Full<Bytes>`, which it reads by itself. A request that
-/// it cannot read is sent all the same, and counts as not idempotent.
+/// Takes [`ReplayBody`], whose outline it shares with the other layers, and `Full<Bytes>`, which it reads by itself. A
+/// request that it cannot read is sent nevertheless, and counts as not idempotent.
 ///
-/// What is special:
-/// - `ErrorInternalServerError` means what its inner code says; without one, and for `ErrorTimeoutExpired` (a smaller batch is needed),
-///   an idempotent request is sent again once.
-/// - UpdateItem converges unless it appends to a field or sends mail.
-/// - UploadItems converges if each of its items is an `Update` with an `ItemId`.
-/// - GetStreamingEvents is handed over after its first message.
-/// - A subscription quota and a sending quota are not waited for: nothing but another call, or a day, cures them.
-/// - The impersonated mailbox is locked out, and without impersonation the calling account: see [`Classify::principal`].
+/// Special cases:
+/// - `ErrorInternalServerError` means what its inner code says. Without an inner code, and for `ErrorTimeoutExpired`
+///   (which needs a smaller batch), an idempotent request is retried once.
+/// - UpdateItem is idempotent unless it appends to a field or sends mail.
+/// - UploadItems is idempotent if each of its items is an `Update` with an `ItemId`.
+/// - The response to GetStreamingEvents is handed on after its first message.
+/// - Quotas of subscriptions and of sent mail are not waited for: only another call, or the next day, cures them.
+/// - The impersonated mailbox is locked out, or the calling account if there is none: see [`Classify::principal`].
 ///
 /// ```
 /// use http::Request;
@@ -49,20 +49,20 @@ use crate::soap::{
 ///          <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/>
 ///        </s:Body></s:Envelope>"#,
 /// );
-/// let call = EwsClassifier.request(&Request::new(body));
-/// assert_eq!(call.operation, "GetFolder");
-/// assert_eq!(call.idempotency, Idempotency::Safe);
+/// let class = EwsClassifier.request(&Request::new(body));
+/// assert_eq!(class.operation, "GetFolder");
+/// assert_eq!(class.idempotency, Idempotency::Safe);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EwsClassifier;
 
 impl Classify<ReplayBody> for EwsClassifier {
     fn request(&self, request: &Request<ReplayBody>) -> RequestClass {
-        call(request.body())
+        request_class(request.body())
     }
 
-    fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
-        answer(head)
+    fn response(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+        classify(head)
     }
 
     fn principal(&self, request: &Request<ReplayBody>) -> Principal {
@@ -72,11 +72,11 @@ impl Classify<ReplayBody> for EwsClassifier {
 
 impl Classify<Full<Bytes>> for EwsClassifier {
     fn request(&self, request: &Request<Full<Bytes>>) -> RequestClass {
-        call(&replay(request.body()))
+        request_class(&replay(request.body()))
     }
 
-    fn answer(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
-        answer(head)
+    fn response(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+        classify(head)
     }
 
     fn principal(&self, request: &Request<Full<Bytes>>) -> Principal {
@@ -84,7 +84,7 @@ impl Classify<Full<Bytes>> for EwsClassifier {
     }
 }
 
-/// A `Full` shows its bytes to whoever polls it, and it is ready at once.
+/// A `Full` yields its bytes when it is polled for the first time.
 fn replay(body: &Full<Bytes>) -> ReplayBody {
     let mut body = body.clone();
     let mut cx = Context::from_waker(Waker::noop());
@@ -95,9 +95,9 @@ fn replay(body: &Full<Bytes>) -> ReplayBody {
     ReplayBody::from(bytes)
 }
 
-/// The mailbox in whose owner's name a request works. Its copy of the owner's budgets is charged.
+/// The mailbox that a request impersonates. Its own copy of its owner's budgets is charged.
 fn impersonated(body: &ReplayBody) -> Option<Principal> {
-    // Some clients name it in several ways, not always in the same order.
+    // Some clients name it in several ways, in varying order.
     const BEST: [SidKind; 3] = [
         SidKind::PrimarySmtpAddress,
         SidKind::SmtpAddress,
@@ -111,7 +111,7 @@ fn impersonated(body: &ReplayBody) -> Option<Principal> {
     Some(Principal::impersonation(&sid.value))
 }
 
-fn call(body: &ReplayBody) -> RequestClass {
+fn request_class(body: &ReplayBody) -> RequestClass {
     let Ok(outline) = body.outline() else {
         return RequestClass::new("an unreadable request", Idempotency::NonIdempotent);
     };
@@ -119,7 +119,7 @@ fn call(body: &ReplayBody) -> RequestClass {
         let name = outline.operation_name().to_owned();
         return RequestClass::new(name, Idempotency::NonIdempotent);
     };
-    let resend = match operation.idempotency() {
+    let idempotency = match operation.idempotency() {
         OperationIdempotency::Safe => Idempotency::Safe,
         OperationIdempotency::Idempotent | OperationIdempotency::PerMember => {
             match outline.idempotency(|| body.to_bytes()) {
@@ -129,46 +129,48 @@ fn call(body: &ReplayBody) -> RequestClass {
         }
         _ => Idempotency::NonIdempotent,
     };
-    let mut call = RequestClass::new(operation.name(), resend);
-    call.streaming = operation == Operation::GET_STREAMING_EVENTS;
-    call
+    let mut class = RequestClass::new(operation.name(), idempotency);
+    class.streaming = operation == Operation::GET_STREAMING_EVENTS;
+    class
 }
 
-fn answer(head: &response::Parts) -> ClassifiedResponse {
-    let mut answer = ClassifiedResponse::by_status(head);
+fn classify(head: &response::Parts) -> ClassifiedResponse {
+    let mut classified = ClassifiedResponse::by_status(head);
     let unknown = |reason: &'static str| Some(Refusal::new(reason).outcome_unknown());
-    if answer.refusal.is_none() {
-        answer.refusal = match head.status.as_u16() {
-            // Its value is not documented, and is permanent more often than not.
+    if classified.refusal.is_none() {
+        classified.refusal = match head.status.as_u16() {
+            // The values of this header are not documented. Most of them are permanent.
             500 if head.headers.contains_key("x-caserrorcode") => {
-                unknown("X-CasErrorCode").map(|refusal| refusal.resends(1))
+                unknown("X-CasErrorCode").map(|refusal| refusal.max_retries(1))
             }
             500 if encoding(&head.headers).is_none() => unknown("500"),
             502 => unknown("502"),
             504 => unknown("504"),
             302 if is_error_page(&head.headers) => unknown("302 to the generic error page"),
-            200..=299 => None,
-            _ => return answer,
+            200..=299 | 500 => None,
+            _ => return classified,
         };
     }
-    // A page of text that says no more than the status is not worth reading.
-    let by_body = match head.status {
+    // The body of a 503 or a 429 is read only if it is known to be XML: a page of text says no more than the status.
+    let by_default = match head.status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(false),
         StatusCode::INTERNAL_SERVER_ERROR => Some(true),
         status => status.is_success().then_some(true),
     };
-    if by_body.is_some_and(|unless_told| is_xml(&head.headers, unless_told))
-        && encoding(&head.headers).is_none()
-    {
-        answer.reader = Some(Box::new(EwsReader::default()));
+    if by_default.is_some_and(|by_default| is_xml(&head.headers, by_default)) {
+        classified.compressed = encoding(&head.headers).is_some();
+        if !classified.compressed {
+            classified.body_classifier = Some(Box::new(EwsBody::default()));
+        }
     }
-    answer
+    classified
 }
 
-fn is_xml(headers: &HeaderMap, unless_told: bool) -> bool {
-    headers.get(CONTENT_TYPE).map_or(unless_told, |value| {
-        let mut threes = value.as_bytes().windows(3);
-        threes.any(|three| three.eq_ignore_ascii_case(b"xml"))
+/// Whether the body is XML; `by_default` if there is no content type.
+fn is_xml(headers: &HeaderMap, by_default: bool) -> bool {
+    headers.get(CONTENT_TYPE).map_or(by_default, |value| {
+        let mut windows = value.as_bytes().windows(3);
+        windows.any(|window| window.eq_ignore_ascii_case(b"xml"))
     })
 }
 
@@ -181,21 +183,22 @@ fn is_error_page(headers: &HeaderMap) -> bool {
 
 /// Reads faults and response messages.
 #[derive(Default)]
-struct EwsReader {
+struct EwsBody {
     scanner: ResponseScanner,
     findings: Findings,
 }
 
 #[derive(Default)]
 struct Findings {
-    /// Some message is not refused: it was executed, or cannot be cured.
+    /// Some message is no refusal: its member was executed, or no wait can cure its error.
     settled: bool,
-    refused: Option<Refusal>,
+    /// All refusals in one.
+    refusal: Option<Refusal>,
     is_fault: bool,
     malformed: bool,
 }
 
-impl BodyClassifier for EwsReader {
+impl BodyClassifier for EwsBody {
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
         let findings = &mut self.findings;
         let scanned = self.scanner.push(bytes, &mut |message| {
@@ -208,14 +211,14 @@ impl BodyClassifier for EwsReader {
 
     fn so_far(&self) -> Reading {
         let findings = &self.findings;
-        match &findings.refused {
+        match &findings.refusal {
             _ if findings.malformed => {
-                let refusal = Refusal::new("malformed answer").outcome_unknown();
-                Reading::Refused(refusal.resends(1))
+                let refusal = Refusal::new("malformed response").outcome_unknown();
+                Reading::Refused(refusal.max_retries(1))
             }
             _ if findings.settled => Reading::Final,
             Some(refusal) => Reading::Refused(refusal.clone()),
-            // Members that were stopped, but nothing that stopped them.
+            // Members were stopped, but none that stopped them was seen.
             None if self.scanner.messages() > 0 => Reading::Final,
             None => Reading::Open,
         }
@@ -223,7 +226,7 @@ impl BodyClassifier for EwsReader {
 
     fn end(&mut self) -> Result<(), BoxError> {
         match self.scanner.finish() {
-            // A fault says all there is to say.
+            // A fault is complete without the end of its envelope.
             Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),
             _ => Ok(()),
         }
@@ -238,7 +241,7 @@ impl Findings {
             Judgement::Stopped => {}
             Judgement::Refused(refusal) => {
                 found(&refusal);
-                self.refused = Some(match self.refused.take() {
+                self.refusal = Some(match self.refusal.take() {
                     Some(earlier) => merge(earlier, refusal),
                     None => refusal,
                 });
@@ -249,7 +252,7 @@ impl Findings {
 
 enum Judgement {
     Settled,
-    /// Not begun, because of another member.
+    /// Not executed, because another member stopped the batch.
     Stopped,
     Refused(Refusal),
 }
@@ -264,19 +267,19 @@ fn judge(message: &ResponseMessage) -> Judgement {
             session_limit,
         } => (code, unknown, session_limit),
     };
-    let mut refusal = Refusal::new(reason(code)).hint(message.back_off);
+    let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
     if unknown {
         refusal = refusal.outcome_unknown();
     }
     Judgement::Refused(match code.class() {
         CodeClass::ThrottleServerBusy => refusal.scope(RefusalScope::Principal),
-        CodeClass::ThrottleConnectionCount => refusal.scope(RefusalScope::Connections),
-        CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::Found),
+        CodeClass::ThrottleConnectionCount => refusal.scope(RefusalScope::Concurrency),
+        CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::FindCount),
         CodeClass::ThrottleTooManyObjects => refusal.scope(RefusalScope::OpenMailboxes),
         _ if session_limit => refusal.scope(RefusalScope::OpenMailboxes),
-        CodeClass::InspectInner => refusal.resends(1),
-        _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.resends(1),
-        // "Mailbox server is overloaded": as good as busy.
+        CodeClass::InspectInner => refusal.max_retries(1),
+        _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.max_retries(1),
+        // "Mailbox server is overloaded" means busy.
         _ if code.as_str() == "ErrorInsufficientResources" => {
             refusal.scope(RefusalScope::Principal)
         }
@@ -288,32 +291,34 @@ fn reason(code: &ResponseCode) -> Cow<'static, str> {
     code.as_str().to_owned().into()
 }
 
-/// Both of two refused members: the more far-reaching one gives the name, the longer hint counts, and a doubt stays a doubt.
+/// Merges the refusals of two members: the name of the wider scope, the longer wait, the smaller number of retries. An
+/// unknown outcome stays unknown.
 fn merge(one: Refusal, other: Refusal) -> Refusal {
-    let hint = one.hint.max(other.hint);
+    let retry_after = one.retry_after.max(other.retry_after);
     let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
-    let resends = match (one.resends, other.resends) {
+    let max_retries = match (one.max_retries, other.max_retries) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
-    let mut both = if reach(other.scope) > reach(one.scope) {
+    let mut merged = if reach(other.scope) > reach(one.scope) {
         other
     } else {
         one
     };
     if unknown {
-        both = both.outcome_unknown();
+        merged = merged.outcome_unknown();
     }
-    both.hint = hint;
-    both.resends = resends;
-    both
+    merged.retry_after = retry_after;
+    merged.max_retries = max_retries;
+    merged
 }
 
+/// How many others a refusal of this scope concerns, as a rank.
 fn reach(scope: RefusalScope) -> u8 {
     match scope {
         RefusalScope::Call => 0,
-        RefusalScope::Found => 1,
-        RefusalScope::Connections => 2,
+        RefusalScope::FindCount => 1,
+        RefusalScope::Concurrency => 2,
         RefusalScope::OpenMailboxes => 3,
         RefusalScope::Principal => 4,
         RefusalScope::Endpoint => 5,

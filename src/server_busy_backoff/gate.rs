@@ -1,4 +1,4 @@
-//! [`Gates`]: what a layer remembers of lock-outs where no shared ledger does.
+//! [`Gates`]: keeps lock-outs where no shared ledger does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,19 +17,19 @@ use crate::principal::{Budget, Charges};
 /// The gates of the principals and endpoints of one layer, all its services and their clones.
 ///
 /// They are those of a ledger without limits: a closed gate holds calls back, one call goes first when it opens, and
-/// the others follow as good responses come. A call holds its permit until its response has been judged, so bodies
-/// that are read later hold up nobody.
+/// the others follow as responses are accepted. A call holds its permit until its response has been examined, so a body
+/// that is read later holds nobody up.
 #[derive(Debug)]
 pub(super) struct Gates {
     ledger: Arc<LocalLedger>,
-    /// Whether a gate was ever closed. Before, a call neither locks nor allocates for them: `benches/overhead` watches
-    /// it, `server_busy_backoff`.
+    /// Whether a gate was ever closed. Until then, a call neither locks nor allocates for them: watched by
+    /// `benches/overhead`, `server_busy_backoff`.
     used: AtomicBool,
 }
 
 impl Default for Gates {
     fn default() -> Self {
-        // A limit that nobody reaches keeps a gate in memory as long as the calls that test it are under way.
+        // A limit that no call reaches: it keeps a gate in memory while the calls that test it are in flight.
         let ledger = LocalLedger::builder()
             .budget(Budget::Concurrency, Limit::InFlight(u32::MAX))
             .max_wait(Duration::MAX)
@@ -47,16 +47,16 @@ impl Gates {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Waits until `ask` may go.
+    /// Waits until the call may be sent.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the queue, and dropping the permit lets the next call go.
-    pub(super) async fn pass(&self, ask: AcquireRequest) -> Result<Permit, AcquireError> {
-        Permit::acquire(Arc::clone(&self.ledger) as Arc<dyn Ledger>, ask).await
+    /// Dropping the future leaves the queue. Dropping the permit lets the next call go.
+    pub(super) async fn pass(&self, request: AcquireRequest) -> Result<Permit, AcquireError> {
+        Permit::acquire(Arc::clone(&self.ledger) as Arc<dyn Ledger>, request).await
     }
 
-    /// Closes a gate of a call. What a response says about limits concerns nobody here.
+    /// Closes a gate of a call. Other signals are about limits, which the gates do not have.
     pub(super) fn report(&self, admission: &Admission, signal: Signal) {
         if matches!(signal, Signal::Busy { .. } | Signal::EndpointBusy { .. }) {
             self.used.store(true, Ordering::Relaxed);
@@ -65,8 +65,8 @@ impl Gates {
     }
 }
 
-/// What `request` asks the gates for. `ticket` is the place in the queue of an earlier attempt.
-pub(super) fn ask<B>(
+/// Returns what the gates are asked for on behalf of `request`. `ticket` is the ticket of an earlier attempt.
+pub(super) fn acquire_request<B>(
     classifier: &impl Classify<B>,
     request: &Request<B>,
     deadline: Instant,
@@ -82,9 +82,9 @@ pub(super) fn ask<B>(
     )
 }
 
-/// The admission of a call that was sent before any gate was closed: it tests none.
-pub(super) fn untested(ask: AcquireRequest) -> Admission {
-    Admission::new(ask, 0, 0)
+/// Returns the admission of a call that was sent before any gate was closed, so that it tests none.
+pub(super) fn untested(request: AcquireRequest) -> Admission {
+    Admission::new(request, 0, 0)
 }
 
 #[cfg(test)]
@@ -92,7 +92,8 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
 
-    use super::super::{EwsClassifier, HttpClassifier};
+    use super::super::ews::EwsClassifier;
+    use super::super::http::HttpClassifier;
     use super::*;
     use crate::body::ReplayBody;
     use crate::extensions::Caller;
@@ -168,7 +169,7 @@ mod tests {
     fn asked(n: usize) -> AcquireRequest {
         let uri = format!("https://server{n}.contoso.com/");
         let request = Request::get(uri).body(()).unwrap();
-        ask(
+        acquire_request(
             &HttpClassifier,
             &request,
             Instant::now() + Duration::from_secs(3_600),

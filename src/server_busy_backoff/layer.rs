@@ -1,4 +1,4 @@
-//! The layer, with its settings.
+//! [`ServerBusyBackoffLayer`]: the layer and its settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::classify::HttpClassifier;
 use super::config::{Config, Shared};
 #[cfg(feature = "ews")]
 use super::ews::EwsClassifier;
+use super::http::HttpClassifier;
 use super::service::ServerBusyBackoff;
 use crate::ledger::Ledger;
 
-/// Puts [`ServerBusyBackoff`] around a service.
+/// Wraps a service in [`ServerBusyBackoff`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::ledger::Ledger;
 ///     .max_buffered(256 * 1024);
 /// # let _ = layer;
 /// ```
-#[must_use = "a layer does nothing until a service is put into it"]
+#[must_use = "layers do nothing until they are applied to a service"]
 pub struct ServerBusyBackoffLayer<C> {
     classifier: Arc<C>,
     config: Config,
@@ -33,21 +33,21 @@ pub struct ServerBusyBackoffLayer<C> {
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 impl ServerBusyBackoffLayer<EwsClassifier> {
-    /// For Exchange Web Services.
+    /// Creates a layer for Exchange Web Services.
     pub fn ews() -> Self {
         Self::new(EwsClassifier)
     }
 }
 
 impl ServerBusyBackoffLayer<HttpClassifier> {
-    /// For plain HTTP: 429 and 503 with `Retry-After`.
+    /// Creates a layer for plain HTTP: 429 and 503 with `Retry-After`.
     pub fn http() -> Self {
         Self::new(HttpClassifier)
     }
 }
 
 impl<C> ServerBusyBackoffLayer<C> {
-    /// With a classifier of your own.
+    /// Creates a layer with a classifier of your own.
     pub fn new(classifier: C) -> Self {
         Self {
             classifier: Arc::new(classifier),
@@ -55,47 +55,47 @@ impl<C> ServerBusyBackoffLayer<C> {
         }
     }
 
-    /// Reports signals to `ledger`, which then holds the principal's calls back. None by default: the layer holds them
-    /// back itself, at gates that all services of this layer and its clones share.
+    /// Sets the ledger that signals are reported to. It then holds back all calls of the principal. Default: none. The
+    /// layer then holds them back itself, at gates that all its services and their clones share.
     ///
-    /// It must be the ledger of the `ConcurrencyByPrincipal` further in: a call that is to wait for a gate of the ledger
-    /// is sent on at once, to wait there.
+    /// It must be the ledger of the `ConcurrencyByPrincipal` further in: a call that has to wait for a gate of the
+    /// ledger is sent on at once, to wait there.
     pub fn ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.config.ledger = Some(ledger);
         self
     }
 
-    /// How long a call may take, its waits and resends included; 15 minutes by default. The request extension
-    /// [`Deadline`](crate::extensions::Deadline) sets another for one call.
+    /// Sets how long a call may take, waits and retries included. Default: 15 minutes. The request extension
+    /// [`Deadline`](crate::extensions::Deadline) overrides it for one call.
     ///
-    /// It bounds waiting: an attempt that is on its way is never cut off (streaming answers last longer than this).
+    /// It bounds the waits: an attempt in flight is not cut off, since a streaming response may last longer.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.config.deadline = deadline;
         self
     }
 
-    /// The waits without a hint: the n-th of a call is drawn evenly from nothing to `base` times 2 to the power of n-1,
-    /// `cap` at most. 500 ms and 60 s by default.
+    /// Sets the waits where the server sets none. The n-th wait of a call is drawn evenly from zero to `base` times 2 to
+    /// the power of n-1, at most `cap`. Default: 500 ms and 60 s.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         self.config.backoff.base = base;
         self.config.backoff.cap = cap;
         self
     }
 
-    /// How many bytes of an answer are read before it is handed over, to decide on them; 64 KiB by default. An answer
-    /// that is shorter is read to its end first.
+    /// Sets how many bytes of a response are read to decide on it before it is handed on. Default: 64 KiB. A response
+    /// that is shorter is first read to its end.
     pub fn max_prefix(mut self, bytes: usize) -> Self {
-        self.config.max_prefix = bytes;
+        self.config.read_limits.max_prefix = bytes;
         self
     }
 
-    /// How many bytes of a refusal are kept, so that it can be the answer if nothing better comes; 1 MiB by default.
+    /// Sets how many bytes of a refusal are kept, to be the response if nothing better comes. Default: 1 MiB.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
-        self.config.max_buffered = bytes;
+        self.config.read_limits.max_buffered = bytes;
         self
     }
 
-    /// Makes the random part of waits the same in each run, for tests.
+    /// Seeds the random part of the waits, so that tests can be repeated.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
         self
@@ -107,7 +107,7 @@ impl<S, C> Layer<S> for ServerBusyBackoffLayer<C> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let shared = Shared::new(Arc::clone(&self.classifier), self.config.clone());
-        ServerBusyBackoff::new(inner, Arc::new(shared))
+        ServerBusyBackoff::with_shared(inner, Arc::new(shared))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A response body whose beginning was read already.
+//! [`PeekBody`]: a response body whose beginning was already read.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,10 +15,10 @@ use super::classify::BodyClassifier;
 use super::report::Reporter;
 use crate::errors::BackoffError;
 
-/// The response body of [`ServerBusyBackoff`](super::ServerBusyBackoff): first the frames that were read to decide on the
-/// answer, then the inner body's, as they come.
+/// The response body of [`ServerBusyBackoff`](super::ServerBusyBackoff): yields the frames that were read to decide on
+/// the response, then the remaining frames of the inner body as they arrive.
 ///
-/// Bytes, trailers and the size hint are the inner body's. What passes is read for later signals, and not kept.
+/// Bytes, trailers and the size hint are those of the inner body. What passes is scanned for refusals and not kept.
 ///
 /// ```
 /// use http_body::Body;
@@ -30,23 +30,26 @@ use crate::errors::BackoffError;
 ///     Ok::<_, tower::BoxError>(http::Response::new(String::from("hello")))
 /// });
 /// let mut service = ServiceBuilder::new().layer(ServerBusyBackoffLayer::http()).service(server);
-/// let answer = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
-/// assert_eq!(answer.body().size_hint().exact(), Some(5));
+/// let response = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
+/// assert_eq!(response.body().size_hint().exact(), Some(5));
 /// # });
 /// ```
-#[must_use = "bodies do nothing unless polled"]
+#[must_use = "bodies do nothing unless they are polled"]
 #[pin_project]
-pub struct PeekBody<B> {
+pub struct PeekBody<B: Body> {
     prefix: Prefix,
     #[pin]
     rest: Rest<B>,
     tail: Option<Box<Tail>>,
+    /// A bound `B::Error: Into<BoxError>` on [`Body`] would do. But inside a spawned task the compiler cannot prove it for
+    /// bodies whose error is a `BoxError` itself, since it forgets the lifetime in there.
+    into_box_error: fn(B::Error) -> BoxError,
 }
 
-/// The frames that were read already.
+/// The frames that were already read.
 #[derive(Default)]
 pub(super) struct Prefix {
-    /// Most answers are one frame. The data alone takes a third of a frame's place, and answers are moved about with it.
+    /// The first data. Most bodies are one frame, and data alone is a third of a frame in size.
     first: Option<Bytes>,
     more: VecDeque<Frame<Bytes>>,
     bytes: usize,
@@ -81,36 +84,46 @@ impl Prefix {
     }
 }
 
-/// What has not been read yet.
+/// The part of a body that has not been read yet.
 #[pin_project(project = RestProject)]
 pub(super) enum Rest<B> {
     Untouched(#[pin] B),
-    /// Polled already, so it must not move.
+    /// It was polled, so it must not move.
     Begun(Pin<Box<B>>),
-    /// It broke off while it was read.
+    /// It failed while it was read.
     Failed(Option<BoxError>),
     Ended,
 }
 
-/// What is to be done with the frames of the rest.
-#[derive(Default)]
-pub(super) struct Tail {
-    pub(super) scan: Option<(Box<dyn BodyClassifier>, Reporter)>,
-    /// The operation and its attempts, if an answer that breaks off leaves its outcome unknown.
-    pub(super) unknown: Option<(Cow<'static, str>, u32)>,
+/// Reads the frames that pass, and reports the refusals in them.
+pub(super) struct Scan {
+    pub(super) classifier: Box<dyn BodyClassifier>,
+    pub(super) reporter: Reporter,
 }
 
-impl<B> PeekBody<B> {
-    pub(super) fn new(prefix: Prefix, rest: Rest<B>) -> Self {
+/// What happens with the rest of a body.
+#[derive(Default)]
+pub(super) struct Tail {
+    pub(super) scan: Option<Scan>,
+    /// The operation and the number of its attempts, if the outcome is unknown when the body breaks off.
+    pub(super) unless_complete: Option<(Cow<'static, str>, u32)>,
+}
+
+impl<B: Body> PeekBody<B> {
+    pub(super) fn new(prefix: Prefix, rest: Rest<B>) -> Self
+    where
+        B::Error: Into<BoxError>,
+    {
         Self {
             prefix,
             rest,
             tail: None,
+            into_box_error: B::Error::into,
         }
     }
 
     pub(super) fn with_tail(mut self, tail: Tail) -> Self {
-        let needed = tail.scan.is_some() || tail.unknown.is_some();
+        let needed = tail.scan.is_some() || tail.unless_complete.is_some();
         self.tail = needed.then(|| Box::new(tail));
         self
     }
@@ -119,7 +132,6 @@ impl<B> PeekBody<B> {
 impl<B> Body for PeekBody<B>
 where
     B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
@@ -141,21 +153,24 @@ where
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 let scan = this.tail.as_mut().and_then(|tail| tail.scan.as_mut());
-                if let (Some((reader, reporter)), Some(data)) = (scan, frame.data_ref()) {
-                    reader.read(data, &mut |refusal| reporter.report(refusal));
+                if let (Some(scan), Some(data)) = (scan, frame.data_ref()) {
+                    let reporter = &mut scan.reporter;
+                    scan.classifier
+                        .read(data, &mut |refusal| reporter.report(refusal));
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                let unknown = this.tail.take().and_then(|tail| tail.unknown);
-                Some(Err(match unknown {
+                let error = (this.into_box_error)(error);
+                let call = this.tail.take().and_then(|tail| tail.unless_complete);
+                Some(Err(match call {
                     Some((operation, attempts)) => BackoffError::OutcomeUnknown {
                         operation: operation.into(),
                         attempts,
-                        source: error.into(),
+                        source: error,
                     }
                     .into(),
-                    None => error.into(),
+                    None => error,
                 }))
             }
             None => {
@@ -192,7 +207,7 @@ where
     }
 }
 
-impl<B> fmt::Debug for PeekBody<B> {
+impl<B: Body> fmt::Debug for PeekBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeekBody")
             .field("read_already", &self.prefix.bytes)

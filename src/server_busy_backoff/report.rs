@@ -1,4 +1,4 @@
-//! Tells the ledger, or the layer's own gates, what one response says about the budgets of its call.
+//! [`Reporter`]: tells the ledger, or the layer's own gates, what one response says about the budgets of its call.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,15 +8,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::classify::{Refusal, RefusalScope};
+use super::decide::{HeldBy, wait_after};
 use super::gate::Gates;
 use crate::ledger::{Admission, Ledger, Signal};
 use crate::principal::Budget;
 
-/// No lock-out that Exchange documents lasts an hour: a gate of more than a day is a broken number, and the process must
-/// not be locked out by it for good.
+/// The longest time that a gate is closed for. No documented lock-out lasts an hour: a longer wait than a day is a broken
+/// number, and must not lock the process out for good.
 const LONGEST_GATE: Duration = Duration::from_secs(86_400);
 
-/// Who is told, and what the call was given there.
+/// Who is told, and what the call was admitted with.
 pub(super) enum Listener {
     /// The ledger that the call was charged to.
     Ledger(Arc<dyn Ledger>, Admission),
@@ -39,71 +40,89 @@ impl Listener {
     }
 }
 
-/// Reports the refusals of one response, each kind once, or again if it got longer.
+/// Reports the refusals of one response: each kind once, and again only with a longer wait.
 pub(super) struct Reporter {
-    to: Option<Listener>,
-    /// The wait of a refusal without a hint.
-    fallback: Duration,
+    listener: Option<Listener>,
+    /// The wait of a refusal that sets none.
+    drawn: Duration,
+    /// The reason of the first refusal.
     reason: Option<Cow<'static, str>>,
+    /// Some refusal has set a wait.
+    server_waits: bool,
+    /// Until when the principal is locked out.
     principal: Option<Instant>,
+    /// Until when the endpoint is overloaded.
     endpoint: Option<Instant>,
-    connections: bool,
-    found: bool,
-    mailboxes: bool,
+    concurrency: bool,
+    find_count: bool,
+    open_mailboxes: bool,
 }
 
 impl Reporter {
-    pub(super) fn new(to: Option<Listener>, fallback: Duration) -> Self {
+    pub(super) fn new(listener: Option<Listener>, drawn: Duration) -> Self {
         Self {
-            to,
-            fallback,
+            listener,
+            drawn,
             reason: None,
+            server_waits: false,
             principal: None,
             endpoint: None,
-            connections: false,
-            found: false,
-            mailboxes: false,
+            concurrency: false,
+            find_count: false,
+            open_mailboxes: false,
         }
     }
 
-    /// Whether anybody listens.
-    pub(super) fn listens(&self) -> bool {
-        self.to.is_some()
+    /// The wait that was drawn for refusals that set none.
+    pub(super) fn drawn(&self) -> Duration {
+        self.drawn
     }
 
-    /// Has `gates` listen, if nobody does, and tells them what was found before.
+    /// Returns whether anybody listens.
+    pub(super) fn listens(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// Makes `gates` listen if nobody does, and tells them what was found before.
     pub(super) fn listen_with(&mut self, gates: impl FnOnce() -> Listener) {
-        if self.to.is_some() {
+        if self.listener.is_some() {
             return;
         }
-        let to = self.to.insert(gates());
+        let listener = self.listener.insert(gates());
         if let Some(until) = self.principal {
-            to.report(Signal::Busy { until });
+            listener.report(Signal::Busy { until });
         }
         if let Some(until) = self.endpoint {
-            to.report(Signal::EndpointBusy { until });
+            listener.report(Signal::EndpointBusy { until });
         }
     }
 
-    /// How long to wait after `refusal`, from when it came.
-    pub(super) fn wait(&self, refusal: &Refusal) -> Duration {
-        refusal
-            .hint
-            .filter(|hint| !hint.is_zero())
-            .unwrap_or(self.fallback)
-    }
-
-    /// What was found first.
+    /// Returns the reason of the first refusal.
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// Returns whether a refusal set a wait.
+    pub(super) fn server_waits(&self) -> bool {
+        self.server_waits
+    }
+
+    /// Reports that the response is no refusal, if other calls wait in the ledger for that.
+    pub(super) fn report_accepted(&self) {
+        if let Some(Listener::Ledger(ledger, admission)) = &self.listener {
+            if admission.is_watched() {
+                ledger.report(admission, Signal::Accepted);
+            }
+        }
     }
 
     pub(super) fn report(&mut self, refusal: &Refusal) {
         if self.reason.is_none() {
             self.reason = Some(refusal.reason.clone());
         }
-        let until = Instant::now() + self.wait(refusal).min(LONGEST_GATE);
-        let later = |known: &mut Option<Instant>| {
+        self.server_waits |= refusal.server_wait().is_some();
+        let until = Instant::now() + wait_after(refusal, self.drawn).min(LONGEST_GATE);
+        let extends = |known: &mut Option<Instant>| {
             let later = known.is_none_or(|known| until > known);
             if later {
                 *known = Some(until);
@@ -111,43 +130,59 @@ impl Reporter {
             later
         };
         let first = |known: &mut bool| !std::mem::replace(known, true);
-        let (news, signal) = match refusal.scope {
+        let (is_new, signal) = match refusal.scope {
             RefusalScope::Call => return,
-            RefusalScope::Principal => (later(&mut self.principal), Signal::Busy { until }),
-            RefusalScope::Endpoint => (later(&mut self.endpoint), Signal::EndpointBusy { until }),
-            RefusalScope::Connections => (
-                first(&mut self.connections),
+            RefusalScope::Principal => (extends(&mut self.principal), Signal::Busy { until }),
+            RefusalScope::Endpoint => (extends(&mut self.endpoint), Signal::EndpointBusy { until }),
+            RefusalScope::Concurrency => (
+                first(&mut self.concurrency),
                 Signal::Exceeded(Budget::Concurrency),
             ),
-            RefusalScope::Found => (first(&mut self.found), Signal::Exceeded(Budget::FindCount)),
+            RefusalScope::FindCount => (
+                first(&mut self.find_count),
+                Signal::Exceeded(Budget::FindCount),
+            ),
             RefusalScope::OpenMailboxes => (
-                first(&mut self.mailboxes),
+                first(&mut self.open_mailboxes),
                 Signal::Exceeded(Budget::OpenMailboxes),
             ),
         };
-        if let Some(to) = self.to.as_ref().filter(|_| news) {
-            to.report(signal);
+        if let Some(listener) = self.listener.as_ref().filter(|_| is_new) {
+            listener.report(signal);
         }
     }
 
-    /// Whether the ledger lowers the limit that `refusal` met, so that its queue is where to wait.
-    pub(super) fn limits(&self, refusal: &Refusal) -> bool {
-        let hinted = refusal.hint.is_some_and(|hint| !hint.is_zero());
-        let Some(Listener::Ledger(_, admission)) = self.to.as_ref().filter(|_| !hinted) else {
+    /// Returns who holds a retry back after `refusal`, which was reported.
+    pub(super) fn held_by(&self, refusal: &Refusal) -> HeldBy {
+        if self.lowers_limit(refusal) {
+            return HeldBy::LedgerQueue;
+        }
+        match self.gate(refusal.scope) {
+            Some(until) => HeldBy::Gate(until),
+            None => HeldBy::Nobody,
+        }
+    }
+
+    /// Whether the ledger lowers the limit that `refusal` met.
+    fn lowers_limit(&self, refusal: &Refusal) -> bool {
+        let Some(Listener::Ledger(_, admission)) = &self.listener else {
             return false;
         };
-        let draws_on = |budget| admission.charges().iter().any(|c| c.budget() == budget);
+        if refusal.server_wait().is_some() {
+            return false;
+        }
+        let charges = |budget| admission.charges().iter().any(|c| c.budget() == budget);
         match refusal.scope {
-            RefusalScope::Connections => !admission.charges().is_empty(),
-            RefusalScope::Found => draws_on(Budget::FindCount),
-            RefusalScope::OpenMailboxes => draws_on(Budget::OpenMailboxes),
+            RefusalScope::Concurrency => !admission.charges().is_empty(),
+            RefusalScope::FindCount => charges(Budget::FindCount),
+            RefusalScope::OpenMailboxes => charges(Budget::OpenMailboxes),
             RefusalScope::Call | RefusalScope::Principal | RefusalScope::Endpoint => false,
         }
     }
 
-    /// Until when the gate that was reported holds a resend back. `None` if there is none.
-    pub(super) fn gate(&self, scope: RefusalScope) -> Option<Instant> {
-        let admission = self.to.as_ref()?.admission();
+    /// Until when the gate that was reported is closed.
+    fn gate(&self, scope: RefusalScope) -> Option<Instant> {
+        let admission = self.listener.as_ref()?.admission();
         match scope {
             RefusalScope::Principal if !admission.charges().is_empty() => self.principal,
             RefusalScope::Endpoint if admission.endpoint().is_some() => self.endpoint,

@@ -1,4 +1,4 @@
-//! The service.
+//! [`ServerBusyBackoff`]: the service and its future.
 
 use std::fmt;
 use std::future::Future;
@@ -12,29 +12,51 @@ use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::attempts::run;
+use super::attempt::{CallResult, run};
 use super::classify::Classify;
-use super::config::Shared;
+use super::config::{Config, Shared};
 use super::peek::PeekBody;
 
-/// Waits and resends what the server did not execute. See the [module](super).
-#[must_use = "a service does nothing until it is called"]
+/// Retries what the server did not execute. See the [module](super).
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceExt, service_fn};
+/// use tower_ews::server_busy_backoff::{HttpClassifier, ServerBusyBackoff};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let server = service_fn(|_: Request<()>| async {
+///     Ok::<_, tower::BoxError>(Response::new(String::from("hello")))
+/// });
+/// let service = ServerBusyBackoff::new(server, HttpClassifier);
+/// let response = service.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(response.status(), 200);
+/// # });
+/// ```
+#[must_use = "services do nothing until they are called"]
 pub struct ServerBusyBackoff<S, C> {
     inner: S,
     shared: Arc<Shared<C>>,
 }
 
 impl<S, C> ServerBusyBackoff<S, C> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
+    /// Creates a new service with the default settings. See [`ServerBusyBackoffLayer`](super::ServerBusyBackoffLayer)
+    /// for others.
+    pub fn new(inner: S, classifier: C) -> Self {
+        let shared = Shared::new(Arc::new(classifier), Config::default());
+        Self::with_shared(inner, Arc::new(shared))
+    }
+
+    pub(super) fn with_shared(inner: S, shared: Arc<Shared<C>>) -> Self {
         Self { inner, shared }
     }
 
-    /// The service inside.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to be changed.
+    /// Returns a mutable reference to the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
@@ -78,7 +100,7 @@ where
     type Future = ResponseFuture<ResB>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // A clone of the inner service is made ready for each attempt: what an idle clone reserves here would be
+        // Each attempt makes a clone of the inner service ready. A permit that an idle clone reserves here would be
         // missing elsewhere.
         Poll::Ready(Ok(()))
     }
@@ -89,25 +111,39 @@ where
     }
 }
 
-/// The attempts of one call.
+/// The response future of [`ServerBusyBackoff`]: all attempts of one call.
 ///
 /// # Cancellation
 ///
-/// Dropping it drops the attempt that is on its way, or the wait. Nothing goes on in the background.
-#[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<ResB>(Pin<Box<dyn Future<Output = Outcome<ResB>> + Send>>);
+/// Dropping it drops the attempt in flight, or the wait. Nothing goes on in the background.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use tower::{Service, service_fn};
+/// use tower_ews::server_busy_backoff::{HttpClassifier, ServerBusyBackoff};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let server = service_fn(|_: Request<()>| async {
+///     std::future::pending::<Result<Response<String>, tower::BoxError>>().await
+/// });
+/// let mut service = ServerBusyBackoff::new(server, HttpClassifier);
+/// let call = service.call(Request::new(()));
+/// assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+/// # });
+/// ```
+#[must_use = "futures do nothing unless they are polled"]
+pub struct ResponseFuture<ResB: Body>(Pin<Box<dyn Future<Output = CallResult<ResB>> + Send>>);
 
-type Outcome<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
-
-impl<ResB> Future for ResponseFuture<ResB> {
-    type Output = Outcome<ResB>;
+impl<ResB: Body> Future for ResponseFuture<ResB> {
+    type Output = CallResult<ResB>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
     }
 }
 
-impl<ResB> fmt::Debug for ResponseFuture<ResB> {
+impl<ResB: Body> fmt::Debug for ResponseFuture<ResB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

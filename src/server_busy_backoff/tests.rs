@@ -1,10 +1,11 @@
 //! Tests of the whole layer, in virtual time. This file holds the server, the ledger and the texts that they use.
 
-mod attempts;
+mod attempt;
 mod bodies;
 mod can_shrink;
 mod gates;
 mod signals;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,9 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::uri::Authority;
+use ::http::{Request, Response};
 use bytes::Bytes;
-use http::uri::Authority;
-use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -161,8 +162,8 @@ impl Drop for TestBody {
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<TestBody>, BoxError>> + Send>>;
-type Step = Box<dyn FnOnce(Request<ReplayBody>) -> Answering + Send>;
+type Responding = Pin<Box<dyn Future<Output = Result<Response<TestBody>, BoxError>> + Send>>;
+type Step = Box<dyn FnOnce(Request<ReplayBody>) -> Responding + Send>;
 
 /// A server that follows a script, behind a layer that records the receipt of each call as ConcurrencyByPrincipal does.
 #[derive(Clone)]
@@ -201,14 +202,14 @@ impl Server {
         self
     }
 
-    fn answer(self, status: u16, headers: &[(&str, &str)], body: &str) -> Self {
+    fn respond(self, status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let body = TestBody::new(&self.log, [body.to_owned()]);
-        let answer = response(status, headers, body);
-        self.step(move |_| async move { Ok(answer) })
+        let response = http_response(status, headers, body);
+        self.step(move |_| async move { Ok(response) })
     }
 
     fn xml(self, status: u16, body: &str) -> Self {
-        self.answer(status, &[XML], body)
+        self.respond(status, &[XML], body)
     }
 
     fn fail(self, error: impl Into<BoxError>) -> Self {
@@ -217,12 +218,12 @@ impl Server {
     }
 }
 
-fn response(status: u16, headers: &[(&str, &str)], body: TestBody) -> Response<TestBody> {
-    let mut answer = Response::builder().status(status);
+fn http_response(status: u16, headers: &[(&str, &str)], body: TestBody) -> Response<TestBody> {
+    let mut response = Response::builder().status(status);
     for (name, value) in headers {
-        answer = answer.header(*name, *value);
+        response = response.header(*name, *value);
     }
-    answer.body(body).unwrap()
+    response.body(body).unwrap()
 }
 
 struct DropGuard(Option<Log>);
@@ -238,13 +239,13 @@ impl Drop for DropGuard {
 impl Service<Request<ReplayBody>> for Server {
     type Response = Response<TestBody>;
     type Error = BoxError;
-    type Future = Answering;
+    type Future = Responding;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReplayBody>) -> Answering {
+    fn call(&mut self, request: Request<ReplayBody>) -> Responding {
         let this = self.clone();
         Box::pin(async move {
             let mut guard = DropGuard(Some(this.log.clone()));
@@ -267,9 +268,9 @@ impl Service<Request<ReplayBody>> for Server {
             }
             this.log.push(Event::Called);
             let step = this.script.lock().pop_front();
-            let answer = step.expect("one call too many")(request).await;
+            let response = step.expect("one call too many")(request).await;
             guard.0 = None;
-            answer
+            response
         })
     }
 }
@@ -354,7 +355,7 @@ fn ews(operation: &str) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// An answer with these response messages, each a class, a code and more elements.
+/// A response with these response messages, each a class, a code and more elements.
 fn messages(operation: &str, all: &[(&str, &str, &str)]) -> String {
     let mut list = String::new();
     for (class, code, more) in all {
@@ -388,10 +389,10 @@ fn fault(code: &str, more: &str) -> String {
 }
 
 fn busy_fault(milliseconds: &str) -> String {
-    let hint = format!(
+    let retry_after = format!(
         r#"<t:MessageXml {T}><t:Value Name="BackOffMilliseconds">{milliseconds}</t:Value></t:MessageXml>"#
     );
-    fault("ErrorServerBusy", &hint)
+    fault("ErrorServerBusy", &retry_after)
 }
 
 type Outcome = Result<Response<PeekBody<TestBody>>, BoxError>;
@@ -407,13 +408,13 @@ where
     layer.layer(server.clone()).oneshot(request).await
 }
 
-async fn text(answer: Response<PeekBody<TestBody>>) -> String {
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+async fn text(response: Response<PeekBody<TestBody>>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn tried<B>(answer: &Response<B>) -> &RetryInfo {
-    answer.extensions().get().unwrap()
+fn info<B>(response: &Response<B>) -> &RetryInfo {
+    response.extensions().get().unwrap()
 }
 
 fn reset() -> std::io::Error {

@@ -259,7 +259,10 @@ mod tests {
                 .into(),
                 LATE,
             ),
-            (BatchError::ResponseTooLong { max_response: 1 }.into(), UNKNOWN),
+            (
+                BatchError::ResponseTooLong { max_response: 1 }.into(),
+                UNKNOWN,
+            ),
         ];
         for (error, (status, fault)) in cases {
             assert_eq!(status_of(&error), status, "{error:?}");

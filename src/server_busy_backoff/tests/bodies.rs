@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderMap;
+use ::http::HeaderMap;
 
 use super::*;
 
@@ -21,8 +21,8 @@ fn long_success(bytes: usize) -> (Bytes, Vec<Bytes>) {
 }
 
 fn serve(server: Server, body: TestBody) -> Server {
-    let answer = response(200, &[XML], body);
-    server.step(move |_| async move { Ok(answer) })
+    let response = http_response(200, &[XML], body);
+    server.step(move |_| async move { Ok(response) })
 }
 
 /// A body of 50 MB that is made as it is polled, and knows how much of it is alive.
@@ -89,13 +89,13 @@ async fn fifty_megabytes_are_not_collected() {
                 began: false,
                 alive: counter.clone(),
             };
-            let answer = Response::builder().header(XML.0, XML.1).body(body).unwrap();
-            async move { Ok::<_, BoxError>(answer) }
+            let response = Response::builder().header(XML.0, XML.1).body(body).unwrap();
+            async move { Ok::<_, BoxError>(response) }
         });
         let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
-        let answer = layer.layer(server).oneshot(ews(operation)).await.unwrap();
+        let response = layer.layer(server).oneshot(ews(operation)).await.unwrap();
         let mut peak = alive.load(Ordering::SeqCst);
-        let mut body = answer.into_body();
+        let mut body = response.into_body();
         let mut read = 0;
         while let Some(frame) = body.frame().await {
             read += frame.unwrap().into_data().unwrap().len();
@@ -119,10 +119,10 @@ async fn bytes_trailers_and_size_hint_are_the_servers() {
         let log = Log::new();
         let body = TestBody::new(&log, pieces).then(Ok(Frame::trailers(trailers.clone())));
         let server = serve(Server::new(&log), body);
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
             .await
             .unwrap();
-        let body = answer.into_body();
+        let body = response.into_body();
         assert!(!body.is_end_stream());
         // The inner hint does not shrink in this test.
         if bytes < 60_000 {
@@ -139,18 +139,21 @@ async fn the_size_hint_counts_what_was_read() {
     let (whole, _) = long_success(300_000);
     let full = http_body_util::Full::new(whole.clone());
     let server = tower::service_fn(move |_: Request<ReplayBody>| {
-        let answer = Response::new(full.clone());
-        async move { Ok::<_, BoxError>(answer) }
+        let response = Response::new(full.clone());
+        async move { Ok::<_, BoxError>(response) }
     });
-    let mut answer = ServerBusyBackoffLayer::ews()
+    let mut response = ServerBusyBackoffLayer::ews()
         .layer(server)
         .oneshot(ews("GetItem"))
         .await
         .unwrap();
-    assert_eq!(answer.body().size_hint().exact(), Some(whole.len() as u64));
-    assert!(!answer.body().is_end_stream());
+    assert_eq!(
+        response.body().size_hint().exact(),
+        Some(whole.len() as u64)
+    );
+    assert!(!response.body().is_end_stream());
     assert!(
-        answer
+        response
             .body_mut()
             .frame()
             .await
@@ -160,12 +163,12 @@ async fn the_size_hint_counts_what_was_read() {
             .unwrap()
             == whole
     );
-    assert!(answer.body().is_end_stream());
-    assert_eq!(answer.body().size_hint().exact(), Some(0));
+    assert!(response.body().is_end_stream());
+    assert_eq!(response.body().size_hint().exact(), Some(0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_answer_is_read_to_its_end_first() {
+async fn a_short_response_is_read_to_its_end_first() {
     let whole = success();
     let (first, second) = whole.split_at(whole.len() / 2);
     for (name, clean) in [("broken off", false), ("ended too early", true)] {
@@ -197,27 +200,27 @@ async fn a_short_answer_is_read_to_its_end_first() {
 async fn a_refusal_that_breaks_off_is_still_a_refusal() {
     let log = Log::new();
     let cut = TestBody::new(&log, ["<html>"]).then(Err(reset().into()));
-    let answer = response(503, &[("retry-after", "2")], cut);
+    let response = http_response(503, &[("retry-after", "2")], cut);
     let server = Server::new(&log)
-        .step(move |_| async move { Ok(answer) })
+        .step(move |_| async move { Ok(response) })
         .xml(200, &success());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
         .await
         .unwrap();
     assert_eq!(
-        (answer.status().as_u16(), log.calls()[1]),
+        (response.status().as_u16(), log.calls()[1]),
         (200, millis(2_000))
     );
 
     // With its head as the last word, the body is handed over as it came.
     let log = Log::new();
     let cut = TestBody::new(&log, ["<a>"]).then(Err(reset().into()));
-    let answer = response(503, &[XML], cut);
-    let server = Server::new(&log).step(move |_| async move { Ok(answer) });
+    let response = http_response(503, &[XML], cut);
+    let server = Server::new(&log).step(move |_| async move { Ok(response) });
     let layer = ServerBusyBackoffLayer::ews().deadline(Duration::ZERO);
-    let mut answer = send(layer, &server, ews("CreateItem")).await.unwrap();
+    let mut response = send(layer, &server, ews("CreateItem")).await.unwrap();
     assert_eq!(
-        answer
+        response
             .body_mut()
             .frame()
             .await
@@ -228,7 +231,7 @@ async fn a_refusal_that_breaks_off_is_still_a_refusal() {
         "<a>"
     );
     assert!(
-        answer
+        response
             .body_mut()
             .frame()
             .await
@@ -236,20 +239,20 @@ async fn a_refusal_that_breaks_off_is_still_a_refusal() {
             .unwrap_err()
             .is::<std::io::Error>()
     );
-    assert!(answer.body_mut().frame().await.is_none());
+    assert!(response.body_mut().frame().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_breaks_off_later_leaves_the_outcome_unknown() {
+async fn a_response_that_breaks_off_later_leaves_the_outcome_unknown() {
     for operation in ["GetItem", "DeleteItem", "CreateItem"] {
         let (_, pieces) = long_success(200_000);
         let log = Log::new();
         let body = TestBody::new(&log, pieces).then(Err(reset().into()));
         let server = serve(Server::new(&log), body);
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
             .await
             .unwrap();
-        let error = answer.into_body().collect().await.unwrap_err();
+        let error = response.into_body().collect().await.unwrap_err();
         let unknown = matches!(
             error.downcast_ref(),
             Some(BackoffError::OutcomeUnknown { .. })
@@ -278,9 +281,9 @@ async fn a_later_signal_is_reported_as_it_passes() {
     let server = serve(Server::new(&log).charged(), TestBody::new(&log, pieces));
     let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
     let begin = Instant::now();
-    let answer = send(layer, &server, ews("GetItem")).await.unwrap();
+    let response = send(layer, &server, ews("GetItem")).await.unwrap();
     assert_eq!(log.signals(), []);
-    assert_eq!(text(answer).await, late);
+    assert_eq!(text(response).await, late);
     // Each kind once; again only when it got longer.
     let busy = |wait| Signal::Busy {
         until: begin + millis(wait),
@@ -312,15 +315,15 @@ async fn a_refusal_is_understood_however_it_is_cut() {
         let log = Log::new();
         let (first, second) = whole.split_at(at);
         let body = TestBody::new(&log, [first.to_owned(), second.to_owned()]);
-        let answer = response(500, &[XML], body);
+        let response = http_response(500, &[XML], body);
         let server = Server::new(&log)
-            .step(move |_| async move { Ok(answer) })
+            .step(move |_| async move { Ok(response) })
             .xml(200, &success());
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
             .await
             .unwrap();
         assert_eq!(
-            (answer.status().as_u16(), elapsed()),
+            (response.status().as_u16(), elapsed()),
             (200, millis(1_234)),
             "cut at {at}"
         );
@@ -344,11 +347,11 @@ async fn a_stream_is_handed_over_after_its_first_message() {
     );
     let layer = ServerBusyBackoffLayer::ews;
     let call = send(layer(), &server, ews("GetStreamingEvents"));
-    let answer = tokio::time::timeout(millis(10), call)
+    let response = tokio::time::timeout(millis(10), call)
         .await
         .expect("it is not kept back")
         .unwrap();
-    let mut body = answer.into_body();
+    let mut body = response.into_body();
     assert_eq!(
         body.frame().await.unwrap().unwrap().into_data().unwrap(),
         opening
@@ -377,7 +380,7 @@ async fn a_stream_is_handed_over_after_its_first_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_answer_that_is_longer_than_the_buffer_streams() {
+async fn a_last_response_that_is_longer_than_the_buffer_streams() {
     let page = "y".repeat(5_000_000);
     let log = Log::new();
     let pieces: Vec<_> = page
@@ -385,15 +388,15 @@ async fn a_last_answer_that_is_longer_than_the_buffer_streams() {
         .chunks(100_000)
         .map(<[u8]>::to_vec)
         .collect();
-    let answer = response(503, &[("retry-after", "9999")], TestBody::new(&log, pieces));
-    let server = Server::new(&log).step(move |_| async move { Ok(answer) });
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+    let response = http_response(503, &[("retry-after", "9999")], TestBody::new(&log, pieces));
+    let server = Server::new(&log).step(move |_| async move { Ok(response) });
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
         .await
         .unwrap();
-    assert!(tried(&answer).gave_up);
+    assert!(info(&response).gave_up);
     assert!(
         !log.events().contains(&Event::Frame),
         "nothing was read yet"
     );
-    assert!(text(answer).await == page);
+    assert!(text(response).await == page);
 }

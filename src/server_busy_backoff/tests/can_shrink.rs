@@ -10,7 +10,7 @@ fn that_can_shrink(operation: &str) -> Request<ReplayBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_of_a_read_is_handed_over_at_once() {
+async fn a_lost_response_of_a_read_is_handed_over_at_once() {
     for can_shrink in [true, false] {
         let log = Log::new();
         let server = Server::new(&log).fail(reset()).xml(200, &success());
@@ -18,9 +18,9 @@ async fn a_lost_answer_of_a_read_is_handed_over_at_once() {
             true => that_can_shrink("GetItem"),
             false => ews("GetItem"),
         };
-        let answered = send(ServerBusyBackoffLayer::ews(), &server, request).await;
+        let result = send(ServerBusyBackoffLayer::ews(), &server, request).await;
         if can_shrink {
-            let error = answered.unwrap_err();
+            let error = result.unwrap_err();
             assert_eq!(log.calls().len(), 1);
             let lost = std::iter::successors(
                 Some(&*error as &(dyn std::error::Error + 'static)),
@@ -32,28 +32,28 @@ async fn a_lost_answer_of_a_read_is_handed_over_at_once() {
             let failure = crate::retry::Failure::of(&*error);
             assert_eq!(failure, crate::retry::Failure::Lost);
         } else {
-            assert_eq!(text(answered.unwrap()).await, success());
+            assert_eq!(text(result.unwrap()).await, success());
             assert_eq!(log.calls().len(), 2);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_breaks_off_is_handed_over_at_once() {
+async fn a_response_that_breaks_off_is_handed_over_at_once() {
     for (can_shrink, calls) in [(true, 1), (false, 2)] {
         let log = Log::new();
         let broken = TestBody::new(&log, Vec::<Bytes>::new()).then(Err(reset().into()));
-        let answer = response(200, &[XML], broken);
+        let response = http_response(200, &[XML], broken);
         let server = Server::new(&log)
-            .step(move |_| async move { Ok(answer) })
+            .step(move |_| async move { Ok(response) })
             .xml(200, &success());
         let request = match can_shrink {
             true => that_can_shrink("GetItem"),
             false => ews("GetItem"),
         };
-        let answered = send(ServerBusyBackoffLayer::ews(), &server, request).await;
+        let result = send(ServerBusyBackoffLayer::ews(), &server, request).await;
         assert_eq!(log.calls().len(), calls);
-        assert_eq!(answered.is_ok(), !can_shrink);
+        assert_eq!(result.is_ok(), !can_shrink);
     }
 }
 
@@ -69,7 +69,7 @@ async fn a_timeout_of_a_read_is_handed_over_at_once() {
                 true => that_can_shrink("GetItem"),
                 false => ews("GetItem"),
             };
-            let answer = send(ServerBusyBackoffLayer::ews(), &server, request)
+            let response = send(ServerBusyBackoffLayer::ews(), &server, request)
                 .await
                 .unwrap();
             let (calls, expected) = match can_shrink {
@@ -77,8 +77,8 @@ async fn a_timeout_of_a_read_is_handed_over_at_once() {
                 false => (2, &success()),
             };
             assert_eq!(log.calls().len(), calls);
-            assert_eq!(tried(&answer).attempts as usize, calls);
-            assert_eq!(text(answer).await, *expected);
+            assert_eq!(info(&response).attempts as usize, calls);
+            assert_eq!(text(response).await, *expected);
         }
     }
 }
@@ -94,7 +94,7 @@ async fn what_was_not_executed_is_resent_all_the_same() {
             .xml(503, "")
             .xml(500, &busy)
             .xml(200, &success());
-        let answer = send(
+        let response = send(
             ServerBusyBackoffLayer::ews(),
             &server,
             that_can_shrink(operation),
@@ -102,7 +102,7 @@ async fn what_was_not_executed_is_resent_all_the_same() {
         .await
         .unwrap();
         let calls = log.calls();
-        assert_eq!((calls.len(), tried(&answer).attempts), (4, 4));
+        assert_eq!((calls.len(), info(&response).attempts), (4, 4));
         assert!(calls[3] - calls[2] >= millis(2000), "{calls:?}");
     }
 }

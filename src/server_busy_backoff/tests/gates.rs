@@ -19,7 +19,7 @@ impl Server {
     /// Good responses that take a second each.
     fn good(mut self, calls: usize) -> Self {
         for _ in 0..calls {
-            let response = response(200, &[XML], TestBody::new(&self.log, [success()]));
+            let response = http_response(200, &[XML], TestBody::new(&self.log, [success()]));
             self = self.step(move |_| async move {
                 tokio::time::sleep(secs(1)).await;
                 Ok(response)
@@ -30,7 +30,7 @@ impl Server {
 
     /// A response that comes after so many seconds.
     fn late(self, seconds: u64, status: u16, body: &str) -> Self {
-        let response = response(status, &[XML], TestBody::new(&self.log, [body.to_owned()]));
+        let response = http_response(status, &[XML], TestBody::new(&self.log, [body.to_owned()]));
         self.step(move |_| async move {
             tokio::time::sleep(secs(seconds)).await;
             Ok(response)
@@ -48,7 +48,7 @@ fn spawn(service: &Service, request: Request<ReplayBody>) -> tokio::task::JoinHa
     tokio::spawn(service.clone().oneshot(request))
 }
 
-/// Makes a call that is refused at once with this hint, in seconds.
+/// Makes a call that is refused at once. The server asks to wait that many seconds.
 async fn lock_out(
     service: &Service,
     request: Request<ReplayBody>,
@@ -74,7 +74,7 @@ async fn behind_a_closed_gate_calls_wait_and_one_goes_first() {
     service.clone().oneshot(of("bob")).await.unwrap();
     assert_eq!(elapsed(), millis(1_001));
     let response = first.await.unwrap().unwrap();
-    assert_eq!(tried(&response).backed_off, secs(10));
+    assert_eq!(info(&response).backed_off, secs(10));
     for call in others {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
@@ -82,7 +82,7 @@ async fn behind_a_closed_gate_calls_wait_and_one_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_longer_hint_is_never_shortened() {
+async fn a_longer_wait_is_never_shortened() {
     let log = Log::new();
     let server = Server::new(&log)
         .late(1, 500, &busy_fault("60000"))
@@ -144,7 +144,7 @@ async fn a_probe_that_is_refused_closes_the_gate_again() {
 async fn an_overloaded_endpoint_holds_everybody_back_from_it() {
     let log = Log::new();
     let server = Server::new(&log)
-        .answer(503, &[("retry-after", "30")], "")
+        .respond(503, &[("retry-after", "30")], "")
         .good(3);
     let service = service(&server);
     let refused = lock_out(&service, of("amy")).await;
@@ -173,7 +173,7 @@ async fn a_gate_that_opens_too_late_ends_a_call_at_once() {
     // Of what was sent, the server's last response is the end.
     let response = first.await.unwrap().unwrap();
     assert_eq!(elapsed(), secs(11));
-    assert!(tried(&response).gave_up);
+    assert!(info(&response).gave_up);
     assert_eq!(text(response).await, again);
     // Nothing was sent of this one.
     let mut late = of("amy");
@@ -198,7 +198,7 @@ async fn a_gate_that_opens_too_late_ends_a_call_at_once() {
     assert_eq!(Failure::of(&*error), Failure::NotSent);
     assert_eq!(
         error.to_string(),
-        "nothing of CreateItem was sent, the server asks to wait 60s more: see the source for what held it back"
+        "CreateItem was not sent, since the server asks to wait 1 min: see the source for the cause"
     );
     patient.abort();
     assert_eq!(sent(&log), [0, 10]);
@@ -254,7 +254,7 @@ async fn a_call_that_waits_by_itself_waits_at_a_gate_afterwards() {
 async fn nobody_waits_for_the_end_of_a_long_body() {
     let log = Log::new();
     let long = format!("{}{}", success(), " ".repeat(100_000));
-    let endless = response(200, &[XML], TestBody::new(&log, [long]).endless());
+    let endless = http_response(200, &[XML], TestBody::new(&log, [long]).endless());
     let server = Server::new(&log)
         .xml(500, &busy_fault("10000"))
         .step(move |_| async move { Ok(endless) })
@@ -275,7 +275,7 @@ async fn what_a_long_body_says_late_closes_the_gate() {
     all.push(("Error", "ErrorServerBusy", &busy));
     let whole = messages("CreateItem", &all);
     let pieces: Vec<_> = whole.as_bytes().chunks(9_000).map(<[u8]>::to_vec).collect();
-    let long = response(200, &[XML], TestBody::new(&log, pieces));
+    let long = http_response(200, &[XML], TestBody::new(&log, pieces));
     let server = Server::new(&log)
         .step(move |_| async move { Ok(long) })
         .good(2);
@@ -337,7 +337,7 @@ async fn all_services_of_a_layer_share_its_gates() {
 async fn plain_http_is_gated_by_authority() {
     let log = Log::new();
     let server = Server::new(&log)
-        .answer(429, &[("retry-after", "5")], "")
+        .respond(429, &[("retry-after", "5")], "")
         .good(3);
     let service = ServerBusyBackoffLayer::http().layer(server);
     let get = |uri: &str| {
@@ -384,4 +384,24 @@ async fn a_deadline_in_the_past_sends_nothing() {
         assert_eq!(Failure::of(&*error), Failure::NotSent);
     }
     assert_eq!(log.events(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_rest_of_a_refusal() {
+    let log = Log::new();
+    let endless = TestBody::new(&log, ["a"]).endless();
+    let endless = http_response(429, &[("retry-after", "0.5")], endless);
+    let server = Server::new(&log)
+        .xml(500, &busy_fault("10000"))
+        .step(move |_| async move { Ok(endless) })
+        .good(3);
+    let service = service(&server);
+    let refused = lock_out(&service, of("amy")).await;
+    let others = [of("amy"), of("amy")].map(|request| spawn(&service, request));
+    refused.await.unwrap().unwrap();
+    for call in others {
+        call.await.unwrap().unwrap();
+    }
+    // The refused call still reads when the gate opens.
+    assert_eq!(log.calls()[2], secs(10) + millis(500));
 }

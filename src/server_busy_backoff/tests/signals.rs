@@ -1,4 +1,4 @@
-//! Every shape of answer that Exchange is known to give, with what is to be made of it.
+//! Every shape of response that Exchange is known to give, with what is to be made of it.
 
 use super::*;
 
@@ -29,7 +29,7 @@ struct Row {
     headers: Vec<(&'static str, &'static str)>,
     body: String,
     expected: Expected,
-    hint: Option<u64>,
+    retry_after: Option<u64>,
     to: To,
 }
 
@@ -38,7 +38,7 @@ fn row(
     status: u16,
     body: impl Into<String>,
     expected: Expected,
-    hint: Option<u64>,
+    retry_after: Option<u64>,
     to: To,
 ) -> Row {
     Row {
@@ -47,7 +47,7 @@ fn row(
         headers: vec![XML],
         body: body.into(),
         expected,
-        hint,
+        retry_after,
         to,
     }
 }
@@ -305,11 +305,11 @@ fn known_shapes() -> Vec<Row> {
 
 /// What else may come.
 fn more_shapes() -> Vec<Row> {
-    let plain = |hint| busy_fault("1500").replace("1500", hint);
+    let plain = |retry_after| busy_fault("1500").replace("1500", retry_after);
     let all = |code| messages("CreateItem", &[("Error", code, ""), ("Error", code, "")]);
     vec![
         row(
-            "hint of 0",
+            "wait of 0",
             500,
             plain("0"),
             NotExecuted,
@@ -317,7 +317,7 @@ fn more_shapes() -> Vec<Row> {
             To::Principal,
         ),
         row(
-            "hint below 0",
+            "wait below 0",
             500,
             plain("-5"),
             NotExecuted,
@@ -325,7 +325,7 @@ fn more_shapes() -> Vec<Row> {
             To::Principal,
         ),
         row(
-            "hint that is no number",
+            "wait that is no number",
             500,
             plain("soon"),
             NotExecuted,
@@ -333,7 +333,7 @@ fn more_shapes() -> Vec<Row> {
             To::Principal,
         ),
         row(
-            "hint that is empty",
+            "wait that is empty",
             500,
             plain(""),
             NotExecuted,
@@ -341,7 +341,7 @@ fn more_shapes() -> Vec<Row> {
             To::Principal,
         ),
         row(
-            "hint with decimals",
+            "wait with decimals",
             500,
             plain("1500.0"),
             NotExecuted,
@@ -349,7 +349,7 @@ fn more_shapes() -> Vec<Row> {
             To::Principal,
         ),
         row(
-            "hint in a later Value",
+            "wait in a later Value",
             200,
             messages(
                 "GetItem",
@@ -590,7 +590,7 @@ fn more_shapes() -> Vec<Row> {
         )
         .headers(&[("retry-after", "2.5")]),
         row(
-            "503 with a broken hint",
+            "503 with a broken Retry-After",
             503,
             "",
             NotExecuted,
@@ -629,7 +629,7 @@ fn more_shapes() -> Vec<Row> {
         row("another redirect", 302, "", PassOn, None, To::Nobody)
             .headers(&[("location", "/owa/")]),
         row(
-            "malformed answer",
+            "malformed response",
             200,
             "<s:Envelope><s:Body></s:Nonsense>",
             Unknown,
@@ -672,7 +672,13 @@ fn more_shapes() -> Vec<Row> {
 }
 
 fn expected_signal(row: &Row, begin: Instant) -> Option<(To, Option<Instant>)> {
-    (row.to != To::Nobody).then(|| (row.to, row.hint.map(|hint| begin + millis(hint))))
+    (row.to != To::Nobody).then(|| {
+        (
+            row.to,
+            row.retry_after
+                .map(|retry_after| begin + millis(retry_after)),
+        )
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -691,40 +697,40 @@ async fn every_shape_is_understood() {
             // Each call waits by itself.
             let log = Log::new();
             let server = Server::new(&log)
-                .answer(row.status, &row.headers, &row.body)
+                .respond(row.status, &row.headers, &row.body)
                 .xml(200, &success());
-            let answer = send(
+            let response = send(
                 ServerBusyBackoffLayer::ews().seed(1),
                 &server,
                 ews(operation),
             )
             .await;
-            let answer = answer.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let response = response.unwrap_or_else(|error| panic!("{name}: {error:?}"));
             let calls = log.calls();
             assert_eq!(calls.len(), 1 + usize::from(resent), "{name}");
             if resent {
                 let wait = calls[1] - calls[0];
-                match row.hint {
-                    Some(hint) => assert_eq!(wait, millis(hint), "{name}"),
+                match row.retry_after {
+                    Some(retry_after) => assert_eq!(wait, millis(retry_after), "{name}"),
                     None => assert!(wait <= millis(500) && wait >= millis(1), "{name}: {wait:?}"),
                 }
-                let tried = tried(&answer).clone();
+                let info = info(&response).clone();
                 assert_eq!(
-                    (tried.attempts, tried.backed_off, tried.gave_up),
+                    (info.attempts, info.backed_off, info.gave_up),
                     (2, wait, false),
                     "{name}"
                 );
-                assert!(tried.signal.is_some(), "{name}");
-                assert_eq!(text(answer).await, success(), "{name}");
+                assert!(info.signal.is_some(), "{name}");
+                assert_eq!(text(response).await, success(), "{name}");
             } else {
                 let unknown = row.expected == Unknown;
-                let told = answer
+                let told = response
                     .extensions()
                     .get()
-                    .is_some_and(|tried: &RetryInfo| tried.outcome_unknown);
+                    .is_some_and(|info: &RetryInfo| info.outcome_unknown);
                 assert_eq!(told, unknown, "{name}");
-                assert_eq!(answer.status().as_u16(), row.status, "{name}");
-                assert_eq!(text(answer).await, row.body, "{name}");
+                assert_eq!(response.status().as_u16(), row.status, "{name}");
+                assert_eq!(text(response).await, row.body, "{name}");
             }
 
             // A ledger is told.
@@ -732,7 +738,7 @@ async fn every_shape_is_understood() {
             let begin = Instant::now();
             let server = Server::new(&log)
                 .charged()
-                .answer(row.status, &row.headers, &row.body)
+                .respond(row.status, &row.headers, &row.body)
                 .xml(200, &success());
             let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log)).seed(1);
             send(layer, &server, ews(operation)).await.unwrap();
@@ -746,12 +752,12 @@ async fn every_shape_is_understood() {
                 Signal::Accepted => panic!("{name}: no call here tests a gate"),
             });
             match (last, expected_signal(row, begin)) {
-                // Without a hint the gate is a back-off of our own.
+                // Where the server sets no wait, the gate is closed for a drawn one.
                 (Some((to, Some(until))), Some((expected, None))) => {
                     assert_eq!(to, expected, "{name}");
                     assert!(until > begin && until <= begin + millis(500), "{name}");
                 }
-                // The body's own hint is reported besides the head's.
+                // The wait in the body is reported besides the one in the head.
                 (Some((to, Some(_))), Some((expected, Some(_)))) if row.status == 503 => {
                     assert_eq!(to, expected, "{name}");
                 }

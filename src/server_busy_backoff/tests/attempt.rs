@@ -58,7 +58,7 @@ async fn whether_a_lost_response_is_asked_for_again_goes_by_operation() {
         let sent = send(ServerBusyBackoffLayer::ews(), &server, ews(operation)).await;
         assert_eq!(log.calls().len(), 1 + usize::from(resent), "{operation}");
         match sent {
-            Ok(response) => assert!(resent && tried(&response).maybe_repeated, "{operation}"),
+            Ok(response) => assert!(resent && info(&response).maybe_repeated, "{operation}"),
             Err(error) => assert!(!resent && outcome_unknown(&error), "{operation}: {error}"),
         }
     }
@@ -71,30 +71,30 @@ async fn a_get_whose_connection_dies_is_sent_again() {
         .fail(reset())
         .fail(reset())
         .xml(200, &success());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
         .await
         .unwrap();
     assert_eq!(log.calls().len(), 3);
-    let tried = tried(&answer);
+    let info = info(&response);
     assert_eq!(
-        (tried.attempts, tried.gave_up, tried.outcome_unknown),
+        (info.attempts, info.gave_up, info.outcome_unknown),
         (3, false, false)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resend_that_may_be_the_second_is_marked() {
+async fn a_retry_that_may_be_a_second_execution_is_marked() {
     let log = Log::new();
     let gone = messages("DeleteItem", &[("Error", "ErrorItemNotFound", "")]);
     let server = Server::new(&log).xml(503, "").fail(reset()).xml(200, &gone);
     let trail = CallTrail::new();
     let mut request = ews("DeleteItem");
     request.extensions_mut().insert(trail.clone());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, request)
+    let response = send(ServerBusyBackoffLayer::ews(), &server, request)
         .await
         .unwrap();
-    assert!(tried(&answer).maybe_repeated && !tried(&answer).outcome_unknown);
-    assert_eq!(text(answer).await, gone);
+    assert!(info(&response).maybe_repeated && !info(&response).outcome_unknown);
+    assert_eq!(text(response).await, gone);
     let attempts = trail.attempts();
     let resends: Vec<_> = attempts.iter().map(|attempt| attempt.resend).collect();
     assert_eq!(resends, [false, false, true]);
@@ -102,7 +102,7 @@ async fn a_resend_that_may_be_the_second_is_marked() {
         .iter()
         .map(|attempt| attempt.signal.as_deref())
         .collect();
-    assert_eq!(signals, [Some("503"), Some("answer lost"), None]);
+    assert_eq!(signals, [Some("503"), Some("response lost"), None]);
     assert_eq!(attempts[0].status.map(|status| status.as_u16()), Some(503));
     assert_eq!(attempts[0].backed_off, Duration::ZERO);
     assert!(attempts[1].backed_off > Duration::ZERO);
@@ -116,16 +116,16 @@ async fn a_refused_connection_is_tried_again_for_all() {
             .fail(refused())
             .fail(refused())
             .xml(200, &success());
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
             .await
             .unwrap();
         assert_eq!(log.calls().len(), 3, "{operation}");
-        assert!(!tried(&answer).outcome_unknown && !tried(&answer).maybe_repeated);
+        assert!(!info(&response).outcome_unknown && !info(&response).maybe_repeated);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_without_a_hint_grow_until_the_deadline() {
+async fn waits_grow_until_the_deadline_where_the_server_sets_none() {
     for operation in ["CreateItem", "GetItem"] {
         let log = Log::new();
         let mut server = Server::new(&log);
@@ -167,16 +167,16 @@ async fn there_is_no_cap_on_attempts() {
     for _ in 0..800 {
         server = server.xml(500, &busy_fault("1000"));
     }
-    let answer = send(
+    let response = send(
         ServerBusyBackoffLayer::ews(),
         &server.xml(200, &success()),
         ews("CreateItem"),
     )
     .await;
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(tried(&answer).attempts, 801);
-    assert_eq!(tried(&answer).backed_off, Duration::from_secs(800));
+    let response = response.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(info(&response).attempts, 801);
+    assert_eq!(info(&response).backed_off, Duration::from_secs(800));
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,33 +194,33 @@ async fn a_wait_past_the_deadline_is_not_begun() {
         request
             .extensions_mut()
             .insert(Deadline::within(millis(300_000)));
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, request)
+        let response = send(ServerBusyBackoffLayer::ews(), &server, request)
             .await
             .unwrap();
         assert_eq!(elapsed(), millis(700), "{name}: at once");
-        assert_eq!(answer.status(), 500);
-        let tried = tried(&answer);
+        assert_eq!(response.status(), 500);
+        let info = info(&response);
         assert_eq!(
-            (tried.attempts, tried.backed_off, tried.gave_up),
+            (info.attempts, info.backed_off, info.gave_up),
             (2, millis(700), true),
             "{name}"
         );
-        assert_eq!(tried.signal.as_deref(), Some("ErrorServerBusy"));
-        assert!(!tried.outcome_unknown);
-        assert_eq!(text(answer).await, fault, "{name}");
+        assert_eq!(info.signal.as_deref(), Some("ErrorServerBusy"));
+        assert!(!info.outcome_unknown);
+        assert_eq!(text(response).await, fault, "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_of_exactly_the_time_left_is_waited_for() {
+async fn a_retry_after_of_exactly_the_time_left_is_waited_for() {
     let log = Log::new();
     let server = Server::new(&log)
         .xml(500, &busy_fault("60000"))
         .xml(200, &success());
     let layer = ServerBusyBackoffLayer::ews().deadline(Duration::from_secs(60));
-    let answer = send(layer, &server, ews("CreateItem")).await.unwrap();
+    let response = send(layer, &server, ews("CreateItem")).await.unwrap();
     assert_eq!(
-        (answer.status().as_u16(), elapsed()),
+        (response.status().as_u16(), elapsed()),
         (200, Duration::from_secs(60))
     );
 }
@@ -239,40 +239,40 @@ async fn an_absurd_gate_is_a_day_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_answer_stands_when_nothing_better_comes() {
+async fn the_last_response_stands_when_nothing_better_comes() {
     let busy = "<html>503 with some text</html>";
     // The server cannot be reached any more.
     let log = Log::new();
-    let mut server = Server::new(&log).answer(503, &[("retry-after", "1")], busy);
+    let mut server = Server::new(&log).respond(503, &[("retry-after", "1")], busy);
     for _ in 0..1_000 {
         server = server.fail(refused());
     }
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
         .await
         .unwrap();
-    assert_eq!(answer.status(), 503);
-    assert!(tried(&answer).gave_up && tried(&answer).attempts > 10);
-    assert_eq!(text(answer).await, busy);
+    assert_eq!(response.status(), 503);
+    assert!(info(&response).gave_up && info(&response).attempts > 10);
+    assert_eq!(text(response).await, busy);
 
     // The ledger lets the call wait no longer.
     for error in [BoxError::from(queue_full()), NoPermit(queue_full()).into()] {
         let log = Log::new();
         let server = Server::new(&log)
-            .answer(503, &[("retry-after", "1")], busy)
+            .respond(503, &[("retry-after", "1")], busy)
             .fail(error);
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
             .await
             .unwrap();
         assert_eq!(
-            (answer.status().as_u16(), tried(&answer).gave_up),
+            (response.status().as_u16(), info(&response).gave_up),
             (503, true)
         );
-        assert_eq!(text(answer).await, busy);
+        assert_eq!(text(response).await, busy);
     }
 
-    // An answer that is too long to be kept, or does not end, is not handed over in parts.
+    // A response that is too long to be kept, or does not end, is not handed over in parts.
     let log = Log::new();
-    let endless = response(
+    let endless = http_response(
         503,
         &[("retry-after", "1")],
         TestBody::new(&log, ["a"]).endless(),
@@ -285,14 +285,14 @@ async fn the_last_answer_stands_when_nothing_better_comes() {
         .unwrap_err();
     assert!(error.is::<AcquireError>());
     let log = Log::new();
-    let server = Server::new(&log).answer(503, &[], busy).fail(queue_full());
+    let server = Server::new(&log).respond(503, &[], busy).fail(queue_full());
     let layer = ServerBusyBackoffLayer::ews().max_buffered(10);
     let error = send(layer, &server, ews("CreateItem")).await.unwrap_err();
     assert!(error.is::<AcquireError>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_outdates_an_earlier_one() {
+async fn a_lost_response_outdates_an_earlier_one() {
     let log = Log::new();
     let server = Server::new(&log)
         .xml(503, "")
@@ -333,17 +333,17 @@ async fn what_is_refused_before_it_is_sent_goes_on_to_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn some_refusals_are_answered_by_one_resend() {
+async fn some_refusals_are_retried_once() {
     for code in ["ErrorInternalServerError", "ErrorTimeoutExpired"] {
         let log = Log::new();
         let failed = messages("GetItem", &[("Error", code, "")]);
         let server = Server::new(&log).xml(200, &failed).xml(200, &failed);
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
             .await
             .unwrap();
         assert_eq!(log.calls().len(), 2, "{code}");
-        assert!(!tried(&answer).gave_up);
-        assert_eq!(text(answer).await, failed);
+        assert!(!info(&response).gave_up);
+        assert_eq!(text(response).await, failed);
     }
 }
 
@@ -358,14 +358,14 @@ async fn a_large_batch_that_was_refused_as_a_whole_is_sent_again() {
         .chunks(1_000)
         .map(<[u8]>::to_vec)
         .collect();
-    let answer = response(200, &[XML], TestBody::new(&log, pieces));
+    let response = http_response(200, &[XML], TestBody::new(&log, pieces));
     let server = Server::new(&log)
-        .step(move |_| async move { Ok(answer) })
+        .step(move |_| async move { Ok(response) })
         .xml(200, &success());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
         .await
         .unwrap();
-    assert_eq!(text(answer).await, success());
+    assert_eq!(text(response).await, success());
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,9 +382,9 @@ async fn the_ledger_holds_a_busy_call_back() {
     let mut request = ews("CreateItem");
     request.extensions_mut().insert(trail.clone());
     request.extensions_mut().insert(slot.clone());
-    let answer = send(layer, &server, request).await.unwrap();
+    let response = send(layer, &server, request).await.unwrap();
     // It waited there, not here.
-    assert_eq!(tried(&answer).backed_off, Duration::ZERO);
+    assert_eq!(info(&response).backed_off, Duration::ZERO);
     assert_eq!(log.calls(), [Duration::ZERO, millis(300_000)]);
     assert_eq!(trail.attempts().len(), 2);
     assert_eq!(slot.ticket(), Some(7));
@@ -430,10 +430,10 @@ async fn a_ledger_that_does_not_hold_makes_no_hot_loop() {
         server = server.xml(500, &busy_fault("1000"));
     }
     let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
-    let answer = send(layer, &server.xml(200, &success()), ews("CreateItem"))
+    let response = send(layer, &server.xml(200, &success()), ews("CreateItem"))
         .await
         .unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(response.status(), 200);
     let calls = log.calls();
     assert_eq!(calls[1], Duration::ZERO);
     assert!(
@@ -456,10 +456,10 @@ async fn without_a_gate_the_call_waits_by_itself() {
             server = server.xml(status, &body);
         }
         let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log));
-        let answer = send(layer, &server.xml(200, &success()), ews("CreateItem"))
+        let response = send(layer, &server.xml(200, &success()), ews("CreateItem"))
             .await
             .unwrap();
-        assert_eq!(answer.status(), 200);
+        assert_eq!(response.status(), 200);
         assert_eq!(log.signals().len(), 6);
         assert!(
             log.calls().windows(2).all(|two| two[1] > two[0]),
@@ -484,7 +484,10 @@ async fn layers_further_in_see_the_deadline_and_the_attempt() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut server = Server::new(&log);
     for _ in 0..2 {
-        let (seen, busy) = (seen.clone(), response(503, &[], TestBody::new(&log, ["x"])));
+        let (seen, busy) = (
+            seen.clone(),
+            http_response(503, &[], TestBody::new(&log, ["x"])),
+        );
         server = server.step(move |request| async move {
             let trail = CallTrail::of(request.extensions()).cloned();
             trail
@@ -525,13 +528,13 @@ async fn plain_http() {
     };
     let log = Log::new();
     let server = Server::new(&log)
-        .answer(429, &[("retry-after", "1.5")], "")
+        .respond(429, &[("retry-after", "1.5")], "")
         .xml(200, &busy_fault("5"));
-    let answer = send(ServerBusyBackoffLayer::http(), &server, post())
+    let response = send(ServerBusyBackoffLayer::http(), &server, post())
         .await
         .unwrap();
     assert_eq!(
-        (elapsed(), text(answer).await),
+        (elapsed(), text(response).await),
         (millis(1_500), busy_fault("5"))
     );
 
@@ -542,21 +545,21 @@ async fn plain_http() {
         .unwrap_err();
     assert!(outcome_unknown(&error));
     let log = Log::new();
-    let server = Server::new(&log).fail(reset()).answer(201, &[], "");
-    let answer = send(ServerBusyBackoffLayer::http(), &server, put())
+    let server = Server::new(&log).fail(reset()).respond(201, &[], "");
+    let response = send(ServerBusyBackoffLayer::http(), &server, put())
         .await
         .unwrap();
-    assert_eq!(answer.status(), 201);
+    assert_eq!(response.status(), 201);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_the_first_attempt_is_not_marked() {
+async fn a_response_to_the_first_attempt_is_not_marked() {
     let log = Log::new();
     let server = Server::new(&log).xml(200, &success());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
         .await
         .unwrap();
-    assert!(answer.extensions().get::<RetryInfo>().is_none());
+    assert!(response.extensions().get::<RetryInfo>().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -566,7 +569,7 @@ async fn a_service_that_does_not_get_ready_was_sent_nothing() {
     impl Service<Request<ReplayBody>> for Broken {
         type Response = Response<TestBody>;
         type Error = BoxError;
-        type Future = Answering;
+        type Future = Responding;
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
             let mut left = self.0.lock();
             if *left == 0 {
@@ -575,7 +578,7 @@ async fn a_service_that_does_not_get_ready_was_sent_nothing() {
             *left -= 1;
             Poll::Ready(Err(reset().into()))
         }
-        fn call(&mut self, request: Request<ReplayBody>) -> Answering {
+        fn call(&mut self, request: Request<ReplayBody>) -> Responding {
             self.1.call(request)
         }
     }
@@ -584,13 +587,13 @@ async fn a_service_that_does_not_get_ready_was_sent_nothing() {
         Arc::new(Mutex::new(2)),
         Server::new(&log).xml(200, &success()),
     );
-    let answer = ServerBusyBackoffLayer::ews()
+    let response = ServerBusyBackoffLayer::ews()
         .layer(broken)
         .oneshot(ews("CreateItem"))
         .await
         .unwrap();
     assert_eq!(
-        (tried(&answer).attempts, tried(&answer).outcome_unknown),
+        (info(&response).attempts, info(&response).outcome_unknown),
         (3, false)
     );
 }
@@ -601,8 +604,9 @@ async fn nothing_goes_on_after_a_call_was_dropped() {
         std::future::pending()
     }
     let log = Log::new();
-    let endless =
-        |status, piece: String| response(status, &[XML], TestBody::new(&log, [piece]).endless());
+    let endless = |status, piece: String| {
+        http_response(status, &[XML], TestBody::new(&log, [piece]).endless())
+    };
     let half = success()[..100].to_owned();
     let reading = endless(200, half);
     let draining = endless(503, String::new());
@@ -648,11 +652,11 @@ async fn debug_output_has_no_secrets() {
     impl Service<Request<ReplayBody>> for Secretive {
         type Response = Response<TestBody>;
         type Error = BoxError;
-        type Future = Answering;
+        type Future = Responding;
         fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
             self.0.poll_ready(cx)
         }
-        fn call(&mut self, request: Request<ReplayBody>) -> Answering {
+        fn call(&mut self, request: Request<ReplayBody>) -> Responding {
             self.0.call(request)
         }
     }
@@ -675,7 +679,7 @@ async fn debug_output_has_no_secrets() {
         let call = service.call(request);
         printed += &format!("{call:?}");
         match call.await {
-            Ok(answer) => printed += &format!("{answer:?}"),
+            Ok(response) => printed += &format!("{response:?}"),
             Err(error) => {
                 printed += &format!("{error:?}{error}");
                 let mut next = error.source();
@@ -711,27 +715,27 @@ fn fits_into_applications() {
 async fn a_body_that_does_not_end_delays_no_refusal_for_long() {
     // The fault is read, though its connection stays open.
     let log = Log::new();
-    let answer = response(
+    let response = http_response(
         500,
         &[XML],
         TestBody::new(&log, [busy_fault("20000")]).endless(),
     );
     let server = Server::new(&log)
-        .step(move |_| async move { Ok(answer) })
+        .step(move |_| async move { Ok(response) })
         .xml(200, &success());
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem")).await;
-    assert_eq!(answer.unwrap().status(), 200);
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem")).await;
+    assert_eq!(response.unwrap().status(), 200);
     assert!(elapsed() < Duration::from_secs(32), "{:?}", elapsed());
 
     // A page that is only kept does not prolong the wait.
     let log = Log::new();
-    let answer = response(
+    let response = http_response(
         503,
         &[("retry-after", "5")],
         TestBody::new(&log, ["a"]).endless(),
     );
     let server = Server::new(&log)
-        .step(move |_| async move { Ok(answer) })
+        .step(move |_| async move { Ok(response) })
         .xml(200, &success());
     send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
         .await
@@ -740,19 +744,19 @@ async fn a_body_that_does_not_end_delays_no_refusal_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn doubts_of_earlier_attempts_stay_with_the_last_answer() {
+async fn unknown_outcomes_of_earlier_attempts_stay_with_the_last_response() {
     for (operation, doubtful) in [("DeleteItem", true), ("GetItem", false)] {
         let log = Log::new();
         let server =
             Server::new(&log)
-                .answer(502, &[], "")
-                .answer(503, &[("retry-after", "9999")], "");
-        let answer = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
+                .respond(502, &[], "")
+                .respond(503, &[("retry-after", "9999")], "");
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews(operation))
             .await
             .unwrap();
-        let tried = tried(&answer);
+        let info = info(&response);
         assert_eq!(
-            (tried.outcome_unknown, tried.maybe_repeated),
+            (info.outcome_unknown, info.maybe_repeated),
             (doubtful, doubtful),
             "{operation}"
         );
@@ -760,16 +764,16 @@ async fn doubts_of_earlier_attempts_stay_with_the_last_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_trail_tells_what_every_answer_said() {
+async fn the_trail_tells_what_every_response_said() {
     let partly = [("Success", "NoError", ""), ("Error", "ErrorServerBusy", "")];
     type Script = fn(Server) -> Server;
     let steps: [(Script, &str); 4] = [
         (
-            |server| server.answer(503, &[("retry-after", "9999")], ""),
+            |server| server.respond(503, &[("retry-after", "9999")], ""),
             "503",
         ),
-        (|server| server.fail(reset()), "answer lost"),
-        (|server| server.answer(502, &[], ""), "502"),
+        (|server| server.fail(reset()), "response lost"),
+        (|server| server.respond(502, &[], ""), "502"),
         (|server| server, "ErrorServerBusy"),
     ];
     for (step, signal) in steps {
@@ -785,7 +789,7 @@ async fn the_trail_tells_what_every_answer_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_without_a_hint_are_waited_for_longer_and_longer() {
+async fn waits_after_refusals_grow_where_the_server_sets_none() {
     let log = Log::new();
     let mut server = Server::new(&log);
     for _ in 0..12 {
@@ -824,12 +828,12 @@ async fn members_that_may_follow_a_refusal_are_not_created_twice() {
         .chunks(9_000)
         .map(<[u8]>::to_vec)
         .collect();
-    let answer = response(200, &[XML], TestBody::new(&log, pieces));
-    let server = Server::new(&log).step(move |_| async move { Ok(answer) });
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+    let response = http_response(200, &[XML], TestBody::new(&log, pieces));
+    let server = Server::new(&log).step(move |_| async move { Ok(response) });
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
         .await
         .unwrap();
-    assert!(text(answer).await == partly);
+    assert!(text(response).await == partly);
 }
 
 #[tokio::test(start_paused = true)]
@@ -838,21 +842,21 @@ async fn the_ledger_holds_a_call_to_an_overloaded_endpoint_back() {
     let ledger = recorder(&log);
     let mut server = Server::new(&log)
         .charged()
-        .answer(503, &[("retry-after", "30")], "")
+        .respond(503, &[("retry-after", "30")], "")
         .xml(200, &success());
     server.gate = Some(ledger.clone());
     let layer = ServerBusyBackoffLayer::ews().ledger(ledger);
-    let answer = send(layer, &server, ews("CreateItem")).await.unwrap();
-    assert_eq!(tried(&answer).backed_off, Duration::ZERO);
+    let response = send(layer, &server, ews("CreateItem")).await.unwrap();
+    assert_eq!(info(&response).backed_off, Duration::ZERO);
     assert_eq!(log.calls(), [Duration::ZERO, millis(30_000)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_members_the_longest_hint_and_the_tightest_bound_count() {
-    let hints = ["3000", "8000", "1000"].map(back_off);
-    let members = hints
+async fn of_several_members_the_longest_wait_and_the_fewest_retries_count() {
+    let waits = ["3000", "8000", "1000"].map(back_off);
+    let members = waits
         .each_ref()
-        .map(|hint| ("Error", "ErrorServerBusy", hint.as_str()));
+        .map(|wait| ("Error", "ErrorServerBusy", wait.as_str()));
     let log = Log::new();
     let server = Server::new(&log)
         .xml(200, &messages("CreateItem", &members))
@@ -876,14 +880,14 @@ async fn of_several_members_the_longest_hint_and_the_tightest_bound_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_front_end_is_answered_by_one_resend() {
+async fn an_error_of_the_front_end_is_retried_once() {
     let log = Log::new();
     let cas = [("x-caserrorcode", "CAS error: X")];
     let server = Server::new(&log)
-        .answer(500, &cas, "")
-        .answer(500, &cas, "");
-    let answer = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+        .respond(500, &cas, "")
+        .respond(500, &cas, "");
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
         .await
         .unwrap();
-    assert_eq!((answer.status().as_u16(), log.calls().len()), (500, 2));
+    assert_eq!((response.status().as_u16(), log.calls().len()), (500, 2));
 }

@@ -1,0 +1,582 @@
+//! [`run`]: sends the request of one call, has [`CallState`] decide what follows, and waits.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{BoxError, ServiceExt};
+use tower_service::Service;
+
+use super::classify::{Classify, Idempotency, Refusal};
+use super::config::Shared;
+use super::decide::{CallState, Ending, FailurePhase, Wait};
+use super::examine::{Examined, RefusedResponse, examine, keep};
+use super::gate::{acquire_request, untested};
+use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
+use super::report::{Listener, Reporter};
+use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::extensions::Deadline;
+use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
+use crate::retry::RetryInfo;
+use crate::trail::{Attempt as TrailAttempt, CallTrail, CanShrink, RetryAttempt};
+
+/// What a call ends with.
+pub(super) type CallResult<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
+
+/// One call: what its attempts need, and what they have left behind.
+struct Attempts<S, C, B> {
+    inner: S,
+    request: Request<B>,
+    shared: Arc<Shared<C>>,
+    state: CallState,
+    /// The deadline that the request came with.
+    given_deadline: Option<Deadline>,
+    trail: Option<CallTrail>,
+    slot: Slot,
+    /// The ticket of the last attempt in the queue of the ledger.
+    ledger_ticket: Option<u64>,
+    /// The same for the queue of the layer's own gates.
+    gate_ticket: Option<u64>,
+    /// The wait before the next attempt.
+    pause: Duration,
+    /// Created when the first wait is drawn.
+    rng: Option<fastrand::Rng>,
+    /// The last refusal.
+    kept: Option<Box<(response::Parts, Prefix)>>,
+}
+
+/// Where the admission of an attempt is told.
+enum Slot {
+    /// Nobody wants to know.
+    None,
+    /// The request came with it.
+    Given(AdmissionSlot),
+    /// Created by this layer.
+    Own(AdmissionSlot),
+}
+
+impl Slot {
+    fn get(&self) -> Option<&AdmissionSlot> {
+        match self {
+            Self::None => None,
+            Self::Given(slot) | Self::Own(slot) => Some(slot),
+        }
+    }
+}
+
+/// What an attempt holds until its response has been examined.
+struct Attempt {
+    trail: Option<CallTrail>,
+    /// The permit of the layer's own gates.
+    permit: Option<Permit>,
+}
+
+impl Attempt {
+    fn record(&self, write: impl FnOnce(&mut TrailAttempt)) {
+        if let Some(trail) = &self.trail {
+            trail.record(write);
+        }
+    }
+
+    /// Records what the response or the error said.
+    fn record_signal(&self, signal: Option<&str>) {
+        if let Some(signal) = signal {
+            self.record(|attempt| attempt.signal = Some(signal.into()));
+        }
+    }
+
+    /// Records that nothing is left of the attempt.
+    fn record_end(&self) {
+        self.record(|attempt| attempt.ended = Some(Instant::now()));
+    }
+
+    /// Lets another call pass the layer's own gates.
+    fn accepted(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.complete();
+        }
+    }
+}
+
+/// What a response is after its beginning was examined.
+enum Judged<ResB: Body> {
+    Accepted(Response<PeekBody<ResB>>),
+    Refused(response::Parts, RefusedResponse<ResB>),
+    /// The body broke off.
+    Failed(BoxError),
+}
+
+/// Sends `request` until a response is handed on or the call ends.
+pub(super) fn run<S, C, B, ResB>(
+    inner: S,
+    request: Request<B>,
+    shared: Arc<Shared<C>>,
+) -> impl Future<Output = CallResult<ResB>>
+where
+    S: Service<Request<B>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+    C: Classify<B>,
+    B: Clone,
+    ResB: Body<Data = Bytes>,
+    ResB::Error: Into<BoxError>,
+{
+    let mut call = Attempts::new(inner, request, shared);
+    // What the block captures is not moved once more, as the arguments of an async function are.
+    async move {
+        if let Some(elapsed) = DeadlineElapsed::of(call.given_deadline) {
+            return call.not_admitted(elapsed.into());
+        }
+        loop {
+            let mut attempt = match call.begin_attempt().await {
+                Ok(attempt) => attempt,
+                Err(error) => return call.not_admitted(error.into()),
+            };
+            let next = match call.send(&attempt).await {
+                Err((error, phase)) => call.after_failure(attempt, error, phase),
+                Ok(response) => match call.judge(response, &mut attempt).await {
+                    Judged::Accepted(response) => return Ok(response),
+                    Judged::Failed(error) => call.after_failure(attempt, error, FailurePhase::Body),
+                    Judged::Refused(head, refused) => {
+                        // Boxed, so that the future of a call that is not refused stays small.
+                        Box::pin(call.after_refusal(attempt, head, refused)).await
+                    }
+                },
+            };
+            match next {
+                Ok(wait) => call.wait(wait).await,
+                Err(end) => return end,
+            }
+        }
+    }
+}
+
+impl<S, C, B> Attempts<S, C, B>
+where
+    C: Classify<B>,
+    B: Clone,
+{
+    fn new(inner: S, request: Request<B>, shared: Arc<Shared<C>>) -> Self {
+        let extensions = request.extensions();
+        let given_deadline = extensions.get::<Deadline>().copied();
+        let deadline = given_deadline.unwrap_or_else(|| Deadline::within(shared.config.deadline));
+        let slot = match extensions.get::<AdmissionSlot>() {
+            Some(slot) => Slot::Given(slot.clone()),
+            None if shared.config.ledger.is_some() => Slot::Own(AdmissionSlot::new()),
+            None => Slot::None,
+        };
+        Self {
+            state: CallState::new(
+                shared.classifier.request(&request),
+                extensions.get::<CanShrink>().is_some(),
+                deadline.0,
+            ),
+            given_deadline,
+            trail: CallTrail::of(extensions).cloned(),
+            slot,
+            ledger_ticket: None,
+            gate_ticket: None,
+            pause: Duration::ZERO,
+            rng: None,
+            kept: None,
+            inner,
+            request,
+            shared,
+        }
+    }
+
+    /// Passes the layer's own gates, and begins an attempt.
+    async fn begin_attempt(&mut self) -> Result<Attempt, AcquireError> {
+        // A call that was not sent yet queues in its first attempt. One that was refused backs off between two.
+        let first = match self.state.attempt_count() {
+            0 => self.trail.as_ref().map(CallTrail::begin_attempt),
+            _ => None,
+        };
+        let mut permit = None;
+        if self.shared.config.gates.are_used() {
+            // Boxed, so that the future of a call that meets no gate stays small.
+            permit = Some(Box::pin(self.pass_gates(first.clone())).await?);
+        }
+
+        self.state.begin_attempt();
+        let trail = first.or_else(|| self.trail.as_ref().map(CallTrail::begin_attempt));
+        let attempt = Attempt { trail, permit };
+        let pause = std::mem::take(&mut self.pause);
+        attempt.record(|attempt| {
+            attempt.backed_off = attempt.backed_off.saturating_add(pause);
+            // A layer further out may know of an execution, too.
+            attempt.resend |= self.state.maybe_repeated();
+        });
+        if self.state.attempt_count() > 1 {
+            if let Some(slot) = self.slot.get() {
+                // A retry keeps the ticket of the attempt before.
+                self.ledger_ticket = slot.ticket().or(self.ledger_ticket);
+                slot.begin_attempt();
+            }
+        }
+        Ok(attempt)
+    }
+
+    /// Waits at the layer's own gates. `first` is the attempt that waits there, if the call was not sent yet: then it does
+    /// not back off but queue.
+    async fn pass_gates(&mut self, first: Option<CallTrail>) -> Result<Permit, AcquireError> {
+        let begin = Instant::now();
+        let first = Attempt {
+            trail: first,
+            permit: None,
+        };
+        first.record(|attempt| attempt.waiting_since = Some(begin));
+        let passed = self.shared.config.gates.pass(self.acquire_request());
+        let passed = passed.await;
+        let waited = begin.elapsed();
+        first.record(|attempt| {
+            attempt.waiting_since = None;
+            attempt.queued = waited;
+        });
+        let permit = passed?;
+        self.gate_ticket = Some(permit.admission().ticket());
+        if self.state.attempt_count() > 0 {
+            self.add_pause(waited);
+        }
+        Ok(permit)
+    }
+
+    /// Sends the request once.
+    async fn send<ResB>(
+        &mut self,
+        attempt: &Attempt,
+    ) -> Result<Response<ResB>, (BoxError, FailurePhase)>
+    where
+        S: Service<Request<B>, Response = Response<ResB>>,
+        S::Error: Into<BoxError>,
+    {
+        if let Err(error) = self.inner.ready().await {
+            return Err((error.into(), FailurePhase::Ready));
+        }
+        let request = self.request_of(attempt);
+        let sent = self.inner.call(request).await;
+        sent.map_err(|error| (error.into(), FailurePhase::Call))
+    }
+
+    /// Returns the request that this attempt sends.
+    fn request_of(&self, attempt: &Attempt) -> Request<B> {
+        let mut request = self.request.clone();
+        let extensions = request.extensions_mut();
+        if self.given_deadline.is_none() {
+            extensions.insert(Deadline(self.state.deadline()));
+        }
+        if let Some(trail) = &attempt.trail {
+            extensions.insert(trail.clone());
+        }
+        if let Slot::Own(slot) = &self.slot {
+            extensions.insert(slot.clone());
+        }
+        if self.state.attempt_count() > 1 {
+            let requeue = Requeue::new().ticket(self.ledger_ticket);
+            extensions.insert(requeue.not_before(self.state.held_until()));
+            extensions.insert(RetryAttempt);
+        }
+        request
+    }
+
+    /// Classifies a response by its head and, if need be, by the beginning of its body.
+    async fn judge<ResB>(&mut self, response: Response<ResB>, attempt: &mut Attempt) -> Judged<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        attempt.record(|attempt| {
+            attempt.status = Some(response.status());
+            attempt.responded.get_or_insert_with(Instant::now);
+        });
+        let (head, body) = response.into_parts();
+        let classified = self.shared.classifier.response(self.state.class(), &head);
+        if classified.compressed {
+            let warnings = &self.shared.config.warnings;
+            warnings.compressed(&self.state.class().operation);
+        }
+        let examined = match (classified.refusal, classified.body_classifier) {
+            (None, None) => {
+                attempt.accepted();
+                let rest = Rest::Untouched(body);
+                return Judged::Accepted(self.hand_on(
+                    head,
+                    Prefix::default(),
+                    rest,
+                    None,
+                    self.state.accept(),
+                ));
+            }
+            (Some(refusal), None) => {
+                let reporter = self.reporter(attempt, Some(&refusal));
+                Examined::Refused(RefusedResponse::untouched(refusal, body, reporter))
+            }
+            (by_head, Some(classifier)) => {
+                let reporter = self.reporter(attempt, by_head.as_ref());
+                let limits = self.shared.config.read_limits;
+                let class = self.state.class();
+                let examined = examine(class, by_head, classifier, body, reporter, limits);
+                // Boxed, so that the future of a response that is not examined stays small.
+                match Box::pin(examined).await {
+                    Ok(examined) => examined,
+                    Err(error) => return Judged::Failed(error),
+                }
+            }
+        };
+        match examined {
+            Examined::Accepted(prefix, rest, scan) => {
+                Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
+            }
+            Examined::Refused(mut refused) => {
+                refused.reporter.listen_with(|| self.own_gates());
+                self.warn_of(&refused.reporter);
+                Judged::Refused(head, refused)
+            }
+        }
+    }
+
+    /// Returns who reports what a response says. `by_head` is the refusal that its head told.
+    fn reporter(&mut self, attempt: &Attempt, by_head: Option<&Refusal>) -> Reporter {
+        let ledger = self.shared.config.ledger.as_ref();
+        let charged = ledger.and_then(|ledger| {
+            let admission = self.slot.get()?.admission_of(ledger)?;
+            Some(Listener::Ledger(Arc::clone(ledger), admission))
+        });
+        let listener = charged.or_else(|| {
+            let permit = attempt.permit.as_ref()?;
+            let gates = Arc::clone(&self.shared.config.gates);
+            Some(Listener::Gates(gates, permit.admission().clone()))
+        });
+        let mut reporter = Reporter::new(listener, self.draw_wait());
+        if let Some(refusal) = by_head {
+            reporter.listen_with(|| self.own_gates());
+            reporter.report(refusal);
+        }
+        reporter
+    }
+
+    /// Warns of a wait of the server that no ledger hears of.
+    fn warn_of(&self, reporter: &Reporter) {
+        let config = &self.shared.config;
+        if reporter.server_waits() && config.ledger.is_none() {
+            config.warnings.no_ledger(&self.state.class().operation);
+        }
+    }
+
+    /// The layer's own gates, for an attempt that had no permit since no gate was closed before.
+    fn own_gates(&self) -> Listener {
+        let gates = Arc::clone(&self.shared.config.gates);
+        Listener::Gates(gates, untested(self.acquire_request()))
+    }
+
+    /// What the layer's own gates are asked for.
+    fn acquire_request(&self) -> AcquireRequest {
+        acquire_request(
+            &*self.shared.classifier,
+            &self.request,
+            self.state.deadline(),
+            self.gate_ticket,
+        )
+    }
+
+    /// Draws the wait after this attempt, if the server sets none.
+    fn draw_wait(&mut self) -> Duration {
+        let rng = self.rng.get_or_insert_with(|| self.shared.rng());
+        self.state.draw_wait(self.shared.config.backoff, rng)
+    }
+
+    /// Returns the response that is handed on. Members of it may be refused.
+    fn accept<ResB>(
+        &self,
+        attempt: &mut Attempt,
+        head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        mut scan: Scan,
+    ) -> Response<PeekBody<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let reporter = &mut scan.reporter;
+        if reporter.reason().is_some() || !matches!(rest, Rest::Ended) {
+            reporter.listen_with(|| self.own_gates());
+        }
+        attempt.record_signal(reporter.reason());
+        self.warn_of(&scan.reporter);
+        let reporter = &scan.reporter;
+        if reporter.reason().is_none() {
+            // Other calls wait for this response, but not for the end of a long body.
+            reporter.report_accepted();
+            attempt.accepted();
+        }
+        self.hand_on(head, prefix, rest, Some(scan), self.state.accept())
+    }
+
+    /// Decides what follows an error.
+    fn after_failure<ResB>(
+        &mut self,
+        attempt: Attempt,
+        error: BoxError,
+        phase: FailurePhase,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        if phase != FailurePhase::Body && is_not_admitted(&*error) {
+            attempt.record_end();
+            return Err(self.not_admitted(error));
+        }
+        let failure = self.shared.classifier.error(self.state.class(), &*error);
+        attempt.record_signal(phase.signal(failure));
+        attempt.record_end();
+        let drawn = self.draw_wait();
+        let decided = self
+            .state
+            .after_failure(failure, phase, drawn, Instant::now());
+        decided.map_err(|ending| self.end(ending, error))
+    }
+
+    /// Decides what follows a refusal, and keeps it if the request is sent again: then nothing of the attempt is held any
+    /// more, its permit least of all.
+    async fn after_refusal<ResB>(
+        &mut self,
+        mut attempt: Attempt,
+        head: response::Parts,
+        refused: RefusedResponse<ResB>,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let RefusedResponse {
+            refusal,
+            prefix,
+            rest,
+            classifier,
+            reporter,
+        } = refused;
+        // The refusal was reported, so the next call at the gate knows it.
+        attempt.permit = None;
+        attempt.record_signal(Some(&refusal.reason));
+        let (held_by, drawn) = (reporter.held_by(&refusal), reporter.drawn());
+        let decided = self
+            .state
+            .after_refusal(&refusal, held_by, drawn, Instant::now());
+        match decided {
+            Ok(wait) => {
+                let max_buffered = self.shared.config.read_limits.max_buffered;
+                let kept = keep(head, prefix, rest, max_buffered).await;
+                self.kept = kept.map(Box::new);
+                attempt.record_end();
+                Ok(wait)
+            }
+            Err(info) => {
+                let scan = classifier.map(|classifier| Scan {
+                    classifier,
+                    reporter,
+                });
+                Err(Ok(self.hand_on(head, prefix, rest, scan, Some(info))))
+            }
+        }
+    }
+
+    /// Ends a call that a ledger or a gate did not let through in time.
+    fn not_admitted<ResB>(&mut self, error: BoxError) -> CallResult<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let opens_in = match error.downcast_ref() {
+            Some(AcquireError::GateTooLate { wait, .. }) => Some(*wait),
+            _ => None,
+        };
+        let now = Instant::now();
+        let ending = self.state.after_not_admitted(opens_in, now);
+        self.end(ending, error)
+    }
+
+    /// Ends the call with the refusal that was kept, if it counts, else with an error.
+    fn end<ResB>(&mut self, ending: Ending, error: BoxError) -> CallResult<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        match ending.kept_response.zip(self.kept.take()) {
+            Some((info, kept)) => {
+                let (head, prefix) = *kept;
+                Ok(self.hand_on(head, prefix, Rest::Ended, None, Some(info)))
+            }
+            None => Err(self.state.error(ending.error, error, Instant::now())),
+        }
+    }
+
+    /// Returns a response to the caller, with the attempts that it took.
+    fn hand_on<ResB>(
+        &self,
+        mut head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        scan: Option<Scan>,
+        info: Option<RetryInfo>,
+    ) -> Response<PeekBody<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let mut tail = Tail::default();
+        if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
+            let class = self.state.class();
+            if class.idempotency != Idempotency::Safe {
+                tail.unless_complete = Some((class.operation.clone(), self.state.attempt_count()));
+            }
+            tail.scan = Some(scan).filter(|scan| scan.reporter.listens());
+        }
+        if let Some(info) = info {
+            head.extensions.insert(info);
+        }
+        Response::from_parts(head, PeekBody::new(prefix, rest).with_tail(tail))
+    }
+
+    /// Waits before the next attempt, unless a gate or a ledger holds it back.
+    async fn wait(&mut self, wait: Wait) {
+        let begin = Instant::now();
+        tracing::debug!(
+            operation = &*self.state.class().operation,
+            signal = self.state.signal(),
+            attempts = self.state.attempt_count(),
+            wait = ?wait.until.saturating_duration_since(begin),
+            held_by_gate = wait.held,
+            "backing off"
+        );
+        if !wait.held {
+            tokio::time::sleep_until(wait.until).await;
+            self.add_pause(begin.elapsed());
+        }
+    }
+
+    fn add_pause(&mut self, waited: Duration) {
+        self.pause = self.pause.saturating_add(waited);
+        self.state.add_wait(waited);
+    }
+}
+
+/// Whether a ledger further in, or its caller, says that the request was not sent.
+fn is_not_admitted(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<AcquireError>()
+            || error.is::<DeadlineElapsed>()
+            || error.is::<CredentialsError>()
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
