@@ -156,6 +156,7 @@ macro_rules! stacks {
 
 stacks! {
     the_stack_over_full: full,
+    the_stack_over_box_body_of_box_error: box_body_of_box_error,
     the_stack_over_box_body_of_hyper_error: box_body_of_hyper_error,
     the_stack_over_axum_body: axum_body,
     the_stack_over_reqwest_body: reqwest_body,

@@ -45,26 +45,15 @@ type Inner<B> = AuditBody<Merged<B>>;
 /// ```
 #[pin_project]
 #[must_use = "bodies do nothing unless they are polled"]
-pub struct EwsBody<B>(#[pin] Inner<B>)
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>;
+pub struct EwsBody<B: Body<Data = Bytes>>(#[pin] Inner<B>);
 
-impl<B> EwsBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+impl<B: Body<Data = Bytes>> EwsBody<B> {
     pub(super) fn new(inner: Inner<B>) -> Self {
         Self(inner)
     }
 }
 
-impl<B> Body for EwsBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+impl<B: Body<Data = Bytes>> Body for EwsBody<B> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -84,11 +73,7 @@ where
     }
 }
 
-impl<B> fmt::Debug for EwsBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+impl<B: Body<Data = Bytes>> fmt::Debug for EwsBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("EwsBody").field(&self.0).finish()
     }
