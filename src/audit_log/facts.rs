@@ -176,7 +176,7 @@ impl ResponseFacts {
 /// ```
 /// use http::Request;
 /// use tower_ews::audit_log::{Facts, HttpFacts};
-/// use tower_ews::principal::Caller;
+/// use tower_ews::extensions::Caller;
 ///
 /// let request = Request::get("/").extension(Caller::new("svc@contoso.com")).body(()).unwrap();
 /// let facts = HttpFacts.request(&request.into_parts().0);
