@@ -161,7 +161,9 @@ pub struct CredentialsError {
 }
 
 impl CredentialsError {
-    pub(crate) fn new(caller: Caller, source: BoxError) -> Self {
+    /// Creates the error of a layer that puts on credentials: they could not be fetched because of `source`.
+    pub fn new(caller: Caller, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
         Self { caller, source }
     }
 

@@ -9,12 +9,12 @@ use http::Request;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
+use super::accounts::Accounts;
 use super::rules::{BudgetRule, ChargeRule};
 use super::{Access, Charge, Charges, MakeCharges, Principal};
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};
-use crate::wiring::Accounts;
 
 /// So many mailbox GUIDs are remembered.
 const MAX_KNOWN: usize = 65_536;

@@ -18,6 +18,8 @@
 //! assert_eq!(charges.len(), 1);
 //! ```
 
+#[cfg(feature = "ews")]
+mod accounts;
 mod charges;
 #[cfg(test)]
 pub(crate) mod counted;

@@ -116,5 +116,5 @@ pub use self::http::HttpClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
-pub use crate::errors::{BackoffError, DeadlineElapsed};
+pub use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
 pub use crate::retry::{Failure, RetryInfo, retry_after};
