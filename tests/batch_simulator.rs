@@ -952,7 +952,7 @@ async fn a_delegate_job_in_big_batches_runs_as_fast_as_sixteen_open_mailboxes_al
     let least = 2.0 * 300.0 + 3.0 * EACH as f64 * 0.4;
     let parts: u32 = stats.iter().map(|stats| stats.parts).sum();
     println!(
-        "48 batches of {EACH}: {took:.0} s, at least {least:.0} s ({:.3}x), {parts} parts, {} throttled answers",
+        "48 batches of {EACH}: {took:.0} s, at least {least:.0} s ({:.3}x), {parts} parts, {} throttled responses",
         took / least,
         report.throttled_total()
     );

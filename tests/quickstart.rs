@@ -184,7 +184,7 @@ fn without_json_it_prints_a_table() {
         "bare",
         "EwsStack",
         "items asked",
-        "throttled answers",
+        "throttled responses",
     ] {
         assert!(table.contains(title), "{title}: {table}");
     }

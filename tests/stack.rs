@@ -185,7 +185,7 @@ async fn a_delegate_job_runs_to_its_end_as_fast_as_sixteen_open_mailboxes_allow(
     // Three groups of 16 mailboxes, 27 calls of one second at a time, and 300 s between two groups.
     let least = 2.0 * 300.0 + 3.0 * (1_600.0_f64 / 27.0);
     println!(
-        "{:.0} s, at least {least:.0} s, {} throttled answers",
+        "{:.0} s, at least {least:.0} s, {} throttled responses",
         ran.seconds,
         report.throttled_total()
     );

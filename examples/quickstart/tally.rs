@@ -102,7 +102,7 @@ const ROWS: &[Row] = &[
     ("duplicated", |run| grouped(run.duplicated)),
     ("errors the caller saw", |run| grouped(run.caller_errors)),
     ("  with unknown outcome", |run| grouped(run.unknown)),
-    ("throttled answers", |run| grouped(run.throttled)),
+    ("throttled responses", |run| grouped(run.throttled)),
     ("calls", |run| grouped(run.calls)),
     ("parts of batches", |run| grouped(run.parts)),
     ("items sent again", |run| grouped(run.resent)),
@@ -116,7 +116,7 @@ const COLUMNS: &str = "\
 bare: every call sent as it comes, what fails has failed. EwsStack: the same calls through the layers. Both as the
 server counted them. Lost: the caller was told that it is there, or nothing, and it is not. An error with unknown
 outcome is neither: the caller is told to look. A payer is the account, or the impersonation copy of a mailbox.
-Throttled answers are counted by event, of which one call has many.";
+Throttled responses are counted by event, of which one call has many.";
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
