@@ -18,7 +18,8 @@ use tower::util::Oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::replay::{ReplayBody, join};
+use super::replay::ReplayBody;
+use super::rope::join;
 use super::watch::BodyWatch;
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.

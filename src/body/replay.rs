@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use smallvec::{SmallVec, smallvec};
 
 #[cfg(feature = "ews")]
 use super::outline::LazyOutline;
-use super::rope::Rope;
+use super::rope::{Rope, join};
 #[cfg(feature = "ews")]
 use crate::soap::{Outline, OutlineError, Targets};
 
@@ -157,20 +157,6 @@ impl ReplayBody {
     /// They are found at the first call and kept for all clones, as the outline is.
     pub fn targets(&self) -> Option<&Targets> {
         self.shared.outline.targets(|| self.to_bytes())
-    }
-}
-
-pub(super) fn join(pieces: &[Bytes]) -> Bytes {
-    match pieces {
-        [] => Bytes::new(),
-        [piece] => piece.clone(),
-        pieces => {
-            let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-            for piece in pieces {
-                whole.extend_from_slice(piece);
-            }
-            whole.freeze()
-        }
     }
 }
 

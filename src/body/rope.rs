@@ -76,16 +76,21 @@ impl Rope {
 
     /// All of it in one piece: a shared one if it has one, else a copy.
     pub fn to_bytes(&self) -> Bytes {
-        match &*self.pieces {
-            [] => Bytes::new(),
-            [piece] => piece.clone(),
-            pieces => {
-                let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-                for piece in pieces {
-                    whole.extend_from_slice(piece);
-                }
-                whole.freeze()
+        join(&self.pieces)
+    }
+}
+
+/// Puts pieces together: a single one is shared, others are copied.
+pub(super) fn join(pieces: &[Bytes]) -> Bytes {
+    match pieces {
+        [] => Bytes::new(),
+        [piece] => piece.clone(),
+        pieces => {
+            let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+            for piece in pieces {
+                whole.extend_from_slice(piece);
             }
+            whole.freeze()
         }
     }
 }

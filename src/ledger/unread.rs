@@ -38,3 +38,25 @@ impl Drop for Unread {
 pub(super) fn of_hash(hash: u64) -> u32 {
     counter(hash).load(Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::principal::Principal;
+
+    #[test]
+    fn a_response_that_ends_on_another_thread_is_counted_once() {
+        // More than all other tests have at a time.
+        const MANY: u32 = 10_000;
+        let amy = Principal::new("amy");
+        let charges = Charges::from(amy.clone());
+        let hash = amy.hash64();
+        let comes = move || -> Vec<_> { (0..MANY).filter_map(|_| Unread::of(&charges)).collect() };
+        let held = thread::spawn(comes).join().unwrap();
+        assert!(of_hash(hash) >= MANY);
+        thread::spawn(move || drop(held)).join().unwrap();
+        assert!(of_hash(hash) < MANY);
+    }
+}

@@ -28,6 +28,7 @@ enum Repr {
     Unknown(Box<str>),
 }
 
+/// Finds a row at compile time, so that a misspelt constant does not compile.
 const fn find(code: &str) -> ResponseCode {
     let mut index = 0;
     while index < TABLE.len() {
