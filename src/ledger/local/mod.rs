@@ -1,8 +1,9 @@
 //! [`LocalLedger`]: the budgets of one process, behind one lock.
 //!
 //! ```text
+//! ledger, config   what was configured, and the lock
 //! wait             the future of a call that waits
-//! schedule         who goes next
+//! schedule, agenda who goes next, and what has come up
 //! state            what is held, and what may be admitted now
 //! queue            the calls that wait; knows no limits
 //! accounts, account, endpoint
@@ -14,11 +15,15 @@
 mod account;
 mod accounts;
 mod adapt;
+mod agenda;
+mod blocked;
 mod clock;
+mod config;
 mod endpoint;
 mod expiry;
 mod gate;
 mod keeper;
+mod ledger;
 mod meter;
 mod notice;
 mod queue;
@@ -28,315 +33,13 @@ mod state;
 mod tests;
 mod wait;
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::uri::Authority;
-use parking_lot::Mutex;
-use smallvec::SmallVec;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::clock::{LONGEST, after};
-use self::meter::Stage;
-use self::state::State;
+pub use self::ledger::{LocalLedger, LocalLedgerBuilder, UnknownBudget};
 use self::wait::Waiting;
-use super::{Acquire, AcquireRequest, Admission, Contended, End, Ledger, Limit, Signal, Snapshot};
-use crate::principal::{Budget, Principal};
-
-/// Keeps the budgets of one process.
-///
-/// Budgets that the ledger was not told of are unlimited. A principal costs memory only as long as something of it is
-/// held, queued, gated, learnt, open or set from outside.
-///
-/// # Fairness
-///
-/// First come, first served among the calls that can run now. A call that needs a new value of a
-/// [`Limit::Distinct`] budget waits until a place is free, and calls whose value is open overtake it, for
-/// [`max_overtake`](LocalLedgerBuilder::max_overtake) at most: then an open value takes in no new calls, so that its
-/// place comes free. A call that was admitted and is not polled for a second loses its turn to those behind it, and gets it back
-/// once it is polled.
-///
-/// # Adaptive limits
-///
-/// A report of [`Signal::Exceeded`] lowers the limit of that budget to what the server evidently took, and the ledger finds the
-/// way back by itself, up to the configured number:
-///
-/// | what happens | what is known | what follows |
-/// | --- | --- | --- |
-/// | one call is refused | the server had no room for one more beside what was under way | the limit is what was under way, less that call |
-/// | several calls that were under way together are refused | none of them had a place on the server | each lowers the limit once, whatever has ended by the time it is read |
-/// | a level lasts | nothing of what is above it | one call more is tried: after a round trip, then each time the level has lasted a third longer (an eighth where hardly anything goes), after 400 good responses or 15 minutes at the latest |
-/// | the call more is refused | the level is the limit still | back to the level, at the cost of one resend |
-/// | the call more is not refused for twice as long as refusals take | it was let in | twice as many more are tried next |
-/// | a call is refused that was alone | others hold all places | single calls try, each an eighth later than the last (30 s at most) |
-/// | calls are given up without a response | the server may still be at work on them | nothing, until one more is refused |
-/// | a stream is refused | as for a call; streams that run hold their places | as for a call; the first notification is its good response |
-/// | a mailbox is refused ([`Limit::Distinct`]) | as for a stream | as for a stream, but no try sooner than an eighth of the time that an idle mailbox takes to close |
-///
-/// A limit that might have been tried for 15 minutes, and was not, is forgotten. So is one that is back at the configured number, and
-/// has held there for as long as the level before. An endpoint that is overloaded again and again gets half as many calls at a
-/// time, and finds its way back in the same manner. After a gate has opened one call goes first, and each good response lets one more go
-/// at the same time.
-///
-/// How long a job takes by that, in times of what a client needs that knows the server's limits. It is the longest time of all
-/// cases of `tests/adaptation`, with several seeds each. There calls take 50 ms to 3 s, and the ways there and back up to 20 ms each:
-///
-/// | where the server's limits are not the configured ones | times the least |
-/// | --- | --- |
-/// | a lower limit of calls, a small job | 1.00 |
-/// | the same for a large job or one large batch | 1.10 |
-/// | calls of a client that was killed run on for 1 to 30 s | 1.15 |
-/// | calls are given up, the first ten or a tenth of all, and run on for 1 to 10 s | 1.07 |
-/// | streams are closed, and hold their places for 30 s to 5 min | 1.12 |
-/// | the endpoint was overloaded, an hour or a month ago | 1.00 |
-/// | fewer mailboxes open than configured, for 5 s or 5 min each | 1.08 |
-/// | another client on the account takes half, most or all of it, every other 1, 3 or 10 s | 1.20 |
-/// | bodies that do not tell their end | 1.08 |
-/// | any of that with numbers at random, 400 cases, but for another client and for calls to many mailboxes in turn | 1.16 |
-///
-/// What is left is mostly the time until a higher level is tried. A client cannot do better than that where another one comes
-/// and goes within a few round trips: what it has learnt is old by then. A job that is not done when the other client comes back may have to
-/// wait until it is gone again.
-///
-/// # Cost
-///
-/// The uncontended call of one charge takes no clock and allocates nothing but its request. Under the lock no operation costs
-/// more than `O(log n)` in the calls that wait; what a change brings up for many calls is worked off in small portions.
-///
-/// ```
-/// use std::sync::Arc;
-/// use tower_ews::ledger::{AcquireRequest, Ledger, Limit, LocalLedger, Permit};
-/// use tower_ews::principal::{Budget, Principal};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let ledger = Arc::new(LocalLedger::builder().budget(Budget::Concurrency, Limit::InFlight(1)).build());
-/// let contoso = AcquireRequest::new(Principal::new("contoso"));
-/// let fabrikam = AcquireRequest::new(Principal::new("fabrikam"));
-///
-/// let first = Permit::try_acquire(ledger.clone(), &contoso).unwrap();
-/// // A second call of the same principal has to wait, another principal has not.
-/// assert!(Permit::try_acquire(ledger.clone(), &contoso).is_none());
-/// assert!(Permit::try_acquire(ledger.clone(), &fabrikam).is_some());
-///
-/// drop(first);
-/// let second = ledger.clone().acquire(contoso).await.unwrap();
-/// # drop(second);
-/// # }
-/// ```
-pub struct LocalLedger {
-    config: Config,
-    state: Mutex<State>,
-    /// Wakes the keeper before its time.
-    hurry: Arc<Notify>,
-}
-
-#[derive(Clone, Debug)]
-struct Config {
-    budgets: SmallVec<[(Budget, Limit); 4]>,
-    max_queued: usize,
-    max_wait: Duration,
-    max_overtake: Duration,
-}
-
-impl Config {
-    // On the hot path: watched by `benches/overhead`, `concurrency_by_principal/1`.
-    #[inline]
-    fn limit(&self, budget: Budget) -> Option<Limit> {
-        self.budgets
-            .iter()
-            .find(|(known, _)| *known == budget)
-            .map(|(_, limit)| *limit)
-    }
-
-    /// Whether calls that wait for `contended` need a value that is not in use.
-    fn waits_for_value(&self, contended: &Contended) -> bool {
-        let limit = contended.budget().and_then(|budget| self.limit(budget));
-        limit.is_some_and(|limit| Stage::of(limit) == Stage::Values)
-    }
-
-    /// Whether a call that waits since then was overtaken for long enough.
-    fn is_aged(&self, since: Instant, now: Instant) -> bool {
-        after(since, self.max_overtake) <= now
-    }
-}
-
-/// Configures a [`LocalLedger`].
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_ews::ledger::{Limit, LocalLedger};
-/// use tower_ews::principal::Budget;
-///
-/// let ledger = LocalLedger::builder()
-///     .budget(Budget::Concurrency, Limit::InFlight(27))
-///     .max_queued(10_000)
-///     .max_wait(Duration::from_secs(60))
-///     .build();
-/// # let _ = ledger;
-/// ```
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct LocalLedgerBuilder {
-    config: Config,
-}
-
-impl LocalLedgerBuilder {
-    /// Sets a budget, the same for each principal. A limit of 0 counts as 1: otherwise no call would ever run.
-    pub fn budget(mut self, budget: Budget, limit: Limit) -> Self {
-        let mut limit = limit.with_number(limit.number().max(1));
-        if let Limit::Distinct { idle, .. } = &mut limit {
-            *idle = (*idle).min(LONGEST);
-        }
-        self.config.budgets.retain(|(known, _)| *known != budget);
-        self.config.budgets.push((budget, limit));
-        self
-    }
-
-    /// How many calls may wait in this ledger. Default: 100,000.
-    pub fn max_queued(mut self, calls: usize) -> Self {
-        self.config.max_queued = calls;
-        self
-    }
-
-    /// How long one call may wait, gates included. Default: 15 minutes. A call's own deadline may be sooner.
-    pub fn max_wait(mut self, time: Duration) -> Self {
-        self.config.max_wait = time.min(LONGEST);
-        self
-    }
-
-    /// How long calls may be overtaken by others that came later. Default: 5 minutes.
-    ///
-    /// It bounds two things: calls to open mailboxes overtaking one that needs a new mailbox, and calls that draw on
-    /// one budget overtaking one that needs several. The default was measured, with steady calls to 20 to 40 mailboxes
-    /// of which 16 may be open until five minutes after their last use: shorter, and calls wait longer on average, since
-    /// places stand idle more often; twice as long, and some time out.
-    pub fn max_overtake(mut self, time: Duration) -> Self {
-        self.config.max_overtake = time.min(LONGEST);
-        self
-    }
-
-    /// Builds the ledger.
-    #[must_use]
-    pub fn build(self) -> LocalLedger {
-        LocalLedger {
-            config: self.config,
-            state: Mutex::new(State::default()),
-            hurry: Arc::default(),
-        }
-    }
-}
-
-/// A limit was to be set for a budget that the ledger does not keep.
-///
-/// ```
-/// use tower_ews::ledger::LocalLedger;
-/// use tower_ews::principal::{Budget, Principal};
-///
-/// let ledger = LocalLedger::in_flight(4);
-/// let error = ledger.set_limit(&Principal::new("contoso"), Budget::SyncCalls, 2).unwrap_err();
-/// assert_eq!(error.budget(), Budget::SyncCalls);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger keeps no budget {budget:?}: configure it with `LocalLedgerBuilder::budget`")]
-pub struct UnknownBudget {
-    budget: Budget,
-}
-
-impl UnknownBudget {
-    /// Which budget.
-    pub fn budget(&self) -> Budget {
-        self.budget
-    }
-}
-
-impl LocalLedger {
-    /// Starts to configure a ledger without budgets.
-    pub fn builder() -> LocalLedgerBuilder {
-        LocalLedgerBuilder {
-            config: Config {
-                budgets: SmallVec::new(),
-                max_queued: 100_000,
-                max_wait: Duration::from_secs(15 * 60),
-                max_overtake: Duration::from_secs(5 * 60),
-            },
-        }
-    }
-
-    /// Creates a ledger with one limit: that many calls of each principal at the same time.
-    #[must_use]
-    pub fn in_flight(limit: u32) -> Self {
-        Self::builder()
-            .budget(Budget::Concurrency, Limit::InFlight(limit))
-            .build()
-    }
-
-    /// Sets the number of one budget of one principal, at run time. `None` is the configured one again. What was learnt of it is
-    /// forgotten; what is held above a lower number runs to its end. 0 counts as 1.
-    ///
-    /// The principal is kept in memory until its number is the configured one again.
-    ///
-    /// # Errors
-    ///
-    /// [`UnknownBudget`] if the ledger does not keep that budget.
-    ///
-    /// ```
-    /// use tower_ews::ledger::LocalLedger;
-    /// use tower_ews::principal::{Budget, Principal};
-    ///
-    /// let ledger = LocalLedger::in_flight(27);
-    /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, 5)?;
-    /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, None)?;
-    /// # Ok::<_, tower_ews::ledger::UnknownBudget>(())
-    /// ```
-    pub fn set_limit(
-        &self,
-        principal: &Principal,
-        budget: Budget,
-        number: impl Into<Option<u32>>,
-    ) -> Result<(), UnknownBudget> {
-        let policy = self.config.limit(budget).ok_or(UnknownBudget { budget })?;
-        let number = number.into();
-        self.with(|state, config| {
-            state.set_limit(principal, budget, number, policy, Instant::now(), config);
-        });
-        Ok(())
-    }
-
-    /// Closes the gate of a principal until then. Never opens it sooner than it would.
-    pub fn close_gate(&self, principal: &Principal, until: Instant) {
-        let now = Instant::now();
-        self.with(|state, config| state.lock_out(principal, until, now, config));
-    }
-
-    /// Closes the gate of an endpoint until then, for everybody's calls to it. Never opens it sooner than it would.
-    pub fn close_endpoint_gate(&self, endpoint: &Authority, until: Instant) {
-        let now = Instant::now();
-        self.with(|state, config| state.close_endpoint(endpoint, until, now, config));
-    }
-
-    /// Runs `change` on the state, then tells the log and wakes who was admitted or armed, outside the lock.
-    fn with<T>(&self, change: impl FnOnce(&mut State, &Config) -> T) -> T {
-        let mut state = self.state.lock();
-        let out = change(&mut state, &self.config);
-        let hurry = state.hurries_keeper();
-        if !hurry && !state.queue.has_wakers() && state.notices.is_empty() {
-            return out;
-        }
-        let [wakers, spent] = state.queue.take_wakers();
-        let notices = std::mem::take(&mut state.notices);
-        drop(state);
-        drop(spent);
-        wakers.into_iter().for_each(std::task::Waker::wake);
-        if hurry {
-            self.hurry.notify_one();
-        }
-        notices.iter().for_each(notice::Notice::log);
-        out
-    }
-}
+use super::{Acquire, AcquireRequest, Admission, End, Ledger, Signal, Snapshot};
 
 impl Ledger for LocalLedger {
     fn try_acquire(&self, request: AcquireRequest) -> Result<Admission, AcquireRequest> {
@@ -357,13 +60,5 @@ impl Ledger for LocalLedger {
 
     fn snapshot(&self) -> Snapshot {
         self.with(|state, _| state.snapshot(Instant::now()))
-    }
-}
-
-impl fmt::Debug for LocalLedger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalLedger")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
     }
 }

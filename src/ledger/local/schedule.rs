@@ -1,186 +1,26 @@
-//! Who goes next: [`Agenda`] is what a change has brought up, and the rest of [`State`] here works it off.
+//! Who goes next: [`State`] works off what a change has brought up.
 //!
 //! A waiting call holds nothing and stands in one list. Only the heads of lists are looked at: each is admitted, moves to the list
 //! of what holds it back now, or stays, and then so do those behind it. The work under one lock is bounded: what is left is gone on with by
 //! the next operation, and the calls at the head of the list are woken to see to it.
 
-use std::collections::{HashSet, VecDeque};
 use std::task::Waker;
 
-use http::uri::Authority;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::Config;
+use super::agenda::Work;
+use super::blocked::{Blocked, by_principal};
 use super::clock::{Clock, after};
-use super::meter::{Position, Stage};
-use super::queue::{Look, Queue};
-use super::state::{Blocked, State, by_budget, by_principal};
+use super::config::Config;
+use super::meter::Position;
+use super::queue::Look;
+use super::state::State;
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
-use crate::principal::{Budget, Charge, Principal};
+use crate::principal::Principal;
 
 /// How many waiting calls are looked at in one operation.
 const LOOKS: usize = 64;
-
-/// What has come up, and the call that others must not overtake any more.
-#[derive(Debug, Default)]
-pub(super) struct Agenda {
-    work: VecDeque<Work>,
-    /// The values among the work, each of which stands there once: a long list that moves on opens the same one with each call.
-    values: HashSet<(Contended, Principal)>,
-    starved: Option<Starved>,
-    /// The calls that were looked at and the work that was taken up, for tests.
-    #[cfg(test)]
-    looked: usize,
-}
-
-/// Something to look at before the lock is given back.
-#[derive(Debug, PartialEq, Eq)]
-enum Work {
-    /// The lists of that principal.
-    Principal(Principal),
-    /// The list of that endpoint.
-    Endpoint(Authority),
-    /// The calls that wait for a value of that budget, which may be in use now.
-    Value(Contended, Principal),
-}
-
-/// A call that needs several budgets and was overtaken for too long: younger ones stay behind it on all of them.
-#[derive(Debug)]
-struct Starved {
-    position: Position,
-    budgets: HashSet<(Principal, Budget)>,
-}
-
-impl Agenda {
-    pub(super) fn principal(&mut self, principal: &Principal) {
-        self.push(Work::Principal(principal.clone()));
-    }
-
-    pub(super) fn endpoint(&mut self, authority: &Authority) {
-        self.push(Work::Endpoint(authority.clone()));
-    }
-
-    /// The values of `charges` may be in use now.
-    pub(super) fn opened(
-        &mut self,
-        principal: &Principal,
-        budget: Budget,
-        charges: &[Charge],
-        queue: &Queue,
-    ) {
-        if charges.iter().all(|charge| charge.value().is_none()) {
-            return;
-        }
-        let contended = Contended::Budget(principal.clone(), budget);
-        if !queue.has(&contended) {
-            return;
-        }
-        for value in charges.iter().filter_map(Charge::value) {
-            if queue.first_of(&contended, value).is_some()
-                && self.values.insert((contended.clone(), value.clone()))
-            {
-                self.work
-                    .push_back(Work::Value(contended.clone(), value.clone()));
-            }
-        }
-    }
-
-    fn push(&mut self, work: Work) {
-        // The same again and again while a long list is worked off.
-        if !self.work.iter().rev().take(4).any(|known| *known == work) {
-            self.work.push_back(work);
-        }
-    }
-
-    /// What was looked at so far, and how much work is left.
-    #[cfg(test)]
-    pub(super) fn looked_and_left(&self) -> (usize, usize) {
-        (self.looked, self.work.len())
-    }
-
-    /// Whether nothing is left to do, and nobody is starved.
-    pub(super) fn is_idle(&self) -> bool {
-        self.work.is_empty() && !self.has_starved()
-    }
-
-    pub(super) fn has_starved(&self) -> bool {
-        self.starved.is_some()
-    }
-
-    /// What a younger call shares with the starved one, as long as that waits for what is in flight.
-    pub(super) fn blocked_by_starved<'a>(
-        &self,
-        request: &AcquireRequest,
-        position: Position,
-        queue: &'a Queue,
-    ) -> Option<BlockedByStarved<'a>> {
-        let starved = self.starved.as_ref()?;
-        if starved.position >= position {
-            return None;
-        }
-        let (contended, _) = queue.waits_for(starved.position)?;
-        let principal = contended.principal()?;
-        let waited_for = (principal.clone(), contended.budget()?);
-        if !starved.budgets.contains(&waited_for) {
-            return None;
-        }
-        let (shared, budget, _) = by_budget(request.charges()).find(|(principal, budget, _)| {
-            starved.budgets.contains(&((*principal).clone(), *budget))
-        })?;
-        let by = Blocked {
-            contended: Contended::Budget(shared.clone(), budget),
-            until: None,
-            value: None,
-        };
-        Some(BlockedByStarved {
-            by,
-            waits_for: principal,
-        })
-    }
-
-    fn is_starved(&self, position: Position) -> bool {
-        self.starved
-            .as_ref()
-            .is_some_and(|starved| starved.position == position)
-    }
-
-    /// Others look again at what the starved call kept from them.
-    pub(super) fn look_past_starved(&mut self) {
-        let Some(starved) = &self.starved else { return };
-        let principals: HashSet<&Principal> = starved.budgets.iter().map(|(p, _)| p).collect();
-        let work = principals.into_iter().cloned().map(Work::Principal);
-        self.work.extend(work);
-    }
-
-    fn starve(&mut self, position: Position, request: &AcquireRequest, config: &Config) {
-        let is_amount = |charge: &&Charge| {
-            let limit = config.limit(charge.budget());
-            limit.is_some_and(|limit| Stage::of(limit) == Stage::Amounts)
-        };
-        let amounts = request.charges().iter().filter(is_amount);
-        let budgets = amounts.map(|charge| (charge.principal().clone(), charge.budget()));
-        self.starved = Some(Starved {
-            position,
-            budgets: budgets.collect(),
-        });
-    }
-
-    /// The call does not wait any more.
-    fn not_starved(&mut self, position: Position) {
-        if self.is_starved(position) {
-            self.look_past_starved();
-            self.starved = None;
-        }
-    }
-}
-
-/// What holds a call back behind the starved one, and the principal that the starved one waits for.
-#[derive(Debug)]
-pub(super) struct BlockedByStarved<'a> {
-    pub(super) by: Blocked,
-    pub(super) waits_for: &'a Principal,
-}
 
 /// What comes of a call that asks for a permit.
 #[derive(Debug)]

@@ -3,12 +3,13 @@
 use http::uri::Authority;
 use tokio::time::Instant;
 
+use super::super::blocked::by_principal;
 use super::super::clock::{Clock, after};
 use super::super::meter::Keep;
 use super::super::notice::Notice;
 #[cfg(test)]
 use super::Left;
-use super::{Due, RETRY, State, by_principal};
+use super::{Due, RETRY, State};
 use crate::ledger::{Contended, PrincipalSnapshot, Snapshot};
 use crate::principal::{Charge, Principal};
 

@@ -14,19 +14,20 @@ use std::time::Duration;
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::Config;
 use super::account::Fast;
 use super::accounts::Accounts;
+use super::agenda::Agenda;
+use super::blocked::{Blocked, by_budget, by_principal};
 use super::clock::Clock;
+use super::config::Config;
 use super::endpoint::Endpoint;
 use super::expiry::Expiry;
 use super::gate::Pass;
 use super::meter::{Ask, Position, Stage, Verdict};
 use super::notice::Notice;
 use super::queue::Queue;
-use super::schedule::Agenda;
 use crate::ledger::{AcquireRequest, Admission, Contended, Limit};
-use crate::principal::{Budget, Charge, Principal};
+use crate::principal::Charge;
 
 /// When an endpoint is looked at again for which calls still wait.
 const RETRY: Duration = Duration::from_secs(60);
@@ -65,44 +66,6 @@ pub(super) struct Left {
     pub(super) lists: usize,
     pub(super) alarms: usize,
     pub(super) work: usize,
-}
-
-/// What holds a call back.
-#[derive(Debug)]
-pub(super) struct Blocked {
-    pub(super) contended: Contended,
-    /// When time alone may change that.
-    pub(super) until: Option<Instant>,
-    /// The value that it needs first.
-    pub(super) value: Option<Principal>,
-}
-
-impl Blocked {
-    fn by(contended: Contended, until: Option<Instant>) -> Self {
-        Self {
-            contended,
-            until,
-            value: None,
-        }
-    }
-}
-
-/// The charges of each principal.
-pub(super) fn by_principal(charges: &[Charge]) -> impl Iterator<Item = (&Principal, &[Charge])> {
-    charges
-        .chunk_by(|one, other| one.principal() == other.principal())
-        .filter_map(|of_one| Some((of_one.first()?.principal(), of_one)))
-}
-
-/// The charges of each budget of each principal.
-pub(super) fn by_budget(
-    charges: &[Charge],
-) -> impl Iterator<Item = (&Principal, Budget, &[Charge])> {
-    by_principal(charges).flat_map(|(principal, of_one)| {
-        of_one
-            .chunk_by(|one, other| one.budget() == other.budget())
-            .filter_map(move |run| Some((principal, run.first()?.budget(), run)))
-    })
 }
 
 /// The place of a call that does not wait: behind all.

@@ -3,10 +3,11 @@
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::super::Config;
+use super::super::blocked::by_budget;
 use super::super::clock::Clock;
+use super::super::config::Config;
 use super::super::meter::{Ask, Meter, Position, Stage};
-use super::{State, by_budget};
+use super::State;
 use crate::ledger::{AcquireRequest, BudgetSnapshot, Contended};
 use crate::principal::Principal;
 

@@ -2,10 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::super::Config;
+use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
+use super::super::config::Config;
 use super::super::meter::Ask;
-use super::{State, by_budget, by_principal, not_queued};
+use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, End, Limit};
 
 impl State {

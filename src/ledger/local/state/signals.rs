@@ -3,12 +3,13 @@
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::super::Config;
+use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
+use super::super::config::Config;
 use super::super::endpoint::Endpoint;
 use super::super::meter::Ask;
 use super::super::notice::Notice;
-use super::{State, by_budget, by_principal, not_queued};
+use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, Limit, Signal};
 use crate::principal::{Budget, Principal};
 

@@ -24,8 +24,8 @@ use http::uri::Authority;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::ledger::{Acquire, AcquireError, Permit};
-use crate::principal::{Charge, Charges, Principal};
+use crate::ledger::{Acquire, AcquireError, Limit, Permit};
+use crate::principal::{Budget, Charge, Charges, Principal};
 
 pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
