@@ -1,5 +1,7 @@
 //! Errors that say what became of a call. The layers that return them re-export them.
 
+use std::error::Error as StdError;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -177,6 +179,30 @@ impl CredentialsError {
 #[derive(Debug, thiserror::Error)]
 #[error("the response is incomplete")]
 pub(crate) struct CutShort;
+
+/// Describes an error and its sources in one line.
+pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Box<str> {
+    const MAX_LEN: usize = 1000;
+    let mut text = error.to_string();
+    let mut next: Option<&(dyn StdError + 'static)> = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        // Many errors repeat their source.
+        if !text.contains(&more) {
+            // Writing to a string does not fail.
+            let _ = write!(text, ": {more}");
+        }
+        if text.len() > MAX_LEN {
+            break;
+        }
+        next = source.source();
+    }
+    if text.len() > MAX_LEN {
+        let end = (0..=MAX_LEN).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+    }
+    text.into()
+}
 
 #[cfg(test)]
 mod tests {

@@ -98,6 +98,11 @@
 //! Layers that are put together in a way that cannot work as meant log one warning that names the cure, with the target
 //! `tower_ews::wiring`.
 //!
+//! # Inside
+//!
+//! [ARCHITECTURE](https://docs.rs/crate/tower-ews/latest/source/docs/ARCHITECTURE.md) has a picture of the modules, the way of a call
+//! through them, and a table of where to find what.
+//!
 //! # Features
 //!
 //! `client` and `ews` are on by default. For an API that is not EWS, turn them off and pick: the layers need none.

@@ -135,7 +135,7 @@ impl Default for ThrottlingPolicy {
 pub enum SetLimitError {
     /// The policy has no such budget that counts amounts in flight.
     #[error(
-        "the policy {policy} has no budget {budget} in flight: push a `BudgetPolicy` to its `budgets`"
+        "the policy {policy} has no in-flight limit for {budget}: push a `BudgetPolicy` to its `budgets`"
     )]
     NoSuchBudget {
         /// The name of the policy.

@@ -10,14 +10,14 @@ pub(crate) struct Warning {
 
 /// A layer reports to one ledger, and a layer further in acquires from another one.
 pub(crate) static TWO_LEDGERS: Warning = Warning::new(
-    "a response was to be reported to one ledger, but its call was admitted by another one, so refusals hold back nobody who \
-     waits: give `ServerBusyBackoffLayer::ledger` and `ConcurrencyByPrincipalLayer::new` clones of one `Arc<dyn Ledger>`",
+    "a response was to be reported to one ledger, but its call was admitted by another one, so a refusal does not hold back \
+     waiting calls: give `ServerBusyBackoffLayer::ledger` and `ConcurrencyByPrincipalLayer::new` clones of one `Arc<dyn Ledger>`",
 );
 
 /// A layer reports to a ledger, and nothing further in acquires from any.
 pub(crate) static IDLE_LEDGER: Warning = Warning::new(
-    "a response was to be reported to a ledger from which its call has acquired nothing, so refusals hold back nobody who \
-     waits: put `ConcurrencyByPrincipal` with the same ledger inside of `ServerBusyBackoff`",
+    "a response was to be reported to a ledger from which its call has acquired nothing, so a refusal does not hold back \
+     waiting calls: put `ConcurrencyByPrincipal` with the same ledger inside of `ServerBusyBackoff`",
 );
 
 /// `ClientRequestId` stands outside of a layer that sends again.

@@ -690,3 +690,17 @@ fn each_rule_can_be_broken() {
         );
     }
 }
+
+/// The page that tells where to find what is followed by people who do not know better.
+#[test]
+fn the_architecture_page_names_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
+    let table = page.split_once("| question | file |").unwrap().1;
+    let quoted = table.split('`').skip(1).step_by(2);
+    let files: Vec<_> = quoted.filter(|text| text.ends_with(".rs")).collect();
+    assert!(files.len() > 15, "{files:?}");
+    for file in files {
+        assert!(root.join("src").join(file).is_file(), "{file}");
+    }
+}

@@ -1,10 +1,5 @@
 //! The errors of [`BatchSplitter`](super::BatchSplitter).
 
-use std::error::Error as StdError;
-use std::fmt::Write;
-
-use tower::BoxError;
-
 /// An error of [`BatchSplitter`](super::BatchSplitter) itself. Other errors are the inner service's own, boxed: a batch
 /// without any response ends with the first of them.
 ///
@@ -20,7 +15,7 @@ use tower::BoxError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// No part was sent: the call's deadline had passed already, or its members need each other in a circle.
+    /// No part was sent: the call's deadline had passed already, or its members depend on each other in a cycle.
     #[error("no part of {operation} was sent: {cause}")]
     NotBegun {
         /// What was to be done.
@@ -50,28 +45,4 @@ pub enum BatchError {
         /// What happened to the first of them.
         cause: Box<str>,
     },
-}
-
-/// Describes an error and its sources in one line.
-pub(super) fn describe(error: &BoxError) -> Box<str> {
-    const MAX_LEN: usize = 1000;
-    let mut text = error.to_string();
-    let mut next: Option<&(dyn StdError + 'static)> = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        // Many errors repeat their source.
-        if !text.contains(&more) {
-            // Writing to a string does not fail.
-            let _ = write!(text, ": {more}");
-        }
-        if text.len() > MAX_LEN {
-            break;
-        }
-        next = source.source();
-    }
-    if text.len() > MAX_LEN {
-        let end = (0..=MAX_LEN).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or(0));
-    }
-    text.into()
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::config::Config;
-use super::errors::{BatchError, describe};
+use super::errors::BatchError;
 use super::fallback::{Candidate, Fallback};
 use super::format::{
     Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
@@ -26,6 +26,7 @@ use super::sizing::Sizing;
 use super::stats::BatchReport;
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
+use crate::errors::describe;
 use crate::retry::backoff::Jitter;
 
 /// How often a part that cannot be made smaller is tried.
@@ -770,7 +771,7 @@ impl<B: Batch> Progress<B> {
 
 fn part_error(error: &BoxError, maybe_executed: bool) -> Arc<PartError> {
     Arc::new(PartError {
-        text: describe(error),
+        text: describe(&**error),
         maybe_executed,
         ..PartError::default()
     })

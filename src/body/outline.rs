@@ -1,5 +1,4 @@
-//! The outline of a body and the mailboxes that it touches, found when somebody asks for them
-//! first.
+//! [`LazyOutline`]: a body's outline and mailboxes, computed on first use.
 use std::sync::OnceLock;
 
 use bytes::Bytes;

@@ -9,6 +9,7 @@ use http::uri::Authority;
 use tower::BoxError;
 
 use crate::principal::{Budget, Principal};
+use crate::seconds::Seconds;
 
 /// Why a call did not get its permit. In each case nothing was sent.
 ///
@@ -28,7 +29,7 @@ use crate::principal::{Budget, Principal};
 pub enum AcquireError {
     /// Too many calls wait already.
     #[error(
-        "{queued} calls wait in the ledger already, which is its bound: \
+        "the ledger's queue is full, {queued} calls are waiting: \
          send fewer calls at once or raise `max_queued`"
     )]
     QueueFull {
@@ -37,8 +38,9 @@ pub enum AcquireError {
     },
     /// The call waited as long as it may.
     #[error(
-        "timed out waiting {waited:?} for {contended}: \
-         send fewer calls, read or drop the bodies of earlier responses, or allow a longer wait"
+        "timed out waiting {} for {contended}: \
+         send fewer calls, read or drop the bodies of earlier responses, or allow a longer wait",
+        Seconds(*waited)
     )]
     TimedOut {
         /// How long it waited.
@@ -47,7 +49,7 @@ pub enum AcquireError {
         contended: Contended,
     },
     /// A gate opens too late for this call.
-    #[error("{contended} opens in {wait:?}, which is later than this call may wait")]
+    #[error("{contended} opens in {}, which is later than this call may wait", Seconds(*wait))]
     GateTooLate {
         /// How long the gate stays closed.
         wait: Duration,

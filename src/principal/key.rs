@@ -15,12 +15,12 @@ const CUSTOM: &str = "custom-";
 /// let error = Principal::from_key("amy@contoso.com").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "no kind of principal in front of the key: begin it with account:, impersonation:, mailbox: or other:"
+///     "the key has no principal prefix: begin it with account:, impersonation:, mailbox: or other:"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no kind of principal in front of the key: begin it with account:, impersonation:, mailbox: or other:"
+    "the key has no principal prefix: begin it with account:, impersonation:, mailbox: or other:"
 )]
 pub struct ParseKeyError(());
 

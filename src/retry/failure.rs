@@ -16,7 +16,7 @@ pub enum Failure {
     NotSent,
     /// The response was lost: the request may have been executed.
     Lost,
-    /// No wait cures it, or nothing is known about it: the error goes on to the caller.
+    /// Waiting will not help, or the error is unknown: it is returned to the caller.
     Permanent,
 }
 

@@ -22,7 +22,7 @@ use super::report::{Listener, Reporter};
 use crate::errors::{CredentialsError, DeadlineElapsed};
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
-use crate::retry::RetryInfo;
+use crate::retry::{Failure, RetryInfo};
 use crate::trail::{Attempt as TrailAttempt, CallTrail, CanShrink, RetryAttempt};
 
 /// What a call ends with.
@@ -439,6 +439,11 @@ where
         let decided = self
             .state
             .after_failure(failure, phase, drawn, Instant::now());
+        // One or two can be connections that were closed just then.
+        if decided.is_ok() && failure == Failure::NotSent && self.state.attempt_count() > 2 {
+            let operation = &self.state.class().operation;
+            self.shared.config.warnings.not_sent(operation, &*error);
+        }
         decided.map_err(|ending| self.end(ending, error))
     }
 

@@ -1,5 +1,5 @@
-//! The response's body, which holds the call's in_flight at the server until it has been sent, and
-//! the loss of a connection.
+//! The body of a response, which keeps the call counted as in flight until it has been sent, and the
+//! loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::Future;

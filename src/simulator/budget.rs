@@ -1,4 +1,4 @@
-//! The server's accounts: what each payer draws on, and when it is refused.
+//! What each payer has used of its budgets, and when it is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What happens to a call between its arrival and its response.
+//! One call at the server from end to end: latency, arrival, execution, response.
 
 use std::sync::Arc;
 

@@ -69,7 +69,7 @@ pub struct Report {
     pub calls: u64,
     /// Members executed, by operation.
     pub executed: BTreeMap<String, u64>,
-    /// Throttled responds by kind: `503`, `ErrorServerBusy`, `ErrorExceededConnectionCount`,
+    /// Throttled responses by kind: `503`, `ErrorServerBusy`, `ErrorExceededConnectionCount`,
     /// `ErrorTooManyObjectsOpened` (per member), `EWSFindCountLimit` (per member).
     /// Faults on demand are not among them.
     pub throttled: BTreeMap<String, u64>,

@@ -1,4 +1,4 @@
-//! The whole server in virtual time.
+//! Tests of the whole server, in virtual time.
 
 use std::error::Error as _;
 use std::io;

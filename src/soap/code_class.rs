@@ -21,7 +21,7 @@ pub enum CodeClass {
     SuccessWithWarning,
     /// Too many calls at once (EWSMaxConcurrency, HangingConnectionLimit): fewer, now.
     ThrottleConnectionCount,
-    /// Wait, as long as  back-off says.
+    /// Wait as long as `BackOffMilliseconds` says.
     ThrottleServerBusy,
     /// Too many found rows in memory (EWSFindCountLimit).
     ThrottleFindCount,
@@ -31,7 +31,7 @@ pub enum CodeClass {
     ThrottleTooManyObjects,
     /// A sending limit, of hours or a day.
     ThrottleSubmission,
-    /// It passes: again later.
+    /// Transient: retry later.
     TransientRetryLater,
     /// `ErrorInternalServerError`: the inner code tells.
     InspectInner,

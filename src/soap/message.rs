@@ -93,8 +93,8 @@ pub enum ScanError {
     /// UTF-16.
     #[error("the response is in UTF-16, which is not read")]
     Encoding,
-    /// Something other than another envelope behind an envelope.
-    #[error("content behind the envelope at byte {at}")]
+    /// Content other than another envelope after an envelope.
+    #[error("content after the envelope at byte {at}")]
     SecondRoot {
         /// Offset of it.
         at: u64,

@@ -17,7 +17,7 @@ pub enum OperationIdempotency {
     /// The same end state, but the second response can be an error ("not found", "exists"), or lack
     /// an id.
     Idempotent,
-    /// Again is twice: a second item, a second mail; or events that are gone once they were sent.
+    /// Repeating it repeats the effect: a second item, a second mail; or it reads events that are gone once they were sent.
     /// EmptyFolder and MarkAllItemsAsRead also change what arrived after the first try.
     NonIdempotent,
     /// Nobody says.

@@ -1,8 +1,8 @@
 //! The operation table: every EWS operation that is publicly known, sorted by name.
 //!
 //! Sources: the WSDL of Exchange Server Subscription Edition, the three public generations of
-//! messages.xsd, Microsoft's reference pages and the EWS Managed API. OperationIdempotency and
-//! splitting are derived where no source says so.
+//! messages.xsd, Microsoft's reference pages and the EWS Managed API. Idempotency and
+//! splitting are inferred where no source says so.
 use OperationIdempotency as I;
 use PerMember as P;
 use ResponseLayout as H;

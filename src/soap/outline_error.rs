@@ -23,8 +23,8 @@ pub enum OutlineError {
         /// The encoding, as declared or as its first bytes show.
         name: Box<str>,
     },
-    /// Something behind the end of the envelope.
-    #[error("content behind the envelope at byte {at}: send one envelope per request")]
+    /// Content after the end of the envelope.
+    #[error("content after the envelope at byte {at}: send one envelope per request")]
     SecondRoot {
         /// Offset of it.
         at: usize,
@@ -42,7 +42,7 @@ pub enum OutlineError {
         at: usize,
     },
     /// The body ends too early.
-    #[error("the body ends at byte {at} with something open: was it cut off?")]
+    #[error("the body ends at byte {at} with an unclosed element: was it cut off?")]
     Truncated {
         /// Length of the body.
         at: usize,

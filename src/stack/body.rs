@@ -22,7 +22,8 @@ type Inner<B> = AuditBody<Merged<B>>;
 /// The response body of [`EwsService`](super::EwsService): the client's, or the one response that the parts of a batch make.
 ///
 /// It holds the permits of its call until its end was read or it is dropped: see
-/// [`concurrency_by_principal`](crate::concurrency_by_principal). The body of a batch that only reads sends the parts that are
+/// [`concurrency_by_principal`](crate::concurrency_by_principal). The stack reads the first 64 KiB of a response itself, so a
+/// shorter one holds no permit any more. The body of a batch that only reads sends the parts that are
 /// left while it is read.
 ///
 /// # Errors

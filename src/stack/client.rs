@@ -40,10 +40,11 @@ use crate::body::ReplayBody;
 /// let ews = EwsStack::new(ThrottlingPolicy::exchange_online()).service("https://outlook.office365.com");
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no client that `EwsStack` can go around",
+    message = "`{Self}` cannot be used as a client of `EwsStack`",
     label = "no `Service<http::Request<ReplayBody>>` that is `Clone + Send + 'static`",
     note = "a client is a `tower::Service<http::Request<ReplayBody>, Response = http::Response<B>>` with `B: Body<Data = Bytes>`",
-    note = "one that takes `Full<Bytes>`: `client.map_request(|request: http::Request<ReplayBody>| request.map(Full::from))`"
+    note = "a client of hyper-util: `Client::builder(..).build::<_, tower_ews::body::ReplayBody>(connector)`",
+    note = "one that takes `Full<Bytes>`, with `tower::ServiceExt`: `client.map_request(|request: http::Request<ReplayBody>| request.map(Full::from))`"
 )]
 pub trait EwsClient:
     Service<

@@ -55,9 +55,9 @@ pub fn busy_for(error: &BoxError) -> Option<Duration> {
 /// | --- | --- |
 /// | 400 | the request body failed, or its mailbox makes no header |
 /// | 413 | the request body is too large |
-/// | 503 | nothing was sent: the server or the ledger is busy, the server cannot be reached, there are no credentials |
-/// | 504 | the deadline passed, and nothing was changed on the server |
-/// | 502 | anything else: the response was lost or cannot be read, and the request may have been executed |
+/// | 503 | nothing was sent: the server or the ledger is busy, or there are no credentials |
+/// | 504 | the deadline passed, and nothing was changed on the server; also if it could not be reached until then |
+/// | 502 | anything else: the response was lost or cannot be read, or an error of the client is unknown, and the request may have been executed |
 ///
 /// ```
 /// use http::{Response, StatusCode};

@@ -102,7 +102,7 @@ use crate::soap::SidKind;
 /// | [`AcquireError`](crate::ledger::AcquireError) | too many calls wait, or the call waited too long for a permit | no |
 /// | [`BackoffError`](crate::server_busy_backoff::BackoffError) | a lost response, or a deadline that passed | its variants tell |
 /// | [`BatchError`](crate::batch_splitter::BatchError) | a batch without a response that could stand for all of it | its variants tell |
-/// | the client's own | it cannot send the request at all | no |
+/// | the client's own | an error that no layer knows, such as a request without a host | it may have been |
 ///
 /// Three functions read them all: [`busy_for`] tells for how long the server is busy, [`status_of`] and [`fault_of`] which HTTP
 /// status and which SOAP fault stand for the error, for a gateway that has to respond with one.

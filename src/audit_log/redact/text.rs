@@ -1,4 +1,4 @@
-//! A text that is looked at place by place: where words, strings and values end in it.
+//! A cursor over text, for the redactors: where words, strings and values end.
 use memchr::memmem;
 
 /// What is known about the text.

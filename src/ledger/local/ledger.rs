@@ -32,7 +32,7 @@ use crate::principal::{Budget, Principal};
 ///
 /// # Adaptive limits
 ///
-/// A report of [`Signal::Exceeded`] lowers the limit of that budget to what the server evidently took, and the ledger finds the
+/// A report of [`Signal::Exceeded`](crate::ledger::Signal::Exceeded) lowers the limit of that budget to what the server evidently took, and the ledger finds the
 /// way back by itself, up to the configured number:
 ///
 /// | what happens | what is known | what follows |

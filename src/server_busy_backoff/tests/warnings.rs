@@ -180,3 +180,30 @@ async fn a_response_that_is_compressed() {
         .unwrap();
     assert_eq!(printed.take(), [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_be_reached() {
+    let (printed, _guard) = print();
+    let log = Log::new();
+    let layer = ServerBusyBackoffLayer::ews();
+    // Connections that were closed just then are no reason to warn.
+    let server = Server::new(&log).fail(refused()).fail(refused());
+    let server = server.xml(200, &success());
+    send(layer.clone(), &server, ews("CreateItem"))
+        .await
+        .unwrap();
+    assert_eq!(printed.take(), [""; 0]);
+    for warned in [true, false] {
+        let server = (0..5).fold(Server::new(&log), |server, _| server.fail(refused()));
+        let server = server.xml(200, &success());
+        send(layer.clone(), &server, ews("CreateItem"))
+            .await
+            .unwrap();
+        let lines = printed.take();
+        assert_eq!(lines.len(), usize::from(warned), "{lines:?}");
+        for line in lines {
+            assert!(line.contains("operation=\"CreateItem\""), "{line}");
+            assert!(line.contains("connection refused") && line.contains("set a Deadline"));
+        }
+    }
+}

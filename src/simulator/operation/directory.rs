@@ -1,4 +1,4 @@
-//! What clients ask at their start: ResolveNames, ConvertId, GetServerTimeZones,
+//! Directory and look-up operations: ResolveNames, ConvertId, GetServerTimeZones,
 //! GetUserAvailability, GetMailTips.
 
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! ExportItems and UploadItems. The data of an item is its XML here; any other data become a
+//! ExportItems and UploadItems. The data of an item is its XML here; anything else becomes a
 //! message with that text as its subject.
 
 use std::collections::BTreeMap;

@@ -214,7 +214,7 @@ impl<W: Write> Out<'_, W> {
                 if self.failing && self.recovering {
                     self.failing = false;
                     let lost = self.queue.lost();
-                    tracing::error!(target: "tower_ews::audit", lost, "the audit log is written again");
+                    tracing::error!(target: "tower_ews::audit", lost, "writing to the audit log has resumed");
                 }
             }
             Err(error) => self.failed(&error),
