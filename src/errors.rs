@@ -128,6 +128,13 @@ impl DeadlineElapsed {
         (!late.is_zero()).then_some(Self { late })
     }
 
+    /// Returns the error of a call whose deadline passes now, or has passed.
+    #[cfg(feature = "ews")]
+    pub(crate) fn at(deadline: Deadline) -> Self {
+        let late = Instant::now().saturating_duration_since(deadline.0);
+        Self { late }
+    }
+
     /// Returns how late the call was made.
     pub fn late(&self) -> Duration {
         self.late
@@ -156,7 +163,7 @@ impl DeadlineElapsed {
 /// # });
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("the credentials of {} could not be fetched, nothing was sent", caller.name())]
+#[error("the credentials of {} could not be fetched, so this attempt was not sent", caller.name())]
 pub struct CredentialsError {
     caller: Caller,
     source: BoxError,

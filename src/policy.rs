@@ -22,7 +22,11 @@ use crate::principal::{BudgetRule, EwsCharges};
 /// assert_eq!(row.limit, Limit::InFlight(16));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct BudgetPolicy {
     /// Which budget.
@@ -404,6 +408,13 @@ mod tests {
             wrong.to_string().contains("no number of seconds"),
             "{wrong}"
         );
+        let row = "budget='Concurrency', limit={InFlight=3}, payer='Effective', rule='Calls'";
+        let rows = |row: &str| {
+            let text = format!("budgets = [{{{row}}}]");
+            toml::from_str::<ThrottlingPolicy>(&text)
+        };
+        assert!(rows(row).is_ok());
+        assert!(rows(&format!("{row}, ruel=1")).is_err());
         assert!(toml::from_str::<ThrottlingPolicy>("dedline = 1.0").is_err());
     }
 }

@@ -560,6 +560,58 @@ async fn without_credentials_nothing_is_sent_and_nothing_is_held() {
     assert!(!snapshot.principals.iter().any(held), "{snapshot:?}");
 }
 
+/// Whatever the server said before: its 503 would hide why the call ended.
+#[tokio::test(start_paused = true)]
+async fn credentials_that_cannot_be_fetched_again_end_the_call_with_their_error() {
+    let exchange = Exchange::builder().build();
+    exchange.inject(Fault::ServerBusy {
+        back_off: Some(Duration::from_secs(5)),
+    });
+    let fetched = Arc::new(Mutex::new(0));
+    let sink = MemorySink::new();
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+        .audit_log(AuditLogLayer::new(sink.clone()))
+        .credentials(move |_| {
+            *fetched.lock().unwrap() += 1;
+            let value = match *fetched.lock().unwrap() {
+                1 => Ok(HeaderValue::from_static(AUTHORIZATION)),
+                _ => Err("the secret has expired".into()),
+            };
+            async { value }
+        });
+    let request = create(Access::Impersonation, "amy@contoso.com", "one");
+    let error = stack.service(exchange.clone()).oneshot(request).await;
+    let error = error.unwrap_err();
+    assert!(error.is::<CredentialsError>(), "{error}");
+    assert_eq!(exchange.report().calls, 1);
+    assert!(format!("{:?}", sink.records()[0].error).contains("the secret has expired"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_bounds_the_wait_for_credentials() {
+    let exchange = Exchange::builder().build();
+    for takes in [Duration::from_secs(100), Duration::MAX] {
+        let stack =
+            EwsStack::new(ThrottlingPolicy::exchange_online()).credentials(move |_| async move {
+                tokio::time::sleep(takes).await;
+                Ok(HeaderValue::from_static(AUTHORIZATION))
+            });
+        let mut request = create(Access::Impersonation, "amy@contoso.com", "one");
+        let deadline = Deadline::within(Duration::from_secs(60));
+        request.extensions_mut().insert(deadline);
+        let begin = Instant::now();
+        let error = stack.service(exchange.clone()).oneshot(request).await;
+        let error = error.unwrap_err();
+        assert_eq!(begin.elapsed().as_secs(), 60);
+        assert_eq!(Failure::of(&*error), Failure::NotSent, "{error}");
+        assert_eq!(status_of(&error), StatusCode::GATEWAY_TIMEOUT);
+        let snapshot = stack.shared_ledger().snapshot();
+        let held = |principal: &PrincipalSnapshot| principal.budgets.iter().any(|b| b.held > 0);
+        assert!(!snapshot.principals.iter().any(held), "{snapshot:?}");
+    }
+    assert_eq!(exchange.report().calls, 0);
+}
+
 /// The audit log is inside, and off until it is switched on.
 #[tokio::test(start_paused = true)]
 async fn the_audit_log_is_switched_on_and_off_while_calls_go_on() {

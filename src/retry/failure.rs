@@ -80,7 +80,10 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
     })
 }
 
-fn source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+/// Returns the next error of the chain.
+pub(crate) fn source<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a (dyn StdError + 'static)> {
     // The source of an I/O error is the source of the error that it wraps, which would then be passed over.
     match error
         .downcast_ref::<io::Error>()

@@ -7,6 +7,8 @@ mod info;
 mod retry_after;
 
 pub use self::failure::Failure;
+#[cfg(feature = "ews")]
+pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
 pub use self::retry_after::retry_after;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -428,9 +429,18 @@ where
         ResB: Body<Data = Bytes>,
         ResB::Error: Into<BoxError>,
     {
-        if phase != FailurePhase::Body && is_not_admitted(&*error) {
-            attempt.record_end();
-            return Err(self.not_admitted(error));
+        if phase != FailurePhase::Body {
+            if says::<CredentialsError>(&*error) {
+                self.state.take_back_retry();
+                attempt.record_end();
+                let ending = self.state.after_no_credentials();
+                return Err(self.end(ending, error));
+            }
+            if says::<AcquireError>(&*error) || says::<DeadlineElapsed>(&*error) {
+                self.state.take_back_retry();
+                attempt.record_end();
+                return Err(self.not_admitted(error));
+            }
         }
         let failure = self.shared.classifier.error(self.state.class(), &*error);
         attempt.record_signal(phase.signal(failure));
@@ -571,17 +581,7 @@ where
     }
 }
 
-/// Whether a ledger further in, or its caller, says that the request was not sent.
-fn is_not_admitted(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<AcquireError>()
-            || error.is::<DeadlineElapsed>()
-            || error.is::<CredentialsError>()
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+/// Whether the error, or one of its sources, is of that type: something further in says that the request was not sent.
+fn says<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<E>())
 }

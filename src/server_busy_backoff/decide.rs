@@ -195,6 +195,18 @@ impl CallState {
         self.give_up(EndError::Inner)
     }
 
+    /// Decides how a call ends whose credentials could not be fetched: with that error, whatever the server said before.
+    pub(super) fn after_no_credentials(&self) -> Ending {
+        self.fail(EndError::Inner)
+    }
+
+    /// The retry that was begun was not sent.
+    pub(super) fn take_back_retry(&mut self) {
+        if self.attempts > 1 {
+            self.attempts -= 1;
+        }
+    }
+
     /// Decides what follows an attempt that failed: another one after a wait, or the end of the call. `drawn` is the wait
     /// that was [drawn](Self::draw_wait) for this attempt.
     pub(super) fn after_failure(

@@ -10,13 +10,14 @@ use std::task::{Context, Poll};
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response};
 use pin_project::pin_project;
+use tokio::time::{Instant, timeout_at};
 use tower::BoxError;
 use tower_service::Service;
 
 use super::client::EwsClient;
 use crate::body::ReplayBody;
-use crate::errors::CredentialsError;
-use crate::extensions::Caller;
+use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::extensions::{Caller, Deadline};
 use crate::principal::EwsCharges;
 
 type Fetch = Pin<Box<dyn Future<Output = Result<HeaderValue, BoxError>> + Send>>;
@@ -100,12 +101,28 @@ async fn authorize<S: EwsClient>(
     mut ready: S,
     mut request: Request<ReplayBody>,
 ) -> Result<Response<S::ResponseBody>, BoxError> {
-    let mut value = value
-        .await
+    let deadline = request.extensions().get().copied();
+    let mut value = in_time(deadline, value)
+        .await?
         .map_err(|source| CredentialsError::new(caller, source))?;
     value.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, value);
     ready.call(request).await.map_err(Into::into)
+}
+
+/// Waits for `value` until the call's deadline. Nothing is sent after that.
+async fn in_time<T>(
+    deadline: Option<Deadline>,
+    value: impl Future<Output = T>,
+) -> Result<T, DeadlineElapsed> {
+    let Some(deadline) = deadline else {
+        return Ok(value.await);
+    };
+    let fetched = timeout_at(deadline.0, value).await;
+    match fetched {
+        Ok(value) if deadline.0 >= Instant::now() => Ok(value),
+        _ => Err(DeadlineElapsed::at(deadline)),
+    }
 }
 
 /// The response future of [`Authorize`].

@@ -13,6 +13,7 @@ use crate::batch_splitter::BatchError;
 use crate::body::BufferRequestError;
 use crate::errors::{BackoffError, DeadlineElapsed};
 use crate::ledger::AcquireError;
+use crate::retry::source;
 use crate::server_busy_backoff::Failure;
 use crate::soap::ResponseCode;
 
@@ -162,7 +163,7 @@ impl Meaning {
 /// The error and its sources.
 fn chain(error: &BoxError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     let first: &(dyn StdError + 'static) = &**error;
-    iter::successors(Some(first), |&error| error.source())
+    iter::successors(Some(first), |&error| source(error))
 }
 
 #[cfg(test)]

@@ -186,7 +186,8 @@ impl EwsStack {
     /// [sensitive](HeaderValue::set_sensitive). `fetch` is called once for each attempt, so it should keep tokens that are still
     /// good; the permit of the call is held meanwhile.
     ///
-    /// An error ends the call with [`CredentialsError`], and nothing is sent. It is not tried again: `fetch` knows best what can be.
+    /// An error ends the call with [`CredentialsError`], and the attempt is not sent. A hook that is not done by the call's deadline
+    /// is dropped, and ends the call as other waits do. It is not tried again: `fetch` knows best what can be.
     ///
     /// ```
     /// use http::HeaderValue;

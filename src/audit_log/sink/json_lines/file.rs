@@ -247,21 +247,27 @@ fn rename_all(path: &Path, keep: usize) -> io::Result<()> {
     fs::rename(path, old(1))
 }
 
-/// Cuts off the half of a line that a killed process left behind: the next line would be appended
-/// to it.
+/// Looks at the last line, whole or not: only a log is appended to. Cuts off the half of a line that a
+/// killed process left behind.
 fn truncate_torn_line(path: &Path, file: &File) -> Result<(), LogFileError> {
     let cut = || {
-        let end = end_of_last_line(file)?;
-        if end == file.metadata()?.len() {
+        let len = file.metadata()?.len();
+        if len == 0 {
             return Ok(true);
         }
+        let end = end_of_line_before(file, len)?;
+        let is_torn = end < len;
+        let last_line = match is_torn {
+            true => end,
+            false => end_of_line_before(file, end - 1)?,
+        };
         let mut reader = file;
-        reader.seek(SeekFrom::Start(end))?;
+        reader.seek(SeekFrom::Start(last_line))?;
         let mut begin = [0; 10];
         let read = reader.read(&mut begin)?;
         let line = begin.get(..read).unwrap_or_default();
         let is_log = br#"{"schema":"#.starts_with(line);
-        if is_log {
+        if is_log && is_torn {
             file.set_len(end)?;
         }
         Ok(is_log)
@@ -275,9 +281,8 @@ fn truncate_torn_line(path: &Path, file: &File) -> Result<(), LogFileError> {
     }
 }
 
-/// Returns where the last whole line ends.
-fn end_of_last_line(mut file: &File) -> io::Result<u64> {
-    let mut end = file.metadata()?.len();
+/// Returns where the last whole line ends in front of `end`.
+fn end_of_line_before(mut file: &File, mut end: u64) -> io::Result<u64> {
     let mut tail = Vec::new();
     while end > 0 {
         let start = end.saturating_sub(64 << 10);

@@ -55,11 +55,17 @@ fn half_a_line_at_the_end_is_cut_off() {
         drop(file);
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{left}{{}}\n"));
     }
-    fs::write(&path, "my letters").unwrap();
-    let error = LogFile::open(&path, Rotation::new()).unwrap_err();
-    assert!(matches!(error, LogFileError::NotALog { .. }));
-    assert!(error.to_string().contains(&*path.to_string_lossy()));
-    assert_eq!(fs::read_to_string(&path).unwrap(), "my letters");
+    let whole = "my letters\nto my mother\n";
+    for text in ["my letters", whole, "\n", "{\"schema\":1}\nmy letters\n"] {
+        fs::write(&path, text).unwrap();
+        let before = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(before).unwrap();
+        let error = LogFile::open(&path, Rotation::new().daily(true)).unwrap_err();
+        assert!(matches!(error, LogFileError::NotALog { .. }), "{text:?}");
+        assert!(error.to_string().contains(&*path.to_string_lossy()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
 }
 
 #[test]
@@ -212,8 +218,8 @@ fn new_files_are_their_owners_alone() {
     let rotation = Rotation::new().max_bytes(1);
     let mut file = open_at(&folder.log(), rotation.clone(), now).unwrap();
     assert_eq!(mode("log"), 0o600);
-    file.write_at(now, b"{}\n").unwrap();
-    file.write_at(now, b"{}\n").unwrap();
+    file.write_at(now, b"{\"schema\":1}\n").unwrap();
+    file.write_at(now, b"{\"schema\":1}\n").unwrap();
     assert_eq!((mode("log"), mode("log.1")), (0o600, 0o600));
     drop(file);
     // Somebody lets others read it.
