@@ -52,9 +52,6 @@ impl LogFile {
         zone: TimeZone,
         now: Timestamp,
     ) -> Result<Self, LogFileError> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| LogFileError::open(path, error))?;
-        }
         let mut file = Self {
             path: path.to_owned(),
             rotation,
@@ -73,8 +70,11 @@ impl LogFile {
         self.zone.to_datetime(time).date()
     }
 
-    /// Opens the file at the path, or creates it.
+    /// Opens the file at the path, or creates it. Somebody may have removed its folder.
     fn reopen(&mut self, now: Timestamp) -> Result<&mut Open, LogFileError> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder).map_err(|error| LogFileError::open(&self.path, error))?;
+        }
         let (file, metadata) = open_or_create(&self.path)?;
         let modified = metadata.modified().ok();
         let modified = modified.and_then(|time| Timestamp::try_from(time).ok());

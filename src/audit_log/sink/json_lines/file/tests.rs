@@ -303,3 +303,20 @@ fn errors_name_the_path_and_keep_their_kind() {
     assert_ne!(error.kind(), io::ErrorKind::Other);
     assert!(error.to_string().contains(&*path.to_string_lossy()));
 }
+
+#[test]
+fn a_folder_that_was_removed_is_made_again() {
+    let folder = Folder::new("removed");
+    let now = Timestamp::now();
+    let mut file = open_at(&folder.log(), Rotation::new().max_bytes(1), now).unwrap();
+    file.write_at(now, b"{\"schema\":1}\n").unwrap();
+    fs::remove_dir_all(&folder.0).unwrap();
+    // A minute later, since the file that is due cannot be put aside.
+    let now = now + SignedDuration::from_secs(61);
+    file.write_at(now, b"{\"schema\":2}\n").unwrap();
+    file.flush().unwrap();
+    assert_eq!(
+        fs::read_to_string(folder.log()).unwrap(),
+        "{\"schema\":2}\n"
+    );
+}
