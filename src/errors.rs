@@ -57,6 +57,19 @@ pub enum BackoffError {
         /// The error of the last attempt.
         source: BoxError,
     },
+    /// No attempt got a complete response, and another one would hardly get one. The call has changed nothing on the
+    /// server.
+    #[error(
+        "no response to {operation} in {attempts} attempts: the server or the way to it fails, see the source for how"
+    )]
+    RetriesExhausted {
+        /// The operation.
+        operation: Box<str>,
+        /// The number of attempts.
+        attempts: u32,
+        /// The error of the last attempt.
+        source: BoxError,
+    },
     /// Nothing was sent. The server had asked for a pause that is longer than the call may wait
     /// ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had passed before the call was made
     /// ([`DeadlineElapsed`]).
@@ -140,6 +153,11 @@ impl DeadlineElapsed {
         self.late
     }
 }
+
+/// An attempt was in flight when the deadline of its call passed.
+#[derive(Debug, thiserror::Error)]
+#[error("no response came before the deadline of the call")]
+pub(crate) struct NoResponseInTime;
 
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
 ///

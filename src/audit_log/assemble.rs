@@ -169,21 +169,21 @@ impl Failed {
         let mut chain = Vec::new();
         let mut kind = None;
         let mut unsent = false;
-        let mut past_deadline = false;
+        let mut was_tried = false;
         let mut next = Some(error);
         while let Some(error) = next.filter(|_| chain.len() < MAX_SOURCES) {
             kind = kind.or_else(|| name(error));
             unsent |= error.is::<BufferRequestError>();
-            past_deadline |= matches!(
+            was_tried |= matches!(
                 error.downcast_ref(),
-                Some(BackoffError::DeadlinePassed { .. })
+                Some(BackoffError::DeadlinePassed { .. } | BackoffError::RetriesExhausted { .. })
             );
             chain.push(truncated(redaction.text(&error.to_string())));
             next = error.source();
         }
         let outcome = match Failure::of(error) {
             // It changed nothing, but attempts were made.
-            Failure::NotSent if past_deadline => Outcome::Error,
+            Failure::NotSent if was_tried => Outcome::Error,
             Failure::NotSent => Outcome::NotSent,
             // The connection that was lost may be that of the upload.
             Failure::Lost | Failure::Permanent if unsent => Outcome::NotSent,
@@ -219,6 +219,7 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
         let name = match error {
             BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
             BackoffError::DeadlinePassed { .. } => "deadline_passed",
+            BackoffError::RetriesExhausted { .. } => "retries_exhausted",
             // Its source has the name of what held the call back.
             BackoffError::NotSent { .. } => return None,
         };

@@ -15,16 +15,16 @@ use tower_service::Service;
 
 use super::classify::{Classify, Idempotency, Refusal};
 use super::config::Shared;
-use super::decide::{CallState, Ending, FailurePhase, Wait};
+use super::decide::{CallState, Ending, FailurePhase, Wait, Waits};
 use super::examine::{Examined, RefusedResponse, examine, keep};
 use super::gate::{acquire_request, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Listener, Reporter};
-use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::errors::{CredentialsError, DeadlineElapsed, NoResponseInTime};
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
 use crate::retry::{Failure, RetryInfo};
-use crate::trail::{Attempt as TrailAttempt, CallTrail, CanShrink, RetryAttempt};
+use crate::trail::{Attempt as TrailAttempt, CallTrail, PartOfBatch, RetryAttempt};
 
 /// What a call ends with.
 pub(super) type CallResult<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
@@ -173,7 +173,7 @@ where
         Self {
             state: CallState::new(
                 shared.classifier.request(&request),
-                extensions.get::<CanShrink>().is_some(),
+                extensions.get::<PartOfBatch>().is_some(),
                 deadline.0,
             ),
             given_deadline,
@@ -255,12 +255,17 @@ where
         S: Service<Request<B>, Response = Response<ResB>>,
         S::Error: Into<BoxError>,
     {
-        if let Err(error) = self.inner.ready().await {
-            return Err((error.into(), FailurePhase::Ready));
+        let deadline = Deadline(self.state.deadline());
+        match deadline.bound(self.inner.ready()).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err((error.into(), FailurePhase::Ready)),
+            None => return Err((DeadlineElapsed::at(deadline).into(), FailurePhase::Ready)),
         }
         let request = self.request_of(attempt);
-        let sent = self.inner.call(request).await;
-        sent.map_err(|error| (error.into(), FailurePhase::Call))
+        match deadline.bound(self.inner.call(request)).await {
+            Some(sent) => sent.map_err(|error| (error.into(), FailurePhase::Call)),
+            None => Err((NoResponseInTime.into(), FailurePhase::Call)),
+        }
     }
 
     /// Returns the request that this attempt sends.
@@ -320,7 +325,9 @@ where
                 let reporter = self.reporter(attempt, by_head.as_ref());
                 let limits = self.shared.config.read_limits;
                 let class = self.state.class();
-                let examined = examine(class, by_head, classifier, body, reporter, limits);
+                let deadline = Deadline(self.state.deadline());
+                let examined =
+                    examine(class, by_head, classifier, body, reporter, limits, deadline);
                 // Boxed, so that the future of a response that is not examined stays small.
                 match Box::pin(examined).await {
                     Ok(examined) => examined,
@@ -352,7 +359,7 @@ where
             let gates = Arc::clone(&self.shared.config.gates);
             Some(Listener::Gates(gates, permit.admission().clone()))
         });
-        let mut reporter = Reporter::new(listener, self.draw_wait());
+        let mut reporter = Reporter::new(listener, self.waits());
         if let Some(refusal) = by_head {
             reporter.listen_with(|| self.own_gates());
             reporter.report(refusal);
@@ -384,10 +391,10 @@ where
         )
     }
 
-    /// Draws the wait after this attempt, if the server sets none.
-    fn draw_wait(&mut self) -> Duration {
+    /// Returns the waits that can follow this attempt.
+    fn waits(&mut self) -> Waits {
         let rng = self.rng.get_or_insert_with(|| self.shared.rng());
-        self.state.draw_wait(self.shared.config.backoff, rng)
+        self.state.waits(self.shared.config.backoff, rng)
     }
 
     /// Returns the response that is handed on. Members of it may be refused.
@@ -442,10 +449,16 @@ where
                 return Err(self.not_admitted(error));
             }
         }
+        if says::<NoResponseInTime>(&*error) {
+            let ending = self.state.after_no_response();
+            attempt.record_signal(self.state.signal());
+            attempt.record_end();
+            return Err(self.end(ending, error));
+        }
         let failure = self.shared.classifier.error(self.state.class(), &*error);
         attempt.record_signal(phase.signal(failure));
         attempt.record_end();
-        let drawn = self.draw_wait();
+        let drawn = self.waits().drawn;
         let decided = self
             .state
             .after_failure(failure, phase, drawn, Instant::now());
@@ -479,14 +492,15 @@ where
         // The refusal was reported, so the next call at the gate knows it.
         attempt.permit = None;
         attempt.record_signal(Some(&refusal.reason));
-        let (held_by, drawn) = (reporter.held_by(&refusal), reporter.drawn());
+        let (held_by, waits) = (reporter.held_by(&refusal), reporter.waits());
         let decided = self
             .state
-            .after_refusal(&refusal, held_by, drawn, Instant::now());
+            .after_refusal(&refusal, held_by, waits, Instant::now());
         match decided {
             Ok(wait) => {
                 let max_buffered = self.shared.config.read_limits.max_buffered;
-                let kept = keep(head, prefix, rest, max_buffered).await;
+                let deadline = Deadline(self.state.deadline());
+                let kept = keep(head, prefix, rest, max_buffered, deadline).await;
                 self.kept = kept.map(Box::new);
                 attempt.record_end();
                 Ok(wait)

@@ -2,8 +2,8 @@
 
 mod attempt;
 mod bodies;
-mod can_shrink;
 mod gates;
+mod part_of_batch;
 mod signals;
 mod warnings;
 

@@ -92,6 +92,8 @@ pub(super) struct Levels {
     pub(super) list: Option<Range<u64>>,
     pub(super) messages: u64,
     pub(super) is_soap: Option<bool>,
+    /// Whether something stands in a body.
+    pub(super) responds: bool,
 }
 
 impl Levels {
@@ -106,6 +108,7 @@ impl Levels {
             list: None,
             messages: 0,
             is_soap: None,
+            responds: false,
         }
     }
 
@@ -199,9 +202,13 @@ impl Levels {
         // A tag has 64 KiB at most, and there are 32 levels.
         self.open.push((level, self.names.len() as u32));
         self.names.extend_from_slice(name);
-        if let Level::Field(_) = level {
-            self.value.clear();
-            self.segment = 0;
+        match level {
+            Level::Response | Level::Fault => self.responds = true,
+            Level::Field(_) => {
+                self.value.clear();
+                self.segment = 0;
+            }
+            _ => {}
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) enum MemberStatus<'a> {
         unknown: bool,
         /// Too many mailboxes are open.
         session_limit: bool,
+        /// How often it is worth another try. None for throttling, which ends.
+        max_retries: Option<u32>,
     },
 }
 
@@ -44,6 +46,7 @@ impl ResponseMessage {
             code,
             unknown,
             session_limit,
+            max_retries: code.max_retries().filter(|_| !session_limit),
         };
         match code.class() {
             CodeClass::ThrottleServerBusy
@@ -64,6 +67,19 @@ impl ResponseMessage {
 }
 
 impl ResponseCode {
+    /// How often a request is worth another try after this code. None for throttling, which ends.
+    fn max_retries(&self) -> Option<u32> {
+        match self.class() {
+            CodeClass::ThrottleServerBusy
+            | CodeClass::ThrottleConnectionCount
+            | CodeClass::ThrottleFindCount
+            | CodeClass::ThrottleTooManyObjects => None,
+            CodeClass::InspectInner => Some(1),
+            _ if *self == Self::TIMEOUT_EXPIRED => Some(1),
+            _ => Some(6),
+        }
+    }
+
     /// Whether a smaller request, or one for less, is what it asks for.
     pub(crate) fn asks_for_less(&self) -> bool {
         matches!(
