@@ -11,4 +11,6 @@ pub use self::failure::Failure;
 pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
-pub use self::retry_after::retry_after;
+#[cfg(feature = "graph")]
+pub(crate) use self::retry_after::retry_after_among;
+pub use self::retry_after::{retry_after, with_margin};

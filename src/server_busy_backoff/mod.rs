@@ -117,4 +117,4 @@ pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
 pub use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
-pub use crate::retry::{Failure, RetryInfo, retry_after};
+pub use crate::retry::{Failure, RetryInfo, retry_after, with_margin};
