@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn of_several_headers_the_longest_counts() {
-        let cases: &[(&[(&str, &str)], Option<Duration>)] = &[
+        type Fields = [(&'static str, &'static str)];
+        let cases: &[(&Fields, Option<Duration>)] = &[
             (
                 &[
                     ("retry-after", "3"),
