@@ -12,6 +12,9 @@ pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
 pub use self::retry_after::retry_after;
+#[cfg(feature = "graph")]
+pub(crate) use self::retry_after::retry_after_among;
+pub(crate) use self::retry_after::with_margin;
 
 /// How often a request is sent again after it was lost, or after a response that does not say what became of it: seldom
 /// longer than half a minute with the default waits. A restart of a server or a proxy takes that long; what lasts longer

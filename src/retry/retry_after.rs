@@ -3,14 +3,35 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use http::header::{DATE, RETRY_AFTER};
+
+/// The fields that say how long to wait, in lower case, and the unit of a bare number in each. The two in milliseconds are
+/// those of Azure's services and of OpenAI's.
+const FIELDS: [(&str, Unit); 3] = [
+    ("retry-after", Unit::Second),
+    ("retry-after-ms", Unit::Millisecond),
+    ("x-ms-retry-after-ms", Unit::Millisecond),
+];
+const DATE: &str = "date";
+
+/// Hints from here on get a margin, of a hundredth, up to `MAX_MARGIN`.
+const LONG: Duration = Duration::from_secs(30);
+const MAX_MARGIN: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Millisecond,
+    Second,
+    Minute,
+    Hour,
+}
 
 /// Returns how long a response with these `headers` asks its client to wait, from when it was sent.
 ///
-/// Reads whole and decimal seconds and HTTP-dates. A date counts from the `Date` of the response, so that a wrong clock of
-/// the client does no harm, or from now without one. A date that has passed is a wait of zero. Of several `Retry-After`
-/// headers the longest counts. `None` if none can be read: negative numbers, words, units. Nothing is capped: a number that
-/// is too large for a [`Duration`] is [`Duration::MAX`].
+/// Reads `Retry-After`, `retry-after-ms` and `x-ms-retry-after-ms`: decimals, HTTP-dates, times like `00:02:00`, units
+/// (`500 ms`, `30s`, `2 minutes`) and quotes. Of several headers, and of the elements of a list (`30,120`), the longest that
+/// can be read counts. A date counts from the `Date` of the response, so that a wrong clock of the client does no harm, or
+/// from now without one. A date that has passed is a wait of zero. `None` if nothing can be read: negative numbers, words.
+/// Nothing is capped: a number that is too large for a [`Duration`] is [`Duration::MAX`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,21 +41,136 @@ use http::header::{DATE, RETRY_AFTER};
 /// let mut headers = HeaderMap::new();
 /// headers.insert(RETRY_AFTER, HeaderValue::from_static("1.5"));
 /// assert_eq!(retry_after(&headers), Some(Duration::from_millis(1500)));
+/// headers.append(RETRY_AFTER, HeaderValue::from_static("30, 120"));
+/// assert_eq!(retry_after(&headers), Some(Duration::from_secs(120)));
 /// ```
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get_all(RETRY_AFTER)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter_map(|text| {
-            let text = text.trim();
-            seconds(text).or_else(|| until_date(text, headers))
-        })
-        .max()
+    let names = FIELDS.iter().map(|(name, _)| *name).chain([DATE]);
+    let values = names.flat_map(|name| {
+        let values = headers.get_all(name).iter();
+        values.map(move |value| (name, value.as_bytes()))
+    });
+    retry_after_among(values)
+}
+
+/// As [`retry_after`], for headers that are no [`HeaderMap`], such as those of a response inside a batch.
+///
+/// Names count in any case. Of several `Date`s the first that can be read counts, so a caller may append the one of the
+/// response around this one.
+pub(crate) fn retry_after_among<N, V>(fields: impl IntoIterator<Item = (N, V)>) -> Option<Duration>
+where
+    N: AsRef<str>,
+    V: AsRef<[u8]>,
+{
+    let mut longest = None;
+    let mut latest = None;
+    let mut sent = None;
+    for (name, value) in fields {
+        let name = name.as_ref();
+        let value = String::from_utf8_lossy(value.as_ref());
+        if name.eq_ignore_ascii_case(DATE) {
+            sent = sent.or_else(|| date(trim(&value)));
+        }
+        let mut known = FIELDS.iter();
+        let Some((_, unit)) = known.find(|(known, _)| name.eq_ignore_ascii_case(known)) else {
+            continue;
+        };
+        each_element(&value, |element| {
+            longest = longest.max(span(element, *unit));
+            latest = latest.max(date(element));
+        });
+    }
+    let until_latest = latest.map(|latest: SystemTime| {
+        let sent = sent.unwrap_or_else(SystemTime::now);
+        latest.duration_since(sent).unwrap_or_default()
+    });
+    longest.max(until_latest)
+}
+
+/// Returns how long to wait where the server asks for `hint`: a little longer if it is a long one.
+///
+/// A server that counts in whole seconds may round down, the one that sent a date need not be the one whose clock opens the
+/// gate, and a call that arrives a moment early is refused and begins the wait anew. From 30 s on a hundredth is added, 5 s
+/// at most; that costs little beside the wait itself. A shorter hint is as cheap to repeat as it is to stretch, so it stays.
+pub(crate) fn with_margin(hint: Duration) -> Duration {
+    if hint < LONG {
+        return hint;
+    }
+    // In whole milliseconds, like the timer's.
+    let margin = u64::try_from(hint.as_millis() / 100).unwrap_or(u64::MAX);
+    hint.saturating_add(Duration::from_millis(margin).min(MAX_MARGIN))
+}
+
+/// Calls `read` with each element of a list. The comma behind the day of the week in a date separates nothing.
+fn each_element(value: &str, mut read: impl FnMut(&str)) {
+    let mut pieces = value.split([',', ';']).map(trim);
+    while let Some(piece) = pieces.next() {
+        match pieces.clone().next() {
+            Some(rest) if is_weekday(piece) => {
+                pieces.next();
+                read(&format!("{piece}, {rest}"));
+            }
+            _ => read(piece),
+        }
+    }
+}
+
+fn is_weekday(text: &str) -> bool {
+    const DAYS: [&str; 7] = [
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+    ];
+    let short = |day: &'static str| day.get(..3).unwrap_or(day);
+    DAYS.iter().any(|day| text == *day || text == short(day))
+}
+
+/// Takes off white space, quotes and brackets.
+fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || "\"'`[]()".contains(c))
+}
+
+/// A number with or without a unit, or hours, minutes and seconds with colons.
+fn span(text: &str, unit: Unit) -> Option<Duration> {
+    if let Some((hours, (minutes, seconds))) = text
+        .split_once(':')
+        .and_then(|(hours, rest)| Some((hours, rest.split_once(':')?)))
+    {
+        let of = |text, unit| Some(scale(decimal(text)?, unit));
+        let hours = of(hours, Unit::Hour)?;
+        let minutes = of(minutes, Unit::Minute)?;
+        let seconds = of(seconds, Unit::Second)?;
+        return Some(hours.saturating_add(minutes).saturating_add(seconds));
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let unit = match trim(suffix).to_ascii_lowercase().as_str() {
+        "" => unit,
+        "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => Unit::Millisecond,
+        "s" | "sec" | "secs" | "second" | "seconds" => Unit::Second,
+        "m" | "min" | "mins" | "minute" | "minutes" => Unit::Minute,
+        "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Hour,
+        _ => return None,
+    };
+    Some(scale(decimal(number)?, unit))
+}
+
+/// Turns so many seconds into as many of `unit`, rounded up to the nanosecond.
+fn scale(seconds: Duration, unit: Unit) -> Duration {
+    match unit {
+        Unit::Millisecond => seconds.saturating_add(Duration::from_nanos(999)) / 1000,
+        Unit::Second => seconds,
+        Unit::Minute => seconds.saturating_mul(60),
+        Unit::Hour => seconds.saturating_mul(3600),
+    }
 }
 
 /// Decimal seconds, rounded up to the nanosecond.
-fn seconds(text: &str) -> Option<Duration> {
+fn decimal(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
@@ -55,56 +191,68 @@ fn seconds(text: &str) -> Option<Duration> {
     )
 }
 
-fn until_date(text: &str, headers: &HeaderMap) -> Option<Duration> {
-    let then = httpdate::parse_http_date(text).ok()?;
-    let sent = headers
-        .get(DATE)
-        .and_then(|date| date.to_str().ok())
-        .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
-        .unwrap_or_else(SystemTime::now);
-    Some(then.duration_since(sent).unwrap_or_default())
+/// An HTTP-date, with the other names of its zone as well.
+fn date(text: &str) -> Option<SystemTime> {
+    let mut other_names = [" UTC", " +0000", " -0000"].iter();
+    match other_names.find_map(|zone| text.strip_suffix(zone)) {
+        Some(text) => httpdate::parse_http_date(&format!("{text} GMT")),
+        None => httpdate::parse_http_date(text),
+    }
+    .ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
-    fn read(values: &[&str], date: Option<&str>) -> Option<Duration> {
+    const SENT: (&str, &str) = ("date", "Tue, 06 Oct 2026 10:00:00 GMT");
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for value in values {
+        for (name, value) in fields {
             headers.append(
-                RETRY_AFTER,
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
                 HeaderValue::from_bytes(value.as_bytes()).unwrap(),
             );
         }
-        if let Some(date) = date {
-            headers.insert(DATE, HeaderValue::from_str(date).unwrap());
-        }
-        retry_after(&headers)
+        headers
+    }
+
+    /// Both forms of the parser must agree.
+    fn read(fields: &[(&str, &str)]) -> Option<Duration> {
+        let by_map = retry_after(&headers(fields));
+        assert_eq!(by_map, retry_after_among(fields.iter().copied()));
+        by_map
+    }
+
+    const fn secs(secs: u64) -> Option<Duration> {
+        Some(Duration::from_secs(secs))
+    }
+
+    const fn millis(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
     }
 
     #[test]
     fn numbers() {
         let cases: &[(&str, Option<Duration>)] = &[
-            ("30", Some(Duration::from_secs(30))),
-            (" 30\t", Some(Duration::from_secs(30))),
-            ("0", Some(Duration::ZERO)),
-            ("0.25", Some(Duration::from_millis(250))),
-            (".5", Some(Duration::from_millis(500))),
-            ("2.", Some(Duration::from_secs(2))),
+            ("30", secs(30)),
+            (" 30\t", secs(30)),
+            ("0", secs(0)),
+            ("0.25", millis(250)),
+            (".5", millis(500)),
+            ("2.", secs(2)),
             ("1.000000001", Some(Duration::new(1, 1))),
-            ("0.9999999999", Some(Duration::from_secs(1))),
+            ("0.9999999999", secs(1)),
             ("0.0000000001", Some(Duration::from_nanos(1))),
-            ("00300", Some(Duration::from_secs(300))),
+            ("00300", secs(300)),
             ("18446744073709551616", Some(Duration::MAX)),
             ("18446744073709551615.9999999999", Some(Duration::MAX)),
             ("-5", None),
             ("+5", None),
-            ("5s", None),
             ("1e3", None),
-            ("1,5", None),
             ("NaN", None),
             ("inf", None),
             ("soon", None),
@@ -114,48 +262,161 @@ mod tests {
             ("\u{ff11}", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(read(&[text], None), *expected, "{text:?}");
+            assert_eq!(read(&[("retry-after", text)]), *expected, "{text:?}");
         }
-        assert_eq!(read(&[], None), None);
+        assert_eq!(read(&[]), None);
+    }
+
+    #[test]
+    fn units_and_quotes() {
+        let cases: &[(&str, Option<Duration>)] = &[
+            ("5s", secs(5)),
+            ("5 S", secs(5)),
+            ("1.5 seconds", millis(1500)),
+            ("120 (seconds)", secs(120)),
+            ("500ms", millis(500)),
+            ("500 milliseconds", millis(500)),
+            ("2m", secs(120)),
+            ("2 minutes", secs(120)),
+            ("1 hour", secs(3600)),
+            ("\"120\"", secs(120)),
+            ("'120'", secs(120)),
+            ("[\"30\", \"120\"]", secs(120)),
+            ("00:02:00", secs(120)),
+            ("01:00:00.5", millis(3_600_500)),
+            ("18446744073709551615 h", Some(Duration::MAX)),
+            ("02:00", None),
+            ("1:2:3:4", None),
+            ("-1:00:00", None),
+            ("5 parsecs", None),
+            ("s", None),
+            ("ms", None),
+            ("5s5", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(&[("retry-after", text)]), *expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_list_the_longest_counts() {
+        let cases: &[(&str, Option<Duration>)] = &[
+            ("30,120", secs(120)),
+            ("0,120", secs(120)),
+            ("120, 30", secs(120)),
+            ("1,5", secs(5)),
+            (",,7,", secs(7)),
+            ("soon, 3, -9", secs(3)),
+            ("120; from=gateway", secs(120)),
+            ("\"30\", \"120\"", secs(120)),
+            ("500ms, 2", secs(2)),
+            ("\u{fffd}, 4", secs(4)),
+            ("30, Tue, 06 Oct 2026 10:02:00 GMT", secs(120)),
+            ("Tue, 06 Oct 2026 10:02:00 GMT, 300", secs(300)),
+            (
+                "Tue, 06 Oct 2026 10:02:00 GMT, Tuesday, 06-Oct-26 10:01:00 GMT",
+                secs(120),
+            ),
+            ("Tue, 120", None),
+            ("Tue", None),
+            (", ;", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(&[SENT, ("retry-after", text)]), *expected, "{text:?}");
+        }
+        let values = [&b"\xff"[..], b"4, \xff"];
+        let fields = values.map(|value| ("retry-after", value));
+        assert_eq!(retry_after_among(fields), secs(4));
+    }
+
+    #[test]
+    fn of_several_headers_the_longest_counts() {
+        type Fields = [(&'static str, &'static str)];
+        let cases: &[(&Fields, Option<Duration>)] = &[
+            (
+                &[
+                    ("retry-after", "3"),
+                    ("retry-after", "broken"),
+                    ("retry-after", "7.5"),
+                    ("retry-after", "5"),
+                ],
+                millis(7500),
+            ),
+            (&[("retry-after-ms", "1500")], millis(1500)),
+            (
+                &[("x-ms-retry-after-ms", "0.5")],
+                Some(Duration::from_micros(500)),
+            ),
+            (&[("retry-after-ms", "30s")], secs(30)),
+            (
+                &[("retry-after", "1"), ("retry-after-ms", "300")],
+                millis(1000),
+            ),
+            (
+                &[("retry-after", "0"), ("x-ms-retry-after-ms", "300, 400")],
+                millis(400),
+            ),
+            (
+                &[("retry-after", "later"), ("retry-after-ms", "300")],
+                millis(300),
+            ),
+            (&[("retry-after-s", "3"), ("x-retry-after", "3")], None),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(read(fields), *expected, "{fields:?}");
+        }
+        assert_eq!(
+            retry_after_among([("Retry-After", "1"), ("RETRY-AFTER-MS", "2000")]),
+            secs(2)
+        );
     }
 
     #[test]
     fn a_date_counts_from_the_date_of_the_response() {
-        let sent = Some("Tue, 06 Oct 2026 10:00:00 GMT");
-        let in_two_minutes = Some(Duration::from_secs(120));
-        assert_eq!(
-            read(&["Tue, 06 Oct 2026 10:02:00 GMT"], sent),
-            in_two_minutes
-        );
-        // The two older forms that RFC 9110 lets a server send.
-        assert_eq!(
-            read(&["Tuesday, 06-Oct-26 10:02:00 GMT"], sent),
-            in_two_minutes
-        );
-        assert_eq!(read(&["Tue Oct  6 10:02:00 2026"], sent), in_two_minutes);
-        assert_eq!(
-            read(&["Tue, 06 Oct 2026 09:00:00 GMT"], sent),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(read(&["Tue, 32 Oct 2026 10:02:00 GMT"], sent), None);
+        let cases: &[(&str, Option<Duration>)] = &[
+            ("Tue, 06 Oct 2026 10:02:00 GMT", secs(120)),
+            ("\"Tue, 06 Oct 2026 10:02:00 GMT\"", secs(120)),
+            // The two older forms that RFC 9110 lets a server send.
+            ("Tuesday, 06-Oct-26 10:02:00 GMT", secs(120)),
+            ("Tue Oct  6 10:02:00 2026", secs(120)),
+            ("Tue, 06 Oct 2026 10:02:00 UTC", secs(120)),
+            ("Tue, 06 Oct 2026 10:02:00 +0000", secs(120)),
+            ("Tue, 06 Oct 2026 09:00:00 GMT", secs(0)),
+            ("Tue, 32 Oct 2026 10:02:00 GMT", None),
+            ("Tue, 06 Oct 2026 10:02:00 +0200", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(&[SENT, ("retry-after", text)]), *expected, "{text:?}");
+            // In whichever order they come, and whatever is wrong with another `Date`.
+            let fields = [("Retry-After", *text), ("Date", "noon"), SENT];
+            assert_eq!(retry_after_among(fields), *expected, "{text:?}");
+        }
     }
 
     #[test]
     fn a_date_without_date_counts_from_now() {
         let then = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
-        let wait = read(&[&then], None).unwrap();
+        let fields = headers(&[("retry-after", &then), ("date", "yesterday")]);
+        let wait = retry_after(&fields).unwrap();
         assert!(wait > Duration::from_secs(500) && wait <= Duration::from_secs(600));
-        assert_eq!(
-            read(&[&then], Some("yesterday")).map(|wait| wait > Duration::from_secs(500)),
-            Some(true)
-        );
     }
 
     #[test]
-    fn the_longest_counts() {
-        assert_eq!(
-            read(&["3", "broken", "7.5", "5"], None),
-            Some(Duration::from_millis(7500))
-        );
+    fn long_hints_get_a_margin() {
+        let cases = [
+            (0, 0),
+            (1, 1),
+            (29_999, 29_999),
+            (30_000, 30_300),
+            (297_749, 300_726),
+            (500_000, 505_000),
+            (900_000, 905_000),
+        ];
+        for (hint, wait) in cases {
+            let wait = Duration::from_millis(wait);
+            let margin = with_margin(Duration::from_millis(hint)).abs_diff(wait);
+            assert!(margin < Duration::from_millis(1), "{hint} {wait:?}");
+        }
+        assert_eq!(with_margin(Duration::MAX), Duration::MAX);
     }
 }

@@ -8,7 +8,7 @@ use tower::BoxError;
 use super::classify::{Idempotency, Outcome, Refusal, RequestClass};
 use crate::errors::BackoffError;
 use crate::retry::backoff::Backoff;
-use crate::retry::{Failure, MAX_LOSS_RETRIES, RetryInfo};
+use crate::retry::{Failure, MAX_LOSS_RETRIES, RetryInfo, with_margin};
 
 /// The shortest wait of a call that waits in the ledger's queue. A ledger that does not hold it back must not cause a
 /// hot loop.
@@ -276,7 +276,10 @@ impl CallState {
                 waits.after(refusal)
             }
         };
-        let Some(until) = self.in_time(wait, now) else {
+        // A margin that does not fit in is left out.
+        let bare = refusal.server_wait().filter(|bare| *bare < wait);
+        let in_time = [Some(wait), bare].into_iter().flatten();
+        let Some(until) = in_time.filter_map(|wait| self.in_time(wait, now)).next() else {
             return Err(self.retry_info(true, true));
         };
         match refusal.server_wait() {
@@ -431,7 +434,7 @@ impl Waits {
     /// Returns how long to wait after `refusal`, from when it came.
     pub(super) fn after(self, refusal: &Refusal) -> Duration {
         match refusal.server_wait() {
-            Some(wait) => wait.max(self.shortest),
+            Some(wait) => with_margin(wait).max(self.shortest),
             None => self.drawn,
         }
     }

@@ -29,6 +29,7 @@ use crate::ledger::{
     Acquire, AcquireRequest, Admission, AdmissionSlot, End, Ledger, Permit, Requeue, Signal,
 };
 use crate::principal::{Budget, Charge, Charges, Principal};
+use crate::retry::with_margin;
 use crate::trail::CallTrail;
 
 /// What happened, in order.

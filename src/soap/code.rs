@@ -1,6 +1,7 @@
 //! Response codes: what each one asks for, and whether the member that it stands for was executed.
 use std::fmt;
 
+use super::code_class::by_name;
 pub use super::code_class::{CodeClass, Outcome};
 use super::code_table::TABLE;
 use super::find::same;
@@ -114,14 +115,24 @@ impl ResponseCode {
         matches!(self.0, Repr::Known(_))
     }
 
-    /// What it asks of the caller; [`CodeClass::Unknown`] if the table does not have it.
+    /// What it asks of the caller.
+    ///
+    /// A code that the table does not have is judged by its name if that says that the server is busy
+    /// (`...ServerBusy`, `...Throttled`) or that the condition passes (`...TransientError`, `...TimedOut`,
+    /// `...Unavailable` and the like). It is [`CodeClass::Unknown`] otherwise.
     pub fn class(&self) -> CodeClass {
-        self.row().map_or(CodeClass::Unknown, |row| row.1.0)
+        self.kind().0
     }
 
-    /// Whether its member was executed; [`Outcome::Unknown`] if the table does not have it.
+    /// Whether its member was executed; [`Outcome::Unknown`] if the table does not have it, unless its name says that
+    /// the server was busy.
     pub fn outcome(&self) -> Outcome {
-        self.row().map_or(Outcome::Unknown, |row| row.1.1)
+        self.kind().1
+    }
+
+    fn kind(&self) -> (CodeClass, Outcome) {
+        self.row()
+            .map_or_else(|| by_name(self.as_str()), |row| row.1)
     }
 }
 
@@ -211,5 +222,70 @@ mod tests {
             ("errorserverbusy", Outcome::Unknown)
         );
         assert_eq!(ResponseCode::from_text("").as_str(), "");
+    }
+
+    #[test]
+    fn unknown_codes_are_judged_by_their_names() {
+        use {CodeClass as C, Outcome as O};
+        let cases = [
+            (
+                "ErrorMailboxServerBusy",
+                C::ThrottleServerBusy,
+                O::NotExecuted,
+            ),
+            (
+                "ErrorTenantThrottled",
+                C::ThrottleServerBusy,
+                O::NotExecuted,
+            ),
+            (
+                "ErrorStoreTransientError",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            (
+                "ErrorTransientStoreFailure",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            ("ErrorSearchTimedOut", C::TransientRetryLater, O::Unknown),
+            ("ErrorArchiveTimeout", C::TransientRetryLater, O::Unknown),
+            (
+                "ErrorArchiveTimeoutExpired",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            (
+                "ErrorGroupServiceUnavailable",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            (
+                "ErrorArchiveConnectionFailed",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            (
+                "ErrorArchiveMoveInProgress",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            ("ErrorDatabaseFailover", C::TransientRetryLater, O::Unknown),
+            (
+                "ErrorArchiveInsufficientResources",
+                C::TransientRetryLater,
+                O::Unknown,
+            ),
+            // These say nothing of the server.
+            ("ErrorCalendarBusy", C::Unknown, O::Unknown),
+            ("ErrorInvalidTimeout", C::Unknown, O::Unknown),
+            ("ErrorOfNextYear", C::Unknown, O::Unknown),
+            ("", C::Unknown, O::Unknown),
+        ];
+        for (text, class, outcome) in cases {
+            let code = ResponseCode::from_text(text);
+            assert!(!code.is_known());
+            assert_eq!((code.class(), code.outcome()), (class, outcome), "{text}");
+        }
     }
 }

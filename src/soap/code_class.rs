@@ -45,7 +45,7 @@ pub enum CodeClass {
     RerouteOrFix,
     /// Trying again changes nothing.
     Permanent,
-    /// Not in the table.
+    /// Not in the table, and its name tells nothing.
     Unknown,
 }
 
@@ -86,4 +86,30 @@ pub enum Outcome {
     NotApplicable,
     /// Not known.
     Unknown,
+}
+
+/// Judges a code that the table does not have by its name.
+///
+/// The names are those of its neighbours in the table. A refusal by throttling comes before anything is done; of the rest
+/// nothing is known.
+pub(super) fn by_name(code: &str) -> (CodeClass, Outcome) {
+    const PASSES: [&str; 8] = [
+        "Timeout",
+        "TimedOut",
+        "TimeoutExpired",
+        "Unavailable",
+        "ConnectionFailed",
+        "MoveInProgress",
+        "Failover",
+        "InsufficientResources",
+    ];
+    if code.starts_with("ErrorInvalid") {
+        (CodeClass::Unknown, Outcome::Unknown)
+    } else if code.ends_with("ServerBusy") || code.contains("Throttl") {
+        (CodeClass::ThrottleServerBusy, Outcome::NotExecuted)
+    } else if code.contains("Transient") || PASSES.iter().any(|end| code.ends_with(end)) {
+        (CodeClass::TransientRetryLater, Outcome::Unknown)
+    } else {
+        (CodeClass::Unknown, Outcome::Unknown)
+    }
 }

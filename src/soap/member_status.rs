@@ -1,6 +1,7 @@
 //! What a message says of its member: done, not started, or refused.
 use super::code::{CodeClass, Outcome, ResponseCode};
 use super::message::{ResponseClass, ResponseMessage};
+use super::recovery_time::RecoveryTime;
 
 /// Names the mailbox sessions that ran out; it stands in the text of several codes.
 const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
@@ -74,9 +75,15 @@ impl ResponseCode {
             | CodeClass::ThrottleConnectionCount
             | CodeClass::ThrottleFindCount
             | CodeClass::ThrottleTooManyObjects => None,
+            // Nobody knows what it stands for, and the second needs a smaller request.
             CodeClass::InspectInner => Some(1),
             _ if *self == Self::TIMEOUT_EXPIRED => Some(1),
-            _ => Some(6),
+            _ => Some(match self.recovery_time()? {
+                RecoveryTime::Seconds => 3,
+                // The waits grow to half a minute.
+                RecoveryTime::Minutes => 6,
+                RecoveryTime::Hours => 1,
+            }),
         }
     }
 

@@ -37,6 +37,7 @@ mod operation_facts;
 mod operation_table;
 pub mod outline;
 mod outline_error;
+mod recovery_time;
 pub mod response;
 mod scanner;
 mod skim;
@@ -44,6 +45,7 @@ mod tag;
 mod targets;
 mod xml;
 
+pub use self::recovery_time::RecoveryTime;
 pub use self::targets::Targets;
 #[doc(no_inline)]
 pub use self::{

@@ -36,12 +36,11 @@ impl<'a> Object<'a> {
         Ok(at.and_then(|at| Some(self.properties.get(at)?.value.get())))
     }
 
-    /// As [`Object::get`], for a name in any case. Returns the last one of several.
-    pub(super) fn get_in_any_case(&self, name: &str) -> Option<&'a str> {
+    /// Returns all properties whose name is Unicode, the values as text.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
         self.properties
             .iter()
-            .rfind(|property| property.is(name))
-            .map(|property| property.value.get())
+            .filter_map(|property| Some((string(property.key.get())?, property.value.get())))
     }
 
     /// Returns what has to be cut out of `whole`, which contains this object, to remove the property and leave valid JSON.
@@ -172,7 +171,8 @@ mod tests {
         let object = Object::read(r#"{"\u0069d": 1 ,"RETRY-after":"5"}"#).unwrap();
         assert_eq!(object.get("id").unwrap(), Some("1"));
         assert_eq!(object.get("idx").unwrap(), None);
-        assert_eq!(object.get_in_any_case("Retry-After"), Some("\"5\""));
+        let all: Vec<_> = object.iter().collect();
+        assert_eq!(all, [("id".into(), "1"), ("RETRY-after".into(), "\"5\"")]);
         for text in ["", "[]", "1", "{", r#"{"a":}"#, r#"{"a":1}x"#, "\u{feff}{}"] {
             assert!(Object::read(text).is_none(), "{text}");
         }

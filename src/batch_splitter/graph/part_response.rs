@@ -1,13 +1,14 @@
 //! Reads Graph's response to a part, and the responses to the requests in it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
-use http::header::{DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode, response};
+use http::header::DATE;
+use http::{StatusCode, response};
 
 use super::json::{self, Object};
-use crate::retry::retry_after as read_retry_after;
+use crate::retry::{retry_after as read_retry_after, retry_after_among};
 
 /// The response to a part.
 #[derive(Debug)]
@@ -86,22 +87,18 @@ impl MemberResponse {
     }
 }
 
-/// Returns the `Retry-After` among the headers of one response. A date counts from its own `Date`, or else from that of the
+/// Returns how long the headers of one response ask to wait. A date counts from its own `Date`, or else from that of the
 /// batch.
 fn own_retry_after(headers: &str, head: &response::Parts) -> Option<Duration> {
     let object = Object::read(headers)?;
-    let value = |name| {
-        let text = object.get_in_any_case(name)?;
-        // A number without quotes is no header value, but is clear enough.
+    let own = object.iter().map(|(name, text)| {
+        // A number without quotes is no header value, but is clear enough; a list in brackets too.
         let value = json::string(text).unwrap_or(text.into());
-        HeaderValue::from_str(&value).ok()
-    };
-    let mut own = HeaderMap::new();
-    own.insert(RETRY_AFTER, value("Retry-After")?);
-    if let Some(date) = value("Date").or_else(|| head.headers.get(DATE).cloned()) {
-        own.insert(DATE, date);
-    }
-    read_retry_after(&own)
+        (name, Cow::Owned(value.into_owned().into_bytes()))
+    });
+    let date = head.headers.get(DATE);
+    let date = date.map(|date| (Cow::Borrowed("date"), Cow::Borrowed(date.as_bytes())));
+    retry_after_among(own.chain(date))
 }
 
 /// The code and the message of an error: `{"error":{"code":...,"message":...}}`.

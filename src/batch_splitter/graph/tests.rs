@@ -423,7 +423,7 @@ fn what_a_status_means() {
 
 #[test]
 fn each_has_its_own_retry_after() {
-    let cases: [(&str, MemberOutcome); 12] = [
+    let cases: [(&str, MemberOutcome); 16] = [
         (r#","headers":{"Retry-After":"5"}"#, again_in(5000)),
         (r#","headers":{"retry-after":"0.249","x":1}"#, again_in(249)),
         (r#","headers":{"RETRY-AFTER":12}"#, again_in(12_000)),
@@ -435,10 +435,18 @@ fn each_has_its_own_retry_after() {
             r#","headers":{"Retry-After":"Tue, 06 Oct 2026 10:02:00 GMT"}"#,
             again_in(60_000),
         ),
+        // A list, or a second header: the longest.
+        (r#","headers":{"Retry-After":"30,120"}"#, again_in(120_000)),
+        (r#","headers":{"Retry-After":["5"]}"#, again_in(5000)),
+        (
+            r#","headers":{"Retry-After":"1","retry-after":"3"}"#,
+            again_in(3000),
+        ),
+        (r#","headers":{"x-ms-retry-after-ms":1500}"#, again_in(1500)),
         // The outer one, where its own cannot be read.
         (r#","headers":{"Retry-After":"soon"}"#, again_in(7000)),
         (r#","headers":{"Retry-After":"a\nb"}"#, again_in(7000)),
-        (r#","headers":{"Retry-After":["5"]}"#, again_in(7000)),
+        (r#","headers":{"Retry-After":[{}]}"#, again_in(7000)),
         (r#","headers":[]"#, again_in(7000)),
         (r#","headers":null"#, again_in(7000)),
         ("", again_in(7000)),

@@ -162,7 +162,7 @@ async fn waits_grow_until_the_deadline_where_the_server_sets_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_too_little_is_asked_seldom() {
-    for (hint, attempts) in [("1", 66), ("1000", 66), ("30000", 31)] {
+    for (hint, attempts) in [("1", 66), ("1000", 66), ("30000", 30)] {
         let log = Log::new();
         let mut server = Server::new(&log);
         for _ in 0..200 {
@@ -355,11 +355,11 @@ async fn a_retry_after_of_exactly_the_time_left_is_waited_for() {
     let server = Server::new(&log)
         .xml(500, &busy_fault("60000"))
         .xml(200, &success());
-    let layer = ServerBusyBackoffLayer::ews().deadline(Duration::from_secs(60));
+    let layer = ServerBusyBackoffLayer::ews().deadline(millis(60_600));
     let response = send(layer, &server, ews("CreateItem")).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), elapsed()),
-        (200, Duration::from_secs(60))
+        (200, with_margin(Duration::from_secs(60)))
     );
 }
 
@@ -524,7 +524,8 @@ async fn the_ledger_holds_a_busy_call_back() {
     let response = send(layer, &server, request).await.unwrap();
     // It waited there, not here.
     assert_eq!(info(&response).backed_off, Duration::ZERO);
-    assert_eq!(log.calls(), [Duration::ZERO, millis(300_000)]);
+    // With the margin of a long wait.
+    assert_eq!(log.calls(), [Duration::ZERO, millis(303_000)]);
     assert_eq!(trail.attempts().len(), 2);
     assert_eq!(slot.ticket(), Some(7));
 }
@@ -987,7 +988,7 @@ async fn the_ledger_holds_a_call_to_an_overloaded_endpoint_back() {
     let layer = ServerBusyBackoffLayer::ews().ledger(ledger);
     let response = send(layer, &server, ews("CreateItem")).await.unwrap();
     assert_eq!(info(&response).backed_off, Duration::ZERO);
-    assert_eq!(log.calls(), [Duration::ZERO, millis(30_000)]);
+    assert_eq!(log.calls(), [Duration::ZERO, millis(30_300)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -675,7 +675,7 @@ fn expected_signal(row: &Row, begin: Instant) -> Option<(To, Option<Instant>)> {
         (
             row.to,
             row.retry_after
-                .map(|retry_after| begin + millis(retry_after)),
+                .map(|retry_after| begin + with_margin(millis(retry_after))),
         )
     })
 }
@@ -710,7 +710,9 @@ async fn every_shape_is_understood() {
             if resent {
                 let wait = calls[1] - calls[0];
                 match row.retry_after {
-                    Some(retry_after) => assert_eq!(wait, millis(retry_after), "{name}"),
+                    Some(retry_after) => {
+                        assert_eq!(wait, with_margin(millis(retry_after)), "{name}")
+                    }
                     None => assert!(wait <= millis(500) && wait >= millis(1), "{name}: {wait:?}"),
                 }
                 let info = info(&response).clone();
