@@ -15,11 +15,12 @@ use tower_service::Service;
 
 use super::classify::{Classify, Idempotency, Refusal};
 use super::config::Shared;
-use super::decide::{CallState, Ending, FailurePhase, Wait, Waits};
+use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Examined, RefusedResponse, examine, keep};
-use super::gate::{acquire_request, untested};
+use super::gate::{acquire_request, endpoint_of, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Listener, Reporter};
+use super::retry_budget::Retry;
 use crate::errors::{CredentialsError, DeadlineElapsed, NoResponseInTime};
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
@@ -397,6 +398,13 @@ where
         self.state.waits(self.shared.config.backoff, rng)
     }
 
+    /// Returns what a retry draws that nobody holds back.
+    fn retry(&self) -> Retry {
+        let endpoint = endpoint_of(&self.request);
+        let principal = self.shared.classifier.principal(&self.request);
+        self.shared.config.retry_budget.retry(endpoint, principal)
+    }
+
     /// Returns the response that is handed on. Members of it may be refused.
     fn accept<ResB>(
         &self,
@@ -458,7 +466,8 @@ where
         let failure = self.shared.classifier.error(self.state.class(), &*error);
         attempt.record_signal(phase.signal(failure));
         attempt.record_end();
-        let drawn = self.waits().drawn;
+        let retry = self.retry();
+        let drawn = self.waits().drawn.max(retry.wait(Instant::now()));
         let decided = self
             .state
             .after_failure(failure, phase, drawn, Instant::now());
@@ -466,6 +475,9 @@ where
         if decided.is_ok() && failure == Failure::NotSent && self.state.attempt_count() > 2 {
             let operation = &self.state.class().operation;
             self.shared.config.warnings.not_sent(operation, &*error);
+        }
+        if decided.is_ok() {
+            retry.take(Instant::now());
         }
         decided.map_err(|ending| self.end(ending, error))
     }
@@ -492,12 +504,20 @@ where
         // The refusal was reported, so the next call at the gate knows it.
         attempt.permit = None;
         attempt.record_signal(Some(&refusal.reason));
-        let (held_by, waits) = (reporter.held_by(&refusal), reporter.waits());
+        let (held_by, mut waits) = (reporter.held_by(&refusal), reporter.waits());
+        let is_held = held_by != HeldBy::Nobody || refusal.server_wait().is_some();
+        let retry = (!is_held).then(|| self.retry());
+        if let Some(retry) = &retry {
+            waits.drawn = waits.drawn.max(retry.wait(Instant::now()));
+        }
         let decided = self
             .state
             .after_refusal(&refusal, held_by, waits, Instant::now());
         match decided {
             Ok(wait) => {
+                if let Some(retry) = retry {
+                    retry.take(Instant::now());
+                }
                 let max_buffered = self.shared.config.read_limits.max_buffered;
                 let deadline = Deadline(self.state.deadline());
                 let kept = keep(head, prefix, rest, max_buffered, deadline).await;

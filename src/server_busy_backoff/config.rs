@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::examine::ReadLimits;
 use super::gate::Gates;
+use super::retry_budget::RetryBudget;
 use super::warnings::Warnings;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
@@ -14,6 +15,7 @@ pub(super) struct Config {
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     pub(super) gates: Arc<Gates>,
     pub(super) warnings: Arc<Warnings>,
+    pub(super) retry_budget: Arc<RetryBudget>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
@@ -26,6 +28,7 @@ impl Default for Config {
             ledger: None,
             gates: Arc::default(),
             warnings: Arc::default(),
+            retry_budget: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),
