@@ -14,7 +14,7 @@ use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcom
 use super::redact::Redaction;
 use super::request::RequestState;
 use crate::body::BufferRequestError;
-use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
+use crate::errors::{AccessDenied, BackoffError, CredentialsError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
 use crate::retry::Failure;
@@ -214,6 +214,9 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
     }
     if error.is::<CredentialsError>() {
         return Some("credentials".into());
+    }
+    if error.is::<AccessDenied>() {
+        return Some("access_denied".into());
     }
     if let Some(error) = error.downcast_ref::<BackoffError>() {
         let name = match error {

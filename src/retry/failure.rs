@@ -3,7 +3,9 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::errors::{BackoffError, CredentialsError, CutShort, DeadlineElapsed, NoResponseInTime};
+use crate::errors::{
+    AccessDenied, BackoffError, CredentialsError, CutShort, DeadlineElapsed, NoResponseInTime,
+};
 use crate::ledger::AcquireError;
 
 /// What an error proves.
@@ -29,7 +31,8 @@ impl Failure {
     ///   - The request was still queued when its connection closed, or HTTP/2's REFUSED_STREAM came (features `client`
     ///     and `reqwest`).
     ///   - A ledger gave no permit ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had already passed
-    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]).
+    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]), or access was
+    ///     refused before ([`AccessDenied`]).
     ///   - [`BackoffError::DeadlinePassed`] and [`BackoffError::RetriesExhausted`], after which nothing has changed on the
     ///     server.
     /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`] or error
@@ -71,8 +74,11 @@ fn failure(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What this crate's layers say. They know more than the sources of their errors.
 fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() || error.is::<CredentialsError>()
-    {
+    let unsent = error.is::<AcquireError>()
+        || error.is::<DeadlineElapsed>()
+        || error.is::<CredentialsError>()
+        || error.is::<AccessDenied>();
+    if unsent {
         return Some(Failure::NotSent);
     }
     error.downcast_ref().map(|error| match error {

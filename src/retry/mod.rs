@@ -1,11 +1,13 @@
 //! Parts of every layer that retries: how long to wait, what a failure proves, what may be sent twice.
 
 pub(crate) mod backoff;
+mod connection;
 mod failure;
 mod idempotency;
 mod info;
 mod retry_after;
 
+pub(crate) use self::connection::Connection;
 pub use self::failure::Failure;
 #[cfg(feature = "ews")]
 pub(crate) use self::failure::source;

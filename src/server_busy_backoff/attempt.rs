@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, response};
+use http::{Request, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
-use super::classify::{Classify, Idempotency, Refusal};
+use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
 use super::config::Shared;
 use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Examined, RefusedResponse, examine, keep};
@@ -21,10 +21,10 @@ use super::gate::{acquire_request, endpoint_of, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Listener, Reporter};
 use super::retry_budget::Retry;
-use crate::errors::{CredentialsError, DeadlineElapsed, NoResponseInTime};
+use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, NoResponseInTime};
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
-use crate::retry::{Failure, RetryInfo};
+use crate::retry::{Connection, Failure, RetryInfo};
 use crate::trail::{Attempt as TrailAttempt, CallTrail, PartOfBatch, RetryAttempt};
 
 /// What a call ends with.
@@ -76,6 +76,7 @@ struct Attempt {
     trail: Option<CallTrail>,
     /// The permit of the layer's own gates.
     permit: Option<Permit>,
+    connection: Option<Connection>,
 }
 
 impl Attempt {
@@ -133,12 +134,13 @@ where
         if let Some(elapsed) = DeadlineElapsed::of(call.given_deadline) {
             return call.not_admitted(elapsed.into());
         }
+        call.check_access()?;
         loop {
             let mut attempt = match call.begin_attempt().await {
                 Ok(attempt) => attempt,
                 Err(error) => return call.not_admitted(error.into()),
             };
-            let next = match call.send(&attempt).await {
+            let next = match call.send(&mut attempt).await {
                 Err((error, phase)) => call.after_failure(attempt, error, phase),
                 Ok(response) => match call.judge(response, &mut attempt).await {
                     Judged::Accepted(response) => return Ok(response),
@@ -206,7 +208,11 @@ where
 
         self.state.begin_attempt();
         let trail = first.or_else(|| self.trail.as_ref().map(CallTrail::begin_attempt));
-        let attempt = Attempt { trail, permit };
+        let attempt = Attempt {
+            trail,
+            permit,
+            connection: None,
+        };
         let pause = std::mem::take(&mut self.pause);
         attempt.record(|attempt| {
             attempt.backed_off = attempt.backed_off.saturating_add(pause);
@@ -230,6 +236,7 @@ where
         let first = Attempt {
             trail: first,
             permit: None,
+            connection: None,
         };
         first.record(|attempt| attempt.waiting_since = Some(begin));
         let passed = self.shared.config.gates.pass(self.acquire_request());
@@ -247,10 +254,48 @@ where
         Ok(permit)
     }
 
+    /// Fails if the server has refused the same access a short time ago.
+    fn check_access(&self) -> Result<(), AccessDenied> {
+        let memory = &self.shared.config.access;
+        if !memory.is_used() {
+            return Ok(());
+        }
+        match self.shared.classifier.access(&self.request) {
+            Some(access) => {
+                let asked = memory.asked(&self.request, access);
+                memory.check(&asked, Instant::now())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that the server has refused access, or granted it.
+    fn note_access(&self, head: &mut response::Parts) {
+        let memory = &self.shared.config.access;
+        let refused = matches!(
+            head.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        );
+        if !refused && !(memory.is_used() && head.status.is_success()) {
+            return;
+        }
+        let Some(access) = self.shared.classifier.access(&self.request) else {
+            return;
+        };
+        let asked = memory.asked(&self.request, access);
+        match refused {
+            true => {
+                let denied = memory.refused(&asked, head.status, Instant::now());
+                head.extensions.insert(denied);
+            }
+            false => memory.granted(&asked),
+        }
+    }
+
     /// Sends the request once.
     async fn send<ResB>(
         &mut self,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
     ) -> Result<Response<ResB>, (BoxError, FailurePhase)>
     where
         S: Service<Request<B>, Response = Response<ResB>>,
@@ -262,7 +307,8 @@ where
             Some(Err(error)) => return Err((error.into(), FailurePhase::Ready)),
             None => return Err((DeadlineElapsed::at(deadline).into(), FailurePhase::Ready)),
         }
-        let request = self.request_of(attempt);
+        let mut request = self.request_of(attempt);
+        attempt.connection = Some(Connection::of(&mut request));
         match deadline.bound(self.inner.call(request)).await {
             Some(sent) => sent.map_err(|error| (error.into(), FailurePhase::Call)),
             None => Err((NoResponseInTime.into(), FailurePhase::Call)),
@@ -300,7 +346,8 @@ where
             attempt.status = Some(response.status());
             attempt.responded.get_or_insert_with(Instant::now);
         });
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        self.note_access(&mut head);
         let classified = self.shared.classifier.response(self.state.class(), &head);
         if classified.compressed {
             let warnings = &self.shared.config.warnings;
@@ -341,6 +388,11 @@ where
                 Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
             }
             Examined::Refused(mut refused) => {
+                // One server of several is overloaded, and a new connection can lead to another one.
+                let overloaded = refused.refusal.scope == RefusalScope::Endpoint;
+                if let Some(connection) = attempt.connection.take_if(|_| overloaded) {
+                    connection.leave();
+                }
                 refused.reporter.listen_with(|| self.own_gates());
                 self.warn_of(&refused.reporter);
                 Judged::Refused(head, refused)

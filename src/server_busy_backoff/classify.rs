@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Method, Request, response};
 use tower::BoxError;
 
+use super::access::Access;
 use crate::extensions::Caller;
 use crate::principal::Principal;
 use crate::retry::Failure;
@@ -101,6 +102,17 @@ pub trait Classify<B>: Send + Sync + 'static {
     /// ```
     fn principal(&self, request: &Request<B>) -> Principal {
         caller_or_authority(request)
+    }
+
+    /// Returns the access that `request` needs, if a 401 or a 403 speaks of that and not of what was asked for. The layer
+    /// then remembers for a while who was refused, and sends nothing more like it: [`AccessDenied`].
+    ///
+    /// Default: none. A plain HTTP API refuses one resource and grants the next.
+    ///
+    /// [`AccessDenied`]: super::AccessDenied
+    fn access(&self, request: &Request<B>) -> Option<Access> {
+        let _ = request;
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::AccessMemory;
 use super::examine::ReadLimits;
 use super::gate::Gates;
 use super::retry_budget::RetryBudget;
@@ -16,6 +17,7 @@ pub(super) struct Config {
     pub(super) gates: Arc<Gates>,
     pub(super) warnings: Arc<Warnings>,
     pub(super) retry_budget: Arc<RetryBudget>,
+    pub(super) access: Arc<AccessMemory>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
@@ -29,6 +31,7 @@ impl Default for Config {
             gates: Arc::default(),
             warnings: Arc::default(),
             retry_budget: Arc::default(),
+            access: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),

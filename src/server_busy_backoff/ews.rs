@@ -12,6 +12,7 @@ use http_body_util::Full;
 use memchr::memmem;
 use tower::BoxError;
 
+use super::access::Access;
 use super::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
     RefusalScope, RequestClass, caller_or_authority,
@@ -69,6 +70,10 @@ impl Classify<ReplayBody> for EwsClassifier {
     fn principal(&self, request: &Request<ReplayBody>) -> Principal {
         impersonated(request.body()).unwrap_or_else(|| caller_or_authority(request))
     }
+
+    fn access(&self, request: &Request<ReplayBody>) -> Option<Access> {
+        access(request.body())
+    }
 }
 
 impl Classify<Full<Bytes>> for EwsClassifier {
@@ -82,6 +87,10 @@ impl Classify<Full<Bytes>> for EwsClassifier {
 
     fn principal(&self, request: &Request<Full<Bytes>>) -> Principal {
         impersonated(&replay(request.body())).unwrap_or_else(|| caller_or_authority(request))
+    }
+
+    fn access(&self, request: &Request<Full<Bytes>>) -> Option<Access> {
+        access(&replay(request.body()))
     }
 }
 
@@ -110,6 +119,22 @@ fn impersonated(body: &ReplayBody) -> Option<Principal> {
         .iter()
         .min_by_key(|sid| rank(sid.kind).unwrap_or(BEST.len()))?;
     Some(Principal::impersonation(&sid.value))
+}
+
+/// The mailbox that a request is for: the impersonated one, the one that it names, else the account's own.
+fn access(body: &ReplayBody) -> Option<Access> {
+    let outline = body.outline().ok()?;
+    if let Some(sid) = outline.impersonation().first() {
+        return Some(Access::to(Some(&*sid.value)));
+    }
+    let targets = outline.targets(&body.to_bytes());
+    let guids = targets.guids.iter().map(|guid| guid.to_string().into());
+    let mut named = targets.mailboxes.into_iter().chain(guids);
+    let first = named.next();
+    Some(match (first, named.next()) {
+        (Some(_), Some(_)) => Access::to(None::<Box<str>>),
+        (one, _) => Access::to(Some(one.unwrap_or_default())),
+    })
 }
 
 fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {

@@ -98,6 +98,7 @@
 //! retried. Longer ones stream: see [`PeekBody`]. A response with a `Content-Encoding` is judged by its head alone, and
 //! the layer warns of it once: put a decompressing layer further in.
 
+mod access;
 mod attempt;
 mod classify;
 mod config;
@@ -116,6 +117,7 @@ mod service;
 mod tests;
 mod warnings;
 
+pub use self::access::Access;
 pub use self::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
     RefusalScope, RequestClass,
@@ -127,5 +129,7 @@ pub use self::http::HttpClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
-pub use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
+pub use crate::errors::{
+    AccessDenied, AccessScope, BackoffError, CredentialsError, DeadlineElapsed,
+};
 pub use crate::retry::{Failure, RetryInfo, retry_after};
