@@ -18,6 +18,7 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
+mod back_off;
 pub(crate) mod batch;
 pub mod code;
 mod code_class;
