@@ -12,15 +12,17 @@ use http::{HeaderMap, Request};
 use http_body::Body;
 use http_body_util::Full;
 use pin_project::pin_project;
-use smallvec::SmallVec;
 use tower::BoxError;
 use tower::util::Oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::frame_buffer::FrameBuffer;
 use super::replay::ReplayBody;
-use super::rope::join;
 use super::watch::BodyWatch;
+
+/// After so many frames the runtime has its turn: a body of empty frames can go on for ever.
+const FRAMES_PER_POLL: usize = 1024;
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.
 ///
@@ -180,8 +182,7 @@ where
             None => State::Read {
                 body,
                 taken: Some((self.inner.clone(), parts)),
-                frames: SmallVec::new(),
-                len: 0,
+                frames: FrameBuffer::default(),
             },
         };
         BufferRequestFuture { limit, state }
@@ -224,8 +225,7 @@ where
         #[pin]
         body: B,
         taken: Option<(S, http::request::Parts)>,
-        frames: SmallVec<[Bytes; 1]>,
-        len: u64,
+        frames: FrameBuffer,
     },
     Call(#[pin] Oneshot<S, Request<ReplayBody>>),
     Called(#[pin] S::Future),
@@ -283,6 +283,7 @@ where
         let mut this = self.project();
         let limit = *this.limit;
         let too_large = || Poll::Ready(Err(BufferRequestError::TooLarge { limit }.into()));
+        let mut frames_left = FRAMES_PER_POLL;
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Call(call) => return call.poll(cx).map_err(Into::into),
@@ -292,18 +293,22 @@ where
                     mut body,
                     taken,
                     frames,
-                    len,
                 } => {
-                    if len.saturating_add(body.size_hint().lower()) > limit {
+                    if frames.len().saturating_add(body.size_hint().lower()) > limit {
                         return too_large();
                     }
+                    if frames_left == 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    frames_left -= 1;
                     match ready!(body.as_mut().poll_frame(cx)) {
                         Some(Ok(frame)) => {
                             let Ok(mut data) = frame.into_data() else {
                                 continue;
                             };
-                            *len = len.saturating_add(data.remaining() as u64);
-                            if *len > limit {
+                            let len = frames.len().saturating_add(data.remaining() as u64);
+                            if len > limit {
                                 return too_large();
                             }
                             frames.push(data.copy_to_bytes(data.remaining()));
@@ -316,7 +321,7 @@ where
                             let Some((inner, parts)) = taken.take() else {
                                 return Poll::Pending;
                             };
-                            let whole = ReplayBody::new(join(&mem::take(frames)));
+                            let whole = ReplayBody::new(mem::take(frames).into_rope().to_bytes());
                             State::Call(Oneshot::new(inner, buffered(parts, whole)))
                         }
                     }

@@ -1,6 +1,7 @@
 //! Request bodies that can be sent again, and the layer that makes one of any body.
 
 mod buffer_request;
+pub(crate) mod frame_buffer;
 #[cfg(feature = "ews")]
 mod outline;
 mod replay;

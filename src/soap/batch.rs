@@ -12,7 +12,8 @@ use super::merge::can_be_merged;
 use super::operation::{Operation, OperationIdempotency, Split};
 use super::outline::{ArrayOutline, Outline};
 use super::outline_error::OutlineError;
-use super::xml::{Reader, Space, Start};
+use super::space::Space;
+use super::xml::{Reader, Start};
 
 /// The most mailboxes that one GetUserAvailability takes (ResponseCode,
 /// `ErrorMailboxDataArrayTooBig`).

@@ -20,6 +20,7 @@
 //! ```
 mod back_off;
 pub(crate) mod batch;
+mod bindings;
 pub mod code;
 mod code_class;
 mod code_table;
@@ -42,6 +43,7 @@ mod recovery_time;
 pub mod response;
 mod scanner;
 mod skim;
+mod space;
 mod tag;
 mod targets;
 mod xml;
