@@ -21,6 +21,7 @@
 mod back_off;
 pub(crate) mod batch;
 mod bindings;
+pub(crate) mod characters;
 pub mod code;
 mod code_class;
 mod code_table;
@@ -48,6 +49,7 @@ mod tag;
 mod targets;
 mod xml;
 
+pub use self::characters::InvalidCharacter;
 pub use self::recovery_time::RecoveryTime;
 pub use self::targets::Targets;
 #[doc(no_inline)]
