@@ -14,15 +14,15 @@ const FEW: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Bindings<'a> {
     list: SmallVec<[Binding<'a>; 8]>,
-    /// Where the newest binding of each prefix stands. Empty while there are few.
-    newest: HashMap<&'a [u8], u32>,
+    /// Where the newest binding of each prefix stands, once there are many.
+    newest: Option<HashMap<&'a [u8], u32>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding<'a> {
-    /// How many elements were open where it was declared.
-    pub(super) depth: usize,
     pub(super) prefix: &'a [u8],
+    /// How many elements were open where it was declared.
+    depth: u32,
     pub(super) space: Space,
     /// The binding of the same prefix that it hides, if there are many.
     hides: Option<u32>,
@@ -37,10 +37,11 @@ impl<'a> Bindings<'a> {
         self.list.iter()
     }
 
+    /// There are at most as many declarations, and elements around them, as the reader allows.
     pub(super) fn declare(&mut self, depth: usize, prefix: &'a [u8], space: Space) {
         self.list.push(Binding {
-            depth,
             prefix,
+            depth: depth as u32,
             space,
             hides: None,
         });
@@ -48,31 +49,34 @@ impl<'a> Bindings<'a> {
         if len > FEW {
             // All of them, where they have just become many.
             let known = if len == FEW + 1 { 0 } else { len - 1 };
+            let newest = self.newest.get_or_insert_default();
             for (at, binding) in self.list.iter_mut().enumerate().skip(known) {
-                // There are 1,024 at most.
-                binding.hides = self.newest.insert(binding.prefix, at as u32);
+                binding.hides = newest.insert(binding.prefix, at as u32);
             }
         }
     }
 
     /// Forgets what was declared deeper than this.
     pub(super) fn leave(&mut self, depth: usize) {
-        while let Some(&binding) = self.list.last().filter(|binding| binding.depth > depth) {
+        let is_deeper = |binding: &&Binding<'a>| binding.depth as usize > depth;
+        while let Some(&binding) = self.list.last().filter(is_deeper) {
             self.list.pop();
-            if self.list.len() > FEW {
-                match binding.hides {
-                    Some(hidden) => self.newest.insert(binding.prefix, hidden),
-                    None => self.newest.remove(binding.prefix),
-                };
-            } else if self.list.len() == FEW {
-                self.newest.clear();
+            match &mut self.newest {
+                Some(newest) if self.list.len() > FEW => {
+                    match binding.hides {
+                        Some(hidden) => newest.insert(binding.prefix, hidden),
+                        None => newest.remove(binding.prefix),
+                    };
+                }
+                Some(newest) if !newest.is_empty() => newest.clear(),
+                _ => {}
             }
         }
     }
 
     pub(super) fn find(&self, prefix: &[u8]) -> Option<Space> {
         if self.list.len() > FEW {
-            let at = *self.newest.get(prefix)? as usize;
+            let at = *self.newest.as_ref()?.get(prefix)? as usize;
             return self.list.get(at).map(|binding| binding.space);
         }
         let newest = self.list.iter().rev();
