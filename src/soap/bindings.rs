@@ -57,6 +57,7 @@ impl<'a> Bindings<'a> {
     }
 
     /// Forgets what was declared deeper than this.
+    #[inline]
     pub(super) fn leave(&mut self, depth: usize) {
         let is_deeper = |binding: &&Binding<'a>| binding.depth as usize > depth;
         while let Some(&binding) = self.list.last().filter(is_deeper) {
@@ -74,6 +75,7 @@ impl<'a> Bindings<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn find(&self, prefix: &[u8]) -> Option<Space> {
         if self.list.len() > FEW {
             let at = *self.newest.as_ref()?.get(prefix)? as usize;

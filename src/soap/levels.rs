@@ -215,6 +215,7 @@ impl Levels {
     }
 
     /// What an element is, by where it stands. None is to be passed over.
+    #[inline]
     fn level(
         &mut self,
         parent: Level,

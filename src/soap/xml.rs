@@ -275,7 +275,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves
-    /// nothing. The benchmark `batch` watches it.
+    /// nothing. The benchmark `batch` watches it. It is long: each part of it that was made a function
+    /// of its own cost some three per cent.
     fn walk<const MEMBERS: bool>(
         &mut self,
         mut member: impl FnMut(Range<usize>),
@@ -286,14 +287,13 @@ impl<'a> Reader<'a> {
         let mut next = find::markup(body, from);
         let mut begun = 0;
         let mut text = false;
-        let mut head = None;
+        let mut head: Option<Head<'a>> = None;
         loop {
             let Some(at) = next else {
                 return self.truncated();
             };
             let depth = self.open.len();
-            let between = MEMBERS && depth == floor;
-            if between && from < at {
+            if MEMBERS && depth == floor && from < at {
                 text |= !is_blank(self.bytes(&(from..at)));
             }
             match body.get(at + 1) {
@@ -312,55 +312,66 @@ impl<'a> Reader<'a> {
                     }
                     next = find::markup(body, from);
                 }
-                Some(b'!' | b'?') => {
-                    let (end, cdata) = aside(body, at)?;
-                    text |= between && cdata;
+                Some(b'!') => {
+                    let (end, cdata) = bang(body, at)?;
+                    if MEMBERS && cdata && depth == floor {
+                        text = true;
+                    }
                     from = end;
                     next = find::markup(body, from);
                 }
+                Some(b'?') => {
+                    from = instruction(body, at)?;
+                    next = find::markup(body, from);
+                }
                 Some(_) => {
-                    let tag = match between {
-                        true => member_tag(body, at, &mut head)?,
-                        false => tag(body, at)?,
+                    let tag = if MEMBERS && depth == floor {
+                        let alike = head.filter(|head| head.begins(body, at));
+                        let tag = match alike {
+                            Some(head) => {
+                                tag_from(body, at, at + head.name, at + head.bytes.len() - 1)?
+                            }
+                            None => tag(body, at)?,
+                        };
+                        if alike.is_none() {
+                            head = Head::of(body, at, tag.name_end);
+                        }
+                        tag
+                    } else {
+                        tag(body, at)?
                     };
-                    let entered;
-                    (from, next, entered) = self.enter(at, &tag)?;
-                    if between && entered {
-                        begun = at;
-                    } else if between {
-                        member(at..from);
+                    from = tag.end;
+                    next = if from == tag.name_end + 1 {
+                        // No wait for where the name ends: the processor can look for both at once.
+                        find::next_markup(body, at + 2)
+                    } else {
+                        find::markup(body, from)
+                    };
+                    if tag.empty {
+                        if MEMBERS && depth == floor {
+                            member(at..from);
+                        }
+                        continue;
                     }
+                    if depth >= MAX_DEPTH {
+                        return Err(OutlineError::TooDeep { at });
+                    }
+                    let (start, length) = (at as u32 + 1, (tag.name_end - at - 1) as u32);
+                    // Most elements hold a text and nothing else.
+                    if let Some(closing) = next.filter(|next| body.get(next + 1) == Some(&b'/')) {
+                        from = close(body, closing, start, length)?;
+                        next = find::markup(body, from);
+                        if MEMBERS && depth == floor {
+                            member(at..from);
+                        }
+                        continue;
+                    }
+                    begun = if depth == floor { at } else { begun };
+                    self.open.push((start, length));
                 }
                 None => return self.truncated(),
             }
         }
-    }
-
-    /// Enters the element of the start tag at `at`, or goes behind it if no element is inside.
-    /// Returns where to go on, the next `<`, and whether the element was entered.
-    #[inline(always)]
-    fn enter(&mut self, at: usize, tag: &Tag) -> Result<(usize, Option<usize>, bool)> {
-        let body = self.body;
-        let next = if tag.end == tag.name_end + 1 {
-            // No wait for where the name ends: the processor can look for both at once.
-            find::next_markup(body, at + 2)
-        } else {
-            find::markup(body, tag.end)
-        };
-        if tag.empty {
-            return Ok((tag.end, next, false));
-        }
-        if self.open.len() >= MAX_DEPTH {
-            return Err(OutlineError::TooDeep { at });
-        }
-        let (start, length) = (at as u32 + 1, (tag.name_end - at - 1) as u32);
-        // Most elements hold a text and nothing else.
-        if let Some(closing) = next.filter(|next| body.get(next + 1) == Some(&b'/')) {
-            let end = close(body, closing, start, length)?;
-            return Ok((end, find::markup(body, end), false));
-        }
-        self.open.push((start, length));
-        Ok((tag.end, next, true))
     }
 
     /// The text of an element whose start tag was just read, without the white space around it,
@@ -396,27 +407,6 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         unescape(raw, start.at).map(|value| Some(trimmed(value)))
-    }
-}
-
-/// The start tag of a member, which most often begins like the one before.
-#[inline(always)]
-fn member_tag<'a>(body: &'a [u8], at: usize, head: &mut Option<Head<'a>>) -> Result<Tag> {
-    if let Some(alike) = head.filter(|head| head.begins(body, at)) {
-        return tag_from(body, at, at + alike.name, at + alike.bytes.len() - 1);
-    }
-    let tag = tag(body, at)?;
-    *head = Head::of(body, at, tag.name_end);
-    Ok(tag)
-}
-
-/// Where a comment, a CDATA section or a processing instruction ends, and whether it is a CDATA
-/// section.
-#[cold]
-fn aside(body: &[u8], at: usize) -> Result<(usize, bool)> {
-    match body.get(at + 1) {
-        Some(b'!') => bang(body, at),
-        _ => instruction(body, at).map(|end| (end, false)),
     }
 }
 
