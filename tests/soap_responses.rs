@@ -721,3 +721,68 @@ fn where_the_scanner_stands() {
         (false, 1, 1)
     );
 }
+
+/// A server, or a proxy that rewrites its responses, may say how long to wait in words alone.
+#[test]
+fn a_back_off_that_is_no_value_of_its_own() {
+    let text = |text: &str| fault("ErrorServerBusy", "").replacen("Not now.", text, 1);
+    let xml = |xml: &str| {
+        fault(
+            "ErrorServerBusy",
+            &format!("<t:MessageXml xmlns:t=\"{T}\">{xml}</t:MessageXml>"),
+        )
+    };
+    let cases = [
+        (text("Suggested backoff time 5000 ms."), Some(5000)),
+        (
+            text("&lt;t:Value Name=&quot;BackOffMilliseconds&quot;&gt;5000&lt;/t:Value&gt;"),
+            Some(5000),
+        ),
+        (
+            text("<![CDATA[<t:Value Name='BackOffMilliseconds'>5000</t:Value>]]>"),
+            Some(5000),
+        ),
+        (xml("BackOffMilliseconds 5000"), Some(5000)),
+        (xml("BackOff<!-- -->Milliseconds = 5000"), Some(5000)),
+        (
+            xml("<![CDATA[{\"BackOffMilliseconds\":5000}]]>"),
+            Some(5000),
+        ),
+        (
+            xml("<t:BackOffMilliseconds>5000</t:BackOffMilliseconds>"),
+            Some(5000),
+        ),
+        (
+            xml("<t:Value Name=\"InnerErrorMessageText\">Retry after 5 seconds.</t:Value>"),
+            Some(5000),
+        ),
+        // The longest.
+        (
+            xml(
+                "backoff 1 ms <t:Value Name=\"BackOffMilliseconds\">3000</t:Value> backoff 2000 ms",
+            ),
+            Some(3000),
+        ),
+        // A name here and a number there are no back-off.
+        (
+            xml("BackOffMilliseconds<t:Value Name=\"Policy\">5000</t:Value>"),
+            None,
+        ),
+        (
+            xml("<t:Value Name=\"Policy\">BackOffMilliseconds</t:Value>5000"),
+            None,
+        ),
+        (text("Not now, at 5000."), None),
+    ];
+    for (body, milliseconds) in cases {
+        let body = body.as_bytes();
+        assert_agrees(body, &[3, 1, 7]);
+        let response = SoapResponse::parse(body).unwrap();
+        let expected = milliseconds.map(Duration::from_millis);
+        let text = String::from_utf8_lossy(body);
+        assert_eq!(response.fault().unwrap().back_off, expected, "{text}");
+    }
+    let good = entry("GetItem", "Success", "NoError", "").replace("Text.", "backoff 5000 ms");
+    let response = SoapResponse::parse(list("GetItem", &[good]).as_bytes()).unwrap();
+    assert_eq!(response.messages[0].back_off, None);
+}

@@ -63,6 +63,16 @@ pub(super) fn get(ids: usize) -> Vec<u8> {
     body.into_bytes()
 }
 
+/// As [`get`], with so many more namespaces declared on the envelope.
+pub(super) fn get_declaring(ids: usize, namespaces: usize) -> Vec<u8> {
+    let declared: String = (0..namespaces)
+        .map(|number| format!(" xmlns:p{number}='urn:{number}'"))
+        .collect();
+    let body = String::from_utf8(get(ids)).expect("UTF-8");
+    let body = body.replacen("<s:Envelope", &format!("<s:Envelope{declared}"), 1);
+    body.into_bytes()
+}
+
 /// The beginning of a request, up to the attributes of the operation's element.
 fn request(operation: &str) -> String {
     format!(

@@ -12,6 +12,7 @@ use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::body::ReplayBody;
+use crate::body::frame_buffer::FrameBuffer;
 use crate::body::rope::Rope;
 use crate::errors::{AccessDenied, CredentialsError};
 use crate::retry::Failure;
@@ -40,6 +41,9 @@ pub(super) struct CollectedResponse {
     pub(super) body: Rope,
     pub(super) trailers: Option<HeaderMap>,
 }
+
+/// After so many frames other tasks have their turn.
+const FRAMES_PER_TURN: usize = 1024;
 
 /// Headers that describe the bytes of one body.
 const DIGESTS: [HeaderName; 4] = [
@@ -124,28 +128,33 @@ where
 {
     let (head, body) = response.into_parts();
     let mut body = pin!(body);
-    let mut rope = Rope::new();
+    let mut frames = FrameBuffer::default();
     let mut trailers = None;
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = match frame {
-            Ok(frame) => frame,
+    for count in 1_usize.. {
+        // A body of empty frames can go on for ever, and would let no timer run.
+        if count % FRAMES_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+        let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            None => break,
+            Some(Ok(frame)) => frame,
             // A response had begun, whatever the error proves.
-            Err(error) => return SendResult::Lost(error.into()),
+            Some(Err(error)) => return SendResult::Lost(error.into()),
         };
         match frame.into_data() {
             Ok(mut data) => {
                 let bytes = data.copy_to_bytes(data.remaining());
-                if rope.len().saturating_add(bytes.len() as u64) > max_response {
+                if frames.len().saturating_add(bytes.len() as u64) > max_response {
                     return SendResult::TooLong;
                 }
-                rope.push(bytes);
+                frames.push(bytes);
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
     SendResult::Response(Box::new(CollectedResponse {
         head,
-        body: rope,
+        body: frames.into_rope(),
         trailers,
     }))
 }

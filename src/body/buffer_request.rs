@@ -12,15 +12,21 @@ use http::{HeaderMap, Request};
 use http_body::Body;
 use http_body_util::Full;
 use pin_project::pin_project;
-use smallvec::SmallVec;
 use tower::BoxError;
 use tower::util::Oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::frame_buffer::FrameBuffer;
+#[cfg(feature = "ews")]
+use super::invalid_characters::InvalidCharacters;
 use super::replay::ReplayBody;
-use super::rope::join;
 use super::watch::BodyWatch;
+#[cfg(feature = "ews")]
+use crate::soap::InvalidCharacter;
+
+/// After so many frames the runtime has its turn: a body of empty frames can go on for ever.
+const FRAMES_PER_POLL: usize = 1024;
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.
 ///
@@ -46,7 +52,35 @@ use super::watch::BodyWatch;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "layers do nothing until they are applied to a service"]
 pub struct BufferRequestLayer {
+    rules: Rules,
+}
+
+/// What may go on.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
     limit: u64,
+    #[cfg(feature = "ews")]
+    characters: InvalidCharacters,
+}
+
+impl Rules {
+    const fn new(limit: u64) -> Rules {
+        Rules {
+            limit,
+            #[cfg(feature = "ews")]
+            characters: InvalidCharacters::Pass,
+        }
+    }
+
+    fn check(self, body: ReplayBody) -> Result<ReplayBody, BufferRequestError> {
+        #[cfg(feature = "ews")]
+        let body = self.characters.check(body)?;
+        let limit = self.limit;
+        match body.len() > limit {
+            true => Err(BufferRequestError::TooLarge { limit }),
+            false => Ok(body),
+        }
+    }
 }
 
 impl BufferRequestLayer {
@@ -56,7 +90,18 @@ impl BufferRequestLayer {
 
     /// Creates a new layer that takes bodies of at most `limit` bytes.
     pub const fn new(limit: u64) -> BufferRequestLayer {
-        BufferRequestLayer { limit }
+        BufferRequestLayer {
+            rules: Rules::new(limit),
+        }
+    }
+
+    /// Sets what happens to a SOAP request with characters that XML does not allow. Default:
+    /// [`InvalidCharacters::Pass`].
+    #[cfg(feature = "ews")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+    pub const fn invalid_characters(mut self, characters: InvalidCharacters) -> BufferRequestLayer {
+        self.rules.characters = characters;
+        self
     }
 }
 
@@ -70,7 +115,11 @@ impl<S> Layer<S> for BufferRequestLayer {
     type Service = BufferRequest<S>;
 
     fn layer(&self, inner: S) -> BufferRequest<S> {
-        BufferRequest::new(inner, self.limit)
+        BufferRequest {
+            inner,
+            rules: self.rules,
+            always_ready: false,
+        }
     }
 }
 
@@ -88,7 +137,7 @@ impl<S> Layer<S> for BufferRequestLayer {
 #[must_use = "services do nothing until they are called"]
 pub struct BufferRequest<S> {
     inner: S,
-    limit: u64,
+    rules: Rules,
     always_ready: bool,
 }
 
@@ -97,7 +146,7 @@ impl<S> BufferRequest<S> {
     pub const fn new(inner: S, limit: u64) -> BufferRequest<S> {
         BufferRequest {
             inner,
-            limit,
+            rules: Rules::new(limit),
             always_ready: false,
         }
     }
@@ -148,6 +197,11 @@ pub enum BufferRequestError {
     /// The body itself failed.
     #[error("the request body could not be read")]
     Body(#[source] BoxError),
+    /// It has a character that XML does not allow, for which the server would refuse all of it.
+    #[cfg(feature = "ews")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+    #[error(transparent)]
+    InvalidCharacter(#[from] InvalidCharacter),
 }
 
 impl<S, B> Service<Request<B>> for BufferRequest<S>
@@ -167,10 +221,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> BufferRequestFuture<S, B> {
         let (parts, mut body) = request.into_parts();
-        let limit = self.limit;
-        let state = match in_one_piece(&mut body) {
-            Some(body) if body.len() > limit => State::TooLarge,
-            Some(body) => {
+        let rules = self.rules;
+        let state = match in_one_piece(&mut body).map(|body| rules.check(body)) {
+            Some(Err(error)) => State::Refused(Some(error)),
+            Some(Ok(body)) => {
                 let request = buffered(parts, body);
                 match self.always_ready {
                     true => State::Called(self.inner.call(request)),
@@ -180,11 +234,10 @@ where
             None => State::Read {
                 body,
                 taken: Some((self.inner.clone(), parts)),
-                frames: SmallVec::new(),
-                len: 0,
+                frames: FrameBuffer::default(),
             },
         };
-        BufferRequestFuture { limit, state }
+        BufferRequestFuture { rules, state }
     }
 }
 
@@ -210,7 +263,7 @@ pub struct BufferRequestFuture<S, B>
 where
     S: Service<Request<ReplayBody>>,
 {
-    limit: u64,
+    rules: Rules,
     #[pin]
     state: State<S, B>,
 }
@@ -224,12 +277,11 @@ where
         #[pin]
         body: B,
         taken: Option<(S, http::request::Parts)>,
-        frames: SmallVec<[Bytes; 1]>,
-        len: u64,
+        frames: FrameBuffer,
     },
     Call(#[pin] Oneshot<S, Request<ReplayBody>>),
     Called(#[pin] S::Future),
-    TooLarge,
+    Refused(Option<BufferRequestError>),
 }
 
 /// Takes a body whose bytes are there already.
@@ -281,29 +333,38 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let limit = *this.limit;
+        let limit = this.rules.limit;
         let too_large = || Poll::Ready(Err(BufferRequestError::TooLarge { limit }.into()));
+        let mut frames_left = FRAMES_PER_POLL;
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Call(call) => return call.poll(cx).map_err(Into::into),
                 StateProj::Called(call) => return call.poll(cx).map_err(Into::into),
-                StateProj::TooLarge => return too_large(),
+                StateProj::Refused(error) => {
+                    return error
+                        .take()
+                        .map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
+                }
                 StateProj::Read {
                     mut body,
                     taken,
                     frames,
-                    len,
                 } => {
-                    if len.saturating_add(body.size_hint().lower()) > limit {
+                    if frames.len().saturating_add(body.size_hint().lower()) > limit {
                         return too_large();
                     }
+                    if frames_left == 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    frames_left -= 1;
                     match ready!(body.as_mut().poll_frame(cx)) {
                         Some(Ok(frame)) => {
                             let Ok(mut data) = frame.into_data() else {
                                 continue;
                             };
-                            *len = len.saturating_add(data.remaining() as u64);
-                            if *len > limit {
+                            let len = frames.len().saturating_add(data.remaining() as u64);
+                            if len > limit {
                                 return too_large();
                             }
                             frames.push(data.copy_to_bytes(data.remaining()));
@@ -316,8 +377,11 @@ where
                             let Some((inner, parts)) = taken.take() else {
                                 return Poll::Pending;
                             };
-                            let whole = ReplayBody::new(join(&mem::take(frames)));
-                            State::Call(Oneshot::new(inner, buffered(parts, whole)))
+                            let whole = ReplayBody::new(mem::take(frames).into_rope().to_bytes());
+                            match this.rules.check(whole) {
+                                Ok(body) => State::Call(Oneshot::new(inner, buffered(parts, body))),
+                                Err(error) => State::Refused(Some(error)),
+                            }
                         }
                     }
                 }
@@ -333,7 +397,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferRequestFuture")
-            .field("limit", &self.limit)
+            .field("limit", &self.rules.limit)
             .finish_non_exhaustive()
     }
 }

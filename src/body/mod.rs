@@ -1,6 +1,9 @@
 //! Request bodies that can be sent again, and the layer that makes one of any body.
 
 mod buffer_request;
+pub(crate) mod frame_buffer;
+#[cfg(feature = "ews")]
+mod invalid_characters;
 #[cfg(feature = "ews")]
 mod outline;
 mod replay;
@@ -13,6 +16,9 @@ pub(crate) use self::buffer_request::encoding;
 pub use self::buffer_request::{
     BufferRequest, BufferRequestError, BufferRequestFuture, BufferRequestLayer,
 };
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+pub use self::invalid_characters::InvalidCharacters;
 pub use self::replay::ReplayBody;
 pub use self::rope::{Rope, RopeIntoIter};
 pub(crate) use self::watch::BodyWatch;

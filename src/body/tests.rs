@@ -266,3 +266,44 @@ async fn waits_for_the_inner_service_in_the_future() {
     response.send_response(());
     assert!(matches!(call.poll(), Poll::Ready(Ok(()))));
 }
+
+/// A peer decides how it cuts a body; memory follows the bytes.
+#[test]
+fn a_body_of_tiny_frames_costs_its_bytes() {
+    const BYTES: usize = 1 << 20;
+    for (frame, count, bytes) in [("x", BYTES, BYTES), ("", 1 << 20, 0)] {
+        let stream =
+            futures_util::stream::iter((0..count).map(move |_| {
+                Ok::<_, BoxError>(Frame::data(Bytes::from_static(frame.as_bytes())))
+            }));
+        let service = BufferRequestLayer::default().layer(service_fn(
+            async |request: Request<ReplayBody>| Ok::<_, BoxError>(request.body().pieces().len()),
+        ));
+        let mut pieces = 0;
+        let info = allocation_counter::measure(|| {
+            let call = service.oneshot(Request::new(StreamBody::new(stream)));
+            let mut call = tokio_test::task::spawn(call);
+            pieces = loop {
+                if let Poll::Ready(pieces) = call.poll() {
+                    break pieces.unwrap();
+                }
+                assert!(call.is_woken());
+            };
+        });
+        assert!(pieces <= 1);
+        // The frames, and the one piece that they become.
+        assert!(info.bytes_max <= 3 * bytes as u64 + 300_000, "{info:?}");
+    }
+}
+
+#[test]
+fn a_body_of_empty_frames_lets_others_run() {
+    let endless =
+        futures_util::stream::repeat_with(|| Ok::<_, BoxError>(Frame::data(Bytes::new())));
+    let service = BufferRequestLayer::default().layer(echo());
+    let mut call = tokio_test::task::spawn(service.oneshot(Request::new(StreamBody::new(endless))));
+    for _ in 0..3 {
+        assert!(call.poll().is_pending());
+        assert!(call.is_woken());
+    }
+}

@@ -114,13 +114,9 @@ impl Engine {
         head: &request::Parts,
         body: Result<Bytes, StatusCode>,
     ) -> Arrival {
-        let parsed = match &body {
-            Ok(bytes) => soap::read(bytes),
-            Err(_) => Err(Failure::new(
-                "ErrorRequestStreamTooBig",
-                "The request is too large.",
-            )),
-        };
+        let too_large = || Failure::new("ErrorRequestStreamTooBig", "The request is too large.");
+        let parsed = body.as_ref().map_err(|_| too_large());
+        let parsed = parsed.and_then(|bytes| soap::read(bytes));
         let now = self.now();
         let mut guard = self.state.lock();
         let state = &mut *guard;

@@ -244,7 +244,40 @@ impl Engine {
         }
     }
 
-    /// Counts what was done, and responds.
+    /// Counts what was done, and what the client was told: nothing if the connection was lost.
+    fn count(
+        &self,
+        execution: &Execution,
+        progress: &Progress,
+        throttled: usize,
+        status: Option<StatusCode>,
+    ) {
+        let mut state = self.state.lock();
+        let responded = self.since_start(self.now());
+        let fault = execution
+            .fault
+            .as_ref()
+            .filter(|fault| progress.hit || !fault.befalls_members());
+        if let Some(fault) = fault.filter(|fault| fault.befalls_members()) {
+            state.counters.fault(fault.name());
+        }
+        state.counters.report.throttled_members += throttled as u64;
+        state.counters.report.cut_batches += u64::from(progress.cut);
+        if let Some(call) = state.counters.call(execution.number) {
+            call.responded = Some(responded);
+            call.status = status;
+            call.executed = progress.executed;
+            call.throttled = throttled;
+            call.outcome = match (fault, progress.cut) {
+                (Some(fault), _) => fault.name(),
+                (None, true) => "batch_limit",
+                (None, false) => "executed",
+            }
+            .to_owned();
+        }
+    }
+
+    /// Responds with what was done, and counts it.
     fn close(
         &self,
         execution: Execution,
@@ -269,31 +302,7 @@ impl Engine {
             .iter()
             .filter(|outcome| outcome.as_ref().is_err_and(Failure::throttled))
             .count();
-        {
-            let mut state = self.state.lock();
-            let responded = self.since_start(self.now());
-            let fault = execution
-                .fault
-                .as_ref()
-                .filter(|fault| progress.hit || !fault.befalls_members());
-            if let Some(fault) = fault.filter(|fault| fault.befalls_members()) {
-                state.counters.fault(fault.name());
-            }
-            state.counters.report.throttled_members += throttled as u64;
-            state.counters.report.cut_batches += u64::from(cut.is_some());
-            if let Some(call) = state.counters.call(execution.number) {
-                call.responded = Some(responded);
-                call.status = (!lost).then_some(status);
-                call.executed = progress.executed;
-                call.throttled = throttled;
-                call.outcome = match (fault, cut) {
-                    (Some(fault), _) => fault.name(),
-                    (None, Some(_)) => "batch_limit",
-                    (None, None) => "executed",
-                }
-                .to_owned();
-            }
-        }
+        self.count(&execution, &progress, throttled, (!lost).then_some(status));
         let in_flight = Some(execution.in_flight);
         let body = match execution.fault {
             _ if lost => return Err(ConnectionLost::reset()),

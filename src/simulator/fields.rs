@@ -16,11 +16,7 @@ pub(super) fn new_fields(element: &Element, owner: &str, uid: &str, now: &str) -
         .cloned()
         .collect();
     let size: usize = 500 + fields.iter().map(weight).sum::<usize>();
-    let mut add = |name: &str, text: &str| {
-        if !fields.iter().any(|field| field.name == name) {
-            fields.push(Element::types(name, text));
-        }
-    };
+    let mut add = |name: &str, text: &str| add(&mut fields, name, text);
     let class = match element.name.as_str() {
         "CalendarItem" => "IPM.Appointment",
         "Contact" => "IPM.Contact",
@@ -43,41 +39,7 @@ pub(super) fn new_fields(element: &Element, owner: &str, uid: &str, now: &str) -
             add("IsRead", "true");
             add("InternetMessageId", &format!("<{uid}@simulator.invalid>"));
         }
-        "CalendarItem" => {
-            let recurring = element.child("Recurrence").is_some();
-            let meeting = element.child("RequiredAttendees").is_some()
-                || element.child("OptionalAttendees").is_some();
-            add("UID", uid);
-            add("IsAllDayEvent", "false");
-            add("LegacyFreeBusyStatus", "Busy");
-            add("IsMeeting", if meeting { "true" } else { "false" });
-            add("IsCancelled", "false");
-            add("IsRecurring", "false");
-            add(
-                "CalendarItemType",
-                if recurring {
-                    "RecurringMaster"
-                } else {
-                    "Single"
-                },
-            );
-            add("MyResponseType", "Organizer");
-            if !fields.iter().any(|field| field.name == "Organizer") {
-                let mut mailbox = Element::types("Mailbox", "");
-                for (name, text) in [
-                    ("Name", owner),
-                    ("EmailAddress", owner),
-                    ("RoutingType", "SMTP"),
-                ] {
-                    mailbox
-                        .nodes
-                        .push(Node::Element(Element::types(name, text)));
-                }
-                let mut organizer = Element::types("Organizer", "");
-                organizer.nodes.push(Node::Element(mailbox));
-                fields.push(organizer);
-            }
-        }
+        "CalendarItem" => add_appointment(&mut fields, element, owner, uid),
         "Task" => {
             add("IsComplete", "false");
             add("PercentComplete", "0");
@@ -87,6 +49,50 @@ pub(super) fn new_fields(element: &Element, owner: &str, uid: &str, now: &str) -
     }
     sort(&element.name, &mut fields);
     fields
+}
+
+/// Adds a property unless the client has set it.
+fn add(fields: &mut Vec<Element>, name: &str, text: &str) {
+    if !fields.iter().any(|field| field.name == name) {
+        fields.push(Element::types(name, text));
+    }
+}
+
+/// Adds what the server says of an appointment.
+fn add_appointment(fields: &mut Vec<Element>, element: &Element, owner: &str, uid: &str) {
+    let has = |name| element.child(name).is_some();
+    let meeting = has("RequiredAttendees") || has("OptionalAttendees");
+    let kind = match has("Recurrence") {
+        true => "RecurringMaster",
+        false => "Single",
+    };
+    for (name, text) in [
+        ("UID", uid),
+        ("IsAllDayEvent", "false"),
+        ("LegacyFreeBusyStatus", "Busy"),
+        ("IsMeeting", if meeting { "true" } else { "false" }),
+        ("IsCancelled", "false"),
+        ("IsRecurring", "false"),
+        ("CalendarItemType", kind),
+        ("MyResponseType", "Organizer"),
+    ] {
+        add(fields, name, text);
+    }
+    if !fields.iter().any(|field| field.name == "Organizer") {
+        let mut mailbox = Element::types("Mailbox", "");
+        for (name, text) in [
+            ("Name", owner),
+            ("EmailAddress", owner),
+            ("RoutingType", "SMTP"),
+        ] {
+            mailbox
+                .nodes
+                .push(Node::Element(Element::types(name, text)));
+        }
+        let mut organizer = Element::types("Organizer", "");
+        organizer.nodes.push(Node::Element(mailbox));
+        fields.push(organizer);
+    }
 }
 
 /// Puts properties into the schema's order; those of equal rank stay as they are.

@@ -111,53 +111,31 @@ pub(super) fn write_folder(
             mailbox.folder_id(parent)
         );
     }
-    if shape.shows_folder("FolderClass") && !folder.class.is_empty() {
-        let _ = write!(
-            out,
-            "<t:FolderClass>{}</t:FolderClass>",
-            escaped(&folder.class)
-        );
-    }
-    if shape.shows_folder("DisplayName") {
-        let _ = write!(
-            out,
-            "<t:DisplayName>{}</t:DisplayName>",
-            escaped(&folder.name)
-        );
-    }
-    if shape.shows_folder("TotalCount") {
-        let _ = write!(
-            out,
-            "<t:TotalCount>{}</t:TotalCount>",
-            mailbox.items_in(number).count()
-        );
-    }
-    if shape.shows_folder("ChildFolderCount") {
-        let _ = write!(
-            out,
-            "<t:ChildFolderCount>{}</t:ChildFolderCount>",
-            mailbox.children(number).count()
-        );
-    }
-    if let Some(id) = folder
-        .distinguished
-        .filter(|_| shape.shows_folder("DistinguishedFolderId"))
-    {
-        let _ = write!(
-            out,
-            "<t:DistinguishedFolderId>{id}</t:DistinguishedFolderId>"
-        );
-    }
-    if shape.shows_folder("UnreadCount") && matches!(folder.element, "Folder" | "TasksFolder") {
-        let unread = mailbox
-            .items_in(number)
-            .filter(|(_, item)| {
-                item.field("IsRead")
-                    .is_some_and(|field| field.text() == "false")
-            })
-            .count();
-        let _ = write!(out, "<t:UnreadCount>{unread}</t:UnreadCount>");
-    }
+    let mut show = |name: &str, text: &dyn Fn() -> Option<String>| {
+        if let Some(text) = shape.shows_folder(name).then(text).flatten() {
+            let _ = write!(out, "<t:{name}>{text}</t:{name}>");
+        }
+    };
+    let class = || Some(escaped(&folder.class)).filter(|class| !class.is_empty());
+    show("FolderClass", &class);
+    show("DisplayName", &|| Some(escaped(&folder.name)));
+    show("TotalCount", &|| {
+        Some(mailbox.items_in(number).count().to_string())
+    });
+    show("ChildFolderCount", &|| {
+        Some(mailbox.children(number).count().to_string())
+    });
+    show("DistinguishedFolderId", &|| {
+        folder.distinguished.map(str::to_owned)
+    });
+    let is_unread = |item: &Item| {
+        let read = item.field("IsRead");
+        read.is_some_and(|read| read.text() == "false")
+    };
+    show("UnreadCount", &|| {
+        let unread = mailbox.items_in(number).filter(|(_, item)| is_unread(item));
+        matches!(folder.element, "Folder" | "TasksFolder").then(|| unread.count().to_string())
+    });
     let _ = write!(out, "</t:{}>", folder.element);
 }
 

@@ -2,7 +2,7 @@
 
 use quick_xml::NsReader;
 use quick_xml::XmlVersion;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::ResolveResult;
 
 pub(super) const SOAP_NS: &str = "http://schemas.xmlsoap.org/soap/envelope/";
@@ -280,26 +280,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
                 push_text(&mut open, &text)?;
             }
             Event::GeneralRef(reference) => {
-                let mut buffer = [0; 4];
-                let name = reference.decode().map_err(|_| XmlError::Encoding)?;
-                let text = match reference
-                    .resolve_char_ref()
-                    .map_err(|_| XmlError::UnknownEntity)?
-                {
-                    Some(c) => &*c.encode_utf8(&mut buffer),
-                    None => match name.as_ref() {
-                        "amp" => "&",
-                        "lt" => "<",
-                        "gt" => ">",
-                        "quot" => "\"",
-                        "apos" => "'",
-                        _ => return Err(XmlError::UnknownEntity),
-                    },
-                };
+                let c = resolve(&reference)?;
                 if open.is_empty() {
                     return Err(XmlError::OutsideRoot);
                 }
-                push_text(&mut open, text)?;
+                push_text(&mut open, c.encode_utf8(&mut [0; 4]))?;
             }
             Event::Comment(_) | Event::PI(_) | Event::Decl(_) => {}
             Event::DocType(_) => return Err(XmlError::Dtd),
@@ -310,6 +295,23 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
         root.ok_or(XmlError::Malformed)
     } else {
         Err(XmlError::Malformed)
+    }
+}
+
+/// What a reference stands for.
+fn resolve(reference: &BytesRef<'_>) -> Result<char, XmlError> {
+    let name = reference.decode().map_err(|_| XmlError::Encoding)?;
+    let number = reference.resolve_char_ref();
+    if let Some(c) = number.map_err(|_| XmlError::UnknownEntity)? {
+        return Ok(c);
+    }
+    match name.as_ref() {
+        "amp" => Ok('&'),
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "quot" => Ok('"'),
+        "apos" => Ok('\''),
+        _ => Err(XmlError::UnknownEntity),
     }
 }
 

@@ -12,7 +12,8 @@ use super::merge::can_be_merged;
 use super::operation::{Operation, OperationIdempotency, Split};
 use super::outline::{ArrayOutline, Outline};
 use super::outline_error::OutlineError;
-use super::xml::{Reader, Space, Start};
+use super::space::Space;
+use super::xml::{Reader, Start};
 
 /// The most mailboxes that one GetUserAvailability takes (ResponseCode,
 /// `ErrorMailboxDataArrayTooBig`).
@@ -460,12 +461,7 @@ impl<'a> Walk<'a> {
             skip(reader, &part)?;
         }
         if name == "ApplyConversationAction" {
-            // A copy is made again; a rule that stands may be set again, but nobody says so.
-            let action = action.unwrap_or_default();
-            member.repeats = !matches!(
-                &*action,
-                "Move" | "Delete" | "SetReadState" | "SetRetentionPolicy" | "Flag"
-            );
+            member.repeats = action.is_none_or(|action| repeats(&action));
         }
         Ok(member)
     }
@@ -511,6 +507,15 @@ impl<'a> Walk<'a> {
         let range = start..start.checked_add(part.len())?;
         (self.body.get(range.clone()) == Some(part)).then_some(range)
     }
+}
+
+/// Whether an action on a conversation does more the second time: a copy is made again; a rule that
+/// stands may be set again, but nobody says so.
+fn repeats(action: &str) -> bool {
+    !matches!(
+        action,
+        "Move" | "Delete" | "SetReadState" | "SetRetentionPolicy" | "Flag"
+    )
 }
 
 fn number(of: impl Hash) -> u64 {

@@ -1,7 +1,8 @@
 //! Steps through the elements of a document: the envelope, the children of an element, and the way
 //! around one.
 use super::outline_error::OutlineError;
-use super::xml::{Event, Reader, Space, Start, is_blank};
+use super::space::Space;
+use super::xml::{Event, Reader, Start, is_blank};
 
 /// Reads up to the envelope's start tag.
 pub(super) fn root<'a>(reader: &mut Reader<'a>) -> Result<Start<'a>, OutlineError> {

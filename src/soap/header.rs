@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 
 use super::elements::{child, skip};
 use super::outline_error::OutlineError;
-use super::xml::{Reader, Space, Start};
+use super::space::Space;
+use super::xml::{Reader, Start};
 use crate::address::is_bare_address;
 
 /// What an impersonation header names its mailbox by.

@@ -5,14 +5,11 @@ use std::time::Duration;
 use memchr::memchr;
 use smallvec::SmallVec;
 
+use super::back_off;
 use super::code::ResponseCode;
 use super::find;
 use super::message::{ResponseClass, ResponseMessage, ScanError};
 use super::xml::attributes;
-
-///  back-off above this counts as this: larger ones do not fit the arithmetic of every platform's
-///  clock.
-const MAX_BACK_OFF: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Raw bytes that are kept of a value; EWS has none that comes near.
 const MAX_VALUE: usize = 4 * 1024;
@@ -120,8 +117,12 @@ impl Levels {
         self.open.get(1).is_some_and(|open| open.0 == Level::Body)
     }
 
+    /// Whether text is looked at here.
     pub(super) fn in_field(&self) -> bool {
-        matches!(self.open.last(), Some((Level::Field(_), _)))
+        matches!(
+            self.open.last(),
+            Some((Level::Field(_) | Level::MessageXml, _))
+        )
     }
 
     pub(super) fn capture(&mut self, text: &[u8]) {
@@ -182,8 +183,12 @@ impl Levels {
             }
             return Ok(Opened::Entered);
         };
+        let parent = *parent;
+        if parent == Level::MessageXml {
+            self.loose_text();
+        }
         let level = match self.open.len() {
-            0..MAX_LEVELS => self.level(*parent, local(name), attributes, &span),
+            0..MAX_LEVELS => self.level(parent, local(name), attributes, &span),
             _ => None,
         };
         let Some(level) = level else {
@@ -204,15 +209,18 @@ impl Levels {
         self.names.extend_from_slice(name);
         match level {
             Level::Response | Level::Fault => self.responds = true,
-            Level::Field(_) => {
-                self.value.clear();
-                self.segment = 0;
-            }
+            Level::Field(_) | Level::MessageXml => self.clear(),
             _ => {}
         }
     }
 
+    fn clear(&mut self) {
+        self.value.clear();
+        self.segment = 0;
+    }
+
     /// What an element is, by where it stands. None is to be passed over.
+    #[inline]
     fn level(
         &mut self,
         parent: Level,
@@ -220,27 +228,42 @@ impl Levels {
         attributes: &[u8],
         span: &Range<u64>,
     ) -> Option<Level> {
-        let draft = || Draft {
-            start: span.start,
-            ..Draft::default()
-        };
-        let message_part = || match local {
-            b"ResponseCode" => Some(Level::Field(Field::Code)),
-            b"MessageText" => Some(Level::Field(Field::Text)),
-            b"MessageXml" => Some(Level::MessageXml),
-            _ => None,
-        };
+        match parent {
+            Level::Envelope => (local == b"Body").then_some(Level::Body),
+            Level::Body | Level::Response | Level::List => {
+                self.response_level(parent, local, attributes, span)
+            }
+            Level::Message => message_part(local),
+            Level::FreeBusyArray | Level::FreeBusy | Level::FreeBusyMessage => {
+                self.free_busy_level(parent, local, attributes, span)
+            }
+            Level::Fault | Level::FaultCode | Level::Subcode | Level::Reason | Level::Detail => {
+                fault_level(parent, local)
+            }
+            Level::MessageXml => Some(value_level(local, attributes)),
+            Level::Field(_) => None,
+        }
+    }
+
+    /// As [`Levels::level`], in the body, in a response, or in a list of messages.
+    fn response_level(
+        &mut self,
+        parent: Level,
+        local: &[u8],
+        attributes: &[u8],
+        span: &Range<u64>,
+    ) -> Option<Level> {
+        let draft = Draft::at(span.start);
         match (parent, local) {
-            (Level::Envelope, b"Body") => Some(Level::Body),
             (Level::Body, b"Fault") => {
                 self.entry = Some(Draft {
                     is_fault: true,
-                    ..draft()
+                    ..draft
                 });
                 Some(Level::Fault)
             }
             (Level::Body, _) => {
-                self.own = Some(draft().with_class(attributes));
+                self.own = Some(draft.with_class(attributes));
                 Some(Level::Response)
             }
             (Level::Response, b"ResponseMessages") => {
@@ -251,57 +274,40 @@ impl Levels {
                 self.list = Some(span.end..span.end);
                 Some(Level::FreeBusyArray)
             }
-            (Level::List, _) => {
-                self.entry = Some(
-                    Draft {
-                        is_entry: true,
-                        ..draft()
-                    }
-                    .with_class(attributes),
-                );
-                Some(Level::Message)
-            }
-            (Level::Response, b"ResponseMessage") => {
-                self.entry = Some(draft().with_class(attributes));
-                Some(Level::Message)
-            }
-            (Level::FreeBusyArray, b"FreeBusyResponse") => {
-                self.entry = Some(Draft {
-                    is_entry: true,
-                    ..draft()
-                });
+            (Level::Response, b"SuggestionsResponse") => {
+                self.entry = Some(draft);
                 Some(Level::FreeBusy)
             }
-            (Level::Response, b"SuggestionsResponse") => {
-                self.entry = Some(draft());
+            (Level::Response, b"ResponseMessage") => {
+                self.entry = Some(draft.with_class(attributes));
+                Some(Level::Message)
+            }
+            (Level::List, _) => {
+                self.entry = Some(draft.in_list().with_class(attributes));
+                Some(Level::Message)
+            }
+            _ => message_part(local),
+        }
+    }
+
+    /// As [`Levels::level`], in the response to GetUserAvailability.
+    fn free_busy_level(
+        &mut self,
+        parent: Level,
+        local: &[u8],
+        attributes: &[u8],
+        span: &Range<u64>,
+    ) -> Option<Level> {
+        match (parent, local) {
+            (Level::FreeBusyArray, b"FreeBusyResponse") => {
+                self.entry = Some(Draft::at(span.start).in_list());
                 Some(Level::FreeBusy)
             }
             (Level::FreeBusy, b"ResponseMessage") => {
                 self.entry = self.entry.take().map(|entry| entry.with_class(attributes));
                 Some(Level::FreeBusyMessage)
             }
-            (Level::Response | Level::Message | Level::FreeBusyMessage, _) => message_part(),
-            (Level::Fault, b"faultcode") => Some(Level::Field(Field::FaultCode)),
-            (Level::Fault, b"faultstring") => Some(Level::Field(Field::Text)),
-            (Level::Fault, b"detail" | b"Detail") => Some(Level::Detail),
-            (Level::Fault, b"Code") => Some(Level::FaultCode),
-            (Level::Fault, b"Reason") => Some(Level::Reason),
-            (Level::FaultCode, b"Value") => Some(Level::Field(Field::FaultCode)),
-            (Level::FaultCode | Level::Subcode, b"Subcode") => Some(Level::Subcode),
-            (Level::Subcode, b"Value") => Some(Level::Field(Field::Subcode)),
-            (Level::Reason, b"Text") => Some(Level::Field(Field::Text)),
-            (Level::Detail, b"Message") => Some(Level::Field(Field::Text)),
-            (Level::Detail, _) => message_part(),
-            (Level::MessageXml, b"Value") => {
-                let name = self::attributes(attributes).find(|(key, _)| *key == b"Name");
-                match name.map(|(_, name)| name.trim_ascii()) {
-                    Some(b"BackOffMilliseconds") => Some(Level::Field(Field::BackOff)),
-                    Some(b"InnerErrorResponseCode") => Some(Level::Field(Field::InnerCode)),
-                    Some(b"MaxConcurrencyLimit") => Some(Level::Field(Field::Limit)),
-                    _ => None,
-                }
-            }
-            (Level::MessageXml, _) => Some(Level::MessageXml),
+            (Level::FreeBusyMessage, _) => message_part(local),
             _ => None,
         }
     }
@@ -331,6 +337,11 @@ impl Levels {
         let report = match level {
             Level::Field(field) => {
                 self.field(field);
+                self.clear();
+                None
+            }
+            Level::MessageXml => {
+                self.loose_text();
                 None
             }
             Level::List | Level::FreeBusyArray => {
@@ -352,6 +363,19 @@ impl Levels {
         }
     }
 
+    /// Looks for a back-off in text of `MessageXml` that is no field.
+    fn loose_text(&mut self) {
+        if self.value.is_empty() {
+            return;
+        }
+        self.settle();
+        let back_off = back_off::in_text(&String::from_utf8_lossy(&self.value));
+        self.clear();
+        if let Some(draft) = self.entry.as_mut().or(self.own.as_mut()) {
+            draft.back_off = draft.back_off.max(back_off);
+        }
+    }
+
     fn field(&mut self, field: Field) {
         self.settle();
         let text = String::from_utf8_lossy(&self.value);
@@ -370,7 +394,7 @@ impl Levels {
                 draft.inner_code = Some(ResponseCode::from_text(text))
             }
             Field::InnerCode => {}
-            Field::BackOff => draft.back_off = draft.back_off.max(back_off(text)),
+            Field::BackOff => draft.back_off = draft.back_off.max(back_off::milliseconds(text)),
             Field::Limit => draft.limit = text.parse().ok().or(draft.limit),
             Field::Text if draft.text.as_ref().is_some_and(|text| !text.is_empty()) => {}
             Field::Text => {
@@ -385,6 +409,20 @@ impl Levels {
 }
 
 impl Draft {
+    fn at(start: u64) -> Draft {
+        Draft {
+            start,
+            ..Draft::default()
+        }
+    }
+
+    fn in_list(self) -> Draft {
+        Draft {
+            is_entry: true,
+            ..self
+        }
+    }
+
     fn with_class(mut self, attributes: &[u8]) -> Draft {
         if let Some((_, class)) =
             self::attributes(attributes).find(|(key, _)| *key == b"ResponseClass")
@@ -419,13 +457,18 @@ impl Draft {
             None if code == ResponseCode::NO_ERROR => ResponseClass::Success,
             None => ResponseClass::Error,
         };
+        let text = self.text.unwrap_or_default();
+        let back_off = match class {
+            ResponseClass::Success => self.back_off,
+            _ => self.back_off.max(back_off::in_text(&text)),
+        };
         ResponseMessage {
             class,
             code,
             inner_code: self.inner_code,
-            back_off: self.back_off,
+            back_off,
             max_concurrency: self.limit,
-            text: self.text.unwrap_or_default().into(),
+            text: text.into(),
             range: self.start..end,
             is_fault: self.is_fault,
             is_entry: self.is_entry,
@@ -433,25 +476,54 @@ impl Draft {
     }
 }
 
+/// What an element of a message is.
+fn message_part(local: &[u8]) -> Option<Level> {
+    match local {
+        b"ResponseCode" => Some(Level::Field(Field::Code)),
+        b"MessageText" => Some(Level::Field(Field::Text)),
+        b"MessageXml" => Some(Level::MessageXml),
+        _ => None,
+    }
+}
+
+/// As [`Levels::level`], in a fault of either version of SOAP.
+fn fault_level(parent: Level, local: &[u8]) -> Option<Level> {
+    let field = |field| Some(Level::Field(field));
+    match (parent, local) {
+        (Level::Fault, b"faultcode") => field(Field::FaultCode),
+        (Level::Fault, b"faultstring") => field(Field::Text),
+        (Level::Fault, b"detail" | b"Detail") => Some(Level::Detail),
+        (Level::Fault, b"Code") => Some(Level::FaultCode),
+        (Level::Fault, b"Reason") => Some(Level::Reason),
+        (Level::FaultCode, b"Value") => field(Field::FaultCode),
+        (Level::FaultCode | Level::Subcode, b"Subcode") => Some(Level::Subcode),
+        (Level::Subcode, b"Value") => field(Field::Subcode),
+        (Level::Reason, b"Text") => field(Field::Text),
+        (Level::Detail, b"Message") => field(Field::Text),
+        (Level::Detail, _) => message_part(local),
+        _ => None,
+    }
+}
+
+/// What an element of `MessageXml` is. Text in one that has no meaning of its own may still tell of a back-off.
+fn value_level(local: &[u8], attributes: &[u8]) -> Level {
+    let name = match local {
+        b"Value" => {
+            let name = self::attributes(attributes).find(|(key, _)| *key == b"Name");
+            name.map(|(_, name)| name.trim_ascii())
+        }
+        other => Some(other),
+    };
+    match name {
+        Some(b"BackOffMilliseconds") => Level::Field(Field::BackOff),
+        Some(b"InnerErrorResponseCode") => Level::Field(Field::InnerCode),
+        Some(b"MaxConcurrencyLimit") => Level::Field(Field::Limit),
+        _ => Level::MessageXml,
+    }
+}
+
 fn local(name: &[u8]) -> &[u8] {
     memchr(b':', name)
         .and_then(|colon| name.get(colon + 1..))
         .unwrap_or(name)
-}
-
-/// Milliseconds, as the server writes them.
-fn back_off(text: &str) -> Option<Duration> {
-    if let Ok(milliseconds) = text.parse() {
-        return Some(Duration::from_millis(milliseconds).min(MAX_BACK_OFF));
-    }
-    let number = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b'e' | b'E'));
-    let milliseconds: f64 = text.parse().ok().filter(|_| number)?;
-    if milliseconds.is_sign_negative() && milliseconds != 0.0 {
-        return None;
-    }
-    let back_off =
-        Duration::try_from_secs_f64((milliseconds / 1000.0).abs()).unwrap_or(Duration::MAX);
-    Some(back_off.min(MAX_BACK_OFF))
 }

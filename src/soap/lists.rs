@@ -144,7 +144,7 @@ fn present(body: &[u8], path: Path, list: &Present) -> Option<ListAt> {
             children: list.children.clone(),
             close: String::new(),
             after: list.content.end,
-            scope: body.get(..list.content.start).map(Namespaces::behind)?,
+            scope: Namespaces::behind(body.get(..list.content.start)?)?,
         });
     };
     let end = list.element.end;
@@ -157,7 +157,7 @@ fn present(body: &[u8], path: Path, list: &Present) -> Option<ListAt> {
         children: Vec::new(),
         close: format!("</{tag}>"),
         after: end,
-        scope: Namespaces::behind(&[body.get(..inside)?, b">"].concat()),
+        scope: Namespaces::behind(&[body.get(..inside)?, b">"].concat())?,
     })
 }
 
@@ -212,7 +212,7 @@ fn missing(
         children: Vec::new(),
         close,
         after: at.end,
-        scope: body.get(..at.start).map(Namespaces::behind)?,
+        scope: Namespaces::behind(body.get(..at.start)?)?,
     })
 }
 

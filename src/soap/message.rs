@@ -53,9 +53,9 @@ pub struct ResponseMessage {
     pub code: ResponseCode,
     /// `InnerErrorResponseCode`, by which `ErrorInternalServerError` says what it means.
     pub inner_code: Option<ResponseCode>,
-    /// `BackOffMilliseconds`; the longest, should there be several. Decimals count; what is no
-    /// number, or negative, is no back-off. One of more than a hundred years counts as a hundred
-    /// years.
+    /// `BackOffMilliseconds`, or what the text of an error says of it (`Suggested backoff time 5000
+    /// ms.`); the longest, should there be several. Decimals count; what is no number, or negative,
+    /// is no back-off. One of more than a hundred years counts as a hundred years.
     pub back_off: Option<Duration>,
     /// `MaxConcurrencyLimit`, which comes with `ErrorExceededConnectionCount`.
     pub max_concurrency: Option<u32>,

@@ -18,7 +18,10 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
+mod back_off;
 pub(crate) mod batch;
+mod bindings;
+pub(crate) mod characters;
 pub mod code;
 mod code_class;
 mod code_table;
@@ -41,10 +44,12 @@ mod recovery_time;
 pub mod response;
 mod scanner;
 mod skim;
+mod space;
 mod tag;
 mod targets;
 mod xml;
 
+pub use self::characters::InvalidCharacter;
 pub use self::recovery_time::RecoveryTime;
 pub use self::targets::Targets;
 #[doc(no_inline)]

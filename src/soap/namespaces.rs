@@ -1,106 +1,132 @@
 //! The namespaces that are declared around a place in a response, and how they go with what is
 //! moved elsewhere.
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
 use super::elements::first_element;
+use super::outline_error::OutlineError;
 use super::xml::{Event, Reader, Start, attributes};
+
+/// The most bytes of prefixes and names that are kept of a place. Exchange has some 350, and each
+/// message that moves may have to repeat them.
+const MAX_BYTES: usize = 4 * 1024;
 
 /// Namespace declarations that hold at a place: prefix (empty for the default) and the name, as it
 /// is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Namespaces(Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct Namespaces(BTreeMap<Vec<u8>, Vec<u8>>);
+
+/// What has to be declared in something that moves from one place to another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Missing {
+    namespaces: Namespaces,
+    /// All of it as attributes, shared by the elements that it is put into.
+    text: Bytes,
+}
 
 impl Namespaces {
-    /// What holds behind `head`, the beginning of a document.
-    pub(crate) fn behind(head: &[u8]) -> Namespaces {
+    /// Returns what holds behind `head`, the beginning of a document; `None` if that is more than is
+    /// kept.
+    pub(crate) fn behind(head: &[u8]) -> Option<Namespaces> {
         let mut open: Vec<usize> = Vec::new();
-        let mut declared: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut declared: Vec<(&[u8], &[u8])> = Vec::new();
         let Ok(mut reader) = Reader::new(head) else {
-            return Namespaces::default();
+            return Some(Namespaces::default());
         };
-        // It ends inside of elements, and so with an error.
-        while let Ok(event) = reader.next() {
-            match event {
-                Event::Start(start) if !start.empty => {
+        loop {
+            match reader.next() {
+                Ok(Event::Start(start)) if !start.empty => {
                     open.push(declared.len());
-                    let own = declarations(&start);
-                    declared.extend(own.map(|(prefix, uri)| (prefix.to_vec(), uri.to_vec())));
+                    declared.extend(declarations(&start));
                 }
-                Event::End => declared.truncate(open.pop().unwrap_or_default()),
-                Event::Eof => break,
-                _ => {}
+                Ok(Event::End) => declared.truncate(open.pop().unwrap_or_default()),
+                Err(OutlineError::TooDeep { .. }) => return None,
+                // It ends inside of elements, and so with an error.
+                Ok(Event::Eof) | Err(_) => break,
+                Ok(_) => {}
             }
         }
-        let mut scope = Namespaces::default();
-        for (prefix, uri) in declared.into_iter().rev() {
-            if scope.get(&prefix).is_none() {
-                scope.0.push((prefix, uri));
-            }
-        }
+        // The innermost one of a prefix counts.
+        let mut scope: BTreeMap<&[u8], &[u8]> = declared.into_iter().collect();
         // No default namespace is the same as an empty one.
-        scope
-            .0
-            .retain(|(prefix, uri)| !prefix.is_empty() || !uri.is_empty());
-        scope
+        scope.retain(|prefix, uri| !prefix.is_empty() || !uri.is_empty());
+        let bytes: usize = scope
+            .iter()
+            .map(|(prefix, uri)| prefix.len() + uri.len())
+            .sum();
+        let owned = scope
+            .into_iter()
+            .map(|(prefix, uri)| (prefix.to_vec(), uri.to_vec()));
+        (bytes <= MAX_BYTES).then(|| Namespaces(owned.collect()))
     }
 
     fn get(&self, prefix: &[u8]) -> Option<&[u8]> {
-        self.0
-            .iter()
-            .find(|(other, _)| other == prefix)
-            .map(|(_, uri)| &**uri)
+        self.0.get(prefix).map(|uri| &**uri)
     }
 
     /// What has to be declared anew where something that stood in this scope is put into another
     /// one.
-    pub(crate) fn moved_to(&self, other: &Namespaces) -> Namespaces {
-        let mut missing: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(prefix, uri)| other.get(prefix) != Some(uri))
-            .cloned()
-            .collect();
+    pub(crate) fn moved_to(&self, other: &Namespaces) -> Missing {
+        let all = self.0.iter();
+        let missing = all.filter(|(prefix, uri)| other.get(prefix) != Some(uri));
+        let missing = missing.map(|(prefix, uri)| (prefix.clone(), uri.clone()));
+        let mut missing = Namespaces(missing.collect());
         if self.get(b"").is_none() && other.get(b"").is_some() {
-            missing.push((Vec::new(), Vec::new()));
+            missing.0.insert(Vec::new(), Vec::new());
         }
-        Namespaces(missing)
+        Missing::new(missing)
     }
 
     /// This scope with the default namespace taken back if there is none, for something that can be
     /// put anywhere.
-    pub(crate) fn anywhere(&self) -> Namespaces {
+    pub(crate) fn anywhere(&self) -> Missing {
         let mut all = self.clone();
-        if all.get(b"").is_none() {
-            all.0.push((Vec::new(), Vec::new()));
+        all.0.entry(Vec::new()).or_default();
+        Missing::new(all)
+    }
+}
+
+impl Missing {
+    fn new(namespaces: Namespaces) -> Missing {
+        let all = namespaces.0.iter();
+        let text = all.flat_map(|(prefix, uri)| attribute(prefix, uri));
+        Missing {
+            text: text.collect(),
+            namespaces,
         }
-        all
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.namespaces.0.is_empty()
     }
 
     /// What is to be put into the start tag of `element`, and where. Prefixes that it declares
     /// itself are left out.
-    pub(crate) fn declaration(&self, element: &[u8]) -> Option<(usize, Vec<u8>)> {
+    pub(crate) fn declaration(&self, element: &[u8]) -> Option<(usize, Bytes)> {
         let start = first_element(element)?;
         let inner = start.end.checked_sub(if start.empty { 2 } else { 1 })?;
         let at = inner.checked_sub(start.attributes.len())?;
-        let mut text = Vec::new();
-        for (prefix, uri) in &self.0 {
-            if declarations(&start).any(|(own, _)| own == prefix) {
-                continue;
-            }
-            text.extend_from_slice(b" xmlns");
-            if !prefix.is_empty() {
-                text.push(b':');
-                text.extend_from_slice(prefix);
-            }
-            let quote = if uri.contains(&b'"') { b'\'' } else { b'"' };
-            text.extend_from_slice(&[b'=', quote]);
-            text.extend_from_slice(uri);
-            text.push(quote);
+        let own: HashSet<&[u8]> = declarations(&start).map(|(prefix, _)| prefix).collect();
+        if own.is_empty() {
+            return Some((at, self.text.clone()));
         }
-        Some((at, text))
+        let all = self.namespaces.0.iter();
+        let others = all.filter(|(prefix, _)| !own.contains(&***prefix));
+        let text = others.flat_map(|(prefix, uri)| attribute(prefix, uri));
+        Some((at, text.collect()))
     }
+}
+
+/// A declaration as it stands in a start tag.
+fn attribute(prefix: &[u8], uri: &[u8]) -> Vec<u8> {
+    let name: &[u8] = if prefix.is_empty() {
+        b" xmlns"
+    } else {
+        b" xmlns:"
+    };
+    let quote: &[u8] = if uri.contains(&b'"') { b"'" } else { b"\"" };
+    [name, prefix, b"=", quote, uri, quote].concat()
 }
 
 fn declarations<'a>(start: &Start<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
@@ -117,14 +143,14 @@ mod tests {
 
     fn declared(from: &str, to: &str, element: &str) -> String {
         let (from, to) = (
-            Namespaces::behind(from.as_bytes()),
-            Namespaces::behind(to.as_bytes()),
+            Namespaces::behind(from.as_bytes()).unwrap(),
+            Namespaces::behind(to.as_bytes()).unwrap(),
         );
         let missing = from.moved_to(&to);
         let Some((at, text)) = missing.declaration(element.as_bytes()) else {
             return "no element".to_owned();
         };
-        let text = String::from_utf8(text).unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
         format!("{}{text}{}", &element[..at], &element[at..])
     }
 
@@ -167,7 +193,29 @@ mod tests {
         ] {
             assert_eq!(declared(from, to, element), expected, "{from} {to}");
         }
-        let broken = Namespaces::behind(b"<a xmlns:x='1'></b>");
-        assert!(!broken.is_empty());
+        let broken = Namespaces::behind(b"<a xmlns:x='1'></b>").unwrap();
+        assert_eq!(broken.get(b"x"), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn what_is_repeated_in_each_message_is_bounded_and_shared() {
+        let head = |count: usize, uri: usize| {
+            let all = (0..count).map(|at| format!(" xmlns:p{at}='{}'", "u".repeat(uri)));
+            format!("<a{}>", all.collect::<String>())
+        };
+        for (count, uri, kept) in [
+            (20, 60, true),
+            (100, 60, false),
+            (1, 5000, false),
+            (2000, 1, false),
+        ] {
+            let scope = Namespaces::behind(head(count, uri).as_bytes());
+            assert_eq!(scope.is_some(), kept, "{count} of {uri}");
+        }
+        let scope = Namespaces::behind(head(20, 60).as_bytes()).unwrap();
+        let missing = scope.moved_to(&Namespaces::default());
+        let (_, one) = missing.declaration(b"<p1:e/>").unwrap();
+        let (_, other) = missing.declaration(b"<p2:e a='b'>").unwrap();
+        assert_eq!(one.as_ptr(), other.as_ptr());
     }
 }

@@ -11,7 +11,8 @@ use super::header::Header;
 pub use super::header::{ConnectingSid, SidKind};
 use super::operation::{BatchArray, Operation};
 pub use super::outline_error::OutlineError;
-use super::xml::{Event, Members, Reader, Scope, Space, is_blank};
+use super::space::Space;
+use super::xml::{Event, Members, Reader, Scope, is_blank};
 
 /// What matters of an EWS request, found in one pass: the operation, whom it impersonates, and
 /// where the members of its array stand. Ranges count bytes of the body that was parsed, its byte

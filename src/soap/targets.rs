@@ -12,7 +12,8 @@ use super::item_id::{self, mailbox_guid};
 use super::operation::Operation;
 use super::outline::{ArrayOutline, Outline};
 use super::outline_error::OutlineError;
-use super::xml::{Reader, Space, Start};
+use super::space::Space;
+use super::xml::{Reader, Start};
 
 /// What the body of a request says about the mailboxes that it touches, and how much a find may
 /// hold.

@@ -3,25 +3,18 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::{memchr, memmem};
+use memchr::memmem;
 use smallvec::SmallVec;
 
+use super::bindings::Bindings;
 use super::find;
 use super::outline_error::OutlineError;
+use super::space::Space;
 use super::tag::{Head, Tag, bang, close, instruction, tag, tag_from};
 
 /// Elements inside elements, and namespaces declared at the same time: far more than EWS has, few
 /// enough to stay quick.
 const MAX_DEPTH: usize = 1024;
-
-/// The namespaces that EWS requests are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Space {
-    Soap,
-    Messages,
-    Types,
-    Other,
-}
 
 /// A start tag.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +57,7 @@ pub(super) struct Reader<'a> {
     at: usize,
     /// Names of the open elements, for their end tags.
     open: SmallVec<[(u32, u32); 16]>,
-    /// Prefix and namespace, with the number of elements that were open where they were declared.
-    bindings: SmallVec<[(usize, &'a [u8], Space); 8]>,
+    bindings: Bindings<'a>,
 }
 
 /// The namespaces that are declared around a place, so that reading can begin there again: where
@@ -99,7 +91,7 @@ impl<'a> Reader<'a> {
             body,
             at,
             open: SmallVec::new(),
-            bindings: SmallVec::new(),
+            bindings: Bindings::default(),
         };
         let rest = reader.rest(at);
         if rest.starts_with(b"<?xml") && rest.get(5).is_some_and(u8::is_ascii_whitespace) {
@@ -122,11 +114,14 @@ impl<'a> Reader<'a> {
     /// A reader of an element of which the scope is known.
     pub(super) fn within(body: &'a [u8], element: Range<usize>, scope: &Scope) -> Reader<'a> {
         let prefix = |at: u32, length: u32| body.get(at as usize..)?.get(..length as usize);
-        let bindings = scope.0.iter();
-        let bindings =
-            bindings.filter_map(|(at, length, space)| Some((0, prefix(*at, *length)?, *space)));
+        let mut bindings = Bindings::default();
+        for (at, length, space) in &scope.0 {
+            if let Some(prefix) = prefix(*at, *length) {
+                bindings.declare(0, prefix, *space);
+            }
+        }
         Reader {
-            bindings: bindings.collect(),
+            bindings,
             body: body.get(..element.end).unwrap_or_default(),
             at: element.start,
             open: SmallVec::new(),
@@ -139,11 +134,11 @@ impl<'a> Reader<'a> {
         let bindings = self.bindings.iter();
         Scope(
             bindings
-                .map(|(_, prefix, space)| match prefix.len() {
-                    0 => (0, 0, *space),
+                .map(|binding| match binding.prefix.len() {
+                    0 => (0, 0, binding.space),
                     length => {
-                        let at = prefix.as_ptr().addr().saturating_sub(begin);
-                        (at as u32, length as u32, *space)
+                        let at = binding.prefix.as_ptr().addr().saturating_sub(begin);
+                        (at as u32, length as u32, binding.space)
                     }
                 })
                 .collect(),
@@ -225,7 +220,7 @@ impl<'a> Reader<'a> {
             if self.bindings.len() >= MAX_DEPTH {
                 return Err(OutlineError::TooDeep { at });
             }
-            self.bindings.push((depth + 1, prefix, space(value)));
+            self.bindings.declare(depth + 1, prefix, Space::of(value));
         }
         if !is_blank(declared.rest) {
             return Err(OutlineError::Malformed { at });
@@ -237,12 +232,7 @@ impl<'a> Reader<'a> {
             ),
             None => (&[][..], name),
         };
-        let bound = self
-            .bindings
-            .iter()
-            .rev()
-            .find(|binding| binding.1 == prefix);
-        let space = bound.map_or(Space::Other, |binding| binding.2);
+        let space = self.bindings.find(prefix).unwrap_or(Space::Other);
         if empty {
             self.unbind();
         } else {
@@ -273,14 +263,7 @@ impl<'a> Reader<'a> {
 
     /// Forgets the namespaces of the elements that were closed.
     fn unbind(&mut self) {
-        let depth = self.open.len();
-        while self
-            .bindings
-            .last()
-            .is_some_and(|binding| binding.0 > depth)
-        {
-            self.bindings.pop();
-        }
+        self.bindings.leave(self.open.len());
     }
 
     /// As [`Reader::skip`], and collects the range of each child element. Says also whether there
@@ -292,7 +275,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The hot path: finds `<` after `<`, follows quotes, CDATA, comments and names, and resolves
-    /// nothing. The benchmark `batch` watches it.
+    /// nothing. The benchmark `batch` watches it. It is long: each part of it that was made a function
+    /// of its own cost some three per cent.
     fn walk<const MEMBERS: bool>(
         &mut self,
         mut member: impl FnMut(Range<usize>),
@@ -449,20 +433,6 @@ pub(super) fn is_blank(bytes: &[u8]) -> bool {
     bytes
         .iter()
         .all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-}
-
-fn space(uri: &[u8]) -> Space {
-    match uri {
-        b"http://schemas.xmlsoap.org/soap/envelope/"
-        | b"http://www.w3.org/2003/05/soap-envelope" => Space::Soap,
-        b"http://schemas.microsoft.com/exchange/services/2006/messages" => Space::Messages,
-        b"http://schemas.microsoft.com/exchange/services/2006/types" => Space::Types,
-        _ if memchr(b'&', uri).is_some() => match unescape(uri, 0) {
-            Ok(plain) if memchr(b'&', plain.as_bytes()).is_none() => space(plain.as_bytes()),
-            _ => Space::Other,
-        },
-        _ => Space::Other,
-    }
 }
 
 /// Names and raw values of attributes. Ends at the first thing that is none, which `rest` then

@@ -54,7 +54,7 @@ pub fn busy_for(error: &BoxError) -> Option<Duration> {
 ///
 /// | status | when |
 /// | --- | --- |
-/// | 400 | the request body failed, or its mailbox makes no header |
+/// | 400 | the request body failed or has a character that XML does not allow, or its mailbox makes no header |
 /// | 401, 403 | the server has refused access a short time ago |
 /// | 413 | the request body is too large |
 /// | 503 | nothing was sent: the server or the ledger is busy, or there are no credentials |
@@ -151,7 +151,9 @@ impl Meaning {
         if let Some(error) = error.downcast_ref() {
             return Some(match error {
                 BufferRequestError::TooLarge { .. } => Self::TooLarge,
-                BufferRequestError::Body(_) => Self::BadBody,
+                BufferRequestError::Body(_) | BufferRequestError::InvalidCharacter(_) => {
+                    Self::BadBody
+                }
             });
         }
         if let Some(error) = error.downcast_ref() {

@@ -25,7 +25,7 @@ pub use self::service::{EwsFuture, EwsService};
 use crate::anchor_headers::{AnchorHeadersLayer, AnchorMailbox, EwsAnchor};
 use crate::audit_log::{AuditHandle, AuditLogLayer, EwsFacts, Level, TracingSink};
 use crate::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
-use crate::body::BufferRequestLayer;
+use crate::body::{BufferRequestLayer, InvalidCharacters};
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
@@ -96,7 +96,7 @@ use crate::soap::SidKind;
 ///
 /// | type | when | sent? |
 /// | --- | --- | --- |
-/// | [`BufferRequestError`](crate::body::BufferRequestError) | the request body is too large, or failed | no |
+/// | [`BufferRequestError`](crate::body::BufferRequestError) | the request body is too large, failed, or has a character that XML does not allow | no |
 /// | [`AnchorError`](crate::anchor_headers::AnchorError) | the mailbox makes no header | no |
 /// | [`CredentialsError`] | the hook failed | no |
 /// | [`AcquireError`](crate::ledger::AcquireError) | too many calls wait, or the call waited too long for a permit | no |
@@ -118,6 +118,7 @@ pub struct EwsStack {
     batches: BatchSplitterLayer<EwsBatchFormat>,
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
+    characters: InvalidCharacters,
 }
 
 impl EwsStack {
@@ -135,6 +136,7 @@ impl EwsStack {
                 .backoff(policy.backoff_base, policy.backoff_cap),
             audit: AuditLogLayer::new(TracingSink::new()).level(Level::Off),
             credentials: None,
+            characters: InvalidCharacters::Refuse,
             policy,
         }
     }
@@ -160,6 +162,7 @@ impl EwsStack {
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
         let buffered = BufferRequestLayer::new(policy.max_request)
+            .invalid_characters(self.characters)
             .layer(batches)
             .inner_is_always_ready();
         let facts = EwsFacts::new().charges(self.charges.clone());
@@ -236,6 +239,13 @@ impl EwsStack {
     /// Sets the `User-Agent` of requests that have none. Tenants allow and block clients by it.
     pub fn user_agent(mut self, value: impl Into<Option<HeaderValue>>) -> Self {
         self.ids = self.ids.user_agent(value);
+        self
+    }
+
+    /// Sets what happens to requests with characters that XML does not allow. Default: [`InvalidCharacters::Refuse`], an
+    /// error that names the member.
+    pub fn invalid_characters(mut self, characters: InvalidCharacters) -> Self {
+        self.characters = characters;
         self
     }
 

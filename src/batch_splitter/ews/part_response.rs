@@ -13,7 +13,7 @@ use crate::body::rope::Rope;
 use crate::soap::lists::{ListAt, lists, responds_with_lists};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
-use crate::soap::namespaces::Namespaces;
+use crate::soap::namespaces::{Missing, Namespaces};
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
 /// The response messages of one response.
@@ -127,7 +127,10 @@ impl EwsBatch {
             _ => None,
         };
         let list = scanned.list.clone()?;
-        let scope = Namespaces::behind(&body.slice(0..list.start).to_bytes());
+        let Some(scope) = Namespaces::behind(&body.slice(0..list.start).to_bytes()) else {
+            let text = "a response that declares more namespaces than are kept";
+            return Some(PartResponse::Failure(sent.unreadable(text.to_owned())));
+        };
         if let Some(one) = alone {
             if one.class != ResponseClass::Error {
                 return None;
@@ -194,9 +197,9 @@ impl EwsBatch {
 
     /// Returns what has to be declared again where something moves from these scopes into those of the first response. They
     /// become those if there was none before.
-    fn move_from(&mut self, scopes: Vec<Namespaces>) -> Vec<Namespaces> {
+    fn move_from(&mut self, scopes: Vec<Namespaces>) -> Vec<Missing> {
         let Some(first) = &self.scopes else {
-            let nothing = scopes.iter().map(|_| Namespaces::default()).collect();
+            let nothing = scopes.iter().map(|_| Missing::default()).collect();
             self.scopes = Some(scopes);
             return nothing;
         };
@@ -328,7 +331,7 @@ impl EwsBatch {
 }
 
 /// Returns what stands in a list, made to fit the first response.
-fn content(list: &ListAt, moved: &Namespaces, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
+fn content(list: &ListAt, moved: &Missing, mut take: impl FnMut(Range<usize>) -> Rope) -> Rope {
     if moved.is_empty() {
         return take(list.content.clone());
     }
@@ -345,12 +348,12 @@ fn beginning(entry: &Rope) -> Bytes {
 }
 
 /// Adds declarations to an element's start tag.
-fn declare(element: Rope, scope: &Namespaces) -> Rope {
-    let Some((at, text)) = scope.declaration(&beginning(&element)) else {
+fn declare(element: Rope, missing: &Missing) -> Rope {
+    let Some((at, text)) = missing.declaration(&beginning(&element)) else {
         return element;
     };
     let mut declared = element.slice(0..at as u64);
-    declared.push(text.into());
+    declared.push(text);
     declared.append(element.slice(at as u64..element.len()));
     declared
 }

@@ -76,24 +76,13 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         .filter(|(_, item)| query.as_deref().is_none_or(|query| mentions(item, query)))
         .filter(|(_, item)| calendar.is_none_or(|view| overlaps(item, view)))
         .collect();
-    if calendar.is_some() {
-        found.sort_by_key(|(_, item)| {
-            item.field("Start")
-                .and_then(|start| clock::parse(&start.text()))
-        });
-    } else if let Some(order) = request
-        .child("SortOrder")
-        .and_then(|order| order.child("FieldOrder"))
-    {
-        sort(&mut found, order);
-    }
+    in_order(&mut found, request);
     let view = request.child("IndexedPageItemView");
     let paged = view.is_some();
     let filtered = restriction.is_some() || query.is_some();
-    let limit = if filtered {
-        context.policy.find_count_filtered
-    } else {
-        context.policy.find_count
+    let limit = match filtered {
+        true => context.policy.find_count_filtered,
+        false => context.policy.find_count,
     };
     let full = Page::of(view.or(calendar), found.len(), None);
     let left = limit.map(|limit| context.budgets.rows_left(limit, context.payers) as usize);
@@ -106,11 +95,7 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
                 return Err(Failure::busy(None));
             }
             if !paged || left == 0 {
-                return Err(Failure::new(
-                    "ErrorExceededFindCountLimit",
-                    "You have exceeded the maximum number of objects that can be returned for the find operation. \
-                     Use paging to reduce the result size and try your request again.",
-                ));
+                return Err(too_many_found());
             }
             Page::of(view, found.len(), Some(left))
         }
@@ -133,6 +118,27 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     context.budgets.hold_rows(context.payers, rows);
     *context.rows += rows;
     Ok(out)
+}
+
+fn too_many_found() -> Failure {
+    Failure::new(
+        "ErrorExceededFindCountLimit",
+        "You have exceeded the maximum number of objects that can be returned for the find operation. \
+         Use paging to reduce the result size and try your request again.",
+    )
+}
+
+/// Calendar views are in order of time, and others as the request says.
+fn in_order(found: &mut [(ItemKey, &Item)], request: &Element) {
+    let order = request.child("SortOrder");
+    if request.child("CalendarView").is_some() {
+        found.sort_by_key(|(_, item)| {
+            item.field("Start")
+                .and_then(|start| clock::parse(&start.text()))
+        });
+    } else if let Some(order) = order.and_then(|order| order.child("FieldOrder")) {
+        sort(found, order);
+    }
 }
 
 /// A query string is a phrase in the subject here: no query language.

@@ -73,26 +73,30 @@ pub(super) fn check_saved_folder(
     }
 }
 
-pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Element) -> MemberResult {
-    let disposition = request.attribute("MessageDisposition");
-    if item.name == "CalendarItem" && request.attribute("SendMeetingInvitations").is_none() {
-        return Err(Failure::new(
-            "ErrorSendMeetingInvitationsRequired",
-            "The SendMeetingInvitations attribute is required for calendar items.",
-        ));
-    }
-    if item.name == "Message" && disposition.is_none() {
-        return Err(Failure::new(
-            "ErrorMessageDispositionRequired",
-            "The MessageDisposition attribute is required for messages.",
-        ));
-    }
-    let sends = match item.name.as_str() {
-        "Message" => disposition != Some("SaveOnly"),
-        "CalendarItem" => request.attribute("SendMeetingInvitations") != Some("SendToNone"),
-        _ => false,
+/// Whether a request says what its kind of item needs: what to do with a message, or in the attribute `meetings` whom to
+/// tell of a calendar item.
+fn required(kind: &str, request: &Element, meetings: &str) -> Result<(), Failure> {
+    let (attribute, items) = match kind {
+        "CalendarItem" => (meetings, "calendar items"),
+        "Message" => ("MessageDisposition", "messages"),
+        _ => return Ok(()),
     };
-    let default = match item.name.as_str() {
+    if request.attribute(attribute).is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("Error{attribute}Required"),
+        format!("The {attribute} attribute is required for {items}."),
+    ))
+}
+
+/// Where an item of this kind goes if the request does not say.
+fn default_folder(
+    context: &mut Context<'_>,
+    kind: &str,
+    sends: bool,
+) -> Result<(usize, u64), Failure> {
+    let name = match kind {
         "CalendarItem" => "calendar",
         "Contact" | "DistributionList" => "contacts",
         "Task" => "tasks",
@@ -100,19 +104,23 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
         "Message" => "drafts",
         _ => "inbox",
     };
+    let index = context.effective.ok_or_else(Failure::no_mailbox)?;
+    context.enter(index)?;
+    let folder = context.mailbox(index)?.distinguished(name);
+    Ok((index, folder.ok_or_else(Failure::no_mailbox)?))
+}
+
+pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Element) -> MemberResult {
+    let disposition = request.attribute("MessageDisposition");
+    required(&item.name, request, "SendMeetingInvitations")?;
+    let sends = match item.name.as_str() {
+        "Message" => disposition != Some("SaveOnly"),
+        "CalendarItem" => request.attribute("SendMeetingInvitations") != Some("SendToNone"),
+        _ => false,
+    };
     let (index, folder) = match saved_folder(context, request) {
         Some(folder) => folder?,
-        None => {
-            let index = context.effective.ok_or_else(Failure::no_mailbox)?;
-            context.enter(index)?;
-            (
-                index,
-                context
-                    .mailbox(index)?
-                    .distinguished(default)
-                    .ok_or_else(Failure::no_mailbox)?,
-            )
-        }
+        None => default_folder(context, &item.name, sends)?,
     };
     if !STORED.contains(&item.name.as_str()) {
         return Ok("<m:Items/>".to_owned());
@@ -201,23 +209,8 @@ pub(super) fn update(
         .get(&item_key)
         .map(|item| item.element.clone())
         .unwrap_or_default();
-    if kind == "CalendarItem"
-        && request
-            .attribute("SendMeetingInvitationsOrCancellations")
-            .is_none()
-    {
-        return Err(Failure::new(
-            "ErrorSendMeetingInvitationsOrCancellationsRequired",
-            "The SendMeetingInvitationsOrCancellations attribute is required for calendar items.",
-        ));
-    }
+    required(&kind, request, "SendMeetingInvitationsOrCancellations")?;
     let disposition = request.attribute("MessageDisposition");
-    if kind == "Message" && disposition.is_none() {
-        return Err(Failure::new(
-            "ErrorMessageDispositionRequired",
-            "The MessageDisposition attribute is required for messages.",
-        ));
-    }
     let version = mailbox.bump();
     let mut subject = String::new();
     if let Some(item) = mailbox.items.get_mut(&item_key) {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::failure::Failure;
 use super::super::item_xml::{write_folder, write_item};
-use super::super::mailbox::ItemKey;
+use super::super::mailbox::{ItemKey, Mailbox};
 use super::super::response_shape::ResponseShape;
 use super::super::xml::Element;
 use super::context::Context;
@@ -45,20 +45,8 @@ enum Change {
     Delete(ItemKey),
 }
 
-pub(super) fn items(context: &mut Context<'_>, request: &Element) -> MemberResult {
-    let id = request
-        .child("SyncFolderId")
-        .and_then(|id| id.children().next())
-        .ok_or_else(Failure::malformed_id)?;
-    let (index, folder) = context.folder(id)?;
-    let mailbox = context.mailbox(index)?;
-    let guid = super::super::id::guid_text(&mailbox.guid);
-    let since = known(request, &guid, folder)?;
-    let most = request
-        .child_text("MaxChangesReturned")
-        .and_then(|most| most.parse().ok())
-        .unwrap_or(512)
-        .min(512);
+/// What happened in a folder since a version, in order.
+fn changes(mailbox: &Mailbox, folder: u64, since: u64) -> Vec<(u64, Change)> {
     let mut changes: Vec<(u64, Change)> = mailbox
         .items_in(folder)
         .filter(|(_, item)| item.version > since)
@@ -79,6 +67,24 @@ pub(super) fn items(context: &mut Context<'_>, request: &Element) -> MemberResul
         changes.extend(gone.map(|(version, item_key)| (*version, Change::Delete(*item_key))));
     }
     changes.sort_by_key(|(version, _)| *version);
+    changes
+}
+
+pub(super) fn items(context: &mut Context<'_>, request: &Element) -> MemberResult {
+    let id = request
+        .child("SyncFolderId")
+        .and_then(|id| id.children().next())
+        .ok_or_else(Failure::malformed_id)?;
+    let (index, folder) = context.folder(id)?;
+    let mailbox = context.mailbox(index)?;
+    let guid = super::super::id::guid_text(&mailbox.guid);
+    let since = known(request, &guid, folder)?;
+    let most = request
+        .child_text("MaxChangesReturned")
+        .and_then(|most| most.parse().ok())
+        .unwrap_or(512)
+        .min(512);
+    let mut changes = changes(mailbox, folder, since);
     let last = changes.len() <= most;
     changes.truncate(most);
     let reached = if last {

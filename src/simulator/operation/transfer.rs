@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::failure::Failure;
 use super::super::fields;
-use super::super::mailbox::Item;
+use super::super::mailbox::{Item, ItemKey, Mailbox};
 use super::super::xml::{self, Element, TYPES_NS};
 use super::context::Context;
 use super::response::MemberResult;
@@ -44,6 +44,56 @@ fn read(data: &[u8]) -> Option<(Element, Vec<Element>)> {
     Some((children.next()?, children.collect()))
 }
 
+/// The item that an upload replaces, if it is not to create one.
+fn replaced(
+    context: &mut Context<'_>,
+    member: &Element,
+) -> Result<Option<(usize, ItemKey)>, Failure> {
+    let action = member.attribute("CreateAction").unwrap_or_default();
+    match (member.child("ItemId"), action) {
+        (_, "CreateNew") => Ok(None),
+        (Some(id), "Update") => context.item(id).map(Some),
+        (None, "Update") => Err(Failure::malformed_id()),
+        (Some(id), _) => Ok(context.item(id).ok()),
+        (None, _) => Ok(None),
+    }
+}
+
+/// The item that stands in the data of an upload. Of data of another kind their beginning becomes
+/// the subject.
+fn uploaded(mailbox: &mut Mailbox, folder: u64, data: &[u8], stamp: &str) -> Item {
+    let (element, mut fields, attachments) = match read(data) {
+        Some((item, attachments)) => (
+            item.name.clone(),
+            item.children().cloned().collect(),
+            attachments,
+        ),
+        None => {
+            let mut item = Element::types("Message", "");
+            let subject: String = String::from_utf8_lossy(data).chars().take(80).collect();
+            item.nodes.push(xml::Node::Element(Element::types(
+                "Subject",
+                subject.as_str(),
+            )));
+            let uid = format!("{folder}-{}", mailbox.version());
+            let fields = fields::new_fields(&item, &mailbox.address, &uid, stamp);
+            ("Message".to_owned(), fields, Vec::new())
+        }
+    };
+    fields::sort(&element, &mut fields);
+    let attachments: BTreeMap<u64, Element> = attachments
+        .into_iter()
+        .map(|attachment| (mailbox.take_number(), attachment))
+        .collect();
+    Item {
+        element,
+        fields,
+        attachments,
+        created: 0,
+        version: 0,
+    }
+}
+
 pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> MemberResult {
     let parent = member
         .child("ParentFolderId")
@@ -58,45 +108,8 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> MemberResul
         })
         .ok_or_else(|| Failure::new("ErrorCorruptData", "The data are no base64."))?;
     let stamp = context.stamp();
-    let action = member.attribute("CreateAction").unwrap_or_default();
-    let known = match (member.child("ItemId"), action) {
-        (_, "CreateNew") => None,
-        (Some(id), "Update") => Some(context.item(id)?),
-        (None, "Update") => return Err(Failure::malformed_id()),
-        (Some(id), _) => context.item(id).ok(),
-        (None, _) => None,
-    };
-    let mailbox = context.mailbox_mut(index)?;
-    let (element, mut fields, attachments) = match read(&data) {
-        Some((item, attachments)) => (
-            item.name.clone(),
-            item.children().cloned().collect(),
-            attachments,
-        ),
-        None => {
-            let mut item = Element::types("Message", "");
-            let subject: String = String::from_utf8_lossy(&data).chars().take(80).collect();
-            item.nodes.push(xml::Node::Element(Element::types(
-                "Subject",
-                subject.as_str(),
-            )));
-            let uid = format!("{folder}-{}", mailbox.version());
-            let fields = fields::new_fields(&item, &mailbox.address, &uid, &stamp);
-            ("Message".to_owned(), fields, Vec::new())
-        }
-    };
-    fields::sort(&element, &mut fields);
-    let attachments: BTreeMap<u64, Element> = attachments
-        .into_iter()
-        .map(|attachment| (mailbox.take_number(), attachment))
-        .collect();
-    let item = Item {
-        element,
-        fields,
-        attachments,
-        created: 0,
-        version: 0,
-    };
+    let known = replaced(context, member)?;
+    let item = uploaded(context.mailbox_mut(index)?, folder, &data, &stamp);
     let subject = item.subject();
     let (index, item_key) = match known {
         Some((index, item_key)) => {
@@ -112,7 +125,7 @@ pub(super) fn upload(context: &mut Context<'_>, member: &Element) -> MemberResul
             }
             (index, item_key)
         }
-        None => (index, mailbox.put_item(folder, item)),
+        None => (index, context.mailbox_mut(index)?.put_item(folder, item)),
     };
     context.done(&subject);
     let mailbox = context.mailbox(index)?;

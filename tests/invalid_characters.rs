@@ -1,0 +1,119 @@
+//! Characters that XML does not allow, on their way through the stack.
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{Full, StreamBody};
+use tower::{BoxError, ServiceExt, service_fn};
+use tower_ews::EwsStack;
+use tower_ews::body::{BufferRequestError, InvalidCharacters, ReplayBody};
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::soap::InvalidCharacter;
+use tower_ews::stack::status_of;
+
+fn create(subjects: &[&str]) -> String {
+    let items: String = subjects
+        .iter()
+        .map(|subject| format!("<t:Message><t:Subject>{subject}</t:Subject></t:Message>"))
+        .collect();
+    format!(
+        "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/' \
+         xmlns:t='http://schemas.microsoft.com/exchange/services/2006/types'><s:Body>\
+         <CreateItem xmlns='http://schemas.microsoft.com/exchange/services/2006/messages'>\
+         <Items>{items}</Items></CreateItem></s:Body></s:Envelope>"
+    )
+}
+
+/// Sends a body through the stack. Returns the result, and what the server got.
+async fn send<B>(stack: EwsStack, body: B) -> (Result<Response<()>, BoxError>, Vec<Bytes>)
+where
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let server = {
+        let sent = Arc::clone(&sent);
+        service_fn(move |request: Request<ReplayBody>| {
+            sent.lock().unwrap().push(request.body().to_bytes());
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("<Envelope/>"))) }
+        })
+    };
+    let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx");
+    let response = stack
+        .service(server)
+        .oneshot(request.body(body).unwrap())
+        .await;
+    let sent = sent.lock().unwrap().clone();
+    (response.map(|response| response.map(drop)), sent)
+}
+
+fn stack() -> EwsStack {
+    EwsStack::new(ThrottlingPolicy::exchange_online())
+}
+
+fn found(error: &BoxError) -> InvalidCharacter {
+    match error.downcast_ref() {
+        Some(BufferRequestError::InvalidCharacter(found)) => *found,
+        _ => panic!("{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_no_server_takes_is_not_sent() {
+    let body = create(&["Lunch", "Dinner\u{b}", "&#x0;"]);
+    let at = body.find('\u{b}').unwrap();
+    let frames = body.clone().into_bytes();
+    let frames = frames
+        .chunks(7)
+        .map(Bytes::copy_from_slice)
+        .collect::<Vec<_>>();
+    let frames = frames
+        .into_iter()
+        .map(|frame| Ok::<_, Infallible>(Frame::data(frame)));
+    for (result, sent) in [
+        send(stack(), body).await,
+        send(stack(), StreamBody::new(stream::iter(frames))).await,
+    ] {
+        let error = result.unwrap_err();
+        let found = found(&error);
+        assert_eq!(
+            (found.character, found.at, found.member),
+            (0xB, at, Some(1))
+        );
+        assert_eq!(status_of(&error), StatusCode::BAD_REQUEST);
+        assert!(sent.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_request_they_are_made_harmless_or_left_alone() {
+    let body = create(&["a\u{b}b&#x0;c\u{ffff}"]);
+    let replace = stack().invalid_characters(InvalidCharacters::Replace);
+    let (result, sent) = send(replace, body.clone()).await;
+    result.unwrap();
+    assert_eq!(sent, [create(&["a\u{fffd}b&#xFFFD;c\u{fffd}"])]);
+    let pass = stack().invalid_characters(InvalidCharacters::Pass);
+    let (result, sent) = send(pass, body.clone()).await;
+    result.unwrap();
+    assert_eq!(sent, [body]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_soap_or_all_right_is_sent_as_it_is() {
+    for body in [
+        "\u{1}".to_owned(),
+        String::new(),
+        "{\"a\":\"&#0;\"}".to_owned(),
+        create(&["Tab\t, line\r\n, &#9;, <![CDATA[&#0;]]>, \u{1f600}"]),
+    ] {
+        for characters in [InvalidCharacters::Refuse, InvalidCharacters::Replace] {
+            let stack = stack().invalid_characters(characters);
+            let (result, sent) = send(stack, body.clone()).await;
+            result.unwrap();
+            assert_eq!(sent, std::slice::from_ref(&body));
+        }
+    }
+}
