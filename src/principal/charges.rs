@@ -5,7 +5,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{HashMap, HashTable};
 
-use super::{Budget, HASHER, Principal};
+use super::budget::Budget;
+use super::identity::{HASHER, Principal};
 
 /// What one call draws on one budget.
 ///

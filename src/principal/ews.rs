@@ -10,8 +10,10 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::accounts::Accounts;
+use super::charges::{Charge, Charges};
+use super::identity::{Access, Principal};
+use super::make_charges::MakeCharges;
 use super::rules::{BudgetRule, ChargeRule};
-use super::{Access, Charge, Charges, MakeCharges, Principal};
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};

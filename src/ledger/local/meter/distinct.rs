@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::{Clock, after};
-use super::{Ask, Keep, Measure, Position, Verdict};
+use super::measure::{Ask, Keep, Measure, Position, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Principal};
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::Clock;
-use super::{Ask, Keep, Measure, Verdict};
+use super::measure::{Ask, Keep, Measure, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
