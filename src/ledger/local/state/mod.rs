@@ -65,6 +65,7 @@ pub(super) struct Left {
     pub(super) waiters: usize,
     pub(super) lists: usize,
     pub(super) alarms: usize,
+    pub(super) expiries: usize,
     pub(super) work: usize,
 }
 
