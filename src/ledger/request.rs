@@ -323,3 +323,35 @@ impl Requeue {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::principal::Principal;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_sent_again_asks_for_its_place_and_its_time() {
+        let then = Instant::now() + Duration::from_secs(5);
+        let requeue = Requeue::new().ticket(7).not_before(then);
+        let request = AcquireRequest::of_call(Charges::new(), None, None, requeue);
+        assert_eq!(
+            (request.ticket(), request.not_before()),
+            (Some(7), Some(then))
+        );
+    }
+
+    #[test]
+    fn what_is_printed_says_who_is_charged() {
+        let request = AcquireRequest::new(Principal::account("Amy")).with_ticket(7);
+        let admission = Admission::new(request.clone(), 7, 9);
+        for (printed, number) in [
+            (format!("{request:?}"), "ticket: Some(7)"),
+            (format!("{admission:?}"), "sequence: 9"),
+        ] {
+            let told = printed.contains("Account(amy)") && printed.contains(number);
+            assert!(told, "{printed}");
+        }
+    }
+}

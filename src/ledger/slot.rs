@@ -114,3 +114,42 @@ impl fmt::Debug for AdmissionSlot {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::ledger::{AcquireRequest, LocalLedger};
+    use crate::principal::Principal;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_tells_of_the_last_attempt() {
+        let [ledger, other] =
+            [1, 1].map(|limit| -> Arc<dyn Ledger> { Arc::new(LocalLedger::in_flight(limit)) });
+        let slot = AdmissionSlot::new();
+        let told = || {
+            let of_ledger = slot.admission_of(&ledger).map(|of_one| of_one.sequence());
+            let admission = slot.admission().map(|of_one| of_one.sequence());
+            assert_eq!(admission, of_ledger);
+            (admission, slot.ticket(), slot.since())
+        };
+        assert_eq!(told(), (None, None, None));
+        let start = Instant::now();
+        slot.begin_attempt();
+        assert_eq!(told(), (None, None, Some(start)));
+        sleep(Duration::from_secs(1)).await;
+        let request = AcquireRequest::new(Principal::new("a"));
+        let permit = Permit::try_acquire(Arc::clone(&ledger), &request).unwrap();
+        slot.clone().fill(&permit);
+        let admitted = Some(start + Duration::from_secs(1));
+        assert_eq!(told(), (Some(1), Some(1), admitted));
+        assert!(slot.admission_of(&other).is_none());
+        assert!(format!("{slot:?}").contains("Other(a)"));
+        sleep(Duration::from_secs(1)).await;
+        slot.begin_attempt();
+        assert_eq!(told(), (None, None, Some(Instant::now())));
+    }
+}

@@ -344,9 +344,12 @@ impl Measure for Distinct {
         let mut first = None;
         for value in refused {
             let news = self.change(value, |open| {
-                // One that has ended already is not given back any more.
-                if open.refused.len() < open.in_use as usize {
+                // One that has ended already is not given back any more: the latest refusals count.
+                if !open.refused.contains(&ask.sequence) {
                     open.refused.push(ask.sequence);
+                }
+                if open.refused.len() > open.in_use as usize {
+                    open.refused.remove(0);
                 }
                 let before = std::mem::replace(&mut open.state, SlotState::Refused);
                 (before != SlotState::Refused).then_some(open.number)
@@ -446,3 +449,6 @@ impl Measure for Distinct {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,3 +358,21 @@ async fn what_is_forgotten_with_time_is_noted_once() {
     }
     nothing_left(&ledger).await;
 }
+
+/// A release that is handed on to the first of many waiting calls tells the endpoint too.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_hears_of_a_call_for_whose_permit_many_wait() {
+    let ledger = ledger(1);
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+    sleep(secs(1)).await;
+    let probe = try_now(&ledger, &draw("a").with_endpoint(host())).unwrap();
+    let waiting: Vec<_> = (0..6).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    tokio::task::yield_now().await;
+    assert!(try_now(&ledger, &draw("b").with_endpoint(host())).is_none());
+    probe.complete();
+    assert!(try_now(&ledger, &draw("b").with_endpoint(host())).is_some());
+    for waiting in waiting {
+        waiting.await.unwrap().unwrap();
+    }
+    nothing_left(&ledger).await;
+}

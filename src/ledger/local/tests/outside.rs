@@ -118,3 +118,12 @@ async fn gates_can_be_closed_from_outside() {
     assert!(try_now(&ledger, &draw("c")).is_some());
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_printed_says_what_is_kept_and_held() {
+    let ledger = ledger(4);
+    let permit = try_now(&ledger, &draw("a")).unwrap();
+    let printed = format!("{ledger:?} {permit:?}");
+    let told = ["Concurrency, InFlight(4)", "Other(a)"];
+    assert!(told.iter().all(|word| printed.contains(word)), "{printed}");
+}
