@@ -87,7 +87,10 @@ impl BudgetPolicy {
 pub struct ThrottlingPolicy {
     /// Its name.
     pub name: String,
-    /// The budgets.
+    /// The budgets, each once and with a limit of at least 1. A file in which it is otherwise is not read; calls that draw on
+    /// such a budget end with [`AcquireError::DuplicateBudget`](crate::ledger::AcquireError::DuplicateBudget) or
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "file::budgets"))]
     pub budgets: Vec<BudgetPolicy>,
     /// Whether impersonation draws on a copy of the mailbox owner's budgets: since Exchange 2010 SP2 RU4.
     pub impersonation_copy: bool,
@@ -366,6 +369,34 @@ impl ThrottlingPolicy {
     }
 }
 
+/// How a policy is read from a file.
+#[cfg(feature = "serde")]
+mod file {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer};
+
+    use super::BudgetPolicy;
+
+    pub(super) fn budgets<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<BudgetPolicy>, D::Error> {
+        let rows = Vec::<BudgetPolicy>::deserialize(from)?;
+        for (at, row) in rows.iter().enumerate() {
+            let budget = row.budget;
+            if row.limit.number() == 0 {
+                let text =
+                    format!("a limit of 0 for {budget} would let no call run: allow at least 1");
+                return Err(D::Error::custom(text));
+            }
+            if rows[..at].iter().any(|other| other.budget == budget) {
+                let text = format!("the budget {budget} has several rows: leave one of them");
+                return Err(D::Error::custom(text));
+            }
+        }
+        Ok(rows)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,6 +445,19 @@ mod tests {
             toml::from_str::<ThrottlingPolicy>(&text)
         };
         assert!(rows(row).is_ok());
+        let other = row.replace("Concurrency", "SyncCalls");
+        assert!(rows(&format!("{row}}}, {{{other}")).is_ok());
+        for (wrong, word) in [
+            (format!("{row}}}, {{{row}"), "concurrency has several rows"),
+            (row.replace('3', "0"), "a limit of 0 for concurrency"),
+            (
+                row.replace("InFlight=3", "Distinct={limit=0, idle=1.0}"),
+                "a limit of 0 for concurrency",
+            ),
+        ] {
+            let error = rows(&wrong).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
         assert!(rows(&format!("{row}, ruel=1")).is_err());
         assert!(toml::from_str::<ThrottlingPolicy>("dedline = 1.0").is_err());
     }

@@ -23,7 +23,7 @@ mod unread;
 
 pub use error::{AcquireError, Contended};
 pub use limit::Limit;
-pub use local::{LocalLedger, LocalLedgerBuilder, UnknownBudget};
+pub use local::{LocalLedger, LocalLedgerBuilder, SetLimitError};
 pub use permit::{Acquire, Ledger, Permit};
 pub use request::{AcquireRequest, Admission, Requeue};
 pub use signal::{End, Signal};

@@ -76,7 +76,7 @@ pub struct EwsCharges {
 }
 
 impl EwsCharges {
-    /// Charges by `rules`. Callers that are not known by name share one account.
+    /// Charges by `rules`: what several rules draw on one budget is added up. Callers that are not known by name share one account.
     pub fn new(rules: impl IntoIterator<Item = BudgetRule>) -> Self {
         let caller = Caller::new("the calling account");
         Self {

@@ -241,7 +241,7 @@ impl Distinct {
 impl Measure for Distinct {
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
-        self.limit = number.unwrap_or(policy.number()).max(1);
+        self.limit = number.unwrap_or(policy.number());
         // What was learnt below another number says nothing about this one.
         self.adaptive = None;
     }

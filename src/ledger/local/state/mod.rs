@@ -145,6 +145,9 @@ impl State {
         request: AcquireRequest,
         config: &Config,
     ) -> Result<Admission, AcquireRequest> {
+        if config.refusal(request.charges()).is_some() {
+            return Err(request);
+        }
         let mut clock = Clock::default();
         self.sweep_if_any(&mut clock);
         let ticket = self.ticket(&request);
