@@ -221,6 +221,36 @@ fn how_a_higher_level_is_found() {
         ],
     );
     calls(
+        "how long responses take follows what they took of late",
+        &[
+            (Admit(1), 27),
+            (Sleep(100), 27),
+            (Good(1..=1), 27),
+            (Admit(1), 27),
+            (Sleep(20), 27),
+            (Good(2..=2), 27),
+            (Admit(27), 27),
+            (Refused(29..=29), 26),
+            (AdmitAfter((7 * 100 + 20) / 8), 27),
+        ],
+    );
+    calls(
+        "and so does how long refusals take",
+        &[
+            (Admit(1), 27),
+            (Sleep(100), 27),
+            (Good(1..=1), 27),
+            (Admit(27), 27),
+            (Sleep(40), 27),
+            (Refused(22..=28), 20),
+            (AdmitAfter(100), 21),
+            (Sleep(8), 21),
+            (Refused(29..=29), 20),
+            (AdmitAfter(100), 21),
+            (AdmitAfter(2 * (7 * 40 + 8) / 8), 23),
+        ],
+    );
+    calls(
         "where none was seen, after two round trips",
         &[
             (Admit(20), 27),
@@ -476,4 +506,17 @@ fn a_large_call_runs_alone_and_tells_nothing() {
     assert_eq!(limit.room(0, 5, 10, now), Room::Free);
     limit.admitted(5, 5, 5, 10, now);
     assert_eq!(limit.limit, 3);
+}
+
+#[test]
+fn a_call_above_the_configured_limit_is_tried_again_though_it_was_refused() {
+    let now = Instant::now();
+    let mut limit = AdaptiveLimit::new(10, false, Duration::ZERO, now);
+    limit.admitted(1, 20, 20, 10, now);
+    limit.refused(1, 20, 20, 1, now);
+    limit.released(1);
+    assert_eq!(limit.limit, 0);
+    let then = now + ROUND_TRIP / 2;
+    assert_eq!(limit.room(0, 20, 10, now), Room::Full(Some(then)));
+    assert_eq!(limit.room(0, 20, 10, then), Room::Free);
 }

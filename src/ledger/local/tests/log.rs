@@ -100,23 +100,29 @@ async fn a_long_wait_is_told_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
-    let ledger = ledger(3);
-    let (events, _guard) = listen(&ledger);
-    let mut held: Vec<_> = (0..3)
-        .map(|_| try_now(&ledger, &draw("a")).unwrap())
-        .collect();
-    for permit in &mut held {
-        // It is sent, and the response has come.
-        permit.set_end(End::Unanswered);
-        permit.set_end(End::Dropped);
+    for responded in [3, 0] {
+        let ledger = ledger(3);
+        let (events, _guard) = listen(&ledger);
+        let mut held: Vec<_> = (0..3)
+            .map(|_| try_now(&ledger, &draw("a")).unwrap())
+            .collect();
+        for permit in &mut held {
+            permit.set_end(End::Unanswered);
+        }
+        for permit in &mut held[..responded] {
+            permit.set_end(End::Dropped);
+        }
+        let waiting = call(&ledger, draw("a"), secs(1));
+        sleep(secs(31)).await;
+        let unread = format!("unread={responded};");
+        let told = ["held=3;", &unread];
+        assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
+        let cure = count(&events, &["whose bodies are not read"]);
+        assert_eq!(cure, usize::from(responded > 0));
+        drop(held);
+        waiting.await.unwrap().unwrap();
+        assert_eq!(events.lock().len(), 1);
     }
-    let waiting = call(&ledger, draw("a"), secs(1));
-    sleep(secs(31)).await;
-    let told = ["whose bodies are not read", "held=3;", "unread=3;"];
-    assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
-    drop(held);
-    waiting.await.unwrap().unwrap();
-    assert_eq!(events.lock().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -256,6 +256,23 @@ async fn and_behind_a_gate_that_is_closed_for_a_moment() {
     nothing_left(&ledger).await;
 }
 
+/// The same where nobody is woken by what they do, and nothing is told to the log.
+#[tokio::test(start_paused = true)]
+async fn and_behind_a_gate_that_was_closed_for_a_moment_when_they_came() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let others: Vec<_> = (0..5).map(|_| parked(&ledger, draw("a"))).collect();
+    sleep(Duration::from_millis(3_100)).await;
+    let until = Instant::now() + Duration::from_millis(300);
+    ledger.close_gate(&of("b"), until);
+    let idle: Vec<_> = (0..4).map(|_| parked(&ledger, draw("b"))).collect();
+    let last = call(&ledger, draw("b"), secs(1));
+    let waited = last.await.unwrap().unwrap() - until;
+    assert_eq!(in_time(waited, 4), Ok(()));
+    drop((held, others, idle));
+    nothing_left(&ledger).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn and_behind_gates_that_open_at_the_same_moment() {
     let ledger = ledger(10);
