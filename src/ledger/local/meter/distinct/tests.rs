@@ -177,6 +177,16 @@ fn a_late_refusal_does_not_hide_that_of_a_call_in_use() {
 }
 
 #[test]
+fn a_call_that_was_never_sent_does_not_keep_a_refused_value() {
+    let mut line = Line::new(5);
+    let calls = [line.take(&["x"]), line.take(&["x"])];
+    line.refused(calls[0], &["x"]);
+    line.end(calls[0], &["x"], End::Complete);
+    line.end(calls[1], &["x"], End::NotSent);
+    assert_eq!(line.held(), 0);
+}
+
+#[test]
 fn the_value_that_is_open_for_longest_closes_for_calls_that_starve() {
     let mut line = Line::new(2);
     line.take(&["x"]);
