@@ -144,6 +144,15 @@ fn charges_differ_by_who_pays_and_by_how_much() {
 }
 
 #[test]
+fn a_principal_or_none_is_charged_one_call_or_nothing() {
+    let amy = Principal::account("amy");
+    let one = Charges::from(Charge::new(amy.clone(), Budget::Concurrency, 1));
+    assert_eq!(Charges::from(Some(amy.clone())), one);
+    assert_eq!(Charges::from(amy), one);
+    assert_eq!(Charges::from(None::<Principal>), Charges::new());
+}
+
+#[test]
 fn one_charge_takes_no_allocation() {
     let one = Charge::new(Principal::account("svc"), Budget::Concurrency, 1);
     let info = allocation_counter::measure(|| {

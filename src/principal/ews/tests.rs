@@ -289,3 +289,28 @@ fn a_bounded_number_of_mailboxes_is_remembered() {
         "{printed}"
     );
 }
+
+#[test]
+fn how_a_mailbox_is_reached_and_which() {
+    let charges = ThrottlingPolicy::exchange_online().charges();
+    let svc = Caller::new("svc@contoso.com");
+    let amy = || Some("amy@contoso.com".to_owned());
+    let own = || Some("svc@contoso.com".to_owned());
+    let as_amy = impersonate("SmtpAddress", "amy@contoso.com");
+    for (header, body, expected) in [
+        ("", get_folder("svc@contoso.com"), (Access::Owner, own())),
+        ("", get_folder("amy@contoso.com"), (Access::Delegate, amy())),
+        (
+            &*as_amy,
+            get_folder("bob@contoso.com"),
+            (Access::Impersonation, amy()),
+        ),
+    ] {
+        let request = envelope(header, &body);
+        assert_eq!(charges.reach(request.body(), Some(&svc)), expected);
+    }
+    let unreadable = ReplayBody::from("no xml");
+    let reached = charges.reach(&unreadable, Some(&svc));
+    assert_eq!(reached, (Access::Owner, own()));
+    assert_eq!(charges.reach(&unreadable, None), (Access::Owner, None));
+}

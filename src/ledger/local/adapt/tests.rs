@@ -321,6 +321,17 @@ fn how_long_a_level_lasts() {
             (AdmitAfter(8_100 / 3), 19),
         ],
     );
+    from_twenty(
+        "not if it moves by more than an eighth",
+        &[
+            (AdmitAfter(10), 21),
+            (Sleep(10), 21),
+            (Refused(49..=49), 20),
+            (Sleep(7_990), 20),
+            (Refused(46..=48), 17),
+            (AdmitAfter(100), 18),
+        ],
+    );
     calls(
         "not if twice as much was let in",
         &[

@@ -228,6 +228,7 @@ async fn a_call_from_before_the_gate_closed_says_nothing_of_the_probe() {
     ] {
         // Among them the last one that was admitted before the probe.
         let older: Vec<_> = (0..3).map(|_| try_now(&ledger, &to).unwrap()).collect();
+        assert!(!older[0].admission().is_watched());
         close(&ledger, Instant::now() + secs(1));
         sleep(secs(1)).await;
         let probe = try_now(&ledger, &to).unwrap();
