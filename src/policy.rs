@@ -399,7 +399,11 @@ mod file {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ledger::{AcquireError, AcquireRequest, Permit};
+    use crate::principal::Principal;
 
     #[test]
     fn presets_are_found_by_their_names() {
@@ -424,6 +428,23 @@ mod tests {
         let same = ThrottlingPolicy::exchange_online();
         assert_eq!(same.clone().faster(0.0), same);
         assert_eq!(same.clone().faster(f64::NAN), same);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_cannot_be_kept_is_an_error_of_each_call() {
+        let error = async |change: fn(&mut Vec<BudgetPolicy>)| {
+            let mut policy = ThrottlingPolicy::graph_outlook();
+            change(&mut policy.budgets);
+            let request = AcquireRequest::new(Principal::new("contoso"));
+            Permit::acquire(Arc::new(policy.ledger()), request)
+                .await
+                .err()
+        };
+        assert!(error(|_| {}).await.is_none());
+        let twice = error(|rows| rows.extend_from_within(..)).await;
+        assert!(matches!(twice, Some(AcquireError::DuplicateBudget { .. })));
+        let zero = error(|rows| rows[0].limit = Limit::InFlight(0)).await;
+        assert!(matches!(zero, Some(AcquireError::ZeroLimit)));
     }
 
     #[cfg(feature = "serde")]
