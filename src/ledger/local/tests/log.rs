@@ -75,14 +75,16 @@ async fn a_long_wait_is_told_once() {
     let ledger = ledger(3);
     let (events, _guard) = listen(&ledger);
     let held: Vec<_> = (0..3)
-        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .map(|_| try_now(&ledger, &draw("patient")).unwrap())
         .collect();
-    let calls: Vec<_> = (0..8).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    let calls: Vec<_> = (0..8)
+        .map(|_| call(&ledger, draw("patient"), secs(1)))
+        .collect();
     sleep(Duration::from_millis(29_900)).await;
     assert_eq!(events.lock().len(), 0);
     sleep(secs(300)).await;
     let told = [
-        "principal=a;",
+        "principal=patient;",
         "budget=Concurrency;",
         "held=3;",
         "limit=3;",
@@ -101,10 +103,11 @@ async fn a_long_wait_is_told_once() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
     for responded in [3, 0] {
+        // Nobody else's responses are counted with this one's.
         let ledger = ledger(3);
         let (events, _guard) = listen(&ledger);
         let mut held: Vec<_> = (0..3)
-            .map(|_| try_now(&ledger, &draw("a")).unwrap())
+            .map(|_| try_now(&ledger, &draw("reader")).unwrap())
             .collect();
         for permit in &mut held {
             permit.set_end(End::Unanswered);
@@ -112,7 +115,7 @@ async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
         for permit in &mut held[..responded] {
             permit.set_end(End::Dropped);
         }
-        let waiting = call(&ledger, draw("a"), secs(1));
+        let waiting = call(&ledger, draw("reader"), secs(1));
         sleep(secs(31)).await;
         let unread = format!("unread={responded};");
         let told = ["held=3;", &unread];

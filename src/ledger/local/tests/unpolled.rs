@@ -334,7 +334,8 @@ fn without_a_keeper_the_first_calls_go_on_with_what_is_left() {
         let idle = (0..64).map(|_| parked(&ledger, draw("a"))).collect();
         let calls = (0..200).map(|_| tokio::spawn(ledger.clone().acquire(draw("a"))));
         let calls = calls.collect();
-        tokio::task::yield_now().await;
+        // Until each has asked.
+        sleep(secs(1)).await;
         (idle, calls)
     });
     drop(gone);
