@@ -16,7 +16,7 @@ mod architecture {
 
 /// Circles of imports that are left. The list can only shrink: a circle that is gone has to go from
 /// here too.
-const KNOWN_CIRCLES: [(&str, &[&str]); 8] = [
+const KNOWN_CIRCLES: [(&str, &[&str]); 5] = [
     ("audit_log", &["assemble", "call", "request"]),
     ("audit_log", &["layer", "service"]),
     (
@@ -28,9 +28,6 @@ const KNOWN_CIRCLES: [(&str, &[&str]); 8] = [
         &["json_lines", "memory", "mod", "tracing"],
     ),
     ("audit_log/sink/json_lines", &["file", "mod", "queue"]),
-    ("ledger", &["local", "mod", "permit", "request"]),
-    ("ledger/local/meter", &["distinct", "in_flight", "mod"]),
-    ("principal", &["charges", "ews", "key", "mod", "rules"]),
 ];
 
 /// The modules from the bottom up: each may name what stands on the floors below. A new module has

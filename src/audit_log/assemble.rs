@@ -207,6 +207,7 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
                 AcquireError::TimedOut { .. } => "queue_timeout",
                 AcquireError::GateTooLate { .. } => "gate_too_late",
                 AcquireError::ZeroLimit => "zero_limit",
+                AcquireError::DuplicateBudget { .. } => "duplicate_budget",
                 AcquireError::Unavailable { .. } => "ledger_unavailable",
             }
             .into(),
