@@ -16,18 +16,7 @@ mod architecture {
 
 /// Circles of imports that are left. The list can only shrink: a circle that is gone has to go from
 /// here too.
-const KNOWN_CIRCLES: [(&str, &[&str]); 8] = [
-    ("audit_log", &["assemble", "call", "request"]),
-    ("audit_log", &["layer", "service"]),
-    (
-        "audit_log/redact",
-        &["form", "headers", "json", "mod", "xml"],
-    ),
-    (
-        "audit_log/sink",
-        &["json_lines", "memory", "mod", "tracing"],
-    ),
-    ("audit_log/sink/json_lines", &["file", "mod", "queue"]),
+const KNOWN_CIRCLES: [(&str, &[&str]); 3] = [
     ("ledger", &["local", "mod", "permit", "request"]),
     ("ledger/local/meter", &["distinct", "in_flight", "mod"]),
     ("principal", &["charges", "ews", "key", "mod", "rules"]),
@@ -89,7 +78,7 @@ const PANICKING_MACROS: [&str; 4] = ["panic", "todo", "unimplemented", "unreacha
 
 /// Methods of `CallTrail` that tell what was written. Other layers decide nothing by a trail, so
 /// they only write to it: `record` returns nothing.
-const TRAIL_READS: [&str; 5] = ["attempts", "left_out", "each", "sums", "story"];
+const TRAIL_READS: [&str; 5] = ["attempts", "left_out", "each", "sums", "read_all"];
 const TRAIL_READERS: [&str; 2] = ["trail", "audit_log"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -661,7 +650,7 @@ fn each_rule_can_be_broken() {
         ),
         (
             "audit_log/fill.rs",
-            "//! F.\nuse crate::trail::CallTrail;\nfn f(t: &CallTrail) { t.story(); }",
+            "//! F.\nuse crate::trail::CallTrail;\nfn f(t: &CallTrail) { t.read_all(); }",
             vec![],
         ),
         (

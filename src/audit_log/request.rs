@@ -10,10 +10,10 @@ use http_body::Body;
 use parking_lot::Mutex;
 use tracing::{Span, info_span};
 
-use super::call::{Shared, guarded};
 use super::capture::Capture;
 use super::facts::{Facts, RequestFacts, in_memory, replayed, size};
 use super::levels::{Level, Levels, Look};
+use super::shared::{Shared, guarded};
 use crate::body::{BodyWatch, ReplayBody};
 
 /// The request of one call.

@@ -3,9 +3,9 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::Rules;
 use super::edit::Edit;
 use super::loose;
+use super::rules::Rules;
 use super::text::Context;
 
 /// `a=b&c=d`

@@ -2,8 +2,8 @@
 use http::HeaderName;
 use http::header;
 
-use super::Rules;
 use super::loose::is_challenge_parameter;
+use super::rules::Rules;
 
 const SCHEMES: [&str; 9] = [
     "Basic",

@@ -3,9 +3,9 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2, memchr3};
 
-use super::Rules;
 use super::edit::Edit;
 use super::names::{is_content, is_naming};
+use super::rules::Rules;
 
 const REDACTED: &[u8] = br#""REDACTED""#;
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2, memmem};
 
-use super::Rules;
 use super::edit::Edit;
 use super::names::{is_content, is_naming};
+use super::rules::Rules;
 
 pub(super) fn redact<'a>(rules: &Rules, input: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
     read(rules, input, cut, false)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{Level, event};
 
-use super::Sink;
+use super::traits::Sink;
 use crate::audit_log::{Captured, Outcome, Record};
 
 /// Sends each record as one event of the target `tower_ews::audit`, with a field for each value.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{Offset, TimeZone};
 
-use crate::audit_log::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
+use crate::audit_log::record::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
@@ -254,7 +254,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::audit_log::{ChargeRecord, Outcome};
+    use crate::audit_log::record::{ChargeRecord, Outcome};
 
     fn parsed(record: &Record, zone: Option<&TimeZone>) -> (String, Value) {
         let mut out = Vec::new();

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Overflow;
+use super::error::chain;
+use super::overflow::Overflow;
 
 /// Lines that wait, one after another in one buffer: the writer takes them all at once and leaves its empty buffer behind.
 pub(super) struct Queue {
@@ -224,7 +225,7 @@ impl<W: Write> Out<'_, W> {
     fn failed(&mut self, error: &io::Error) {
         self.recovering = false;
         if !mem::replace(&mut self.failing, true) {
-            let error = super::chain(error);
+            let error = chain(error);
             tracing::error!(target: "tower_ews::audit", %error, "the audit log cannot be written: records are lost");
         }
     }

@@ -1,0 +1,202 @@
+//! [`Redaction`]: what a log must not show, and what it shows instead.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::edit::then;
+use super::format::{Format, format_of};
+use super::rules::Rules;
+use super::text::Context;
+use super::{form, headers, json, loose, mailbox, xml};
+
+/// Replaces the secrets in headers, URLs, texts and bodies by `REDACTED`.
+///
+/// These are built in. The case and the punctuation of names do not matter.
+///
+/// * Headers: `Authorization`, `Cookie` and similar ones, all that are called a token, a secret, a
+///   password or a key, and the data of a challenge that are not its parameters. The name of the
+///   scheme and the names of cookies stay.
+/// * XML and HTML: WS-Security's `Security`, elements and attributes called password, secret or
+///   token (`BinarySecurityToken`, `TokenValue`, `AccessToken` and so on),
+///   `EncryptedSharedFolderData`, `SerializedSecurityContext`, and entities that a DTD declares.
+/// * JSON: the values of such keys, whole objects too.
+/// * Forms and the queries of URLs: such fields, and `code`, `key` and `sig`.
+/// * Any text: `name=value` and `name: value` of such names, `Bearer` and `Basic` with what follows,
+///   JSON Web Tokens, the credentials in a URL, and XML or JSON inside of a string.
+///
+/// In malformed or truncated input a secret without an end reaches to the end of the input, so that
+/// too much is redacted and not too little. Bodies that cannot be read are dropped: multipart, binary,
+/// and those in a charset that is not a superset of ASCII. What is encoded once more is not decoded,
+/// such as a message in the base64 of `MimeContent`; [`mask_content`](Self::mask_content) masks it.
+///
+/// Names can be added and not removed. The time that a redaction takes is linear in the length of its
+/// input. Clones are cheap.
+///
+/// ```
+/// use bytes::Bytes;
+/// use tower_ews::audit_log::Redaction;
+///
+/// let redaction = Redaction::new().name("BadgeNumber").pseudonyms([7; 16]);
+/// assert_eq!(
+///     &*redaction.text("https://svc:hunter2@mail.contoso.com/?sig=abc refused, badge_number=1234"),
+///     "https://REDACTED@mail.contoso.com/?sig=REDACTED refused, badge_number=REDACTED",
+/// );
+///
+/// let body = Bytes::from("<t:Mailbox>Ann@contoso.com</t:Mailbox><t:Password>hunter2</t:Password>");
+/// let shown = redaction.body(Some("text/xml"), &[body], false);
+/// let ann = redaction.mailbox("ann@contoso.com");
+/// assert_eq!(shown, format!("<t:Mailbox>{ann}</t:Mailbox><t:Password>REDACTED</t:Password>"));
+/// ```
+#[derive(Clone, Default)]
+pub struct Redaction {
+    rules: Arc<Rules>,
+}
+
+impl fmt::Debug for Redaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redaction")
+            .field("names", &self.rules.names)
+            .field("mask_content", &self.rules.mask)
+            .field("pseudonyms", &self.rules.key.is_some())
+            .finish()
+    }
+}
+
+impl Redaction {
+    /// Creates a redaction of what is built in, without pseudonyms, that does not mask contents.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the name of a secret: of an element, an attribute, a key, a field, or in a text. It has no
+    /// prefix. Its case, its punctuation and digits at its end do not matter.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        Arc::make_mut(&mut self.rules).names.add(name);
+        self
+    }
+
+    /// Adds a header that is secret, and its name in JSON and in texts.
+    #[must_use]
+    pub fn header_name(mut self, name: HeaderName) -> Self {
+        Arc::make_mut(&mut self.rules).names.add_header(name);
+        self
+    }
+
+    /// Sets whether what people wrote is masked too: subjects, bodies, MIME content, attachments,
+    /// display names, phone numbers and search terms. Off by default.
+    #[must_use]
+    pub fn mask_content(mut self, mask: bool) -> Self {
+        Arc::make_mut(&mut self.rules).mask = mask;
+        self
+    }
+
+    /// Replaces each SMTP address by a pseudonym such as `mbx-0f3b5e7d21c8a964`, which is the same for
+    /// the same address and key, in any case. It is a keyed hash (SipHash-2-4). Whoever has the key can
+    /// try addresses, so keep it like a password. Off by default.
+    #[must_use]
+    pub fn pseudonyms(mut self, key: [u8; 16]) -> Self {
+        Arc::make_mut(&mut self.rules).key = Some(key);
+        self
+    }
+
+    /// Redacts the value of a header. Bytes that are not UTF-8 become `\u{fffd}`.
+    pub fn header(&self, name: &HeaderName, value: &HeaderValue) -> Box<str> {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        match headers::redact(&self.rules, name, &text) {
+            Some(redacted) => self.text(&redacted),
+            // It may be a GUID, which is a mailbox too.
+            None if name.as_str() == "x-anchormailbox" && !text.contains('@') => {
+                self.mailbox(&text)
+            }
+            None => self.text(&text),
+        }
+    }
+
+    /// Redacts the path and the query of a URL, and leaves its scheme, host and credentials out.
+    pub fn url(&self, uri: &Uri) -> Box<str> {
+        let path = self.rules.loosely(uri.path().as_bytes(), false);
+        let mut shown = match uri.query() {
+            None => path.into_owned(),
+            Some(query) => {
+                let query = form::redact(&self.rules, query.as_bytes(), false);
+                [&path, b"?".as_slice(), &query].concat()
+            }
+        };
+        if let Cow::Owned(changed) = self.rules.pseudonymous(&shown, false) {
+            shown = changed;
+        }
+        into_text(Cow::Owned(shown))
+    }
+
+    /// Redacts a text, such as that of an error.
+    pub fn text(&self, text: &str) -> Box<str> {
+        let shown = self.rules.loosely(text.as_bytes(), false);
+        into_text(then(shown, |text| self.rules.pseudonymous(text, false)))
+    }
+
+    /// Redacts the name of a mailbox, or returns its pseudonym.
+    pub fn mailbox(&self, mailbox: &str) -> Box<str> {
+        match &self.rules.key {
+            Some(key) => mailbox::pseudonym(key, mailbox.as_bytes()).into(),
+            None => self.text(mailbox),
+        }
+    }
+
+    /// Redacts a body that is given as its frames, or as those that were kept: `truncated` says that
+    /// the last one may be incomplete.
+    ///
+    /// A single frame without a secret is returned without a copy. Nothing is decompressed, so the body
+    /// must not be encoded.
+    pub fn body(&self, content_type: Option<&str>, pieces: &[Bytes], truncated: bool) -> Bytes {
+        let whole = match pieces {
+            [piece] => piece.clone(),
+            pieces => {
+                let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+                pieces
+                    .iter()
+                    .for_each(|piece| whole.extend_from_slice(piece));
+                whole.freeze()
+            }
+        };
+        let rules = &*self.rules;
+        if whole.is_empty() {
+            return whole;
+        }
+        let read = match format_of(content_type, &whole) {
+            Format::Unreadable => {
+                return Bytes::from(format!("REDACTED: {} bytes, not a text", whole.len()));
+            }
+            Format::Xml => {
+                let context = Context {
+                    cut: truncated,
+                    markup: true,
+                };
+                then(xml::redact(rules, &whole, truncated), |text| {
+                    loose::redact(&rules.names, text, context)
+                })
+            }
+            Format::Json => then(json::redact(rules, &whole), |text| {
+                rules.loosely(text, truncated)
+            }),
+            Format::Form => form::redact(rules, &whole, truncated),
+            Format::Text if rules.mask => {
+                return Bytes::from(format!("REDACTED: {} bytes of text", whole.len()));
+            }
+            Format::Text => rules.loosely(&whole, truncated),
+        };
+        match then(read, |text| rules.pseudonymous(text, truncated)) {
+            Cow::Borrowed(_) => whole,
+            Cow::Owned(changed) => changed.into(),
+        }
+    }
+}
+
+/// What was cut out of a text leaves a text, since secrets begin and end at ASCII letters.
+fn into_text(text: Cow<'_, [u8]>) -> Box<str> {
+    String::from_utf8_lossy(&text).into()
+}
