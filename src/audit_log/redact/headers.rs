@@ -2,8 +2,8 @@
 use http::HeaderName;
 use http::header;
 
-use super::loose::is_challenge_parameter;
 use super::rules::Rules;
+use super::shapes::is_challenge_parameter;
 
 const SCHEMES: [&str; 9] = [
     "Basic",

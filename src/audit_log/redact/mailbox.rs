@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use siphasher::sip::SipHasher24;
 
-use super::edit::{Edit, REDACTED};
+use super::edit::{Edits, REDACTED};
 
 /// What stands behind an `@` in the JSON of OData, and is no domain.
 const ANNOTATIONS: [&[u8]; 16] = [
@@ -53,7 +53,7 @@ fn in_domain(byte: u8) -> bool {
 
 /// Puts a pseudonym in the place of each SMTP address. `cut`: what stands at the end may be the first half of one.
 pub(super) fn redact<'a>(key: &[u8; 16], input: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
-    let mut edit = Edit::new(input);
+    let mut edits = Edits::default();
     let mut done = 0;
     let mut at = 0;
     while let Some((sign, length)) = next_at(input, at) {
@@ -78,13 +78,13 @@ pub(super) fn redact<'a>(key: &[u8; 16], input: &'a [u8], cut: bool) -> Cow<'a, 
         let mut address = decode_local(input.get(local.clone()).unwrap_or_default());
         address.push(b'@');
         address.extend_from_slice(input.get(domain.clone()).unwrap_or_default());
-        edit.replace(local.start..at, pseudonym(key, &address).as_bytes());
+        edits.replace(local.start..at, pseudonym(key, &address).into_bytes());
     }
     if cut {
         let last = local_part(input, done..input.len());
-        edit.redact(last);
+        edits.redact(last);
     }
-    edit.finish()
+    edits.apply(input)
 }
 
 /// The next `@`, and how long it is as it is written.

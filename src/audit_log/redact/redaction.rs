@@ -7,11 +7,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::edit::then;
 use super::format::{Format, format_of};
+use super::read::redacted;
 use super::rules::Rules;
-use super::text::Context;
-use super::{form, headers, json, loose, mailbox, xml};
+use super::{headers, mailbox};
 
 /// Replaces the secrets in headers, URLs, texts and bodies by `REDACTED`.
 ///
@@ -119,24 +118,20 @@ impl Redaction {
 
     /// Redacts the path and the query of a URL, and leaves its scheme, host and credentials out.
     pub fn url(&self, uri: &Uri) -> Box<str> {
-        let path = self.rules.loosely(uri.path().as_bytes(), false);
-        let mut shown = match uri.query() {
-            None => path.into_owned(),
-            Some(query) => {
-                let query = form::redact(&self.rules, query.as_bytes(), false);
-                [&path, b"?".as_slice(), &query].concat()
-            }
-        };
-        if let Cow::Owned(changed) = self.rules.pseudonymous(&shown, false) {
-            shown = changed;
+        let rules = &*self.rules;
+        let mut shown = redacted(rules, uri.path().as_bytes(), Format::Text, false);
+        if let Some(query) = uri.query() {
+            let query = redacted(rules, query.as_bytes(), Format::Form, false);
+            shown = [&shown, b"?".as_slice(), &query].concat().into();
         }
-        into_text(Cow::Owned(shown))
+        into_text(then(shown, |shown| pseudonymous(rules, shown, false)))
     }
 
     /// Redacts a text, such as that of an error.
     pub fn text(&self, text: &str) -> Box<str> {
-        let shown = self.rules.loosely(text.as_bytes(), false);
-        into_text(then(shown, |text| self.rules.pseudonymous(text, false)))
+        let rules = &*self.rules;
+        let shown = redacted(rules, text.as_bytes(), Format::Text, false);
+        into_text(then(shown, |text| pseudonymous(rules, text, false)))
     }
 
     /// Redacts the name of a mailbox, or returns its pseudonym.
@@ -171,25 +166,12 @@ impl Redaction {
             Format::Unreadable => {
                 return Bytes::from(format!("REDACTED: {} bytes, not a text", whole.len()));
             }
-            Format::Xml => {
-                let context = Context {
-                    cut: truncated,
-                    markup: true,
-                };
-                then(xml::redact(rules, &whole, truncated), |text| {
-                    loose::redact(&rules.names, text, context)
-                })
-            }
-            Format::Json => then(json::redact(rules, &whole), |text| {
-                rules.loosely(text, truncated)
-            }),
-            Format::Form => form::redact(rules, &whole, truncated),
             Format::Text if rules.mask => {
                 return Bytes::from(format!("REDACTED: {} bytes of text", whole.len()));
             }
-            Format::Text => rules.loosely(&whole, truncated),
+            format => redacted(rules, &whole, format, truncated),
         };
-        match then(read, |text| rules.pseudonymous(text, truncated)) {
+        match then(read, |text| pseudonymous(rules, text, truncated)) {
             Cow::Borrowed(_) => whole,
             Cow::Owned(changed) => changed.into(),
         }
@@ -199,4 +181,25 @@ impl Redaction {
 /// What was cut out of a text leaves a text, since secrets begin and end at ASCII letters.
 fn into_text(text: Cow<'_, [u8]>) -> Box<str> {
     String::from_utf8_lossy(&text).into()
+}
+
+/// One step after another over the same text, without a copy for a step that changes nothing.
+fn then<'a>(
+    text: Cow<'a, [u8]>,
+    step: impl for<'b> FnOnce(&'b [u8]) -> Cow<'b, [u8]>,
+) -> Cow<'a, [u8]> {
+    match text {
+        Cow::Borrowed(text) => step(text),
+        Cow::Owned(text) => match step(&text) {
+            Cow::Borrowed(_) => Cow::Owned(text),
+            Cow::Owned(text) => Cow::Owned(text),
+        },
+    }
+}
+
+fn pseudonymous<'a>(rules: &Rules, text: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
+    match &rules.key {
+        Some(key) => mailbox::redact(key, text, cut),
+        None => Cow::Borrowed(text),
+    }
 }

@@ -1,25 +1,30 @@
 //! Secrets in XML and HTML: the content of elements and the values of attributes, wherever they end.
 //!
-//! A reader of tags that forgives: what is malformed is read so that rather more than less is taken for a secret.
-use std::borrow::Cow;
+//! A reader of tags that forgives: what is malformed is read so that rather more than less is taken
+//! for a secret.
+
 use std::ops::Range;
 
 use memchr::{memchr, memchr2, memmem};
 
-use super::edit::Edit;
-use super::names::{is_content, is_naming};
+use super::edit::Edits;
+use super::entries::Entries;
+use super::layers::plain;
+use super::names::is_content;
 use super::rules::Rules;
 
-pub(super) fn redact<'a>(rules: &Rules, input: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
+/// Finds the secrets in XML, or in a text with tags in it.
+pub(super) fn find(rules: &Rules, input: &[u8], cut: bool) -> Edits {
     read(rules, input, cut, false)
 }
 
 /// `nested`: this is the inside of a comment or a CDATA section, which can have none inside.
-fn read<'a>(rules: &Rules, input: &'a [u8], cut: bool, nested: bool) -> Cow<'a, [u8]> {
+fn read(rules: &Rules, input: &[u8], cut: bool, nested: bool) -> Edits {
     let mut reader = Reader {
         rules,
         input,
-        edit: Edit::new(input),
+        edits: Edits::default(),
+        entries: Entries::default(),
         envelope: false,
         in_envelope: false,
     };
@@ -27,13 +32,17 @@ fn read<'a>(rules: &Rules, input: &'a [u8], cut: bool, nested: bool) -> Cow<'a, 
     while let Some(next) = memchr(b'<', reader.rest(at)) {
         at = reader.markup(at + next, cut, nested);
     }
-    reader.edit.finish()
+    if cut {
+        reader.entries.cut(input.len(), &mut reader.edits);
+    }
+    reader.edits
 }
 
 struct Reader<'a, 'r> {
     rules: &'r Rules,
     input: &'a [u8],
-    edit: Edit<'a>,
+    edits: Edits,
+    entries: Entries<'a>,
     /// The next `Body` is the one of the envelope.
     envelope: bool,
     in_envelope: bool,
@@ -45,9 +54,10 @@ struct Tag {
     closed: bool,
     /// Values of attributes that are secret.
     values: Vec<Range<usize>>,
-    /// `Value` beside a `Name` that says that it is secret.
+    /// It has an attribute that says that its value is secret.
     named_secret: bool,
     has_name: bool,
+    has_value: bool,
 }
 
 fn local(name: &[u8]) -> &[u8] {
@@ -97,8 +107,16 @@ impl<'a> Reader<'a, '_> {
                     .is_some_and(|word| word.eq_ignore_ascii_case(b"doctype"))
                     && memchr(b'[', self.input.get(at..end).unwrap_or_default()).is_some()
                 {
-                    self.edit.redact(at + 2..end.saturating_sub(1).max(at + 2));
+                    self.edits.redact(at + 2..end.saturating_sub(1).max(at + 2));
                 }
+                end
+            }
+            Some(b'/') => {
+                let end = self.until(at + 2, ends_name);
+                let name = self.input.get(at + 2..end).unwrap_or_default();
+                let text = |from: usize| self.input.get(from..at).unwrap_or_default();
+                self.entries
+                    .end_tag(name, at, text, self.rules, &mut self.edits);
                 end
             }
             Some(&byte) if begins_name(byte) => self.element(at + 1),
@@ -114,9 +132,8 @@ impl<'a> Reader<'a, '_> {
         let found = self.find(start, mark);
         let end = found.unwrap_or(self.input.len());
         let inside = self.input.get(start..end).unwrap_or_default();
-        if let Cow::Owned(changed) = read(self.rules, inside, cut || found.is_none(), true) {
-            self.edit.replace(start..end, &changed);
-        }
+        let found = read(self.rules, inside, cut || found.is_none(), true);
+        self.edits.extend(found, start);
         end
     }
 
@@ -146,22 +163,33 @@ impl<'a> Reader<'a, '_> {
         let name_end = self.until(start, ends_name);
         let name = self.input.get(start..name_end).unwrap_or_default();
         let word = local(name);
+        let kind = self.rules.names.look(word);
         let tag = self.tag(name_end, word);
         for value in &tag.values {
-            self.edit.redact(value.clone());
+            self.edits.redact(value.clone());
         }
-        let secret = self.rules.names.secret(word)
+        let secret = kind.is_secret()
             || tag.named_secret
+            || self.entries.names_secret(kind)
             || self.rules.mask && self.is_content(word, &tag);
-        if !secret || tag.closed {
+        if tag.closed {
+            // `<ExtendedFieldURI PropertyName="Password"/><Value>...</Value>`
+            if tag.named_secret && !tag.has_value {
+                self.entries.name_found(&mut self.edits);
+            }
+            return tag.end;
+        }
+        if !secret {
+            self.entries.start_tag(name, kind, tag.end);
             return tag.end;
         }
         let end = self.end_of(tag.end, name).unwrap_or(self.input.len());
         let content = self.input.get(tag.end..end).unwrap_or_default();
         if !content.iter().all(u8::is_ascii_whitespace) {
-            self.edit.redact(tag.end..end);
+            self.edits.redact(tag.end..end);
         }
-        end
+        // Past its end tag.
+        self.until(end, |byte| byte == b'>')
     }
 
     fn is_content(&mut self, word: &[u8], tag: &Tag) -> bool {
@@ -189,8 +217,9 @@ impl<'a> Reader<'a, '_> {
             values: Vec::new(),
             named_secret: false,
             has_name: false,
+            has_value: false,
         };
-        let mut unnamed = None;
+        let mut unnamed = Vec::new();
         loop {
             at = self.until(at, |byte| byte > b' ');
             match self.input.get(at) {
@@ -228,26 +257,25 @@ impl<'a> Reader<'a, '_> {
                 continue;
             }
             let start = self.until(equals + 1, |byte| byte > b' ');
-            let secret = !full.starts_with(b"xmlns") && self.rules.names.secret(name)
+            let kind = self.rules.names.look(name);
+            let secret = !full.starts_with(b"xmlns") && kind.is_secret()
                 || self.rules.mask && element == b"Constant" && name == b"Value";
             let (value, after) = self.attribute(start, secret);
-            let is_value = name.eq_ignore_ascii_case(b"value");
-            if secret || is_value && element.eq_ignore_ascii_case(b"input") {
+            let is_input = element.eq_ignore_ascii_case(b"input");
+            tag.has_value |= kind.is_value;
+            if secret || is_input && name.eq_ignore_ascii_case(b"value") {
                 tag.values.push(value);
-            } else if is_value {
-                unnamed = Some(value);
-            } else if is_naming(name) {
+            } else if kind.is_value {
+                unnamed.push(value);
+            } else if kind.is_naming {
                 tag.has_name = true;
-                tag.named_secret |= self
-                    .rules
-                    .names
-                    .secret(self.input.get(value).unwrap_or_default());
+                let named = plain(self.input.get(value).unwrap_or_default());
+                tag.named_secret |= self.rules.names.secret(&named);
             }
             at = after;
         }
         if tag.named_secret {
             tag.values.extend(unnamed);
-            tag.values.sort_by_key(|value| value.start);
         }
         tag
     }
