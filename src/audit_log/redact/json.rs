@@ -4,12 +4,11 @@ use std::borrow::Cow;
 use std::mem;
 use std::ops::Range;
 
-use memchr::memchr2;
-
 use super::edit::{Edits, REDACTED};
 use super::layers::plain;
 use super::names::is_content;
 use super::rules::Rules;
+use super::text::Text;
 
 /// The most objects in one another that are told apart.
 const DEPTH: usize = 256;
@@ -22,7 +21,7 @@ const VALUES: usize = 4;
 pub(super) fn find(rules: &Rules, input: &[u8], cut: bool, strings: bool) -> Edits {
     let mut reader = Reader {
         rules,
-        input,
+        text: Text::new(input, cut),
         strings,
         edits: Edits::default(),
         object: Object::default(),
@@ -59,7 +58,7 @@ struct Object {
 
 struct Reader<'a, 'r> {
     rules: &'r Rules,
-    input: &'a [u8],
+    text: Text<'a>,
     strings: bool,
     edits: Edits,
     /// The innermost object that is open, or what is around all.
@@ -70,28 +69,12 @@ struct Reader<'a, 'r> {
 }
 
 impl<'a> Reader<'a, '_> {
-    fn rest(&self, at: usize) -> &'a [u8] {
-        self.input.get(at..).unwrap_or_default()
-    }
-
-    fn get(&self, start: usize, end: usize) -> &'a [u8] {
-        self.input.get(start..end).unwrap_or_default()
-    }
-
-    fn skip_blanks(&self, at: usize) -> usize {
-        let rest = self.rest(at);
-        at + rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count()
-    }
-
     /// The quote that ends the string which begins at `open`.
     fn string_end(&self, open: usize) -> Option<usize> {
         let mut at = open + 1;
         loop {
-            at += memchr2(b'"', b'\\', self.rest(at))?;
-            if self.input.get(at) == Some(&b'"') {
+            at = self.text.find_either(at, b'"', b'\\')?;
+            if self.text.input.get(at) == Some(&b'"') {
                 return Some(at);
             }
             at += 2;
@@ -101,19 +84,19 @@ impl<'a> Reader<'a, '_> {
     /// At a string. Returns where to go on: behind it, or behind its value if it is a key.
     fn string(&mut self, open: usize) -> usize {
         let Some(close) = self.string_end(open) else {
-            return self.input.len();
+            return self.text.input.len();
         };
-        let colon = self.skip_blanks(close + 1);
-        if self.input.get(colon) != Some(&b':') {
+        let colon = self.text.skip_space(close + 1);
+        if self.text.input.get(colon) != Some(&b':') {
             return close + 1;
         }
-        let start = self.skip_blanks(colon + 1);
-        let key = decode(self.get(open + 1, close));
-        let first = self.input.get(start).copied();
+        let start = self.text.skip_space(colon + 1);
+        let key = decode(self.text.slice(open + 1, close));
+        let first = self.text.at(start);
         let kind = self.rules.names.look(&key);
         if kind.is_naming && first == Some(b'"') {
-            let end = self.string_end(start).unwrap_or(self.input.len());
-            let name = decode(self.get(start + 1, end));
+            let end = self.string_end(start).unwrap_or(self.text.input.len());
+            let name = decode(self.text.slice(start + 1, end));
             self.object.named_secret |= self.rules.names.secret(&name);
         }
         if kind.is_secret() || self.rules.mask && masked(&key, first) {
@@ -129,7 +112,7 @@ impl<'a> Reader<'a, '_> {
 
     /// A value that a name beside it may name.
     fn named_value(&mut self, start: usize) -> usize {
-        let first = self.input.get(start);
+        let first = self.text.input.get(start);
         if matches!(first, Some(b'{' | b'[')) {
             self.object.value_next = true;
             return start;
@@ -198,7 +181,7 @@ impl<'a> Reader<'a, '_> {
                 break;
             };
             if object.is_value && (around.named_secret || !self.is_of_objects(object.start)) {
-                self.redact(object.start..self.input.len());
+                self.redact(object.start..self.text.input.len());
             }
             object = around;
         }
@@ -206,10 +189,10 @@ impl<'a> Reader<'a, '_> {
 
     /// Whether an object, or a list of something else than strings and numbers, begins here.
     fn is_of_objects(&self, start: usize) -> bool {
-        match self.input.get(start) {
+        match self.text.input.get(start) {
             Some(b'{') => true,
             Some(b'[') => {
-                let first = self.input.get(self.skip_blanks(start + 1));
+                let first = self.text.input.get(self.text.skip_space(start + 1));
                 matches!(first, None | Some(b'{' | b'[' | b']'))
             }
             _ => false,
@@ -218,24 +201,26 @@ impl<'a> Reader<'a, '_> {
 
     /// The value that begins at `start`; of a string its inside.
     fn value(&self, start: usize) -> Range<usize> {
-        let range = match self.input.get(start) {
-            Some(b'"') => start + 1..self.string_end(start).unwrap_or(self.input.len()),
+        let range = match self.text.input.get(start) {
+            Some(b'"') => start + 1..self.string_end(start).unwrap_or(self.text.input.len()),
             Some(b'{' | b'[') => start..self.bracketed(start),
             _ => {
-                let rest = self.rest(start);
-                let length = rest
-                    .iter()
-                    .position(|&byte| byte <= b' ' || matches!(byte, b',' | b'}' | b']'))
-                    .unwrap_or(rest.len());
-                start..start + length
+                let end = self.text.until(start, |byte| {
+                    byte <= b' ' || matches!(byte, b',' | b'}' | b']')
+                });
+                start..end
             }
         };
         range.start..range.end.max(range.start)
     }
 
     fn redact(&mut self, range: Range<usize>) {
-        let is_string = range.start.checked_sub(1).and_then(|at| self.input.get(at)) == Some(&b'"');
-        match self.get(range.start, range.end) {
+        let is_string = range
+            .start
+            .checked_sub(1)
+            .and_then(|at| self.text.input.get(at))
+            == Some(&b'"');
+        match self.text.slice(range.start, range.end) {
             b"{}" | b"[]" | b"null" | b"true" | b"false" => {}
             _ if is_string || !self.strings => self.edits.redact(range),
             _ => self.edits.replace(range, [b"\"", REDACTED, b"\""].concat()),
@@ -246,7 +231,7 @@ impl<'a> Reader<'a, '_> {
     fn bracketed(&self, start: usize) -> usize {
         let mut depth = 0usize;
         let mut at = start;
-        while let Some(byte) = self.input.get(at) {
+        while let Some(byte) = self.text.input.get(at) {
             match byte {
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => {
@@ -263,7 +248,7 @@ impl<'a> Reader<'a, '_> {
             }
             at += 1;
         }
-        self.input.len()
+        self.text.input.len()
     }
 }
 

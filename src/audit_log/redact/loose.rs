@@ -58,10 +58,6 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    fn slice(&self, from: usize, to: usize) -> &'a [u8] {
-        self.text.input.get(from..to).unwrap_or_default()
-    }
-
     /// Whether what ends here may go on, since the text is cut off.
     fn is_cut(&self, end: usize) -> bool {
         self.text.context.cut && end == self.text.input.len()
@@ -81,7 +77,7 @@ impl<'a> Scan<'a, '_> {
         let mut end = self.text.until(start, |byte| {
             ends(byte) || matches!(byte, b'/' | b'?' | b'#' | b'\\')
         });
-        let authority = self.slice(start, end);
+        let authority = self.text.slice(start, end);
         let mut at = memchr::memrchr(b'@', authority).map(|at| start + at);
         let has_password = memchr::memchr(b':', authority).is_some_and(|colon| {
             let port = authority.get(colon + 1..).unwrap_or_default();
@@ -93,7 +89,7 @@ impl<'a> Scan<'a, '_> {
         // A password with a `/` in it ought to be escaped.
         if at.is_none() && is_url && has_password && start >= self.no_at_before {
             end = self.text.until(start, ends);
-            at = memchr::memrchr(b'@', self.slice(start, end)).map(|at| start + at);
+            at = memchr::memrchr(b'@', self.text.slice(start, end)).map(|at| start + at);
             if at.is_none() {
                 self.no_at_before = end;
             }
@@ -109,7 +105,7 @@ impl<'a> Scan<'a, '_> {
 
     fn word(&mut self, start: usize) -> usize {
         let end = self.text.until(start, |byte| !in_word(byte));
-        let word = self.slice(start, end);
+        let word = self.text.slice(start, end);
         if word.ends_with(shapes::PEM_BEGIN) {
             return self.pem(end);
         }
@@ -174,7 +170,8 @@ impl<'a> Scan<'a, '_> {
             return None;
         }
         let name = self.text.until(start, |byte| !in_word(byte));
-        if self.text.at(name) == Some(b'=') && is_challenge_parameter(self.slice(start, name)) {
+        if self.text.at(name) == Some(b'=') && is_challenge_parameter(self.text.slice(start, name))
+        {
             return None;
         }
         if self.is_prose(start) {
@@ -203,7 +200,7 @@ impl<'a> Scan<'a, '_> {
 
     /// A name that has a secret behind it. Returns where to go on, if there is a value.
     fn name(&mut self, start: usize, end: usize, secrecy: Secrecy) -> Option<usize> {
-        let word = self.slice(start, end);
+        let word = self.text.slice(start, end);
         if secrecy == Secrecy::Harmless || self.text.before(start).ends_with(b"xmlns:") {
             return self.digest_response(word, end);
         }
@@ -257,11 +254,11 @@ impl<'a> Scan<'a, '_> {
             (start, text.until(start, |byte| !in_word(byte)))
         };
         let (start, end) = next_word(text.separated(name_end)?.start);
-        if !self.names.secret(self.slice(start, end)) {
+        if !self.names.secret(self.text.slice(start, end)) {
             return None;
         }
         let (value, value_end) = next_word(end);
-        if !self.names.look(self.slice(value, value_end)).is_value {
+        if !self.names.look(self.text.slice(value, value_end)).is_value {
             return None;
         }
         let separated = text.separated(value_end)?;
@@ -300,6 +297,7 @@ impl<'a> Scan<'a, '_> {
                 .unwrap_or_else(|| self.text.bare(start)),
         };
         let is_open = self
+            .text
             .slice(start, self.text.input.len().min(end + 1))
             .iter()
             .any(|byte| matches!(byte, b'&' | b'\\' | b'%'));
@@ -311,7 +309,7 @@ impl<'a> Scan<'a, '_> {
     }
 
     fn secret_value(&mut self, from: usize, to: usize) -> usize {
-        if shapes::is_nothing(self.slice(from, to)) {
+        if shapes::is_nothing(self.text.slice(from, to)) {
             return to;
         }
         self.redact(from, to)

@@ -21,6 +21,8 @@ mod shapes;
 mod tests;
 mod text;
 mod triples;
+#[cfg(test)]
+mod work;
 mod xml;
 
 pub use self::redaction::Redaction;

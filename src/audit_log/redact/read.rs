@@ -29,7 +29,9 @@ pub(super) fn redacted<'a>(
 
 /// Whether there is any secret in the text.
 fn has_secret(rules: &Rules, text: &[u8], cut: bool) -> bool {
-    !read_all(rules, text, Format::Text, cut).into_edits().is_empty()
+    !read_all(rules, text, Format::Text, cut)
+        .into_edits()
+        .is_empty()
 }
 
 fn read_all<'a>(rules: &Rules, text: &'a [u8], format: Format, cut: bool) -> Layers<'a> {

@@ -1,6 +1,9 @@
 //! [`Text`]: a cursor over a text, for the reader of any text: where words, strings and values end.
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memmem};
+
+#[cfg(test)]
+use super::work;
 
 /// What is known about the text.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +41,18 @@ fn is_quote(byte: u8) -> bool {
     matches!(byte, b'"' | b'\'' | b'`')
 }
 
+/// Counts bytes that were read, in tests.
+fn read(bytes: usize) -> usize {
+    #[cfg(test)]
+    work::add(bytes);
+    bytes
+}
+
+fn found(at: usize, rest: &[u8], found: Option<usize>) -> Option<usize> {
+    read(found.unwrap_or(rest.len()));
+    found.map(|found| at + found)
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<'a> {
     pub(super) input: &'a [u8],
@@ -45,6 +60,13 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// A text that may be cut off.
+    pub(super) fn new(input: &'a [u8], cut: bool) -> Self {
+        let markup = false;
+        let context = Context { cut, markup };
+        Self { input, context }
+    }
+
     pub(super) fn at(&self, at: usize) -> Option<u8> {
         self.input.get(at).copied()
     }
@@ -70,17 +92,30 @@ impl<'a> Text<'a> {
         rest.get(..rest.len().min(NEAR)).unwrap_or_default()
     }
 
+    pub(super) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
+        self.input.get(from..to).unwrap_or_default()
+    }
+
     /// The first place from `at` on where `stop` says so, or the end.
     pub(super) fn until(&self, at: usize, stop: impl Fn(u8) -> bool) -> usize {
         let rest = self.rest(at);
-        at + rest
-            .iter()
-            .position(|&byte| stop(byte))
-            .unwrap_or(rest.len())
+        let length = rest.iter().position(|&byte| stop(byte));
+        at + read(length.unwrap_or(rest.len()))
     }
 
     pub(super) fn find(&self, at: usize, what: &[u8]) -> Option<usize> {
-        memmem::find(self.rest(at), what).map(|found| at + found)
+        let rest = self.rest(at);
+        found(at, rest, memmem::find(rest, what))
+    }
+
+    pub(super) fn find_byte(&self, at: usize, byte: u8) -> Option<usize> {
+        let rest = self.rest(at);
+        found(at, rest, memchr(byte, rest))
+    }
+
+    pub(super) fn find_either(&self, at: usize, one: u8, other: u8) -> Option<usize> {
+        let rest = self.rest(at);
+        found(at, rest, memchr2(one, other, rest))
     }
 
     /// Past blanks and line breaks.
@@ -163,8 +198,7 @@ impl<'a> Text<'a> {
         let from = open + 1;
         let mut at = from;
         let mut last = None;
-        while let Some(found) = memchr(quote, self.rest(at)) {
-            let close = at + found;
+        while let Some(close) = self.find_byte(at, quote) {
             let inside = self.input.get(from..close).unwrap_or_default();
             let slashes = inside.iter().rev().take_while(|&&byte| byte == b'\\');
             let escaped = slashes.count() % 2 == 1;
@@ -177,7 +211,7 @@ impl<'a> Text<'a> {
                 return Some((from, close));
             }
             if !escaped && !doubled {
-                last = last.or(Some(close));
+                last = Some(close);
             }
             at = close + 1 + usize::from(doubled);
         }
@@ -195,9 +229,10 @@ impl<'a> Text<'a> {
                 _ => continue,
             }
             if depth == 0 {
-                return start + n + 1;
+                return start + read(n + 1);
             }
         }
+        read(self.rest(start).len());
         self.input.len()
     }
 
@@ -214,8 +249,8 @@ impl<'a> Text<'a> {
                 b'\\' if matches!(self.at(at + 1), Some(b'r' | b'n' | b'"')) => return at,
                 // A quoted cookie; any other quote is one around the line.
                 b'"' if self.before(at).ends_with(b"=") && at > start => {
-                    at = match memchr(b'"', self.rest(at + 1)) {
-                        Some(close) => at + close + 2,
+                    at = match self.find_byte(at + 1, b'"') {
+                        Some(close) => close + 1,
                         None => return self.input.len(),
                     };
                 }
@@ -225,7 +260,7 @@ impl<'a> Text<'a> {
                 {
                     return at;
                 }
-                _ => at += 1,
+                _ => at += read(1),
             }
         }
         at
@@ -284,9 +319,9 @@ impl<'a> Text<'a> {
                 _ => false,
             };
             if ends {
-                return at;
+                break;
             }
-            at += 1;
+            at += read(1);
         }
         at
     }

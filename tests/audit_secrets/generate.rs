@@ -1,7 +1,6 @@
 //! Secrets in every place: names, in each syntax, in each escape.
 
-/// Names of secrets by how they begin, end and are told apart. Those that come first count in a
-/// running text too.
+/// Names of secrets, by how they begin and end and how their words are told apart.
 pub(crate) const NAMES: [&str; 34] = [
     "password",
     "Passwords",
@@ -57,24 +56,10 @@ pub(crate) enum Host {
 pub(crate) struct Syntax {
     pub(crate) host: Host,
     pub(crate) template: &'static str,
-    /// What an element or an attribute can be called.
-    pub(crate) needs_plain_name: bool,
 }
 
 const fn syntax(host: Host, template: &'static str) -> Syntax {
-    Syntax {
-        host,
-        template,
-        needs_plain_name: false,
-    }
-}
-
-const fn tags(template: &'static str) -> Syntax {
-    Syntax {
-        host: Host::Xml,
-        template,
-        needs_plain_name: true,
-    }
+    Syntax { host, template }
 }
 
 pub(crate) const SYNTAXES: [Syntax; 58] = [
@@ -118,19 +103,25 @@ pub(crate) const SYNTAXES: [Syntax; 58] = [
     syntax(Host::Json, r#"[{"value":["{S}"],"type":"x","key":"{N}"}]"#),
     syntax(Host::Json, r#"{"url":"https://h/x?{N}={S}"}"#),
     syntax(Host::Json, r#"{"message":"the {N}: {S}"}"#),
-    tags("<t:{N}>{S}</t:{N}><b/>"),
-    tags("<{N} a='1'>\n  {S}\n</{N}><b/>"),
-    tags("<{N}><![CDATA[{S}]]></{N}><b/>"),
-    tags("<!-- <{N}>{S}</{N}> --><b/>"),
-    tags("<login user='a' {N}='{S}'/>"),
-    tags("<login\n  t:{N} = \"{S}\" user=\"a\"/>"),
+    syntax(Host::Xml, "<t:{N}>{S}</t:{N}><b/>"),
+    syntax(Host::Xml, "<{N} a='1'>\n  {S}\n</{N}><b/>"),
+    syntax(Host::Xml, "<{N}><![CDATA[{S}]]></{N}><b/>"),
+    syntax(Host::Xml, "<!-- <{N}>{S}</{N}> --><b/>"),
+    syntax(Host::Xml, "<login user='a' {N}='{S}'/>"),
+    syntax(Host::Xml, "<login\n  t:{N} = \"{S}\" user=\"a\"/>"),
     syntax(Host::Xml, "<add key=\"{N}\" value=\"{S}\"/>"),
     syntax(Host::Xml, "<add value='{S}' name='{N}'/>"),
     syntax(Host::Xml, "<meta name=\"{N}\" content=\"{S}\">"),
     syntax(Host::Xml, "<t:Value Name='{N}'>{S}</t:Value>"),
-    syntax(Host::Xml, "<e><key>{N}</key><string>{S}</string><key>user</key><string>a</string></e>"),
+    syntax(
+        Host::Xml,
+        "<e><key>{N}</key><string>{S}</string><key>user</key><string>a</string></e>",
+    ),
     syntax(Host::Xml, "<e><Name> {N} </Name><Value>{S}</Value></e>"),
-    syntax(Host::Xml, "<e><Value>{S}</Value><Name><![CDATA[{N}]]></Name></e>"),
+    syntax(
+        Host::Xml,
+        "<e><Value>{S}</Value><Name><![CDATA[{N}]]></Name></e>",
+    ),
     syntax(
         Host::Xml,
         "<t:DictionaryEntry><t:DictionaryKey><t:Type>String</t:Type><t:Value>{N}</t:Value></t:DictionaryKey><t:DictionaryValue><t:Type>String</t:Type><t:Value>{S}</t:Value></t:DictionaryValue></t:DictionaryEntry>",
@@ -140,7 +131,10 @@ pub(crate) const SYNTAXES: [Syntax; 58] = [
         "<t:ExtendedProperty><t:ExtendedFieldURI PropertyName=\"{N}\" PropertyType=\"String\"/><t:Value>{S}</t:Value></t:ExtendedProperty>",
     ),
     syntax(Host::Xml, "<m:MessageText>the {N} = {S}</m:MessageText>"),
-    syntax(Host::Xml, "<a href=\"https://h/x?a=1&amp;{N}={S}&amp;b=2\">x</a>"),
+    syntax(
+        Host::Xml,
+        "<a href=\"https://h/x?a=1&amp;{N}={S}&amp;b=2\">x</a>",
+    ),
     syntax(Host::Xml, "<m:Data>{\"{N}\":\"{S}\"}</m:Data>"),
 ];
 
@@ -149,23 +143,50 @@ pub(crate) const SHAPES: [(Host, &str); 20] = [
     (Host::Text, "sent Bearer {S}, refused"),
     (Host::Text, "sent Bearer\n  {S}{S}\nrefused"),
     (Host::Text, "Authorization: Basic {S}=="),
-    (Host::Text, "X-WSSE: UsernameToken Username=\"bob\", PasswordDigest=\"{S}\", Nonce=\"{S}\", Created=\"2026\""),
-    (Host::Text, "AWS4-HMAC-SHA256 Credential={S}/20260101/aws4_request, SignedHeaders=host, Signature={S}"),
+    (
+        Host::Text,
+        "X-WSSE: UsernameToken Username=\"bob\", PasswordDigest=\"{S}\", Nonce=\"{S}\", Created=\"2026\"",
+    ),
+    (
+        Host::Text,
+        "AWS4-HMAC-SHA256 Credential={S}/20260101/aws4_request, SignedHeaders=host, Signature={S}",
+    ),
     (Host::Text, "with SharedKey acc:{S} refused"),
-    (Host::Text, "refused eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.{S} again"),
+    (
+        Host::Text,
+        "refused eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.{S} again",
+    ),
     (Host::Text, "refused ('eyJhbGciOiJub25lIn0.{S}.')"),
     (Host::Text, "an NTLM message TlRMTVNTUAABAAAA{S}/+= came"),
-    (Host::Text, "-----BEGIN PRIVATE KEY-----\n{S}\n{S}/+=\n-----END PRIVATE KEY-----\nmore"),
+    (
+        Host::Text,
+        "-----BEGIN PRIVATE KEY-----\n{S}\n{S}/+=\n-----END PRIVATE KEY-----\nmore",
+    ),
     (Host::Text, "key -----BEGIN RSA PRIVATE KEY-----{S}"),
-    (Host::Text, "-----BEGIN OPENSSH PRIVATE KEY-----\r\n{S}\r\n-----END OPENSSH PRIVATE KEY-----"),
+    (
+        Host::Text,
+        "-----BEGIN OPENSSH PRIVATE KEY-----\r\n{S}\r\n-----END OPENSSH PRIVATE KEY-----",
+    ),
     (Host::Url, "https://svc:{S}@h.example.com:8443/x"),
     (Host::Url, "https://{S}@h.example.com/x"),
     (Host::Url, "//svc:{S}@h.example.com/x"),
-    (Host::Url, "https://h.example.com/x?X-Goog-Signature={S}&x=1"),
-    (Host::Url, "https://h.blob.core.windows.net/c?sv=2024&se=2026&sr=b&sp=r&sig={S}"),
-    (Host::Json, r#"{"@microsoft.graph.downloadUrl":"https://c.sharepoint.com/download.aspx?UniqueId=1&tempauth={S}v1.eyJz"}"#),
+    (
+        Host::Url,
+        "https://h.example.com/x?X-Goog-Signature={S}&x=1",
+    ),
+    (
+        Host::Url,
+        "https://h.blob.core.windows.net/c?sv=2024&se=2026&sr=b&sp=r&sig={S}",
+    ),
+    (
+        Host::Json,
+        r#"{"@microsoft.graph.downloadUrl":"https://c.sharepoint.com/download.aspx?UniqueId=1&tempauth={S}v1.eyJz"}"#,
+    ),
     (Host::Json, r#"{"headers":["Authorization: Bearer {S}"]}"#),
-    (Host::Xml, "<m:MessageText>Cannot send Basic {S}= there</m:MessageText>"),
+    (
+        Host::Xml,
+        "<m:MessageText>Cannot send Basic {S}= there</m:MessageText>",
+    ),
 ];
 
 /// One way to write all of a text inside of another one.
@@ -207,7 +228,9 @@ pub(crate) const ESCAPES: [&[Step]; 20] = [
 ];
 
 pub(crate) fn escaped(text: &str, steps: &[Step]) -> String {
-    steps.iter().fold(text.to_owned(), |text, step| escape(&text, *step))
+    steps
+        .iter()
+        .fold(text.to_owned(), |text, step| escape(&text, *step))
 }
 
 fn escape(text: &str, step: Step) -> String {
@@ -279,12 +302,22 @@ pub(crate) fn placements(
 ) -> Vec<Placement> {
     let mut all = Vec::new();
     for syntax in SYNTAXES {
-        let fields = if syntax.host == Host::Url { &FIELDS[..] } else { &[] };
+        let fields = if syntax.host == Host::Url {
+            &FIELDS[..]
+        } else {
+            &[]
+        };
         for name in NAMES.iter().chain(fields) {
             for steps in ESCAPES {
                 if wanted(random) {
                     let name = cased(name, random);
-                    all.push(placement(syntax.host, syntax.template, &name, steps, secret));
+                    all.push(placement(
+                        syntax.host,
+                        syntax.template,
+                        &name,
+                        steps,
+                        secret,
+                    ));
                 }
             }
         }
