@@ -5,7 +5,7 @@ use serde_json::Value;
 use tower_ews::audit_log::{Level, Redaction};
 
 use audit_secrets::generate::{ESCAPES, Host, Placement, SYNTAXES, placements};
-use audit_secrets::place::{CANARY, Place, create, soap_response};
+use audit_secrets::place::{CANARY, Place, create, envelope, soap_response};
 use audit_secrets::places::places;
 use audit_secrets::sinks::{Around, leak, logs};
 
@@ -217,6 +217,18 @@ fn no_text_that_is_cut_off_shows_a_generated_secret() {
                     placement.name
                 );
             }
+        }
+    }
+}
+
+/// A body can name its operation as it likes.
+#[test]
+fn the_name_of_an_unknown_operation_is_cut_in_every_sink() {
+    let long = "A".repeat(5_000);
+    let place = Place::new("operation").request(envelope("", &format!("<m:{long}/>")));
+    for around in [Around::Client, Around::Stack] {
+        for (sink, log) in logs(&place, Level::Summary, around) {
+            assert!(!log.contains(&"A".repeat(65)), "{sink}: {log}");
         }
     }
 }

@@ -72,10 +72,10 @@ fn request(state: &mut RequestState, redaction: &Redaction, record: &mut Record)
         Access::Delegate => "delegate",
         Access::Impersonation => "impersonation",
     });
-    record.operation = facts.operation.map(|name| truncated(name.into()));
+    record.operation = facts.operation.map(|name| name.into());
     record.members = facts.members;
     record.request_bytes = known.bytes;
-    record.method = state.method.as_str().into();
+    record.method = redaction.text(state.method.as_str());
     record.url_path = redaction.url(&state.uri);
     // A request without an authority names it in its header.
     let host = state.host.as_ref().and_then(|host| host.to_str().ok());

@@ -14,26 +14,65 @@ use super::{headers, mailbox};
 
 /// Replaces the secrets in headers, URLs, texts and bodies by `REDACTED`.
 ///
-/// These are built in. The case and the punctuation of names do not matter.
+/// # What is recognised
 ///
-/// * Headers: `Authorization`, `Cookie` and similar ones, all that are called a token, a secret, a
-///   password or a key, and the data of a challenge that are not its parameters. The name of the
-///   scheme and the names of cookies stay.
-/// * XML and HTML: WS-Security's `Security`, elements and attributes called password, secret or
-///   token (`BinarySecurityToken`, `TokenValue`, `AccessToken` and so on),
-///   `EncryptedSharedFolderData`, `SerializedSecurityContext`, and entities that a DTD declares.
-/// * JSON: the values of such keys, whole objects too.
-/// * Forms and the queries of URLs: such fields, and `code`, `key` and `sig`.
-/// * Any text: `name=value` and `name: value` of such names, `Bearer` and `Basic` with what follows,
-///   JSON Web Tokens, the credentials in a URL, and XML or JSON inside of a string.
+/// Names, by pattern: case, punctuation, plurals, numbers and qualifiers at the end do not matter
+/// (`access_token`, `AccessTokens`, `access-token2`, `accessTokenValue`).
+///
+/// * Names that end in `password`, `passwd`, `pwd`, `passphrase`, `passcode`, `secret`, `token`,
+///   `cookie`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
+///   `secret`, `apikey` and the like, and names of their own such as `EncryptedSharedFolderData`,
+///   `SAMLResponse` or `code_verifier`.
+/// * Words of a language, such as `security`, `pass`, `pin`, `nonce` and `auth`: as the name of an
+///   element, an attribute, a key or a header, and where an equals sign follows or quotes are around.
+/// * `code`, `key`, `sig` and `ticket`: in the query of a URL, the parameters of its path and a form.
+///
+/// Their values, in each of these:
+///
+/// * headers; of `Authorization`, challenges and cookies the scheme and the names of cookies stay,
+/// * the content of elements and the values of attributes in XML and HTML; values in JSON, whole
+///   objects too; fields of forms; parameters of queries, fragments and paths,
+/// * values beside an element, a key or an attribute that names them, whichever comes first:
+///   `{"name": "password", "value": ...}`, `<add key="password" value="..."/>`, a `DictionaryEntry`,
+///   an `ExtendedProperty`,
+/// * any text: `name=value`, `name: value`, `'name' => "value"`, `("name", "value")`,
+///   `name: Some("value")`, `--name value`, with line breaks between them, and blocks of YAML.
+///
+/// Without a name: what follows `Bearer`, `Basic`, `Negotiate`, `NTLM` and other schemes, JSON Web
+/// Tokens, messages of NTLM, blocks of PEM, user information in URLs, WS-Security, and entities that a
+/// DTD declares.
+///
+/// All of that as it stands, and in entities, backslashes and percent signs, up to three times each.
 ///
 /// In malformed or truncated input a secret without an end reaches to the end of the input, so that
 /// too much is redacted and not too little. Bodies that cannot be read are dropped: multipart, binary,
-/// and those in a charset that is not a superset of ASCII. What is encoded once more is not decoded,
-/// such as a message in the base64 of `MimeContent`; [`mask_content`](Self::mask_content) masks it.
+/// and those in a charset that is not a superset of ASCII.
 ///
-/// Names can be added and not removed. The time that a redaction takes is linear in the length of its
-/// input. Clones are cheap.
+/// # What is not recognised
+///
+/// * What is encoded in other ways, such as a message in the base64 of `MimeContent`, in
+///   quoted-printable or compressed; [`mask_content`](Self::mask_content) masks `MimeContent`.
+/// * Secrets in prose ("the password is hunter2"), in columns (CSV, tables) and in the segments of a
+///   path (`/reset/hunter2`).
+/// * Name and value in different elements, unless one of them is a name and the other a value by its
+///   own name: `<td>password</td><td>hunter2</td>`.
+/// * Names in other languages, and abbreviations that are not listed. Add them with
+///   [`name`](Self::name).
+/// * User information without a scheme or slashes (`svc:hunter2@host`), which looks like an address.
+/// * Tokens without a name whose shape is that of an id, such as `ghp_...` or a GUID.
+/// * An object whose name follows it, in a body that is cut off between them.
+///
+/// These names fit a pattern and stay readable, because they open nothing: `ChangeKey`, `InstanceKey`,
+/// `SearchKey`, `...SortKey`, `PublicKey`, `PublicKeyToken`, keys of databases and caches,
+/// `Idempotency-Key`, the tokens of paging and synchronisation (`$skiptoken`, `$deltatoken`,
+/// `synctoken`, `nextPageToken`), numbers of tokens (`max_tokens`), and what tells about a secret
+/// (`PasswordExpirationDate`, `token_type`, `secretName`).
+///
+/// # Cost
+///
+/// The time that a redaction takes is linear in the length of its input. Clones are cheap.
+///
+/// Names can be added and not removed.
 ///
 /// ```
 /// use bytes::Bytes;

@@ -5,6 +5,7 @@ mod json_lines;
 mod memory;
 mod tracing;
 mod traits;
+mod visible;
 
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]

@@ -1,5 +1,6 @@
 //! A record as one line of JSON.
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{Offset, TimeZone};
 
 use crate::audit_log::record::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
+use crate::audit_log::sink::visible::is_hidden;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
@@ -102,9 +104,24 @@ fn sums(sums: &LeftOutRecord, out: &mut Vec<u8>) {
     object.end();
 }
 
-/// Writing into a `Vec` never fails, and neither does a string as JSON.
+/// Appends a string, in which nothing is hidden and no reader sees the end of a line.
 fn string(text: &str, out: &mut Vec<u8>) {
-    let _ = serde_json::to_writer(out, text);
+    let start = out.len();
+    // Writing into a `Vec` never fails, and neither does a string as JSON.
+    let _ = serde_json::to_writer(&mut *out, text);
+    if text.is_ascii() || !text.contains(is_hidden) {
+        return;
+    }
+    let plain = out.split_off(start);
+    for letter in String::from_utf8_lossy(&plain).chars() {
+        let mut units = [0; 2];
+        match is_hidden(letter) {
+            true => letter.encode_utf16(&mut units).iter().for_each(|unit| {
+                let _ = write!(out, "\\u{unit:04x}");
+            }),
+            false => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
 }
 
 /// With at least so many digits. `benches/audit.rs` watches it: there are a dozen of them in a summary.
@@ -371,6 +388,20 @@ mod tests {
             "response_body": {"base64": "//4=", "bytes": 2, "truncated": false, "content_encoding": "gzip"}
         }"#;
         assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap());
+    }
+
+    #[test]
+    fn what_is_hidden_is_escaped() {
+        for (text, expected) in [
+            ("a\u{2028}b", r#""a\u2028b""#),
+            ("\u{202e}gpj\"", r#""\u202egpj\"""#),
+            ("\u{85}\u{e0041}ä", r#""\u0085\udb40\udc41ä""#),
+        ] {
+            let mut out = Vec::new();
+            string(text, &mut out);
+            assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
     }
 
     #[test]
