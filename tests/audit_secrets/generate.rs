@@ -1,7 +1,7 @@
 //! Secrets in every place: names, in each syntax, in each escape.
 
 /// Names of secrets, by how they begin and end and how their words are told apart.
-pub(crate) const NAMES: [&str; 34] = [
+pub(crate) const NAMES: [&str; 36] = [
     "password",
     "Passwords",
     "new_password",
@@ -36,6 +36,8 @@ pub(crate) const NAMES: [&str; 34] = [
     "code_verifier",
     "JSESSIONID",
     "xsrf-token",
+    "X-OWA-Canary",
+    "ESTSAUTH",
 ];
 
 /// Names that are secret in a query alone.
@@ -80,7 +82,7 @@ pub(crate) const SYNTAXES: [Syntax; 58] = [
     syntax(Host::Text, "Config { {N}: Some(\"a {S}\"), user: None }"),
     syntax(Host::Text, "headers[\"{N}\"] = b\"{S}\""),
     syntax(Host::Text, "{:{N}=>\"{S}\"}"),
-    syntax(Host::Text, "tool --{N} {S} --user ann"),
+    syntax(Host::Text, "tool -{N} {S} --user ann"),
     syntax(Host::Text, "tool --{N}={S} --user ann"),
     syntax(Host::Text, "- name: {N}\n  value: {S}"),
     syntax(Host::Text, "POST /x HTTP/1.1\r\n{N}: {S}\r\nHost: y"),
@@ -139,7 +141,7 @@ pub(crate) const SYNTAXES: [Syntax; 58] = [
 ];
 
 /// Secrets that are known by their shape, without a name.
-pub(crate) const SHAPES: [(Host, &str); 20] = [
+pub(crate) const SHAPES: [(Host, &str); 24] = [
     (Host::Text, "sent Bearer {S}, refused"),
     (Host::Text, "sent Bearer\n  {S}{S}\nrefused"),
     (Host::Text, "Authorization: Basic {S}=="),
@@ -183,6 +185,13 @@ pub(crate) const SHAPES: [(Host, &str); 20] = [
         r#"{"@microsoft.graph.downloadUrl":"https://c.sharepoint.com/download.aspx?UniqueId=1&tempauth={S}v1.eyJz"}"#,
     ),
     (Host::Json, r#"{"headers":["Authorization: Bearer {S}"]}"#),
+    (Host::Text, "Config { user: \"svc\", pass: \"a {S}\" }"),
+    (Host::Text, "pass={S}; user=b"),
+    (Host::Text, "bearer={S}"),
+    (
+        Host::Text,
+        "Digest username=\"a\", nonce=\"{S}\", cnonce=\"{S}\"",
+    ),
     (
         Host::Xml,
         "<m:MessageText>Cannot send Basic {S}= there</m:MessageText>",

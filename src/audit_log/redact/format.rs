@@ -10,7 +10,7 @@ pub(super) enum Format {
     Unreadable,
 }
 
-/// What a body is, rather than what it says it is.
+/// Returns the format by the content of a body first, and then by its declared type.
 pub(super) fn format_of(content_type: Option<&str>, body: &[u8]) -> Format {
     let declared = content_type.unwrap_or_default().to_ascii_lowercase();
     let charset = declared
@@ -48,7 +48,7 @@ pub(super) fn format_of(content_type: Option<&str>, body: &[u8]) -> Format {
     }
 }
 
-/// Whether ASCII letters are what they seem to be in this encoding.
+/// Whether the charset is a superset of ASCII.
 fn is_readable(charset: &str) -> bool {
     let charset = charset.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
     ["utf-8", "utf8", "us-ascii", "ascii", "latin1"]
@@ -61,7 +61,7 @@ fn is_readable(charset: &str) -> bool {
         })
 }
 
-/// The encoding of an XML declaration.
+/// Whether the encoding of an XML declaration, if there is one, is a superset of ASCII.
 fn declares_readable(text: &[u8]) -> bool {
     let Some(declaration) = text.strip_prefix(b"<?xml") else {
         return true;

@@ -30,7 +30,10 @@ pub(super) fn find(rules: &Rules, input: &[u8], cut: bool, strings: bool) -> Edi
     };
     let mut at = 0;
     while let Some(byte) = input.get(at) {
+        // Of a text that is no JSON, what is in braces.
+        let is_outside = !strings && reader.around.is_empty();
         at = match byte {
+            b'"' | b'[' if is_outside => at + 1,
             b'"' => reader.string(at),
             b'{' | b'[' => reader.open(at),
             b'}' | b']' => reader.close(at + 1),

@@ -3,7 +3,7 @@
 //!
 //! One pass. What searches ahead either consumes what it has read or is bounded.
 
-use super::edit::Edits;
+use super::edit::{Edits, REDACTED};
 use super::names::{Names, Secrecy, is_header_line};
 use super::shapes::{self, is_challenge_parameter, is_jwt, is_scheme};
 use super::text::{Context, Text, in_word, is_blank};
@@ -65,7 +65,9 @@ impl<'a> Scan<'a, '_> {
 
     /// Redacts up to `to`, and returns where to go on.
     fn redact(&mut self, from: usize, to: usize) -> usize {
-        self.edits.redact(from..to);
+        if self.text.slice(from, to) != REDACTED {
+            self.edits.redact(from..to);
+        }
         to
     }
 
@@ -121,7 +123,7 @@ impl<'a> Scan<'a, '_> {
                 return after;
             }
         }
-        if !self.text.may_separate(end) && !word.starts_with(b"--") {
+        if !self.text.may_separate(end) && !word.starts_with(b"-") {
             return end;
         }
         let kind = self.names.look(word);
@@ -163,15 +165,16 @@ impl<'a> Scan<'a, '_> {
             return None;
         }
         if let Some((from, to)) = self.text.quoted(start) {
-            return Some(self.redact(from, to));
+            return Some(self.redact_unless_name(from, to));
         }
         let begins = |byte: u8| in_word(byte) || matches!(byte, b'/' | b'+' | b'~' | b'=');
         if !self.text.at(start).is_some_and(begins) {
             return None;
         }
         let name = self.text.until(start, |byte| !in_word(byte));
-        if self.text.at(name) == Some(b'=') && is_challenge_parameter(self.text.slice(start, name))
-        {
+        let word = self.text.slice(start, name);
+        let is_parameter = self.text.at(name) == Some(b'=') && is_challenge_parameter(word);
+        if is_parameter || word.ends_with(shapes::PEM_BEGIN) {
             return None;
         }
         if self.is_prose(start) {
@@ -181,7 +184,17 @@ impl<'a> Scan<'a, '_> {
         if is_next_line && end - start < SHORTEST_ON_NEXT_LINE && !self.is_cut(end) {
             return None;
         }
-        Some(self.redact(start, end))
+        Some(self.redact_unless_name(start, end))
+    }
+
+    /// Redacts what may itself be the name of a secret that follows. Returns where to go on.
+    fn redact_unless_name(&mut self, from: usize, to: usize) -> usize {
+        let word_end = self.text.until(from, |byte| !in_word(byte));
+        if word_end <= to && self.names.secret(self.text.slice(from, word_end)) {
+            self.edits.redact_open(from..to);
+            return from;
+        }
+        self.redact(from, to)
     }
 
     /// `Bearer authentication`, `Basic is off.`: words of a language.
@@ -219,7 +232,7 @@ impl<'a> Scan<'a, '_> {
             }
         }
         // `--password hunter2`
-        if secrecy == Secrecy::Anywhere && word.starts_with(b"--") {
+        if secrecy == Secrecy::Anywhere && word.starts_with(b"-") {
             if let Some(b' ') = self.text.at(end) {
                 let value = self.text.until(end, |byte| !is_blank(byte));
                 return Some(self.value_at(value, false));
@@ -228,7 +241,9 @@ impl<'a> Scan<'a, '_> {
         let separated = self.text.separated(end)?;
         let counts = match secrecy {
             Secrecy::Anywhere => true,
-            Secrecy::Name => separated.is_equals || is_quoted,
+            Secrecy::Name => {
+                separated.is_equals || is_quoted || self.text.quoted(separated.start).is_some()
+            }
             _ => false,
         };
         counts.then(|| self.value_at(separated.start, is_header_line(word)))
@@ -305,7 +320,10 @@ impl<'a> Scan<'a, '_> {
             self.edits.redact_open(start..end);
             return end;
         }
-        self.secret_value(start, end)
+        if shapes::is_nothing(self.text.slice(start, end)) {
+            return end;
+        }
+        self.redact_unless_name(start, end)
     }
 
     fn secret_value(&mut self, from: usize, to: usize) -> usize {

@@ -17,6 +17,8 @@ pub(super) const ENDINGS: &[&[u8]] = &[
     b"auth",
     b"signature",
     b"credential",
+    // What Outlook on the web guards its requests with.
+    b"canary",
 ];
 
 /// Names that are secret as they are, anywhere.
@@ -29,7 +31,6 @@ pub(super) const NAMES: &[&[u8]] = &[
     b"adminpass",
     b"rootpass",
     b"authpass",
-    b"sharedaccesssignature",
     b"clientassertion",
     b"samlresponse",
     b"samlassertion",
@@ -40,7 +41,6 @@ pub(super) const NAMES: &[&[u8]] = &[
     b"serializedsecuritycontext",
     b"tokenserializationcontext",
     b"encrypteddata",
-    b"encryptedkey",
     b"ciphervalue",
     b"cipherdata",
     b"binarysecret",
@@ -55,6 +55,15 @@ pub(super) const NAMES: &[&[u8]] = &[
     b"jsessionid",
     b"phpsessid",
     b"sessionticket",
+    // Cookies of Exchange, Entra ID and servers of applications.
+    b"cadata",
+    b"cadatasig",
+    b"cadataiv",
+    b"rtfa",
+    b"estsauthpersistent",
+    b"estsauthlight",
+    b"aspnetsessionid",
+    b"connectsid",
 ];
 
 /// Words of a language: secret as the name of something, not in a running text.

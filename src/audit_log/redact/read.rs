@@ -65,7 +65,7 @@ fn read(rules: &Rules, layers: &mut Layers<'_>, format: Format, cut: bool) {
 }
 
 /// Finds what the text shows once its escapes are undone, one kind after the other. What is
-/// escaped in one string or between two tags has nothing to do with the rest.
+/// escaped in one string or behind one tag has nothing to do with the rest.
 fn escaped(rules: &Rules, text: &[u8], format: Format, cut: bool) -> Edits {
     let mut found = Edits::default();
     if format == Format::Form {
@@ -93,15 +93,11 @@ fn escaped(rules: &Rules, text: &[u8], format: Format, cut: bool) -> Edits {
 
 /// The parts of a text that have nothing escaped around them, and where each begins.
 fn leaves(text: &[u8], format: Format) -> impl Iterator<Item = (usize, &[u8])> {
-    let (mut done, mut in_tag) = (0, false);
+    let mut done = 0;
     std::iter::from_fn(move || {
         let rest = text.get(done..).filter(|rest| !rest.is_empty())?;
         let length = match format {
-            Format::Xml => {
-                let end = if in_tag { b'>' } else { b'<' };
-                in_tag = !in_tag;
-                memchr(end, rest)
-            }
+            Format::Xml => memchr(b'<', rest),
             Format::Json => quote(rest),
             _ => None,
         };

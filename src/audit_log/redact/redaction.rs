@@ -20,11 +20,12 @@ use super::{headers, mailbox};
 /// (`access_token`, `AccessTokens`, `access-token2`, `accessTokenValue`).
 ///
 /// * Names that end in `password`, `passwd`, `pwd`, `passphrase`, `passcode`, `secret`, `token`,
-///   `cookie`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
+///   `cookie`, `canary`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
 ///   `secret`, `apikey` and the like, and names of their own such as `EncryptedSharedFolderData`,
 ///   `SAMLResponse` or `code_verifier`.
 /// * Words of a language, such as `security`, `pass`, `pin`, `nonce` and `auth`: as the name of an
-///   element, an attribute, a key or a header, and where an equals sign follows or quotes are around.
+///   element, an attribute, a key or a header, and in a text where an equals sign follows or the name
+///   or the value is in quotes.
 /// * `code`, `key`, `sig` and `ticket`: in the query of a URL, the parameters of its path and a form.
 ///
 /// Their values, in each of these:
@@ -54,6 +55,9 @@ use super::{headers, mailbox};
 ///   quoted-printable or compressed; [`mask_content`](Self::mask_content) masks `MimeContent`.
 /// * Secrets in prose ("the password is hunter2"), in columns (CSV, tables) and in the segments of a
 ///   path (`/reset/hunter2`).
+/// * Lists of names and values in turn (`["Host", "h", "X-Token", "..."]`), and arguments by position
+///   (`-u svc:hunter2`, `login("svc", "hunter2")`).
+/// * The members of a JSON Web Key.
 /// * Name and value in different elements, unless one of them is a name and the other a value by its
 ///   own name: `<td>password</td><td>hunter2</td>`.
 /// * Names in other languages, and abbreviations that are not listed. Add them with
@@ -146,6 +150,8 @@ impl Redaction {
     pub fn header(&self, name: &HeaderName, value: &HeaderValue) -> Box<str> {
         let text = String::from_utf8_lossy(value.as_bytes());
         match headers::redact(&self.rules, name, &text) {
+            // Nothing but the scheme is left of it.
+            Some(redacted) if headers::is_credentials(name) => redacted.into(),
             Some(redacted) => self.text(&redacted),
             // It may be a GUID, which is a mailbox too.
             None if name.as_str() == "x-anchormailbox" && !text.contains('@') => {

@@ -156,7 +156,11 @@ impl<'a> Reader<'a, '_> {
         let kind = self.rules.names.look(word);
         let tag = self.tag(name_end, word);
         for value in &tag.values {
-            self.edits.redact(value.clone());
+            let quote = self.text.before(value.start).last();
+            match quote {
+                Some(b'"' | b'\'') => self.edits.redact(value.clone()),
+                _ => self.edits.redact_open(value.clone()),
+            }
         }
         let secret = kind.is_secret()
             || tag.named_secret

@@ -1,4 +1,5 @@
 //! [`TracingSink`]: one `tracing` event per record.
+
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A record as one line of JSON.
+
 use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use crate::audit_log::sink::visible::is_hidden;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
-/// Appends the record and a newline. There is no other newline in it: JSON escapes those of its texts.
+/// Appends the record and a newline. JSON escapes the newlines of texts, so the line has no other.
 pub(super) fn line(record: &Record, zone: Option<&TimeZone>, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object.number("schema", u64::from(SCHEMA));
@@ -124,7 +125,8 @@ fn string(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// With at least so many digits. `benches/audit.rs` watches it: there are a dozen of them in a summary.
+/// Appends a number with at least `least` digits. `benches/audit`, `summary`, watches it: a record has a
+/// dozen of them.
 fn decimal(mut number: u64, least: usize, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let mut used = 0;
@@ -139,7 +141,7 @@ fn decimal(mut number: u64, least: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
-/// An object that is being written. What is not known is left out.
+/// Writes an object. Unknown values are left out.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
@@ -155,7 +157,7 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
-    /// Names of ours have nothing to be escaped.
+    /// Appends a key of the schema, which needs no escaping.
     fn key(&mut self, key: &str) -> &mut Vec<u8> {
         self.comma();
         self.out.push(b'"');
@@ -205,7 +207,7 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    /// An empty list is left out.
+    /// Appends a list. An empty one is left out.
     fn list<T>(&mut self, key: &str, items: &[T], one: impl Fn(&T, &mut Vec<u8>)) {
         if items.is_empty() {
             return;
@@ -225,7 +227,8 @@ impl<'a> Object<'a> {
         string(value, self.out);
     }
 
-    /// What came several times is one value, with commas, as in HTTP: an object has each key once.
+    /// Appends headers. Values of the same name are joined with commas, as in HTTP, since an object has each
+    /// key once.
     fn headers(&mut self, key: &str, headers: Option<&[(Box<str>, Box<str>)]>) {
         let Some(headers) = headers else {
             return;
