@@ -307,6 +307,7 @@ impl<'a> Text<'a> {
                     !next.is_some_and(|next| next.is_ascii_alphanumeric())
                 }
                 b'\\' => matches!(next, Some(b'"')),
+                b'/' => matches!(next, Some(b'>')),
                 b'&' => {
                     let rest = self.rest(at);
                     !(rest.starts_with(b"&amp;") && !self.pair_follows(at + 5)

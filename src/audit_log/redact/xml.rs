@@ -163,7 +163,7 @@ impl<'a> Reader<'a, '_> {
             }
         }
         let secret = kind.is_secret()
-            || tag.named_secret
+            || tag.named_secret && !tag.has_value
             || self.entries.names_secret(kind)
             || self.rules.mask && self.is_content(word, &tag);
         if tag.closed {
@@ -279,6 +279,10 @@ impl<'a> Reader<'a, '_> {
         let quote = self.text.at(start);
         let Some(quote) = quote.filter(|byte| matches!(byte, b'"' | b'\'')) else {
             let end = self.text.until(start, |byte| byte <= b' ' || byte == b'>');
+            // The end of an element of its own.
+            let is_closed =
+                self.text.at(end) == Some(b'>') && self.text.before(end).ends_with(b"/");
+            let end = end - usize::from(is_closed && end > start);
             return (start..end, end);
         };
         let from = start + 1;

@@ -87,6 +87,47 @@ pub(super) const EXACT: &[(Option<&str>, &str)] = &[
         Some("text/html"),
         "<form><input type=hidden name=x value=\"{C}\"><b>stays</b></form>",
     ),
+    (
+        Some("text/html"),
+        "<p><meta name='«csrf-token»' content='{C}'>stays<br></p>",
+    ),
+    (XML, "<add key='«Password»' value={C}/><b>stays</b>"),
+    (
+        XML,
+        "<e><t:Value>{C}</t:Value><t:Name>«Password»</t:Name></e><t:Name>Ann</t:Name><t:Value>stays</t:Value>",
+    ),
+    (
+        XML,
+        "<d><key>«Password»</key><string>{C}</string><key>user</key><string>stays</string></d>",
+    ),
+    (
+        XML,
+        "<p><t:ExtendedFieldURI PropertyName=\"«Password»\"/><t:Value>{C}</t:Value></p><p><t:ExtendedFieldURI PropertyName=\"Colour\"/><t:Value>stays</t:Value></p>",
+    ),
+    (
+        JSON,
+        r#"[{"value":"{C}","name":"«Password»"},{"name":"user","value":"stays"}]"#,
+    ),
+    (
+        JSON,
+        r#"{"a":"%7B%22«password»%22%3A%22{C}%22%7D","b":"https:\/\/h\/?«sig»=⟦{C}%26{C}⟧"}"#,
+    ),
+    (
+        Some("text/plain"),
+        "%2523«access_token»%253D{C}%2526state%253D1 stays",
+    ),
+    (
+        Some("text/plain"),
+        "«tempauth»={C}, «authkey»: {C} and ('«Password»', '{C}') stay",
+    ),
+    (
+        Some("text/plain"),
+        "/x;«sig»={C};v=1/y?«X-Amz-Credential»={C}&a=b",
+    ),
+    (
+        Some("text/plain"),
+        "-----BEGIN PRIVATE KEY-----⟦\n{C}\n⟧-----END PRIVATE KEY-----\nstays",
+    ),
     (JSON, r#"{"«password»":"{C}","user":"ann"}"#),
     (
         JSON,
