@@ -16,7 +16,7 @@ use super::redact::Redaction;
 use super::request::RequestState;
 use super::text::{text, truncated};
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
-use crate::trail::{LeftOut, ListedAttempt, Times, TrailSnapshot, whole_micros};
+use crate::trail::{Attempt, LeftOut, ListedAttempt, Times, TrailSnapshot, whole_micros};
 
 /// Charges that are recorded.
 const MAX_CHARGES: usize = 64;
@@ -180,26 +180,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         record.backed_off += times.backed_off;
         record.wire += times.wire;
         record.body += times.body;
-        let mut kept = AttemptRecord {
-            part: attempt.part,
-            started: times.started,
-            backed_off: times.backed_off,
-            queued: times.queued,
-            wire: times.wire,
-            body: times.body,
-            total: times.total,
-            status: attempt
-                .status
-                .or(response.map(|response| response.status))
-                .map(|status| status.as_u16()),
-            signal: attempt.signal.clone(),
-            resend: attempt.resend,
-            client_request_id: attempt.client_request_id.clone(),
-            request_id: attempt.request_id.clone(),
-            fe_server: attempt.fe_server.clone(),
-            be_server: attempt.be_server.clone(),
-            diag_info: attempt.diag_info.clone(),
-        };
+        let mut kept = attempt_record(attempt, &times, response);
         if own {
             let id = || text(&call.request.client_request_id).map(Into::into);
             kept.client_request_id = kept.client_request_id.or_else(id);
@@ -207,18 +188,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         if let Some(ids) = response.and_then(|response| response.ids.as_deref()) {
             ids.fill(&mut kept);
         }
-        // A caller, a server or a proxy may have put anything into them.
-        let texts = [
-            &mut kept.signal,
-            &mut kept.client_request_id,
-            &mut kept.request_id,
-            &mut kept.fe_server,
-            &mut kept.be_server,
-            &mut kept.diag_info,
-        ];
-        for text in texts.into_iter().flatten() {
-            *text = redaction.text(text);
-        }
+        redact_attempt(&mut kept, redaction);
         record.attempts.push(kept);
     }
     // Given up while it backed off: no attempt tells of that.
@@ -228,6 +198,46 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         if ends().all(|ended| ended.is_some()) && !snapshot.left_out.any_unended {
             record.backed_off += whole_micros(end.saturating_duration_since(over));
         }
+    }
+}
+
+fn attempt_record(
+    attempt: &Attempt,
+    times: &Times,
+    response: Option<&ResponseState>,
+) -> AttemptRecord {
+    let status = attempt.status.or(response.map(|response| response.status));
+    AttemptRecord {
+        part: attempt.part,
+        started: times.started,
+        backed_off: times.backed_off,
+        queued: times.queued,
+        wire: times.wire,
+        body: times.body,
+        total: times.total,
+        status: status.map(|status| status.as_u16()),
+        signal: attempt.signal.clone(),
+        resend: attempt.resend,
+        client_request_id: attempt.client_request_id.clone(),
+        request_id: attempt.request_id.clone(),
+        fe_server: attempt.fe_server.clone(),
+        be_server: attempt.be_server.clone(),
+        diag_info: attempt.diag_info.clone(),
+    }
+}
+
+/// A caller, a server or a proxy may have put anything into these texts.
+fn redact_attempt(attempt: &mut AttemptRecord, redaction: &Redaction) {
+    let texts = [
+        &mut attempt.signal,
+        &mut attempt.client_request_id,
+        &mut attempt.request_id,
+        &mut attempt.fe_server,
+        &mut attempt.be_server,
+        &mut attempt.diag_info,
+    ];
+    for text in texts.into_iter().flatten() {
+        *text = redaction.text(text);
     }
 }
 

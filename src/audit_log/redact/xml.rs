@@ -55,6 +55,8 @@ struct Tag {
     closed: bool,
     /// Values of attributes that are secret.
     values: Vec<Range<usize>>,
+    /// Values of attributes that one beside them may name.
+    unnamed: Vec<Range<usize>>,
     /// It has an attribute that says that its value is secret.
     named_secret: bool,
     has_name: bool,
@@ -209,11 +211,11 @@ impl<'a> Reader<'a, '_> {
             end: self.text.input.len(),
             closed: false,
             values: Vec::new(),
+            unnamed: Vec::new(),
             named_secret: false,
             has_name: false,
             has_value: false,
         };
-        let mut unnamed = Vec::new();
         loop {
             at = self.text.until(at, |byte| byte > b' ');
             match self.text.input.get(at) {
@@ -242,40 +244,44 @@ impl<'a> Reader<'a, '_> {
                 }
                 Some(_) => {}
             }
-            let name_end = self.text.until(at, ends_name);
-            let full = self.text.slice(at, name_end);
-            let name = local(full);
-            let equals = self.text.until(name_end, |byte| byte > b' ');
-            if self.text.input.get(equals) != Some(&b'=') {
-                at = name_end;
-                continue;
-            }
-            let start = self.text.until(equals + 1, |byte| byte > b' ');
-            let kind = self.rules.names.look(name);
-            let secret = !full.starts_with(b"xmlns") && kind.is_secret()
-                || self.rules.mask && element == b"Constant" && name == b"Value";
-            let (value, after) = self.attribute(start, secret);
-            let is_input = element.eq_ignore_ascii_case(b"input");
-            tag.has_value |= kind.is_value;
-            if secret || is_input && name.eq_ignore_ascii_case(b"value") {
-                tag.values.push(value);
-            } else if kind.is_value {
-                unnamed.push(value);
-            } else if kind.is_naming {
-                tag.has_name = true;
-                let named = plain(self.text.slice(value.start, value.end));
-                tag.named_secret |= self.rules.names.secret(&named);
-            }
-            at = after;
+            at = self.attribute(at, element, &mut tag);
         }
         if tag.named_secret {
-            tag.values.extend(unnamed);
+            tag.values.append(&mut tag.unnamed);
         }
         tag
     }
 
+    /// Reads the attribute at `at`. Returns where to go on.
+    fn attribute(&self, at: usize, element: &[u8], tag: &mut Tag) -> usize {
+        let name_end = self.text.until(at, ends_name);
+        let full = self.text.slice(at, name_end);
+        let name = local(full);
+        let equals = self.text.until(name_end, |byte| byte > b' ');
+        if self.text.at(equals) != Some(b'=') {
+            return name_end;
+        }
+        let start = self.text.until(equals + 1, |byte| byte > b' ');
+        let kind = self.rules.names.look(name);
+        let secret = !full.starts_with(b"xmlns") && kind.is_secret()
+            || self.rules.mask && element == b"Constant" && name == b"Value";
+        let (value, after) = self.attribute_value(start, secret);
+        let is_input = element.eq_ignore_ascii_case(b"input");
+        tag.has_value |= kind.is_value;
+        if secret || is_input && name.eq_ignore_ascii_case(b"value") {
+            tag.values.push(value);
+        } else if kind.is_value {
+            tag.unnamed.push(value);
+        } else if kind.is_naming {
+            tag.has_name = true;
+            let named = plain(self.text.slice(value.start, value.end));
+            tag.named_secret |= self.rules.names.secret(&named);
+        }
+        after
+    }
+
     /// The value of an attribute that begins at `start`, and the place after it.
-    fn attribute(&self, start: usize, secret: bool) -> (Range<usize>, usize) {
+    fn attribute_value(&self, start: usize, secret: bool) -> (Range<usize>, usize) {
         let quote = self.text.at(start);
         let Some(quote) = quote.filter(|byte| matches!(byte, b'"' | b'\'')) else {
             let end = self.text.until(start, |byte| byte <= b' ' || byte == b'>');
