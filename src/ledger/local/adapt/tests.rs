@@ -531,3 +531,14 @@ fn a_call_above_the_configured_limit_is_tried_again_though_it_was_refused() {
     assert_eq!(limit.room(0, 20, 10, now), Room::Full(Some(then)));
     assert_eq!(limit.room(0, 20, 10, then), Room::Free);
 }
+
+/// A call of several values may take more than there are, if it is alone.
+#[test]
+fn what_goes_beyond_the_configured_limit_is_no_try() {
+    let begin = Instant::now();
+    let mut limit = AdaptiveLimit::new(2, true, Duration::ZERO, begin);
+    let now = begin + Duration::from_secs(1);
+    assert_eq!(limit.keep_until(2, now), None);
+    (1..=3).for_each(|value| limit.admitted(u64::from(value), value, 1, 2, now));
+    assert_eq!(limit.keep_until(2, now), None);
+}

@@ -377,3 +377,37 @@ async fn an_endpoint_hears_of_a_call_for_whose_permit_many_wait() {
     }
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_opens_at_the_deadline_opens_in_time() {
+    let ledger = ledger(1);
+    let until = Instant::now() + secs(10);
+    ledger.close_gate(&of("a"), until);
+    let in_time = ledger.clone().acquire(draw("a").with_deadline(until));
+    assert!(in_time.await.is_ok());
+    assert_eq!(Instant::now(), until);
+    nothing_left(&ledger).await;
+}
+
+/// The call that was told of it was sent before, however short the pause.
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_closes_for_no_time_is_tested_too() {
+    let ledger = ledger(10);
+    let to = draw("a").with_endpoint(host());
+    for of_endpoint in [false, true] {
+        let refused = try_now(&ledger, &to).unwrap();
+        let until = Instant::now();
+        refused.report(match of_endpoint {
+            true => Signal::EndpointBusy { until },
+            false => Signal::Busy { until },
+        });
+        let probe = try_now(&ledger, &to).unwrap();
+        assert!(try_now(&ledger, &to).is_none());
+        refused.complete();
+        assert!(try_now(&ledger, &to).is_none());
+        probe.complete();
+        assert!(try_now(&ledger, &to).is_some());
+        sleep(secs(61)).await;
+    }
+    nothing_left(&ledger).await;
+}

@@ -120,3 +120,92 @@ async fn too_many_at_the_same_time_means_the_budget_that_is_nearest_to_its_limit
     held[1].report(Signal::Exceeded(Budget::FindCount));
     assert_eq!(limits(), [10, 2, 2]);
 }
+
+/// It is not the one with the lowest limit. Of equal ones it is the first.
+#[tokio::test(start_paused = true)]
+async fn a_low_limit_is_not_the_nearest_one() {
+    const OWN: Budget = Budget::Custom(0);
+    for (own, others, calls, expected) in [(4, 8, 1, [8, 4]), (10, 0, 2, [1, 10])] {
+        let ledger = LocalLedger::builder()
+            .budget(Budget::Concurrency, Limit::InFlight(10))
+            .budget(OWN, Limit::InFlight(own))
+            .build();
+        let ledger = Arc::new(ledger);
+        let mut held: Vec<_> = (0..others)
+            .map(|_| try_now(&ledger, &draw("a")).unwrap())
+            .collect();
+        let both = several([("a", Budget::Concurrency, 1), ("a", OWN, 1)]);
+        held.extend((0..calls).map(|_| try_now(&ledger, &both).unwrap()));
+        let refused = held.last().unwrap();
+        refused.report(Signal::Exceeded(Budget::Concurrency));
+        let principals = ledger.snapshot().principals;
+        let limits = principals[0].budgets.iter().map(|of_one| of_one.limit);
+        assert_eq!(limits.collect::<Vec<_>>(), expected);
+    }
+}
+
+fn limit_of(ledger: &LocalLedger) -> u32 {
+    ledger.snapshot().principals[0].budgets[0].limit
+}
+
+/// Four calls, one of which is refused: three go.
+async fn three_of_ten() -> Arc<LocalLedger> {
+    let ledger = ledger(10);
+    let held: Vec<_> = (0..4)
+        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .collect();
+    held[3].report(Signal::Exceeded(Budget::Concurrency));
+    drop(held);
+    assert_eq!(limit_of(&ledger), 3);
+    ledger
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_whose_response_has_begun_do_not_count_for_a_refusal() {
+    let ledger = three_of_ten().await;
+    let held: Vec<_> = (0..3)
+        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .collect();
+    held[..2]
+        .iter()
+        .for_each(|call| call.report(Signal::Accepted));
+    sleep(secs(1)).await;
+    let refused = try_now(&ledger, &draw("a")).unwrap();
+    assert_eq!(limit_of(&ledger), 4);
+    refused.report(Signal::Exceeded(Budget::Concurrency));
+    assert_eq!(limit_of(&ledger), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_holds_again_is_not_watched_any_more() {
+    let ledger = three_of_ten().await;
+    let _held = try_now(&ledger, &draw("a")).unwrap();
+    let mut calls = Vec::new();
+    for _ in 0..100 {
+        let more = std::iter::from_fn(|| try_now(&ledger, &draw("a")));
+        calls.extend(more);
+        sleep(secs(1)).await;
+        calls.drain(..).for_each(Permit::complete);
+    }
+    assert_eq!(limit_of(&ledger), 10);
+    let call = try_now(&ledger, &draw("a")).unwrap();
+    assert!(!call.admission().is_watched());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_nobody_tries_is_forgotten_after_a_quarter_of_an_hour() {
+    let quarter = secs(15 * 60);
+    let ledger = three_of_ten().await;
+    sleep(quarter + Duration::from_millis(49)).await;
+    assert_eq!(limit_of(&ledger), 3);
+    sleep(Duration::from_millis(1)).await;
+    nothing_left_now(&ledger);
+
+    let ledger = delegate(16, secs(300));
+    let refused = try_now(&ledger, &opens("svc", "m")).unwrap();
+    refused.report(Signal::Exceeded(Budget::OpenMailboxes));
+    drop(refused);
+    // An eighth of the time in which a mailbox closes, until it might have been tried.
+    sleep(quarter + secs(300) / 8).await;
+    nothing_left_now(&ledger);
+}

@@ -54,14 +54,26 @@ impl Subscriber for Curious {
 
 type Events = Arc<Mutex<Vec<String>>>;
 
-fn listen(ledger: &Arc<LocalLedger>) -> (Events, tracing::subscriber::DefaultGuard) {
-    let events = Events::default();
-    let guard = tracing::subscriber::set_default(Curious {
-        ledger: ledger.clone(),
-        events: events.clone(),
-        spans: AtomicU64::new(0),
-    });
-    (events, guard)
+/// Listens as long as it lives.
+///
+/// While there is one listener alone, an event that another thread is the first to come to is nobody's for ever: so there are
+/// two, one of which hears nothing.
+type Listener = (tracing::subscriber::DefaultGuard, tracing::Dispatch);
+
+fn listen(ledger: &Arc<LocalLedger>) -> (Events, Listener) {
+    let listener = || {
+        let events = Events::default();
+        let curious = Curious {
+            ledger: ledger.clone(),
+            events: events.clone(),
+            spans: AtomicU64::new(0),
+        };
+        (events, tracing::Dispatch::new(curious))
+    };
+    let (events, listening) = listener();
+    let (_, silent) = listener();
+    let guard = tracing::dispatcher::set_default(&listening);
+    (events, (guard, silent))
 }
 
 fn count(events: &Events, words: &[&str]) -> usize {

@@ -318,3 +318,40 @@ async fn for_ever_is_long() {
     assert!(try_now(&ledger, &opens("svc", "n")).is_none());
     assert!(try_now(&ledger, &opens("svc", "m")).is_some());
 }
+
+/// One mailbox at a time and one call, and the call is held. Mailbox `x` was just used.
+fn one_of_each() -> (Arc<LocalLedger>, Permit) {
+    let ledger = delegate(1, secs(3600));
+    ledger
+        .set_limit(&of("svc"), Budget::Concurrency, 1)
+        .unwrap();
+    try_now(&ledger, &opens("svc", "x")).unwrap().complete();
+    let held = try_now(&ledger, &draw("svc")).unwrap();
+    (ledger, held)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_is_kept_for_a_call_that_waits_for_something_else() {
+    let (ledger, held) = one_of_each();
+    let older = call(&ledger, opens("svc", "y"), secs(1));
+    tokio::task::yield_now().await;
+    let waiting = call(&ledger, opens("svc", "x"), secs(1));
+    sleep(secs(400)).await;
+    held.complete();
+    let now = Instant::now();
+    assert_eq!(waiting.await.unwrap().unwrap(), now);
+    assert_eq!(older.await.unwrap().unwrap(), now + secs(301));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_that_is_kept_is_open_to_those_that_wait_for_it() {
+    let (ledger, _held) = one_of_each();
+    let _calls = ["y", "z"].map(|value| parked(&ledger, opens("svc", value)));
+    let hurried = opens("svc", "y").with_deadline(Instant::now() + secs(310));
+    let error = ledger.clone().acquire(hurried).await.unwrap_err();
+    // After 300 seconds the first one has its place, and so has this one.
+    let AcquireError::TimedOut { contended, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(contended.budget(), Some(Budget::Concurrency));
+}

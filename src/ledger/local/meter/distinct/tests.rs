@@ -136,6 +136,17 @@ fn after_a_refusal_a_value_is_open_to_others_once_it_has_worked() {
 }
 
 #[test]
+fn a_value_is_open_until_it_was_idle_for_long_enough() {
+    let mut line = Line::new(2);
+    let call = line.take(&["x"]);
+    line.end(call, &["x"], End::Complete);
+    line.now += IDLE - Duration::from_millis(1);
+    assert_eq!(line.held(), 1);
+    line.now += Duration::from_millis(1);
+    assert_eq!(line.held(), 0);
+}
+
+#[test]
 fn a_refused_value_waits_for_the_end_of_its_calls() {
     let mut line = Line::new(5);
     let call = line.take(&["y"]);
