@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 use tower::BoxError;
 
@@ -50,6 +51,19 @@ pub enum BackoffError {
          allow more time, or see the source for the cause"
     )]
     DeadlinePassed {
+        /// The operation.
+        operation: Box<str>,
+        /// The number of attempts.
+        attempts: u32,
+        /// The error of the last attempt.
+        source: BoxError,
+    },
+    /// No attempt got a complete response, and another one would hardly get one. The call has changed nothing on the
+    /// server.
+    #[error(
+        "no response to {operation} in {attempts} attempts: the server or the way to it fails, see the source for how"
+    )]
+    RetriesExhausted {
         /// The operation.
         operation: Box<str>,
         /// The number of attempts.
@@ -129,7 +143,6 @@ impl DeadlineElapsed {
     }
 
     /// Returns the error of a call whose deadline passes now, or has passed.
-    #[cfg(feature = "ews")]
     pub(crate) fn at(deadline: Deadline) -> Self {
         let late = Instant::now().saturating_duration_since(deadline.0);
         Self { late }
@@ -140,6 +153,11 @@ impl DeadlineElapsed {
         self.late
     }
 }
+
+/// An attempt was in flight when the deadline of its call passed.
+#[derive(Debug, thiserror::Error)]
+#[error("no response came before the deadline of the call")]
+pub(crate) struct NoResponseInTime;
 
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
 ///
@@ -179,6 +197,114 @@ impl CredentialsError {
     /// Returns the account whose credentials they are.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+}
+
+/// Whom a server refuses access.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::AccessScope;
+///
+/// assert_ne!(AccessScope::Caller, AccessScope::Credential);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessScope {
+    /// Everybody who asks for this mailbox, as far as one can tell. Others are asked for.
+    Mailbox(Box<str>),
+    /// The account, the program (its application id or `User-Agent`) or the tenant: three mailboxes in a row were refused.
+    Caller,
+    /// A user name and password, or a token.
+    Credential,
+}
+
+/// A server refuses access, whatever is asked for. It is in the extensions of the response that said so, and is the error of
+/// later calls that are not sent because of it.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower::{Layer, Service, ServiceExt};
+/// use tower_ews::body::ReplayBody;
+/// use tower_ews::server_busy_backoff::{AccessDenied, AccessScope, ServerBusyBackoffLayer};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// let server = tower::service_fn(async |_: Request<ReplayBody>| {
+///     let mut response = Response::new(String::new());
+///     *response.status_mut() = StatusCode::FORBIDDEN;
+///     Ok::<_, std::convert::Infallible>(response)
+/// });
+/// let mut ews = ServerBusyBackoffLayer::ews().layer(server);
+/// let request = || {
+///     Request::post("https://mail.contoso.com/EWS/Exchange.asmx").body(ReplayBody::from(
+///         r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>
+///              <GetFolder xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"/>
+///            </s:Body></s:Envelope>"#,
+///     ))
+/// };
+/// let first = ews.ready().await.unwrap().call(request().unwrap()).await.unwrap();
+/// assert!(first.extensions().get::<AccessDenied>().is_some());
+/// // This one is not sent.
+/// let error = ews.ready().await.unwrap().call(request().unwrap()).await.unwrap_err();
+/// let denied: &AccessDenied = error.downcast_ref().unwrap();
+/// assert_eq!(denied.status(), 403);
+/// assert!(denied.to_string().contains("an administrator"));
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("access denied (HTTP {}) {}", status.as_u16(), advice(scope, *again_in))]
+pub struct AccessDenied {
+    status: StatusCode,
+    scope: AccessScope,
+    again_in: Duration,
+}
+
+/// What can be done about it. Exchange Online: message centre MC1015893 and MC1191578, `Set-OrganizationConfig`.
+fn advice(scope: &AccessScope, again_in: Duration) -> String {
+    let what = match scope {
+        AccessScope::Mailbox(mailbox) => {
+            let whose = match &**mailbox {
+                "" => String::from("to the mailbox"),
+                mailbox => format!("to the mailbox {mailbox}"),
+            };
+            format!(
+                "{whose}: an administrator can look at its licence (kiosk and frontline licences have no EWS) and at EwsEnabled of                  Set-CASMailbox"
+            )
+        }
+        AccessScope::Caller => String::from(
+            "to every mailbox that was tried: until EWS ends in Exchange Online on 1 April 2027, an administrator can set              EwsEnabled, EwsAllowedAppIDs and EwsAllowList of Set-OrganizationConfig, which takes up to a day",
+        ),
+        AccessScope::Credential => {
+            String::from("with these credentials: new ones are tried at once")
+        }
+    };
+    match again_in.is_zero() {
+        true => what,
+        false => format!("{what}. Nothing like it is sent for {}", Seconds(again_in)),
+    }
+}
+
+impl AccessDenied {
+    pub(crate) fn new(status: StatusCode, scope: AccessScope, again_in: Duration) -> Self {
+        Self {
+            status,
+            scope,
+            again_in,
+        }
+    }
+
+    /// Returns the status of the response: 403, or 401 for credentials.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns whom it is about.
+    pub fn scope(&self) -> &AccessScope {
+        &self.scope
+    }
+
+    /// Returns how long the layer sends nothing like it. Zero if it goes on to send.
+    pub fn again_in(&self) -> Duration {
+        self.again_in
     }
 }
 

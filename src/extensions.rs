@@ -14,7 +14,10 @@
 //! What layers tell each other, and what they tell the caller, belongs to the layer or the ledger that it comes from: the
 //! [crate's page](crate#how-layers-talk-to-each-other) has the table.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,5 +69,20 @@ impl Deadline {
             now.checked_add(time)
                 .unwrap_or(now + Duration::from_secs(365 * 86_400)),
         )
+    }
+
+    /// Runs `future` until the deadline. A future that ends at once, or at the deadline by itself, ends as it does.
+    pub(crate) async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        // Most futures in tests, and calls that are refused at once, need no timer.
+        let mut timer = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.0)));
+            timer.as_mut().poll(cx).map(|()| None)
+        })
+        .await
     }
 }

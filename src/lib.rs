@@ -88,7 +88,7 @@
 //! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal fills it |
 //! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal |
 //! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter | ClientRequestId |
-//! | down | [`CanShrink`](trail::CanShrink): its sender can send less | BatchSplitter | ServerBusyBackoff |
+//! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
 //! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
 //! | up | [`BatchReport`](batch_splitter::BatchReport): what became of the members | BatchSplitter | the caller |

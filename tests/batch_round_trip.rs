@@ -19,7 +19,7 @@ use tower_ews::batch_splitter::{
 use tower_ews::body::ReplayBody;
 use tower_ews::extensions::Deadline;
 use tower_ews::soap::{Operation, SoapResponse, Split};
-use tower_ews::trail::{CanShrink, RetryAttempt};
+use tower_ews::trail::{PartOfBatch, RetryAttempt};
 
 use self::batch_server::requests::{CASES, Case};
 use self::batch_server::service::{Reply, TableServer, chopped, meaning};
@@ -770,7 +770,7 @@ async fn what_may_not_be_cut_is_the_very_same() {
         let extensions = call.extensions();
         assert_eq!(extensions.get(), Some(&"an extension"));
         assert!(
-            extensions.get::<RetryAttempt>().is_none() && extensions.get::<CanShrink>().is_none()
+            extensions.get::<RetryAttempt>().is_none() && extensions.get::<PartOfBatch>().is_none()
         );
         assert_eq!(call.body().to_bytes(), body, "{why}");
         let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr();

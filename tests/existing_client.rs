@@ -184,3 +184,50 @@ async fn credentials_are_never_printed() {
         assert!(!text.contains("Basic"), "{text}");
     }
 }
+
+/// One server of several behind a load balancer is overloaded: the next attempt does not go over the same connection.
+#[tokio::test]
+async fn a_503_is_sent_again_over_a_new_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "http://{}/EWS/Exchange.asmx",
+        listener.local_addr().unwrap()
+    );
+    let served = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = served.clone();
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let log = log.clone();
+            let respond = hyper::service::service_fn(move |_| {
+                let mut log = log.lock().unwrap();
+                log.push(connection);
+                let status = if log.len() == 2 { 503 } else { 200 };
+                let response = Response::builder().status(status);
+                let response = response.body(Full::<Bytes>::from("")).unwrap();
+                async { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(async move {
+                let serving = hyper::server::conn::http1::Builder::new();
+                let _ = serving.serve_connection(stream, respond).await;
+            });
+        }
+    });
+    let layer = ServerBusyBackoffLayer::http().backoff(
+        std::time::Duration::from_millis(1),
+        std::time::Duration::from_millis(1),
+    );
+    let service = ServiceBuilder::new().layer(layer).service(client());
+    for _ in 0..3 {
+        let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        // The connection goes back to the pool in a task of its own.
+        tokio::task::yield_now().await;
+    }
+    let served = served.lock().unwrap();
+    assert_eq!(served.len(), 4);
+    assert_ne!(served[2], served[1], "{served:?}");
+}

@@ -14,7 +14,7 @@ use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcom
 use super::redact::Redaction;
 use super::request::RequestState;
 use crate::body::BufferRequestError;
-use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
+use crate::errors::{AccessDenied, BackoffError, CredentialsError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
 use crate::retry::Failure;
@@ -169,21 +169,21 @@ impl Failed {
         let mut chain = Vec::new();
         let mut kind = None;
         let mut unsent = false;
-        let mut past_deadline = false;
+        let mut was_tried = false;
         let mut next = Some(error);
         while let Some(error) = next.filter(|_| chain.len() < MAX_SOURCES) {
             kind = kind.or_else(|| name(error));
             unsent |= error.is::<BufferRequestError>();
-            past_deadline |= matches!(
+            was_tried |= matches!(
                 error.downcast_ref(),
-                Some(BackoffError::DeadlinePassed { .. })
+                Some(BackoffError::DeadlinePassed { .. } | BackoffError::RetriesExhausted { .. })
             );
             chain.push(truncated(redaction.text(&error.to_string())));
             next = error.source();
         }
         let outcome = match Failure::of(error) {
             // It changed nothing, but attempts were made.
-            Failure::NotSent if past_deadline => Outcome::Error,
+            Failure::NotSent if was_tried => Outcome::Error,
             Failure::NotSent => Outcome::NotSent,
             // The connection that was lost may be that of the upload.
             Failure::Lost | Failure::Permanent if unsent => Outcome::NotSent,
@@ -215,10 +215,14 @@ fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
     if error.is::<CredentialsError>() {
         return Some("credentials".into());
     }
+    if error.is::<AccessDenied>() {
+        return Some("access_denied".into());
+    }
     if let Some(error) = error.downcast_ref::<BackoffError>() {
         let name = match error {
             BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
             BackoffError::DeadlinePassed { .. } => "deadline_passed",
+            BackoffError::RetriesExhausted { .. } => "retries_exhausted",
             // Its source has the name of what held the call back.
             BackoffError::NotSent { .. } => return None,
         };

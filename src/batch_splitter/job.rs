@@ -20,7 +20,7 @@ use super::progress::{Output, Part, PartEnd, Progress, Shared, Step};
 use crate::body::ReplayBody;
 use crate::extensions::Deadline;
 use crate::ledger::{AdmissionSlot, Requeue};
-use crate::trail::{CallTrail, CanShrink, RetryAttempt};
+use crate::trail::{CallTrail, PartOfBatch, RetryAttempt};
 
 /// One batch on its way.
 pub(super) struct Job<S, B> {
@@ -176,7 +176,7 @@ where
             extensions.insert(RetryAttempt);
         }
         if part.can_shrink {
-            extensions.insert(CanShrink);
+            extensions.insert(PartOfBatch);
         }
         request
     }

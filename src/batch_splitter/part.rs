@@ -14,7 +14,7 @@ use tower_service::Service;
 use crate::body::ReplayBody;
 use crate::body::frame_buffer::FrameBuffer;
 use crate::body::rope::Rope;
-use crate::errors::CredentialsError;
+use crate::errors::{AccessDenied, CredentialsError};
 use crate::retry::Failure;
 use crate::trail::CallTrail;
 
@@ -100,7 +100,11 @@ where
             let error = error.into();
             return match Failure::of(&*error) {
                 // Who could not fetch them knows best what is worth another try.
-                Failure::NotSent if error.is::<CredentialsError>() => SendResult::Unsendable(error),
+                Failure::NotSent
+                    if error.is::<CredentialsError>() || error.is::<AccessDenied>() =>
+                {
+                    SendResult::Unsendable(error)
+                }
                 Failure::NotSent => SendResult::NotSent(error),
                 Failure::Lost => SendResult::Lost(error),
                 Failure::Permanent => SendResult::Unclassified(error),

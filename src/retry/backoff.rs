@@ -16,14 +16,22 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Draws the wait after `earlier` waits of this kind. Never zero, which would be a hot loop.
     pub(crate) fn wait(self, earlier: u32, rng: &mut fastrand::Rng) -> Duration {
-        let ceiling = 2u32
-            .checked_pow(earlier)
+        // Whole milliseconds, like the timer's.
+        let millis = u64::try_from(self.ceiling(earlier).as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(rng.u64(1..=millis.max(1)))
+    }
+
+    /// Returns the shortest wait that a server can set after `earlier` waits that it has set: a quarter of the longest one
+    /// that would be drawn. A server that goes on to ask for a millisecond is not asked without end.
+    pub(crate) fn shortest(self, earlier: u32) -> Duration {
+        self.ceiling(earlier) / 4
+    }
+
+    fn ceiling(self, earlier: u32) -> Duration {
+        2u32.checked_pow(earlier)
             .and_then(|factor| self.base.checked_mul(factor))
             .unwrap_or(Duration::MAX)
-            .min(self.cap);
-        // Whole milliseconds, like the timer's.
-        let millis = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(rng.u64(1..=millis.max(1)))
+            .min(self.cap)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::errors::{BackoffError, CredentialsError, CutShort, DeadlineElapsed};
+use crate::errors::{
+    AccessDenied, BackoffError, CredentialsError, CutShort, DeadlineElapsed, NoResponseInTime,
+};
 use crate::ledger::AcquireError;
 
 /// What an error proves.
@@ -29,8 +31,10 @@ impl Failure {
     ///   - The request was still queued when its connection closed, or HTTP/2's REFUSED_STREAM came (features `client`
     ///     and `reqwest`).
     ///   - A ledger gave no permit ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had already passed
-    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]).
-    ///   - [`BackoffError::DeadlinePassed`], after which nothing has changed on the server.
+    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]), or access was
+    ///     refused before ([`AccessDenied`]).
+    ///   - [`BackoffError::DeadlinePassed`] and [`BackoffError::RetriesExhausted`], after which nothing has changed on the
+    ///     server.
     /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`] or error
     ///   of hyper, h2 or reqwest; elapsed time-outs of tower and tokio. Also "host unreachable" and "network unreachable"
     ///   outside of a connect error, since connections in use report them, too.
@@ -70,13 +74,18 @@ fn failure(error: &(dyn StdError + 'static)) -> Failure {
 
 /// What this crate's layers say. They know more than the sources of their errors.
 fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    if error.is::<AcquireError>() || error.is::<DeadlineElapsed>() || error.is::<CredentialsError>()
-    {
+    let unsent = error.is::<AcquireError>()
+        || error.is::<DeadlineElapsed>()
+        || error.is::<CredentialsError>()
+        || error.is::<AccessDenied>();
+    if unsent {
         return Some(Failure::NotSent);
     }
     error.downcast_ref().map(|error| match error {
         BackoffError::OutcomeUnknown { .. } => Failure::Lost,
-        BackoffError::DeadlinePassed { .. } | BackoffError::NotSent { .. } => Failure::NotSent,
+        BackoffError::DeadlinePassed { .. }
+        | BackoffError::RetriesExhausted { .. }
+        | BackoffError::NotSent { .. } => Failure::NotSent,
     })
 }
 
@@ -144,6 +153,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
         return Some(Failure::NotSent);
     }
     let lost = error.is::<CutShort>()
+        || error.is::<NoResponseInTime>()
         || error.is::<tower::timeout::error::Elapsed>()
         || error.is::<tokio::time::error::Elapsed>();
     lost.then_some(Failure::Lost)

@@ -1,16 +1,24 @@
 //! Parts of every layer that retries: how long to wait, what a failure proves, what may be sent twice.
 
 pub(crate) mod backoff;
+mod connection;
 mod failure;
 mod idempotency;
 mod info;
 mod retry_after;
 
+pub(crate) use self::connection::Connection;
 pub use self::failure::Failure;
 #[cfg(feature = "ews")]
 pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
+pub use self::retry_after::retry_after;
 #[cfg(feature = "graph")]
 pub(crate) use self::retry_after::retry_after_among;
-pub use self::retry_after::{retry_after, with_margin};
+pub(crate) use self::retry_after::with_margin;
+
+/// How often a request is sent again after it was lost, or after a response that does not say what became of it: seldom
+/// longer than half a minute with the default waits. A restart of a server or a proxy takes that long; what lasts longer
+/// is not cured by asking again.
+pub(crate) const MAX_LOSS_RETRIES: u32 = 6;

@@ -92,21 +92,13 @@ where
 /// A server that counts in whole seconds may round down, the one that sent a date need not be the one whose clock opens the
 /// gate, and a call that arrives a moment early is refused and begins the wait anew. From 30 s on a hundredth is added, 5 s
 /// at most; that costs little beside the wait itself. A shorter hint is as cheap to repeat as it is to stretch, so it stays.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_ews::server_busy_backoff::with_margin;
-///
-/// let secs = Duration::from_secs;
-/// assert_eq!(with_margin(secs(5)), secs(5));
-/// assert_eq!(with_margin(secs(300)), secs(303));
-/// assert_eq!(with_margin(secs(3600)), secs(3605));
-/// ```
-pub fn with_margin(hint: Duration) -> Duration {
+pub(crate) fn with_margin(hint: Duration) -> Duration {
     if hint < LONG {
         return hint;
     }
-    hint.saturating_add((hint / 100).min(MAX_MARGIN))
+    // In whole milliseconds, like the timer's.
+    let margin = u64::try_from(hint.as_millis() / 100).unwrap_or(u64::MAX);
+    hint.saturating_add(Duration::from_millis(margin).min(MAX_MARGIN))
 }
 
 /// Calls `read` with each element of a list. The comma behind the day of the week in a date separates nothing.

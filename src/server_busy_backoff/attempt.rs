@@ -7,24 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, response};
+use http::{Request, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
-use super::classify::{Classify, Idempotency, Refusal};
+use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
 use super::config::Shared;
-use super::decide::{CallState, Ending, FailurePhase, Wait};
+use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Examined, RefusedResponse, examine, keep};
-use super::gate::{acquire_request, untested};
+use super::gate::{acquire_request, endpoint_of, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Listener, Reporter};
-use crate::errors::{CredentialsError, DeadlineElapsed};
+use super::retry_budget::Retry;
+use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, NoResponseInTime};
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
-use crate::retry::{Failure, RetryInfo};
-use crate::trail::{Attempt as TrailAttempt, CallTrail, CanShrink, RetryAttempt};
+use crate::retry::{Connection, Failure, RetryInfo};
+use crate::trail::{Attempt as TrailAttempt, CallTrail, PartOfBatch, RetryAttempt};
 
 /// What a call ends with.
 pub(super) type CallResult<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
@@ -75,6 +76,7 @@ struct Attempt {
     trail: Option<CallTrail>,
     /// The permit of the layer's own gates.
     permit: Option<Permit>,
+    connection: Option<Connection>,
 }
 
 impl Attempt {
@@ -132,12 +134,13 @@ where
         if let Some(elapsed) = DeadlineElapsed::of(call.given_deadline) {
             return call.not_admitted(elapsed.into());
         }
+        call.check_access()?;
         loop {
             let mut attempt = match call.begin_attempt().await {
                 Ok(attempt) => attempt,
                 Err(error) => return call.not_admitted(error.into()),
             };
-            let next = match call.send(&attempt).await {
+            let next = match call.send(&mut attempt).await {
                 Err((error, phase)) => call.after_failure(attempt, error, phase),
                 Ok(response) => match call.judge(response, &mut attempt).await {
                     Judged::Accepted(response) => return Ok(response),
@@ -173,7 +176,7 @@ where
         Self {
             state: CallState::new(
                 shared.classifier.request(&request),
-                extensions.get::<CanShrink>().is_some(),
+                extensions.get::<PartOfBatch>().is_some(),
                 deadline.0,
             ),
             given_deadline,
@@ -205,7 +208,11 @@ where
 
         self.state.begin_attempt();
         let trail = first.or_else(|| self.trail.as_ref().map(CallTrail::begin_attempt));
-        let attempt = Attempt { trail, permit };
+        let attempt = Attempt {
+            trail,
+            permit,
+            connection: None,
+        };
         let pause = std::mem::take(&mut self.pause);
         attempt.record(|attempt| {
             attempt.backed_off = attempt.backed_off.saturating_add(pause);
@@ -229,6 +236,7 @@ where
         let first = Attempt {
             trail: first,
             permit: None,
+            connection: None,
         };
         first.record(|attempt| attempt.waiting_since = Some(begin));
         let passed = self.shared.config.gates.pass(self.acquire_request());
@@ -246,21 +254,65 @@ where
         Ok(permit)
     }
 
+    /// Fails if the server has refused the same access a short time ago.
+    fn check_access(&self) -> Result<(), AccessDenied> {
+        let memory = &self.shared.config.access;
+        if !memory.is_used() {
+            return Ok(());
+        }
+        match self.shared.classifier.access(&self.request) {
+            Some(access) => {
+                let asked = memory.asked(&self.request, access);
+                memory.check(&asked, Instant::now())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that the server has refused access, or granted it.
+    fn note_access(&self, head: &mut response::Parts) {
+        let memory = &self.shared.config.access;
+        let refused = matches!(
+            head.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        );
+        if !refused && !(memory.is_used() && head.status.is_success()) {
+            return;
+        }
+        let Some(access) = self.shared.classifier.access(&self.request) else {
+            return;
+        };
+        let asked = memory.asked(&self.request, access);
+        match refused {
+            true => {
+                let denied = memory.refused(&asked, head.status, Instant::now());
+                head.extensions.insert(denied);
+            }
+            false => memory.granted(&asked),
+        }
+    }
+
     /// Sends the request once.
     async fn send<ResB>(
         &mut self,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
     ) -> Result<Response<ResB>, (BoxError, FailurePhase)>
     where
         S: Service<Request<B>, Response = Response<ResB>>,
         S::Error: Into<BoxError>,
     {
-        if let Err(error) = self.inner.ready().await {
-            return Err((error.into(), FailurePhase::Ready));
+        let deadline = Deadline(self.state.deadline());
+        match deadline.bound(self.inner.ready()).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err((error.into(), FailurePhase::Ready)),
+            None => return Err((DeadlineElapsed::at(deadline).into(), FailurePhase::Ready)),
         }
-        let request = self.request_of(attempt);
-        let sent = self.inner.call(request).await;
-        sent.map_err(|error| (error.into(), FailurePhase::Call))
+        let mut request = self.request_of(attempt);
+        attempt.connection = Some(Connection::of(&mut request));
+        match deadline.bound(self.inner.call(request)).await {
+            Some(sent) => sent.map_err(|error| (error.into(), FailurePhase::Call)),
+            None => Err((NoResponseInTime.into(), FailurePhase::Call)),
+        }
     }
 
     /// Returns the request that this attempt sends.
@@ -294,7 +346,8 @@ where
             attempt.status = Some(response.status());
             attempt.responded.get_or_insert_with(Instant::now);
         });
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        self.note_access(&mut head);
         let classified = self.shared.classifier.response(self.state.class(), &head);
         if classified.compressed {
             let warnings = &self.shared.config.warnings;
@@ -320,7 +373,9 @@ where
                 let reporter = self.reporter(attempt, by_head.as_ref());
                 let limits = self.shared.config.read_limits;
                 let class = self.state.class();
-                let examined = examine(class, by_head, classifier, body, reporter, limits);
+                let deadline = Deadline(self.state.deadline());
+                let examined =
+                    examine(class, by_head, classifier, body, reporter, limits, deadline);
                 // Boxed, so that the future of a response that is not examined stays small.
                 match Box::pin(examined).await {
                     Ok(examined) => examined,
@@ -333,6 +388,11 @@ where
                 Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
             }
             Examined::Refused(mut refused) => {
+                // One server of several is overloaded, and a new connection can lead to another one.
+                let overloaded = refused.refusal.scope == RefusalScope::Endpoint;
+                if let Some(connection) = attempt.connection.take_if(|_| overloaded) {
+                    connection.leave();
+                }
                 refused.reporter.listen_with(|| self.own_gates());
                 self.warn_of(&refused.reporter);
                 Judged::Refused(head, refused)
@@ -352,7 +412,7 @@ where
             let gates = Arc::clone(&self.shared.config.gates);
             Some(Listener::Gates(gates, permit.admission().clone()))
         });
-        let mut reporter = Reporter::new(listener, self.draw_wait());
+        let mut reporter = Reporter::new(listener, self.waits());
         if let Some(refusal) = by_head {
             reporter.listen_with(|| self.own_gates());
             reporter.report(refusal);
@@ -384,10 +444,17 @@ where
         )
     }
 
-    /// Draws the wait after this attempt, if the server sets none.
-    fn draw_wait(&mut self) -> Duration {
+    /// Returns the waits that can follow this attempt.
+    fn waits(&mut self) -> Waits {
         let rng = self.rng.get_or_insert_with(|| self.shared.rng());
-        self.state.draw_wait(self.shared.config.backoff, rng)
+        self.state.waits(self.shared.config.backoff, rng)
+    }
+
+    /// Returns what a retry draws that nobody holds back.
+    fn retry(&self) -> Retry {
+        let endpoint = endpoint_of(&self.request);
+        let principal = self.shared.classifier.principal(&self.request);
+        self.shared.config.retry_budget.retry(endpoint, principal)
     }
 
     /// Returns the response that is handed on. Members of it may be refused.
@@ -442,10 +509,17 @@ where
                 return Err(self.not_admitted(error));
             }
         }
+        if says::<NoResponseInTime>(&*error) {
+            let ending = self.state.after_no_response();
+            attempt.record_signal(self.state.signal());
+            attempt.record_end();
+            return Err(self.end(ending, error));
+        }
         let failure = self.shared.classifier.error(self.state.class(), &*error);
         attempt.record_signal(phase.signal(failure));
         attempt.record_end();
-        let drawn = self.draw_wait();
+        let retry = self.retry();
+        let drawn = self.waits().drawn.max(retry.wait(Instant::now()));
         let decided = self
             .state
             .after_failure(failure, phase, drawn, Instant::now());
@@ -453,6 +527,9 @@ where
         if decided.is_ok() && failure == Failure::NotSent && self.state.attempt_count() > 2 {
             let operation = &self.state.class().operation;
             self.shared.config.warnings.not_sent(operation, &*error);
+        }
+        if decided.is_ok() {
+            retry.take(Instant::now());
         }
         decided.map_err(|ending| self.end(ending, error))
     }
@@ -479,14 +556,23 @@ where
         // The refusal was reported, so the next call at the gate knows it.
         attempt.permit = None;
         attempt.record_signal(Some(&refusal.reason));
-        let (held_by, drawn) = (reporter.held_by(&refusal), reporter.drawn());
+        let (held_by, mut waits) = (reporter.held_by(&refusal), reporter.waits());
+        let is_held = held_by != HeldBy::Nobody || refusal.server_wait().is_some();
+        let retry = (!is_held).then(|| self.retry());
+        if let Some(retry) = &retry {
+            waits.drawn = waits.drawn.max(retry.wait(Instant::now()));
+        }
         let decided = self
             .state
-            .after_refusal(&refusal, held_by, drawn, Instant::now());
+            .after_refusal(&refusal, held_by, waits, Instant::now());
         match decided {
             Ok(wait) => {
+                if let Some(retry) = retry {
+                    retry.take(Instant::now());
+                }
                 let max_buffered = self.shared.config.read_limits.max_buffered;
-                let kept = keep(head, prefix, rest, max_buffered).await;
+                let deadline = Deadline(self.state.deadline());
+                let kept = keep(head, prefix, rest, max_buffered, deadline).await;
                 self.kept = kept.map(Box::new);
                 attempt.record_end();
                 Ok(wait)

@@ -5,14 +5,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode, response};
+use http::{Method, Request, response};
 use tower::BoxError;
 
+use super::access::Access;
 use crate::extensions::Caller;
 use crate::principal::Principal;
 use crate::retry::Failure;
 pub use crate::retry::Idempotency;
-use crate::retry::retry_after;
+use crate::retry::{MAX_LOSS_RETRIES, retry_after};
 
 /// Tells what requests, responses and errors of an API mean.
 ///
@@ -58,7 +59,7 @@ use crate::retry::retry_after;
 pub trait Classify<B>: Send + Sync + 'static {
     /// Returns the operation of a request, and whether it may be repeated. Default: [`RequestClass::by_method`].
     fn request(&self, request: &Request<B>) -> RequestClass {
-        RequestClass::by_method(request.method())
+        RequestClass::by_head(request)
     }
 
     /// Returns what the head of a response says, and a classifier for its body if the head is not enough. Default:
@@ -102,6 +103,17 @@ pub trait Classify<B>: Send + Sync + 'static {
     fn principal(&self, request: &Request<B>) -> Principal {
         caller_or_authority(request)
     }
+
+    /// Returns the access that `request` needs, if a 401 or a 403 speaks of that and not of what was asked for. The layer
+    /// then remembers for a while who was refused, and sends nothing more like it: [`AccessDenied`].
+    ///
+    /// Default: none. A plain HTTP API refuses one resource and grants the next.
+    ///
+    /// [`AccessDenied`]: super::AccessDenied
+    fn access(&self, request: &Request<B>) -> Option<Access> {
+        let _ = request;
+        None
+    }
 }
 
 /// The calling account, or the server that the request goes to if the account is not known.
@@ -138,6 +150,8 @@ pub struct RequestClass {
     pub idempotency: Idempotency,
     /// Whether the response goes on for minutes. It is handed on as soon as its beginning is understood.
     pub streaming: bool,
+    /// Whether a success without a SOAP body is incomplete.
+    pub(super) expects_soap: bool,
 }
 
 impl RequestClass {
@@ -147,10 +161,30 @@ impl RequestClass {
             operation: operation.into(),
             idempotency,
             streaming: false,
+            expects_soap: false,
         }
     }
 
-    /// Classifies by the method as RFC 9110, section 9.2 does. Methods that it does not define are not idempotent.
+    /// Classifies by the method, as RFC 9110, section 9.2 does, and by the header `Idempotency-Key`, with which a server
+    /// executes a request once, however often it comes.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_ews::server_busy_backoff::{Idempotency, RequestClass};
+    ///
+    /// let payment = Request::post("/payments").header("idempotency-key", "8e03978e").body(()).unwrap();
+    /// assert_eq!(RequestClass::by_head(&payment).idempotency, Idempotency::Idempotent);
+    /// ```
+    pub fn by_head<B>(request: &Request<B>) -> Self {
+        let mut class = Self::by_method(request.method());
+        let has_key = request.headers().contains_key("idempotency-key");
+        if has_key && class.idempotency == Idempotency::NonIdempotent {
+            class.idempotency = Idempotency::Idempotent;
+        }
+        class
+    }
+
+    /// Classifies by the method alone. Methods that RFC 9110 does not define are not idempotent.
     pub fn by_method(method: &Method) -> Self {
         let (name, idempotency) = match *method {
             Method::GET => ("GET", Idempotency::Safe),
@@ -235,7 +269,7 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// Whom it concerns.
     pub scope: RefusalScope,
-    /// Maximum number of retries of one call after refusals that set it. `None`: the deadline alone is the bound.
+    /// Maximum number of retries of one call after refusals that set it. `None`, for throttling: the deadline is the bound.
     pub max_retries: Option<u32>,
 }
 
@@ -306,18 +340,38 @@ pub struct ClassifiedResponse {
 }
 
 impl ClassifiedResponse {
-    /// Classifies by the status alone. 429 concerns the principal and 503 the endpoint. Both mean "not executed" and
-    /// wait as long as `Retry-After` says. Every other status goes on to the caller.
+    /// Classifies by the status alone:
+    ///
+    /// | status | executed | retried |
+    /// | --- | --- | --- |
+    /// | 429, which concerns the principal; 503, which concerns the endpoint | no | until the deadline |
+    /// | 408, 425 | no | up to 6 times |
+    /// | 501, 505, 506, 507, 508, 510, 511 | no | never: goes on to the caller |
+    /// | every other 5xx | perhaps | up to 6 times, if that does no harm |
+    ///
+    /// A retry waits as long as `Retry-After` says. Every other status goes on to the caller.
     pub fn by_status(head: &response::Parts) -> Self {
-        let (reason, scope) = match head.status {
-            StatusCode::TOO_MANY_REQUESTS => ("429", RefusalScope::Principal),
-            StatusCode::SERVICE_UNAVAILABLE => ("503", RefusalScope::Endpoint),
-            _ => return Self::default(),
+        let status = head.status;
+        let reason: Cow<'static, str> = match status.as_u16() {
+            429 => "429".into(),
+            503 => "503".into(),
+            500 => "500".into(),
+            502 => "502".into(),
+            504 => "504".into(),
+            _ => status.as_str().to_owned().into(),
         };
-        Refusal::new(reason)
-            .scope(scope)
-            .retry_after(retry_after(&head.headers))
-            .into()
+        let refusal = Refusal::new(reason).retry_after(retry_after(&head.headers));
+        match status.as_u16() {
+            429 => refusal.scope(RefusalScope::Principal),
+            503 => refusal.scope(RefusalScope::Endpoint),
+            // The server gave up waiting for the request, or does not want it this early.
+            408 | 425 => refusal.max_retries(MAX_LOSS_RETRIES),
+            // They are about what the server can do, or has room for. None is about this moment.
+            501 | 505..=508 | 510 | 511 => return Self::default(),
+            500..=599 => refusal.outcome_unknown().max_retries(MAX_LOSS_RETRIES),
+            _ => return Self::default(),
+        }
+        .into()
     }
 }
 
@@ -467,8 +521,27 @@ mod tests {
             (overloaded.scope, overloaded.retry_after),
             (RefusalScope::Endpoint, None)
         );
-        for status in [200, 302, 401, 403, 404, 413, 456, 500, 502] {
+        for status in [
+            200, 202, 302, 401, 403, 404, 413, 421, 456, 501, 505, 507, 511,
+        ] {
             assert_eq!(refusal(status, &[("retry-after", "10")]), None, "{status}");
+        }
+        for (status, outcome) in [
+            (408, Outcome::NotExecuted),
+            (425, Outcome::NotExecuted),
+            (500, Outcome::Unknown),
+            (502, Outcome::Unknown),
+            (504, Outcome::Unknown),
+            (509, Outcome::Unknown),
+            // Of a proxy that has its own.
+            (520, Outcome::Unknown),
+            (599, Outcome::Unknown),
+        ] {
+            let refusal = refusal(status, &[("retry-after", "10")]).unwrap();
+            assert_eq!(refusal.outcome, outcome, "{status}");
+            assert_eq!(refusal.scope, RefusalScope::Call, "{status}");
+            assert_eq!(refusal.retry_after, Some(Duration::from_secs(10)));
+            assert_eq!(refusal.max_retries, Some(6), "{status}");
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::AccessMemory;
 use super::examine::ReadLimits;
 use super::gate::Gates;
+use super::retry_budget::RetryBudget;
 use super::warnings::Warnings;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
@@ -14,6 +16,8 @@ pub(super) struct Config {
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     pub(super) gates: Arc<Gates>,
     pub(super) warnings: Arc<Warnings>,
+    pub(super) retry_budget: Arc<RetryBudget>,
+    pub(super) access: Arc<AccessMemory>,
     pub(super) deadline: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
@@ -26,6 +30,8 @@ impl Default for Config {
             ledger: None,
             gates: Arc::default(),
             warnings: Arc::default(),
+            retry_budget: Arc::default(),
+            access: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
             backoff: Backoff {
                 base: Duration::from_millis(500),

@@ -7,13 +7,16 @@ use tower::BoxError;
 
 use super::classify::{Idempotency, Outcome, Refusal, RequestClass};
 use crate::errors::BackoffError;
-use crate::retry::Failure;
-use crate::retry::RetryInfo;
 use crate::retry::backoff::Backoff;
+use crate::retry::{Failure, MAX_LOSS_RETRIES, RetryInfo, with_margin};
 
 /// The shortest wait of a call that waits in the ledger's queue. A ledger that does not hold it back must not cause a
 /// hot loop.
 const SHORTEST_QUEUE_WAIT: Duration = Duration::from_millis(10);
+
+/// The largest number of attempts of one call, whatever the server says and however short the waits are set. The waits of
+/// the defaults end before: some seventy fit into 15 minutes.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// How far an attempt had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,7 @@ pub(super) enum EndError {
     Inner,
     OutcomeUnknown,
     DeadlinePassed,
+    RetriesExhausted,
     NotSent {
         closed_until: Option<Instant>,
     },
@@ -89,15 +93,17 @@ pub(super) enum EndError {
 #[derive(Debug)]
 pub(super) struct CallState {
     class: RequestClass,
-    /// The caller can send less at a time, so an outcome that is unknown is handed on to the caller.
-    can_shrink: bool,
+    /// The request is a part of a batch, whose sender counts what fails.
+    is_part: bool,
     deadline: Instant,
     attempts: u32,
     backed_off: Duration,
     /// The number of waits that the server did not set.
     drawn_waits: u32,
-    /// The number of retries after refusals that set `max_retries`.
-    bounded_retries: u32,
+    /// The number of waits that the server set.
+    server_waits: u32,
+    /// The number of retries after lost responses, and after refusals that set `max_retries`.
+    counted_retries: u32,
     /// When the first of the last refusals came that exceeded a budget, without another refusal since.
     over_limit_since: Option<Instant>,
     /// An attempt may have been executed.
@@ -117,15 +123,16 @@ pub(super) struct CallState {
 }
 
 impl CallState {
-    pub(super) fn new(class: RequestClass, can_shrink: bool, deadline: Instant) -> Self {
+    pub(super) fn new(class: RequestClass, is_part: bool, deadline: Instant) -> Self {
         Self {
             class,
-            can_shrink,
+            is_part,
             deadline,
             attempts: 0,
             backed_off: Duration::ZERO,
             drawn_waits: 0,
-            bounded_retries: 0,
+            server_waits: 0,
+            counted_retries: 0,
             over_limit_since: None,
             maybe_executed: false,
             maybe_repeated: false,
@@ -175,9 +182,12 @@ impl CallState {
         self.backed_off = self.backed_off.saturating_add(waited);
     }
 
-    /// Draws the wait that follows the current attempt if the server sets none.
-    pub(super) fn draw_wait(&self, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
-        backoff.wait(self.drawn_waits, rng)
+    /// Returns the waits that can follow the current attempt.
+    pub(super) fn waits(&self, backoff: Backoff, rng: &mut fastrand::Rng) -> Waits {
+        Waits {
+            drawn: backoff.wait(self.drawn_waits, rng),
+            shortest: backoff.shortest(self.server_waits),
+        }
     }
 
     /// Returns what an accepted response is handed on with.
@@ -207,8 +217,15 @@ impl CallState {
         }
     }
 
+    /// Decides how a call ends whose deadline passed during an attempt.
+    pub(super) fn after_no_response(&mut self) -> Ending {
+        self.response_lost();
+        self.signal = Some("no response before the deadline".into());
+        self.give_up(EndError::DeadlinePassed)
+    }
+
     /// Decides what follows an attempt that failed: another one after a wait, or the end of the call. `drawn` is the wait
-    /// that was [drawn](Self::draw_wait) for this attempt.
+    /// that was [drawn](Self::waits) for this attempt.
     pub(super) fn after_failure(
         &mut self,
         failure: Failure,
@@ -222,10 +239,12 @@ impl CallState {
         };
         self.signal = phase.signal(failure).map(Into::into);
         if lost {
-            self.kept_response_counts = false;
-            self.maybe_executed = true;
+            self.response_lost();
             if !self.may_repeat() {
                 return Err(self.fail(EndError::Inner));
+            }
+            if !self.count_retry(MAX_LOSS_RETRIES) {
+                return Err(self.give_up(EndError::RetriesExhausted));
             }
         }
         let Some(until) = self.in_time(drawn, now) else {
@@ -236,12 +255,12 @@ impl CallState {
     }
 
     /// Decides what follows a refusal: another attempt after a wait, or the end of the call, with the refusal as its
-    /// response. `drawn` is the wait that was [drawn](Self::draw_wait) for this attempt.
+    /// response. `waits` are the [waits](Self::waits) of this attempt.
     pub(super) fn after_refusal(
         &mut self,
         refusal: &Refusal,
         held_by: HeldBy,
-        drawn: Duration,
+        waits: Waits,
         now: Instant,
     ) -> Result<Wait, RetryInfo> {
         self.signal = Some((*refusal.reason).into());
@@ -254,14 +273,19 @@ impl CallState {
             HeldBy::LedgerQueue => self.queue_wait(now),
             HeldBy::Nobody | HeldBy::Gate(_) => {
                 self.over_limit_since = None;
-                wait_after(refusal, drawn)
+                waits.after(refusal)
             }
         };
-        let Some(until) = self.in_time(wait, now) else {
+        // A margin that does not fit in is left out.
+        let bare = refusal.server_wait().filter(|bare| *bare < wait);
+        let in_time = [Some(wait), bare].into_iter().flatten();
+        let Some(until) = in_time.filter_map(|wait| self.in_time(wait, now)).next() else {
             return Err(self.retry_info(true, true));
         };
-        if held_by != HeldBy::LedgerQueue && refusal.server_wait().is_none() {
-            self.drawn_waits += 1;
+        match refusal.server_wait() {
+            Some(_) => self.server_waits += 1,
+            None if held_by != HeldBy::LedgerQueue => self.drawn_waits += 1,
+            None => {}
         }
         self.kept_response_counts = true;
         let held_until = match held_by {
@@ -273,20 +297,31 @@ impl CallState {
         Ok(Wait { until, held })
     }
 
+    /// A response was lost. A refusal before it is the server's last word only on what changes nothing.
+    fn response_lost(&mut self) {
+        self.maybe_executed = true;
+        self.kept_response_counts &= !self.outcome_matters();
+    }
+
     /// Whether the request may be sent again although it may have been executed.
     fn may_repeat(&self) -> bool {
-        !self.can_shrink && self.class.idempotency != Idempotency::NonIdempotent
+        !self.is_part && self.class.idempotency != Idempotency::NonIdempotent
     }
 
     fn may_retry(&mut self, refusal: &Refusal) -> bool {
         if refusal.outcome == Outcome::Unknown && !self.may_repeat() {
             return false;
         }
-        let Some(max_retries) = refusal.max_retries else {
-            return true;
-        };
-        let allowed = self.bounded_retries < max_retries;
-        self.bounded_retries += u32::from(allowed);
+        match refusal.max_retries {
+            Some(max_retries) => !self.is_part && self.count_retry(max_retries),
+            None => true,
+        }
+    }
+
+    /// Counts a retry, if there were fewer than `max`.
+    fn count_retry(&mut self, max: u32) -> bool {
+        let allowed = self.counted_retries < max;
+        self.counted_retries += u32::from(allowed);
         allowed
     }
 
@@ -297,10 +332,10 @@ impl CallState {
         (now.saturating_duration_since(first) / 8).max(SHORTEST_QUEUE_WAIT)
     }
 
-    /// The end of a wait that begins now. `None` if it is past the deadline.
+    /// The end of a wait that begins now. `None` if it is past the deadline, or no attempt is left.
     fn in_time(&self, wait: Duration, now: Instant) -> Option<Instant> {
         let until = now.checked_add(wait)?;
-        (until <= self.deadline).then_some(until)
+        (until <= self.deadline && self.attempts < MAX_ATTEMPTS).then_some(until)
     }
 
     /// Returns whether the next attempt is held back until `until` by somebody else.
@@ -369,6 +404,12 @@ impl CallState {
                 source,
             }
             .into(),
+            EndError::RetriesExhausted => BackoffError::RetriesExhausted {
+                operation,
+                attempts,
+                source,
+            }
+            .into(),
             EndError::NotSent { closed_until } => BackoffError::NotSent {
                 operation,
                 at: now,
@@ -380,9 +421,23 @@ impl CallState {
     }
 }
 
-/// Returns how long to wait after `refusal`, from when it came: what the server asks for, else the wait that was drawn.
-pub(super) fn wait_after(refusal: &Refusal, drawn: Duration) -> Duration {
-    refusal.server_wait().unwrap_or(drawn)
+/// The waits that can follow an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    /// The wait if the server sets none.
+    pub(super) drawn: Duration,
+    /// The shortest wait that the server can set.
+    pub(super) shortest: Duration,
+}
+
+impl Waits {
+    /// Returns how long to wait after `refusal`, from when it came.
+    pub(super) fn after(self, refusal: &Refusal) -> Duration {
+        match refusal.server_wait() {
+            Some(wait) => with_margin(wait).max(self.shortest),
+            None => self.drawn,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, Request, StatusCode, response};
+use http::{HeaderMap, Method, Request, StatusCode, response};
 use http_body::Body;
 use http_body_util::Full;
 use memchr::memmem;
 use tower::BoxError;
 
+use super::access::Access;
 use super::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
     RefusalScope, RequestClass, caller_or_authority,
@@ -19,6 +20,7 @@ use super::classify::{
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::principal::Principal;
+use crate::retry::MAX_LOSS_RETRIES;
 use crate::soap::member_status::MemberStatus;
 use crate::soap::{
     CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
@@ -58,29 +60,37 @@ pub struct EwsClassifier;
 
 impl Classify<ReplayBody> for EwsClassifier {
     fn request(&self, request: &Request<ReplayBody>) -> RequestClass {
-        request_class(request.body())
+        request_class(request, request.body())
     }
 
-    fn response(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
-        classify(head)
+    fn response(&self, class: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+        classify(class, head)
     }
 
     fn principal(&self, request: &Request<ReplayBody>) -> Principal {
         impersonated(request.body()).unwrap_or_else(|| caller_or_authority(request))
     }
+
+    fn access(&self, request: &Request<ReplayBody>) -> Option<Access> {
+        access(request.body())
+    }
 }
 
 impl Classify<Full<Bytes>> for EwsClassifier {
     fn request(&self, request: &Request<Full<Bytes>>) -> RequestClass {
-        request_class(&replay(request.body()))
+        request_class(request, &replay(request.body()))
     }
 
-    fn response(&self, _: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
-        classify(head)
+    fn response(&self, class: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
+        classify(class, head)
     }
 
     fn principal(&self, request: &Request<Full<Bytes>>) -> Principal {
         impersonated(&replay(request.body())).unwrap_or_else(|| caller_or_authority(request))
+    }
+
+    fn access(&self, request: &Request<Full<Bytes>>) -> Option<Access> {
+        access(&replay(request.body()))
     }
 }
 
@@ -111,9 +121,30 @@ fn impersonated(body: &ReplayBody) -> Option<Principal> {
     Some(Principal::impersonation(&sid.value))
 }
 
-fn request_class(body: &ReplayBody) -> RequestClass {
+/// The mailbox that a request is for: the impersonated one, the one that it names, else the account's own.
+fn access(body: &ReplayBody) -> Option<Access> {
+    let outline = body.outline().ok()?;
+    if let Some(sid) = outline.impersonation().first() {
+        return Some(Access::to(Some(&*sid.value)));
+    }
+    let targets = outline.targets(&body.to_bytes());
+    let guids = targets.guids.iter().map(|guid| guid.to_string().into());
+    let mut named = targets.mailboxes.into_iter().chain(guids);
+    let first = named.next();
+    Some(match (first, named.next()) {
+        (Some(_), Some(_)) => Access::to(None::<Box<str>>),
+        (one, _) => Access::to(Some(one.unwrap_or_default())),
+    })
+}
+
+fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let Ok(outline) = body.outline() else {
-        return RequestClass::new("an unreadable request", Idempotency::NonIdempotent);
+        // A photo, a download: what is no SOAP is plain HTTP.
+        let is_plain = request.method() != Method::POST || body.is_empty();
+        return match is_plain {
+            true => RequestClass::by_head(request),
+            false => RequestClass::new("an unreadable request", Idempotency::NonIdempotent),
+        };
     };
     let Some(operation) = outline.operation() else {
         let name = outline.operation_name().to_owned();
@@ -131,25 +162,27 @@ fn request_class(body: &ReplayBody) -> RequestClass {
     };
     let mut class = RequestClass::new(operation.name(), idempotency);
     class.streaming = operation == Operation::GET_STREAMING_EVENTS;
+    class.expects_soap = true;
     class
 }
 
-fn classify(head: &response::Parts) -> ClassifiedResponse {
+fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse {
     let mut classified = ClassifiedResponse::by_status(head);
-    let unknown = |reason: &'static str| Some(Refusal::new(reason).outcome_unknown());
-    if classified.refusal.is_none() {
-        classified.refusal = match head.status.as_u16() {
-            // The values of this header are not documented. Most of them are permanent.
-            500 if head.headers.contains_key("x-caserrorcode") => {
-                unknown("X-CasErrorCode").map(|refusal| refusal.max_retries(1))
-            }
-            500 if encoding(&head.headers).is_none() => unknown("500"),
-            502 => unknown("502"),
-            504 => unknown("504"),
-            302 if is_error_page(&head.headers) => unknown("302 to the generic error page"),
-            200..=299 | 500 => None,
-            _ => return classified,
-        };
+    let unclear = |reason: &'static str, max_retries| {
+        let refusal = Refusal::new(reason).outcome_unknown();
+        Some(refusal.max_retries(max_retries))
+    };
+    match head.status.as_u16() {
+        // The values of this header are not documented. Most of them are permanent.
+        500 if head.headers.contains_key("x-caserrorcode") => {
+            classified.refusal = unclear("X-CasErrorCode", 1);
+        }
+        // What the body says is not known.
+        500 if encoding(&head.headers).is_some() => classified.refusal = None,
+        302 if is_error_page(&head.headers) => {
+            classified.refusal = unclear("302 to the generic error page", MAX_LOSS_RETRIES);
+        }
+        _ => {}
     }
     // The body of a 503 or a 429 is read only if it is known to be XML: a page of text says no more than the status.
     let by_default = match head.status {
@@ -160,7 +193,10 @@ fn classify(head: &response::Parts) -> ClassifiedResponse {
     if by_default.is_some_and(|by_default| is_xml(&head.headers, by_default)) {
         classified.compressed = encoding(&head.headers).is_some();
         if !classified.compressed {
-            classified.body_classifier = Some(Box::new(EwsBody::default()));
+            classified.body_classifier = Some(Box::new(EwsBody {
+                expects_messages: class.expects_soap && head.status.is_success(),
+                ..EwsBody::default()
+            }));
         }
     }
     classified
@@ -186,6 +222,8 @@ fn is_error_page(headers: &HeaderMap) -> bool {
 struct EwsBody {
     scanner: ResponseScanner,
     findings: Findings,
+    /// Whether the body is incomplete if it says nothing.
+    expects_messages: bool,
 }
 
 #[derive(Default)]
@@ -228,6 +266,7 @@ impl BodyClassifier for EwsBody {
         match self.scanner.finish() {
             // A fault is complete without the end of its envelope.
             Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),
+            Ok(()) if self.expects_messages && self.scanner.says_nothing() => Err(CutShort.into()),
             _ => Ok(()),
         }
     }
@@ -258,16 +297,18 @@ enum Judgement {
 }
 
 fn judge(message: &ResponseMessage) -> Judgement {
-    let (code, unknown, session_limit) = match message.member_status() {
+    let (code, unknown, session_limit, max_retries) = match message.member_status() {
         MemberStatus::Settled => return Judgement::Settled,
         MemberStatus::Stopped => return Judgement::Stopped,
         MemberStatus::Refused {
             code,
             unknown,
             session_limit,
-        } => (code, unknown, session_limit),
+            max_retries,
+        } => (code, unknown, session_limit, max_retries),
     };
     let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
+    refusal.max_retries = max_retries;
     if unknown {
         refusal = refusal.outcome_unknown();
     }
@@ -277,8 +318,6 @@ fn judge(message: &ResponseMessage) -> Judgement {
         CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::FindCount),
         CodeClass::ThrottleTooManyObjects => refusal.scope(RefusalScope::OpenMailboxes),
         _ if session_limit => refusal.scope(RefusalScope::OpenMailboxes),
-        CodeClass::InspectInner => refusal.max_retries(1),
-        _ if *code == ResponseCode::TIMEOUT_EXPIRED => refusal.max_retries(1),
         // "Mailbox server is overloaded" means busy.
         _ if code.as_str() == "ErrorInsufficientResources" => {
             refusal.scope(RefusalScope::Principal)

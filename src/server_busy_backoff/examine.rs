@@ -12,6 +12,8 @@ use tower::BoxError;
 use super::classify::{BodyClassifier, Reading, Refusal, RequestClass};
 use super::peek::{Prefix, Rest, Scan};
 use super::report::Reporter;
+use crate::errors::NoResponseInTime;
+use crate::extensions::Deadline;
 
 /// How long the body of a refusal is read that the head has already told.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +67,7 @@ pub(super) async fn examine<ResB>(
     body: ResB,
     mut reporter: Reporter,
     limits: ReadLimits,
+    deadline: Deadline,
 ) -> Result<Examined<ResB>, BoxError>
 where
     ResB: Body<Data = Bytes>,
@@ -73,24 +76,30 @@ where
     let mut prefix = Prefix::default();
     let mut body = Box::pin(body);
     // A refusal that the head told stays one, even if its body fails or does not end.
-    let timeout = by_head.as_ref().map(|_| Instant::now() + READ_TIMEOUT);
+    let refused = by_head.is_some();
+    let timeout = match refused {
+        true => deadline.min(Deadline(Instant::now() + READ_TIMEOUT)),
+        false => deadline,
+    };
     let (complete, rest) = loop {
         let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-        let next = match timeout {
-            None => next.await,
-            Some(timeout) => match tokio::time::timeout_at(timeout, next).await {
-                Ok(next) => next,
-                Err(_) => break (true, Rest::Begun(body)),
+        match timeout.bound(next).await {
+            None if refused => break (classifier.end().is_ok(), Rest::Begun(body)),
+            // The rest of a response that is handed on in any case has no deadline.
+            None if matches!(classifier.so_far(), Reading::Final) => {
+                break (false, Rest::Begun(body));
+            }
+            None => return Err(NoResponseInTime.into()),
+            Some(None) => match classifier.end() {
+                Err(error) if !refused => return Err(error),
+                ended => break (ended.is_ok(), Rest::Ended),
             },
-        };
-        match next {
-            None => match classifier.end() {
-                Err(error) if timeout.is_none() => return Err(error),
-                _ => break (true, Rest::Ended),
-            },
-            Some(Err(error)) if timeout.is_none() => return Err(error.into()),
-            Some(Err(error)) => break (true, Rest::Failed(Some(error.into()))),
-            Some(Ok(frame)) => {
+            Some(Some(Err(error))) if !refused => return Err(error.into()),
+            Some(Some(Err(error))) => {
+                let rest = Rest::Failed(Some(error.into()));
+                break (classifier.end().is_ok(), rest);
+            }
+            Some(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     // Reported before the body is read on: at its end the permit is released, and the next call would
                     // be sent into the lock-out.
@@ -110,11 +119,16 @@ where
         }
     };
 
-    let refusal = match classifier.so_far() {
-        Reading::Refused(refusal) if complete => Some(with_longer_wait(refusal, by_head)),
-        // The members that were not read yet may have been executed.
-        Reading::Refused(_) | Reading::Final => None,
-        Reading::Open => by_head,
+    let refusal = match (classifier.so_far(), by_head) {
+        (Reading::Refused(by_body), by_head) if complete => {
+            Some(with_longer_wait(by_body, by_head.as_ref()))
+        }
+        // The members that were not read may have been executed, so the head alone speaks for all.
+        (Reading::Refused(by_body), Some(by_head)) => {
+            Some(with_longer_wait(by_head, Some(&by_body)))
+        }
+        (Reading::Refused(_) | Reading::Final, _) => None,
+        (Reading::Open, by_head) => by_head,
     };
     Ok(match refusal {
         None => Examined::Accepted(
@@ -135,12 +149,12 @@ where
     })
 }
 
-/// The refusal that the body told, with the longer wait of body and head.
-fn with_longer_wait(by_body: Refusal, by_head: Option<Refusal>) -> Refusal {
-    let head_wait = by_head.and_then(|refusal| refusal.retry_after);
+/// A refusal with the longer wait of its own and of `other`.
+fn with_longer_wait(refusal: Refusal, other: Option<&Refusal>) -> Refusal {
+    let other_wait = other.and_then(|other| other.retry_after);
     Refusal {
-        retry_after: by_body.retry_after.max(head_wait),
-        ..by_body
+        retry_after: refusal.retry_after.max(other_wait),
+        ..refusal
     }
 }
 
@@ -150,6 +164,7 @@ pub(super) async fn keep<ResB>(
     mut prefix: Prefix,
     rest: Rest<ResB>,
     max_buffered: usize,
+    deadline: Deadline,
 ) -> Option<(response::Parts, Prefix)>
 where
     ResB: Body<Data = Bytes>,
@@ -169,6 +184,7 @@ where
         }
         Some(())
     };
-    tokio::time::timeout(KEEP_TIMEOUT, read_on).await.ok()??;
+    let deadline = deadline.min(Deadline::within(KEEP_TIMEOUT));
+    deadline.bound(read_on).await??;
     Some((head, prefix))
 }

@@ -72,14 +72,18 @@ pub(super) fn acquire_request<B>(
     deadline: Instant,
     ticket: Option<u64>,
 ) -> AcquireRequest {
-    let endpoint = request.uri().authority().cloned();
-    let endpoint = endpoint.unwrap_or_else(|| Authority::from_static(UNNAMED));
     AcquireRequest::of_call(
         Charges::from(classifier.principal(request)),
-        Some(endpoint),
+        Some(endpoint_of(request)),
         Some(deadline),
         Requeue::new().ticket(ticket),
     )
+}
+
+/// The server that a request goes to.
+pub(super) fn endpoint_of<B>(request: &Request<B>) -> Authority {
+    let endpoint = request.uri().authority().cloned();
+    endpoint.unwrap_or_else(|| Authority::from_static(UNNAMED))
 }
 
 /// Returns the admission of a call that was sent before any gate was closed, so that it tests none.

@@ -80,6 +80,16 @@
 //! server's last response. A call that was not charged to that ledger waits at the layer's own gates. A layer
 //! that reads a wait of the server and has no ledger warns of it once.
 //!
+//! # Bounds
+//!
+//! | what | bound | why |
+//! | --- | --- | --- |
+//! | a call | its deadline, 15 minutes by default | |
+//! | attempts of a call | 100, whatever waits are set | a server that is broken is not asked without end |
+//! | retries after a lost response, or one that leaves open what was executed | 6, and fewer for some codes | the waits between them add up to half a minute at most: a restart lasts that long |
+//! | waits that the server sets | a quarter of the longest wait that would be drawn, at least | a server that goes on to ask for a millisecond |
+//! | retries that nobody holds back, of all calls | 100 at once and 10 a second for an endpoint, 20 at once and 2 a second for a principal | an outage is not multiplied |
+//!
 //! # Bodies
 //!
 //! Request bodies are cloned for each attempt. Use one that is cheap to clone, such as
@@ -88,6 +98,7 @@
 //! retried. Longer ones stream: see [`PeekBody`]. A response with a `Content-Encoding` is judged by its head alone, and
 //! the layer warns of it once: put a decompressing layer further in.
 
+mod access;
 mod attempt;
 mod classify;
 mod config;
@@ -100,11 +111,13 @@ mod http;
 mod layer;
 mod peek;
 mod report;
+mod retry_budget;
 mod service;
 #[cfg(test)]
 mod tests;
 mod warnings;
 
+pub use self::access::Access;
 pub use self::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
     RefusalScope, RequestClass,
@@ -116,5 +129,7 @@ pub use self::http::HttpClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
-pub use crate::errors::{BackoffError, CredentialsError, DeadlineElapsed};
-pub use crate::retry::{Failure, RetryInfo, retry_after, with_margin};
+pub use crate::errors::{
+    AccessDenied, AccessScope, BackoffError, CredentialsError, DeadlineElapsed,
+};
+pub use crate::retry::{Failure, RetryInfo, retry_after};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::classify::{Refusal, RefusalScope};
-use super::decide::{HeldBy, wait_after};
+use super::decide::{HeldBy, Waits};
 use super::gate::Gates;
 use crate::ledger::{Admission, Ledger, Signal};
 use crate::principal::Budget;
@@ -43,8 +43,7 @@ impl Listener {
 /// Reports the refusals of one response: each kind once, and again only with a longer wait.
 pub(super) struct Reporter {
     listener: Option<Listener>,
-    /// The wait of a refusal that sets none.
-    drawn: Duration,
+    waits: Waits,
     /// The reason of the first refusal.
     reason: Option<Cow<'static, str>>,
     /// Some refusal has set a wait.
@@ -59,10 +58,10 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(listener: Option<Listener>, drawn: Duration) -> Self {
+    pub(super) fn new(listener: Option<Listener>, waits: Waits) -> Self {
         Self {
             listener,
-            drawn,
+            waits,
             reason: None,
             server_waits: false,
             principal: None,
@@ -73,9 +72,9 @@ impl Reporter {
         }
     }
 
-    /// The wait that was drawn for refusals that set none.
-    pub(super) fn drawn(&self) -> Duration {
-        self.drawn
+    /// Returns the waits that can follow the response.
+    pub(super) fn waits(&self) -> Waits {
+        self.waits
     }
 
     /// Returns whether anybody listens.
@@ -121,7 +120,7 @@ impl Reporter {
             self.reason = Some(refusal.reason.clone());
         }
         self.server_waits |= refusal.server_wait().is_some();
-        let until = Instant::now() + wait_after(refusal, self.drawn).min(LONGEST_GATE);
+        let until = Instant::now() + self.waits.after(refusal).min(LONGEST_GATE);
         let extends = |known: &mut Option<Instant>| {
             let later = known.is_none_or(|known| until > known);
             if later {

@@ -2,8 +2,8 @@
 
 mod attempt;
 mod bodies;
-mod can_shrink;
 mod gates;
+mod part_of_batch;
 mod signals;
 mod warnings;
 
@@ -29,6 +29,7 @@ use crate::ledger::{
     Acquire, AcquireRequest, Admission, AdmissionSlot, End, Ledger, Permit, Requeue, Signal,
 };
 use crate::principal::{Budget, Charge, Charges, Principal};
+use crate::retry::with_margin;
 use crate::trail::CallTrail;
 
 /// What happened, in order.

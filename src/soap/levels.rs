@@ -89,6 +89,8 @@ pub(super) struct Levels {
     pub(super) list: Option<Range<u64>>,
     pub(super) messages: u64,
     pub(super) is_soap: Option<bool>,
+    /// Whether something stands in a body.
+    pub(super) responds: bool,
 }
 
 impl Levels {
@@ -103,6 +105,7 @@ impl Levels {
             list: None,
             messages: 0,
             is_soap: None,
+            responds: false,
         }
     }
 
@@ -204,8 +207,10 @@ impl Levels {
         // A tag has 64 KiB at most, and there are 32 levels.
         self.open.push((level, self.names.len() as u32));
         self.names.extend_from_slice(name);
-        if let Level::Field(_) | Level::MessageXml = level {
-            self.clear();
+        match level {
+            Level::Response | Level::Fault => self.responds = true,
+            Level::Field(_) | Level::MessageXml => self.clear(),
+            _ => {}
         }
     }
 

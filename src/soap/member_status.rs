@@ -1,6 +1,7 @@
 //! What a message says of its member: done, not started, or refused.
 use super::code::{CodeClass, Outcome, ResponseCode};
 use super::message::{ResponseClass, ResponseMessage};
+use super::recovery_time::RecoveryTime;
 
 /// Names the mailbox sessions that ran out; it stands in the text of several codes.
 const SESSION_LIMIT: &str = "MapiExceptionSessionLimit";
@@ -20,6 +21,8 @@ pub(crate) enum MemberStatus<'a> {
         unknown: bool,
         /// Too many mailboxes are open.
         session_limit: bool,
+        /// How often it is worth another try. None for throttling, which ends.
+        max_retries: Option<u32>,
     },
 }
 
@@ -44,6 +47,7 @@ impl ResponseMessage {
             code,
             unknown,
             session_limit,
+            max_retries: code.max_retries().filter(|_| !session_limit),
         };
         match code.class() {
             CodeClass::ThrottleServerBusy
@@ -64,6 +68,25 @@ impl ResponseMessage {
 }
 
 impl ResponseCode {
+    /// How often a request is worth another try after this code. None for throttling, which ends.
+    fn max_retries(&self) -> Option<u32> {
+        match self.class() {
+            CodeClass::ThrottleServerBusy
+            | CodeClass::ThrottleConnectionCount
+            | CodeClass::ThrottleFindCount
+            | CodeClass::ThrottleTooManyObjects => None,
+            // Nobody knows what it stands for, and the second needs a smaller request.
+            CodeClass::InspectInner => Some(1),
+            _ if *self == Self::TIMEOUT_EXPIRED => Some(1),
+            _ => Some(match self.recovery_time()? {
+                RecoveryTime::Seconds => 3,
+                // The waits grow to half a minute.
+                RecoveryTime::Minutes => 6,
+                RecoveryTime::Hours => 1,
+            }),
+        }
+    }
+
     /// Whether a smaller request, or one for less, is what it asks for.
     pub(crate) fn asks_for_less(&self) -> bool {
         matches!(

@@ -152,6 +152,19 @@ impl ResponseScanner {
         self.levels.is_soap
     }
 
+    /// Whether the response, which has ended, says nothing: it is empty, has no body, nothing in it, or a list of messages
+    /// without any.
+    pub(crate) fn says_nothing(&self) -> bool {
+        match self.is_soap() {
+            None => true,
+            Some(false) => false,
+            Some(true) => {
+                let empty_list = self.levels.messages == 0 && self.levels.list.is_some();
+                empty_list || !self.levels.responds
+            }
+        }
+    }
+
     /// How many messages were reported.
     pub fn messages(&self) -> u64 {
         self.levels.messages

@@ -11,7 +11,7 @@ use tower::BoxError;
 use crate::anchor_headers::AnchorError;
 use crate::batch_splitter::BatchError;
 use crate::body::BufferRequestError;
-use crate::errors::{BackoffError, DeadlineElapsed};
+use crate::errors::{AccessDenied, BackoffError, DeadlineElapsed};
 use crate::ledger::AcquireError;
 use crate::retry::source;
 use crate::server_busy_backoff::Failure;
@@ -55,6 +55,7 @@ pub fn busy_for(error: &BoxError) -> Option<Duration> {
 /// | status | when |
 /// | --- | --- |
 /// | 400 | the request body failed or has a character that XML does not allow, or its mailbox makes no header |
+/// | 401, 403 | the server has refused access a short time ago |
 /// | 413 | the request body is too large |
 /// | 503 | nothing was sent: the server or the ledger is busy, or there are no credentials |
 /// | 504 | the deadline passed, and nothing was changed on the server; also if it could not be reached until then |
@@ -81,6 +82,7 @@ pub fn status_of(error: &BoxError) -> StatusCode {
     match Meaning::of(error) {
         Meaning::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Meaning::BadBody | Meaning::BadMailbox => StatusCode::BAD_REQUEST,
+        Meaning::Denied(status) => status,
         Meaning::NotSent => StatusCode::SERVICE_UNAVAILABLE,
         Meaning::TooLate => StatusCode::GATEWAY_TIMEOUT,
         Meaning::Unknown => StatusCode::BAD_GATEWAY,
@@ -105,6 +107,7 @@ pub fn fault_of(error: &BoxError) -> ResponseCode {
         Meaning::TooLarge => ResponseCode::from_text("ErrorRequestStreamTooBig"),
         Meaning::BadBody => ResponseCode::from_text("ErrorInvalidRequest"),
         Meaning::BadMailbox => ResponseCode::from_text("ErrorInvalidSmtpAddress"),
+        Meaning::Denied(_) => ResponseCode::from_text("ErrorAccessDenied"),
         Meaning::NotSent | Meaning::TooLate => ResponseCode::SERVER_BUSY,
         Meaning::Unknown => ResponseCode::INTERNAL_SERVER_ERROR,
     }
@@ -117,6 +120,8 @@ enum Meaning {
     BadMailbox,
     /// Nothing was sent.
     NotSent,
+    /// Access is refused, with this status.
+    Denied(StatusCode),
     /// The deadline passed, and nothing was changed.
     TooLate,
     /// The request may have been executed.
@@ -139,6 +144,9 @@ impl Meaning {
         }
         if error.is::<DeadlineElapsed>() {
             return Some(Self::TooLate);
+        }
+        if let Some(denied) = error.downcast_ref::<AccessDenied>() {
+            return Some(Self::Denied(denied.status()));
         }
         if let Some(error) = error.downcast_ref() {
             return Some(match error {

@@ -70,20 +70,20 @@ pub struct CallTrail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryAttempt;
 
-/// A request extension: the sender of the request can send less at a time.
+/// A request extension: the request is a part of a batch, whose sender can send less at a time, and counts what fails.
 ///
-/// A layer that sends requests again passes on a lost connection, or a response that leaves open
-/// whether the request was executed, instead: the request may have been too large for the server,
-/// and would be again.
+/// A layer that sends requests again only waits for the end of a throttling, and for a server that cannot be reached.
+/// Every other failure it passes on at once: the part may have been too large for the server, or one member of it may be
+/// to blame, and nobody is to count the same failure twice.
 ///
 /// ```
-/// use tower_ews::trail::CanShrink;
+/// use tower_ews::trail::PartOfBatch;
 ///
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(CanShrink);
+/// request.extensions_mut().insert(PartOfBatch);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CanShrink;
+pub struct PartOfBatch;
 
 impl CallTrail {
     /// Creates an empty trail.

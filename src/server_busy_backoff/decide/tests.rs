@@ -24,16 +24,16 @@ impl Call {
         Self::of(RequestClass::new("Operation", idempotency), false)
     }
 
-    fn of(class: RequestClass, can_shrink: bool) -> Self {
+    fn of(class: RequestClass, is_part: bool) -> Self {
         let begin = Instant::now();
         Self {
-            state: CallState::new(class, can_shrink, begin + DEADLINE),
+            state: CallState::new(class, is_part, begin + DEADLINE),
             begin,
             now: begin + NOW,
         }
     }
 
-    fn that_can_shrink(idempotency: Idempotency) -> Self {
+    fn part_of_batch(idempotency: Idempotency) -> Self {
         let mut call = Self::of(RequestClass::new("Operation", idempotency), true);
         call.state.begin_attempt();
         call
@@ -62,6 +62,10 @@ enum Ended {
 }
 
 const DRAWN: Duration = Duration::from_secs(7);
+const WAITS: Waits = Waits {
+    drawn: DRAWN,
+    shortest: Duration::ZERO,
+};
 
 impl End {
     /// Returns the wait from now, and whether somebody else does the waiting.
@@ -74,7 +78,7 @@ impl End {
                 .map_err(Ended::from),
             Self::Refused(refusal, held_by) => call
                 .state
-                .after_refusal(refusal, *held_by, DRAWN, now)
+                .after_refusal(refusal, *held_by, WAITS, now)
                 .map_err(Ended::Response),
         };
         decided.map(|wait| (wait.until - now, wait.held))
@@ -178,7 +182,7 @@ fn what_a_failure_is_called() {
 fn whether_a_refused_request_is_repeated_depends_on_its_outcome() {
     let not_executed = busy();
     let unknown = busy().outcome_unknown();
-    for (refusal, idempotency, can_shrink, repeated) in [
+    for (refusal, idempotency, is_part, repeated) in [
         (&not_executed, Idempotency::Safe, false, true),
         (&not_executed, Idempotency::Idempotent, false, true),
         (&not_executed, Idempotency::NonIdempotent, false, true),
@@ -190,11 +194,11 @@ fn whether_a_refused_request_is_repeated_depends_on_its_outcome() {
         (&unknown, Idempotency::Safe, true, false),
         (&unknown, Idempotency::Idempotent, true, false),
     ] {
-        let mut call = match can_shrink {
-            true => Call::that_can_shrink(idempotency),
+        let mut call = match is_part {
+            true => Call::part_of_batch(idempotency),
             false => Call::new(idempotency),
         };
-        let case = format!("{refusal:?}, {idempotency:?}, {can_shrink}");
+        let case = format!("{refusal:?}, {idempotency:?}, {is_part}");
         let decided = refused(refusal.clone()).apply(&mut call);
         assert_eq!(decided.is_ok(), repeated, "{case}");
         let Err(ended) = decided else { continue };
@@ -215,10 +219,10 @@ fn what_is_lost_is_handed_on_if_the_caller_can_send_less() {
         (Idempotency::Safe, EndError::Inner),
         (Idempotency::Idempotent, EndError::OutcomeUnknown),
     ] {
-        let mut call = Call::that_can_shrink(idempotency);
+        let mut call = Call::part_of_batch(idempotency);
         let decided = failed(Failure::Lost).apply(&mut call);
         assert_eq!(decided, Err(Ended::Error(error)));
-        let mut call = Call::that_can_shrink(idempotency);
+        let mut call = Call::part_of_batch(idempotency);
         assert!(failed(Failure::NotSent).apply(&mut call).is_ok());
     }
 }
@@ -271,7 +275,7 @@ fn waits_grow_where_the_server_sets_none() {
         call = call.after(end.clone());
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let drawn = call.state.draw_wait(backoff, &mut rng);
+            let drawn = call.state.waits(backoff, &mut rng).drawn;
             let expected = backoff.wait(counted, &mut fastrand::Rng::with_seed(seed));
             assert_eq!(drawn, expected, "{end:?}");
         }
@@ -316,24 +320,25 @@ fn a_call_that_gives_up_ends_with_the_last_refusal_if_it_counts() {
     let lost = || failed(Failure::Lost);
     let passed = EndError::DeadlinePassed;
     // What came before, whether the last refusal counts, the error without it, for safe and for idempotent requests.
-    let table: [(Vec<End>, bool, [EndError; 2]); 6] = [
-        (vec![], false, [passed, passed]),
-        (vec![not_sent()], false, [passed, passed]),
-        (vec![refusal(), not_sent()], true, [passed, passed]),
+    let table: [(Vec<End>, [(bool, EndError); 2]); 6] = [
+        (vec![], [(false, passed); 2]),
+        (vec![not_sent()], [(false, passed); 2]),
+        (vec![refusal(), not_sent()], [(true, passed); 2]),
         (
             vec![refusal(), lost()],
-            false,
-            [passed, EndError::OutcomeUnknown],
+            [(true, passed), (false, EndError::OutcomeUnknown)],
         ),
         (
             vec![lost(), refusal()],
-            true,
-            [passed, EndError::OutcomeUnknown],
+            [(true, passed), (true, EndError::OutcomeUnknown)],
         ),
-        (vec![unknown()], true, [passed, EndError::OutcomeUnknown]),
+        (
+            vec![unknown()],
+            [(true, passed), (true, EndError::OutcomeUnknown)],
+        ),
     ];
-    for (before, counts, errors) in table {
-        for (idempotency, error) in ALL.into_iter().zip(errors) {
+    for (before, ends) in table {
+        for (idempotency, (counts, error)) in ALL.into_iter().zip(ends) {
             let mut call = Call::new(idempotency);
             for end in &before {
                 call = call.after(end.clone());

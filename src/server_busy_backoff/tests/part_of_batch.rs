@@ -1,25 +1,25 @@
 //! What whoever calls can send in smaller parts is not resent as it is, if that was perhaps too much.
 
 use super::*;
-use crate::trail::CanShrink;
+use crate::trail::PartOfBatch;
 
-fn that_can_shrink(operation: &str) -> Request<ReplayBody> {
+fn part_of_batch(operation: &str) -> Request<ReplayBody> {
     let mut request = ews(operation);
-    request.extensions_mut().insert(CanShrink);
+    request.extensions_mut().insert(PartOfBatch);
     request
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_response_of_a_read_is_handed_over_at_once() {
-    for can_shrink in [true, false] {
+    for is_part in [true, false] {
         let log = Log::new();
         let server = Server::new(&log).fail(reset()).xml(200, &success());
-        let request = match can_shrink {
-            true => that_can_shrink("GetItem"),
+        let request = match is_part {
+            true => part_of_batch("GetItem"),
             false => ews("GetItem"),
         };
         let result = send(ServerBusyBackoffLayer::ews(), &server, request).await;
-        if can_shrink {
+        if is_part {
             let error = result.unwrap_err();
             assert_eq!(log.calls().len(), 1);
             let lost = std::iter::successors(
@@ -40,20 +40,20 @@ async fn a_lost_response_of_a_read_is_handed_over_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_breaks_off_is_handed_over_at_once() {
-    for (can_shrink, calls) in [(true, 1), (false, 2)] {
+    for (is_part, calls) in [(true, 1), (false, 2)] {
         let log = Log::new();
         let broken = TestBody::new(&log, Vec::<Bytes>::new()).then(Err(reset().into()));
         let response = http_response(200, &[XML], broken);
         let server = Server::new(&log)
             .step(move |_| async move { Ok(response) })
             .xml(200, &success());
-        let request = match can_shrink {
-            true => that_can_shrink("GetItem"),
+        let request = match is_part {
+            true => part_of_batch("GetItem"),
             false => ews("GetItem"),
         };
         let result = send(ServerBusyBackoffLayer::ews(), &server, request).await;
         assert_eq!(log.calls().len(), calls);
-        assert_eq!(result.is_ok(), !can_shrink);
+        assert_eq!(result.is_ok(), !is_part);
     }
 }
 
@@ -62,17 +62,17 @@ async fn a_timeout_of_a_read_is_handed_over_at_once() {
     let timed_out = messages("GetItem", &[("Error", "ErrorTimeoutExpired", ""); 3]);
     let one = fault("ErrorTimeoutExpired", "");
     for (status, refusal) in [(200, &timed_out), (500, &one)] {
-        for can_shrink in [true, false] {
+        for is_part in [true, false] {
             let log = Log::new();
             let server = Server::new(&log).xml(status, refusal).xml(200, &success());
-            let request = match can_shrink {
-                true => that_can_shrink("GetItem"),
+            let request = match is_part {
+                true => part_of_batch("GetItem"),
                 false => ews("GetItem"),
             };
             let response = send(ServerBusyBackoffLayer::ews(), &server, request)
                 .await
                 .unwrap();
-            let (calls, expected) = match can_shrink {
+            let (calls, expected) = match is_part {
                 true => (1, refusal),
                 false => (2, &success()),
             };
@@ -97,7 +97,7 @@ async fn what_was_not_executed_is_resent_all_the_same() {
         let response = send(
             ServerBusyBackoffLayer::ews(),
             &server,
-            that_can_shrink(operation),
+            part_of_batch(operation),
         )
         .await
         .unwrap();
