@@ -87,7 +87,10 @@ impl BudgetPolicy {
 pub struct ThrottlingPolicy {
     /// Its name.
     pub name: String,
-    /// The budgets.
+    /// The budgets, each once and with a limit of at least 1. A file in which it is otherwise is not read; calls that draw on
+    /// such a budget end with [`AcquireError::DuplicateBudget`](crate::ledger::AcquireError::DuplicateBudget) or
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "file::budgets"))]
     pub budgets: Vec<BudgetPolicy>,
     /// Whether impersonation draws on a copy of the mailbox owner's budgets: since Exchange 2010 SP2 RU4.
     pub impersonation_copy: bool,
@@ -366,9 +369,41 @@ impl ThrottlingPolicy {
     }
 }
 
+/// How a policy is read from a file.
+#[cfg(feature = "serde")]
+mod file {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer};
+
+    use super::BudgetPolicy;
+
+    pub(super) fn budgets<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<BudgetPolicy>, D::Error> {
+        let rows = Vec::<BudgetPolicy>::deserialize(from)?;
+        for (at, row) in rows.iter().enumerate() {
+            let budget = row.budget;
+            if row.limit.number() == 0 {
+                let text =
+                    format!("a limit of 0 for {budget} would let no call run: allow at least 1");
+                return Err(D::Error::custom(text));
+            }
+            if rows[..at].iter().any(|other| other.budget == budget) {
+                let text = format!("the budget {budget} has several rows: leave one of them");
+                return Err(D::Error::custom(text));
+            }
+        }
+        Ok(rows)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ledger::{AcquireError, AcquireRequest, Permit};
+    use crate::principal::Principal;
 
     #[test]
     fn presets_are_found_by_their_names() {
@@ -395,6 +430,23 @@ mod tests {
         assert_eq!(same.clone().faster(f64::NAN), same);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_cannot_be_kept_is_an_error_of_each_call() {
+        let error = async |change: fn(&mut Vec<BudgetPolicy>)| {
+            let mut policy = ThrottlingPolicy::graph_outlook();
+            change(&mut policy.budgets);
+            let request = AcquireRequest::new(Principal::new("contoso"));
+            Permit::acquire(Arc::new(policy.ledger()), request)
+                .await
+                .err()
+        };
+        assert!(error(|_| {}).await.is_none());
+        let twice = error(|rows| rows.extend_from_within(..)).await;
+        assert!(matches!(twice, Some(AcquireError::DuplicateBudget { .. })));
+        let zero = error(|rows| rows[0].limit = Limit::InFlight(0)).await;
+        assert!(matches!(zero, Some(AcquireError::ZeroLimit)));
+    }
+
     #[cfg(feature = "serde")]
     #[test]
     fn a_policy_survives_a_file() {
@@ -414,6 +466,19 @@ mod tests {
             toml::from_str::<ThrottlingPolicy>(&text)
         };
         assert!(rows(row).is_ok());
+        let other = row.replace("Concurrency", "SyncCalls");
+        assert!(rows(&format!("{row}}}, {{{other}")).is_ok());
+        for (wrong, word) in [
+            (format!("{row}}}, {{{row}"), "concurrency has several rows"),
+            (row.replace('3', "0"), "a limit of 0 for concurrency"),
+            (
+                row.replace("InFlight=3", "Distinct={limit=0, idle=1.0}"),
+                "a limit of 0 for concurrency",
+            ),
+        ] {
+            let error = rows(&wrong).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
         assert!(rows(&format!("{row}, ruel=1")).is_err());
         assert!(toml::from_str::<ThrottlingPolicy>("dedline = 1.0").is_err());
     }

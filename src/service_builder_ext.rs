@@ -79,7 +79,7 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 
     /// Allows `limit` concurrent calls of each principal: see [`concurrency_by_principal`](crate::concurrency_by_principal).
     ///
-    /// The ledger is the layer's own. With a limit of 0 every call ends with
+    /// The ledger is the layer's own. With a limit of 0 each call that is charged ends with
     /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     fn concurrency_by_principal<M>(
         self,

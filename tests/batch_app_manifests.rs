@@ -370,10 +370,8 @@ fn lists_that_nobody_knows() {
         apps(&["a"], "x").replace("</m:Apps>", metadata),
         apps(&["a"], "x").replace("</m:Apps>", "<t:App/></m:Apps>"),
     ] {
-        for (members, outcome) in [
-            (&[0, 1][..], PartOutcome::retry(None)),
-            (&[0], PartOutcome::Failed),
-        ] {
+        // Smaller parts may be readable.
+        for members in [&[0, 1][..], &[0]] {
             let mut batch = batch(manifests("", "a b c")).unwrap();
             batch.part(members);
             let head = Response::new(()).into_parts().0;
@@ -381,7 +379,7 @@ fn lists_that_nobody_knows() {
             let PartResponse::Failure(whole) = batch.response(members, &head, body) else {
                 panic!("{inside}");
             };
-            assert_eq!(whole.outcome, outcome, "{inside}");
+            assert_eq!(whole.outcome, PartOutcome::Failed, "{inside}");
         }
     }
 }

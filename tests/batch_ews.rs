@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response, response};
 use tower_ews::batch_splitter::{
     Batch, BatchFormat, EwsBatch, EwsBatchFormat, Explanation, Idempotency, MemberOutcome, Message,
-    Order, PartFailure, PartOutcome, PartResponse,
+    Order, PartFailure, PartOutcome, PartResponse, Retry,
 };
 use tower_ews::body::ReplayBody;
 use tower_ews::body::Rope;
@@ -176,7 +176,7 @@ fn drive(
                 frames.get_or_insert(vec![frame.0, frame.1]);
                 for (member, message) in members.iter().zip(messages) {
                     match message.outcome {
-                        MemberOutcome::Retry { .. } => waiting.push_front(*member),
+                        MemberOutcome::Retry(_) => waiting.push_front(*member),
                         _ => done[*member] = Some(message.bytes),
                     }
                 }
@@ -190,7 +190,7 @@ fn drive(
                 }
             }
             PartResponse::Failure(PartFailure {
-                outcome: PartOutcome::Retry { .. },
+                outcome: PartOutcome::Retry(_),
                 ..
             }) => {
                 for member in members.into_iter().rev() {
@@ -381,7 +381,6 @@ fn outcomes(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
 #[test]
 fn what_follows_for_each_member() {
     let again = |milliseconds: u64| MemberOutcome::retry(Some(Duration::from_millis(milliseconds)));
-    let anew = MemberOutcome::retry(None);
     let error = Fortune::error;
     assert_eq!(
         outcomes(
@@ -423,38 +422,28 @@ fn what_follows_for_each_member() {
         error("ErrorMailboxStoreUnavailable"),
         error("ErrorMailboxFailover"),
     ];
-    for (operation, outcome) in [
-        ("CreateItem", MemberOutcome::Failed),
-        ("EmptyFolder", MemberOutcome::Failed),
-        ("MarkAllItemsAsRead", MemberOutcome::Failed),
-        ("CopyFolder", MemberOutcome::Failed),
-        ("ReportMessage", MemberOutcome::Failed),
-        ("UploadItems", MemberOutcome::Failed),
-        ("GetItem", anew),
-        (
-            "DeleteItem",
-            MemberOutcome::Retry {
-                retry_after: None,
-                maybe_executed: true,
-            },
-        ),
-        (
-            "MoveFolder",
-            MemberOutcome::Retry {
-                retry_after: None,
-                maybe_executed: true,
-            },
-        ),
-        (
-            "MarkAsJunk",
-            MemberOutcome::Retry {
-                retry_after: None,
-                maybe_executed: true,
-            },
-        ),
+    // How often each is worth another try.
+    let tries = [1, 1, 6, 6, 6];
+    let again_of = |retry: fn(Retry) -> Retry| {
+        tries.map(|tries| MemberOutcome::Retry(retry(Retry::new(None).max_retries(tries))))
+    };
+    let reads = again_of(|retry| retry);
+    let idempotent = again_of(Retry::maybe_executed);
+    let others = [MemberOutcome::Unknown; 5];
+    for (operation, expected) in [
+        ("CreateItem", others),
+        ("EmptyFolder", others),
+        ("MarkAllItemsAsRead", others),
+        ("CopyFolder", others),
+        ("ReportMessage", others),
+        ("UploadItems", others),
+        ("GetItem", reads),
+        ("DeleteItem", idempotent),
+        ("MoveFolder", idempotent),
+        ("MarkAsJunk", idempotent),
     ] {
         let found = outcomes(operation, &doubtful);
-        assert_eq!(found[1..], [outcome; 5], "{operation}");
+        assert_eq!(found[1..], expected, "{operation}");
     }
     // It may have been executed too, but no waiting cures it.
     for operation in ["CreateItem", "GetItem", "DeleteItem"] {
@@ -529,10 +518,12 @@ fn entries_that_do_not_match_are_nobodys() {
         );
         let found = whole(short(&mut batch_of("DeleteItem", 6), &[1, 2, 3], entries));
         assert_eq!(found.outcome, PartOutcome::Unknown);
-        // Reads find out in smaller parts, which ends with one member.
+        // Reads find out in smaller parts, which ends with one member. Their number is not to blame.
         let found = whole(short(&mut batch_of("GetItem", 6), &[1, 2, 3], entries));
-        assert_eq!(found.outcome, PartOutcome::retry(None));
-        assert!(found.too_large);
+        assert_eq!(
+            (found.outcome, found.too_large),
+            (PartOutcome::Failed, false)
+        );
     }
     let found = whole(short(&mut batch_of("GetItem", 6), &[1], 0));
     assert_eq!(
@@ -572,7 +563,7 @@ fn two_lists_or_lists_in_another_order_are_not_known() {
     assert_eq!(found.outcome, PartOutcome::Unknown);
     let lists = "<m:ImItemList><t:Personas/><t:Groups/></m:ImItemList>";
     let found = whole(part("GetImItems", lists));
-    assert_eq!(found.outcome, PartOutcome::retry(None));
+    assert_eq!(found.outcome, PartOutcome::Failed);
 }
 
 #[test]
@@ -652,22 +643,17 @@ fn a_time_out_of_all_asks_for_less() {
     let found = whole(ask("GetItem", [late(), late()]));
     // Each has its own, and none of them speaks for the others.
     assert!(found.too_large && found.message.is_none());
-    assert_eq!(found.outcome, PartOutcome::retry(None));
+    let once = Retry::new(None).max_retries(1);
+    assert_eq!(found.outcome, PartOutcome::Retry(once));
     let found = whole(ask("DeleteItem", [late(), late()]));
-    assert_eq!(
-        found.outcome,
-        PartOutcome::Retry {
-            retry_after: None,
-            maybe_executed: true
-        }
-    );
+    assert_eq!(found.outcome, PartOutcome::Retry(once.maybe_executed()));
     let found = whole(ask("CreateItem", [late(), late()]));
     assert_eq!(
         (found.outcome, found.too_large),
         (PartOutcome::Unknown, true)
     );
     let found = messages(ask("CreateItem", [Fortune::Done, late()]));
-    assert_eq!(found[1].outcome, MemberOutcome::Failed);
+    assert_eq!(found[1].outcome, MemberOutcome::Unknown);
 }
 
 #[test]
@@ -692,14 +678,14 @@ fn ids_say_which_entry_is_whose() {
             _ => Fortune::Done,
         });
         let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
-        assert!(matches!(found[1].outcome, MemberOutcome::Retry { .. }));
+        assert!(matches!(found[1].outcome, MemberOutcome::Retry(_)));
         assert_eq!(numbers(found), [0, 99, 4, 5]);
         let body = answer(&seen, Style::Usual, |member| match member.number() {
             2 | 4 => Fortune::busy(1),
             _ => Fortune::Done,
         });
         let found = whole(batch.response(&members, &head(200, &[]), Rope::from(body)));
-        assert_eq!(found.outcome, PartOutcome::retry(None));
+        assert_eq!(found.outcome, PartOutcome::Failed);
         // The server's own name for somebody says nothing.
         seen.members.reverse();
         seen.members[1].token = Some("tok-0077".to_owned());
@@ -837,6 +823,8 @@ fn faults_and_statuses() {
     let html = "<html><body>Sorry</body></html>";
     let again = |seconds: u64| PartOutcome::retry(Some(Duration::from_secs(seconds)));
     let anew = PartOutcome::retry(None);
+    // Worth a few more tries: of one that asks for less, of a condition of minutes, and of what does not tell.
+    let tries = |tries: u32| PartOutcome::Retry(Retry::new(None).max_retries(tries));
     type Row<'a> = (
         u16,
         &'a [(&'a str, &'a str)],
@@ -885,26 +873,44 @@ fn faults_and_statuses() {
             500,
             &[],
             fault("ErrorInternalServerError", None),
-            anew,
+            tries(1),
             Unknown,
         ),
-        (500, &[], fault("ErrorTimeoutExpired", None), anew, Unknown),
+        (
+            500,
+            &[],
+            fault("ErrorTimeoutExpired", None),
+            tries(1),
+            Unknown,
+        ),
         (
             500,
             &[],
             fault("ErrorConnectionFailed", None),
-            anew,
+            tries(6),
             Unknown,
         ),
-        (500, &[], fault("ErrorMailboxFailover", None), anew, Unknown),
+        (
+            500,
+            &[],
+            fault("ErrorMailboxFailover", None),
+            tries(6),
+            Unknown,
+        ),
         (
             500,
             &[],
             fault("ErrorMailboxStoreUnavailable", None),
-            anew,
+            tries(6),
             Unknown,
         ),
-        (500, &[], fault("ErrorADUnavailable", None), anew, anew),
+        (
+            500,
+            &[],
+            fault("ErrorADUnavailable", None),
+            tries(6),
+            tries(6),
+        ),
         (
             500,
             &[],
@@ -923,10 +929,10 @@ fn faults_and_statuses() {
             500,
             &[],
             fault("ErrorRequestStreamTooBig", None),
-            anew,
-            anew,
+            Failed,
+            Failed,
         ),
-        (500, &[], fault("ErrorOfNextYear", None), anew, Unknown),
+        (500, &[], fault("ErrorOfNextYear", None), tries(6), Unknown),
         (
             503,
             &[("retry-after", "9")],
@@ -935,18 +941,29 @@ fn faults_and_statuses() {
             again(9),
         ),
         (429, &[], String::new(), anew, anew),
-        (413, &[], html.to_owned(), anew, anew),
+        (413, &[], html.to_owned(), Failed, Failed),
+        (507, &[], html.to_owned(), Failed, Failed),
+        (404, &[], html.to_owned(), Failed, Failed),
+        (418, &[], String::new(), Failed, Failed),
+        (408, &[], String::new(), tries(6), tries(6)),
+        (425, &[], String::new(), tries(6), tries(6)),
+        (405, &[], String::new(), FailedForAll, FailedForAll),
+        (440, &[], String::new(), FailedForAll, FailedForAll),
+        (501, &[], String::new(), FailedForAll, FailedForAll),
+        (505, &[], String::new(), FailedForAll, FailedForAll),
+        (511, &[], String::new(), FailedForAll, FailedForAll),
+        (520, &[], String::new(), tries(6), Unknown),
         (401, &[], String::new(), FailedForAll, FailedForAll),
         (403, &[], String::new(), FailedForAll, FailedForAll),
         (456, &[], String::new(), FailedForAll, FailedForAll),
         (400, &[], String::new(), Failed, Failed),
-        (500, &[], html.to_owned(), anew, Unknown),
-        (504, &[], String::new(), anew, Unknown),
+        (500, &[], html.to_owned(), tries(6), Unknown),
+        (504, &[], String::new(), tries(6), Unknown),
         (
             302,
             &[("location", "/ews/GenericErrorPage.htm?x")],
             String::new(),
-            anew,
+            tries(6),
             Unknown,
         ),
         (
@@ -956,13 +973,13 @@ fn faults_and_statuses() {
             FailedForAll,
             FailedForAll,
         ),
-        (200, &[], html.to_owned(), anew, Unknown),
-        (200, &[], String::new(), anew, Unknown),
+        (200, &[], html.to_owned(), Failed, Unknown),
+        (200, &[], String::new(), Failed, Unknown),
         (
             200,
             &[("content-encoding", "gzip")],
             "\u{1f}".to_owned(),
-            anew,
+            Failed,
             Unknown,
         ),
         (
@@ -972,19 +989,19 @@ fn faults_and_statuses() {
             anew,
             anew,
         ),
-        (200, &[], "<Envelope><Body><m>".to_owned(), anew, Unknown),
+        (200, &[], "<Envelope><Body><m>".to_owned(), Failed, Unknown),
         (
             200,
             &[],
             "<Envelope><Body></m></Body></Envelope>".to_owned(),
-            anew,
+            Failed,
             Unknown,
         ),
         (
             200,
             &[],
             "<Envelope><Body><m/></Body></Envelope>".to_owned(),
-            anew,
+            Failed,
             Unknown,
         ),
     ];

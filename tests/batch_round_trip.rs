@@ -14,7 +14,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::batch_splitter::{
-    Batch, BatchFormat, BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat, Idempotency,
+    Batch, BatchError, BatchFormat, BatchReport, BatchSplitterLayer, BatchStats, EwsBatchFormat,
+    Idempotency,
 };
 use tower_ews::body::ReplayBody;
 use tower_ews::extensions::Deadline;
@@ -371,6 +372,17 @@ fn second(members: &'static str) -> [&'static str; 9] {
     [OK, OK, OK, members, members, members, OK, OK, OK]
 }
 
+/// What the caller gets if one member has this code.
+fn fourth(code: &str) -> [&str; 9] {
+    [OK, OK, OK, OK, code, OK, OK, OK, OK]
+}
+
+/// Whether a part has that member. Where nobody can tell, it may have it.
+fn has_fourth(seen: &Seen) -> bool {
+    let mut members = seen.members.iter();
+    members.any(|member| member.token.is_none() || member.number() == 4)
+}
+
 const TROUBLES: &[Trouble] = &[
     Trouble {
         name: "throttled to the end",
@@ -414,26 +426,41 @@ const TROUBLES: &[Trouble] = &[
         },
     },
     Trouble {
-        name: "all but the first part are lost",
-        serve: |_, number, seen, style| match number {
-            0 => by_member(seen, style, |_| Fortune::Done),
-            _ => Reply::Lost,
+        name: "each part with one member is lost",
+        serve: |_, _, seen, style| match has_fourth(seen) {
+            true => Reply::Lost,
+            false => by_member(seen, style, |_| Fortune::Done),
         },
-        expected: |_| {
-            [
-                OK, OK, OK, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN,
-            ]
+        // It makes no difference to a read whether it was executed. Those beside it are not sent again if that does harm.
+        expected: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => second(UNKNOWN),
+            Idempotency::Safe => fourth(STOPPED),
+            _ => fourth(UNKNOWN),
         },
-        stats: |_| (6, 0),
+        stats: |idempotency| match idempotency {
+            Idempotency::NonIdempotent => (3, 0),
+            Idempotency::Safe => (0, 1),
+            _ => (1, 0),
+        },
     },
     Trouble {
-        name: "a part is refused with a fault",
+        // One of its members may be to blame, so that they are sent by themselves.
+        name: "a part is refused with a fault once",
         serve: |_, number, seen, style| match number {
             1 => Reply::Xml(500, fault(SCHEMA, None)),
             _ => by_member(seen, style, |_| Fortune::Done),
         },
-        expected: |_| second(SCHEMA),
-        stats: |_| (0, 3),
+        expected: |_| [OK; 9],
+        stats: |_| (0, 0),
+    },
+    Trouble {
+        name: "each part with one member is refused with a fault",
+        serve: |_, _, seen, style| match has_fourth(seen) {
+            true => Reply::Xml(500, fault(SCHEMA, None)),
+            false => by_member(seen, style, |_| Fortune::Done),
+        },
+        expected: |_| fourth(SCHEMA),
+        stats: |_| (0, 1),
     },
     Trouble {
         name: "a part is refused with a fault that nobody knows",
@@ -468,10 +495,7 @@ const TROUBLES: &[Trouble] = &[
         // The server stops what stands behind it in one request: in all of the whole one, in one part here.
         name: "a member stops those behind it",
         serve: |_, _, seen, style| {
-            let stops = seen
-                .members
-                .iter()
-                .any(|member| member.token.is_none() || member.number() == 4);
+            let stops = has_fourth(seen);
             by_member(seen, style, |member| match member {
                 Some(4) | None => Fortune::error(DENIED),
                 Some(5..) if stops => Fortune::STOPPED,
@@ -493,14 +517,15 @@ const TROUBLES: &[Trouble] = &[
         stats: |_| (0, 1),
     },
     Trouble {
-        name: "one error for all of a part",
-        serve: |case, number, seen, style| match number {
-            1 if !case.lists => Reply::Xml(200, one_error(seen, style, NO_FOLDER)),
-            1 => by_member(seen, style, |_| Fortune::error(NO_FOLDER)),
-            _ => by_member(seen, style, |_| Fortune::Done),
+        name: "one error for all of each part with one member",
+        serve: |case, _, seen, style| match has_fourth(seen) {
+            true if !case.lists => Reply::Xml(200, one_error(seen, style, NO_FOLDER)),
+            true => by_member(seen, style, |_| Fortune::error(NO_FOLDER)),
+            false => by_member(seen, style, |_| Fortune::Done),
         },
-        expected: |_| second(NO_FOLDER),
-        stats: |_| (0, 3),
+        // Alone, it is its own message.
+        expected: |_| fourth(NO_FOLDER),
+        stats: |_| (0, 0),
     },
 ];
 
@@ -786,12 +811,15 @@ async fn what_may_not_be_cut_is_the_very_same() {
     }
     println!("{count} requests went through untouched");
 
-    // The same service cuts what may be cut.
-    let answer = service
+    // The same service cuts what may be cut, and a response like that is none to all of it.
+    let error = service
         .oneshot(post(nearly_untouched().into()))
         .await
-        .unwrap();
-    assert!(answer.extensions().get::<BatchReport>().is_some());
+        .unwrap_err();
+    let Some(BatchError::Incomplete { missing, cause, .. }) = error.downcast_ref() else {
+        panic!("{error}");
+    };
+    assert_eq!((*missing, &**cause), (2, "the response is compressed"));
     assert_ne!(
         calls.lock().unwrap().first().unwrap().body().to_bytes(),
         nearly_untouched()

@@ -1,9 +1,10 @@
 //! The record of a call that has ended, from its trail and from what the layer measured itself.
 
-use std::error::Error as StdError;
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::call::{Call, End, ResponseState};
@@ -13,27 +14,37 @@ use super::levels::Level;
 use super::record::{AttemptRecord, Captured, ChargeRecord, LeftOutRecord, Outcome, Record};
 use super::redact::Redaction;
 use super::request::RequestState;
-use crate::body::BufferRequestError;
-use crate::errors::{AccessDenied, BackoffError, CredentialsError, DeadlineElapsed};
-use crate::ledger::AcquireError;
+use super::text::{text, truncated};
 use crate::principal::{Access, Charge, Principal, PrincipalKind};
-use crate::retry::Failure;
-use crate::trail::{CallTrail, LeftOut, Story, Times, Told, whole_micros};
+use crate::trail::{Attempt, LeftOut, ListedAttempt, Times, TrailSnapshot, whole_micros};
 
-/// Sources of an error that are recorded.
-const MAX_SOURCES: usize = 16;
-/// Bytes of each, and of each name.
-const MAX_TEXT: usize = 2048;
 /// Charges that are recorded.
 const MAX_CHARGES: usize = 64;
 
-/// The call's record, unless its level is off.
-pub(super) fn record(call: &mut Call) -> Option<Record> {
+impl Drop for Call {
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let recorded = catch_unwind(AssertUnwindSafe(|| {
+            let record = record(self)?;
+            self.span.in_scope(|| shared.sink.record(&record));
+            Some(())
+        }));
+        let control = &shared.control;
+        match recorded {
+            Ok(None) => {}
+            Ok(Some(())) => _ = control.recorded.fetch_add(1, Ordering::Relaxed),
+            Err(_) => _ = control.lost.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Returns the call's record, unless its level is off.
+fn record(call: &mut Call) -> Option<Record> {
     let end = Instant::now();
     if call.settle() == Level::Off {
         return None;
     }
-    let redaction = &*std::sync::Arc::clone(&call.shared.redaction);
+    let redaction = &*Arc::clone(&call.shared.redaction);
     let mut record = Record {
         time: Some(call.time),
         duration: whole_micros(end.saturating_duration_since(call.begin)),
@@ -61,10 +72,10 @@ fn request(state: &mut RequestState, redaction: &Redaction, record: &mut Record)
         Access::Delegate => "delegate",
         Access::Impersonation => "impersonation",
     });
-    record.operation = facts.operation.map(|name| truncated(name.into()));
+    record.operation = facts.operation.map(|name| name.into());
     record.members = facts.members;
     record.request_bytes = known.bytes;
-    record.method = state.method.as_str().into();
+    record.method = redaction.text(state.method.as_str());
     record.url_path = redaction.url(&state.uri);
     // A request without an authority names it in its header.
     let host = state.host.as_ref().and_then(|host| host.to_str().ok());
@@ -144,128 +155,23 @@ fn outcome(call: &mut Call, facts: Option<ResponseFacts>, record: &mut Record) {
     }
 }
 
-/// An error that a call or its body ended in.
-pub(super) struct Failed {
-    outcome: Outcome,
-    kind: Box<str>,
-    chain: Vec<Box<str>>,
-}
-
-impl Default for Failed {
-    fn default() -> Self {
-        Self {
-            outcome: Outcome::Error,
-            kind: OTHER.into(),
-            chain: Vec::new(),
-        }
-    }
-}
-
-/// OpenTelemetry's word for an error without a name.
-const OTHER: &str = "_OTHER";
-
-impl Failed {
-    pub(super) fn new(error: &(dyn StdError + 'static), redaction: &Redaction) -> Self {
-        let mut chain = Vec::new();
-        let mut kind = None;
-        let mut unsent = false;
-        let mut was_tried = false;
-        let mut next = Some(error);
-        while let Some(error) = next.filter(|_| chain.len() < MAX_SOURCES) {
-            kind = kind.or_else(|| name(error));
-            unsent |= error.is::<BufferRequestError>();
-            was_tried |= matches!(
-                error.downcast_ref(),
-                Some(BackoffError::DeadlinePassed { .. } | BackoffError::RetriesExhausted { .. })
-            );
-            chain.push(truncated(redaction.text(&error.to_string())));
-            next = error.source();
-        }
-        let outcome = match Failure::of(error) {
-            // It changed nothing, but attempts were made.
-            Failure::NotSent if was_tried => Outcome::Error,
-            Failure::NotSent => Outcome::NotSent,
-            // The connection that was lost may be that of the upload.
-            Failure::Lost | Failure::Permanent if unsent => Outcome::NotSent,
-            Failure::Lost => Outcome::Unknown,
-            Failure::Permanent => Outcome::Error,
-        };
-        Self {
-            outcome,
-            kind: kind.unwrap_or_else(|| OTHER.into()),
-            chain,
-        }
-    }
-}
-
-/// The name of an error that is known by name.
-fn name(error: &(dyn StdError + 'static)) -> Option<Box<str>> {
-    if let Some(error) = error.downcast_ref::<AcquireError>() {
-        return Some(
-            match error {
-                AcquireError::QueueFull { .. } => "queue_full",
-                AcquireError::TimedOut { .. } => "queue_timeout",
-                AcquireError::GateTooLate { .. } => "gate_too_late",
-                AcquireError::ZeroLimit => "zero_limit",
-                AcquireError::Unavailable { .. } => "ledger_unavailable",
-            }
-            .into(),
-        );
-    }
-    if error.is::<CredentialsError>() {
-        return Some("credentials".into());
-    }
-    if error.is::<AccessDenied>() {
-        return Some("access_denied".into());
-    }
-    if let Some(error) = error.downcast_ref::<BackoffError>() {
-        let name = match error {
-            BackoffError::OutcomeUnknown { .. } => "outcome_unknown",
-            BackoffError::DeadlinePassed { .. } => "deadline_passed",
-            BackoffError::RetriesExhausted { .. } => "retries_exhausted",
-            // Its source has the name of what held the call back.
-            BackoffError::NotSent { .. } => return None,
-        };
-        return Some(name.into());
-    }
-    if error.is::<DeadlineElapsed>() {
-        return Some("deadline_passed".into());
-    }
-    if error.is::<BufferRequestError>() {
-        return Some("request_body".into());
-    }
-    if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
-        return Some("timeout".into());
-    }
-    let error = error.downcast_ref::<io::Error>()?;
-    // One that wraps another says no more than that.
-    (error.kind() != io::ErrorKind::Other).then(|| format!("{:?}", error.kind()).into())
-}
-
-fn truncated(text: Box<str>) -> Box<str> {
-    if text.len() <= MAX_TEXT {
-        return text;
-    }
-    let at = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at));
-    text.get(..at.unwrap_or(0)).unwrap_or_default().into()
-}
-
-/// The attempts, and the sums of their times.
 fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Record) {
-    let mut story = call.trail.story();
-    if story.attempts.is_empty() {
+    let mut snapshot = call.trail.read_all();
+    if snapshot.attempts.is_empty() {
         // Nobody further in has written anything down.
-        story.attempts.push(Told::default());
+        snapshot.attempts.push(ListedAttempt::default());
     }
-    last(&story, redaction, record);
-    left_out(&story.left_out, redaction, record);
-    record.parts = u32::try_from(story.parts).ok().filter(|parts| *parts > 0);
-    let last = story.attempts.len() - 1;
-    for (at, told) in story.attempts.iter().enumerate() {
-        let attempt = &told.attempt;
+    last(&snapshot, redaction, record);
+    left_out(&snapshot.left_out, redaction, record);
+    record.parts = u32::try_from(snapshot.parts)
+        .ok()
+        .filter(|parts| *parts > 0);
+    let last = snapshot.attempts.len() - 1;
+    for (at, one) in snapshot.attempts.iter().enumerate() {
+        let attempt = &one.attempt;
         let own = at == last && attempt.part.is_none();
         let response = call.response.as_ref().filter(|_| own);
-        let ended = attempt.end(told.next_began, end);
+        let ended = attempt.end(one.next_began, end);
         let received = attempt
             .responded
             .or(response.map(|response| response.received));
@@ -274,26 +180,7 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         record.backed_off += times.backed_off;
         record.wire += times.wire;
         record.body += times.body;
-        let mut kept = AttemptRecord {
-            part: attempt.part,
-            started: times.started,
-            backed_off: times.backed_off,
-            queued: times.queued,
-            wire: times.wire,
-            body: times.body,
-            total: times.total,
-            status: attempt
-                .status
-                .or(response.map(|response| response.status))
-                .map(|status| status.as_u16()),
-            signal: attempt.signal.clone(),
-            resend: attempt.resend,
-            client_request_id: attempt.client_request_id.clone(),
-            request_id: attempt.request_id.clone(),
-            fe_server: attempt.fe_server.clone(),
-            be_server: attempt.be_server.clone(),
-            diag_info: attempt.diag_info.clone(),
-        };
+        let mut kept = attempt_record(attempt, &times, response);
         if own {
             let id = || text(&call.request.client_request_id).map(Into::into);
             kept.client_request_id = kept.client_request_id.or_else(id);
@@ -301,43 +188,72 @@ fn attempts(call: &Call, end: Instant, redaction: &Redaction, record: &mut Recor
         if let Some(ids) = response.and_then(|response| response.ids.as_deref()) {
             ids.fill(&mut kept);
         }
-        // A caller, a server or a proxy may have put anything into them.
-        let texts = [
-            &mut kept.signal,
-            &mut kept.client_request_id,
-            &mut kept.request_id,
-            &mut kept.fe_server,
-            &mut kept.be_server,
-            &mut kept.diag_info,
-        ];
-        for text in texts.into_iter().flatten() {
-            *text = redaction.text(text);
-        }
+        redact_attempt(&mut kept, redaction);
         record.attempts.push(kept);
     }
     // Given up while it backed off: no attempt tells of that.
-    let ends = || story.attempts.iter().map(|told| told.attempt.ended);
-    let over = ends().max().flatten().max(story.left_out.last_ended);
+    let ends = || snapshot.attempts.iter().map(|one| one.attempt.ended);
+    let over = ends().max().flatten().max(snapshot.left_out.last_ended);
     if let (End::Abandoned, None, Some(over)) = (&call.end, &call.response, over) {
-        if ends().all(|ended| ended.is_some()) && !story.left_out.any_unended {
+        if ends().all(|ended| ended.is_some()) && !snapshot.left_out.any_unended {
             record.backed_off += whole_micros(end.saturating_duration_since(over));
         }
     }
 }
 
-/// What was charged and told last, listed or not.
-fn last(story: &Story, redaction: &Redaction, record: &mut Record) {
-    let listed = || story.attempts.iter().rev();
-    let admitted = listed().find_map(|told| Some((told.number, told.attempt.admission.as_ref()?)));
-    let earlier = story.left_out.admission.as_ref();
+fn attempt_record(
+    attempt: &Attempt,
+    times: &Times,
+    response: Option<&ResponseState>,
+) -> AttemptRecord {
+    let status = attempt.status.or(response.map(|response| response.status));
+    AttemptRecord {
+        part: attempt.part,
+        started: times.started,
+        backed_off: times.backed_off,
+        queued: times.queued,
+        wire: times.wire,
+        body: times.body,
+        total: times.total,
+        status: status.map(|status| status.as_u16()),
+        signal: attempt.signal.clone(),
+        resend: attempt.resend,
+        client_request_id: attempt.client_request_id.clone(),
+        request_id: attempt.request_id.clone(),
+        fe_server: attempt.fe_server.clone(),
+        be_server: attempt.be_server.clone(),
+        diag_info: attempt.diag_info.clone(),
+    }
+}
+
+/// A caller, a server or a proxy may have put anything into these texts.
+fn redact_attempt(attempt: &mut AttemptRecord, redaction: &Redaction) {
+    let texts = [
+        &mut attempt.signal,
+        &mut attempt.client_request_id,
+        &mut attempt.request_id,
+        &mut attempt.fe_server,
+        &mut attempt.be_server,
+        &mut attempt.diag_info,
+    ];
+    for text in texts.into_iter().flatten() {
+        *text = redaction.text(text);
+    }
+}
+
+/// The charges and the signal of the last attempts that have any, listed or not.
+fn last(snapshot: &TrailSnapshot, redaction: &Redaction, record: &mut Record) {
+    let listed = || snapshot.attempts.iter().rev();
+    let admitted = listed().find_map(|one| Some((one.number, one.attempt.admission.as_ref()?)));
+    let earlier = snapshot.left_out.admission.as_ref();
     let earlier = earlier.map(|(number, admission)| (*number, admission));
     if let Some((_, admission)) = later(admitted, earlier) {
         charges(admission.charges(), redaction, record);
     }
-    let told = listed().find_map(|told| Some((told.number, told.attempt.signal.as_deref()?)));
-    let earlier = story.left_out.signal.as_ref();
+    let signal = listed().find_map(|one| Some((one.number, one.attempt.signal.as_deref()?)));
+    let earlier = snapshot.left_out.signal.as_ref();
     let earlier = earlier.map(|(number, signal)| (*number, &**signal));
-    record.signal = later(told, earlier).map(|(_, signal)| redaction.text(signal));
+    record.signal = later(signal, earlier).map(|(_, signal)| redaction.text(signal));
 }
 
 /// The one with the larger number.
@@ -394,51 +310,6 @@ fn charges(all: &[Charge], redaction: &Redaction, record: &mut Record) {
     record.charges_left_out = runs.count() as u64;
 }
 
-/// The ids and servers of a response that no layer further in has looked at.
-#[derive(Default)]
-pub(super) struct ServerIds {
-    request_id: Option<HeaderValue>,
-    fe_server: Option<HeaderValue>,
-    be_server: Option<HeaderValue>,
-    diag_info: Option<HeaderValue>,
-}
-
-impl ServerIds {
-    pub(super) fn unless_told(trail: &CallTrail, headers: &HeaderMap) -> Option<Box<Self>> {
-        let mut told = false;
-        trail.each(|attempt| told |= attempt.request_id.is_some() || attempt.fe_server.is_some());
-        if told || trail.sums(|sums| sums.knows_server) == Some(true) {
-            return None;
-        }
-        let mut ids = Self::default();
-        let mut any = false;
-        for (name, value) in headers {
-            let slot = match name.as_str() {
-                "request-id" | "requestid" => &mut ids.request_id,
-                "x-feserver" => &mut ids.fe_server,
-                "x-beserver" | "x-calculatedbetarget" | "x-targetbeserver" => &mut ids.be_server,
-                "x-diaginfo" => &mut ids.diag_info,
-                _ => continue,
-            };
-            any = true;
-            slot.get_or_insert_with(|| value.clone());
-        }
-        any.then(|| Box::new(ids))
-    }
-
-    fn fill(&self, attempt: &mut AttemptRecord) {
-        let fill = |slot: &mut Option<Box<str>>, value: &Option<HeaderValue>| {
-            if slot.is_none() {
-                *slot = text(value).map(Into::into);
-            }
-        };
-        fill(&mut attempt.request_id, &self.request_id);
-        fill(&mut attempt.fe_server, &self.fe_server);
-        fill(&mut attempt.be_server, &self.be_server);
-        fill(&mut attempt.diag_info, &self.diag_info);
-    }
-}
-
 fn list(headers: &HeaderMap, redaction: &Redaction) -> Vec<(Box<str>, Box<str>)> {
     headers
         .iter()
@@ -461,13 +332,10 @@ fn captured(body: &Capture, redaction: &Redaction) -> Captured {
     }
 }
 
-fn text(value: &Option<HeaderValue>) -> Option<&str> {
-    value.as_ref()?.to_str().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit_log::text::MAX_TEXT;
     use crate::principal::{Budget, Charges, counted};
 
     fn filled(all: &Charges) -> (u64, Record) {

@@ -1,9 +1,7 @@
-//! One call under way: what is known of it so far, and the record that is made of it when it is
-//! dropped.
+//! [`Call`]: a call under way, with what is known of it so far.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -15,26 +13,18 @@ use http_body::Body;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::assemble::{self, Failed, ServerIds};
 use super::capture::Capture;
 use super::facts::{Facts, ResponseInspector};
-use super::levels::{Control, Level, Levels};
-use super::redact::Redaction;
+use super::failed::Failed;
+use super::levels::{Level, Levels};
 use super::request::RequestState;
-use super::sink::Sink;
+use super::server_ids::ServerIds;
+use super::shared::{Shared, guarded};
 use crate::body::encoding;
 use crate::principal::Principal;
 use crate::trail::{CallTrail, RetryAttempt};
 
-/// What all calls of a service share.
-pub(super) struct Shared {
-    pub(super) sink: Arc<dyn Sink>,
-    pub(super) control: Arc<Control>,
-    pub(super) redaction: Arc<Redaction>,
-    pub(super) body_limit: usize,
-}
-
-/// One call. Its record is made when it is dropped, so that there is one however the call ends.
+/// One call. Dropping it makes its record (`assemble`), so that there is one however the call ends.
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
     pub(super) levels: Levels,
@@ -170,7 +160,7 @@ impl Call {
             received: Instant::now(),
             status,
             headers: (level >= Level::Headers).then(|| headers.clone()),
-            ids: ServerIds::unless_told(&self.trail, headers),
+            ids: ServerIds::unless_recorded(&self.trail, headers),
             inspected: reads == Some(true) && !compressed,
             inspector: inspector.filter(|_| reads.is_some()),
             bytes: 0,
@@ -248,27 +238,5 @@ impl Call {
         let named = caller.chain(facts.mailbox.as_deref());
         let charged = charged.iter().map(|principal| principal.name());
         self.levels.settle(named.chain(charged))
-    }
-}
-
-/// Runs somebody else's code, whose panic is not the call's.
-pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run)).ok()
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let recorded = catch_unwind(AssertUnwindSafe(|| {
-            let record = assemble::record(self)?;
-            self.span.in_scope(|| shared.sink.record(&record));
-            Some(())
-        }));
-        let control = &shared.control;
-        match recorded {
-            Ok(None) => {}
-            Ok(Some(())) => _ = control.recorded.fetch_add(1, Ordering::Relaxed),
-            Err(_) => _ = control.lost.fetch_add(1, Ordering::Relaxed),
-        }
     }
 }

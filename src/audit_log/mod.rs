@@ -92,6 +92,7 @@ mod capture;
 #[cfg(feature = "ews")]
 mod ews;
 mod facts;
+mod failed;
 mod future;
 mod layer;
 mod levels;
@@ -100,8 +101,11 @@ mod metrics;
 mod record;
 mod redact;
 mod request;
+mod server_ids;
 mod service;
+mod shared;
 mod sink;
+mod text;
 
 pub use self::body::AuditBody;
 #[cfg(feature = "ews")]

@@ -11,8 +11,8 @@ pub const SCHEMA: u32 = 1;
 ///
 /// Durations are in whole microseconds.
 ///
-/// The record of a large call is small. Names of callers, principals, mailboxes and operations are
-/// cut after 2,048 bytes, charges are summed up and limited in number ([`charges`](Self::charges)),
+/// The record of a large call is small. Names of callers, principals and mailboxes are cut after 2,048
+/// bytes, that of an unknown operation after 64, charges are summed up and limited in number ([`charges`](Self::charges)),
 /// bodies are cut ([`Captured`]), and of very many [`attempts`](Self::attempts) the first and the
 /// last ones are listed ([`attempts_left_out`](Self::attempts_left_out)). Times and counts are those
 /// of all attempts.

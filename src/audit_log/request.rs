@@ -10,10 +10,12 @@ use http_body::Body;
 use parking_lot::Mutex;
 use tracing::{Span, info_span};
 
-use super::call::{Shared, guarded};
 use super::capture::Capture;
 use super::facts::{Facts, RequestFacts, in_memory, replayed, size};
 use super::levels::{Level, Levels, Look};
+use super::redact::Redaction;
+use super::shared::{Shared, guarded};
+use super::text::operation;
 use crate::body::{BodyWatch, ReplayBody};
 
 /// The request of one call.
@@ -48,12 +50,19 @@ impl Known {
         self.body = keep.then(|| body.rewind());
         facts.body(body, &mut self.facts);
     }
+
+    /// Makes the operation's name fit for a log.
+    fn shorten(&mut self, redaction: &Redaction) {
+        let name = self.facts.operation.take();
+        self.facts.operation = name.map(|name| operation(name, redaction));
+    }
 }
 
 /// Sees the body when it has been buffered further in.
 struct Observer<F> {
     facts: Arc<F>,
     known: Arc<Mutex<Known>>,
+    redaction: Arc<Redaction>,
     span: Span,
     keep: bool,
 }
@@ -66,6 +75,7 @@ impl<F: Facts> Observer<F> {
         }
         // The facts are somebody else's code. What they have told before they panicked is kept.
         guarded(|| known.see(&*self.facts, body, self.keep));
+        known.shorten(&self.redaction);
         if let Some(operation) = &known.facts.operation {
             self.span.record("operation", &**operation);
         }
@@ -90,6 +100,7 @@ impl RequestState {
         if let Some(body) = &replayed {
             known.see(&**facts, body, true);
         }
+        known.shorten(&shared.redaction);
         let operation = known.facts.operation.as_deref();
         let levels = match look {
             Look::Off => return None,
@@ -123,7 +134,7 @@ impl RequestState {
         };
         let keep = level >= Level::Full;
         if replayed.is_none() && (keep || facts.reads_body()) {
-            state.watch(facts, &span, keep, head, body);
+            state.watch(shared, facts, &span, keep, head, body);
         }
         Some((levels, span, state))
     }
@@ -131,6 +142,7 @@ impl RequestState {
     /// Watches for the body, which is not there as a whole.
     fn watch<B: Body + 'static>(
         &mut self,
+        shared: &Shared,
         facts: &Arc<impl Facts>,
         span: &Span,
         keep: bool,
@@ -140,6 +152,7 @@ impl RequestState {
         let observer = Observer {
             facts: Arc::clone(facts),
             known: Arc::clone(&self.known),
+            redaction: Arc::clone(&shared.redaction),
             span: span.clone(),
             keep,
         };

@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use http_body::Body;
 use tower::BoxError;
-use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::AuditBody;
-use super::call::{Call, Shared};
+use super::call::Call;
 use super::facts::{Facts, HttpFacts};
 use super::future::ResponseFuture;
-use super::layer::AuditLogLayer;
+use super::shared::Shared;
 use super::sink::Sink;
 
 /// Makes one record of each call. See the [module](super).
@@ -44,9 +43,9 @@ pub struct AuditLog<S, F = HttpFacts> {
 
 impl<S> AuditLog<S> {
     /// Creates a service that sends records to `sink`, with the defaults of
-    /// [`AuditLogLayer::new`].
+    /// [`AuditLogLayer::new`](super::AuditLogLayer::new).
     pub fn new(inner: S, sink: impl Sink) -> Self {
-        AuditLogLayer::new(sink).layer(inner)
+        Self::with(inner, Arc::new(Shared::new(sink)), Arc::new(HttpFacts))
     }
 }
 

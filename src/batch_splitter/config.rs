@@ -8,6 +8,7 @@ use crate::retry::backoff::Backoff;
 pub(super) struct Config {
     pub(super) start_members: usize,
     pub(super) max_members: usize,
+    pub(super) max_in_doubt: usize,
     pub(super) max_bytes: u64,
     pub(super) max_response: u64,
     pub(super) target_time: Duration,
@@ -22,6 +23,7 @@ impl Default for Config {
         Self {
             start_members: 100,
             max_members: 1000,
+            max_in_doubt: 50,
             max_bytes: 16 * 1024 * 1024,
             max_response: 256 * 1024 * 1024,
             target_time: Duration::from_secs(20),

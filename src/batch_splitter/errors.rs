@@ -26,14 +26,14 @@ pub enum BatchError {
     /// The response to a part is longer than [`max_response`](super::BatchSplitterLayer::max_response). The part was
     /// executed.
     #[error(
-        "the response to a part of the batch exceeds the layer's limit of {max_response} bytes"
+        "the response to a part of the batch exceeds {max_response} bytes, the limit that max_response sets"
     )]
     ResponseTooLong {
         /// The limit, in bytes.
         max_response: u64,
     },
-    /// Responses of this format have no place for errors of single members, and some members have no response. The batch
-    /// only reads, so nothing was changed.
+    /// Some members have no response, and no response that came has a place for their errors. The batch only reads, or
+    /// nothing of it was executed, so nothing was changed.
     ///
     /// This is the error of the response body if the beginning of the response was handed out already.
     #[error("the response to {operation} is incomplete: {missing} members are missing: {cause}")]

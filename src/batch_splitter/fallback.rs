@@ -12,6 +12,8 @@ pub(super) struct Candidate {
     pub(super) maybe_executed: bool,
     /// Whether it does not say by itself that anything is wrong.
     pub(super) looks_good: bool,
+    /// Whether the server has not seen the part, so that this is not its word.
+    pub(super) unsent: bool,
 }
 
 impl Candidate {
@@ -20,6 +22,14 @@ impl Candidate {
             result: Err(error),
             maybe_executed,
             looks_good: false,
+            unsent: false,
+        }
+    }
+
+    pub(super) fn unsent(error: BoxError) -> Self {
+        Self {
+            unsent: true,
+            ..Self::error(error, false)
         }
     }
 }
@@ -54,6 +64,9 @@ impl Fallback {
         let keeps_doubt = self.doubt_matters && !candidate.maybe_executed;
         match &self.retried {
             Some(known) if keeps_doubt && known.maybe_executed => {}
+            // The server's last word says more, and so does one that says what is wrong.
+            Some(known) if candidate.unsent && !known.unsent => {}
+            Some(known) if candidate.looks_good && !known.looks_good => {}
             _ => self.retried = Some(candidate),
         }
     }
@@ -67,7 +80,8 @@ impl Fallback {
         for candidate in in_doubt.into_iter().chain([candidate]) {
             let brings_doubt = doubt_matters && candidate.maybe_executed;
             match &self.chosen {
-                Some(known) if known.maybe_executed || !brings_doubt => {}
+                Some(known) if doubt_matters && known.maybe_executed => {}
+                Some(known) if !brings_doubt && (candidate.looks_good || !known.looks_good) => {}
                 _ => self.chosen = Some(candidate),
             }
         }
@@ -83,6 +97,11 @@ impl Fallback {
     /// Forgets all failures, past and future, because a part gave messages.
     pub(super) fn forget(&mut self) {
         self.is_obsolete = true;
+    }
+
+    /// Whether a part gave messages.
+    pub(super) fn is_obsolete(&self) -> bool {
+        self.is_obsolete
     }
 
     /// Returns what ends the batch.

@@ -180,34 +180,75 @@ impl Message {
 ///
 /// // Throttled: it was not executed.
 /// let throttled = MemberOutcome::retry(Some(Duration::from_secs(5)));
-/// assert!(matches!(throttled, MemberOutcome::Retry { maybe_executed: false, .. }));
+/// assert!(matches!(throttled, MemberOutcome::Retry(retry) if !retry.maybe_executed));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberOutcome {
     /// It was done.
     Done,
-    /// It failed for good, or may not be sent again.
+    /// It failed for good.
     Failed,
+    /// It may have been executed, and must not be sent again. Its message is what the server says of it.
+    Unknown,
     /// It is to be sent again.
-    Retry {
-        /// How long the server asks to wait.
-        retry_after: Option<Duration>,
-        /// Whether it may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
-        /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
-        maybe_executed: bool,
-    },
+    Retry(Retry),
     /// It was not executed because another member failed for good: sent again as long as that achieves anything.
     Stopped,
 }
 
 impl MemberOutcome {
-    /// Returns the outcome of a member that was not executed and is to be sent again.
+    /// Returns the outcome of a member that was throttled: it was not executed and is to be sent again.
     pub const fn retry(retry_after: Option<Duration>) -> Self {
-        Self::Retry {
+        Self::Retry(Retry::new(retry_after))
+    }
+}
+
+/// How members are sent again.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::batch_splitter::Retry;
+///
+/// // A read that failed for a reason that may have passed when it is sent again.
+/// let failed = Retry::new(None).max_retries(3);
+/// assert_eq!((failed.max_retries, failed.maybe_executed), (Some(3), false));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retry {
+    /// How long the server asks to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether they may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
+    /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
+    pub maybe_executed: bool,
+    /// How often one member is worth another try for such a reason. None for throttling, which ends: the bounds of the call
+    /// are those of its retries.
+    pub max_retries: Option<u32>,
+}
+
+impl Retry {
+    /// Creates the retry of what was throttled and not executed.
+    pub const fn new(retry_after: Option<Duration>) -> Self {
+        Self {
             retry_after,
             maybe_executed: false,
+            max_retries: None,
         }
+    }
+
+    /// Says that the members may have been executed.
+    #[must_use]
+    pub const fn maybe_executed(mut self) -> Self {
+        self.maybe_executed = true;
+        self
+    }
+
+    /// Sets how often one member is worth another try. A part with several is sent in smaller ones.
+    #[must_use]
+    pub const fn max_retries(mut self, max_retries: u32) -> Self {
+        self.max_retries = Some(max_retries);
+        self
     }
 }
 
@@ -216,7 +257,7 @@ impl MemberOutcome {
 /// ```
 /// use tower_ews::batch_splitter::{PartFailure, PartOutcome};
 ///
-/// let failure = PartFailure::new(PartOutcome::retry(None), "the server responded with HTTP 413").too_large();
+/// let failure = PartFailure::new(PartOutcome::Failed, "the server responded with HTTP 413").too_large();
 /// assert!(failure.too_large && failure.code.is_none());
 /// ```
 #[derive(Clone, Debug)]
@@ -271,13 +312,13 @@ impl PartFailure {
 /// What follows for all members of a part.
 ///
 /// ```
-/// use tower_ews::batch_splitter::{Idempotency, PartOutcome};
+/// use tower_ews::batch_splitter::{Idempotency, PartOutcome, Retry};
 ///
 /// /// After a response that does not say what was executed.
 /// fn without_proof(idempotency: Idempotency) -> PartOutcome {
 ///     match idempotency {
-///         Idempotency::Safe => PartOutcome::retry(None),
-///         Idempotency::Idempotent => PartOutcome::Retry { retry_after: None, maybe_executed: true },
+///         Idempotency::Safe => PartOutcome::Retry(Retry::new(None).max_retries(6)),
+///         Idempotency::Idempotent => PartOutcome::Retry(Retry::new(None).max_retries(6).maybe_executed()),
 ///         _ => PartOutcome::Unknown,
 ///     }
 /// }
@@ -287,29 +328,21 @@ impl PartFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartOutcome {
-    /// No member was executed, and none will be: sending them again does not help.
+    /// No member was executed, and sending the same again does not help. A part with several members is sent in smaller ones,
+    /// since one of them may be to blame.
     Failed,
     /// As [`PartOutcome::Failed`], and the rest of the batch would not succeed either (credentials, a blocked tenant).
     FailedForAll,
-    /// All members are to be sent again, in smaller parts if this one was too large.
-    Retry {
-        /// How long the server asks to wait.
-        retry_after: Option<Duration>,
-        /// Whether members may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
-        /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
-        maybe_executed: bool,
-    },
+    /// All members are to be sent again.
+    Retry(Retry),
     /// Members may have been executed.
     Unknown,
 }
 
 impl PartOutcome {
-    /// Returns the outcome of a part that was not executed and is to be sent again.
+    /// Returns the outcome of a part that was throttled: it was not executed and is to be sent again.
     pub const fn retry(retry_after: Option<Duration>) -> Self {
-        Self::Retry {
-            retry_after,
-            maybe_executed: false,
-        }
+        Self::Retry(Retry::new(retry_after))
     }
 }
 

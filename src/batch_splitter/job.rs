@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::body::{JoinedBody, Source};
 use super::format::Batch;
-use super::part;
+use super::part::{self, SendResult};
 use super::progress::{Output, Part, PartEnd, Progress, Shared, Step};
 use crate::body::ReplayBody;
 use crate::extensions::Deadline;
@@ -135,11 +135,17 @@ where
         });
         let slot = AdmissionSlot::new();
         let members = part.members.clone();
+        let deadline = part.deadline.map(Deadline);
+        let too_late = self.progress.too_late();
         let request = self.request(part, trail.as_ref(), &slot);
         let sending = part::send(self.service.clone(), request, self.max_response);
         self.in_flight.push(Box::pin(async move {
             let began = Instant::now();
-            let result = sending.await;
+            let result = match deadline {
+                Some(deadline) => deadline.bound(sending).await,
+                None => Some(sending.await),
+            };
+            let result = result.unwrap_or_else(|| SendResult::Lost(too_late.into()));
             if let Some(trail) = trail {
                 trail.record(|attempt| {
                     attempt.started.get_or_insert(began);
@@ -175,9 +181,10 @@ where
         if part.number > 0 {
             extensions.insert(RetryAttempt);
         }
-        if part.can_shrink {
-            extensions.insert(PartOfBatch);
+        if let Some(deadline) = part.deadline {
+            extensions.insert(Deadline(deadline));
         }
+        extensions.insert(PartOfBatch);
         request
     }
 }

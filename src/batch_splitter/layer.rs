@@ -58,6 +58,13 @@ impl<F> BatchSplitterLayer<F> {
         self
     }
 
+    /// Sets how many members a part may have of an operation that is not idempotent: as many are in doubt when its response
+    /// is lost. 50 by default, so that a reset of the connection leaves a number that somebody can look through; at least 1.
+    pub fn max_in_doubt(mut self, members: usize) -> Self {
+        self.config.max_in_doubt = members.max(1);
+        self
+    }
+
     /// Sets how many bytes a part may have. 16 MiB by default. A member that is larger goes alone.
     ///
     /// Exchange accepts 64 MiB ("client-specific message size limits"), but `UploadItems` only 25 MB, and executes a
@@ -91,7 +98,8 @@ impl<F> BatchSplitterLayer<F> {
     /// Sets how long members are sent again while the batch makes no progress at all. 15 minutes by default. The request
     /// extension [`Deadline`](crate::extensions::Deadline) bounds the whole call besides.
     ///
-    /// It bounds waits: a part that is in flight is never cut off.
+    /// It bounds waits, and a part that hangs: what is in flight then is given up as lost. So it is to be longer than a part
+    /// takes.
     pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {
         self.config.stall_timeout = stall_timeout;
         self

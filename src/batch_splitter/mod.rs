@@ -147,6 +147,7 @@ mod sizing;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use self::body::MergedBody;
 pub use self::errors::BatchError;
@@ -155,7 +156,7 @@ pub use self::errors::BatchError;
 pub use self::ews::{EwsBatch, EwsBatchFormat};
 pub use self::format::{
     Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure,
-    PartOutcome, PartResponse,
+    PartOutcome, PartResponse, Retry,
 };
 #[cfg(feature = "graph")]
 #[cfg_attr(docsrs, doc(cfg(feature = "graph")))]

@@ -1,10 +1,16 @@
 //! When the next part may be sent, and whether it is worth waiting for.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::retry::backoff::Backoff;
+use crate::retry::with_margin;
+
+/// How long nothing is sent after the outcome of a part was lost, in milliseconds: most outages, as the restart of a proxy,
+/// are over then.
+const LOSS_PAUSE: RangeInclusive<u64> = 10_000..=20_000;
 
 /// The waits of one batch.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub(super) struct Pacing {
     stalled_since: Option<Instant>,
     /// How many waits without a `Retry-After` there were since the last progress.
     unhinted_waits: u32,
+    /// How many waits with one.
+    hinted_waits: u32,
     /// No part is sent before this time.
     held_until: Option<Instant>,
     held_since: Option<Instant>,
@@ -38,6 +46,7 @@ impl Pacing {
             stall_timeout,
             stalled_since: None,
             unhinted_waits: 0,
+            hinted_waits: 0,
             held_until: None,
             held_since: None,
             held_back: Duration::ZERO,
@@ -54,6 +63,41 @@ impl Pacing {
     pub(super) fn progressed(&mut self) {
         self.stalled_since = None;
         self.unhinted_waits = 0;
+        self.hinted_waits = 0;
+    }
+
+    /// Returns when the call gives up, if nothing achieves anything before.
+    pub(super) fn end(&self, now: Instant) -> Option<Instant> {
+        let stalled_since = self.stalled_since.unwrap_or(now);
+        let stall_end = stalled_since.checked_add(self.stall_timeout);
+        [self.deadline, stall_end].into_iter().flatten().min()
+    }
+
+    /// Returns when one member may be sent again after `earlier` tries of it, or `None` if that is later than the call may
+    /// last.
+    pub(super) fn retry_one_at(
+        &mut self,
+        earlier: u32,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let drawn = self.backoff.wait(earlier, &mut self.rng);
+        let wait = retry_after.map_or(drawn, |wait| with_margin(wait).max(drawn));
+        self.in_time(wait, now)
+    }
+
+    /// Returns when something may be sent after the outcome of a part was lost, or `None` if that is later than the call may
+    /// last.
+    pub(super) fn after_loss(&mut self, now: Instant) -> Option<Instant> {
+        let wait = Duration::from_millis(self.rng.u64(LOSS_PAUSE));
+        self.in_time(wait, now)
+    }
+
+    fn in_time(&self, wait: Duration, now: Instant) -> Option<Instant> {
+        let until = now.checked_add(wait)?;
+        self.end(now)
+            .is_none_or(|end| until <= end)
+            .then_some(until)
     }
 
     /// Returns when members may be sent again, or `None` if that is later than the call may last.
@@ -62,18 +106,19 @@ impl Pacing {
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Option<Instant> {
-        let retry_after = retry_after.filter(|wait| !wait.is_zero());
-        let wait = retry_after.unwrap_or_else(|| {
-            let earlier = self.unhinted_waits;
-            self.unhinted_waits = self.unhinted_waits.saturating_add(1);
-            self.backoff.wait(earlier, &mut self.rng)
-        });
-        let until = now.checked_add(wait)?;
-        let stalled_since = self.stalled_since.unwrap_or(now);
-        let stall_end = stalled_since.checked_add(self.stall_timeout);
-        let bounds = [self.deadline, stall_end];
-        let in_time = bounds.iter().flatten().all(|end| until <= *end);
-        in_time.then_some(until)
+        let wait = match retry_after.filter(|wait| !wait.is_zero()) {
+            Some(wait) => {
+                let shortest = self.backoff.shortest(self.hinted_waits);
+                self.hinted_waits = self.hinted_waits.saturating_add(1);
+                with_margin(wait).max(shortest)
+            }
+            None => {
+                let earlier = self.unhinted_waits;
+                self.unhinted_waits = self.unhinted_waits.saturating_add(1);
+                self.backoff.wait(earlier, &mut self.rng)
+            }
+        };
+        self.in_time(wait, now)
     }
 
     /// Holds back all parts until then. Returns whether that is later than they were held back already.
@@ -100,8 +145,13 @@ impl Pacing {
         None
     }
 
-    pub(super) fn deadline_passed(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| now >= deadline)
+    /// Returns why nothing is sent any more, if that is so.
+    pub(super) fn is_over(&self, now: Instant) -> Option<&'static str> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Some("the deadline of the call has passed");
+        }
+        let stalled = self.stalled_since.is_some() && self.end(now).is_some_and(|end| now >= end);
+        stalled.then_some("no part has achieved anything for as long as the call may wait")
     }
 }
 
@@ -123,13 +173,16 @@ mod tests {
     fn a_wait_ends_within_the_deadline_and_the_stall_timeout() {
         let now = Instant::now();
         for (deadline, sent, wait, expected) in [
-            // The deadline and the stall timeout of 100 seconds are the last moments that count.
+            // The deadline and the stall timeout of 100 seconds are the last moments that count. From 30 seconds on, a wait
+            // is a hundredth longer than the server asks for.
             (Some(10), 0, 10, true),
             (Some(10), 0, 11, false),
-            (None, 0, 100, true),
-            (None, 0, 101, false),
-            (None, 40, 60, true),
-            (None, 40, 61, false),
+            (None, 0, 99, true),
+            (None, 0, 100, false),
+            (None, 71, 29, true),
+            (None, 71, 30, false),
+            (None, 40, 59, true),
+            (None, 40, 60, false),
             (Some(200), 0, 101, false),
             (Some(10), 40, 60, false),
         ] {
@@ -137,11 +190,11 @@ mod tests {
             let mut pacing = pacing(deadline);
             pacing.part_sent(now - sent * SECOND);
             let until = pacing.retry_at(Some(wait * SECOND), now);
-            let expected = expected.then(|| now + wait * SECOND);
+            let expected = expected.then(|| now + with_margin(wait * SECOND));
             assert_eq!(until, expected, "{deadline:?}, {sent}, {wait}");
         }
         // Without a part that was sent, the stall begins now.
-        assert!(pacing(None).retry_at(Some(100 * SECOND), now).is_some());
+        assert!(pacing(None).retry_at(Some(99 * SECOND), now).is_some());
         assert_eq!(pacing(None).retry_at(Some(Duration::MAX), now), None);
     }
 
@@ -152,7 +205,7 @@ mod tests {
         pacing.part_sent(now);
         // The first part since the last progress counts.
         pacing.part_sent(now + 50 * SECOND);
-        assert_eq!(pacing.retry_at(Some(51 * SECOND), now + 50 * SECOND), None);
+        assert_eq!(pacing.retry_at(Some(50 * SECOND), now + 50 * SECOND), None);
         pacing.progressed();
         pacing.part_sent(now + 50 * SECOND);
         assert!(
@@ -174,13 +227,64 @@ mod tests {
         assert!(longest(&mut pacing, 9) > 8 * SECOND);
         pacing.progressed();
         assert!(longest(&mut pacing, 1) <= SECOND);
-        // A wait that the server asks for does not make later ones longer, and one of zero counts as none.
+        // A wait that the server asks for does not make later ones without longer, and one of zero counts as none.
         pacing.progressed();
         for _ in 0..20 {
-            assert_eq!(pacing.retry_at(Some(SECOND), now), Some(now + SECOND));
+            assert!(pacing.retry_at(Some(SECOND), now) >= Some(now + SECOND));
         }
         assert!(pacing.retry_at(Some(Duration::ZERO), now).unwrap() <= now + SECOND);
         assert!(longest(&mut pacing, 9) > 8 * SECOND);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_short_waits_for_ever_is_asked_ever_less_often() {
+        let now = Instant::now();
+        let mut pacing = pacing(None);
+        let waits = |pacing: &mut Pacing, hint: Duration| -> Vec<u128> {
+            let until = (0..8).filter_map(|_| pacing.retry_at(Some(hint), now));
+            until.map(|until| (until - now).as_millis()).collect()
+        };
+        // A quarter of the longest wait that would be drawn without a hint.
+        let short = waits(&mut pacing, Duration::from_millis(1));
+        assert_eq!(short, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+        pacing.progressed();
+        let long = waits(&mut pacing, 5 * SECOND);
+        assert_eq!(long, [5000, 5000, 5000, 5000, 5000, 8000, 15_000, 15_000]);
+    }
+
+    #[test]
+    fn one_member_waits_longer_each_time() {
+        let now = Instant::now();
+        let mut pacing = pacing(None);
+        let longest = |pacing: &mut Pacing, earlier| {
+            let until = (0..50).filter_map(|_| pacing.retry_one_at(earlier, None, now));
+            until.map(|until| until - now).max().unwrap()
+        };
+        for (earlier, bound) in [(0, 1), (1, 2), (3, 8), (9, 60)] {
+            let longest = longest(&mut pacing, earlier);
+            let bound = bound * SECOND;
+            assert!(
+                longest <= bound && longest > bound / 2,
+                "{earlier}: {longest:?}"
+            );
+        }
+        // At least what the server asks for, and no longer than the call lasts.
+        let until = pacing.retry_one_at(0, Some(20 * SECOND), now);
+        assert_eq!(until, Some(now + 20 * SECOND));
+        let until = pacing.retry_one_at(0, Some(50 * SECOND), now);
+        assert_eq!(until, Some(now + 50 * SECOND + SECOND / 2));
+        assert_eq!(pacing.retry_one_at(0, Some(100 * SECOND), now), None);
+    }
+
+    #[test]
+    fn a_loss_pauses_for_ten_to_twenty_seconds() {
+        let now = Instant::now();
+        let mut long = pacing(None);
+        for _ in 0..50 {
+            let wait = long.after_loss(now).unwrap() - now;
+            assert!((10 * SECOND..=20 * SECOND).contains(&wait), "{wait:?}");
+        }
+        assert_eq!(pacing(Some(now + 9 * SECOND)).after_loss(now), None);
     }
 
     #[test]
@@ -200,11 +304,19 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_has_passed_when_it_is_reached() {
+    fn it_is_over_when_the_deadline_or_the_stall_timeout_is_reached() {
         let now = Instant::now();
-        assert!(!pacing(None).deadline_passed(now));
-        assert!(!pacing(Some(now + SECOND)).deadline_passed(now));
-        assert!(pacing(Some(now)).deadline_passed(now));
-        assert!(pacing(Some(now)).deadline_passed(now + SECOND));
+        let reason = |deadline, now| pacing(deadline).is_over(now).unwrap_or("");
+        assert_eq!(reason(None, now), "");
+        assert_eq!(reason(Some(now + SECOND), now), "");
+        assert!(reason(Some(now), now).contains("deadline"));
+        assert!(reason(Some(now), now + SECOND).contains("deadline"));
+        let mut pacing = pacing(None);
+        pacing.part_sent(now);
+        assert_eq!(pacing.is_over(now + 99 * SECOND), None);
+        let over = pacing.is_over(now + 100 * SECOND).unwrap();
+        assert!(over.contains("achieved"), "{over}");
+        pacing.progressed();
+        assert_eq!(pacing.is_over(now + 100 * SECOND), None);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::format::{Batch, Order};
 use crate::body::rope::Rope;
@@ -22,8 +23,14 @@ pub(super) struct Member {
     part: u32,
     /// The most members that a part with this one may have.
     pub(super) cap: usize,
-    /// How often it failed although its part could not be made smaller.
-    pub(super) failures_alone: u8,
+    /// How many parts with it failed as a whole.
+    failures: u32,
+    /// How often it failed by itself: by its own message, or as a part that could not be made smaller.
+    pub(super) tries: u32,
+    /// Whether it came back from a part that could not be made smaller.
+    pub(super) was_alone: bool,
+    /// It is not sent before this time.
+    not_before: Option<Instant>,
     /// Whether an earlier part that it was in may have been executed.
     pub(super) maybe_executed: bool,
     /// The last error of the server or the connection.
@@ -55,6 +62,8 @@ pub(super) struct PartError {
     pub(super) text: Box<str>,
     /// Whether the part may have been executed.
     pub(super) maybe_executed: bool,
+    /// Whether the server has not seen it.
+    pub(super) unsent: bool,
 }
 
 impl PartError {
@@ -73,6 +82,8 @@ pub(super) enum NextPart {
     Members(Vec<usize>),
     /// The members on the left are never sent, since the ones on the right failed, which they need. They count as failed.
     Blocked(Vec<(usize, usize)>),
+    /// Nothing, before this time.
+    NotBefore(Instant),
     /// Nothing, before a part has come back.
     Nothing,
 }
@@ -88,12 +99,17 @@ pub(super) struct Bounds {
     pub(super) patient: bool,
 }
 
+/// Where a member stands among those that wait: the rank of its group, the parts with it that failed, its number.
+type Place = (u32, u32, usize);
+
 /// The members of one batch, and where each of them is.
 #[derive(Debug)]
 pub(super) struct Plan {
     members: Vec<Member>,
     /// In the order in which they are sent.
-    waiting: BTreeSet<(u32, usize)>,
+    waiting: BTreeSet<Place>,
+    /// Whether members that failed go behind the others.
+    defers_failed: bool,
     /// The rank of each member's group in that order, if members are sent group by group.
     ranks: Option<Vec<u32>>,
     settled: usize,
@@ -170,18 +186,22 @@ impl Plan {
         let count = batch.members();
         let ranks = ranks(batch);
         let rank = |member: usize| rank_of(ranks.as_deref(), member);
-        let waiting = (0..count).map(|member| (rank(member), member)).collect();
+        let waiting = (0..count).map(|member| (rank(member), 0, member)).collect();
         let member = |_| Member {
             state: State::Waiting,
             part: NO_PART,
             cap: usize::MAX,
-            failures_alone: 0,
+            failures: 0,
+            tries: 0,
+            was_alone: false,
+            not_before: None,
             maybe_executed: false,
             last_error: None,
         };
         Self {
             members: (0..count).map(member).collect(),
             waiting,
+            defers_failed: batch.order() == Order::Free,
             ranks,
             settled: 0,
             first_open: 0,
@@ -223,7 +243,7 @@ impl Plan {
 
     /// Returns the members that wait to be sent, in order.
     pub(super) fn waiting(&self) -> Vec<usize> {
-        let mut waiting: Vec<_> = self.waiting.iter().map(|(_, member)| *member).collect();
+        let mut waiting: Vec<_> = self.waiting.iter().map(|(.., member)| *member).collect();
         waiting.sort_unstable();
         waiting
     }
@@ -231,10 +251,10 @@ impl Plan {
     /// Gives a member its final state. Returns whether it had none before.
     pub(super) fn settle(&mut self, member: usize, done: bool) -> bool {
         let open = !self.is_settled(member);
+        let place = self.place(member);
         if let Some(known) = self.members.get_mut(member).filter(|_| open) {
             if known.state == State::Waiting {
-                let rank = rank_of(self.ranks.as_deref(), member);
-                self.waiting.remove(&(rank, member));
+                self.waiting.remove(&place);
             }
             known.state = if done { State::Done } else { State::Failed };
             known.last_error = None;
@@ -248,14 +268,71 @@ impl Plan {
 
     /// Puts a member that is in flight back among those that wait.
     pub(super) fn send_again(&mut self, member: usize, error: LastError) {
-        let rank = rank_of(self.ranks.as_deref(), member);
+        let place = self.place(member);
         if let Some(known) = self.members.get_mut(member) {
             if known.state == State::InFlight {
                 known.state = State::Waiting;
                 known.last_error = Some(error);
-                self.waiting.insert((rank, member));
+                self.waiting.insert(place);
             }
         }
+    }
+
+    /// Counts a part with these members, which are in flight, that failed as a whole.
+    pub(super) fn count_failure(&mut self, part: &[usize]) {
+        for &member in part {
+            if let Some(known) = self.members.get_mut(member) {
+                known.failures = known.failures.saturating_add(1);
+            }
+        }
+    }
+
+    /// Sets when a member may be sent again, at the earliest.
+    pub(super) fn hold(&mut self, member: usize, until: Instant) {
+        if let Some(known) = self.members.get_mut(member) {
+            known.not_before = Some(until);
+        }
+    }
+
+    fn place(&self, member: usize) -> Place {
+        let failures = self.members.get(member).map_or(0, |known| known.failures);
+        let failures = if self.defers_failed { failures } else { 0 };
+        (rank_of(self.ranks.as_deref(), member), failures, member)
+    }
+
+    /// Puts one waiting member in flight, together with those that have to be in its part: by turns one from the beginning,
+    /// the end and the middle, of those that never failed by themselves if there are any. Order has to make no difference.
+    pub(super) fn next_alone(&mut self, batch: &impl Batch, turn: u32, now: Instant) -> NextPart {
+        let ready = |plan: &Self, member: usize| {
+            let known = plan.members.get(member);
+            let due = known.is_some_and(|known| known.not_before.is_none_or(|until| until <= now));
+            due && matches!(plan.needs(batch, &plan.unit_of(batch, member)), Needs::Met)
+        };
+        let mut all = self.waiting();
+        all.retain(|member| ready(self, *member));
+        let untried = |member: &usize| self.members.get(*member).is_some_and(|m| m.tries == 0);
+        let fresh: Vec<usize> = all.iter().copied().filter(untried).collect();
+        let from = if fresh.is_empty() { all } else { fresh };
+        let at = match turn % 3 {
+            0 => 0,
+            1 => from.len().saturating_sub(1),
+            _ => from.len() / 2,
+        };
+        let Some(&chosen) = from.get(at) else {
+            return self.nothing(now);
+        };
+        let unit = self.unit_of(batch, chosen);
+        self.set_part(&unit, self.parts);
+        NextPart::Members(self.begin(unit.to_vec()))
+    }
+
+    /// What comes next if nothing can be sent now.
+    fn nothing(&self, now: Instant) -> NextPart {
+        let held = self.waiting.iter().filter_map(|(.., member)| {
+            let until = self.members.get(*member)?.not_before?;
+            (until > now).then_some(until)
+        });
+        held.min().map_or(NextPart::Nothing, NextPart::NotBefore)
     }
 
     /// Whether these members cannot be sent in smaller parts.
@@ -268,14 +345,19 @@ impl Plan {
     }
 
     /// Makes the next part.
-    pub(super) fn next(&mut self, batch: &impl Batch, bounds: Bounds) -> NextPart {
+    pub(super) fn next(&mut self, batch: &impl Batch, bounds: Bounds, now: Instant) -> NextPart {
         let mut draft = Draft::new(batch, bounds);
         let mut blocked = Vec::new();
-        let mut from = (0, 0);
-        while let Some(&(rank, first)) = self.waiting.range(from..).next() {
+        let mut from = (0, 0, 0);
+        let mut failures_of_draft = 0;
+        while let Some(&(rank, failures, first)) = self.waiting.range(from..).next() {
+            // Members that failed would take the others with them.
+            if !draft.members.is_empty() && failures != failures_of_draft {
+                break;
+            }
             let unit = self.unit(batch, first);
-            // All members of a unit have one rank.
-            from = (rank, unit.last().map_or(first, |last| *last) + 1);
+            // All members of a unit have one rank and failed together.
+            from = (rank, failures, unit.last().map_or(first, |last| *last) + 1);
             if first >= bounds.end {
                 if self.ranks.is_some() {
                     continue;
@@ -283,6 +365,13 @@ impl Plan {
                 if bounds.patient && blocked.is_empty() {
                     self.put_back(&draft.members);
                     return NextPart::Nothing;
+                }
+                from = (rank, failures.saturating_add(1), 0);
+                continue;
+            }
+            if self.is_held(&unit, now) {
+                if self.defers_failed {
+                    continue;
                 }
                 break;
             }
@@ -303,6 +392,7 @@ impl Plan {
             if let Fit::TooMuch = fit {
                 break;
             }
+            failures_of_draft = failures;
             self.set_part(&unit, self.parts);
             if let Fit::Full = fit {
                 break;
@@ -314,7 +404,7 @@ impl Plan {
             return NextPart::Blocked(blocked);
         }
         match draft.members.is_empty() {
-            true => NextPart::Nothing,
+            true => self.nothing(now),
             false => NextPart::Members(self.begin(draft.members)),
         }
     }
@@ -322,8 +412,8 @@ impl Plan {
     /// Puts the members of a part in flight. Returns them in order.
     fn begin(&mut self, mut part: Vec<usize>) -> Vec<usize> {
         for &member in &part {
-            let rank = rank_of(self.ranks.as_deref(), member);
-            self.waiting.remove(&(rank, member));
+            let place = self.place(member);
+            self.waiting.remove(&place);
             if let Some(known) = self.members.get_mut(member) {
                 known.state = State::InFlight;
             }
@@ -356,6 +446,13 @@ impl Plan {
         }
     }
 
+    fn is_held(&self, unit: &[usize], now: Instant) -> bool {
+        unit.iter().any(|member| {
+            let known = self.members.get(*member);
+            known.is_some_and(|known| known.not_before.is_some_and(|until| now < until))
+        })
+    }
+
     fn cap(&self, member: usize) -> usize {
         self.members.get(member).map_or(1, |known| known.cap)
     }
@@ -370,6 +467,20 @@ impl Plan {
                 known.part = part;
             }
         }
+    }
+
+    /// Returns the waiting members that have to be in one part with the waiting member `member`.
+    fn unit_of(&self, batch: &impl Batch, member: usize) -> SmallVec<[usize; 4]> {
+        let mut first = member;
+        while first > 0 && batch.joined(first - 1) {
+            first -= 1;
+        }
+        let waits = |member: &usize| {
+            let known = self.members.get(*member);
+            known.is_some_and(|known| known.state == State::Waiting)
+        };
+        let first = (first..=member).find(waits).unwrap_or(member);
+        self.unit(batch, first)
     }
 
     /// Returns the waiting members that have to be in one part with the waiting member `first`, the first of them.

@@ -16,7 +16,7 @@ use super::errors::BatchError;
 use super::fallback::{Candidate, Fallback};
 use super::format::{
     Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
-    PartResponse,
+    PartResponse, Retry,
 };
 use super::merge::{Merge, fits};
 use super::pacing::Pacing;
@@ -24,13 +24,12 @@ use super::part::{CollectedResponse, SendResult};
 use super::plan::{Bounds, LastError, NextPart, PartError, Plan};
 use super::sizing::Sizing;
 use super::stats::BatchReport;
+use super::trouble::Trouble;
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
-use crate::errors::describe;
+use crate::errors::{BackoffError, NoResponseInTime, describe};
 use crate::retry::backoff::Jitter;
-
-/// How often a part that cannot be made smaller is tried.
-const MAX_FAILURES_ALONE: u8 = 3;
+use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
 
 /// What all batches of a service and its clones share.
 #[derive(Debug)]
@@ -88,8 +87,8 @@ pub(super) struct Part {
     pub(super) maybe_executed: bool,
     /// How long it was held back.
     pub(super) held_back: Duration,
-    /// Whether its members can be sent in smaller parts.
-    pub(super) can_shrink: bool,
+    /// When the call gives up, if nothing achieves anything before.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// How sending a part ended.
@@ -109,8 +108,11 @@ pub(super) struct Progress<B> {
     plan: Plan,
     merge: Merge,
     pacing: Pacing,
+    trouble: Trouble,
     fallback: Fallback,
     in_flight: usize,
+    /// The one error for all members of the last part that failed.
+    one_error: Option<Arc<PartError>>,
     /// Why the rest of the batch is not sent.
     stopped: Option<Arc<PartError>>,
     /// Whether the response was begun.
@@ -128,8 +130,10 @@ impl<B: Batch> Progress<B> {
             plan: Plan::new(&batch),
             merge: Merge::new(members, batch.separator()),
             pacing: Pacing::new(config.backoff, rng, deadline, config.stall_timeout),
+            trouble: Trouble::default(),
             fallback: Fallback::new(batch.idempotency() != Idempotency::Safe),
             in_flight: 0,
+            one_error: None,
             stopped: None,
             responded: false,
             report: BatchReport::new(members),
@@ -144,6 +148,24 @@ impl<B: Batch> Progress<B> {
 
     pub(super) fn report(&self) -> &BatchReport {
         &self.report
+    }
+
+    /// Returns the error of a part that was in flight when the deadline passed.
+    pub(super) fn too_late(&self) -> BackoffError {
+        let (operation, attempts) = (self.batch.operation().into(), 1);
+        let source = NoResponseInTime.into();
+        match self.only_reads() {
+            true => BackoffError::DeadlinePassed {
+                operation,
+                attempts,
+                source,
+            },
+            false => BackoffError::OutcomeUnknown {
+                operation,
+                attempts,
+                source,
+            },
+        }
     }
 
     /// Whether everything was handed out.
@@ -171,7 +193,7 @@ impl<B: Batch> Progress<B> {
 
     /// Whether the reader has something to take before anything more is needed.
     fn has_unread(&self) -> bool {
-        let streams = self.only_reads() && self.merge.can_stream();
+        let streams = self.responded && self.only_reads() && self.merge.can_stream();
         streams && self.merge.next_member() < self.plan.first_open()
     }
 }
@@ -212,28 +234,33 @@ impl<B: Batch> Progress<B> {
     /// Begins the response, if it can be begun.
     fn respond(&mut self) -> Option<Output> {
         let complete = self.plan.is_complete();
-        let can_begin = complete || self.only_reads() && self.merge.can_stream();
-        if !can_begin {
+        let streams = self.only_reads() && self.merge.can_stream() && self.fallback.is_obsolete();
+        if !(complete || streams) {
             return None;
         }
         self.responded = true;
         if complete {
             self.report.set_complete();
         }
-        let has_envelope = self.merge.has_envelope();
-        if has_envelope && !self.is_incomplete() {
+        // Nobody would notice that such a response is none to what was asked.
+        let is_obsolete = self.fallback.is_obsolete();
+        let fallback = self.fallback.take().filter(|fallback| !fallback.looks_good);
+        // One error for all is handed out as it came, although single members had it as a message.
+        let merges = is_obsolete || self.report.stats().done > 0 || fallback.is_none();
+        if merges && self.merge.has_envelope() && !self.is_incomplete() {
             if let Some(head) = self.merge.take_head(&self.plan) {
                 return Some(Output::Head(Box::new(head)));
             }
         }
-        // Nobody would notice that such a response lacks what other parts gave.
-        let hides_others = |fallback: &Candidate| has_envelope && fallback.looks_good;
-        let fallback = self.fallback.take();
-        Some(match fallback.filter(|fallback| !hides_others(fallback)) {
-            Some(fallback) => match fallback.result {
-                Ok(response) => Output::OnePart(response),
-                Err(error) => Output::Error(error),
-            },
+        Some(match fallback {
+            Some(fallback) => {
+                // Messages that are not handed out.
+                self.report.count_rest_not_executed();
+                match fallback.result {
+                    Ok(response) => Output::OnePart(response),
+                    Err(error) => Output::Error(error),
+                }
+            }
             None => Output::Error(self.incomplete()),
         })
     }
@@ -260,11 +287,22 @@ impl<B: Batch> Progress<B> {
     fn incomplete(&self) -> BoxError {
         let operation = self.batch.operation().into();
         let cause = self.report.cause();
+        if self.report.stats().unknown > 0 {
+            return BackoffError::OutcomeUnknown {
+                operation,
+                attempts: self.plan.parts(),
+                source: String::from(cause).into(),
+            }
+            .into();
+        }
         match self.plan.parts() {
             0 => BatchError::NotBegun { operation, cause },
             _ => BatchError::Incomplete {
                 operation,
-                missing: self.merge.missing(),
+                missing: match self.merge.has_envelope() {
+                    true => self.merge.missing(),
+                    false => self.report.stats().members,
+                },
                 cause,
             },
         }
@@ -276,18 +314,22 @@ impl<B: Batch> Progress<B> {
         if let Some(why) = self.stopped.clone() {
             return self.give_up_waiting(&why);
         }
-        if self.in_flight >= self.max_in_flight() || self.plan.nothing_waits() {
+        let max_in_flight = match self.trouble.wants_alone() {
+            true => 1,
+            false => self.max_in_flight(),
+        };
+        if self.in_flight >= max_in_flight || self.plan.nothing_waits() {
             return Some(Step::Wait(None));
         }
         if let Some(until) = self.pacing.held_until(now) {
             return Some(Step::Wait(Some(until)));
         }
-        if self.pacing.deadline_passed(now) {
-            let why = PartError::not_executed("the deadline of the call has passed");
-            return self.give_up_waiting(&Arc::new(why));
+        if let Some(why) = self.pacing.is_over(now) {
+            return self.give_up_waiting(&Arc::new(PartError::not_executed(why)));
         }
-        match self.next_part() {
+        match self.next_part(now) {
             NextPart::Members(members) => Some(Step::Send(self.part(members, now))),
+            NextPart::NotBefore(until) => Some(Step::Wait(Some(until))),
             NextPart::Blocked(blocked) => {
                 for (member, need) in blocked {
                     self.settle_blocked(member, need);
@@ -302,10 +344,24 @@ impl<B: Batch> Progress<B> {
         }
     }
 
-    fn next_part(&mut self) -> NextPart {
+    fn next_part(&mut self, now: Instant) -> NextPart {
         let config = &self.shared.config;
         let size = self.shared.sizing.members(&self.sizing_key, config);
-        let members = size.min(self.batch.max_members()).max(1);
+        let mut members = size.min(self.batch.max_members()).max(1);
+        if self.batch.idempotency() == Idempotency::NonIdempotent {
+            members = members.min(config.max_in_doubt);
+        }
+        if self.trouble.wants_small() {
+            if self.batch.order() == Order::Free {
+                let turn = self.trouble.turns();
+                let next = self.plan.next_alone(&self.batch, turn, now);
+                // Those that wait may be blocked.
+                if next != NextPart::Nothing {
+                    return next;
+                }
+            }
+            members = 1;
+        }
         let must_send = self.in_flight == 0 && !self.has_unread();
         let mut bounds = Bounds {
             members,
@@ -322,10 +378,10 @@ impl<B: Batch> Progress<B> {
             };
             bounds.end = from.saturating_add(ahead);
         }
-        let next = self.plan.next(&self.batch, bounds);
+        let next = self.plan.next(&self.batch, bounds, now);
         if next == NextPart::Nothing && must_send {
             bounds.end = usize::MAX;
-            return self.plan.next(&self.batch, bounds);
+            return self.plan.next(&self.batch, bounds, now);
         }
         next
     }
@@ -340,6 +396,7 @@ impl<B: Batch> Progress<B> {
             }
         }
         self.in_flight += 1;
+        self.trouble.part_sent();
         self.report.count_part(resent);
         Part {
             number: self.plan.parts().saturating_sub(1),
@@ -347,7 +404,7 @@ impl<B: Batch> Progress<B> {
             resent,
             maybe_executed,
             held_back: self.pacing.part_sent(now),
-            can_shrink: !self.plan.is_one_piece(&self.batch, &members),
+            deadline: self.pacing.end(now),
             members,
         }
     }
@@ -363,12 +420,19 @@ impl<B: Batch> Progress<B> {
             took,
         } = end;
         self.in_flight = self.in_flight.saturating_sub(1);
+        let again = Retry::new(None).max_retries(MAX_LOSS_RETRIES);
         match result {
             SendResult::Response(response) => self.read_response(&members, response, took, now),
             SendResult::NotSent(error) => {
                 let why = part_error(&error, false);
-                self.fallback.retry(Candidate::error(error, false));
-                self.retry_part(&members, &why, None, now);
+                // A layer further in has used up the time of the call.
+                let gave_up = error.is::<BackoffError>();
+                self.fallback.retry(Candidate::unsent(error));
+                self.put_back(&members, &why);
+                match gave_up {
+                    true => self.give_up_all(&members, false),
+                    false => self.hold_or_give_up(&members, None, false, now),
+                }
             }
             SendResult::Unsendable(error) => {
                 let why = part_error(&error, false);
@@ -379,19 +443,22 @@ impl<B: Batch> Progress<B> {
                 let (sizing, config) = (&self.shared.sizing, &self.shared.config);
                 sizing.record_loss(&self.sizing_key, config, members.len(), took);
                 let why = part_error(&error, true);
-                self.outcome_unknown(&members, &why, Candidate::error(error, true), now);
+                self.outcome_unknown(&members, &why, Candidate::error(error, true), again, now);
             }
             SendResult::Unclassified(error) => {
                 let why = part_error(&error, true);
-                self.fallback.conclude(Candidate::error(error, true));
-                self.settle_unknown(&members, &why);
+                // Nobody knows whether waiting helps.
+                let again = Retry::new(None).max_retries(0);
+                self.outcome_unknown(&members, &why, Candidate::error(error, true), again, now);
             }
             SendResult::TooLong => {
                 self.shrink(members.len());
                 let max_response = self.shared.config.max_response;
                 let error = BatchError::ResponseTooLong { max_response }.into();
                 let why = part_error(&error, true);
-                self.outcome_unknown(&members, &why, Candidate::error(error, true), now);
+                // The same member alone gets the same response.
+                let again = Retry::new(None).max_retries(0);
+                self.outcome_unknown(&members, &why, Candidate::error(error, true), again, now);
             }
         }
     }
@@ -404,14 +471,17 @@ impl<B: Batch> Progress<B> {
         now: Instant,
     ) {
         let CollectedResponse { head, body, .. } = &*response;
+        let info: Option<&RetryInfo> = head.extensions.get();
+        // A layer further in has used up the time of the call.
+        let gave_up = info.is_some_and(|info| info.gave_up);
         let read = self.batch.response(members, head, body.clone());
-        match self.merge_response(members, head, read, now) {
+        match self.merge_response(members, head, read, gave_up, now) {
             Ok(smoothly) => {
                 let (sizing, config) = (&self.shared.sizing, &self.shared.config);
                 let key = &self.sizing_key;
                 sizing.record_response(key, config, members.len(), took, smoothly);
             }
-            Err(failure) => self.part_failed(members, response, failure, now),
+            Err(failure) => self.part_failed(members, response, failure, gave_up, now),
         }
     }
 
@@ -421,6 +491,7 @@ impl<B: Batch> Progress<B> {
         members: &[usize],
         head: &response::Parts,
         read: PartResponse,
+        gave_up: bool,
         now: Instant,
     ) -> Result<bool, PartFailure> {
         match read {
@@ -428,7 +499,7 @@ impl<B: Batch> Progress<B> {
                 if !fits(members, &messages) || !self.merge.put_frame(head, frame) {
                     return Err(unreadable());
                 }
-                Ok(self.put_messages(members, messages, now))
+                Ok(self.put_messages(members, messages, gave_up, now))
             }
             PartResponse::Lists { frame, lists } => {
                 let first = members.first().copied().unwrap_or_default();
@@ -449,53 +520,127 @@ impl<B: Batch> Progress<B> {
                 self.report.count_done();
             }
         }
+        self.progressed();
+    }
+
+    /// The server has settled members.
+    fn progressed(&mut self) {
+        self.trouble.response_came();
+        self.trouble.messages_came();
         self.pacing.progressed();
     }
 
     /// Puts messages in. Returns whether no member has to be sent again.
-    fn put_messages(&mut self, members: &[usize], messages: Vec<Message>, now: Instant) -> bool {
+    fn put_messages(
+        &mut self,
+        members: &[usize],
+        messages: Vec<Message>,
+        gave_up: bool,
+        now: Instant,
+    ) -> bool {
+        if let Some(why) = self.refused_again(members, &messages) {
+            self.refused_one_by_one(members, messages, &why, now);
+            return false;
+        }
+        self.one_error = None;
         self.fallback.forget();
         let any = |outcome| messages.iter().any(|message| message.outcome == outcome);
         let achieved = any(MemberOutcome::Done);
         let failed = any(MemberOutcome::Failed);
+        let is_new_small = self.is_new_small(members);
         if achieved || failed {
-            self.pacing.progressed();
+            self.progressed();
         }
-        let mut retried = Vec::new();
+        let mut throttled = Vec::new();
+        let mut counted = Vec::new();
+        let mut unknown = Vec::new();
         let mut stopped = Vec::new();
         let mut longest = None;
+        let mut again = Retry::new(None).max_retries(0);
         for (&member, message) in members.iter().zip(messages) {
+            let error = LastError::Message(message.bytes.clone());
             match message.outcome {
                 MemberOutcome::Done => self.settle(member, message.bytes, true),
                 MemberOutcome::Failed => self.settle(member, message.bytes, false),
-                MemberOutcome::Retry {
-                    retry_after,
-                    maybe_executed,
-                } => {
-                    if maybe_executed {
-                        self.mark_maybe_executed(&[member]);
-                    }
-                    self.plan
-                        .send_again(member, LastError::Message(message.bytes));
-                    longest = longest.max(retry_after);
-                    retried.push(member);
+                MemberOutcome::Unknown => {
+                    self.report.count_unknown();
+                    self.settle(member, message.bytes, false);
+                    unknown.push(member);
                 }
                 MemberOutcome::Stopped => {
-                    self.plan
-                        .send_again(member, LastError::Message(message.bytes));
+                    self.plan.send_again(member, error);
                     stopped.push(member);
+                }
+                MemberOutcome::Retry(retry) => {
+                    if retry.maybe_executed {
+                        self.mark_maybe_executed(&[member]);
+                    }
+                    self.plan.send_again(member, error);
+                    match retry.max_retries {
+                        Some(max_retries) => {
+                            again.retry_after = again.retry_after.max(retry.retry_after);
+                            let max_retries = if gave_up { 0 } else { max_retries };
+                            again.max_retries = again.max_retries.max(Some(max_retries));
+                            counted.push(member);
+                        }
+                        None => {
+                            longest = longest.max(retry.retry_after);
+                            throttled.push(member);
+                        }
+                    }
                 }
             }
         }
-        let smoothly = retried.is_empty() && stopped.is_empty();
+        let retried = !throttled.is_empty() || !counted.is_empty();
+        let smoothly = !retried && stopped.is_empty() && unknown.is_empty();
         // Only a member that failed for good stops others: a round that achieved nothing ends it.
-        if !achieved && (failed || retried.is_empty()) {
+        if !achieved && (failed || !retried) {
             self.give_up(&stopped, &Arc::default());
         }
-        if !retried.is_empty() {
-            self.hold_or_give_up(&retried, longest, achieved, now);
+        if !counted.is_empty() {
+            if !achieved && !failed && throttled.is_empty() {
+                let text = "the server responds to every member alike";
+                self.one_more_failed(is_new_small, again, PartError::not_executed(text), now);
+            }
+            self.retry_alone(&counted, again, now);
+        }
+        if gave_up {
+            self.give_up_all(&throttled, achieved);
+        } else if !throttled.is_empty() {
+            self.trouble.messages_came();
+            self.hold_or_give_up(&throttled, longest, achieved, now);
+        }
+        match unknown.is_empty() || achieved || failed {
+            true => self.trouble.response_came(),
+            false => self.doubt("the server has left open what was executed", now),
         }
         smoothly
+    }
+
+    /// Returns the one error for all members of the part before, if what cannot be smaller is refused by messages now.
+    fn refused_again(&self, members: &[usize], messages: &[Message]) -> Option<Arc<PartError>> {
+        let failed = |message: &Message| message.outcome == MemberOutcome::Failed;
+        let refused = messages.iter().all(failed);
+        let alone = refused && self.plan.is_one_piece(&self.batch, members);
+        self.one_error.clone().filter(|_| alone)
+    }
+
+    /// After one error for a whole part, a member alone is refused as well: it may be the error of all.
+    fn refused_one_by_one(
+        &mut self,
+        members: &[usize],
+        messages: Vec<Message>,
+        why: &PartError,
+        now: Instant,
+    ) {
+        let is_new_small = self.is_new_small(members);
+        for (&member, message) in members.iter().zip(messages) {
+            self.settle(member, message.bytes, false);
+        }
+        self.trouble.response_came();
+        self.pacing.progressed();
+        let again = Retry::new(None).max_retries(0);
+        self.one_more_failed(is_new_small, again, alike(why), now);
     }
 
     /// A response speaks of its part as a whole.
@@ -504,57 +649,69 @@ impl<B: Batch> Progress<B> {
         members: &[usize],
         response: Box<CollectedResponse>,
         failure: PartFailure,
+        gave_up: bool,
         now: Instant,
     ) {
-        let PartFailure {
-            outcome, too_large, ..
-        } = failure;
-        if too_large {
+        if failure.outcome != PartOutcome::Unknown {
+            self.trouble.response_came();
+        }
+        if failure.too_large {
             self.shrink(members.len());
         }
-        let maybe_executed = match outcome {
+        let maybe_executed = match failure.outcome {
             PartOutcome::Unknown => true,
-            PartOutcome::Retry { maybe_executed, .. } => maybe_executed,
+            PartOutcome::Retry(retry) => retry.maybe_executed,
             PartOutcome::Failed | PartOutcome::FailedForAll => false,
         };
-        let looks_good = response.head.status.is_success() && failure.code.is_none();
         let candidate = Candidate {
+            looks_good: response.head.status.is_success() && failure.code.is_none(),
             result: Ok(response),
             maybe_executed,
-            looks_good,
+            unsent: false,
         };
         let why = Arc::new(PartError {
             message: failure.message,
             code: failure.code,
             text: failure.text,
             maybe_executed,
+            unsent: false,
         });
-        match outcome {
+        self.one_error = None;
+        match failure.outcome {
             PartOutcome::Failed => {
+                self.one_error = Some(Arc::clone(&why)).filter(|why| why.message.is_some());
                 self.fallback.conclude(candidate);
-                self.pacing.progressed();
-                self.reject(members, &why);
+                self.narrow(members, &why, Retry::new(None).max_retries(0), now);
             }
             PartOutcome::FailedForAll => {
                 self.fallback.conclude(candidate);
                 self.reject(members, &why);
-                // The server's message is for the members that it has seen.
-                self.stopped = Some(Arc::new(PartError {
-                    message: None,
-                    ..PartError::clone(&why)
-                }));
+                self.stop(&why);
             }
-            PartOutcome::Retry { retry_after, .. } => {
+            PartOutcome::Retry(retry) => {
                 if maybe_executed {
                     self.mark_maybe_executed(members);
                 }
                 self.fallback.retry(candidate);
-                if too_large && !self.split_further(members) {
-                    return self.reject_finally(members, &why);
+                if gave_up {
+                    self.put_back(members, &why);
+                    return self.give_up_all(members, false);
                 }
-                self.retry_part(members, &why, retry_after, now);
+                match retry.max_retries {
+                    Some(_) => self.narrow(members, &why, retry, now),
+                    None => {
+                        if failure.too_large {
+                            self.halve(members);
+                        }
+                        self.put_back(members, &why);
+                        self.hold_or_give_up(members, retry.retry_after, false, now);
+                    }
+                }
             }
-            PartOutcome::Unknown => self.outcome_unknown(members, &why, candidate, now),
+            PartOutcome::Unknown => {
+                let again = Retry::new(None).max_retries(MAX_LOSS_RETRIES);
+                self.outcome_unknown(members, &why, candidate, again, now);
+            }
         }
     }
 
@@ -564,19 +721,113 @@ impl<B: Batch> Progress<B> {
         members: &[usize],
         why: &Arc<PartError>,
         candidate: Candidate,
+        again: Retry,
         now: Instant,
     ) {
-        if self.batch.idempotency() == Idempotency::NonIdempotent {
-            self.fallback.conclude(candidate);
-            self.settle_unknown(members, why);
-            return;
+        if self.batch.idempotency() != Idempotency::NonIdempotent {
+            self.mark_maybe_executed(members);
+            self.fallback.retry(candidate);
+            return self.narrow(members, why, again, now);
         }
-        self.mark_maybe_executed(members);
-        self.fallback.retry(candidate);
-        if !self.split_further(members) {
-            return self.reject_finally(members, why);
+        self.fallback.conclude(candidate);
+        self.settle_unknown(members, why);
+        self.doubt(&why.text, now);
+    }
+
+    /// Members may have been executed that must not be executed twice. Nothing is sent for a while, then one small part.
+    fn doubt(&mut self, cause: &str, now: Instant) {
+        let may_go_on = self.trouble.outcome_lost();
+        match self.pacing.after_loss(now).filter(|_| may_go_on) {
+            Some(until) => self.hold_until(until, now),
+            None => {
+                let text = format!("the outcome of the parts before it was lost: {cause}");
+                self.stop(&PartError::not_executed(text));
+            }
         }
-        self.retry_part(members, why, None, now);
+    }
+
+    fn hold_until(&mut self, until: Instant, now: Instant) {
+        if self.pacing.hold_until(until, now) {
+            self.report.count_wait(now, until);
+        }
+    }
+
+    /// Whether a part cannot be smaller, and has not come back before.
+    fn is_new_small(&mut self, members: &[usize]) -> bool {
+        if !self.plan.is_one_piece(&self.batch, members) {
+            return false;
+        }
+        let first = members.first().and_then(|member| self.plan.member(*member));
+        first.is_some_and(|first| !std::mem::replace(&mut first.was_alone, true))
+    }
+
+    /// One more part in a row failed. All parts are held back for a while, or the rest is not sent because of `why`.
+    fn one_more_failed(&mut self, is_new_small: bool, again: Retry, why: PartError, now: Instant) {
+        let max_retries = again.max_retries.unwrap_or(MAX_LOSS_RETRIES);
+        self.trouble.part_failed(is_new_small);
+        if self.trouble.is_general(max_retries) {
+            self.fallback.end_retries();
+            return self.stop(&why);
+        }
+        if max_retries > 0 {
+            // Without time for the wait, the members that wait are given up one by one.
+            if let Some(until) = self.pacing.retry_at(again.retry_after, now) {
+                self.hold_until(until, now);
+            }
+        }
+    }
+
+    /// A part failed as a whole, perhaps because of one of its members: they are sent in smaller parts. What cannot be sent
+    /// in a smaller one is tried again as often as `again` says.
+    fn narrow(&mut self, members: &[usize], why: &Arc<PartError>, again: Retry, now: Instant) {
+        let is_new_small = self.is_new_small(members);
+        self.plan.count_failure(members);
+        self.put_back(members, why);
+        self.one_more_failed(is_new_small, again, alike(why), now);
+        match self.plan.is_one_piece(&self.batch, members) {
+            true => self.retry_alone(members, again, now),
+            false => self.halve(members),
+        }
+    }
+
+    /// Sends members that failed by themselves once more, after a wait of their own, or gives them up.
+    fn retry_alone(&mut self, members: &[usize], again: Retry, now: Instant) {
+        let max_retries = match again.max_retries.unwrap_or(MAX_LOSS_RETRIES) {
+            // Others have used up the time that such a failure is worth.
+            max_retries if self.trouble.lasts(max_retries) => 0,
+            max_retries => max_retries,
+        };
+        let mut given_up = Vec::new();
+        let mut longest = None;
+        let mut retried = Vec::new();
+        for &member in members {
+            let Some(known) = self.plan.member(member) else {
+                continue;
+            };
+            let earlier = known.tries;
+            known.tries = earlier.saturating_add(1);
+            match earlier < max_retries {
+                true => {
+                    longest = longest.max(Some(earlier));
+                    retried.push(member);
+                }
+                false => given_up.push(member),
+            }
+        }
+        // They stay together, so that few parts are sent.
+        if let Some(earlier) = longest {
+            match self.pacing.retry_one_at(earlier, again.retry_after, now) {
+                Some(until) => retried
+                    .iter()
+                    .for_each(|member| self.plan.hold(*member, until)),
+                None => given_up.append(&mut retried),
+            }
+        }
+        if !given_up.is_empty() {
+            self.fallback.end_retries();
+            let why = PartError::not_executed("the server goes on to fail at it");
+            self.give_up(&given_up, &Arc::new(why));
+        }
     }
 
     /// These members may have been executed, and are sent again.
@@ -588,34 +839,27 @@ impl<B: Batch> Progress<B> {
         }
     }
 
-    /// Sends these members in parts of at most half the size. Returns false if they failed too often in a part that cannot
-    /// be made smaller.
-    fn split_further(&mut self, members: &[usize]) -> bool {
-        let alone = self.plan.is_one_piece(&self.batch, members);
-        let mut may_go_on = true;
+    /// Sends these members in parts of at most half the size.
+    fn halve(&mut self, members: &[usize]) {
         for &member in members {
             if let Some(known) = self.plan.member(member) {
                 known.cap = (members.len() / 2).max(1);
-                known.failures_alone += u8::from(alone);
-                may_go_on &= known.failures_alone < MAX_FAILURES_ALONE;
             }
         }
-        may_go_on
     }
 
-    /// Sends the members of a part again, if there is time for it.
-    fn retry_part(
-        &mut self,
-        members: &[usize],
-        why: &Arc<PartError>,
-        retry_after: Option<Duration>,
-        now: Instant,
-    ) {
+    /// Puts the members of a part back among those that wait. What the server has said to them counts more than that it was
+    /// not asked again.
+    fn put_back(&mut self, members: &[usize], why: &Arc<PartError>) {
         for &member in members {
-            self.plan
-                .send_again(member, LastError::Part(Arc::clone(why)));
+            let known = self.plan.member(member);
+            let earlier = known.and_then(|known| known.last_error.take());
+            let error = match earlier {
+                Some(earlier) if why.unsent => earlier,
+                _ => LastError::Part(Arc::clone(why)),
+            };
+            self.plan.send_again(member, error);
         }
-        self.hold_or_give_up(members, retry_after, false, now);
     }
 
     /// Holds all parts back before these members are sent again, or gives them up.
@@ -626,12 +870,18 @@ impl<B: Batch> Progress<B> {
         achieved: bool,
         now: Instant,
     ) {
-        if let Some(until) = self.pacing.retry_at(retry_after, now) {
-            if self.pacing.hold_until(until, now) {
-                self.report.count_wait(now, until);
+        match self.pacing.retry_at(retry_after, now) {
+            Some(until) => {
+                if self.pacing.hold_until(until, now) {
+                    self.report.count_wait(now, until);
+                }
             }
-            return;
+            None => self.give_up_all(members, achieved),
         }
+    }
+
+    /// There is no time left for these members. If no others were `achieved`, neither is there for the rest.
+    fn give_up_all(&mut self, members: &[usize], achieved: bool) {
         let why = "the server refuses the batch for longer than the call may wait";
         let why = Arc::new(PartError::not_executed(why));
         self.fallback.end_retries();
@@ -644,10 +894,20 @@ impl<B: Batch> Progress<B> {
         }
     }
 
-    /// Later parts are smaller than one of this size.
+    /// Nothing more is sent. The server's message is for the members that it has seen.
+    fn stop(&mut self, why: &PartError) {
+        self.stopped = Some(Arc::new(PartError {
+            message: None,
+            ..why.clone()
+        }));
+    }
+
+    /// Later parts are smaller than one of this size. A single member says nothing about sizes.
     fn shrink(&self, members: usize) {
         let (sizing, config) = (&self.shared.sizing, &self.shared.config);
-        sizing.shrink(&self.sizing_key, config, members);
+        if members > 1 {
+            sizing.shrink(&self.sizing_key, config, members);
+        }
     }
 }
 
@@ -716,12 +976,6 @@ impl<B: Batch> Progress<B> {
         self.merge.put(member, message);
     }
 
-    /// As [`Progress::reject`], for members that were sent again so far.
-    fn reject_finally(&mut self, members: &[usize], why: &Arc<PartError>) {
-        self.fallback.end_retries();
-        self.reject(members, why);
-    }
-
     /// Does not send these members again because of `why`, whatever was said to them earlier.
     fn reject(&mut self, members: &[usize], why: &Arc<PartError>) {
         for &member in members {
@@ -746,6 +1000,7 @@ impl<B: Batch> Progress<B> {
 
     /// Does not send these members (again). They keep their last error; `why` is for those that have none.
     fn give_up(&mut self, members: &[usize], why: &Arc<PartError>) {
+        let doubt_matters = !self.only_reads();
         for &member in members {
             let in_doubt = self.is_in_doubt(member);
             let Some(known) = self.plan.member(member) else {
@@ -760,7 +1015,7 @@ impl<B: Batch> Progress<B> {
                 Some(LastError::Part(last)) => last,
                 _ => Arc::clone(why),
             };
-            if in_doubt || why.maybe_executed {
+            if in_doubt || doubt_matters && why.maybe_executed {
                 self.settle_unknown(&[member], &why);
             } else {
                 self.settle_not_executed(member, &why);
@@ -773,8 +1028,18 @@ fn part_error(error: &BoxError, maybe_executed: bool) -> Arc<PartError> {
     Arc::new(PartError {
         text: describe(&**error),
         maybe_executed,
+        unsent: !maybe_executed,
         ..PartError::default()
     })
+}
+
+/// Why the rest is not sent if this is what every part gets.
+fn alike(why: &PartError) -> PartError {
+    let text = format!("the server responds to every part alike: {}", why.text);
+    PartError {
+        code: why.code.clone(),
+        ..PartError::not_executed(text)
+    }
 }
 
 /// The failure of a part whose response the format has read wrongly.

@@ -104,6 +104,13 @@ impl BatchReport {
         self.0.lock().stats.not_executed += 1;
     }
 
+    /// Counts the members that were not counted yet.
+    pub(super) fn count_rest_not_executed(&self) {
+        let stats = &mut self.0.lock().stats;
+        let others = stats.done + stats.unknown;
+        stats.not_executed = stats.members.saturating_sub(others);
+    }
+
     /// Counts a wait that may overlap with earlier ones.
     pub(super) fn count_wait(&self, from: Instant, until: Instant) {
         let inner = &mut *self.0.lock();

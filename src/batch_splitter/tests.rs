@@ -28,7 +28,7 @@ use crate::body::rope::Rope;
 use crate::extensions::Deadline;
 use crate::ledger::{AcquireRequest, AdmissionSlot, LocalLedger, Permit};
 use crate::principal::Principal;
-use crate::trail::{CallTrail, RetryAttempt};
+use crate::trail::{CallTrail, PartOfBatch, RetryAttempt};
 
 /// Members are the lines of a body that begins with `BATCH` and ends with `END`. A response has a line for each of them:
 /// its number, and a word that says its outcome.
@@ -178,13 +178,7 @@ impl Batch for LinesBatch {
                 "failed" => whole(PartOutcome::Failed, false),
                 "forall" => whole(PartOutcome::FailedForAll, false),
                 "again" => whole(PartOutcome::retry(retry_after(words.next())), false),
-                "repeat" => whole(
-                    PartOutcome::Retry {
-                        retry_after: None,
-                        maybe_executed: true,
-                    },
-                    false,
-                ),
+                "repeat" => whole(PartOutcome::Retry(Retry::new(None).maybe_executed()), false),
                 "large" => whole(PartOutcome::retry(None), true),
                 _ => whole(PartOutcome::Unknown, false),
             };
@@ -203,10 +197,7 @@ impl Batch for LinesBatch {
                     "ok" => MemberOutcome::Done,
                     "failed" => MemberOutcome::Failed,
                     "stopped" => MemberOutcome::Stopped,
-                    "maybe" => MemberOutcome::Retry {
-                        retry_after: None,
-                        maybe_executed: true,
-                    },
+                    "maybe" => MemberOutcome::Retry(Retry::new(None).maybe_executed()),
                     "busy" => MemberOutcome::retry(
                         words
                             .next()
@@ -293,9 +284,13 @@ fn refused() -> Reply {
 #[derive(Clone)]
 struct Call {
     number: usize,
+    /// How many calls run at the same time, this one among them.
+    running: usize,
     members: Vec<usize>,
     at: Duration,
     resend: bool,
+    deadline: Option<Instant>,
+    part_of_batch: bool,
     trail: CallTrail,
     slot: AdmissionSlot,
 }
@@ -400,9 +395,12 @@ impl Service<Request<ReplayBody>> for Server {
                 inner.peak = inner.peak.max(inner.running);
                 let call = Call {
                     number: inner.calls.len(),
+                    running: inner.running,
                     members,
                     at: inner.begin.elapsed(),
                     resend: request.extensions().get::<RetryAttempt>().is_some(),
+                    deadline: request.extensions().get().map(|Deadline(at)| *at),
+                    part_of_batch: request.extensions().get::<PartOfBatch>().is_some(),
                     trail: CallTrail::of(request.extensions())
                         .cloned()
                         .unwrap_or_default(),

@@ -50,13 +50,13 @@
 //!
 //! All as [`BoxError`]:
 //!
-//! - [`AcquireError`](crate::ledger::AcquireError), if too many calls wait or this one waited too long. Nothing was sent.
+//! - [`AcquireError`](crate::ledger::AcquireError), if too many calls wait, this one waited too long, or
+//!   its budget is configured wrongly. Nothing was sent.
 //! - [`DeadlineElapsed`], if the call's [`Deadline`](crate::extensions::Deadline) had passed before. Nothing was sent.
 //! - The inner service's own error.
 
 mod body;
 mod future;
-mod no_calls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -71,7 +71,6 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
-use self::no_calls::NoCalls;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Ledger, LocalLedger};
 use crate::principal::MakeCharges;
@@ -110,13 +109,10 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
 
     /// Allows `limit` concurrent calls of each principal, in a [`LocalLedger`] of its own.
     ///
-    /// With a limit of 0 every call ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
+    /// With a limit of 0 each call that is charged ends with
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     pub fn in_flight(limit: u32, make_charges: M) -> Self {
-        let ledger: Arc<dyn Ledger> = match limit {
-            0 => Arc::new(NoCalls),
-            _ => Arc::new(LocalLedger::in_flight(limit)),
-        };
-        Self::new(ledger, make_charges)
+        Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
     }
 
     /// Gives the permit back as soon as the response headers have come. Default: when the response body has ended.

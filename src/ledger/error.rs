@@ -56,9 +56,17 @@ pub enum AcquireError {
         /// Which gate.
         contended: Contended,
     },
-    /// The limit is 0.
+    /// The limit of a budget that the call draws on is 0.
     #[error("the limit is 0, so no call can ever run: allow at least 1")]
     ZeroLimit,
+    /// A budget that the call draws on was configured more than once.
+    #[error(
+        "the budget {budget} has several limits, so no call that draws on it can run: configure it once"
+    )]
+    DuplicateBudget {
+        /// Which budget.
+        budget: Budget,
+    },
     /// The back end of the ledger cannot be reached.
     #[error("the ledger's back end is unavailable: {source}")]
     Unavailable {

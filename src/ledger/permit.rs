@@ -1,24 +1,112 @@
-//! [`Permit`]: what was acquired from a ledger, given back exactly once.
+//! [`Ledger`]: hands out permits and takes in signals. [`Permit`]: what was acquired from one, given back exactly once.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use super::error::AcquireError;
+use super::request::{AcquireRequest, Admission};
+use super::signal::{End, Signal};
+use super::snapshot::Snapshot;
 use super::unread::Unread;
-use super::{AcquireError, AcquireRequest, Admission, Ledger, Signal};
 use crate::principal::Budget;
 
-/// How a permit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// The response ended. If no refusal was reported for it, it counts as a success.
-    Complete,
-    /// The call ended otherwise. It tells nothing about its budgets.
-    Dropped,
-    /// The call was never sent.
-    NotSent,
-    /// The call was sent and given up before a response came. The server may still be at work on it.
-    Unanswered,
+/// A permit that is waited for: what [`Ledger::acquire`] returns.
+pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + Send>>;
+
+/// Keeps budgets: hands out permits, takes in signals.
+///
+/// Object safe; implementations are shared as `Arc<dyn Ledger>`. Three methods have to be written, and an implementation that
+/// learns nothing from responses can leave [`report`](Self::report) empty:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use std::sync::{Arc, Mutex};
+///
+/// use tokio::sync::Semaphore;
+/// use tower_ews::ledger::{Acquire, AcquireError, AcquireRequest, Admission, End, Ledger, Permit, Signal};
+///
+/// /// Four calls of each principal at a time; the principal with the most calls pays for a call of several.
+/// #[derive(Debug, Default)]
+/// struct FourEach {
+///     principals: Mutex<HashMap<String, Arc<Semaphore>>>,
+///     admitted: AtomicU64,
+/// }
+///
+/// impl FourEach {
+///     fn of(&self, request: &AcquireRequest) -> Option<Arc<Semaphore>> {
+///         let key = request.charges().first()?.principal().to_string();
+///         let mut principals = self.principals.lock().ok()?;
+///         Some(Arc::clone(principals.entry(key).or_insert_with(|| Arc::new(Semaphore::new(4)))))
+///     }
+/// }
+///
+/// impl Ledger for FourEach {
+///     fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire {
+///         Box::pin(async move {
+///             if let Some(semaphore) = self.of(&request) {
+///                 semaphore.acquire().await.map_err(AcquireError::unavailable)?.forget();
+///             }
+///             let sequence = self.admitted.fetch_add(1, Relaxed);
+///             let ticket = request.ticket().unwrap_or(sequence);
+///             Ok(Permit::new(self, Admission::new(request, ticket, sequence)))
+///         })
+///     }
+///
+///     fn report(&self, _: &Admission, _: Signal) {}
+///
+///     fn release(&self, admission: &Admission, _: End) {
+///         if let Some(semaphore) = self.of(admission.request()) {
+///             semaphore.add_permits(1);
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let ledger: Arc<dyn Ledger> = Arc::new(FourEach::default());
+/// let permit = ledger.acquire(AcquireRequest::new(tower_ews::principal::Principal::new("a"))).await.unwrap();
+/// permit.complete();
+/// # }
+/// ```
+pub trait Ledger: fmt::Debug + Send + Sync + 'static {
+    /// Acquires every charge of `request` immediately, or none. [`Permit::new`] makes a permit of the admission.
+    ///
+    /// # Errors
+    ///
+    /// Gives the request back if its call has to wait. A ledger that cannot say without waiting does so always, which is the
+    /// default.
+    fn try_acquire(&self, request: AcquireRequest) -> Result<Admission, AcquireRequest> {
+        Err(request)
+    }
+
+    /// Waits until every charge of `request` can be acquired at once.
+    ///
+    /// # Cancellation
+    ///
+    /// A waiting call holds nothing. Dropping the future leaves the queue; what was admitted meanwhile is given back.
+    fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire;
+
+    /// Tells what a response said about a budget that `admission` drew on. Accepted after the release as well.
+    fn report(&self, admission: &Admission, signal: Signal);
+
+    /// Gives `admission` back. [`Permit`] calls it exactly once.
+    fn release(&self, admission: &Admission, end: End);
+
+    /// Divides `admission` into what stays with the call and the charges on `budget`, which are released by themselves. None if
+    /// there are no such charges.
+    ///
+    /// The default is right for a ledger that keeps nothing of an admission but its charges.
+    fn split(&self, admission: &Admission, budget: Budget) -> Option<(Admission, Admission)> {
+        admission.split(budget)
+    }
+
+    /// What is held, queued, gated and learnt now. Default: nothing.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
 }
 
 /// What was acquired from a ledger. It is given back when it is completed or dropped.

@@ -1,16 +1,12 @@
 //! What a call asks a ledger for, and what it was given: [`AcquireRequest`] and [`Admission`].
 
 use std::fmt;
-use std::sync::Arc as StdArc;
 
 use http::uri::Authority;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use triomphe::Arc;
 
-use super::Ledger;
 use crate::principal::{Budget, Charge, Charges};
-use crate::wiring::{IDLE_LEDGER, TWO_LEDGERS};
 
 /// What a call asks a ledger for.
 ///
@@ -290,111 +286,6 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// A request extension: where a layer that asks wants to be told what its call was charged.
-///
-/// Who wants to know puts an empty slot into the request and keeps a clone. The layer that acquires a permit fills it, with its
-/// ledger. So the answer is there even if the call ends in an error or is cancelled. Clones share one slot; a later
-/// admission replaces an earlier one.
-///
-/// ```
-/// use std::sync::Arc;
-/// use tower_ews::ledger::{AcquireRequest, AdmissionSlot, LocalLedger, Permit};
-/// use tower_ews::principal::Principal;
-///
-/// let slot = AdmissionSlot::new();
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(slot.clone());
-///
-/// // What ConcurrencyByPrincipal does further in:
-/// let permit = Permit::try_acquire(
-///     Arc::new(LocalLedger::in_flight(1)),
-///     &AcquireRequest::new(Principal::new("contoso")),
-/// );
-/// request.extensions().get::<AdmissionSlot>().unwrap().fill(permit.as_ref().unwrap());
-///
-/// assert_eq!(slot.admission().unwrap().ticket(), 1);
-/// ```
-#[derive(Clone, Default)]
-pub struct AdmissionSlot(StdArc<Mutex<Slot>>);
-
-#[derive(Default)]
-struct Slot {
-    /// An admission and the ledger that it came from.
-    charged: Option<(StdArc<dyn Ledger>, Admission)>,
-    since: Option<Instant>,
-}
-
-impl AdmissionSlot {
-    /// An empty slot.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Puts in what `permit` stands for.
-    pub fn fill(&self, permit: &super::Permit) {
-        let charged = (StdArc::clone(permit.ledger()), permit.admission().clone());
-        *self.0.lock() = Slot {
-            charged: Some(charged),
-            since: Some(Instant::now()),
-        };
-    }
-
-    /// What the last attempt was charged.
-    pub fn admission(&self) -> Option<Admission> {
-        let slot = self.0.lock();
-        slot.charged
-            .as_ref()
-            .map(|(_, admission)| admission.clone())
-    }
-
-    /// What the last attempt was charged, if it was charged to `ledger`. Asked once a response has come.
-    ///
-    /// Where another ledger was charged, or none, the log warns once: reports to `ledger` hold back nobody then.
-    pub fn admission_of(&self, ledger: &StdArc<dyn Ledger>) -> Option<Admission> {
-        let slot = self.0.lock();
-        match &slot.charged {
-            Some((from, admission)) if StdArc::ptr_eq(from, ledger) => Some(admission.clone()),
-            Some(_) => {
-                TWO_LEDGERS.say();
-                None
-            }
-            None => {
-                IDLE_LEDGER.say();
-                None
-            }
-        }
-    }
-
-    /// The place in the queue that the last attempt had.
-    pub fn ticket(&self) -> Option<u64> {
-        let slot = self.0.lock();
-        slot.charged
-            .as_ref()
-            .map(|(_, admission)| admission.ticket())
-    }
-
-    /// When the last attempt got its permit, or began if it has none.
-    pub fn since(&self) -> Option<Instant> {
-        self.0.lock().since
-    }
-
-    /// Empties the slot: another attempt begins.
-    pub fn begin_attempt(&self) {
-        *self.0.lock() = Slot {
-            charged: None,
-            since: Some(Instant::now()),
-        };
-    }
-}
-
-impl fmt::Debug for AdmissionSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AdmissionSlot")
-            .field(&self.admission())
-            .finish()
-    }
-}
-
 /// A request extension: how a call that is sent again asks for its permit.
 ///
 /// ```
@@ -430,5 +321,37 @@ impl Requeue {
     pub fn not_before(mut self, not_before: impl Into<Option<Instant>>) -> Self {
         self.not_before = not_before.into();
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::principal::Principal;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_sent_again_asks_for_its_place_and_its_time() {
+        let then = Instant::now() + Duration::from_secs(5);
+        let requeue = Requeue::new().ticket(7).not_before(then);
+        let request = AcquireRequest::of_call(Charges::new(), None, None, requeue);
+        assert_eq!(
+            (request.ticket(), request.not_before()),
+            (Some(7), Some(then))
+        );
+    }
+
+    #[test]
+    fn what_is_printed_says_who_is_charged() {
+        let request = AcquireRequest::new(Principal::account("Amy")).with_ticket(7);
+        let admission = Admission::new(request.clone(), 7, 9);
+        for (printed, number) in [
+            (format!("{request:?}"), "ticket: Some(7)"),
+            (format!("{admission:?}"), "sequence: 9"),
+        ] {
+            let told = printed.contains("Account(amy)") && printed.contains(number);
+            assert!(told, "{printed}");
+        }
     }
 }

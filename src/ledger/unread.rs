@@ -47,6 +47,16 @@ mod tests {
     use crate::principal::Principal;
 
     #[test]
+    fn few_principals_share_a_counter() {
+        let counters = (0..1000).map(|n| {
+            let hash = Principal::new(n.to_string()).hash64();
+            std::ptr::from_ref(counter(hash))
+        });
+        let counters: std::collections::HashSet<_> = counters.collect();
+        assert!(counters.len() > 400, "{}", counters.len());
+    }
+
+    #[test]
     fn a_response_that_ends_on_another_thread_is_counted_once() {
         // More than all other tests have at a time.
         const MANY: u32 = 10_000;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Budget, Principal, PrincipalKind};
+use super::budget::Budget;
+use super::identity::{Principal, PrincipalKind};
 
 const CUSTOM: &str = "custom-";
 

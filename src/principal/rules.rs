@@ -1,6 +1,6 @@
 //! The rules of a throttling policy: which budgets a call draws on, how much, and who pays.
 
-use super::Budget;
+use super::budget::Budget;
 
 /// Who pays for a budget of Exchange.
 ///

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::gate::endpoint_of;
+use super::endpoint::endpoint_of;
 use crate::errors::{AccessDenied, AccessScope};
 use crate::extensions::Caller;
 

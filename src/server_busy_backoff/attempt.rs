@@ -16,8 +16,9 @@ use tower_service::Service;
 use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
 use super::config::Shared;
 use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
+use super::endpoint::endpoint_of;
 use super::examine::{Examined, RefusedResponse, examine, keep};
-use super::gate::{acquire_request, endpoint_of, untested};
+use super::gate::{acquire_request, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Listener, Reporter};
 use super::retry_budget::Retry;
@@ -276,7 +277,8 @@ where
             head.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
         );
-        if !refused && !(memory.is_used() && head.status.is_success()) {
+        let granted = memory.is_used() && head.status.is_success();
+        if !refused && !granted {
             return;
         }
         let Some(access) = self.shared.classifier.access(&self.request) else {

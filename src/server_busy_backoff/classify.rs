@@ -9,6 +9,7 @@ use http::{Method, Request, response};
 use tower::BoxError;
 
 use super::access::Access;
+use super::endpoint::UNNAMED;
 use crate::extensions::Caller;
 use crate::principal::Principal;
 use crate::retry::Failure;
@@ -128,9 +129,6 @@ pub(super) fn caller_or_authority<B>(request: &Request<B>) -> Principal {
         ),
     }
 }
-
-/// Stands for the server of all requests whose URI names none.
-pub(super) const UNNAMED: &str = "unnamed-server";
 
 /// What a request asks for.
 ///

@@ -184,6 +184,10 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         }
         _ => {}
     }
+    let is_success = head.status.is_success();
+    if class.expects_soap && is_success && !is_xml(&head.headers, true) {
+        classified.refusal = Some(no_soap());
+    }
     // The body of a 503 or a 429 is read only if it is known to be XML: a page of text says no more than the status.
     let by_default = match head.status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(false),
@@ -200,6 +204,11 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         }
     }
     classified
+}
+
+/// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
+fn no_soap() -> Refusal {
+    Refusal::new("no SOAP").outcome_unknown().max_retries(0)
 }
 
 /// Whether the body is XML; `by_default` if there is no content type.
@@ -256,6 +265,9 @@ impl BodyClassifier for EwsBody {
             }
             _ if findings.settled => Reading::Final,
             Some(refusal) => Reading::Refused(refusal.clone()),
+            None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
+                Reading::Refused(no_soap())
+            }
             // Members were stopped, but none that stopped them was seen.
             None if self.scanner.messages() > 0 => Reading::Final,
             None => Reading::Open,

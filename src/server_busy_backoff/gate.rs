@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
-use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::classify::{Classify, UNNAMED};
+use super::classify::Classify;
+use super::endpoint::endpoint_of;
 use crate::ledger::{
     AcquireError, AcquireRequest, Admission, Ledger, Limit, LocalLedger, Permit, Requeue, Signal,
 };
@@ -80,12 +80,6 @@ pub(super) fn acquire_request<B>(
     )
 }
 
-/// The server that a request goes to.
-pub(super) fn endpoint_of<B>(request: &Request<B>) -> Authority {
-    let endpoint = request.uri().authority().cloned();
-    endpoint.unwrap_or_else(|| Authority::from_static(UNNAMED))
-}
-
 /// Returns the admission of a call that was sent before any gate was closed, so that it tests none.
 pub(super) fn untested(request: AcquireRequest) -> Admission {
     Admission::new(request, 0, 0)
@@ -96,6 +90,7 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
 
+    use super::super::endpoint::UNNAMED;
     use super::super::ews::EwsClassifier;
     use super::super::http::HttpClassifier;
     use super::*;

@@ -103,6 +103,7 @@ mod attempt;
 mod classify;
 mod config;
 mod decide;
+mod endpoint;
 #[cfg(feature = "ews")]
 mod ews;
 mod examine;

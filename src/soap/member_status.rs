@@ -101,17 +101,16 @@ impl ResponseCode {
     /// Whether, as the code of a fault, it speaks of who calls and how, so that any other request
     /// fares no better.
     pub(crate) fn is_about_the_caller(&self) -> bool {
-        matches!(
-            self.as_str(),
-            "ErrorAccountDisabled"
-                | "ErrorAccountSuspend"
-                | "ErrorCallerIsInvalidADAccount"
-                | "ErrorImpersonateUserDenied"
-                | "ErrorImpersonationDenied"
-                | "ErrorImpersonationFailed"
-                | "ErrorInvalidServerVersion"
-                | "ErrorPasswordExpired"
-                | "ErrorTokenSerializationDenied"
-        )
+        let impersonation = memchr::memmem::find(self.as_str().as_bytes(), b"mpersonat").is_some();
+        impersonation
+            || matches!(
+                self.as_str(),
+                "ErrorAccountDisabled"
+                    | "ErrorAccountSuspend"
+                    | "ErrorCallerIsInvalidADAccount"
+                    | "ErrorInvalidServerVersion"
+                    | "ErrorPasswordExpired"
+                    | "ErrorTokenSerializationDenied"
+            )
     }
 }

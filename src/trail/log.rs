@@ -105,7 +105,7 @@ struct Entry {
 
 /// An attempt, as it is read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct ListedAttempt {
     /// Its number in the call.
     pub(crate) number: u64,
     pub(crate) attempt: Attempt,
@@ -115,8 +115,8 @@ pub(crate) struct Told {
 
 /// All that a view tells.
 #[derive(Debug)]
-pub(crate) struct Story {
-    pub(crate) attempts: SmallVec<[Told; 1]>,
+pub(crate) struct TrailSnapshot {
+    pub(crate) attempts: SmallVec<[ListedAttempt; 1]>,
     pub(crate) left_out: LeftOut,
     /// Parts that were begun.
     pub(crate) parts: u64,
@@ -198,14 +198,14 @@ impl Log {
         }
     }
 
-    pub(super) fn story(&self, view: Option<&Arc<View>>) -> Story {
-        let told = |entry: &Entry| Told {
+    pub(super) fn read_all(&self, view: Option<&Arc<View>>) -> TrailSnapshot {
+        let listed = |entry: &Entry| ListedAttempt {
             number: entry.number,
             attempt: entry.attempt.clone(),
             next_began: entry.next_began,
         };
-        Story {
-            attempts: self.entries(view).map(told).collect(),
+        TrailSnapshot {
+            attempts: self.entries(view).map(listed).collect(),
             left_out: self.left_out(view, LeftOut::clone).unwrap_or_default(),
             parts: view.map_or(self.parts, |view| view.state.lock().parts),
         }

@@ -41,8 +41,8 @@ use parking_lot::Mutex;
 pub use self::attempt::Attempt;
 pub(crate) use self::attempt::{Times, whole_micros};
 pub use self::left_out::LeftOut;
+pub(crate) use self::log::{ListedAttempt, TrailSnapshot};
 use self::log::{Log, View};
-pub(crate) use self::log::{Story, Told};
 
 /// Records what each layer did with a call. Clones share what they record.
 ///
@@ -200,8 +200,8 @@ impl CallTrail {
     }
 
     /// Returns all that happened to what was begun through this clone.
-    pub(crate) fn story(&self) -> Story {
-        self.log.lock().story(self.view.as_ref())
+    pub(crate) fn read_all(&self) -> TrailSnapshot {
+        self.log.lock().read_all(self.view.as_ref())
     }
 }
 

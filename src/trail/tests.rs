@@ -44,7 +44,7 @@ fn parts_see_their_own_attempts_alone() {
     assert_eq!(tickets(&first), [Some(5)]);
     assert_eq!(tickets(&other), [Some(7), Some(9)]);
     assert_eq!(tickets(&trail), [Some(5), Some(7), Some(9)]);
-    assert_eq!((other.story().parts, trail.story().parts), (1, 2));
+    assert_eq!((other.read_all().parts, trail.read_all().parts), (1, 2));
     let expected = [(Some(0), false), (Some(1), true), (Some(1), true)];
     assert_eq!(parts(&trail), expected);
 }
@@ -141,14 +141,17 @@ fn who_watches_an_attempt_is_told_when_it_is_left_out() {
     for attempt in [&watched, &again] {
         end(attempt);
     }
-    assert_eq!(watched.story().attempts.len(), 2);
+    assert_eq!(watched.read_all().attempts.len(), 2);
     for _ in 0..1_000 {
         end(&trail.begin_attempt());
     }
-    let story = watched.story();
-    assert_eq!((story.attempts.len(), story.left_out.attempts), (0, 2));
-    assert_eq!((story.left_out.admitted, story.parts), (1, 1));
-    assert_eq!(again.story().left_out.attempts, 1);
+    let snapshot = watched.read_all();
+    assert_eq!(
+        (snapshot.attempts.len(), snapshot.left_out.attempts),
+        (0, 2)
+    );
+    assert_eq!((snapshot.left_out.admitted, snapshot.parts), (1, 1));
+    assert_eq!(again.read_all().left_out.attempts, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,19 +210,19 @@ async fn whatever_is_left_out_the_sums_are_those_of_all_attempts() {
         }
         let end = Instant::now();
         let all: Vec<_> = model.iter().map(|(attempt, _)| attempt).collect();
-        adds_up(&trail.story(), &all, end);
+        adds_up(&trail.read_all(), &all, end);
         let own: Vec<_> = model
             .iter()
             .filter(|(_, own)| *own)
             .map(|(attempt, _)| attempt)
             .collect();
-        adds_up(&long.story(), &own, end);
+        adds_up(&long.read_all(), &own, end);
     }
 }
 
-fn adds_up(story: &Story, all: &[&Attempt], end: Instant) {
-    let left_out = &story.left_out;
-    let listed = || story.attempts.iter().map(|told| &told.attempt);
+fn adds_up(snapshot: &TrailSnapshot, all: &[&Attempt], end: Instant) {
+    let left_out = &snapshot.left_out;
+    let listed = || snapshot.attempts.iter().map(|told| &told.attempt);
     let sums = |sums, attempts: &mut dyn Iterator<Item = (&Attempt, Option<Instant>)>| {
         attempts.fold(
             sums,
@@ -241,7 +244,7 @@ fn adds_up(story: &Story, all: &[&Attempt], end: Instant) {
         left_out.wire,
         left_out.body,
     ];
-    let told = &mut story
+    let told = &mut snapshot
         .attempts
         .iter()
         .map(|told| (&told.attempt, told.next_began));

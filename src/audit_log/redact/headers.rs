@@ -1,9 +1,10 @@
-//! Secrets in headers: of a secret one is left what tells the kind of it, such as `Bearer REDACTED`.
+//! Secrets in headers. What tells the kind of a secret stays, such as `Bearer REDACTED`.
+
 use http::HeaderName;
 use http::header;
 
-use super::Rules;
-use super::loose::is_challenge_parameter;
+use super::rules::Rules;
+use super::shapes::is_challenge_parameter;
 
 const SCHEMES: [&str; 9] = [
     "Basic",
@@ -17,12 +18,12 @@ const SCHEMES: [&str; 9] = [
     "PoP",
 ];
 
-/// The value of a header whose name says that it is secret; `None` if it does not.
+/// Redacts the value of a header that its name makes a secret. Returns `None` for other headers.
 pub(super) fn redact(rules: &Rules, name: &HeaderName, value: &str) -> Option<String> {
     if *name == header::WWW_AUTHENTICATE || *name == header::PROXY_AUTHENTICATE {
         return Some(challenges(value));
     }
-    if *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION {
+    if is_credentials(name) {
         return Some(credentials(value));
     }
     if *name == header::COOKIE || *name == header::SET_COOKIE {
@@ -30,6 +31,10 @@ pub(super) fn redact(rules: &Rules, name: &HeaderName, value: &str) -> Option<St
     }
     let blob = name.as_str().ends_with("authentication-info");
     (blob || rules.names.secret_header(name)).then(|| "REDACTED".to_owned())
+}
+
+pub(super) fn is_credentials(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION
 }
 
 fn scheme(word: &str) -> Option<&str> {
@@ -46,7 +51,7 @@ fn credentials(value: &str) -> String {
     }
 }
 
-/// The names of cookies tell about affinity; their values are secret, and a `Set-Cookie` has one.
+/// The names of cookies tell about affinity, and stay. A `Set-Cookie` has one cookie.
 fn cookies(value: &str, set: bool) -> String {
     let mut names = Vec::new();
     for cookie in value.split(';') {
@@ -63,7 +68,7 @@ fn cookies(value: &str, set: bool) -> String {
     names.join("; ")
 }
 
-/// Schemes and the parameters that tell how to authenticate stay; blobs and nonces do not.
+/// Schemes stay, and the parameters that tell how to authenticate. Blobs and nonces do not.
 fn challenges(value: &str) -> String {
     let mut quoted = false;
     let mut escaped = false;

@@ -1,150 +1,240 @@
-//! Secrets in JSON: the values of keys, whatever they are.
+//! Secrets in JSON: the values of keys, and values that have a name beside them.
+
 use std::borrow::Cow;
+use std::mem;
+use std::ops::Range;
 
-use memchr::{memchr, memchr2, memchr3};
+use super::edit::{Edits, REDACTED};
+use super::layers::plain;
+use super::names::is_content;
+use super::rules::Rules;
+use super::text::Text;
 
-use super::Rules;
-use super::edit::Edit;
-use super::names::{is_content, is_naming};
+/// The most objects in one another that are told apart.
+const DEPTH: usize = 256;
 
-const REDACTED: &[u8] = br#""REDACTED""#;
+/// The most values of one object that are kept until its name comes.
+const VALUES: usize = 4;
 
-pub(super) fn redact<'a>(rules: &Rules, input: &'a [u8]) -> Cow<'a, [u8]> {
-    let mut edit = Edit::new(input);
-    let text = Text(input);
+/// Finds the secrets in JSON, or in a text with JSON in it. `strings` says that what is no string is
+/// to be replaced by one, so that JSON stays JSON.
+pub(super) fn find(rules: &Rules, input: &[u8], cut: bool, strings: bool) -> Edits {
+    let mut reader = Reader {
+        rules,
+        text: Text::new(input, cut),
+        strings,
+        edits: Edits::default(),
+        object: Object::default(),
+        around: Vec::new(),
+        deeper: 0,
+    };
     let mut at = 0;
-    // After `"name": "password"`, up to the end of the object.
-    let mut named_secret = false;
-    while let Some(found) = memchr(b'"', text.rest(at)) {
-        let open = at + found;
-        if memchr(b'}', text.get(at, open)).is_some() {
-            named_secret = false;
-        }
-        let Some(close) = text.string_end(open) else {
-            break;
+    while let Some(byte) = input.get(at) {
+        // Of a text that is no JSON, what is in braces.
+        let is_outside = !strings && reader.around.is_empty();
+        at = match byte {
+            b'"' | b'[' if is_outside => at + 1,
+            b'"' => reader.string(at),
+            b'{' | b'[' => reader.open(at),
+            b'}' | b']' => reader.close(at + 1),
+            _ => at + 1,
         };
-        at = close + 1;
-        let colon = text.skip_blanks(at);
-        if input.get(colon) != Some(&b':') {
-            continue;
-        }
-        let value = text.skip_blanks(colon + 1);
-        let key = decode(text.get(open + 1, close));
-        let named_value = named_secret && key.eq_ignore_ascii_case(b"value");
-        if is_naming(&key) && input.get(value) == Some(&b'"') {
-            let end = text.string_end(value).unwrap_or(input.len());
-            named_secret = rules.names.secret(&decode(text.get(value + 1, end)));
-        }
-        if rules.names.secret(&key) || named_value || rules.mask && masked(&key, input.get(value)) {
-            at = replace(&mut edit, text, value);
-        } else {
-            at = colon + 1;
-        }
     }
-    edit.finish()
+    if cut {
+        reader.cut();
+    }
+    reader.edits
 }
 
-/// Of an object called `body` or `location` only the strings in it.
-fn masked(key: &[u8], first: Option<&u8>) -> bool {
-    first == Some(&b'"') && is_content(key) || first == Some(&b'[') && key == b"categories"
+/// An object or a list that is not closed yet.
+#[derive(Default)]
+struct Object {
+    start: usize,
+    /// It is the value that a name beside it may name.
+    is_value: bool,
+    /// What opens next is such a value in it.
+    value_next: bool,
+    /// After `"name": "password"`.
+    named_secret: bool,
+    values: Vec<Range<usize>>,
 }
 
-fn replace(edit: &mut Edit<'_>, text: Text<'_>, start: usize) -> usize {
-    match text.0.get(start) {
-        None => start,
-        Some(b'"') => {
-            let end = text.string_end(start).unwrap_or(text.0.len());
-            edit.redact(start + 1..end);
-            end + 1
-        }
-        Some(b'{' | b'[') => {
-            let end = text.bracketed(start);
-            if !matches!(text.get(start, end), b"{}" | b"[]") {
-                edit.replace(start..end, REDACTED);
-            }
-            end
-        }
-        Some(_) => {
-            let rest = text.rest(start);
-            let length = rest
-                .iter()
-                .position(|&byte| byte <= b' ' || matches!(byte, b',' | b'}' | b']'))
-                .unwrap_or(rest.len());
-            let end = start + length;
-            if !matches!(text.get(start, end), b"null" | b"true" | b"false") {
-                edit.replace(start..end, REDACTED);
-            }
-            end
-        }
-    }
+struct Reader<'a, 'r> {
+    rules: &'r Rules,
+    text: Text<'a>,
+    strings: bool,
+    edits: Edits,
+    /// The innermost object that is open, or what is around all.
+    object: Object,
+    around: Vec<Object>,
+    /// Objects that are open besides.
+    deeper: usize,
 }
 
-/// A key whose letters were escaped, as they are.
-fn decode(key: &[u8]) -> Cow<'_, [u8]> {
-    if memchr(b'\\', key).is_none() {
-        return Cow::Borrowed(key);
-    }
-    let mut plain = Vec::with_capacity(key.len());
-    let mut bytes = key.iter();
-    while let Some(&byte) = bytes.next() {
-        if byte != b'\\' {
-            plain.push(byte);
-        } else if let Some(&escaped) = bytes.next() {
-            let code = bytes
-                .as_slice()
-                .get(..4)
-                .filter(|_| escaped == b'u')
-                .and_then(|digits| std::str::from_utf8(digits).ok())
-                .and_then(|digits| u8::from_str_radix(digits.strip_prefix("00")?, 16).ok());
-            match code {
-                Some(code) => {
-                    plain.push(code);
-                    bytes.nth(3);
-                }
-                None => plain.push(escaped),
-            }
-        }
-    }
-    Cow::Owned(plain)
-}
-
-#[derive(Clone, Copy)]
-struct Text<'a>(&'a [u8]);
-
-impl<'a> Text<'a> {
-    fn rest(self, at: usize) -> &'a [u8] {
-        self.0.get(at..).unwrap_or_default()
-    }
-
-    fn get(self, start: usize, end: usize) -> &'a [u8] {
-        self.0.get(start..end).unwrap_or_default()
-    }
-
-    fn skip_blanks(self, at: usize) -> usize {
-        let rest = self.rest(at);
-        at + rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count()
-    }
-
+impl<'a> Reader<'a, '_> {
     /// The quote that ends the string which begins at `open`.
-    fn string_end(self, open: usize) -> Option<usize> {
+    fn string_end(&self, open: usize) -> Option<usize> {
         let mut at = open + 1;
         loop {
-            at += memchr2(b'"', b'\\', self.rest(at))?;
-            if self.0.get(at) == Some(&b'"') {
+            at = self.text.find_either(at, b'"', b'\\')?;
+            if self.text.input.get(at) == Some(&b'"') {
                 return Some(at);
             }
             at += 2;
         }
     }
 
-    /// Past an object or an array.
-    fn bracketed(self, start: usize) -> usize {
+    /// At a string. Returns where to go on: behind it, or behind its value if it is a key.
+    fn string(&mut self, open: usize) -> usize {
+        let Some(close) = self.string_end(open) else {
+            return self.text.input.len();
+        };
+        let colon = self.text.skip_space(close + 1);
+        if self.text.input.get(colon) != Some(&b':') {
+            return close + 1;
+        }
+        let start = self.text.skip_space(colon + 1);
+        let key = decode(self.text.slice(open + 1, close));
+        let first = self.text.at(start);
+        let kind = self.rules.names.look(&key);
+        if kind.is_naming && first == Some(b'"') {
+            let end = self.string_end(start).unwrap_or(self.text.input.len());
+            let name = decode(self.text.slice(start + 1, end));
+            self.object.named_secret |= self.rules.names.secret(&name);
+        }
+        if kind.is_secret() || self.rules.mask && masked(&key, first) {
+            let value = self.value(start);
+            self.redact(value.clone());
+            return value.end + usize::from(first == Some(b'"'));
+        }
+        if kind.is_value {
+            return self.named_value(start);
+        }
+        start
+    }
+
+    /// A value that a name beside it may name.
+    fn named_value(&mut self, start: usize) -> usize {
+        let first = self.text.input.get(start);
+        if matches!(first, Some(b'{' | b'[')) {
+            self.object.value_next = true;
+            return start;
+        }
+        let after = usize::from(first == Some(&b'"'));
+        let value = self.value(start);
+        let end = value.end + after;
+        self.keep(value);
+        end
+    }
+
+    fn keep(&mut self, value: Range<usize>) {
+        let values = &mut self.object.values;
+        if values.len() < VALUES {
+            values.push(value);
+        }
+    }
+
+    /// At the begin of an object or a list.
+    fn open(&mut self, start: usize) -> usize {
+        if self.deeper > 0 || self.around.len() == DEPTH {
+            self.deeper += 1;
+            return start + 1;
+        }
+        let object = Object {
+            start,
+            is_value: mem::take(&mut self.object.value_next),
+            ..Object::default()
+        };
+        self.around.push(mem::replace(&mut self.object, object));
+        start + 1
+    }
+
+    /// At the end of an object or a list.
+    fn close(&mut self, end: usize) -> usize {
+        if self.deeper > 0 {
+            self.deeper -= 1;
+            return end;
+        }
+        let around = self.around.pop().unwrap_or_default();
+        let object = mem::replace(&mut self.object, around);
+        if object.named_secret {
+            object
+                .values
+                .into_iter()
+                .for_each(|value| self.redact(value));
+        }
+        if object.is_value {
+            self.keep(object.start..end);
+        }
+        end
+    }
+
+    /// The text is cut off: the names of these values may have followed. A list of objects is that of
+    /// a collection as a rule.
+    fn cut(&mut self) {
+        let mut object = mem::take(&mut self.object);
+        loop {
+            let values = mem::take(&mut object.values).into_iter();
+            for value in values {
+                if object.named_secret || !self.is_of_objects(value.start) {
+                    self.redact(value);
+                }
+            }
+            let Some(around) = self.around.pop() else {
+                break;
+            };
+            if object.is_value && (around.named_secret || !self.is_of_objects(object.start)) {
+                self.redact(object.start..self.text.input.len());
+            }
+            object = around;
+        }
+    }
+
+    /// Whether an object, or a list of something else than strings and numbers, begins here.
+    fn is_of_objects(&self, start: usize) -> bool {
+        match self.text.input.get(start) {
+            Some(b'{') => true,
+            Some(b'[') => {
+                let first = self.text.input.get(self.text.skip_space(start + 1));
+                matches!(first, None | Some(b'{' | b'[' | b']'))
+            }
+            _ => false,
+        }
+    }
+
+    /// The value that begins at `start`; of a string its inside.
+    fn value(&self, start: usize) -> Range<usize> {
+        let range = match self.text.input.get(start) {
+            Some(b'"') => start + 1..self.string_end(start).unwrap_or(self.text.input.len()),
+            Some(b'{' | b'[') => start..self.bracketed(start),
+            _ => {
+                let end = self.text.until(start, |byte| {
+                    byte <= b' ' || matches!(byte, b',' | b'}' | b']')
+                });
+                start..end
+            }
+        };
+        range.start..range.end.max(range.start)
+    }
+
+    fn redact(&mut self, range: Range<usize>) {
+        let is_string = range
+            .start
+            .checked_sub(1)
+            .and_then(|at| self.text.input.get(at))
+            == Some(&b'"');
+        match self.text.slice(range.start, range.end) {
+            b"{}" | b"[]" | b"null" | b"true" | b"false" => {}
+            _ if is_string || !self.strings => self.edits.redact(range),
+            _ => self.edits.replace(range, [b"\"", REDACTED, b"\""].concat()),
+        }
+    }
+
+    /// Past an object or a list.
+    fn bracketed(&self, start: usize) -> usize {
         let mut depth = 0usize;
         let mut at = start;
-        while let Some(byte) = self.0.get(at) {
+        while let Some(byte) = self.text.input.get(at) {
             match byte {
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => {
@@ -155,23 +245,25 @@ impl<'a> Text<'a> {
                 }
                 b'"' => match self.string_end(at) {
                     Some(end) => at = end,
-                    None => return self.0.len(),
+                    None => break,
                 },
-                _ => match memchr3(b'"', b'}', b']', self.rest(at)) {
-                    // An opening bracket on the way counts too.
-                    Some(next) => {
-                        at += self
-                            .get(at, at + next)
-                            .iter()
-                            .position(|byte| matches!(byte, b'{' | b'['))
-                            .unwrap_or(next);
-                        continue;
-                    }
-                    None => return self.0.len(),
-                },
+                _ => {}
             }
             at += 1;
         }
-        self.0.len()
+        self.text.input.len()
+    }
+}
+
+/// Of an object called `body` or `location` only the strings in it.
+fn masked(key: &[u8], first: Option<u8>) -> bool {
+    first == Some(b'"') && is_content(key) || first == Some(b'[') && key == b"categories"
+}
+
+/// A key whose letters were escaped, as they are.
+fn decode(key: &[u8]) -> Cow<'_, [u8]> {
+    match key.contains(&b'\\') {
+        true => plain(key),
+        false => Cow::Borrowed(key),
     }
 }

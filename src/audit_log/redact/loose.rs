@@ -1,94 +1,47 @@
-//! Secrets in any text, without knowing its format: `password=...`, `Bearer ...`, credentials in a URL, tags in a string.
+//! Secrets in any text, without knowing its format: `password=...`, `Bearer ...`, credentials in a
+//! URL, keys and tokens that are known by their shape.
 //!
-//! It runs over plain texts, and after the reader of a format over what that one left, since what is malformed is read by nobody.
-//! One pass; searches ahead either consume what they have read, or are paid out of a budget.
-use std::borrow::Cow;
+//! One pass. What searches ahead either consumes what it has read or is bounded.
 
-use memchr::memmem;
+use super::edit::{Edits, REDACTED};
+use super::names::{Names, Secrecy, is_header_line};
+use super::shapes::{self, is_challenge_parameter, is_jwt, is_scheme};
+use super::text::{Context, Text, in_word, is_blank};
 
-use super::edit::Edit;
-use super::names::{Folded, Names, is_header_line};
-use super::text::{Context, Text, blank, in_word};
+/// The longest lower-case word that is taken for one of a language behind `Bearer` or `Basic`.
+const LONGEST_WORD: usize = 15;
 
-/// The ways in which `<` and `>` are written inside of other formats.
-const BRACKETS: [(&[u8], &[u8]); 7] = [
-    (b"<", b">"),
-    (b"&lt;", b"&gt;"),
-    (b"\\u003c", b"\\u003e"),
-    (b"\\u003C", b"\\u003E"),
-    (b"%3C", b"%3E"),
-    (b"%3c", b"%3e"),
-    (b"&#60;", b"&#62;"),
-];
+/// The shortest credentials that are recognised on the line behind their scheme.
+const SHORTEST_ON_NEXT_LINE: usize = 16;
 
-const SCHEMES: [&[u8]; 6] = [
-    b"bearer",
-    b"basic",
-    b"negotiate",
-    b"ntlm",
-    b"kerberos",
-    b"pop",
-];
-
-/// The parameters of a challenge, which tell how to authenticate.
-const CHALLENGE: [&[u8]; 12] = [
-    b"realm",
-    b"error",
-    b"error_description",
-    b"error_codes",
-    b"client_id",
-    b"trusted_issuers",
-    b"authorization_uri",
-    b"token_types",
-    b"algorithm",
-    b"charset",
-    b"scope",
-    b"resource_id",
-];
-
-pub(super) fn is_challenge_parameter(name: &[u8]) -> bool {
-    CHALLENGE
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
-}
-
-pub(super) fn redact<'a>(names: &Names, input: &'a [u8], context: Context) -> Cow<'a, [u8]> {
-    // Ids, addresses and names of servers, as most texts of a record are: `benches/audit`, `summary`.
-    if !context.cut && is_bare(input) {
-        return Cow::Borrowed(input);
-    }
+pub(super) fn find(names: &Names, input: &[u8], context: Context) -> Edits {
     let mut scan = Scan {
         names,
         text: Text { input, context },
-        edit: Edit::new(input),
+        edits: Edits::default(),
         no_at_before: 0,
-        budget: input.len().saturating_mul(8),
     };
-    scan.run();
-    scan.edit.finish()
+    // Ids, addresses and names of servers, as most texts of a record are: `benches/audit`, `summary`.
+    if context.cut || !is_bare(input) {
+        scan.run();
+    }
+    scan.edits
 }
 
 /// Whether there are words alone, with nothing that could stand between a name and its secret.
-fn is_bare(text: &[u8]) -> bool {
+pub(super) fn is_bare(text: &[u8]) -> bool {
     text.iter().all(|&byte| in_word(byte) || byte == b'@')
-        && !text.split(|&byte| byte == b'@').any(is_jwt)
-}
-
-/// A JSON Web Token: base64url of `{"`, and dots.
-fn is_jwt(word: &[u8]) -> bool {
-    word.len() >= 20
-        && word.contains(&b'.')
-        && (word.starts_with(b"eyJ") || memmem::find(word, b".eyJ").is_some())
+        && !text
+            .split(|&byte| byte == b'@')
+            .any(|word| is_jwt(word) || shapes::is_ntlm(word))
 }
 
 struct Scan<'a, 'n> {
     names: &'n Names,
     text: Text<'a>,
-    edit: Edit<'a>,
+    edits: Edits,
     /// Up to here no `@` ends a userinfo.
     no_at_before: usize,
-    /// What searches for closing tags may still read.
-    budget: usize,
 }
 
 impl<'a> Scan<'a, '_> {
@@ -97,7 +50,7 @@ impl<'a> Scan<'a, '_> {
         while let Some(byte) = self.text.at(at) {
             at = if in_word(byte) {
                 self.word(at)
-            } else if byte == b':' {
+            } else if byte == b'/' && self.text.rest(at).starts_with(b"//") {
                 self.userinfo(at)
             } else {
                 at + 1
@@ -105,242 +58,278 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// At a colon: credentials between `://` and `@`.
-    fn userinfo(&mut self, colon: usize) -> usize {
-        let start = if self.text.rest(colon).starts_with(b"://") {
-            colon + 3
-        } else if self.text.rest(colon).starts_with(b":\\/\\/") {
-            colon + 5
-        } else {
-            return colon + 1;
-        };
+    /// Whether what ends here may go on, since the text is cut off.
+    fn is_cut(&self, end: usize) -> bool {
+        self.text.context.cut && end == self.text.input.len()
+    }
+
+    /// Redacts up to `to`, and returns where to go on.
+    fn redact(&mut self, from: usize, to: usize) -> usize {
+        if self.text.slice(from, to) != REDACTED {
+            self.edits.redact(from..to);
+        }
+        to
+    }
+
+    /// At `//`: credentials before an `@`.
+    fn userinfo(&mut self, slashes: usize) -> usize {
+        let start = slashes + 2;
+        let is_url = self.text.before(slashes).ends_with(b":");
         let ends = |byte: u8| byte <= b' ' || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`');
         let mut end = self.text.until(start, |byte| {
             ends(byte) || matches!(byte, b'/' | b'?' | b'#' | b'\\')
         });
-        let authority = self.text.input.get(start..end).unwrap_or_default();
+        let authority = self.text.slice(start, end);
         let mut at = memchr::memrchr(b'@', authority).map(|at| start + at);
-        let password = memchr::memchr(b':', authority).is_some_and(|colon| {
+        let has_password = memchr::memchr(b':', authority).is_some_and(|colon| {
             let port = authority.get(colon + 1..).unwrap_or_default();
             !authority.starts_with(b"[") && !port.iter().all(u8::is_ascii_digit)
         });
+        if !is_url && !has_password {
+            return start;
+        }
         // A password with a `/` in it ought to be escaped.
-        if at.is_none() && password && start >= self.no_at_before {
+        if at.is_none() && is_url && has_password && start >= self.no_at_before {
             end = self.text.until(start, ends);
-            at = memchr::memrchr(b'@', self.text.input.get(start..end).unwrap_or_default())
-                .map(|at| start + at);
+            at = memchr::memrchr(b'@', self.text.slice(start, end)).map(|at| start + at);
             if at.is_none() {
                 self.no_at_before = end;
             }
         }
         if let Some(at) = at {
-            self.edit.redact(start..at);
-            return at;
+            return self.redact(start, at);
         }
-        if self.text.context.cut && end == self.text.input.len() {
-            self.edit.redact(start..end);
-            return end;
+        if self.is_cut(end) {
+            return self.redact(start, end);
         }
         start
     }
 
     fn word(&mut self, start: usize) -> usize {
         let end = self.text.until(start, |byte| !in_word(byte));
-        let word = self.text.input.get(start..end).unwrap_or_default();
-        let half_a_jwt = self.text.context.cut && end == self.text.input.len();
-        if is_jwt(word) || (half_a_jwt && word.starts_with(b"eyJ")) {
-            self.edit.redact(start..end);
-            return end;
+        let word = self.text.slice(start, end);
+        if word.ends_with(shapes::PEM_BEGIN) {
+            return self.pem(end);
         }
-        if SCHEMES
-            .iter()
-            .any(|scheme| scheme.eq_ignore_ascii_case(word))
-        {
-            return self.credentials(end);
+        if is_jwt(word) || self.is_cut(end) && shapes::begins_jwt(word) {
+            return self.redact(start, end);
         }
-        let folded = Folded::new(word);
-        if self.names.in_text(&folded) && !self.text.before(start).ends_with(b"xmlns:") {
-            if let Some(after) = self.tagged(start, end) {
+        if shapes::is_ntlm(word) {
+            let end = self.text.until(end, |byte| !shapes::in_base64(byte));
+            return self.redact(start, end);
+        }
+        if is_scheme(word) {
+            if let Some(after) = self.credentials(end) {
                 return after;
             }
-            return self.value(end, is_header_line(&folded));
         }
-        if self.in_query(start) && self.names.secret_field(word) {
-            let equals = self.text.at(end) == Some(b'=');
-            if equals {
-                let stop = |byte: u8| {
-                    byte <= b' ' || matches!(byte, b'&' | b'#' | b'"' | b'\'' | b'<' | b'>')
-                };
-                let value = self.text.until(end + 1, stop);
-                self.edit.redact(end + 1..value);
-                return value;
-            }
+        if !self.text.may_separate(end) && !word.starts_with(b"-") {
+            return end;
         }
-        end
+        let kind = self.names.look(word);
+        let named = if kind.is_naming {
+            self.naming(end)
+        } else {
+            None
+        };
+        named
+            .or_else(|| self.name(start, end, kind.secrecy))
+            .unwrap_or(end)
     }
 
-    /// A key of a query: after its mark, or at the begin of a form.
-    fn in_query(&self, start: usize) -> bool {
-        let before = self.text.before(start);
-        match before.last() {
-            None => true,
-            Some(b'?' | b'&' | b'#') => true,
-            Some(b';') => before.ends_with(b"&amp;"),
-            Some(_) => before.ends_with(b"\\u0026"),
+    /// A private key, or another block of PEM.
+    fn pem(&mut self, begin: usize) -> usize {
+        let Some((label, content)) = shapes::pem_label(self.text.rest(begin)) else {
+            return begin;
+        };
+        // The text between them was written to be read.
+        if label.starts_with(b" PGP SIGN") {
+            return begin;
         }
+        let content = begin + content;
+        let end = self.text.find(content, b"-----END");
+        self.redact(content, end.unwrap_or(self.text.input.len()))
     }
 
-    /// After the name of a scheme: what was used to authenticate.
-    fn credentials(&mut self, scheme_end: usize) -> usize {
-        let mut start = self.text.until(scheme_end, |byte| !blank(byte));
-        while self.text.rest(start).starts_with(b"%20") {
-            start += 3;
-        }
+    /// After the name of a scheme: what was used to authenticate. `None` if there is no such thing.
+    fn credentials(&mut self, scheme_end: usize) -> Option<usize> {
+        let mut start = self.text.until(scheme_end, |byte| !is_blank(byte));
         if start == scheme_end && self.text.at(start) == Some(b'+') {
             start += 1;
         }
+        let is_next_line = matches!(self.text.at(start), Some(b'\r' | b'\n'));
+        if is_next_line {
+            start = self.text.skip_space(start);
+        }
         if start == scheme_end {
-            return scheme_end;
+            return None;
         }
         if let Some((from, to)) = self.text.quoted(start) {
-            self.edit.redact(from..to);
-            return to;
+            return Some(self.redact_unless_name(from, to));
         }
-        let ends = |byte: u8| {
-            byte <= b' '
-                || matches!(
-                    byte,
-                    b'"' | b'\'' | b'<' | b'>' | b',' | b';' | b'&' | b')' | b'\\' | b'`' | b'}'
-                )
-        };
         let begins = |byte: u8| in_word(byte) || matches!(byte, b'/' | b'+' | b'~' | b'=');
         if !self.text.at(start).is_some_and(begins) {
-            return start;
+            return None;
         }
-        let ahead = self.text.rest(start);
-        let ahead = ahead.get(..ahead.len().min(32)).unwrap_or_default();
-        let name = ahead.iter().take_while(|&&byte| in_word(byte)).count();
-        if ahead.get(name) == Some(&b'=')
-            && is_challenge_parameter(ahead.get(..name).unwrap_or_default())
-        {
-            return start;
+        let name = self.text.until(start, |byte| !in_word(byte));
+        let word = self.text.slice(start, name);
+        let is_parameter = self.text.at(name) == Some(b'=') && is_challenge_parameter(word);
+        if is_parameter || word.ends_with(shapes::PEM_BEGIN) {
+            return None;
         }
-        // `Bearer authentication`, `Basic is off.`: words of a text.
+        if self.is_prose(start) {
+            return None;
+        }
+        let end = self.text.until(start, shapes::ends_credentials);
+        if is_next_line && end - start < SHORTEST_ON_NEXT_LINE && !self.is_cut(end) {
+            return None;
+        }
+        Some(self.redact_unless_name(start, end))
+    }
+
+    /// Redacts what may itself be the name of a secret that follows. Returns where to go on.
+    fn redact_unless_name(&mut self, from: usize, to: usize) -> usize {
+        let word_end = self.text.until(from, |byte| !in_word(byte));
+        if word_end <= to && self.names.secret(self.text.slice(from, word_end)) {
+            self.edits.redact_open(from..to);
+            return from;
+        }
+        self.redact(from, to)
+    }
+
+    /// `Bearer authentication`, `Basic is off.`: words of a language.
+    fn is_prose(&self, start: usize) -> bool {
+        let first = self.text.at(start);
         let letters = self
             .text
             .until(start + 1, |byte| !byte.is_ascii_lowercase());
         let dot = letters + usize::from(matches!(self.text.at(letters), Some(b'.' | b':')));
-        if self
+        let ends = self.text.at(dot).map_or(!self.text.context.cut, |byte| {
+            shapes::ends_credentials(byte)
+        });
+        let is_word = first.is_some_and(|byte| byte.is_ascii_alphabetic());
+        is_word && ends && letters - start <= LONGEST_WORD
+    }
+
+    /// A name that has a secret behind it. Returns where to go on, if there is a value.
+    fn name(&mut self, start: usize, end: usize, secrecy: Secrecy) -> Option<usize> {
+        let word = self.text.slice(start, end);
+        if secrecy == Secrecy::Harmless || self.text.before(start).ends_with(b"xmlns:") {
+            return self.digest_response(word, end);
+        }
+        if secrecy < Secrecy::Anywhere && self.text.at(end) == Some(b'=') {
+            if let Some(ends) = self.parameter_of(start) {
+                let to = self
+                    .text
+                    .until(end + 1, |byte| byte <= b' ' || ends.contains(&byte));
+                return Some(self.redact(end + 1, to));
+            }
+        }
+        let is_quoted = self.text.is_quoted(start, end);
+        if let Some((from, to)) = self.text.second_of_pair(start, end) {
+            if secrecy >= Secrecy::Name {
+                return Some(self.redact(from, to));
+            }
+        }
+        // `--password hunter2`
+        if secrecy == Secrecy::Anywhere && word.starts_with(b"-") {
+            if let Some(b' ') = self.text.at(end) {
+                let value = self.text.until(end, |byte| !is_blank(byte));
+                return Some(self.value_at(value, false));
+            }
+        }
+        let separated = self.text.separated(end)?;
+        let counts = match secrecy {
+            Secrecy::Anywhere => true,
+            Secrecy::Name => {
+                separated.is_equals || is_quoted || self.text.quoted(separated.start).is_some()
+            }
+            _ => false,
+        };
+        counts.then(|| self.value_at(separated.start, is_header_line(word)))
+    }
+
+    /// `response="..."` of `Digest`.
+    fn digest_response(&mut self, word: &[u8], end: usize) -> Option<usize> {
+        if !word.eq_ignore_ascii_case(b"response") || !self.text.rest(end).starts_with(b"=\"") {
+            return None;
+        }
+        let from = end + 2;
+        let to = self.text.until(from, |byte| !byte.is_ascii_hexdigit());
+        (to - from >= 32).then(|| self.redact(from, to))
+    }
+
+    /// `name: DB_PASSWORD, value: ...`; `name_end` is where the first word ends.
+    fn naming(&mut self, name_end: usize) -> Option<usize> {
+        let text = self.text;
+        let next_word = |at: usize| {
+            let near = text.near(at);
+            let marks = near.iter().take_while(|byte| !in_word(**byte)).count();
+            let start = at + marks;
+            (start, text.until(start, |byte| !in_word(byte)))
+        };
+        let (start, end) = next_word(text.separated(name_end)?.start);
+        if !self.names.secret(self.text.slice(start, end)) {
+            return None;
+        }
+        let (value, value_end) = next_word(end);
+        if !self.names.look(self.text.slice(value, value_end)).is_value {
+            return None;
+        }
+        let separated = text.separated(value_end)?;
+        Some(self.value_at(separated.start, false))
+    }
+
+    /// Where a name is a key of a query, a form or a path: after its mark, or at the begin of a text.
+    /// Returns what ends its value.
+    fn parameter_of(&self, start: usize) -> Option<&'static [u8]> {
+        let before = self.text.near_before(start);
+        let is_url = || {
+            let url = before.rsplit(|byte| *byte <= b' ' || *byte == b'"').next();
+            url.is_some_and(|url| url.contains(&b'/'))
+        };
+        match before.last() {
+            None | Some(b'?' | b'&' | b'#') => Some(b"&#\"'<>"),
+            Some(b';') if before.ends_with(b"&amp;") => Some(b"&#\"'<>"),
+            Some(b';') if is_url() => Some(b"&#\"'<>;/?"),
+            _ => None,
+        }
+    }
+
+    /// The value that begins at `start`. Returns where it ends.
+    fn value_at(&mut self, start: usize, is_line: bool) -> usize {
+        if let Some((from, to)) = self.text.quoted(start) {
+            return self.secret_value(from, to);
+        }
+        if matches!(self.text.at(start), Some(b'{' | b'[')) {
+            return self.secret_value(start, self.text.bracketed(start));
+        }
+        let end = match is_line {
+            true => self.text.line(start),
+            false => self
+                .text
+                .block(start)
+                .unwrap_or_else(|| self.text.bare(start)),
+        };
+        let is_open = self
             .text
-            .at(start)
-            .is_some_and(|byte| byte.is_ascii_alphabetic())
-            && self.text.at(dot).map_or(!self.text.context.cut, ends)
-        {
-            return start;
+            .slice(start, self.text.input.len().min(end + 1))
+            .iter()
+            .any(|byte| matches!(byte, b'&' | b'\\' | b'%'));
+        if is_open {
+            self.edits.redact_open(start..end);
+            return end;
         }
-        let end = self.text.until(start, ends);
-        self.edit.redact(start..end);
-        end
+        if shapes::is_nothing(self.text.slice(start, end)) {
+            return end;
+        }
+        self.redact_unless_name(start, end)
     }
 
-    /// The content of an element, if the word names one: as such, or escaped inside of another text. The place where to go on.
-    fn tagged(&mut self, start: usize, end: usize) -> Option<usize> {
-        let mut name = start;
-        if self.text.before(name).last() == Some(&b':') {
-            let prefix = self.text.before(name - 1);
-            let letters = prefix
-                .iter()
-                .rev()
-                .take(64)
-                .take_while(|&&byte| in_word(byte))
-                .count();
-            name -= letters + 1;
-        }
-        let before = self.text.before(name);
-        if let Some(opening) = before.strip_suffix(b"/") {
-            // The end of an element.
-            if BRACKETS.iter().any(|(open, _)| opening.ends_with(open)) {
-                return Some(end);
-            }
-        }
-        let mut word = self.text.input.get(start..end).unwrap_or_default();
-        let plain = BRACKETS.iter().find(|(open, _)| before.ends_with(open));
-        let (open, close) = match plain {
-            Some(brackets) => brackets,
-            // `\u003c` and `%3C` end in letters, which were taken for the begin of the word.
-            None => {
-                let mark = name.checked_sub(1)?;
-                let mut brackets = BRACKETS.iter().filter(|(open, _)| open.len() > 1);
-                let found = brackets.find(|(open, _)| self.text.rest(mark).starts_with(open))?;
-                if name == start {
-                    word = word.get(found.0.len() - 1..).unwrap_or_default();
-                }
-                found
-            }
-        };
-        if self.text.at(end) == Some(b':') {
-            return Some(end);
-        }
-        let Some(tag_end) = self.text.end_of_tag(end, close) else {
-            self.edit.redact(end..self.text.input.len());
-            return Some(self.text.input.len());
-        };
-        let content = tag_end + close.len();
-        if self.text.before(tag_end).ends_with(b"/") {
-            return Some(content);
-        }
-        let until = self
-            .closing_tag(content, open, word)
-            .or_else(|| self.text.find(content, open))
-            .unwrap_or(self.text.input.len());
-        let text = self.text.input.get(content..until).unwrap_or_default();
-        if !text.iter().all(u8::is_ascii_whitespace) {
-            self.edit.redact(content..until);
-        }
-        Some(until)
-    }
-
-    /// Where the end tag of an element begins.
-    fn closing_tag(&mut self, mut at: usize, open: &[u8], name: &[u8]) -> Option<usize> {
-        loop {
-            let found = self.text.find(at, open)?;
-            self.budget = self.budget.checked_sub(found - at + 1)?;
-            at = found + open.len();
-            if let Some(tag) = self.text.rest(at).strip_prefix(b"/") {
-                let tag = tag.get(..tag.len().min(128)).unwrap_or_default();
-                let length = tag
-                    .iter()
-                    .position(|&byte| !in_word(byte) && byte != b':')
-                    .unwrap_or(tag.len());
-                let tag = tag.get(..length).unwrap_or_default();
-                let local = tag.rsplit(|&byte| byte == b':').next().unwrap_or_default();
-                if local.eq_ignore_ascii_case(name) {
-                    return Some(found);
-                }
-            }
-        }
-    }
-
-    /// After a name that has a secret behind it.
-    fn value(&mut self, name_end: usize, line: bool) -> usize {
-        let Some(start) = self.text.separated(name_end) else {
-            return name_end;
-        };
-        let (from, to) = match self.text.quoted(start) {
-            Some(value) => value,
-            None if matches!(self.text.at(start), Some(b'{' | b'[')) => {
-                (start, self.text.bracketed(start))
-            }
-            None if line => (start, self.text.line(start)),
-            None => (start, self.text.bare(start)),
-        };
-        if matches!(
-            self.text.input.get(from..to),
-            Some(b"null" | b"true" | b"false" | b"None")
-        ) {
+    fn secret_value(&mut self, from: usize, to: usize) -> usize {
+        if shapes::is_nothing(self.text.slice(from, to)) {
             return to;
         }
-        self.edit.redact(from..to);
-        to
+        self.redact(from, to)
     }
 }

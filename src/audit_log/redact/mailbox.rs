@@ -1,12 +1,13 @@
-//! Pseudonyms for mailboxes: the same one for the same address, and no way back without the key.
+//! Pseudonyms of mailboxes. The same address and key make the same pseudonym.
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use siphasher::sip::SipHasher24;
 
-use super::edit::{Edit, REDACTED};
+use super::edit::{Edits, REDACTED};
 
-/// What stands behind an `@` in the JSON of OData, and is no domain.
+/// What follows an `@` in OData's JSON and is not a domain.
 const ANNOTATIONS: [&[u8]; 16] = [
     b"odata.type",
     b"odata.context",
@@ -26,7 +27,7 @@ const ANNOTATIONS: [&[u8]; 16] = [
     b"odata.mediaetag",
 ];
 
-/// `@`, as it is and escaped.
+/// The ways in which `@` is written.
 const AT: [&[u8]; 5] = [b"@", b"%40", b"&#64;", b"&#x40;", b"\\u0040"];
 
 pub(super) fn pseudonym(key: &[u8; 16], mailbox: &[u8]) -> String {
@@ -34,7 +35,7 @@ pub(super) fn pseudonym(key: &[u8; 16], mailbox: &[u8]) -> String {
         Ok(text) => text.trim().to_lowercase().into_bytes(),
         Err(_) => mailbox.trim_ascii().to_ascii_lowercase(),
     };
-    // A keyed pseudo-random function: without the key, even a list of all addresses does not tell which is which.
+    // A keyed pseudo-random function: without the key, a list of all addresses tells nothing.
     format!("mbx-{:016x}", SipHasher24::new_with_key(key).hash(&lower))
 }
 
@@ -51,9 +52,9 @@ fn in_domain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte >= 0x80 || matches!(byte, b'.' | b'-')
 }
 
-/// Puts a pseudonym in the place of each SMTP address. `cut`: what stands at the end may be the first half of one.
+/// Replaces each SMTP address by its pseudonym. `cut` says that the end may be half an address.
 pub(super) fn redact<'a>(key: &[u8; 16], input: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
-    let mut edit = Edit::new(input);
+    let mut edits = Edits::default();
     let mut done = 0;
     let mut at = 0;
     while let Some((sign, length)) = next_at(input, at) {
@@ -66,7 +67,7 @@ pub(super) fn redact<'a>(key: &[u8; 16], input: &'a [u8], cut: bool) -> Cow<'a, 
                 .is_some_and(|domain| domain.eq_ignore_ascii_case(known))
         });
         done = at;
-        // Credentials of a URL that were redacted before.
+        // User information of a URL, redacted before.
         let userinfo = input.get(local.clone()) == Some(REDACTED);
         if userinfo
             || local.is_empty()
@@ -78,16 +79,16 @@ pub(super) fn redact<'a>(key: &[u8; 16], input: &'a [u8], cut: bool) -> Cow<'a, 
         let mut address = decode_local(input.get(local.clone()).unwrap_or_default());
         address.push(b'@');
         address.extend_from_slice(input.get(domain.clone()).unwrap_or_default());
-        edit.replace(local.start..at, pseudonym(key, &address).as_bytes());
+        edits.replace(local.start..at, pseudonym(key, &address).into_bytes());
     }
     if cut {
         let last = local_part(input, done..input.len());
-        edit.redact(last);
+        edits.redact(last);
     }
-    edit.finish()
+    edits.apply(input)
 }
 
-/// The next `@`, and how long it is as it is written.
+/// Returns the place of the next `@`, and its length as written.
 fn next_at(input: &[u8], from: usize) -> Option<(usize, usize)> {
     let mut at = from;
     loop {
@@ -104,7 +105,7 @@ fn next_at(input: &[u8], from: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// What belongs to the address before its `@`.
+/// Returns the local part, in front of an `@` at the end of `within`.
 fn local_part(input: &[u8], within: Range<usize>) -> Range<usize> {
     let text = input.get(within.clone()).unwrap_or_default();
     let mut start = text.len();
@@ -112,7 +113,7 @@ fn local_part(input: &[u8], within: Range<usize>) -> Range<usize> {
         if !in_local(byte) {
             break;
         }
-        // `%2B` belongs to it, and the last two of `%3C` do not.
+        // `%2B` belongs to it. The last two letters of `%3C` do not.
         let escape = text.get(start.saturating_sub(3)..start).unwrap_or_default();
         match unescape(escape) {
             Some(plain) if in_local(plain) => start -= 3,

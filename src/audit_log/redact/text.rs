@@ -1,5 +1,9 @@
-//! A cursor over text, for the redactors: where words, strings and values end.
-use memchr::memmem;
+//! [`Text`]: a cursor over a text, for the reader of any text: where words, strings and values end.
+
+use memchr::{memchr, memchr2, memmem};
+
+#[cfg(test)]
+use super::work;
 
 /// What is known about the text.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,20 +14,43 @@ pub(super) struct Context {
     pub(super) markup: bool,
 }
 
-/// The ways in which a quote is written inside of other formats.
-const QUOTES: [&[u8]; 6] = [b"&quot;", b"&apos;", b"&#34;", b"&#39;", b"%22", b"\\u0022"];
+/// Past a name and what separates it from its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Separated {
+    /// Where the value begins.
+    pub(super) start: usize,
+    /// Whether it is an equals sign, on the line of the name.
+    pub(super) is_equals: bool,
+}
 
-const SEPARATORS: [&[u8]; 8] = [
-    b"=>", b"=", b":", b"%3D", b"%3d", b"%3A", b"%3a", b"\\u003d",
-];
+const SEPARATORS: [&[u8]; 6] = [b"=>", b":=", b"==", b"->", b"=", b":"];
+
+/// How much of a text that stands around a name is looked at.
+const NEAR: usize = 64;
 
 /// A letter of a word: of a name, a JWT or a number.
 pub(super) fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
-pub(super) fn blank(byte: u8) -> bool {
+pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
+}
+
+fn is_quote(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b'`')
+}
+
+/// Counts bytes that were read, in tests.
+fn read(bytes: usize) -> usize {
+    #[cfg(test)]
+    work::add(bytes);
+    bytes
+}
+
+fn found(at: usize, rest: &[u8], found: Option<usize>) -> Option<usize> {
+    read(found.unwrap_or(rest.len()));
+    found.map(|found| at + found)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +60,13 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// A text that may be cut off.
+    pub(super) fn new(input: &'a [u8], cut: bool) -> Self {
+        let markup = false;
+        let context = Context { cut, markup };
+        Self { input, context }
+    }
+
     pub(super) fn at(&self, at: usize) -> Option<u8> {
         self.input.get(at).copied()
     }
@@ -45,79 +79,144 @@ impl<'a> Text<'a> {
         self.input.get(..at).unwrap_or_default()
     }
 
+    /// The last few bytes before `at`.
+    pub(super) fn near_before(&self, at: usize) -> &'a [u8] {
+        self.input
+            .get(at.saturating_sub(NEAR)..at)
+            .unwrap_or_default()
+    }
+
+    /// The next few bytes from `at` on.
+    pub(super) fn near(&self, at: usize) -> &'a [u8] {
+        let rest = self.rest(at);
+        rest.get(..rest.len().min(NEAR)).unwrap_or_default()
+    }
+
+    pub(super) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
+        self.input.get(from..to).unwrap_or_default()
+    }
+
     /// The first place from `at` on where `stop` says so, or the end.
     pub(super) fn until(&self, at: usize, stop: impl Fn(u8) -> bool) -> usize {
         let rest = self.rest(at);
-        at + rest
-            .iter()
-            .position(|&byte| stop(byte))
-            .unwrap_or(rest.len())
+        let length = rest.iter().position(|&byte| stop(byte));
+        at + read(length.unwrap_or(rest.len()))
     }
 
     pub(super) fn find(&self, at: usize, what: &[u8]) -> Option<usize> {
-        memmem::find(self.rest(at), what).map(|found| at + found)
+        let rest = self.rest(at);
+        found(at, rest, memmem::find(rest, what))
     }
 
-    /// Past `=` or `:`, with what quotes and blanks there are.
-    pub(super) fn separated(&self, name_end: usize) -> Option<usize> {
-        let mut at = name_end;
-        for _ in 0..12 {
-            if let Some(quote) = QUOTES.iter().find(|quote| self.rest(at).starts_with(quote)) {
-                at += quote.len();
-            } else if matches!(self.at(at), Some(b' ' | b'\t' | b'"' | b'\'' | b']'))
-                || self.at(at) == Some(b'\\')
-                    && matches!(self.at(at + 1), Some(b'"' | b'\\' | b'\''))
-            {
-                at += 1;
-            } else {
-                break;
-            }
-        }
-        let separator = SEPARATORS
-            .iter()
-            .find(|separator| self.rest(at).starts_with(separator))?;
-        at += separator.len();
-        if self.rest(at).starts_with(b"//") {
+    pub(super) fn find_byte(&self, at: usize, byte: u8) -> Option<usize> {
+        let rest = self.rest(at);
+        found(at, rest, memchr(byte, rest))
+    }
+
+    pub(super) fn find_either(&self, at: usize, one: u8, other: u8) -> Option<usize> {
+        let rest = self.rest(at);
+        found(at, rest, memchr2(one, other, rest))
+    }
+
+    /// Past blanks and line breaks.
+    pub(super) fn skip_space(&self, at: usize) -> usize {
+        self.until(at, |byte| !byte.is_ascii_whitespace())
+    }
+
+    /// Whether a quote stands on both sides.
+    pub(super) fn is_quoted(&self, start: usize, end: usize) -> bool {
+        let before = self.before(start).last().copied();
+        before.is_some_and(is_quote) && before == self.at(end)
+    }
+
+    /// Whether a value may follow the name that ends here: all but most words of a text.
+    pub(super) fn may_separate(&self, name_end: usize) -> bool {
+        let at = match self.at(name_end) {
+            Some(byte) if byte.is_ascii_whitespace() => self.skip_space(name_end),
+            _ => name_end,
+        };
+        self.at(at)
+            .is_some_and(|byte| is_quote(byte) || matches!(byte, b'=' | b':' | b']' | b'(' | b'-'))
+    }
+
+    /// Past `=`, `:` or the like behind a name, with what quotes and space there are.
+    pub(super) fn separated(&self, name_end: usize) -> Option<Separated> {
+        let mark = self.until(name_end, |byte| {
+            !(byte.is_ascii_whitespace() || is_quote(byte) || byte == b']')
+        });
+        let closers = self.input.get(name_end..mark).unwrap_or_default();
+        let rest = self.rest(mark);
+        if rest.starts_with(b"::") {
             return None;
         }
-        Some(self.until(at, |byte| !blank(byte)))
+        let separator = match SEPARATORS.iter().find(|known| rest.starts_with(known)) {
+            Some(separator) => separator.len(),
+            // `Secret("...")`, as values of types are printed.
+            None if mark == name_end && rest.starts_with(b"(\"") => 1,
+            None => return None,
+        };
+        let after = mark + separator;
+        if self.rest(after).starts_with(b"//") {
+            return None;
+        }
+        Some(Separated {
+            start: self.skip_space(after),
+            is_equals: rest.starts_with(b"=") && !closers.contains(&b'\n'),
+        })
     }
 
-    /// The inside of a string that begins here.
-    pub(super) fn quoted(&self, start: usize) -> Option<(usize, usize)> {
-        if let Some(quote) = QUOTES
-            .iter()
-            .find(|quote| self.rest(start).starts_with(quote))
+    /// The second one of two strings, the first of which is a name: `("password", "...")`.
+    pub(super) fn second_of_pair(&self, start: usize, name_end: usize) -> Option<(usize, usize)> {
+        let bracket = self.before(start.checked_sub(1)?).last()?;
+        let comma = name_end + 1;
+        if !matches!(bracket, b'(' | b'[')
+            || !self.is_quoted(start, name_end)
+            || self.at(comma) != Some(b',')
         {
-            let from = start + quote.len();
-            let to = self.find(from, quote).unwrap_or(self.input.len());
-            return Some((from, to));
+            return None;
         }
-        let open = self.until(start, |byte| byte != b'\\');
-        let escapes = open - start;
-        let quote = self.at(open).filter(|byte| matches!(byte, b'"' | b'\''))?;
+        let (from, to) = self.quoted(self.skip_space(comma + 1))?;
+        let close = self.skip_space(to + 1);
+        let is_pair = match self.at(close) {
+            Some(next) => matches!(next, b')' | b']'),
+            None => self.context.cut,
+        };
+        is_pair.then_some((from, to))
+    }
+
+    /// The inside of a string that begins here, in quotes, with a prefix such as `b"` or in
+    /// something like `Some("`.
+    pub(super) fn quoted(&self, start: usize) -> Option<(usize, usize)> {
+        let near = self.near(start);
+        let word = near
+            .iter()
+            .take_while(|&&byte| in_word(byte) || matches!(byte, b'(' | b'$' | b'@'))
+            .count();
+        let is_wrapped = word <= 1 || near.get(word - 1) == Some(&b'(');
+        let open = start + word;
+        let quote = self.at(open).filter(|byte| is_quote(*byte) && is_wrapped)?;
         let from = open + 1;
         let mut at = from;
-        loop {
-            let Some(found) = memchr::memchr(quote, self.rest(at)) else {
-                return Some((from, self.input.len()));
-            };
-            let close = at + found;
-            let inside = self.input.get(at..close).unwrap_or_default();
-            let slashes = inside
-                .iter()
-                .rev()
-                .take_while(|&&byte| byte == b'\\')
-                .count();
+        let mut last = None;
+        while let Some(close) = self.find_byte(at, quote) {
+            let inside = self.input.get(from..close).unwrap_or_default();
+            let slashes = inside.iter().rev().take_while(|&&byte| byte == b'\\');
+            let escaped = slashes.count() % 2 == 1;
             let doubled = quote == b'\'' && self.at(close + 1) == Some(b'\'');
-            if doubled {
-                at = close + 2;
-            } else if slashes >= escapes && (slashes - escapes) % (2 * (escapes + 1)) == 0 {
-                return Some((from, close - escapes));
-            } else {
-                at = close + 1;
+            // Another string would not begin in the middle of a word.
+            let goes_on = self
+                .at(close + 1)
+                .is_some_and(|next| next.is_ascii_alphanumeric());
+            if !escaped && !doubled && !goes_on {
+                return Some((from, close));
             }
+            if !escaped && !doubled {
+                last = Some(close);
+            }
+            at = close + 1 + usize::from(doubled);
         }
+        let last = last.filter(|_| !self.context.cut);
+        Some((from, last.unwrap_or(self.input.len())))
     }
 
     /// Past an object or a list.
@@ -130,37 +229,70 @@ impl<'a> Text<'a> {
                 _ => continue,
             }
             if depth == 0 {
-                return start + n + 1;
+                return start + read(n + 1);
             }
         }
+        read(self.rest(start).len());
         self.input.len()
     }
 
-    /// To the end of a header's line.
+    /// To the end of a header's line, and of the lines that continue it.
     pub(super) fn line(&self, start: usize) -> usize {
         let mut at = start;
         while let Some(byte) = self.at(at) {
             match byte {
-                b'\r' | b'\n' | b'<' => return at,
-                b'\\' if matches!(self.at(at + 1), Some(b'r' | b'n')) => return at,
+                b'\r' | b'\n' => match self.continuation(at) {
+                    Some(next) => at = next,
+                    None => return at,
+                },
+                b'<' | b'`' => return at,
+                b'\\' if matches!(self.at(at + 1), Some(b'r' | b'n' | b'"')) => return at,
                 // A quoted cookie; any other quote is one around the line.
                 b'"' if self.before(at).ends_with(b"=") && at > start => {
-                    at = match memchr::memchr(b'"', self.rest(at + 1)) {
-                        Some(close) => at + close + 2,
+                    at = match self.find_byte(at + 1, b'"') {
+                        Some(close) => close + 1,
                         None => return self.input.len(),
                     };
                 }
-                b'"' | b'`' => return at,
-                b'\\' if self.at(at + 1) == Some(b'"') => return at,
+                b'"' => return at,
                 b'&' if self.rest(at).starts_with(b"&lt;")
                     || self.rest(at).starts_with(b"&quot;") =>
                 {
                     return at;
                 }
-                _ => at += 1,
+                _ => at += read(1),
             }
         }
         at
+    }
+
+    /// Past a line break, if the next line begins with a blank and is not empty.
+    fn continuation(&self, at: usize) -> Option<usize> {
+        let after = match self.rest(at) {
+            [b'\r', b'\n', ..] => at + 2,
+            _ => at + 1,
+        };
+        let text = self.until(after, |byte| !is_blank(byte));
+        let goes_on = text > after && self.at(text).is_some_and(|byte| byte > b' ');
+        goes_on.then_some(text)
+    }
+
+    /// To the end of the lines that are indented, behind the `|` or `>` of YAML.
+    pub(super) fn block(&self, start: usize) -> Option<usize> {
+        let mark = self.near(start);
+        if !matches!(mark.first(), Some(b'|' | b'>')) {
+            return None;
+        }
+        let mut at = self.until(start + 1, |byte| !matches!(byte, b'-' | b'+' | b'0'..=b'9'));
+        let mut end = None;
+        while matches!(self.at(at), Some(b'\r' | b'\n')) {
+            let Some(text) = self.continuation(at) else {
+                break;
+            };
+            at = self.until(text, |byte| matches!(byte, b'\r' | b'\n'));
+            end = Some(at);
+        }
+        end
     }
 
     /// The end of a value without quotes. In doubt it goes on.
@@ -175,6 +307,7 @@ impl<'a> Text<'a> {
                     !next.is_some_and(|next| next.is_ascii_alphanumeric())
                 }
                 b'\\' => matches!(next, Some(b'"')),
+                b'/' => matches!(next, Some(b'>')),
                 b'&' => {
                     let rest = self.rest(at);
                     !(rest.starts_with(b"&amp;") && !self.pair_follows(at + 5)
@@ -187,40 +320,17 @@ impl<'a> Text<'a> {
                 _ => false,
             };
             if ends {
-                return at;
+                break;
             }
-            at += 1;
+            at += read(1);
         }
         at
     }
 
     /// Whether another name and its value come next.
     fn pair_follows(&self, at: usize) -> bool {
-        let ahead = self.rest(at);
-        let ahead = ahead.get(..ahead.len().min(48)).unwrap_or_default();
-        let word = ahead.iter().take_while(|&&byte| in_word(byte)).count();
-        word > 0 && matches!(ahead.get(word), Some(b'=' | b':'))
-    }
-
-    /// Where a start tag ends, with its quoted values passed over unless they are malformed.
-    pub(super) fn end_of_tag(&self, from: usize, close: &[u8]) -> Option<usize> {
-        if close != b">" {
-            return self.find(from, close);
-        }
-        let mut at = from;
-        loop {
-            at = self.until(at, |byte| matches!(byte, b'>' | b'"' | b'\''));
-            let quote = match self.at(at) {
-                Some(b'>') => return Some(at),
-                Some(quote) => quote,
-                None => break,
-            };
-            let end = memchr::memchr2(quote, b'<', self.rest(at + 1)).map(|end| at + 1 + end);
-            match end {
-                Some(end) if self.at(end) == Some(quote) => at = end + 1,
-                _ => break,
-            }
-        }
-        self.find(from, close)
+        let near = self.near(at);
+        let word = near.iter().take_while(|&&byte| in_word(byte)).count();
+        word > 0 && matches!(near.get(word), Some(b'=' | b':'))
     }
 }

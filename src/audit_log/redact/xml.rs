@@ -1,39 +1,49 @@
 //! Secrets in XML and HTML: the content of elements and the values of attributes, wherever they end.
 //!
-//! A reader of tags that forgives: what is malformed is read so that rather more than less is taken for a secret.
-use std::borrow::Cow;
+//! A reader of tags that forgives: what is malformed is read so that rather more than less is taken
+//! for a secret.
+
 use std::ops::Range;
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::memchr;
 
-use super::Rules;
-use super::edit::Edit;
-use super::names::{is_content, is_naming};
+use super::edit::Edits;
+use super::entries::Entries;
+use super::layers::plain;
+use super::names::is_content;
+use super::rules::Rules;
+use super::text::Text;
 
-pub(super) fn redact<'a>(rules: &Rules, input: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
+/// Finds the secrets in XML, or in a text with tags in it.
+pub(super) fn find(rules: &Rules, input: &[u8], cut: bool) -> Edits {
     read(rules, input, cut, false)
 }
 
 /// `nested`: this is the inside of a comment or a CDATA section, which can have none inside.
-fn read<'a>(rules: &Rules, input: &'a [u8], cut: bool, nested: bool) -> Cow<'a, [u8]> {
+fn read(rules: &Rules, input: &[u8], cut: bool, nested: bool) -> Edits {
     let mut reader = Reader {
         rules,
-        input,
-        edit: Edit::new(input),
+        text: Text::new(input, cut),
+        edits: Edits::default(),
+        entries: Entries::default(),
         envelope: false,
         in_envelope: false,
     };
     let mut at = 0;
-    while let Some(next) = memchr(b'<', reader.rest(at)) {
-        at = reader.markup(at + next, cut, nested);
+    while let Some(next) = reader.text.find_byte(at, b'<') {
+        at = reader.markup(next, nested);
     }
-    reader.edit.finish()
+    if cut {
+        reader.entries.cut(input.len(), &mut reader.edits);
+    }
+    reader.edits
 }
 
 struct Reader<'a, 'r> {
     rules: &'r Rules,
-    input: &'a [u8],
-    edit: Edit<'a>,
+    text: Text<'a>,
+    edits: Edits,
+    entries: Entries<'a>,
     /// The next `Body` is the one of the envelope.
     envelope: bool,
     in_envelope: bool,
@@ -45,9 +55,12 @@ struct Tag {
     closed: bool,
     /// Values of attributes that are secret.
     values: Vec<Range<usize>>,
-    /// `Value` beside a `Name` that says that it is secret.
+    /// Values of attributes that one beside them may name.
+    unnamed: Vec<Range<usize>>,
+    /// It has an attribute that says that its value is secret.
     named_secret: bool,
     has_name: bool,
+    has_value: bool,
 }
 
 fn local(name: &[u8]) -> &[u8] {
@@ -63,30 +76,14 @@ fn ends_name(byte: u8) -> bool {
 }
 
 impl<'a> Reader<'a, '_> {
-    fn rest(&self, at: usize) -> &'a [u8] {
-        self.input.get(at..).unwrap_or_default()
-    }
-
-    fn find(&self, at: usize, what: &[u8]) -> Option<usize> {
-        memmem::find(self.rest(at), what).map(|found| at + found)
-    }
-
-    fn until(&self, at: usize, stop: impl Fn(u8) -> bool) -> usize {
-        let rest = self.rest(at);
-        at + rest
-            .iter()
-            .position(|&byte| stop(byte))
-            .unwrap_or(rest.len())
-    }
-
     /// What begins with the `<` at `at`; the place where to go on.
-    fn markup(&mut self, at: usize, cut: bool, nested: bool) -> usize {
-        let rest = self.rest(at);
+    fn markup(&mut self, at: usize, nested: bool) -> usize {
+        let rest = self.text.rest(at);
         if rest.starts_with(b"<!--") {
-            return self.section(at + 4, b"-->", cut, nested);
+            return self.section(at + 4, b"-->", nested);
         }
         if rest.starts_with(b"<![CDATA[") {
-            return self.section(at + 9, b"]]>", cut, nested);
+            return self.section(at + 9, b"]]>", nested);
         }
         match rest.get(1) {
             Some(b'!') => {
@@ -95,10 +92,18 @@ impl<'a> Reader<'a, '_> {
                 if rest
                     .get(2..9)
                     .is_some_and(|word| word.eq_ignore_ascii_case(b"doctype"))
-                    && memchr(b'[', self.input.get(at..end).unwrap_or_default()).is_some()
+                    && memchr(b'[', self.text.slice(at, end)).is_some()
                 {
-                    self.edit.redact(at + 2..end.saturating_sub(1).max(at + 2));
+                    self.edits.redact(at + 2..end.saturating_sub(1).max(at + 2));
                 }
+                end
+            }
+            Some(b'/') => {
+                let end = self.text.until(at + 2, ends_name);
+                let name = self.text.slice(at + 2, end);
+                let text = |from: usize| self.text.slice(from, at);
+                self.entries
+                    .end_tag(name, at, text, self.rules, &mut self.edits);
                 end
             }
             Some(&byte) if begins_name(byte) => self.element(at + 1),
@@ -107,16 +112,20 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// A comment or a CDATA section: there may be tags in it.
-    fn section(&mut self, start: usize, mark: &[u8], cut: bool, nested: bool) -> usize {
+    fn section(&mut self, start: usize, mark: &[u8], nested: bool) -> usize {
         if nested {
             return start;
         }
-        let found = self.find(start, mark);
-        let end = found.unwrap_or(self.input.len());
-        let inside = self.input.get(start..end).unwrap_or_default();
-        if let Cow::Owned(changed) = read(self.rules, inside, cut || found.is_none(), true) {
-            self.edit.replace(start..end, &changed);
-        }
+        let found = self.text.find(start, mark);
+        let end = found.unwrap_or(self.text.input.len());
+        let inside = self.text.slice(start, end);
+        let found = read(
+            self.rules,
+            inside,
+            self.text.context.cut || found.is_none(),
+            true,
+        );
+        self.edits.extend(found, start);
         end
     }
 
@@ -124,15 +133,15 @@ impl<'a> Reader<'a, '_> {
     fn doctype(&self, start: usize) -> usize {
         let mut depth = 0usize;
         let mut at = start;
-        while let Some(&byte) = self.input.get(at) {
+        while let Some(&byte) = self.text.input.get(at) {
             match byte {
                 b'[' => depth += 1,
                 b']' => depth = depth.saturating_sub(1),
                 b'"' | b'\'' if depth > 0 => {
-                    let Some(close) = memchr(byte, self.rest(at + 1)) else {
-                        return self.input.len();
+                    let Some(close) = self.text.find_byte(at + 1, byte) else {
+                        return self.text.input.len();
                     };
-                    at += close + 1;
+                    at = close;
                 }
                 b'>' if depth == 0 => return at + 1,
                 _ => {}
@@ -143,25 +152,40 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn element(&mut self, start: usize) -> usize {
-        let name_end = self.until(start, ends_name);
-        let name = self.input.get(start..name_end).unwrap_or_default();
+        let name_end = self.text.until(start, ends_name);
+        let name = self.text.slice(start, name_end);
         let word = local(name);
+        let kind = self.rules.names.look(word);
         let tag = self.tag(name_end, word);
         for value in &tag.values {
-            self.edit.redact(value.clone());
+            let quote = self.text.before(value.start).last();
+            match quote {
+                Some(b'"' | b'\'') => self.edits.redact(value.clone()),
+                _ => self.edits.redact_open(value.clone()),
+            }
         }
-        let secret = self.rules.names.secret(word)
-            || tag.named_secret
+        let secret = kind.is_secret()
+            || tag.named_secret && !tag.has_value
+            || self.entries.names_secret(kind)
             || self.rules.mask && self.is_content(word, &tag);
-        if !secret || tag.closed {
+        if tag.closed {
+            // `<ExtendedFieldURI PropertyName="Password"/><Value>...</Value>`
+            if tag.named_secret && !tag.has_value {
+                self.entries.name_found(&mut self.edits);
+            }
             return tag.end;
         }
-        let end = self.end_of(tag.end, name).unwrap_or(self.input.len());
-        let content = self.input.get(tag.end..end).unwrap_or_default();
-        if !content.iter().all(u8::is_ascii_whitespace) {
-            self.edit.redact(tag.end..end);
+        if !secret {
+            self.entries.start_tag(name, kind, tag.end);
+            return tag.end;
         }
-        end
+        let end = self.end_of(tag.end, name).unwrap_or(self.text.input.len());
+        let content = self.text.slice(tag.end, end);
+        if !content.iter().all(u8::is_ascii_whitespace) {
+            self.edits.redact(tag.end..end);
+        }
+        // Past its end tag.
+        self.text.until(end, |byte| byte == b'>')
     }
 
     fn is_content(&mut self, word: &[u8], tag: &Tag) -> bool {
@@ -184,16 +208,17 @@ impl<'a> Reader<'a, '_> {
     /// Reads attributes up to the end of a start tag.
     fn tag(&self, mut at: usize, element: &[u8]) -> Tag {
         let mut tag = Tag {
-            end: self.input.len(),
+            end: self.text.input.len(),
             closed: false,
             values: Vec::new(),
+            unnamed: Vec::new(),
             named_secret: false,
             has_name: false,
+            has_value: false,
         };
-        let mut unnamed = None;
         loop {
-            at = self.until(at, |byte| byte > b' ');
-            match self.input.get(at) {
+            at = self.text.until(at, |byte| byte > b' ');
+            match self.text.input.get(at) {
                 None => {
                     // What the value is called may have been cut off.
                     tag.named_secret = true;
@@ -210,7 +235,7 @@ impl<'a> Reader<'a, '_> {
                 }
                 Some(b'/') => {
                     at += 1;
-                    tag.closed = self.input.get(at) == Some(&b'>');
+                    tag.closed = self.text.input.get(at) == Some(&b'>');
                     continue;
                 }
                 Some(b'=' | b'"' | b'\'') => {
@@ -219,58 +244,59 @@ impl<'a> Reader<'a, '_> {
                 }
                 Some(_) => {}
             }
-            let name_end = self.until(at, ends_name);
-            let full = self.input.get(at..name_end).unwrap_or_default();
-            let name = local(full);
-            let equals = self.until(name_end, |byte| byte > b' ');
-            if self.input.get(equals) != Some(&b'=') {
-                at = name_end;
-                continue;
-            }
-            let start = self.until(equals + 1, |byte| byte > b' ');
-            let secret = !full.starts_with(b"xmlns") && self.rules.names.secret(name)
-                || self.rules.mask && element == b"Constant" && name == b"Value";
-            let (value, after) = self.attribute(start, secret);
-            let is_value = name.eq_ignore_ascii_case(b"value");
-            if secret || is_value && element.eq_ignore_ascii_case(b"input") {
-                tag.values.push(value);
-            } else if is_value {
-                unnamed = Some(value);
-            } else if is_naming(name) {
-                tag.has_name = true;
-                tag.named_secret |= self
-                    .rules
-                    .names
-                    .secret(self.input.get(value).unwrap_or_default());
-            }
-            at = after;
+            at = self.attribute(at, element, &mut tag);
         }
         if tag.named_secret {
-            tag.values.extend(unnamed);
-            tag.values.sort_by_key(|value| value.start);
+            tag.values.append(&mut tag.unnamed);
         }
         tag
     }
 
+    /// Reads the attribute at `at`. Returns where to go on.
+    fn attribute(&self, at: usize, element: &[u8], tag: &mut Tag) -> usize {
+        let name_end = self.text.until(at, ends_name);
+        let full = self.text.slice(at, name_end);
+        let name = local(full);
+        let equals = self.text.until(name_end, |byte| byte > b' ');
+        if self.text.at(equals) != Some(b'=') {
+            return name_end;
+        }
+        let start = self.text.until(equals + 1, |byte| byte > b' ');
+        let kind = self.rules.names.look(name);
+        let secret = !full.starts_with(b"xmlns") && kind.is_secret()
+            || self.rules.mask && element == b"Constant" && name == b"Value";
+        let (value, after) = self.attribute_value(start, secret);
+        let is_input = element.eq_ignore_ascii_case(b"input");
+        tag.has_value |= kind.is_value;
+        if secret || is_input && name.eq_ignore_ascii_case(b"value") {
+            tag.values.push(value);
+        } else if kind.is_value {
+            tag.unnamed.push(value);
+        } else if kind.is_naming {
+            tag.has_name = true;
+            let named = plain(self.text.slice(value.start, value.end));
+            tag.named_secret |= self.rules.names.secret(&named);
+        }
+        after
+    }
+
     /// The value of an attribute that begins at `start`, and the place after it.
-    fn attribute(&self, start: usize, secret: bool) -> (Range<usize>, usize) {
-        let Some(&quote) = self
-            .input
-            .get(start)
-            .filter(|byte| matches!(byte, b'"' | b'\''))
-        else {
-            let end = self.until(start, |byte| byte <= b' ' || byte == b'>');
+    fn attribute_value(&self, start: usize, secret: bool) -> (Range<usize>, usize) {
+        let quote = self.text.at(start);
+        let Some(quote) = quote.filter(|byte| matches!(byte, b'"' | b'\'')) else {
+            let end = self.text.until(start, |byte| byte <= b' ' || byte == b'>');
+            // The end of an element of its own.
+            let is_closed =
+                self.text.at(end) == Some(b'>') && self.text.before(end).ends_with(b"/");
+            let end = end - usize::from(is_closed && end > start);
             return (start..end, end);
         };
         let from = start + 1;
-        let close = if secret {
-            memchr(quote, self.rest(from))
-        } else {
-            // No value has a `<`: one that was not closed ends there.
-            memchr2(quote, b'<', self.rest(from))
-        };
-        let end = from + close.unwrap_or(self.rest(from).len());
-        let after = end + usize::from(self.input.get(end) == Some(&quote));
+        // No value has a `<`: one that was not closed ends there, unless it is a secret.
+        let other = if secret { quote } else { b'<' };
+        let close = self.text.find_either(from, quote, other);
+        let end = close.unwrap_or(self.text.input.len());
+        let after = end + usize::from(self.text.input.get(end) == Some(&quote));
         (from..end, after)
     }
 
@@ -278,19 +304,20 @@ impl<'a> Reader<'a, '_> {
     fn end_of(&self, mut at: usize, name: &[u8]) -> Option<usize> {
         let mut depth = 1usize;
         loop {
-            at = self.find(at, b"<")?;
-            let rest = self.rest(at + 1);
+            at = self.text.find_byte(at, b'<')?;
+            let rest = self.text.rest(at + 1);
             if rest.starts_with(b"!--") {
-                at = self.find(at + 4, b"-->")?;
+                at = self.text.find(at + 4, b"-->")?;
                 continue;
             }
             if rest.starts_with(b"![CDATA[") {
-                at = self.find(at + 9, b"]]>")?;
+                at = self.text.find(at + 9, b"]]>")?;
                 continue;
             }
             let closing = rest.first() == Some(&b'/');
             let begin = at + 1 + usize::from(closing);
             let same = self
+                .text
                 .rest(begin)
                 .strip_prefix(name)
                 .is_some_and(|after| after.first().is_none_or(|&byte| ends_name(byte)));
@@ -312,13 +339,15 @@ impl<'a> Reader<'a, '_> {
     /// Past a start tag, and whether it is an element of its own.
     fn end_of_tag(&self, mut at: usize) -> Option<(usize, bool)> {
         loop {
-            at = self.until(at, |byte| matches!(byte, b'>' | b'"' | b'\''));
-            match *self.input.get(at)? {
+            at = self
+                .text
+                .until(at, |byte| matches!(byte, b'>' | b'"' | b'\''));
+            match *self.text.input.get(at)? {
                 b'>' => {
-                    let before = at.checked_sub(1).and_then(|at| self.input.get(at));
+                    let before = at.checked_sub(1).and_then(|at| self.text.input.get(at));
                     return Some((at + 1, before == Some(&b'/')));
                 }
-                quote => at += memchr(quote, self.rest(at + 1))? + 2,
+                quote => at = self.text.find_byte(at + 1, quote)? + 1,
             }
         }
     }

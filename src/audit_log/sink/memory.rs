@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Sink;
+use super::traits::Sink;
 use crate::audit_log::record::Record;
 
 /// Keeps the last records in memory, for tests. Clones share them.

@@ -1,11 +1,13 @@
 //! [`TracingSink`]: one `tracing` event per record.
+
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use tracing::{Level, event};
 
-use super::Sink;
+use super::traits::Sink;
+use super::visible::visible;
 use crate::audit_log::{Captured, Outcome, Record};
 
 /// Sends each record as one event of the target `tower_ews::audit`, with a field for each value.
@@ -47,30 +49,30 @@ macro_rules! at_level {
             backed_off_ms = millis(record.backed_off),
             wire_ms = millis(record.wire),
             body_ms = millis(record.body),
-            caller = record.caller.as_deref(),
-            principal = record.principal.as_deref(),
+            caller = shown(&record.caller).as_deref(),
+            principal = shown(&record.principal).as_deref(),
             access = record.access,
-            mailbox = record.mailbox.as_deref(),
-            charges = charges(record),
-            operation = record.operation.as_deref(),
+            mailbox = shown(&record.mailbox).as_deref(),
+            charges = charges(record).map(all_visible),
+            operation = shown(&record.operation).as_deref(),
             members = record.members,
             parts = record.parts,
             resent = record.resent(),
-            http.request.method = &*record.method,
-            server.address = record.server_address.as_deref(),
+            http.request.method = &*visible(&record.method),
+            server.address = shown(&record.server_address).as_deref(),
             server.port = record.server_port,
-            url.path = &*record.url_path,
+            url.path = &*visible(&record.url_path),
             http.request.body.size = record.request_bytes,
             http.response.status_code = record.status,
             http.response.body.size = record.response_bytes,
-            user_agent.original = record.user_agent.as_deref(),
+            user_agent.original = shown(&record.user_agent).as_deref(),
             "error.type" = record.error_type.as_deref(),
-            code = record.code.as_deref(),
-            signal = record.signal.as_deref(),
-            error = (!record.error.is_empty()).then(|| record.error.join(": ")),
-            attempts = attempts(record),
-            request_headers = headers(&record.request_headers),
-            response_headers = headers(&record.response_headers),
+            code = shown(&record.code).as_deref(),
+            signal = shown(&record.signal).as_deref(),
+            error = (!record.error.is_empty()).then(|| all_visible(record.error.join(": "))),
+            attempts = attempts(record).map(all_visible),
+            request_headers = headers(&record.request_headers).map(all_visible),
+            response_headers = headers(&record.response_headers).map(all_visible),
             request_body = body(&record.request_body).as_deref(),
             response_body = body(&record.response_body).as_deref(),
         );
@@ -86,6 +88,17 @@ impl Sink for TracingSink {
             Outcome::Failed | Outcome::Unknown => at_level!(Level::WARN, record),
             Outcome::Error | Outcome::NotSent => at_level!(Level::ERROR, record),
         }
+    }
+}
+
+fn shown(text: &Option<Box<str>>) -> Option<Cow<'_, str>> {
+    text.as_deref().map(visible)
+}
+
+fn all_visible(text: String) -> String {
+    match visible(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
     }
 }
 
@@ -141,9 +154,9 @@ fn headers(headers: &Option<Vec<(Box<str>, Box<str>)>>) -> Option<String> {
     })
 }
 
-fn body(body: &Option<Captured>) -> Option<Cow<'_, str>> {
-    body.as_ref()
-        .map(|body| String::from_utf8_lossy(&body.bytes))
+fn body(body: &Option<Captured>) -> Option<String> {
+    let body = body.as_ref()?;
+    Some(all_visible(String::from_utf8_lossy(&body.bytes).into()))
 }
 
 /// `None` if there are none.
@@ -238,7 +251,7 @@ mod tests {
             outcome: Outcome::Failed,
             code: Some("ErrorItemNotFound".into()),
             error_type: Some("timeout".into()),
-            error: vec!["outer".into(), "inner".into()],
+            error: vec!["outer\u{2028}".into(), "inner".into()],
             attempts: vec![AttemptRecord {
                 status: Some(503),
                 total: Duration::from_millis(20),
@@ -271,7 +284,7 @@ mod tests {
             ("http.response.status_code", "200"),
             ("error.type", "\"timeout\""),
             ("code", "\"ErrorItemNotFound\""),
-            ("error", "\"outer: inner\""),
+            ("error", "\"outer\\\\u{2028}: inner\""),
             ("attempts", "\"503 20ms request-id=r1 and 4 more\""),
             ("response_headers", "\"a: b\""),
             ("request_body", "\"<a/>\""),

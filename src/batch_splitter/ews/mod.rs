@@ -191,7 +191,15 @@ impl EwsBatch {
         Sent {
             members: members.len(),
             idempotency: self.idempotency(),
+            mixed: self.is_mixed(),
         }
+    }
+
+    /// Whether the batch is known to touch several mailboxes.
+    fn is_mixed(&self) -> bool {
+        let mut mailboxes = self.facts.members.iter().map(|member| member.mailbox);
+        let first = mailboxes.next().flatten();
+        mailboxes.any(|mailbox| mailbox != first)
     }
 
     fn change_key(&self, member: usize) -> Option<(Range<usize>, Bytes)> {

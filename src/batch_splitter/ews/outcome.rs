@@ -5,8 +5,8 @@ use http::header::LOCATION;
 use http::response;
 use memchr::memmem;
 
-use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartFailure, PartOutcome};
-use crate::retry::retry_after;
+use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartFailure, PartOutcome, Retry};
+use crate::retry::{MAX_LOSS_RETRIES, retry_after};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 
@@ -15,6 +15,8 @@ use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 pub(super) struct Sent {
     pub(super) members: usize,
     pub(super) idempotency: Idempotency,
+    /// Whether the batch touches several mailboxes.
+    pub(super) mixed: bool,
 }
 
 impl Sent {
@@ -29,14 +31,18 @@ impl Sent {
             MemberStatus::Settled if message.class == ResponseClass::Error => MemberOutcome::Failed,
             MemberStatus::Settled => MemberOutcome::Done,
             MemberStatus::Stopped => MemberOutcome::Stopped,
-            MemberStatus::Refused { unknown, .. } => {
+            MemberStatus::Refused {
+                unknown,
+                max_retries,
+                ..
+            } => {
                 if unknown && self.idempotency == Idempotency::NonIdempotent {
-                    return MemberOutcome::Failed;
+                    return MemberOutcome::Unknown;
                 }
-                MemberOutcome::Retry {
-                    retry_after: message.back_off,
-                    maybe_executed: unknown && !self.only_reads(),
-                }
+                let mut retry = Retry::new(message.back_off);
+                retry.max_retries = max_retries;
+                retry.maybe_executed = unknown && !self.only_reads();
+                MemberOutcome::Retry(retry)
             }
         }
     }
@@ -50,7 +56,7 @@ impl Sent {
             let outcome = match self.outcome(message) {
                 // It is worth sending again if what stopped it is.
                 MemberOutcome::Stopped => match stopper {
-                    MemberOutcome::Retry { retry_after, .. } => MemberOutcome::retry(retry_after),
+                    MemberOutcome::Retry(retry) => MemberOutcome::retry(retry.retry_after),
                     _ => MemberOutcome::Stopped,
                 },
                 outcome => {
@@ -70,14 +76,15 @@ impl Sent {
         let gravity = |outcome: &MemberOutcome| match outcome {
             MemberOutcome::Done => 0,
             MemberOutcome::Stopped => 1,
-            MemberOutcome::Retry { .. } => 2,
+            MemberOutcome::Retry(_) => 2,
             MemberOutcome::Failed => 3,
+            MemberOutcome::Unknown => 4,
         };
         let worst = outcomes.iter().copied().max_by_key(gravity);
         let begun = outcomes.contains(&MemberOutcome::Done) && !self.only_reads();
         match worst {
             // A part of it was done.
-            Some(MemberOutcome::Retry { .. } | MemberOutcome::Stopped) if begun => {
+            Some(MemberOutcome::Retry(_) | MemberOutcome::Stopped) if begun => {
                 MemberOutcome::Failed
             }
             worst => worst.unwrap_or(MemberOutcome::Failed),
@@ -92,25 +99,28 @@ impl Sent {
     ) -> PartFailure {
         let code = message.effective_code();
         let retry_after = message.back_off.max(retry_after(&head.headers));
-        let retry = PartOutcome::retry(retry_after);
-        let mut too_large = code.asks_for_less();
+        let too_large = self.members > 1 && code.asks_for_less();
         let outcome = match message.member_status() {
-            MemberStatus::Refused { unknown: false, .. } => retry,
-            MemberStatus::Refused { .. } => self.without_proof(retry_after),
+            MemberStatus::Refused {
+                unknown: false,
+                max_retries,
+                ..
+            } => {
+                let mut retry = Retry::new(retry_after);
+                retry.max_retries = max_retries;
+                PartOutcome::Retry(retry)
+            }
+            MemberStatus::Refused { max_retries, .. } => {
+                self.without_proof(retry_after, max_retries.unwrap_or(MAX_LOSS_RETRIES))
+            }
             // Nobody says by what, and nothing has changed since.
             MemberStatus::Stopped => PartOutcome::Failed,
-            MemberStatus::Settled if too_large && self.members > 1 => retry,
-            MemberStatus::Settled => {
-                too_large = false;
-                match code.outcome() {
-                    _ if message.is_fault && code.is_about_the_caller() => {
-                        PartOutcome::FailedForAll
-                    }
-                    Outcome::NotExecuted => PartOutcome::Failed,
-                    _ if self.only_reads() => PartOutcome::Failed,
-                    _ => PartOutcome::Unknown,
-                }
-            }
+            MemberStatus::Settled => match code.outcome() {
+                _ if message.is_fault && code.is_about_the_caller() => PartOutcome::FailedForAll,
+                Outcome::NotExecuted => PartOutcome::Failed,
+                _ if self.only_reads() => PartOutcome::Failed,
+                _ => PartOutcome::Unknown,
+            },
         };
         let text = match (message.text.trim(), message.code.as_str()) {
             ("", "") => "the server responded with a fault that says nothing".to_owned(),
@@ -131,24 +141,31 @@ impl Sent {
     pub(super) fn by_status(self, head: &response::Parts) -> Option<PartFailure> {
         let status = head.status.as_u16();
         let retry_after = retry_after(&head.headers);
-        let retry = PartOutcome::retry(retry_after);
+        let not_executed = Retry::new(retry_after).max_retries(MAX_LOSS_RETRIES);
+        let without_proof = self.without_proof(retry_after, MAX_LOSS_RETRIES);
         let (outcome, too_large) = match status {
             200..=299 => return None,
             // Refused before the server looked at it.
-            429 | 503 => (retry, false),
-            // A single member does not get smaller.
-            413 if self.members > 1 => (retry, true),
-            413 => (PartOutcome::Failed, false),
-            // The request did not come through in time.
-            408 => (retry, self.members > 1),
-            401 | 403..=407 | 410 | 456 => (PartOutcome::FailedForAll, false),
+            429 | 503 => (PartOutcome::retry(retry_after), false),
+            // Too large for the server, or for the room that it has.
+            413 | 507 => (PartOutcome::Failed, self.members > 1),
+            // The request did not come through in time, or came too early.
+            408 => (PartOutcome::Retry(not_executed), self.members > 1),
+            425 => (PartOutcome::Retry(not_executed), false),
+            // It can speak of one mailbox.
+            403 if self.mixed => (PartOutcome::Failed, false),
+            // About who asks and how, whatever is asked for.
+            401 | 403 | 405..=407 | 410 | 440 | 451 | 456 => (PartOutcome::FailedForAll, false),
+            // IIS says with 404 that a request is too large, too (404.13).
             400..=499 => (PartOutcome::Failed, false),
             // It does not say how far it got.
-            302 if to_error_page(head) => (self.without_proof(retry_after), false),
+            302 if to_error_page(head) => (without_proof, false),
             // To a login page, or to another server.
             300..=399 => (PartOutcome::FailedForAll, false),
+            // About what the server can do at all.
+            501 | 505 | 506 | 508 | 510 | 511 => (PartOutcome::FailedForAll, false),
             // One member may cause a crash, and their number a time-out: fewer at a time find out.
-            _ => (self.without_proof(retry_after), self.members > 1),
+            _ => (without_proof, self.members > 1),
         };
         Some(PartFailure {
             too_large,
@@ -157,14 +174,12 @@ impl Sent {
     }
 
     /// Returns what follows if nothing proves that the part was not executed.
-    fn without_proof(self, retry_after: Option<Duration>) -> PartOutcome {
+    fn without_proof(self, retry_after: Option<Duration>, max_retries: u32) -> PartOutcome {
+        let retry = Retry::new(retry_after).max_retries(max_retries);
         match self.idempotency {
             Idempotency::NonIdempotent => PartOutcome::Unknown,
-            Idempotency::Idempotent => PartOutcome::Retry {
-                retry_after,
-                maybe_executed: true,
-            },
-            Idempotency::Safe => PartOutcome::retry(retry_after),
+            Idempotency::Idempotent => PartOutcome::Retry(retry.maybe_executed()),
+            Idempotency::Safe => PartOutcome::Retry(retry),
         }
     }
 
@@ -174,10 +189,7 @@ impl Sent {
         if !self.only_reads() {
             return PartFailure::new(PartOutcome::Unknown, text);
         }
-        match self.members {
-            0..=1 => PartFailure::new(PartOutcome::Failed, text),
-            _ => PartFailure::new(PartOutcome::retry(None), text).too_large(),
-        }
+        PartFailure::new(PartOutcome::Failed, text)
     }
 }
 

@@ -208,7 +208,7 @@ impl GraphBatch {
                 let (mut retried, mut failed) = (false, false);
                 for (other, message) in before.iter().zip(messages) {
                     if self.needs(member).contains(other) {
-                        retried |= matches!(message.outcome, MemberOutcome::Retry { .. });
+                        retried |= matches!(message.outcome, MemberOutcome::Retry(_));
                         failed |= message.outcome == MemberOutcome::Failed;
                     }
                 }

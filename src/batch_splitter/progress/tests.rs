@@ -89,20 +89,22 @@ fn response(status: u16, says: PartResponse) -> SendResult {
     }))
 }
 
-/// A response with a message for each letter: done, failed, retry, maybe executed, stopped.
+/// A response with a message for each letter: done, failed, unknown, retry, retry once, maybe executed, stopped.
 fn messages(letters: &str) -> SendResult {
     let messages = letters.chars().map(|letter| {
         let retry_after = Some(SECOND);
         let (text, outcome) = match letter {
             'd' => ("done", MemberOutcome::Done),
             'f' => ("failed", MemberOutcome::Failed),
+            'u' => ("unknown", MemberOutcome::Unknown),
+            'o' => (
+                "once",
+                MemberOutcome::Retry(Retry::new(retry_after).max_retries(1)),
+            ),
             'r' => ("busy", MemberOutcome::retry(retry_after)),
             'm' => (
                 "maybe",
-                MemberOutcome::Retry {
-                    retry_after,
-                    maybe_executed: true,
-                },
+                MemberOutcome::Retry(Retry::new(retry_after).maybe_executed()),
             ),
             's' => ("stopped", MemberOutcome::Stopped),
             other => panic!("{other}"),
@@ -123,6 +125,14 @@ fn lists(list: &'static str) -> SendResult {
 fn failure(outcome: PartOutcome) -> SendResult {
     let failure = PartFailure::new(outcome, "a fault").with_code("ErrorOfPart");
     response(500, PartResponse::Failure(failure))
+}
+
+fn done(members: &[usize]) -> SendResult {
+    messages(&"d".repeat(members.len()))
+}
+
+fn lost() -> SendResult {
+    SendResult::Lost("the connection was reset".into())
 }
 
 fn too_large() -> SendResult {
@@ -196,11 +206,21 @@ impl Run {
 
     /// Drives the batch to its end. All members of later parts are done. Returns those parts, and what the caller gets.
     fn finish(&mut self) -> (Vec<Vec<usize>>, Result<String, String>) {
+        self.finish_with(15, done)
+    }
+
+    /// Drives the batch to its end. Each part comes back after `seconds`, as `server` says.
+    fn finish_with(
+        &mut self,
+        seconds: u32,
+        mut server: impl FnMut(&[usize]) -> SendResult,
+    ) -> (Vec<Vec<usize>>, Result<String, String>) {
         let mut parts = Vec::new();
         loop {
             match self.next() {
                 Ok(part) => {
-                    self.ended(&part.members, messages(&"d".repeat(part.members.len())));
+                    let result = server(&part.members);
+                    self.ended_after(seconds, &part.members, result);
                     parts.push(part.members);
                 }
                 Err(end) => return (parts, end),
@@ -257,10 +277,7 @@ fn two_of_four(idempotency: Idempotency, in_doubt: bool, deadline: Option<Durati
 #[test]
 fn what_follows_for_the_members_of_a_part() {
     let retry = PartOutcome::retry(Some(SECOND));
-    let maybe = PartOutcome::Retry {
-        retry_after: Some(SECOND),
-        maybe_executed: true,
-    };
+    let maybe = PartOutcome::Retry(Retry::new(Some(SECOND)).maybe_executed());
     let error = || BoxError::from("reset");
     let refused = "not executed, not executed";
     let unknown = "unknown, unknown";
@@ -290,7 +307,7 @@ fn what_follows_for_the_members_of_a_part() {
         (
             "unclassified",
             |error, _| SendResult::Unclassified(error()),
-            [unknown; 5],
+            ["halved", "halved", unknown, "halved", unknown],
         ),
         (
             "too long",
@@ -300,7 +317,12 @@ fn what_follows_for_the_members_of_a_part() {
         (
             "a fault",
             |_, _| failure(PartOutcome::Failed),
-            [refused, refused, refused, unknown, unknown],
+            ["halved"; 5],
+        ),
+        (
+            "a fault that may pass",
+            |_, _| failure(PartOutcome::Retry(Retry::new(None).max_retries(1))),
+            ["halved"; 5],
         ),
         ("a busy fault", |_, [retry, _]| failure(retry), ["again"; 5]),
         (
@@ -335,6 +357,13 @@ fn what_follows_for_the_members_of_a_part() {
         ("done", |_, _| messages("dd"), ["done, done"; 5]),
         ("failed", |_, _| messages("ff"), ["failed, failed"; 5]),
         ("busy", |_, _| messages("rr"), ["again"; 5]),
+        ("worth another try", |_, _| messages("oo"), ["again"; 5]),
+        ("left open", |_, _| messages("uu"), [unknown; 5]),
+        (
+            "one left open, one busy",
+            |_, _| messages("ur"),
+            ["unknown, again"; 5],
+        ),
         (
             "may have been executed",
             |_, _| messages("mm"),
@@ -500,7 +529,7 @@ fn what_ends_a_batch_without_messages() {
     let fault = "500 Internal Server Error";
     let reset = "the connection was reset";
     type Ends = Vec<fn() -> SendResult>;
-    let cases: [(&str, Ends, [&str; 3]); 6] = [
+    let cases: [(&str, Ends, [&str; 3]); 8] = [
         ("refused", vec![|| failure(PartOutcome::Failed)], [fault; 3]),
         (
             "unknown",
@@ -509,28 +538,19 @@ fn what_ends_a_batch_without_messages() {
         ),
         (
             "lost, then refused",
-            vec![
-                || SendResult::Lost("the connection was reset".into()),
-                || failure(PartOutcome::Failed),
-                || failure(PartOutcome::Failed),
-            ],
+            vec![lost, || failure(PartOutcome::Failed)],
             [fault, reset, reset],
         ),
         (
             "lost, then busy",
-            vec![
-                || SendResult::Lost("the connection was reset".into()),
-                || failure(PartOutcome::retry(Some(1000 * SECOND))),
-            ],
+            vec![lost, || failure(PartOutcome::retry(Some(1000 * SECOND)))],
             [fault, reset, reset],
         ),
         (
             "busy, then lost to the end",
-            vec![
-                || failure(PartOutcome::retry(Some(SECOND))),
-                || SendResult::Lost("the connection was reset".into()),
-                || failure(PartOutcome::retry(Some(1000 * SECOND))),
-            ],
+            vec![|| failure(PartOutcome::retry(Some(SECOND))), lost, || {
+                failure(PartOutcome::retry(Some(1000 * SECOND)))
+            }],
             [fault, reset, reset],
         ),
         (
@@ -540,19 +560,31 @@ fn what_ends_a_batch_without_messages() {
             }],
             [fault; 3],
         ),
+        // That nothing was sent later is not what the server said.
+        (
+            "busy, then not sent to the end",
+            vec![|| failure(PartOutcome::retry(Some(SECOND))), || {
+                SendResult::NotSent("no connection".into())
+            }],
+            [fault; 3],
+        ),
+        (
+            "not sent, then busy to the end",
+            vec![|| SendResult::NotSent("no connection".into()), || {
+                failure(PartOutcome::retry(Some(1000 * SECOND)))
+            }],
+            [fault; 3],
+        ),
     ];
     for (name, ends, expected) in cases {
         for (idempotency, expected) in KINDS.into_iter().zip(expected) {
             let batch = numbers(2, Order::Kept, idempotency);
             let mut run = Run::new(batch, config(2), None);
+            // The last one goes on.
+            let last = ends[ends.len() - 1];
             let mut ends = ends.iter();
-            let error = loop {
-                match run.next() {
-                    Ok(part) => run.ended_after(0, &part.members, ends.next().unwrap()()),
-                    Err(end) => break end.unwrap_err(),
-                }
-            };
-            assert_eq!(error, expected, "{name}, {idempotency:?}");
+            let (_, end) = run.finish_with(0, |_| ends.next().copied().unwrap_or(last)());
+            assert_eq!(end.unwrap_err(), expected, "{name}, {idempotency:?}");
         }
     }
 }
@@ -597,35 +629,36 @@ fn part_sizes_follow_the_time_and_the_refusals() {
 }
 
 #[test]
-fn a_part_that_cannot_be_made_smaller_is_tried_three_times() {
-    for joined in [false, true] {
+fn a_part_that_cannot_be_made_smaller_is_tried_as_often_as_its_failure_is_worth() {
+    for (joined, expected) in [
+        (true, vec![vec![0, 1]; 7]),
+        // The part of both has failed as well. The second one fails like the first, so it is not tried as long again.
+        (
+            false,
+            [vec![vec![0, 1]], vec![vec![0]; 6], vec![vec![1]]].concat(),
+        ),
+    ] {
         let mut batch = numbers(2, Order::Kept, Idempotency::Idempotent);
         batch.joined = joined;
         let mut run = Run::new(batch, config(2), None);
         let mut parts = Vec::new();
+        let begin = run.now;
         let error = loop {
             match run.next() {
                 Ok(part) => {
-                    assert_eq!(part.can_shrink, !joined && part.members.len() > 1);
-                    run.ended_after(0, &part.members, SendResult::Lost("reset".into()));
-                    parts.push((part.members, part.resent, part.maybe_executed));
+                    let again = !parts.is_empty();
+                    let resent = if again { part.members.len() } else { 0 };
+                    assert_eq!((part.resent, part.maybe_executed), (resent, again));
+                    run.ended_after(0, &part.members, lost());
+                    parts.push(part.members);
                 }
                 Err(end) => break end.unwrap_err(),
             }
         };
-        assert_eq!(error, "reset");
-        let first = (vec![0, 1], 0, false);
-        let again = |members: &[usize]| (members.to_vec(), members.len(), true);
-        match joined {
-            true => assert_eq!(parts, [first, again(&[0, 1]), again(&[0, 1])]),
-            false => {
-                let mut expected = vec![first];
-                expected.extend([[0]; 3].iter().map(|members| again(members)));
-                expected.extend([[1]; 3].iter().map(|members| again(members)));
-                assert_eq!(parts, expected);
-            }
-        }
+        assert_eq!(error, "the connection was reset");
+        assert_eq!(parts, expected);
         assert_eq!(run.stats().unknown, 2);
+        assert!(run.now - begin < 60 * SECOND);
     }
 }
 
@@ -736,7 +769,12 @@ fn lists_have_no_place_for_what_failed() {
         assert_eq!(run.stats().done, 2);
         assert_eq!(run.sent(), [2, 3]);
         run.ended(&[2, 3], failure(PartOutcome::Failed));
-        assert_eq!(run.finish().1, expected, "{idempotency:?}");
+        let (parts, end) = run.finish_with(15, |_| failure(PartOutcome::Failed));
+        assert_eq!(
+            (parts, end),
+            (vec![vec![2], vec![3]], expected),
+            "{idempotency:?}"
+        );
     }
     // A response that looks like a success is not handed out if it lacks what other parts gave.
     for (status, code, expected) in [
@@ -750,11 +788,12 @@ fn lists_have_no_place_for_what_failed() {
     ] {
         let mut run = two_of_four(Idempotency::Safe, false, None);
         run.ended(&[0, 1], lists("a"));
-        assert_eq!(run.sent(), [2, 3]);
-        let mut odd = PartFailure::new(PartOutcome::Failed, "odd");
-        odd.code = code.map(Into::into);
-        run.ended(&[2, 3], response(status, PartResponse::Failure(odd)));
-        assert_eq!(run.finish().1, Err(expected.to_owned()));
+        let (_, end) = run.finish_with(15, |_| {
+            let mut odd = PartFailure::new(PartOutcome::Failed, "odd");
+            odd.code = code.map(Into::into);
+            response(status, PartResponse::Failure(odd))
+        });
+        assert_eq!(end, Err(expected.to_owned()));
     }
 }
 
@@ -766,15 +805,14 @@ fn members_without_messages_of_their_own_end_a_batch_that_only_reads() {
         let mut run = Run::new(batch, config(2), None);
         assert_eq!(run.sent(), [0, 1]);
         run.ended(&[0, 1], messages("dd"));
-        let members = run.sent();
-        run.ended(&members, failure(PartOutcome::Failed));
         let expected = match idempotency {
             Idempotency::Safe => Err(
-                "the response to Numbers is incomplete: 2 members are missing: a fault".to_owned(),
+                "the response to Numbers is incomplete: 1 members are missing: a fault".to_owned(),
             ),
             _ => Ok("done,done".to_owned()),
         };
-        assert_eq!(run.finish().1, expected);
+        let (_, end) = run.finish_with(15, |_| failure(PartOutcome::Failed));
+        assert_eq!(end, expected);
     }
 }
 
@@ -833,4 +871,539 @@ fn a_response_that_is_too_long_names_the_limit() {
     run.ended(&[0, 1], SendResult::TooLong);
     let error = run.finish().1.unwrap_err();
     assert!(error.contains("268435456 bytes"), "{error}");
+}
+
+/// A success that does not say anything of what was asked for.
+fn odd_success(outcome: PartOutcome) -> SendResult {
+    let failure = PartFailure::new(outcome, "odd");
+    response(200, PartResponse::Failure(failure))
+}
+
+#[test]
+fn a_success_that_says_nothing_is_not_the_response_to_the_batch() {
+    let incomplete = "the response to Numbers is incomplete: 4 members are missing: odd";
+    let open = "outcome unknown: no complete response to Numbers came";
+    for (outcome, expected) in [
+        (PartOutcome::Failed, [incomplete; 3]),
+        (PartOutcome::Unknown, [incomplete, open, open]),
+    ] {
+        for (idempotency, expected) in KINDS.into_iter().zip(expected) {
+            let batch = numbers(4, Order::Free, idempotency);
+            let mut run = Run::new(batch, config(4), None);
+            let (_, end) = run.finish_with(0, |_| odd_success(outcome));
+            let error = end.unwrap_err();
+            assert!(error.starts_with(expected), "{idempotency:?}: {error}");
+        }
+    }
+}
+
+/// A layer further in has used up the time of the call.
+#[test]
+fn what_was_given_up_further_in_is_not_sent_again() {
+    let gave_up = |result| match result {
+        SendResult::Response(mut response) => {
+            response.head.extensions.insert(RetryInfo {
+                attempts: 7,
+                backed_off: SECOND,
+                retry_after: None,
+                signal: None,
+                gave_up: true,
+                outcome_unknown: false,
+                maybe_repeated: false,
+            });
+            SendResult::Response(response)
+        }
+        other => other,
+    };
+    type Case = (
+        &'static str,
+        fn() -> SendResult,
+        Result<&'static str, &'static str>,
+    );
+    let fault = Err("500 Internal Server Error");
+    let cases: [Case; 5] = [
+        ("busy", || failure(PartOutcome::retry(Some(SECOND))), fault),
+        (
+            "worth another try",
+            || failure(PartOutcome::Retry(Retry::new(None).max_retries(6))),
+            fault,
+        ),
+        (
+            "each worth another try",
+            || messages("oo"),
+            Ok("once,once,not executed,not executed"),
+        ),
+        (
+            "each busy",
+            || messages("rr"),
+            Ok("busy,busy,not executed,not executed"),
+        ),
+        // What others would get is not known.
+        ("one busy", || messages("dr"), Ok("done,busy,done,done")),
+    ];
+    for (name, result, expected) in cases {
+        for idempotency in KINDS {
+            let mut run = two_of_four(idempotency, false, None);
+            run.ended(&[0, 1], gave_up(result()));
+            let (parts, end) = run.finish();
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(end, expected, "{name}, {idempotency:?}");
+            let rest = if name == "one busy" {
+                vec![vec![2, 3]]
+            } else {
+                vec![]
+            };
+            assert_eq!(parts, rest, "{name}, {idempotency:?}");
+        }
+    }
+}
+
+/// How a part fails, and what that is worth.
+struct Failing {
+    name: &'static str,
+    result: fn() -> SendResult,
+    max_retries: u32,
+    /// Whether it leaves open what was executed.
+    unknown: bool,
+}
+
+const FAILING: [Failing; 9] = [
+    Failing {
+        name: "failed",
+        result: || failure(PartOutcome::Failed),
+        max_retries: 0,
+        unknown: false,
+    },
+    Failing {
+        name: "too large",
+        result: || {
+            let failure = PartFailure::new(PartOutcome::Failed, "too large").too_large();
+            response(413, PartResponse::Failure(failure))
+        },
+        max_retries: 0,
+        unknown: false,
+    },
+    Failing {
+        name: "worth one more try",
+        result: || failure(PartOutcome::Retry(Retry::new(None).max_retries(1))),
+        max_retries: 1,
+        unknown: false,
+    },
+    Failing {
+        name: "worth three more tries",
+        result: || failure(PartOutcome::Retry(Retry::new(Some(SECOND)).max_retries(3))),
+        max_retries: 3,
+        unknown: false,
+    },
+    Failing {
+        name: "worth three more tries, perhaps executed",
+        result: || {
+            failure(PartOutcome::Retry(
+                Retry::new(None).max_retries(3).maybe_executed(),
+            ))
+        },
+        max_retries: 3,
+        unknown: true,
+    },
+    Failing {
+        name: "lost",
+        result: lost,
+        max_retries: MAX_LOSS_RETRIES,
+        unknown: true,
+    },
+    Failing {
+        name: "unknown",
+        result: || failure(PartOutcome::Unknown),
+        max_retries: MAX_LOSS_RETRIES,
+        unknown: true,
+    },
+    Failing {
+        name: "unclassified",
+        result: || SendResult::Unclassified("no idea".into()),
+        max_retries: 0,
+        unknown: true,
+    },
+    Failing {
+        name: "too long",
+        result: || SendResult::TooLong,
+        max_retries: 0,
+        unknown: true,
+    },
+];
+
+/// Every way to fail, for every kind of batch that may be sent again after it.
+fn failing() -> impl Iterator<Item = (&'static Failing, Order, Idempotency)> {
+    let orders = [Order::Free, Order::Kept];
+    FAILING.iter().flat_map(move |failing| {
+        KINDS
+            .into_iter()
+            .filter(|idempotency| *idempotency != Idempotency::NonIdempotent || !failing.unknown)
+            .flat_map(move |idempotency| orders.map(|order| (failing, order, idempotency)))
+    })
+}
+
+/// What 1,000 members get if all but these are done.
+fn all_but(culprits: &[usize], with: &str) -> String {
+    let each = (0..1000).map(|member| match culprits.contains(&member) {
+        true => with,
+        false => "done",
+    });
+    each.collect::<Vec<_>>().join(",")
+}
+
+/// Some of 1,000 members are to blame for each part that fails. Returns the parts with and without them.
+fn narrow_down(
+    failing: &Failing,
+    order: Order,
+    idempotency: Idempotency,
+    culprits: &[usize],
+) -> [Vec<Vec<usize>>; 2] {
+    let what = format!("{}, {order:?}, {idempotency:?}, {culprits:?}", failing.name);
+    let mut config = config(1000);
+    config.max_in_doubt = 1000;
+    let mut run = Run::new(numbers(1000, order, idempotency), config, None);
+    // Fast, so that sizes grow again.
+    let (parts, end) = run.finish_with(1, |members| {
+        match members.iter().any(|member| culprits.contains(member)) {
+            true => (failing.result)(),
+            false => done(members),
+        }
+    });
+    let doubt = failing.unknown && idempotency != Idempotency::Safe;
+    let ending = if doubt { "unknown" } else { "not executed" };
+    assert_eq!(end, Ok(all_but(culprits, ending)), "{what}");
+    if order == Order::Kept {
+        let firsts: Vec<usize> = parts.iter().map(|part| part[0]).collect();
+        assert!(firsts.is_sorted(), "{what}: {firsts:?}");
+    }
+    let blamed = |part: &Vec<usize>| part.iter().any(|member| culprits.contains(member));
+    let (with, without) = parts.into_iter().partition(blamed);
+    [with, without]
+}
+
+#[test]
+fn one_culprit_costs_itself_alone() {
+    for (failing, order, idempotency) in failing() {
+        for culprit in [0, 1, 30, 499, 500, 998, 999] {
+            let what = format!("{}, {order:?}, {idempotency:?}, {culprit}", failing.name);
+            let [with, without] = narrow_down(failing, order, idempotency, &[culprit]);
+            let requests = with.len() + without.len();
+            // 4 times log2(1000), and the retries of the one.
+            let bound = 40 + failing.max_retries as usize;
+            assert!(requests <= bound, "{what}: {requests}");
+            let alone = with.iter().filter(|part| part.len() == 1).count();
+            assert!(alone <= 1 + failing.max_retries as usize, "{what}: {alone}");
+            // The part that failed before, too, is a try of it.
+            let tries = with.len();
+            assert!(tries > failing.max_retries as usize, "{what}: {tries}");
+        }
+    }
+}
+
+#[test]
+fn some_culprits_cost_themselves_alone() {
+    for (failing, order, idempotency) in failing() {
+        for culprits in [
+            &[100, 500, 900][..],
+            &[0, 400, 999],
+            &[0, 1],
+            &[0, 2, 4],
+            &[998, 999],
+        ] {
+            let what = format!("{}, {order:?}, {idempotency:?}, {culprits:?}", failing.name);
+            let [with, without] = narrow_down(failing, order, idempotency, culprits);
+            let requests = with.len() + without.len();
+            let bound = culprits.len() * (40 + failing.max_retries as usize);
+            assert!(requests <= bound, "{what}: {requests}");
+        }
+        // In order, three in a row are taken for all. Otherwise other places are tried before.
+        if order == Order::Free {
+            narrow_down(failing, order, idempotency, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        }
+    }
+}
+
+#[test]
+fn what_fails_everything_alike_is_recognised() {
+    for (failing, order, idempotency) in failing() {
+        for members in [5, 20, 1000] {
+            let what = format!("{}, {order:?}, {idempotency:?}, {members}", failing.name);
+            let mut run = Run::new(numbers(members, order, idempotency), config(100), None);
+            let begin = run.now;
+            let (parts, end) = run.finish_with(0, |_| (failing.result)());
+            // Two parts, then small ones.
+            let bound = match (failing.max_retries, order) {
+                (0 | 1, _) => 5,
+                (3, Order::Free) => 5,
+                (_, Order::Free) => 8,
+                // The first one has all its tries before two others fail.
+                (max_retries, Order::Kept) => max_retries as usize + 5,
+            };
+            assert!(parts.len() <= bound, "{what}: {parts:?}");
+            assert!(run.now - begin < 60 * SECOND, "{what}");
+            // The first response, or its error, is that to the batch.
+            end.expect_err(&what);
+            let stats = run.stats();
+            let unknown = match failing.unknown && idempotency != Idempotency::Safe {
+                true => parts
+                    .iter()
+                    .flatten()
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .len(),
+                false => 0,
+            };
+            assert_eq!(stats.unknown, unknown, "{what}");
+            assert_eq!(stats.not_executed, members - unknown, "{what}");
+        }
+    }
+}
+
+#[test]
+fn members_that_fail_by_their_own_messages_stay_together() {
+    for order in [Order::Free, Order::Kept] {
+        // All of them, for ever.
+        let mut run = Run::new(numbers(1000, order, Idempotency::Safe), config(100), None);
+        let (parts, end) = run.finish_with(0, |members| messages(&"o".repeat(members.len())));
+        assert!(parts.len() <= 5, "{order:?}: {parts:?}");
+        let text = end.unwrap();
+        assert!(text.starts_with("once,") || text.starts_with("not executed,"));
+        // One in ten, for ever: as many parts again, and a few.
+        let mut run = Run::new(numbers(1000, order, Idempotency::Safe), config(100), None);
+        let (parts, end) = run.finish_with(15, |members| {
+            let letter = |member: &usize| if member % 10 == 0 { 'o' } else { 'd' };
+            messages(&members.iter().map(letter).collect::<String>())
+        });
+        assert!(parts.len() <= 25, "{order:?}: {}", parts.len());
+        let text = end.unwrap();
+        assert_eq!(text.matches("once").count(), 100);
+        assert_eq!(text.matches("done").count(), 900);
+        assert_eq!(run.stats().resent, 100);
+    }
+}
+
+/// A batch that must not be executed twice, 200 members, and its first part is in flight.
+fn two_hundred(order: Order) -> (Run, Vec<usize>) {
+    let batch = numbers(200, order, Idempotency::NonIdempotent);
+    let mut run = Run::new(batch, config(100), None);
+    let first = run.sent();
+    assert_eq!(
+        first,
+        (0..50).collect::<Vec<_>>(),
+        "no more may be in doubt"
+    );
+    (run, first)
+}
+
+#[test]
+fn after_doubt_one_small_part_goes_alone() {
+    let open: [fn() -> SendResult; 5] = [
+        lost,
+        || failure(PartOutcome::Unknown),
+        || SendResult::TooLong,
+        || SendResult::Unclassified("no idea".into()),
+        || odd_success(PartOutcome::Unknown),
+    ];
+    for order in [Order::Free, Order::Kept] {
+        for open in open {
+            let (mut run, first) = two_hundred(order);
+            let result = open();
+            let too_long = matches!(result, SendResult::TooLong);
+            run.ended(&first, result);
+            let begin = run.now;
+            let next = run.next().unwrap();
+            let wait = 10 * SECOND..=20 * SECOND;
+            assert_eq!(next.members.len(), 1);
+            assert!(wait.contains(&(run.now - begin)) && wait.contains(&next.held_back));
+            assert!(matches!(run.step(), Step::Wait(None)), "it is alone");
+            // Its response ends it, whatever it says of the member.
+            run.ended(&next.members, messages("f"));
+            let begin = run.now;
+            let next = run.sent();
+            let size = if too_long { 25 } else { 50 };
+            assert_eq!((next.len(), run.now), (size, begin));
+            run.ended(&next, done(&next));
+            let (_, end) = run.finish();
+            let text = end.unwrap();
+            assert_eq!(text.matches("unknown").count(), 50);
+            assert_eq!(text.matches("done").count(), 149);
+            assert_eq!(run.stats().unknown, 50);
+        }
+    }
+}
+
+#[test]
+fn doubt_does_not_spread() {
+    for order in [Order::Free, Order::Kept] {
+        for open in [lost, || failure(PartOutcome::Unknown), || messages("u")] {
+            let (mut run, first) = two_hundred(order);
+            run.ended(&first, lost());
+            let small = run.sent();
+            assert_eq!(small.len(), 1);
+            run.ended(&small, open());
+            let (parts, end) = run.finish();
+            assert_eq!(parts, Vec::<Vec<usize>>::new(), "the rest is not sent");
+            match end {
+                Ok(text) => {
+                    assert_eq!(text.matches("unknown").count(), 51);
+                    assert_eq!(text.matches("not executed").count(), 149);
+                }
+                Err(error) => assert_eq!(error, "the connection was reset"),
+            }
+            let stats = run.stats();
+            assert_eq!((stats.unknown, stats.not_executed), (51, 149));
+        }
+    }
+}
+
+#[test]
+fn what_was_not_sent_or_is_busy_does_not_end_doubt_too_soon() {
+    let (mut run, first) = two_hundred(Order::Free);
+    run.ended(&first, lost());
+    let small = run.sent();
+    run.ended(&small, SendResult::NotSent("no connection".into()));
+    let small = run.sent();
+    assert_eq!(small.len(), 1, "nobody has responded");
+    run.ended(&small, lost());
+    assert_eq!(run.finish().0, Vec::<Vec<usize>>::new());
+
+    // A refusal says that the server is there.
+    let (mut run, first) = two_hundred(Order::Free);
+    run.ended(&first, lost());
+    let small = run.sent();
+    run.ended(&small, failure(PartOutcome::retry(Some(SECOND))));
+    assert_eq!(run.sent().len(), 50);
+}
+
+#[test]
+fn several_parts_in_flight_may_be_lost_but_no_more() {
+    let batch = numbers(400, Order::Free, Idempotency::NonIdempotent);
+    let mut config = config(100);
+    config.parallel = 3;
+    let mut run = Run::new(batch, config, None);
+    let parts = [(); 3].map(|()| run.sent());
+    run.ended_after(1, &parts[0], lost());
+    assert!(
+        matches!(run.step(), Step::Wait(None)),
+        "others are in flight"
+    );
+    run.ended_after(1, &parts[1], done(&parts[1]));
+    assert!(matches!(run.step(), Step::Wait(None)));
+    run.ended_after(1, &parts[2], lost());
+    let small = run.sent();
+    assert_eq!(small.len(), 1);
+    assert!(matches!(run.step(), Step::Wait(None)), "it goes alone");
+    run.ended(&small, done(&small));
+    let next = [(); 3].map(|()| run.sent().len());
+    assert_eq!(next, [50; 3]);
+    assert_eq!(run.stats().unknown, 100);
+}
+
+/// While small parts are tried, what needs a member that failed is told so.
+#[test]
+fn what_is_blocked_is_found_among_failures_too() {
+    let mut batch = numbers(4, Order::Free, Idempotency::Idempotent);
+    batch.needs = [(2, vec![0]), (3, vec![1])].into();
+    let mut run = Run::new(batch, config(1), None);
+    let (parts, end) = run.finish_with(0, |_| failure(PartOutcome::Failed));
+    assert_eq!(parts, [[0], [1]]);
+    assert_eq!(end, Err("500 Internal Server Error".to_owned()));
+    let mut batch = numbers(4, Order::Free, Idempotency::NonIdempotent);
+    batch.needs = [(2, vec![1]), (3, vec![2])].into();
+    let mut run = Run::new(batch, config(1), None);
+    assert_eq!(run.sent(), [0]);
+    run.ended(&[0], messages("d"));
+    assert_eq!(run.sent(), [1]);
+    run.ended(&[1], lost());
+    assert_eq!(
+        run.finish().1,
+        Ok("done,unknown,needs 1,needs 2".to_owned())
+    );
+}
+
+/// A part ends at the deadline of the call, or when nothing was achieved for long.
+#[test]
+fn each_part_has_a_deadline() {
+    let batch = || numbers(4, Order::Kept, Idempotency::Safe);
+    let mut config = config(1);
+    config.stall_timeout = 100 * SECOND;
+    for (deadline, first, second) in [(None, 100, 130), (Some(120), 100, 120), (Some(50), 50, 50)] {
+        let deadline = deadline.map(|deadline| deadline * SECOND);
+        let mut run = Run::new(batch(), config.clone(), deadline);
+        let begin = run.now;
+        let at = |part: &Part| part.deadline.unwrap() - begin;
+        let part = run.next().unwrap();
+        assert_eq!(at(&part), first * SECOND);
+        // Nothing is achieved by a refusal.
+        run.ended_after(15, &[0], messages("r"));
+        let part = run.next().unwrap();
+        assert_eq!(at(&part), first * SECOND);
+        run.now = begin + 30 * SECOND;
+        run.ended_after(0, &[0], messages("d"));
+        run.text.clear();
+        // The next part begins anew.
+        let mut part = None;
+        while part.is_none() {
+            part = match run.step() {
+                Step::Send(part) => Some(part),
+                Step::HandOut(_) => None,
+                Step::Wait(until) => panic!("{until:?}"),
+            };
+        }
+        assert_eq!(at(&part.unwrap()), second * SECOND);
+    }
+    // A server that takes long to refuse.
+    let mut run = Run::new(batch(), config, None);
+    let (parts, end) = run.finish_with(60, |_| failure(PartOutcome::Failed));
+    assert_eq!(parts, [[0], [1]]);
+    assert_eq!(end, Err("500 Internal Server Error".to_owned()));
+    assert_eq!(run.stats().not_executed, 4);
+}
+
+/// One error for all of a part, and for a member alone as its message.
+fn one_error(members: &[usize]) -> SendResult {
+    if members.len() == 1 {
+        return messages("f");
+    }
+    let failure = PartFailure::new(PartOutcome::Failed, "no such folder")
+        .with_code("ErrorToFolderNotFound")
+        .with_message("failed");
+    response(200, PartResponse::Failure(failure))
+}
+
+#[test]
+fn one_error_for_all_is_the_response_to_the_batch() {
+    for idempotency in KINDS {
+        for (order, small) in [(Order::Free, [0, 999, 500]), (Order::Kept, [0, 1, 2])] {
+            let mut run = Run::new(numbers(1000, order, idempotency), config(100), None);
+            let (parts, end) = run.finish_with(0, one_error);
+            let small = small.map(|member| vec![member]);
+            assert_eq!(parts[2..], small, "{idempotency:?}, {order:?}");
+            // As it came.
+            assert_eq!(end, Err("200 OK".to_owned()), "{idempotency:?}, {order:?}");
+            let stats = run.stats();
+            assert_eq!((stats.done, stats.not_executed), (0, 1000));
+        }
+        // Of those that another folder is for.
+        let mut run = Run::new(numbers(1000, Order::Free, idempotency), config(100), None);
+        let wrong = |member: &usize| [3, 777, 778].contains(member);
+        let (_, end) = run.finish_with(15, |members| match members.iter().any(wrong) {
+            true => one_error(members),
+            false => done(members),
+        });
+        assert_eq!(end, Ok(all_but(&[3, 777, 778], "failed")));
+        assert_eq!(run.stats().done, 997);
+    }
+    // What was lost before may be done, so that it fails now: that says nothing about others.
+    let batch = numbers(1000, Order::Free, Idempotency::Idempotent);
+    let mut run = Run::new(batch, config(100), None);
+    let mut number = 0;
+    let (_, end) = run.finish_with(0, |members| {
+        number += 1;
+        match number {
+            1 | 2 => lost(),
+            _ if members.len() == 1 => messages("f"),
+            _ => done(members),
+        }
+    });
+    assert_eq!(end.unwrap().matches("not executed").count(), 0);
 }

@@ -162,19 +162,60 @@ async fn the_deadline_of_the_call_bounds_it() {
     );
     assert!(server.calls().is_empty());
 
-    // It passes between parts.
+    // It passes when a part comes back.
     let server = Server::new(|call| call.ok().after(2_000));
     let mut request = batch(12);
     request
         .extensions_mut()
-        .insert(Deadline::within(seconds(1)));
-    let response = layer(Lines::writes())
-        .layer(server)
-        .oneshot(request)
-        .await
-        .unwrap();
-    let lines = lines(response).await;
-    assert_eq!(lines[9..], ["9 ok", "10 unsent -", "11 unsent -"]);
+        .insert(Deadline::within(seconds(2)));
+    let begin = Instant::now();
+    let service = layer(Lines::writes()).layer(server.clone());
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(
+        lines(response).await[9..],
+        ["9 ok", "10 unsent -", "11 unsent -"]
+    );
+    assert_eq!(begin.elapsed(), seconds(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_cuts_a_part_that_hangs() {
+    // The first part comes in time, the second one does not.
+    for (format, word) in [
+        (Lines::writes(), "unknown"),
+        (Lines::new(Order::Free, Idempotency::Idempotent), "unknown"),
+        (Lines::reads(), "unsent -"),
+    ] {
+        let server = Server::new(|call| match call.number {
+            0 => call.ok().after(1_000),
+            _ => call.ok().after(60_000),
+        });
+        let mut request = batch(12);
+        request
+            .extensions_mut()
+            .insert(Deadline::within(seconds(3)));
+        let begin = Instant::now();
+        let service = layer(format).layer(server.clone());
+        let response = service.oneshot(request).await.unwrap();
+        let expected = expected(12, |m| if m < 10 { "ok" } else { word }.to_owned());
+        assert_eq!(lines(response).await, expected);
+        assert_eq!(begin.elapsed(), seconds(3));
+        assert_eq!(server.running(), 0, "nobody waits for it any more");
+        // Layers further in know when it ends.
+        let deadlines: Vec<_> = server.calls().iter().map(|call| call.deadline).collect();
+        assert_eq!(deadlines, [Some(begin + seconds(3)); 2]);
+        assert!(server.calls().iter().all(|call| call.part_of_batch));
+    }
+    // Without a deadline, the time without progress bounds it.
+    let server = Server::new(|call| call.ok().after(1_000_000));
+    let layer = layer(Lines::writes()).stall_timeout(seconds(100));
+    let begin = Instant::now();
+    let error = send(&layer, &server, 12).await.unwrap_err();
+    assert_eq!(
+        crate::retry::Failure::of(&*error),
+        crate::retry::Failure::Lost
+    );
+    assert_eq!((begin.elapsed(), server.calls().len()), (seconds(100), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,8 +228,9 @@ async fn a_deadline_that_passes_during_refusals_ends_with_the_last_one() {
     let service = layer(Lines::writes()).layer(server.clone());
     let response = service.oneshot(request).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(body, "FAULT again 100 3");
-    // A part that is on its way at the deadline is not cut off, and none is begun at it.
+    // The waits grow, although the server asks for short ones: 125, 250, and 500 ms would be too long.
+    assert_eq!(body, "FAULT again 100 2");
+    // None is begun at the deadline.
     let server = Server::new(|_| text("FAULT again 1000").after(1_000));
     let mut request = batch(5);
     request

@@ -25,9 +25,85 @@ struct Done {
     executed: HashMap<usize, u32>,
     /// Members of which a response said that they were done.
     confirmed: BTreeSet<usize>,
-    throttled: BTreeSet<usize>,
     order: Vec<usize>,
     faults: u32,
+    /// Whether a reply came after the deadline.
+    late: bool,
+    /// How many replies in a row have settled nothing.
+    barren: u32,
+    doubt: Doubt,
+}
+
+/// What a client that must do nothing twice has to bear in mind.
+#[derive(Default)]
+struct Doubt {
+    /// When the replies to the calls come, their numbers, and what they are.
+    replies: Vec<(Instant, usize, Knowledge)>,
+    state: DoubtState,
+}
+
+/// What a reply says of what was executed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    Certain,
+    /// Nothing was sent.
+    NotSent,
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum DoubtState {
+    #[default]
+    None,
+    /// Since a reply was lost.
+    Lost(Instant),
+    /// The part that goes alone was not sent.
+    NotSent,
+    /// This call goes alone.
+    Testing(usize),
+    /// Its reply was lost, too.
+    Over,
+}
+
+impl Doubt {
+    /// A call begins, as one of `running`. `is_small` if it cannot be smaller.
+    fn begin(&mut self, number: usize, running: usize, is_small: bool) {
+        let now = Instant::now();
+        self.replies.sort_by_key(|(at, ..)| *at);
+        // One that is lost at this very moment may come after this call was begun.
+        let came = |(at, _, knowledge): &_| match knowledge {
+            Knowledge::Lost => *at < now,
+            _ => *at <= now,
+        };
+        let replies = std::mem::take(&mut self.replies);
+        let (came, open): (Vec<_>, Vec<_>) = replies.into_iter().partition(came);
+        self.replies = open;
+        for (at, number, knowledge) in came {
+            let tested = matches!(self.state, DoubtState::Testing(tested) if tested == number);
+            self.state = match (knowledge, self.state) {
+                (_, DoubtState::Over) => DoubtState::Over,
+                (Knowledge::Lost, _) if tested => DoubtState::Over,
+                (Knowledge::Lost, _) => DoubtState::Lost(at),
+                (Knowledge::NotSent, _) if tested => DoubtState::NotSent,
+                (Knowledge::Certain, _) if tested => DoubtState::None,
+                (_, state) => state,
+            };
+        }
+        match self.state {
+            DoubtState::None => return,
+            DoubtState::Lost(at) => assert!(now >= at + seconds(10), "no pause"),
+            DoubtState::NotSent => {}
+            DoubtState::Testing(_) | DoubtState::Over => panic!("doubt spreads: {:?}", self.state),
+        }
+        assert!(is_small && running == 1, "{is_small}, one of {running}");
+        self.state = DoubtState::Testing(number);
+    }
+}
+
+/// Whether these members have to be in one part.
+fn is_one_unit(members: &[usize], joined: &[usize]) -> bool {
+    let together = |pair: &[usize]| (pair[0]..pair[1]).all(|member| joined.contains(&member));
+    members.windows(2).all(together)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -78,6 +154,15 @@ fn reply(
         done.order.push(member);
     };
     let after = rng.u64(0..30_000);
+    let comes = Instant::now() + Duration::from_millis(after);
+    // Nobody reads a reply that comes later.
+    let in_time = call.deadline.is_none_or(|deadline| comes <= deadline);
+    done.late |= !in_time;
+    let confirm = |done: &mut Done, member: usize| {
+        if in_time {
+            done.confirmed.insert(member);
+        }
+    };
     // Some faults are before the execution, some after a part of it.
     let executed = rng.usize(0..=call.members.len());
     let fault = if done.faults < faults {
@@ -120,7 +205,7 @@ fn reply(
                 .map(|(at, member)| match at.cmp(&executed) {
                     std::cmp::Ordering::Less => {
                         execute(done, *member);
-                        done.confirmed.insert(*member);
+                        confirm(done, *member);
                         (*member, "ok")
                     }
                     std::cmp::Ordering::Equal => (*member, "failed"),
@@ -137,7 +222,6 @@ fn reply(
                 .map(|member| {
                     let outcome = match rng.u32(0..10) {
                         0..4 if rng.u32(0..4) < busy => {
-                            done.throttled.insert(*member);
                             let hint = rng.u32(0..3_000);
                             if hint < 1_000 {
                                 "busy".to_owned()
@@ -148,7 +232,7 @@ fn reply(
                         9 if busy > 1 => "failed".to_owned(),
                         _ => {
                             execute(done, *member);
-                            done.confirmed.insert(*member);
+                            confirm(done, *member);
                             "ok".to_owned()
                         }
                     };
@@ -158,6 +242,19 @@ fn reply(
             call.each(|member| outcomes[&member].clone())
         }
     };
+    let settles = match &reply.what {
+        What::Response(text) => text.contains(" ok\n") || text.contains(" failed\n"),
+        _ => false,
+    };
+    done.barren = if settles { 0 } else { done.barren + 1 };
+    let knowledge = match fault {
+        0 if in_time => Knowledge::NotSent,
+        5 | 6 => Knowledge::Lost,
+        _ if in_time => Knowledge::Certain,
+        _ => Knowledge::Lost,
+    };
+    let comes = call.deadline.map_or(comes, |deadline| comes.min(deadline));
+    done.doubt.replies.push((comes, call.number, knowledge));
     reply.after(after)
 }
 
@@ -187,7 +284,10 @@ async fn case(seed: u64) -> usize {
         }
         format.needs = needs;
     }
+    // Of its own, so that the cases that are kept stay what they are.
+    let max_in_doubt = fastrand::Rng::with_seed(!seed).usize(1..40);
     let layer = BatchSplitterLayer::new(format.clone())
+        .max_in_doubt(max_in_doubt)
         .start_members(rng.usize(1..20))
         .max_members(rng.usize(1..40))
         .max_bytes(rng.u64(20..2_000))
@@ -206,7 +306,18 @@ async fn case(seed: u64) -> usize {
     let server = Server::new({
         let done = Arc::clone(&done);
         let mut rng = rng.fork();
-        move |call| reply(call, &mut rng, faults, idempotency, &done)
+        let joined = format.joined.clone();
+        move |call| {
+            if idempotency == Idempotency::NonIdempotent {
+                let is_small = is_one_unit(&call.members, &joined);
+                assert!(is_small || call.members.len() <= max_in_doubt);
+                let doubt = &mut done.lock().doubt;
+                doubt.begin(call.number, call.running, is_small);
+            }
+            let reply = reply(call, &mut rng, faults, idempotency, &done);
+            assert!(done.lock().barren < 100, "it asks and asks");
+            reply
+        }
     });
     let service = layer.layer(server.clone());
     let whole = async {
@@ -229,6 +340,9 @@ async fn case(seed: u64) -> usize {
 
     assert_eq!(server.running(), 0, "nothing is left on its way");
     let done = done.lock();
+    let requests = server.calls().len();
+    let bound = members + 4 * done.faults as usize;
+    assert!(requests <= bound, "{requests} requests, {bound} at most");
     if idempotency == Idempotency::NonIdempotent {
         assert!(
             done.executed.values().all(|times| *times == 1),
@@ -302,7 +416,7 @@ async fn case(seed: u64) -> usize {
                 );
             }
             assert_eq!((stats.done, stats.unknown), (oks, unknown));
-            if faults == 0 && cancel.is_none() && stats.parts > 0 {
+            if faults == 0 && cancel.is_none() && stats.parts > 0 && !done.late {
                 assert!(stats.resent == 0 && unknown == 0);
             }
             0

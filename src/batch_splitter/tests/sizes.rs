@@ -9,7 +9,7 @@ use crate::retry::backoff::Backoff;
 async fn part_sizes_follow_the_time_that_parts_take() {
     // 300 ms for each member: 66 of them in 20 seconds.
     let server = Server::new(|call| call.ok().after(300 * call.members.len() as u64));
-    let layer = BatchSplitterLayer::new(Lines::writes());
+    let layer = BatchSplitterLayer::new(Lines::writes()).max_in_doubt(100);
     let response = send(&layer, &server, 300).await.unwrap();
     assert_eq!(lines(response).await, ok(300));
     assert_eq!(server.lengths(), [100, 50, 50, 50, 50]);
@@ -38,9 +38,35 @@ async fn the_limit_of_one_minute_halves() {
         true => reset().after(2_000),
         false => call.ok().after(15_000),
     });
-    let layer = BatchSplitterLayer::new(Lines::writes());
+    let layer = BatchSplitterLayer::new(Lines::writes()).max_in_doubt(100);
     send(&layer, &server, 300).await.unwrap();
-    assert_eq!(server.lengths(), [100, 100, 100]);
+    // One goes alone afterwards.
+    assert_eq!(server.lengths(), [100, 1, 100, 99]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_executed_twice_goes_in_parts_that_somebody_can_look_through() {
+    let idempotencies = [
+        (Idempotency::NonIdempotent, None, 50),
+        (Idempotency::NonIdempotent, Some(7), 7),
+        (Idempotency::NonIdempotent, Some(0), 1),
+        (Idempotency::Idempotent, Some(7), 1000),
+        (Idempotency::Safe, Some(7), 1000),
+    ];
+    for (idempotency, max_in_doubt, longest) in idempotencies {
+        let server = Server::new(Call::ok);
+        let mut layer = BatchSplitterLayer::new(Lines::new(Order::Free, idempotency));
+        if let Some(max_in_doubt) = max_in_doubt {
+            layer = layer.max_in_doubt(max_in_doubt);
+        }
+        let response = send(&layer, &server, 5_000).await.unwrap();
+        assert_eq!(lines(response).await, ok(5_000));
+        assert_eq!(
+            server.lengths().into_iter().max(),
+            Some(longest),
+            "{idempotency:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

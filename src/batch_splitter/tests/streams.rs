@@ -33,7 +33,7 @@ async fn a_reading_batch_keeps_no_more_than_a_part_ahead() {
         let server = Server::new(|call| {
             let number = call.number;
             call.each(|m| {
-                if m == 0 && number < 40 {
+                if m == 0 && number < 12 {
                     "busy 10".to_owned()
                 } else {
                     "ok".to_owned()

@@ -90,3 +90,46 @@ impl Accounts {
         self.table.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(n: usize) -> Principal {
+        Principal::new(n.to_string())
+    }
+
+    fn with(many: usize) -> Accounts {
+        let mut accounts = Accounts::default();
+        for n in 0..many {
+            accounts.get_or_new(&of(n));
+        }
+        accounts
+    }
+
+    #[test]
+    fn room_is_given_back_once_less_than_an_eighth_of_it_is_in_use() {
+        let mut accounts = with(100_000);
+        let full = accounts.room();
+        for left in (2_000..100_000).rev() {
+            let before = accounts.room();
+            accounts.remove(&of(left));
+            let room = accounts.room();
+            // Each time costs as much as what is left: not sooner, and not again at once.
+            let shrunk = room + 8 < before;
+            assert!(
+                !shrunk || left < full / 8 && 2 * left <= room,
+                "{left} in {room}"
+            );
+            assert!(room < 8 * (left + 2), "{left} in {room}");
+        }
+        assert!((0..2_000).all(|n| accounts.get_mut(&of(n)).is_some()));
+    }
+
+    #[test]
+    fn a_small_table_stays_as_it_is() {
+        let mut accounts = with(500);
+        (1..500).for_each(|n| accounts.remove(&of(n)));
+        assert!(accounts.room() > 256);
+    }
+}

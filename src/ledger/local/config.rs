@@ -7,12 +7,14 @@ use tokio::time::Instant;
 
 use super::clock::after;
 use super::meter::Stage;
-use crate::ledger::{Contended, Limit};
-use crate::principal::Budget;
+use crate::ledger::{AcquireError, Contended, Limit};
+use crate::principal::{Budget, Charge};
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) budgets: SmallVec<[(Budget, Limit); 4]>,
+    /// Budgets that no call can draw on, since they were configured wrongly. Not among the others.
+    pub(super) wrong: Vec<(Budget, AcquireError)>,
     pub(super) max_queued: usize,
     pub(super) max_wait: Duration,
     pub(super) max_overtake: Duration,
@@ -26,6 +28,25 @@ impl Config {
             .iter()
             .find(|(known, _)| *known == budget)
             .map(|(_, limit)| *limit)
+    }
+
+    /// Adds a budget. A limit of 0, or a second one of the same budget, lets no call draw on it.
+    pub(super) fn add(&mut self, budget: Budget, limit: Limit) {
+        let is_known = self.limit(budget).is_some() || self.wrong.iter().any(|(b, _)| *b == budget);
+        let error = match limit.number() {
+            _ if is_known => AcquireError::DuplicateBudget { budget },
+            0 => AcquireError::ZeroLimit,
+            _ => return self.budgets.push((budget, limit)),
+        };
+        self.budgets.retain(|(known, _)| *known != budget);
+        self.wrong.push((budget, error));
+    }
+
+    /// Why no call with these charges can ever run, if that is so.
+    pub(super) fn refusal(&self, charges: &[Charge]) -> Option<AcquireError> {
+        let drawn = |budget| charges.iter().any(|charge| charge.budget() == budget);
+        let wrong = self.wrong.iter().find(|(budget, _)| drawn(*budget));
+        wrong.map(|(_, error)| error.clone())
     }
 
     /// Whether calls that wait for `contended` need a value that is not in use.

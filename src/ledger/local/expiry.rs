@@ -20,6 +20,11 @@ impl<T: Ord> Expiry<T> {
         self.0.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn schedule(&mut self, at: Instant, thing: T) {
         self.0.push(Reverse((at, thing)));
     }

@@ -126,14 +126,16 @@ pub struct LocalLedgerBuilder {
 }
 
 impl LocalLedgerBuilder {
-    /// Sets a budget, the same for each principal. A limit of 0 counts as 1: otherwise no call would ever run.
-    pub fn budget(mut self, budget: Budget, limit: Limit) -> Self {
-        let mut limit = limit.with_number(limit.number().max(1));
+    /// Adds a budget, the same for each principal.
+    ///
+    /// Each call that draws on a budget whose limit is 0 ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit),
+    /// and each that draws on one that was added twice with
+    /// [`AcquireError::DuplicateBudget`](crate::ledger::AcquireError::DuplicateBudget).
+    pub fn budget(mut self, budget: Budget, mut limit: Limit) -> Self {
         if let Limit::Distinct { idle, .. } = &mut limit {
             *idle = (*idle).min(LONGEST);
         }
-        self.config.budgets.retain(|(known, _)| *known != budget);
-        self.config.budgets.push((budget, limit));
+        self.config.add(budget, limit);
         self
     }
 
@@ -171,27 +173,31 @@ impl LocalLedgerBuilder {
     }
 }
 
-/// A limit was to be set for a budget that the ledger does not keep.
+/// Why a limit cannot be set.
 ///
 /// ```
-/// use tower_ews::ledger::LocalLedger;
+/// use tower_ews::ledger::{LocalLedger, SetLimitError};
 /// use tower_ews::principal::{Budget, Principal};
 ///
 /// let ledger = LocalLedger::in_flight(4);
 /// let error = ledger.set_limit(&Principal::new("contoso"), Budget::SyncCalls, 2).unwrap_err();
-/// assert_eq!(error.budget(), Budget::SyncCalls);
+/// assert_eq!(error, SetLimitError::UnknownBudget { budget: Budget::SyncCalls });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger keeps no budget {budget:?}: configure it with `LocalLedgerBuilder::budget`")]
-pub struct UnknownBudget {
-    budget: Budget,
-}
-
-impl UnknownBudget {
-    /// Which budget.
-    pub fn budget(&self) -> Budget {
-        self.budget
-    }
+#[non_exhaustive]
+pub enum SetLimitError {
+    /// The ledger does not keep that budget.
+    #[error("the ledger keeps no budget {budget}: configure it with `LocalLedgerBuilder::budget`")]
+    UnknownBudget {
+        /// Which budget.
+        budget: Budget,
+    },
+    /// A limit of 0 would let no call run.
+    #[error("a limit of 0 for {budget} would let no call run: allow at least 1")]
+    Zero {
+        /// Which budget.
+        budget: Budget,
+    },
 }
 
 impl LocalLedger {
@@ -200,6 +206,7 @@ impl LocalLedger {
         LocalLedgerBuilder {
             config: Config {
                 budgets: SmallVec::new(),
+                wrong: Vec::new(),
                 max_queued: 100_000,
                 max_wait: Duration::from_secs(15 * 60),
                 max_overtake: Duration::from_secs(5 * 60),
@@ -208,6 +215,8 @@ impl LocalLedger {
     }
 
     /// Creates a ledger with one limit: that many calls of each principal at the same time.
+    ///
+    /// With a limit of 0 each call ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     #[must_use]
     pub fn in_flight(limit: u32) -> Self {
         Self::builder()
@@ -216,13 +225,13 @@ impl LocalLedger {
     }
 
     /// Sets the number of one budget of one principal, at run time. `None` is the configured one again. What was learnt of it is
-    /// forgotten; what is held above a lower number runs to its end. 0 counts as 1.
+    /// forgotten; what is held above a lower number runs to its end.
     ///
     /// The principal is kept in memory until its number is the configured one again.
     ///
     /// # Errors
     ///
-    /// [`UnknownBudget`] if the ledger does not keep that budget.
+    /// [`SetLimitError`] if the ledger does not keep that budget, or if the number is 0.
     ///
     /// ```
     /// use tower_ews::ledger::LocalLedger;
@@ -231,16 +240,20 @@ impl LocalLedger {
     /// let ledger = LocalLedger::in_flight(27);
     /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, 5)?;
     /// ledger.set_limit(&Principal::account("svc"), Budget::Concurrency, None)?;
-    /// # Ok::<_, tower_ews::ledger::UnknownBudget>(())
+    /// # Ok::<_, tower_ews::ledger::SetLimitError>(())
     /// ```
     pub fn set_limit(
         &self,
         principal: &Principal,
         budget: Budget,
         number: impl Into<Option<u32>>,
-    ) -> Result<(), UnknownBudget> {
-        let policy = self.config.limit(budget).ok_or(UnknownBudget { budget })?;
+    ) -> Result<(), SetLimitError> {
+        let policy = self.config.limit(budget);
+        let policy = policy.ok_or(SetLimitError::UnknownBudget { budget })?;
         let number = number.into();
+        if number == Some(0) {
+            return Err(SetLimitError::Zero { budget });
+        }
         self.with(|state, config| {
             state.set_limit(principal, budget, number, policy, Instant::now(), config);
         });

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use self::ledger::{LocalLedger, LocalLedgerBuilder, UnknownBudget};
+pub use self::ledger::{LocalLedger, LocalLedgerBuilder, SetLimitError};
 use self::wait::Waiting;
 use super::{Acquire, AcquireRequest, Admission, End, Ledger, Signal, Snapshot};
 

@@ -126,6 +126,9 @@ impl Future for Waiting {
             let deadline = request.deadline().map_or(bound, |given| given.min(bound));
             let request = request.clone();
             *this.step = Step::Done;
+            if let Some(error) = this.ledger.config.refusal(request.charges()) {
+                return Poll::Ready(Err(error));
+            }
             let (join, look, keep) = this.ledger.with(|state, config| {
                 let join = state.join(request, now, config);
                 let look = match join {

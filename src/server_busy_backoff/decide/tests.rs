@@ -320,7 +320,8 @@ fn a_call_that_gives_up_ends_with_the_last_refusal_if_it_counts() {
     let lost = || failed(Failure::Lost);
     let passed = EndError::DeadlinePassed;
     // What came before, whether the last refusal counts, the error without it, for safe and for idempotent requests.
-    let table: [(Vec<End>, [(bool, EndError); 2]); 6] = [
+    type Row = (Vec<End>, [(bool, EndError); 2]);
+    let table: [Row; 6] = [
         (vec![], [(false, passed); 2]),
         (vec![not_sent()], [(false, passed); 2]),
         (vec![refusal(), not_sent()], [(true, passed); 2]),

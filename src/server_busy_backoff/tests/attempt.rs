@@ -202,7 +202,8 @@ async fn there_is_a_cap_on_attempts() {
 #[tokio::test(start_paused = true)]
 async fn what_goes_on_to_fail_is_given_up_within_a_minute() {
     let transient = messages("GetItem", &[("Error", "ErrorMailboxStoreUnavailable", "")]);
-    let steps: [(&str, fn(Server, &str) -> Server, &str); 6] = [
+    type Step<'a> = (&'a str, fn(Server, &str) -> Server, &'a str);
+    let steps: [Step<'_>; 6] = [
         ("a reset", |server, _| server.fail(reset()), ""),
         ("a 500", |server, _| server.respond(500, &[], "<html/>"), ""),
         ("a 502", |server, _| server.respond(502, &[], ""), ""),

@@ -1,5 +1,7 @@
 //! A record as one line of JSON.
+
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -9,11 +11,12 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{Offset, TimeZone};
 
-use crate::audit_log::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
+use crate::audit_log::record::{AttemptRecord, Captured, LeftOutRecord, Record, SCHEMA};
+use crate::audit_log::sink::visible::is_hidden;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
-/// Appends the record and a newline. There is no other newline in it: JSON escapes those of its texts.
+/// Appends the record and a newline. JSON escapes the newlines of texts, so the line has no other.
 pub(super) fn line(record: &Record, zone: Option<&TimeZone>, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object.number("schema", u64::from(SCHEMA));
@@ -102,12 +105,28 @@ fn sums(sums: &LeftOutRecord, out: &mut Vec<u8>) {
     object.end();
 }
 
-/// Writing into a `Vec` never fails, and neither does a string as JSON.
+/// Appends a string, in which nothing is hidden and no reader sees the end of a line.
 fn string(text: &str, out: &mut Vec<u8>) {
-    let _ = serde_json::to_writer(out, text);
+    let start = out.len();
+    // Writing into a `Vec` never fails, and neither does a string as JSON.
+    let _ = serde_json::to_writer(&mut *out, text);
+    if text.is_ascii() || !text.contains(is_hidden) {
+        return;
+    }
+    let plain = out.split_off(start);
+    for letter in String::from_utf8_lossy(&plain).chars() {
+        let mut units = [0; 2];
+        match is_hidden(letter) {
+            true => letter.encode_utf16(&mut units).iter().for_each(|unit| {
+                let _ = write!(out, "\\u{unit:04x}");
+            }),
+            false => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
 }
 
-/// With at least so many digits. `benches/audit.rs` watches it: there are a dozen of them in a summary.
+/// Appends a number with at least `least` digits. `benches/audit`, `summary`, watches it: a record has a
+/// dozen of them.
 fn decimal(mut number: u64, least: usize, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let mut used = 0;
@@ -122,7 +141,7 @@ fn decimal(mut number: u64, least: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
-/// An object that is being written. What is not known is left out.
+/// Writes an object. Unknown values are left out.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
@@ -138,7 +157,7 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
-    /// Names of ours have nothing to be escaped.
+    /// Appends a key of the schema, which needs no escaping.
     fn key(&mut self, key: &str) -> &mut Vec<u8> {
         self.comma();
         self.out.push(b'"');
@@ -188,7 +207,7 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    /// An empty list is left out.
+    /// Appends a list. An empty one is left out.
     fn list<T>(&mut self, key: &str, items: &[T], one: impl Fn(&T, &mut Vec<u8>)) {
         if items.is_empty() {
             return;
@@ -208,7 +227,8 @@ impl<'a> Object<'a> {
         string(value, self.out);
     }
 
-    /// What came several times is one value, with commas, as in HTTP: an object has each key once.
+    /// Appends headers. Values of the same name are joined with commas, as in HTTP, since an object has each
+    /// key once.
     fn headers(&mut self, key: &str, headers: Option<&[(Box<str>, Box<str>)]>) {
         let Some(headers) = headers else {
             return;
@@ -254,7 +274,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::audit_log::{ChargeRecord, Outcome};
+    use crate::audit_log::record::{ChargeRecord, Outcome};
 
     fn parsed(record: &Record, zone: Option<&TimeZone>) -> (String, Value) {
         let mut out = Vec::new();
@@ -371,6 +391,20 @@ mod tests {
             "response_body": {"base64": "//4=", "bytes": 2, "truncated": false, "content_encoding": "gzip"}
         }"#;
         assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap());
+    }
+
+    #[test]
+    fn what_is_hidden_is_escaped() {
+        for (text, expected) in [
+            ("a\u{2028}b", r#""a\u2028b""#),
+            ("\u{202e}gpj\"", r#""\u202egpj\"""#),
+            ("\u{85}\u{e0041}ä", r#""\u0085\udb40\udc41ä""#),
+        ] {
+            let mut out = Vec::new();
+            string(text, &mut out);
+            assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
     }
 
     #[test]

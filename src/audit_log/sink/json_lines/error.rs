@@ -1,5 +1,6 @@
 //! [`LogFileError`]: what is wrong with a log file.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -111,4 +112,11 @@ impl From<LogFileError> for io::Error {
         };
         io::Error::new(kind, error)
     }
+}
+
+/// Returns the texts of an error and of its sources.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let sources = std::iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<_> = sources.map(ToString::to_string).collect();
+    texts.join(": ")
 }

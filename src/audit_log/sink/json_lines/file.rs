@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::error::LogFileError;
+use super::error::{LogFileError, chain};
 use super::rotation::Rotation;
 
 /// What is gathered before it is written. Longer lines are written as they are.
@@ -134,7 +134,7 @@ impl LogFile {
 
     fn rotation_failed(&mut self, now: Timestamp, source: io::Error) {
         let path = self.path.clone();
-        let error = super::chain(&LogFileError::Rotate { path, source });
+        let error = chain(&LogFileError::Rotate { path, source });
         let retry_at = now.checked_add(RETRY).unwrap_or(now);
         if self.retry_at.replace(retry_at).is_none() {
             tracing::error!(target: "tower_ews::audit", %error, "the audit log is not rotated");

@@ -1,4 +1,5 @@
-//! The bounded queue of lines, and the thread that writes them.
+//! [`Queue`]: the bounded queue of lines, and the thread that writes them.
+
 use std::io::{self, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Overflow;
+use super::error::chain;
+use super::overflow::Overflow;
 
-/// Lines that wait, one after another in one buffer: the writer takes them all at once and leaves its empty buffer behind.
+/// The lines that wait, in one buffer. The writer takes all of them at once, and leaves its empty buffer
+/// behind.
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// There is something to do for the writer.
+    /// Signals that the writer has something to do.
     filled: Condvar,
-    /// There is room, or something was written.
+    /// Signals that there is room, or that something was written.
     drained: Condvar,
     capacity: usize,
     overflow: Overflow,
@@ -23,14 +26,14 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// How many lines were ever queued, and how many the writer has dealt with.
+    /// How many lines were queued so far, and how many of them the writer has written or lost.
     queued: u64,
     written: u64,
     closed: bool,
-    /// An overflow was reported since the queue was last empty.
-    told_of_overflow: bool,
-    /// A record that came after the close was reported.
-    told_of_close: bool,
+    /// Whether an overflow was reported since the queue was last empty.
+    reported_overflow: bool,
+    /// Whether a record after the close was reported.
+    reported_close: bool,
 }
 
 impl Queue {
@@ -53,7 +56,7 @@ impl Queue {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// A line that alone is longer than the queue goes in when it is empty.
+    /// Queues a line. One that is longer than the queue goes in when the queue is empty.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
         let full = |state: &State| {
@@ -65,11 +68,11 @@ impl Queue {
         if state.closed || full(&state) {
             self.lose(1);
             let closed = state.closed;
-            let told = match closed {
-                true => &mut state.told_of_close,
-                false => &mut state.told_of_overflow,
+            let reported = match closed {
+                true => &mut state.reported_close,
+                false => &mut state.reported_overflow,
             };
-            let first = !mem::replace(told, true);
+            let first = !mem::replace(reported, true);
             drop(state);
             match closed {
                 true if first => tracing::warn!(
@@ -91,7 +94,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Waits until what was queued before is written, or lost.
+    /// Waits until all lines that were queued before are written or lost.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock();
         let last = state.queued;
@@ -106,7 +109,7 @@ impl Queue {
         self.drained.notify_all();
     }
 
-    /// What the thread does, until the queue is closed and empty.
+    /// Writes lines until the queue is closed and empty.
     pub(super) fn write_to(&self, writer: impl Write) {
         let mut out = Out {
             writer,
@@ -126,7 +129,7 @@ impl Queue {
                 break;
             }
             mem::swap(&mut state.lines, &mut lines);
-            state.told_of_overflow = false;
+            state.reported_overflow = false;
             let until = state.queued;
             drop(state);
             self.drained.notify_all();
@@ -146,15 +149,15 @@ impl Queue {
     }
 }
 
-/// A writer that can fail and go on. What counts is that each line arrives as a whole or not at all.
+/// A writer that goes on after failures. Each line is written as a whole or not at all.
 struct Out<'a, W> {
     writer: W,
-    /// The rest of a line of which a part was written before an error: it goes before all others.
+    /// The rest of a line that was written in part before an error. It is written before all others.
     torn: Vec<u8>,
-    /// Lines that were taken by the writer and not flushed.
+    /// The number of lines that were written and not flushed.
     unflushed: u64,
     failing: bool,
-    /// A line was taken since the last failure.
+    /// Whether a line was written since the last failure.
     recovering: bool,
     queue: &'a Queue,
 }
@@ -188,7 +191,7 @@ impl<W: Write> Out<'_, W> {
         }
     }
 
-    /// In one `write`, if the writer takes it as one; and how much was written.
+    /// Writes a line in one `write`, if the writer takes it as one. Returns how much was written.
     fn write(&mut self, line: &[u8]) -> (usize, io::Result<()>) {
         let mut done = 0;
         let writer = &mut self.writer;
@@ -224,7 +227,7 @@ impl<W: Write> Out<'_, W> {
     fn failed(&mut self, error: &io::Error) {
         self.recovering = false;
         if !mem::replace(&mut self.failing, true) {
-            let error = super::chain(error);
+            let error = chain(error);
             tracing::error!(target: "tower_ews::audit", %error, "the audit log cannot be written: records are lost");
         }
     }
@@ -238,7 +241,7 @@ impl<W: Write> Out<'_, W> {
         }
         self.flush();
         self.queue.lose(self.unflushed);
-        // A writer may write when it is dropped, and so panic.
+        // A writer may write when it is dropped, and panic.
         let _ = guarded(|| {
             drop(self);
             Ok(())

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::{Clock, after};
-use super::{Ask, Keep, Measure, Position, Verdict};
+use super::measure::{Ask, Keep, Measure, Position, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Principal};
 
@@ -241,7 +241,7 @@ impl Distinct {
 impl Measure for Distinct {
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
-        self.limit = number.unwrap_or(policy.number()).max(1);
+        self.limit = number.unwrap_or(policy.number());
         // What was learnt below another number says nothing about this one.
         self.adaptive = None;
     }
@@ -344,9 +344,12 @@ impl Measure for Distinct {
         let mut first = None;
         for value in refused {
             let news = self.change(value, |open| {
-                // One that has ended already is not given back any more.
-                if open.refused.len() < open.in_use as usize {
+                // One that has ended already is not given back any more: the latest refusals count.
+                if !open.refused.contains(&ask.sequence) {
                     open.refused.push(ask.sequence);
+                }
+                if open.refused.len() > open.in_use as usize {
+                    open.refused.remove(0);
                 }
                 let before = std::mem::replace(&mut open.state, SlotState::Refused);
                 (before != SlotState::Refused).then_some(open.number)
@@ -446,3 +449,6 @@ impl Measure for Distinct {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

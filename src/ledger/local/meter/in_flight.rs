@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::Clock;
-use super::{Ask, Keep, Measure, Verdict};
+use super::measure::{Ask, Keep, Measure, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
@@ -137,7 +137,7 @@ impl Measure for InFlight {
 
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
-        self.limit = number.unwrap_or(policy.number()).max(1);
+        self.limit = number.unwrap_or(policy.number());
         // What was learnt below another number says nothing about this one.
         self.adaptive = None;
     }

@@ -114,6 +114,7 @@ impl State {
             waiters,
             lists,
             alarms,
+            expiries: self.expiry.len(),
             work: self.agenda.looked_and_left().1,
         }
     }

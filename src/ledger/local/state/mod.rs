@@ -65,6 +65,7 @@ pub(super) struct Left {
     pub(super) waiters: usize,
     pub(super) lists: usize,
     pub(super) alarms: usize,
+    pub(super) expiries: usize,
     pub(super) work: usize,
 }
 
@@ -144,6 +145,9 @@ impl State {
         request: AcquireRequest,
         config: &Config,
     ) -> Result<Admission, AcquireRequest> {
+        if config.refusal(request.charges()).is_some() {
+            return Err(request);
+        }
         let mut clock = Clock::default();
         self.sweep_if_any(&mut clock);
         let ticket = self.ticket(&request);

@@ -212,3 +212,168 @@ async fn other_endpoints_let_one_be_forgotten() {
     }
     assert_eq!(ledger.state.lock().left().endpoints, 0);
 }
+
+/// All calls that go at the same time.
+fn at_a_time(ledger: &Arc<LocalLedger>, request: &AcquireRequest) -> Vec<Permit> {
+    std::iter::from_fn(|| try_now(ledger, request)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_from_before_the_gate_closed_says_nothing_of_the_probe() {
+    let ledger = ledger(10);
+    let to = draw("a").with_endpoint(host());
+    for close in [
+        |ledger: &LocalLedger, until| ledger.close_gate(&of("a"), until),
+        |ledger: &LocalLedger, until| ledger.close_endpoint_gate(&host(), until),
+    ] {
+        // Among them the last one that was admitted before the probe.
+        let older: Vec<_> = (0..3).map(|_| try_now(&ledger, &to).unwrap()).collect();
+        assert!(!older[0].admission().is_watched());
+        close(&ledger, Instant::now() + secs(1));
+        sleep(secs(1)).await;
+        let probe = try_now(&ledger, &to).unwrap();
+        assert!(probe.admission().is_watched());
+        for call in older {
+            assert!(try_now(&ledger, &to).is_none());
+            call.complete();
+        }
+        assert!(try_now(&ledger, &to).is_none());
+        probe.report(Signal::Accepted);
+        assert!(try_now(&ledger, &to).is_some());
+        drop(probe);
+        nothing_left(&ledger).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_63_good_calls_the_gate_is_open() {
+    let ledger = ledger(100);
+    ledger.close_gate(&of("a"), Instant::now() + secs(1));
+    sleep(secs(1)).await;
+    for _ in 0..62 {
+        try_now(&ledger, &draw("a")).unwrap().complete();
+    }
+    assert_eq!(at_a_time(&ledger, &draw("a")).len(), 63);
+    try_now(&ledger, &draw("a")).unwrap().complete();
+    assert_eq!(at_a_time(&ledger, &draw("a")).len(), 100);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_opened_a_minute_ago_needs_no_probe() {
+    let ledger = ledger(10);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    ledger.close_gate(&of("a"), Instant::now() + secs(1));
+    sleep(secs(61)).await;
+    let probe = try_now(&ledger, &draw("a")).unwrap();
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    drop(probe);
+    sleep(secs(1)).await;
+    assert_eq!(at_a_time(&ledger, &draw("a")).len(), 9);
+    drop(held);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_is_open_at_the_time_that_was_named_and_forgotten_a_minute_later() {
+    let ledger = ledger(10);
+    ledger.close_gate(&of("a"), Instant::now() + secs(5));
+    sleep(secs(4)).await;
+    assert_eq!(ledger.snapshot().principals[0].gated, Some(secs(1)));
+    sleep(secs(1)).await;
+    assert_eq!(ledger.snapshot().principals[0].gated, None);
+    sleep(secs(59)).await;
+    assert_eq!(ledger.snapshot().principals.len(), 1);
+    sleep(secs(1)).await;
+    nothing_left_now(&ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_a_call_that_waits_behind_an_opened_gate() {
+    // Right after the opening, and when no probe is needed any more.
+    for opened_for in [0, 61] {
+        let ledger = ledger(10);
+        ledger.close_gate(&of("a"), Instant::now() + secs(1));
+        ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+        let mut to_a = parked(&ledger, draw("a"));
+        let mut to_host = parked(&ledger, draw("b").with_endpoint(host()));
+        sleep(secs(1 + opened_for)).await;
+        for _ in 0..2 {
+            assert!(try_now(&ledger, &draw("a")).is_none());
+            assert!(try_now(&ledger, &draw("c").with_endpoint(host())).is_none());
+        }
+        let probes = [poll_once(&mut to_a), poll_once(&mut to_host)];
+        assert!(probes.iter().all(Poll::is_ready));
+        drop(probes);
+        assert!(try_now(&ledger, &draw("a")).is_some());
+        assert!(try_now(&ledger, &draw("c").with_endpoint(host())).is_some());
+        nothing_left(&ledger).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
+    let ledger = ledger(100);
+    let to = draw("a").with_endpoint(host());
+    let busy = || Signal::EndpointBusy {
+        until: Instant::now() + secs(1),
+    };
+    // The first time nothing was counted yet; then one call alone tests the gate.
+    for calls in [8, 1] {
+        let sent: Vec<_> = at_a_time(&ledger, &to).into_iter().take(calls).collect();
+        sent[0].report(busy());
+        drop(sent);
+        sleep(secs(1)).await;
+    }
+    sleep(secs(61)).await;
+    assert_eq!(at_a_time(&ledger, &to).len(), 100);
+    // Eight at a time. All are told so, and it counts once.
+    let mut sent = at_a_time(&ledger, &to);
+    sent.truncate(8);
+    sent[0].report(busy());
+    drop(sent);
+    sleep(secs(1)).await;
+    for expected in [1, 2, 4, 8] {
+        let sent = at_a_time(&ledger, &to);
+        assert_eq!(sent.len(), expected);
+        if expected == 8 {
+            sent.iter().for_each(|call| call.report(busy()));
+        }
+        sent.into_iter().for_each(Permit::complete);
+    }
+    sleep(secs(62)).await;
+    // Four, and one more to find out.
+    assert_eq!(at_a_time(&ledger, &to).len(), 5);
+    sleep(secs(30 * 86_400)).await;
+    assert_eq!(at_a_time(&ledger, &to).len(), 100);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_with_time_is_noted_once() {
+    let ledger = ledger(10);
+    for n in 1..50 {
+        ledger.close_gate(&of("a"), Instant::now() + secs(n));
+        ledger.close_endpoint_gate(&host(), Instant::now() + secs(n));
+        assert_eq!(ledger.state.lock().left().expiries, 2);
+    }
+    nothing_left(&ledger).await;
+}
+
+/// A release that is handed on to the first of many waiting calls tells the endpoint too.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_hears_of_a_call_for_whose_permit_many_wait() {
+    let ledger = ledger(1);
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+    sleep(secs(1)).await;
+    let probe = try_now(&ledger, &draw("a").with_endpoint(host())).unwrap();
+    let waiting: Vec<_> = (0..6).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    tokio::task::yield_now().await;
+    assert!(try_now(&ledger, &draw("b").with_endpoint(host())).is_none());
+    probe.complete();
+    assert!(try_now(&ledger, &draw("b").with_endpoint(host())).is_some());
+    for waiting in waiting {
+        waiting.await.unwrap().unwrap();
+    }
+    nothing_left(&ledger).await;
+}

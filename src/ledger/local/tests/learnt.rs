@@ -90,3 +90,33 @@ async fn quiet_responses_raise_a_learnt_limit_to_the_configured_one_and_no_furth
         .collect();
     assert!(Permit::try_acquire(ledger.clone(), &draw("a")).is_none());
 }
+
+/// Which budget a refusal is about that does not say so.
+#[tokio::test(start_paused = true)]
+async fn too_many_at_the_same_time_means_the_budget_that_is_nearest_to_its_limit() {
+    const OWN: Budget = Budget::Custom(0);
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(10))
+        .budget(OWN, Limit::InFlight(4))
+        .budget(Budget::FindCount, Limit::InFlight(3))
+        .build();
+    let ledger = Arc::new(ledger);
+    let request = several([
+        ("a", Budget::Concurrency, 1),
+        ("a", OWN, 1),
+        ("a", Budget::FindCount, 1),
+    ]);
+    let limits = || -> Vec<_> {
+        let principals = ledger.snapshot().principals;
+        let budgets = principals[0].budgets.iter();
+        budgets.map(|of_one| of_one.limit).collect()
+    };
+    let held: Vec<_> = (0..3)
+        .map(|_| try_now(&ledger, &request).unwrap())
+        .collect();
+    // Three of three rows are no refusal for too many calls.
+    held[0].report(Signal::Exceeded(Budget::Concurrency));
+    assert_eq!(limits(), [10, 2, 3]);
+    held[1].report(Signal::Exceeded(Budget::FindCount));
+    assert_eq!(limits(), [10, 2, 2]);
+}

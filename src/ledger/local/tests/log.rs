@@ -75,18 +75,21 @@ async fn a_long_wait_is_told_once() {
     let ledger = ledger(3);
     let (events, _guard) = listen(&ledger);
     let held: Vec<_> = (0..3)
-        .map(|_| try_now(&ledger, &draw("a")).unwrap())
+        .map(|_| try_now(&ledger, &draw("patient")).unwrap())
         .collect();
-    let calls: Vec<_> = (0..8).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    let calls: Vec<_> = (0..8)
+        .map(|_| call(&ledger, draw("patient"), secs(1)))
+        .collect();
     sleep(Duration::from_millis(29_900)).await;
     assert_eq!(events.lock().len(), 0);
     sleep(secs(300)).await;
     let told = [
-        "principal=a;",
+        "principal=patient;",
         "budget=Concurrency;",
         "held=3;",
         "limit=3;",
         "waited_seconds=30;",
+        "message=a call waits in the ledger;",
     ];
     assert_eq!(count(&events, &told), 8, "{:?}", events.lock());
     drop(held);
@@ -95,6 +98,34 @@ async fn a_long_wait_is_told_once() {
     }
     assert_eq!(events.lock().len(), 8);
     nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
+    for responded in [3, 0] {
+        // Nobody else's responses are counted with this one's.
+        let ledger = ledger(3);
+        let (events, _guard) = listen(&ledger);
+        let mut held: Vec<_> = (0..3)
+            .map(|_| try_now(&ledger, &draw("reader")).unwrap())
+            .collect();
+        for permit in &mut held {
+            permit.set_end(End::Unanswered);
+        }
+        for permit in &mut held[..responded] {
+            permit.set_end(End::Dropped);
+        }
+        let waiting = call(&ledger, draw("reader"), secs(1));
+        sleep(secs(31)).await;
+        let unread = format!("unread={responded};");
+        let told = ["held=3;", &unread];
+        assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
+        let cure = count(&events, &["whose bodies are not read"]);
+        assert_eq!(cure, usize::from(responded > 0));
+        drop(held);
+        waiting.await.unwrap().unwrap();
+        assert_eq!(events.lock().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

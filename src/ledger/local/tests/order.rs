@@ -301,3 +301,142 @@ async fn what_a_large_call_hands_on_leaves_room_for_a_small_one() {
     }
     assert_eq!(began, [0, 0, 1, 1, 1, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_a_large_call_that_waits() {
+    let ledger = ledger(2);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    assert_eq!(ledger.snapshot().principals[0].queued, 0);
+    let mut large = parked(&ledger, weighted("a", 2));
+    assert_eq!(ledger.snapshot().principals[0].queued, 1);
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    held.complete();
+    assert!(poll_once(&mut large).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_admissions_have_larger_numbers() {
+    let ledger = ledger(2);
+    let first = try_now(&ledger, &draw("a")).unwrap();
+    let second = try_now(&ledger, &draw("a")).unwrap();
+    let mut waiting: Vec<_> = (0..6).map(|_| parked(&ledger, draw("a"))).collect();
+    let mut numbers: Vec<_> = [&first, &second].map(|p| p.admission().sequence()).into();
+    let mut held = vec![first, second];
+    for acquire in &mut waiting {
+        held.remove(0).complete();
+        let Poll::Ready(Ok(permit)) = poll_once(acquire) else {
+            panic!("it is its turn")
+        };
+        numbers.push(permit.admission().sequence());
+        held.push(permit);
+    }
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+}
+
+/// Calls on several budgets may wait for a minute before others stay behind them.
+fn a_minute_at_most(limit: u32) -> Arc<LocalLedger> {
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(limit))
+        .max_overtake(secs(60));
+    Arc::new(ledger.build())
+}
+
+fn both(one: &'static str, other: &'static str) -> AcquireRequest {
+    several([one, other].map(|name| (name, Budget::Concurrency, 1)))
+}
+
+fn hold<const N: usize>(ledger: &Arc<LocalLedger>, names: [&str; N]) -> [Permit; N] {
+    names.map(|name| try_now(ledger, &draw(name)).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn younger_calls_stay_behind_the_first_call_that_starves() {
+    let ledger = a_minute_at_most(1);
+    let [a, b, c, _d] = hold(&ledger, ["a", "b", "c", "d"]);
+    let crossed = call(&ledger, both("a", "b"), secs(1));
+    let another = call(&ledger, both("c", "d"), secs(1000));
+    sleep(secs(61)).await;
+    // Each moves on to what it waits for now. One of them is starved, and the other one has its turn after it.
+    drop(a);
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    drop(c);
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    try_now(&ledger, &draw("c")).unwrap().complete();
+    let now = Instant::now();
+    drop(b);
+    assert_eq!(crossed.await.unwrap().unwrap(), now);
+    assert!(try_now(&ledger, &draw("a")).is_some());
+    another.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_on_one_budget_does_not_starve() {
+    let ledger = a_minute_at_most(1);
+    let [a, _b, _z] = hold(&ledger, ["a", "b", "z"]);
+    let crossed = call(&ledger, both("a", "b"), secs(1));
+    ledger.close_gate(&of("z"), Instant::now() + secs(61));
+    let single = call(&ledger, draw("z"), secs(1));
+    // It moves from the gate to the budget.
+    sleep(secs(62)).await;
+    drop(a);
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    single.abort();
+    crossed.abort();
+}
+
+/// What is given back is handed on to the first call of a list, but not past one that is starved.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_is_kept_for_a_starved_call() {
+    let ledger = a_minute_at_most(2);
+    let [a1, a2, b1, _b2] = hold(&ledger, ["a", "a", "b", "b"]);
+    let crossed = call(&ledger, both("a", "b"), secs(1));
+    tokio::task::yield_now().await;
+    let younger: Vec<_> = (0..6).map(|_| call(&ledger, draw("a"), secs(1))).collect();
+    sleep(secs(61)).await;
+    drop(a1);
+    // One is held of one.
+    ledger.set_limit(&of("a"), Budget::Concurrency, 1).unwrap();
+    drop(a2);
+    sleep(secs(1)).await;
+    assert!(!younger.iter().any(|younger| younger.is_finished()));
+    let now = Instant::now();
+    drop(b1);
+    assert_eq!(crossed.await.unwrap().unwrap(), now);
+    for (n, younger) in younger.into_iter().enumerate() {
+        assert_eq!(younger.await.unwrap().unwrap(), now + secs(1 + n as u64));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_is_open_for_good_is_not_in_the_way_of_a_starved_call() {
+    let ledger = a_minute_at_most(1);
+    let [b] = hold(&ledger, ["b"]);
+    ledger.close_gate(&of("b"), Instant::now() + secs(1));
+    sleep(secs(62)).await;
+    assert!(try_now(&ledger, &draw("b")).is_none());
+    let [a] = hold(&ledger, ["a"]);
+    let crossed = call(&ledger, both("a", "b"), secs(1));
+    sleep(secs(61)).await;
+    drop(a);
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    drop(b);
+    crossed.await.unwrap().unwrap();
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_is_waited_for_before_an_amount() {
+    let ledger = delegate(1, secs(300));
+    ledger
+        .set_limit(&of("svc"), Budget::Concurrency, 1)
+        .unwrap();
+    let _held = try_now(&ledger, &opens("svc", "m")).unwrap();
+    for (value, waits_for) in [("m", Budget::Concurrency), ("n", Budget::OpenMailboxes)] {
+        let hurried = opens("svc", value).with_deadline(Instant::now() + secs(5));
+        let error = ledger.clone().acquire(hurried).await.unwrap_err();
+        let AcquireError::TimedOut { contended, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(contended.budget(), Some(waits_for));
+    }
+}

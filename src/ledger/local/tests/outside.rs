@@ -44,8 +44,11 @@ async fn a_lowered_limit_lets_what_is_held_run_to_its_end() {
     let mut held: Vec<_> = (0..4)
         .map(|_| try_now(&ledger, &draw("a")).unwrap())
         .collect();
-    // 0 counts as 1.
-    ledger.set_limit(&of("a"), Budget::Concurrency, 0).unwrap();
+    let zero = ledger.set_limit(&of("a"), Budget::Concurrency, 0);
+    let budget = Budget::Concurrency;
+    assert_eq!(zero, Err(SetLimitError::Zero { budget }));
+    assert_eq!(ledger.snapshot().principals[0].budgets[0].limit, 4);
+    ledger.set_limit(&of("a"), Budget::Concurrency, 1).unwrap();
     assert_eq!(ledger.snapshot().principals[0].budgets[0].limit, 1);
     // Others keep the configured number.
     let others: Vec<_> = std::iter::from_fn(|| try_now(&ledger, &draw("b"))).collect();
@@ -70,15 +73,11 @@ async fn a_lowered_limit_lets_what_is_held_run_to_its_end() {
 async fn a_number_is_kept_until_it_is_the_configured_one_again() {
     let ledger = delegate(16, secs(300));
     let (svc, open) = (of("svc"), Budget::OpenMailboxes);
-    assert_eq!(
-        ledger
-            .set_limit(&svc, Budget::SyncCalls, 2)
-            .unwrap_err()
-            .budget(),
-        Budget::SyncCalls
-    );
+    let budget = Budget::SyncCalls;
+    let unknown = ledger.set_limit(&svc, budget, 2);
+    assert_eq!(unknown, Err(SetLimitError::UnknownBudget { budget }));
     nothing_left_now(&ledger);
-    ledger.set_limit(&svc, open, 0).unwrap();
+    ledger.set_limit(&svc, open, 1).unwrap();
     ledger.set_limit(&svc, Budget::Concurrency, 3).unwrap();
     sleep(secs(30 * 86_400)).await;
     let permit = try_now(&ledger, &opens("svc", "m0")).unwrap();
@@ -117,4 +116,52 @@ async fn gates_can_be_closed_from_outside() {
     ledger.close_gate(&of("c"), until);
     assert!(try_now(&ledger, &draw("c")).is_some());
     nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_printed_says_what_is_kept_and_held() {
+    let ledger = ledger(4);
+    let permit = try_now(&ledger, &draw("a")).unwrap();
+    let printed = format!("{ledger:?} {permit:?}");
+    let told = ["Concurrency, InFlight(4)", "Other(a)"];
+    assert!(told.iter().all(|word| printed.contains(word)), "{printed}");
+}
+
+/// How calls end that draw on a budget with a wrong limit. Others are not concerned.
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_configured_wrongly_is_an_error_of_each_call() {
+    const ZERO: Budget = Budget::Custom(0);
+    const CLOSED: Budget = Budget::Custom(1);
+    const TWICE: Budget = Budget::Custom(2);
+    let none = Limit::Distinct {
+        limit: 0,
+        idle: secs(1),
+    };
+    let ledger = LocalLedger::builder()
+        .budget(TWICE, Limit::InFlight(2))
+        .budget(ZERO, Limit::InFlight(0))
+        .budget(CLOSED, none)
+        .budget(Budget::Concurrency, Limit::InFlight(1))
+        .budget(TWICE, Limit::InFlight(2))
+        .budget(TWICE, Limit::InFlight(2))
+        .build();
+    let ledger = Arc::new(ledger);
+    for budget in [ZERO, CLOSED, TWICE] {
+        for charges in [vec![budget], vec![Budget::Concurrency, budget]] {
+            let request = several(charges.into_iter().map(|budget| ("a", budget, 1)));
+            assert!(try_now(&ledger, &request).is_none());
+            let error = ledger.clone().acquire(request).await.unwrap_err();
+            let expected = match budget {
+                TWICE => matches!(error, AcquireError::DuplicateBudget { budget: TWICE }),
+                _ => matches!(error, AcquireError::ZeroLimit),
+            };
+            assert!(expected, "{budget}: {error}");
+        }
+        assert!(ledger.set_limit(&of("a"), budget, 2).is_err());
+    }
+    assert!(try_now(&ledger, &draw("a")).is_some());
+    nothing_left_now(&ledger);
+    let error = LocalLedger::in_flight(0);
+    let error = Arc::new(error).acquire(draw("a")).await.unwrap_err();
+    assert!(error.to_string().contains("allow at least 1"), "{error}");
 }

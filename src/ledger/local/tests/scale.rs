@@ -233,3 +233,20 @@ fn a_mailbox_that_opens_is_looked_at_once_for_each_call_that_waits_for_it() {
     assert!(after - before <= 2 * MANY, "{}", after - before);
     assert!(after - before >= MANY, "they have not gone on");
 }
+
+#[test]
+fn a_raised_limit_hands_out_in_portions() {
+    let mut crowd = Crowd::new(Crowded::Plain);
+    let most = crowd.counted(|crowd| {
+        let raised = crowd
+            .ledger
+            .set_limit(&of("svc"), Budget::Concurrency, 10_000);
+        raised.expect("a budget that is kept");
+    });
+    most.check("a raised limit");
+    crowd.go_on();
+    assert_eq!(
+        crowd.ledger.snapshot().principals[0].budgets[0].held,
+        10_000
+    );
+}

@@ -127,3 +127,20 @@ async fn nothing_but_what_is_kept() {
     assert!(try_now(&ledger, &draw("a")).is_none());
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_may_end_before_a_call_that_tests_gates() {
+    let ledger = with_kept(10);
+    let request = several([("a", Budget::Concurrency, 1), ("a", KEPT, 1)]).with_endpoint(host());
+    ledger.close_gate(&of("a"), Instant::now() + secs(1));
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+    sleep(secs(1)).await;
+    let mut probe = try_now(&ledger, &request).unwrap();
+    probe.split(KEPT).unwrap().complete();
+    assert!(try_now(&ledger, &draw("a")).is_none());
+    assert!(try_now(&ledger, &draw("b").with_endpoint(host())).is_none());
+    probe.complete();
+    let next = [draw("a"), draw("b").with_endpoint(host())];
+    assert!(next.iter().all(|next| try_now(&ledger, next).is_some()));
+    nothing_left(&ledger).await;
+}

@@ -20,13 +20,21 @@ async fn behind(unpolled: usize, request: AcquireRequest, ledger: &Arc<LocalLedg
     began - now
 }
 
+/// Whether a call waited no longer than a second for each that is not polled.
+fn in_time(waited: Duration, unpolled: usize) -> Result<(), String> {
+    let most = secs(unpolled as u64) + Duration::from_millis(unpolled as u64);
+    match waited <= most {
+        true => Ok(()),
+        false => Err(format!("{waited:?} behind {unpolled}")),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_holds_up_the_one_behind_it_for_a_second() {
     for unpolled in [1, 2, 4, 5, 20, 100] {
         let ledger = ledger(1);
         let waited = behind(unpolled, draw("a"), &ledger).await;
-        let most = secs(unpolled as u64) + Duration::from_millis(unpolled as u64);
-        assert!(waited <= most, "{waited:?} behind {unpolled}");
+        assert_eq!(in_time(waited, unpolled), Ok(()));
         nothing_left(&ledger).await;
     }
 }
@@ -51,15 +59,13 @@ async fn values_of_calls_that_were_never_sent_are_free_at_once() {
 async fn behind_a_gate_too() {
     for unpolled in [1, 4, 5, 20] {
         let ledger = ledger(10);
-        let until = Instant::now() + secs(10);
+        // Not in whole seconds, in which the keeper looks anyway.
+        let until = Instant::now() + Duration::from_millis(10_300);
         ledger.close_gate(&of("a"), until);
         let idle: Vec<_> = (0..unpolled).map(|_| parked(&ledger, draw("a"))).collect();
         let last = call(&ledger, draw("a"), secs(1));
         let waited = last.await.unwrap().unwrap() - until;
-        assert!(
-            waited <= secs(unpolled as u64 + 1),
-            "{waited:?} behind {unpolled}"
-        );
+        assert_eq!(in_time(waited, unpolled), Ok(()));
         drop(idle);
         nothing_left(&ledger).await;
     }
@@ -231,4 +237,134 @@ async fn no_waker_is_dropped_under_the_lock() {
     drop(calls);
     assert!(free.load(Ordering::Relaxed));
     nothing_left(&ledger).await;
+}
+
+/// What comes up sooner than the keeper would look.
+#[tokio::test(start_paused = true)]
+async fn and_behind_a_gate_that_is_closed_for_a_moment() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let idle: Vec<_> = (0..5).map(|_| parked(&ledger, draw("a"))).collect();
+    let last = call(&ledger, draw("a"), secs(1));
+    sleep(Duration::from_millis(3_100)).await;
+    let until = Instant::now() + Duration::from_millis(300);
+    ledger.close_gate(&of("a"), until);
+    held.complete();
+    let waited = last.await.unwrap().unwrap() - until;
+    assert_eq!(in_time(waited, 5), Ok(()));
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
+/// The same where nobody is woken by what they do, and nothing is told to the log.
+#[tokio::test(start_paused = true)]
+async fn and_behind_a_gate_that_was_closed_for_a_moment_when_they_came() {
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let others: Vec<_> = (0..5).map(|_| parked(&ledger, draw("a"))).collect();
+    sleep(Duration::from_millis(3_100)).await;
+    let until = Instant::now() + Duration::from_millis(300);
+    ledger.close_gate(&of("b"), until);
+    let idle: Vec<_> = (0..4).map(|_| parked(&ledger, draw("b"))).collect();
+    let last = call(&ledger, draw("b"), secs(1));
+    let waited = last.await.unwrap().unwrap() - until;
+    assert_eq!(in_time(waited, 4), Ok(()));
+    drop((held, others, idle));
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn and_behind_gates_that_open_at_the_same_moment() {
+    let ledger = ledger(10);
+    let until = Instant::now() + secs(10);
+    let names = ["a", "b", "c"];
+    let calls = names.map(|name| {
+        ledger.close_gate(&of(name), until);
+        let idle: Vec<_> = (0..5).map(|_| parked(&ledger, draw(name))).collect();
+        (idle, call(&ledger, draw(name), secs(1)))
+    });
+    for (_idle, last) in calls {
+        let waited = last.await.unwrap().unwrap() - until;
+        assert_eq!(in_time(waited, 5), Ok(()));
+    }
+    nothing_left(&ledger).await;
+}
+
+/// What they wait for comes free sooner than it seemed when they came.
+#[tokio::test(start_paused = true)]
+async fn and_behind_a_value_that_is_given_back() {
+    let ledger = LocalLedger::builder()
+        .budget(
+            Budget::OpenMailboxes,
+            Limit::Distinct {
+                limit: 1,
+                idle: secs(10),
+            },
+        )
+        .build();
+    let ledger = Arc::new(ledger);
+    let held = try_now(&ledger, &opens("svc", "m")).unwrap();
+    let idle: Vec<_> = ["n", "o", "p", "q", "r"]
+        .map(|value| parked(&ledger, opens("svc", value)))
+        .into();
+    let last = call(&ledger, opens("svc", "s"), secs(1));
+    sleep(secs(1)).await;
+    held.complete();
+    let closes = Instant::now() + secs(10);
+    let waited = last.await.unwrap().unwrap() - closes;
+    assert_eq!(in_time(waited, 5), Ok(()));
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
+/// With its runtime the keeper is gone, and there is more to do than one operation does.
+#[test]
+fn without_a_keeper_the_first_calls_go_on_with_what_is_left() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let ledger = ledger(1);
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let (first, second) = (runtime(), runtime());
+    let gone: Vec<_> =
+        first.block_on(async { (0..6).map(|_| parked(&ledger, draw("a"))).collect() });
+    // One operation admits those that are not polled.
+    let (idle, calls): (Vec<_>, Vec<_>) = second.block_on(async {
+        let idle = (0..64).map(|_| parked(&ledger, draw("a"))).collect();
+        let calls = (0..200).map(|_| tokio::spawn(ledger.clone().acquire(draw("a"))));
+        let calls = calls.collect();
+        // Until each has asked.
+        sleep(secs(1)).await;
+        (idle, calls)
+    });
+    drop(gone);
+    drop(first);
+    assert!(ledger.state.lock().keeper.is_none());
+    second.block_on(async {
+        let start = Instant::now();
+        ledger
+            .set_limit(&of("a"), Budget::Concurrency, 1_000)
+            .unwrap();
+        let mut permits = Vec::new();
+        for call in calls {
+            permits.push(call.await.unwrap().unwrap());
+        }
+        assert_eq!(Instant::now(), start);
+        drop((permits, idle, held));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waker_of_a_call_that_left_is_dropped_at_once() {
+    let ledger = ledger(1);
+    let _held = try_now(&ledger, &draw("a")).unwrap();
+    let listener = Arc::new(Nosy(ledger.clone(), Arc::default()));
+    let mut acquire = ledger.clone().acquire(draw("a"));
+    let waker = Waker::from(listener.clone());
+    let polled = Pin::new(&mut acquire).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(waker);
+    drop(acquire);
+    assert_eq!(Arc::strong_count(&listener), 1);
 }

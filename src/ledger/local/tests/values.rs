@@ -234,3 +234,87 @@ async fn a_late_refusal_closes_no_value_that_works_if_another_one_is_gone() {
     let open = budgets.iter().find(|b| b.budget == Budget::OpenMailboxes);
     assert_eq!(open.map(|open| open.held), Some(1));
 }
+
+/// Calls to a mailbox one after the other, each before the last one has ended, for ever.
+fn keep_busy(ledger: &Arc<LocalLedger>, mailbox: &'static str) {
+    for offset in [0, 500] {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(offset)).await;
+            while let Ok(permit) = ledger.clone().acquire(opens("svc", mailbox)).await {
+                sleep(secs(1)).await;
+                permit.complete();
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ages_though_nothing_else_happens_and_many_others_wait() {
+    let ledger = delegate(1, secs(60));
+    ledger.set_limit(&of("z"), Budget::Concurrency, 1).unwrap();
+    let _held = try_now(&ledger, &draw("z")).unwrap();
+    let _others: Vec<_> = (0..5).map(|_| parked(&ledger, draw("z"))).collect();
+    let held = try_now(&ledger, &opens("svc", "a")).unwrap();
+    let waiting = call(&ledger, opens("svc", "b"), secs(1));
+    sleep(secs(50)).await;
+    try_now(&ledger, &opens("svc", "a")).unwrap().complete();
+    sleep(secs(20)).await;
+    assert!(try_now(&ledger, &opens("svc", "a")).is_none());
+    held.complete();
+    let now = Instant::now();
+    assert_eq!(waiting.await.unwrap().unwrap(), now + secs(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_moves_to_the_head_of_a_list_ages_from_when_it_came() {
+    let ledger = delegate(1, secs(60));
+    keep_busy(&ledger, "a");
+    sleep(secs(1)).await;
+    let start = Instant::now();
+    let older = opens("svc", "b").with_not_before(start + secs(50));
+    let older = call(&ledger, older, secs(1));
+    sleep(secs(40)).await;
+    let younger = call(&ledger, opens("svc", "b"), secs(1));
+    let waited = older.await.unwrap().unwrap() - start;
+    assert!(waited >= secs(360) && waited <= secs(362), "{waited:?}");
+    younger.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_value_is_open_goes_as_soon_as_the_gate_lets_it() {
+    let ledger = delegate(1, secs(3600));
+    let held = try_now(&ledger, &opens("svc", "x")).unwrap();
+    let probe = tokio::spawn(ledger.clone().acquire(opens("svc", "y")));
+    tokio::task::yield_now().await;
+    let another = call(&ledger, opens("svc", "u"), secs(1));
+    let same = call(&ledger, opens("svc", "y"), secs(1));
+    tokio::task::yield_now().await;
+    held.complete();
+    let start = Instant::now();
+    sleep(secs(299)).await;
+    ledger.close_gate(&of("svc"), Instant::now() + Duration::from_millis(500));
+    let probe = probe.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), secs(300));
+    sleep(secs(5)).await;
+    // The response has come, its body goes on.
+    probe.report(Signal::Accepted);
+    assert_eq!(same.await.unwrap().unwrap() - start, secs(305));
+    another.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_long() {
+    let open = Limit::Distinct {
+        limit: 1,
+        idle: Duration::MAX,
+    };
+    let ledger = LocalLedger::builder()
+        .budget(Budget::OpenMailboxes, open)
+        .build();
+    let ledger = Arc::new(ledger);
+    try_now(&ledger, &opens("svc", "m")).unwrap().complete();
+    tokio::time::advance(secs(29 * 365 * 86_400)).await;
+    assert!(try_now(&ledger, &opens("svc", "n")).is_none());
+    assert!(try_now(&ledger, &opens("svc", "m")).is_some());
+}

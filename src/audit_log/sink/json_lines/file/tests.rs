@@ -297,7 +297,7 @@ fn errors_name_the_path_and_keep_their_kind() {
     let path = folder.log().join("below");
     let error = open_at(&path, Rotation::new(), now).unwrap_err();
     assert!(matches!(error, LogFileError::Open { .. }), "{error:?}");
-    let text = super::super::chain(&error);
+    let text = chain(&error);
     assert!(text.contains(&*path.to_string_lossy()) && text.contains("cannot be opened: "));
     let error = io::Error::from(error);
     assert_ne!(error.kind(), io::ErrorKind::Other);

@@ -61,7 +61,7 @@ impl Model {
 
     pub(super) fn set_limit(&mut self, key: (Principal, Budget), number: Option<u32>) {
         let numbers = self.numbers.entry(key).or_default();
-        numbers.push((Instant::now(), number.map(|number| number.max(1))));
+        numbers.push((Instant::now(), number));
     }
 
     pub(super) fn close(&mut self, gate: Contended, until: Instant) {

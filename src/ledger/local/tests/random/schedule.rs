@@ -510,7 +510,7 @@ impl Schedule {
         let (budget, limit) = self.policy[self.rng.usize(..self.policy.len())];
         let number = match self.rng.u8(..3) {
             0 => None,
-            _ => Some(self.rng.u32(..limit.number() * 2)),
+            _ => Some(self.rng.u32(..limit.number() * 2).max(1)),
         };
         self.set(name, budget, number);
     }

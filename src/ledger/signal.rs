@@ -1,0 +1,57 @@
+//! What a ledger is told: [`Signal`]s of responses, and the [`End`] of a permit.
+
+use tokio::time::Instant;
+
+use crate::principal::Budget;
+
+/// What a response says about a budget.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower_ews::ledger::{Ledger, LocalLedger, Permit, AcquireRequest, Signal};
+/// use tower_ews::principal::Principal;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let ledger = std::sync::Arc::new(LocalLedger::in_flight(4));
+/// let permit = Permit::try_acquire(ledger.clone(), &AcquireRequest::new(Principal::new("a"))).unwrap();
+/// permit.report(Signal::Busy { until: Instant::now() + Duration::from_secs(60) });
+/// assert!(ledger.snapshot().principals[0].gated.is_some());
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signal {
+    /// The charged principals are locked out until then. Never shortens an earlier one.
+    Busy {
+        /// When the gate opens.
+        until: Instant,
+    },
+    /// The whole endpoint is overloaded until then: everybody's calls to it wait. Never shortens an earlier one.
+    EndpointBusy {
+        /// When the gate opens.
+        until: Instant,
+    },
+    /// The response is a good one, though its body may go on for long.
+    Accepted,
+    /// Too much was drawn on that budget.
+    ///
+    /// Servers do not always say which allowance a call exceeded. `Exceeded(Budget::Concurrency)` means "too many at the same
+    /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
+    /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
+    Exceeded(Budget),
+}
+
+/// How a permit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The response ended. If no refusal was reported for it, it counts as a success.
+    Complete,
+    /// The call ended otherwise. It tells nothing about its budgets.
+    Dropped,
+    /// The call was never sent.
+    NotSent,
+    /// The call was sent and given up before a response came. The server may still be at work on it.
+    Unanswered,
+}

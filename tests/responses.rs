@@ -1,0 +1,427 @@
+//! What becomes of a call for each kind of response: alone, in a batch of 20, in one of 1,000. The whole stack, virtual time.
+
+#[path = "responses/random.rs"]
+mod random;
+#[path = "responses/server.rs"]
+mod server;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use server::{Answer, Ask, Outcome, envelope, fault, good, messages, request, send};
+use tower::ServiceExt;
+use tower_ews::server_busy_backoff::AccessDenied;
+
+/// What a kind of response is worth: how often it is asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// It is final, and speaks for all.
+    Final,
+    /// It is final for what was asked, and smaller parts find out what is to blame.
+    FinalForPart,
+    /// One more time.
+    Once,
+    /// A few seconds.
+    Seconds,
+    /// Half a minute.
+    Minutes,
+    /// Until the deadline of 15 minutes.
+    UntilDeadline,
+}
+
+impl Worth {
+    /// The most requests for one call that is not split.
+    fn requests(self) -> usize {
+        match self {
+            Self::Final | Self::FinalForPart => 1,
+            Self::Once => 2,
+            Self::Seconds => 4,
+            Self::Minutes => 7,
+            Self::UntilDeadline => 80,
+        }
+    }
+
+    /// The most requests for a batch, if the server goes on to respond like this.
+    fn requests_of_batch(self) -> usize {
+        match self {
+            Self::FinalForPart | Self::Once | Self::Seconds => 5,
+            // In order, the first member has all its tries before two others fail.
+            Self::Minutes => 11,
+            Self::Final | Self::UntilDeadline => self.requests(),
+        }
+    }
+
+    fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Final | Self::FinalForPart => 1,
+            Self::Once | Self::Seconds => 8,
+            Self::Minutes => 50,
+            Self::UntilDeadline => 901,
+        })
+    }
+}
+
+use Worth::{Final, FinalForPart, Minutes, Once, Seconds, UntilDeadline};
+
+/// A kind of response: what it is worth to a read, and whether what it answers may have been executed.
+struct Row {
+    name: &'static str,
+    worth: Worth,
+    executed: bool,
+    answer: fn(&Ask) -> Answer,
+}
+
+const fn row(name: &'static str, worth: Worth, executed: bool, answer: fn(&Ask) -> Answer) -> Row {
+    Row {
+        name,
+        worth,
+        executed,
+        answer,
+    }
+}
+
+const HTML: &str = "text/html";
+
+fn rows() -> Vec<Row> {
+    vec![
+        row("400", FinalForPart, false, |_| Answer::status(400)),
+        row("401", Final, false, |_| Answer::status(401)),
+        row("403", Final, false, |_| Answer::status(403)),
+        row("404", FinalForPart, false, |_| Answer::status(404)),
+        row("405", Final, false, |_| Answer::status(405)),
+        row("408", Minutes, false, |_| Answer::status(408)),
+        row("413", FinalForPart, false, |_| Answer::status(413)),
+        row("418", FinalForPart, false, |_| Answer::status(418)),
+        row("425", Minutes, false, |_| Answer::status(425)),
+        row("429", UntilDeadline, false, |_| Answer::status(429)),
+        row("429, a millisecond", UntilDeadline, false, |_| {
+            Answer::status(429).with("retry-after-ms", "1")
+        }),
+        row("440", Final, false, |_| Answer::status(440)),
+        row("456", Final, false, |_| Answer::status(456)),
+        row("500, a page", Minutes, true, |_| {
+            Answer::page(500, HTML, "<html><title>Runtime Error</title></html>")
+        }),
+        row("500, JSON", Minutes, true, |_| {
+            Answer::page(500, "application/json", r#"{"error":"x"}"#)
+        }),
+        row("501", Final, false, |_| Answer::status(501)),
+        row("502", Minutes, true, |_| Answer::status(502)),
+        row("503", UntilDeadline, false, |_| Answer::status(503)),
+        row("503, 30 s", UntilDeadline, false, |_| {
+            Answer::status(503).with("retry-after", "30")
+        }),
+        row("504", Minutes, true, |_| Answer::status(504)),
+        row("505", Final, false, |_| Answer::status(505)),
+        row("507", FinalForPart, false, |_| Answer::status(507)),
+        row("509", Minutes, true, |_| Answer::status(509)),
+        row("511", Final, false, |_| Answer::status(511)),
+        row("520", Minutes, true, |_| Answer::status(520)),
+        row("a redirect to a log-in page", Final, false, |_| {
+            Answer::status(302).with("location", "/owa/auth/logon.aspx")
+        }),
+        row("nothing", Minutes, true, |_| Answer::xml(200, "")),
+        row("a byte order mark", Minutes, true, |_| {
+            Answer::xml(200, "\u{feff}")
+        }),
+        row("an empty SOAP body", Minutes, true, |_| {
+            Answer::xml(200, envelope(""))
+        }),
+        row("a response without messages", Minutes, true, |ask| {
+            let operation = &ask.operation;
+            let list = format!(
+                "<m:{operation}Response><m:ResponseMessages></m:ResponseMessages></m:{operation}Response>"
+            );
+            Answer::xml(200, envelope(&list))
+        }),
+        row("a response that breaks off", Minutes, true, |_| {
+            Answer::Cut(envelope("")[..200].to_owned())
+        }),
+        row("half a response", Minutes, true, |_| {
+            Answer::xml(200, &envelope("")[..200])
+        }),
+        row("a reset", Minutes, true, |_| Answer::Reset),
+        row("a refused connection", UntilDeadline, false, |_| {
+            Answer::Refused
+        }),
+        row("a hanging connection", UntilDeadline, true, |_| {
+            Answer::Hang
+        }),
+        row("a response that stalls", UntilDeadline, true, |_| {
+            Answer::Stall(envelope("")[..200].to_owned())
+        }),
+        row("fault ErrorServerBusy", UntilDeadline, false, |_| {
+            Answer::xml(500, fault("ErrorServerBusy", ""))
+        }),
+        row("fault ErrorInternalServerError", Once, true, |_| {
+            Answer::xml(500, fault("ErrorInternalServerError", ""))
+        }),
+        row("fault ErrorTimeoutExpired", Once, true, |_| {
+            Answer::xml(500, fault("ErrorTimeoutExpired", ""))
+        }),
+        row("fault ErrorMailboxStoreUnavailable", Minutes, true, |_| {
+            Answer::xml(500, fault("ErrorMailboxStoreUnavailable", ""))
+        }),
+        row(
+            "fault ErrorConnectionFailedTransientError",
+            Seconds,
+            true,
+            |_| Answer::xml(500, fault("ErrorConnectionFailedTransientError", "")),
+        ),
+        row("fault ErrorMailboxMoveInProgress", Once, false, |_| {
+            Answer::xml(500, fault("ErrorMailboxMoveInProgress", ""))
+        }),
+        row("fault ErrorSchemaValidation", FinalForPart, false, |_| {
+            Answer::xml(500, fault("ErrorSchemaValidation", ""))
+        }),
+        row("fault ErrorImpersonateUserDenied", Final, false, |_| {
+            Answer::xml(500, fault("ErrorImpersonateUserDenied", ""))
+        }),
+        row(
+            "fault ErrorInvalidExchangeImpersonationHeaderData",
+            Final,
+            false,
+            |_| {
+                Answer::xml(
+                    500,
+                    fault("ErrorInvalidExchangeImpersonationHeaderData", ""),
+                )
+            },
+        ),
+        row("each ErrorServerBusy", UntilDeadline, false, |ask| {
+            messages(ask, |_| "ErrorServerBusy".to_owned())
+        }),
+        row("each ErrorInternalServerError", Once, true, |ask| {
+            messages(ask, |_| "ErrorInternalServerError".to_owned())
+        }),
+        row("each ErrorMailboxStoreUnavailable", Minutes, true, |ask| {
+            messages(ask, |_| "ErrorMailboxStoreUnavailable".to_owned())
+        }),
+    ]
+}
+
+fn describe(row: &Row, outcome: &Outcome) -> String {
+    let Outcome {
+        took,
+        status,
+        error,
+        unknown,
+        ..
+    } = outcome;
+    let start: String = outcome.body.chars().take(300).collect();
+    let sizes: Vec<_> = outcome.asks.iter().map(|ask| ask.ids.len()).collect();
+    format!(
+        "{}: {} requests {sizes:?}, {took:?}, status {status:?}, unknown {unknown}, error {error:?}, body {start:?}",
+        row.name,
+        outcome.requests()
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_gets_what_can_be_had() {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        for members in [1, 20, 1000] {
+            let outcome = send(request("GetItem", members), None, row.answer).await;
+            let case = format!("GetItem of {members}, {}", describe(&row, &outcome));
+            println!("{case}");
+            let (requests, time) = match members {
+                1 => (row.worth.requests(), row.worth.time()),
+                _ => (row.worth.requests_of_batch(), row.worth.time()),
+            };
+            // A read is never in doubt.
+            if outcome.requests() > requests || outcome.took > time || outcome.unknown > 0 {
+                wrong.push(case);
+            } else if outcome.error.contains("may have") || outcome.body.contains("not known") {
+                wrong.push(format!("a read in doubt: {case}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{:#?}", wrong);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_done_once_at_most() {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        for members in [1, 20, 1000] {
+            let outcome = send(request("CreateItem", members), None, row.answer).await;
+            let case = format!("CreateItem of {members}, {}", describe(&row, &outcome));
+            println!("{case}");
+            let mut times = std::collections::HashMap::new();
+            for ask in &outcome.asks {
+                for id in &ask.ids {
+                    *times.entry(id.clone()).or_insert(0) += 1;
+                }
+            }
+            let twice = times.values().any(|times| *times > 1);
+            let sent: usize = times.len();
+            if row.executed {
+                // At most one part and one small one.
+                if twice || sent > 51 || outcome.requests() > 2 {
+                    wrong.push(case.clone());
+                }
+                let says = outcome.error.contains("may have")
+                    || outcome.body.contains("not known")
+                    || outcome.unknown > 0
+                    || outcome.status.is_some_and(|status| status >= 500)
+                    || outcome.body.contains("ErrorInternalServerError")
+                    || outcome.body.contains("ErrorMailboxStoreUnavailable");
+                if !says {
+                    wrong.push(format!("no doubt: {case}"));
+                }
+            } else if outcome.requests() > row.worth.requests_of_batch().max(row.worth.requests()) {
+                wrong.push(case);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{:#?}", wrong);
+}
+
+/// One member of a batch is to blame: its neighbours have what they asked for, within a minute.
+#[tokio::test(start_paused = true)]
+async fn one_bad_member_costs_itself_alone() {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        let by_part = !row.name.starts_with("each") && row.worth != Final;
+        if !by_part || row.worth == UntilDeadline {
+            continue;
+        }
+        for operation in ["GetItem", "CreateItem"] {
+            if operation == "CreateItem" && row.executed {
+                continue;
+            }
+            for (members, culprit) in [
+                (20, 7),
+                (20, 0),
+                (20, 19),
+                (1000, 7),
+                (1000, 0),
+                (1000, 555),
+            ] {
+                let bad = format!("ID{culprit:04}");
+                let answer = row.answer;
+                let outcome = send(request(operation, members), None, move |ask| {
+                    match ask.ids.contains(&bad) {
+                        true => answer(ask),
+                        false => good(ask),
+                    }
+                })
+                .await;
+                let case = format!(
+                    "{operation} of {members}, bad {culprit}, {}",
+                    describe(&row, &outcome)
+                );
+                println!("{case}");
+                let parts = if members == 20 { 0 } else { 30 };
+                let bound = parts + 30 + row.worth.requests();
+                if outcome.done() != members - 1
+                    || outcome.took > Duration::from_secs(60)
+                    || outcome.requests() > bound
+                {
+                    wrong.push(format!("{} done: {case}", outcome.done()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{:#?}", wrong);
+}
+
+/// The server's last word is the caller's, and the deadline is one.
+#[tokio::test(start_paused = true)]
+async fn one_deadline_bounds_everything() {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        for (operation, members) in [
+            ("GetItem", 1),
+            ("GetItem", 2),
+            ("GetItem", 300),
+            ("CreateItem", 2),
+        ] {
+            let deadline = Duration::from_secs(60);
+            let outcome = send(request(operation, members), Some(deadline), row.answer).await;
+            let case = format!("{operation} of {members}, {}", describe(&row, &outcome));
+            println!("{case}");
+            if outcome.took > deadline + Duration::from_millis(1) {
+                wrong.push(case.clone());
+            }
+            // The server's word is the last one.
+            let status = outcome.status.map(|status| status.to_string());
+            let throttled = row.name.starts_with("503") || row.name.starts_with("429");
+            if throttled && status.as_deref() != row.name.get(..3) {
+                wrong.push(format!("not the server's word: {case}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{:#?}", wrong);
+}
+
+/// A mail server that is not there for ten seconds leaves one part in doubt, and perhaps one mail more.
+#[tokio::test(start_paused = true)]
+async fn an_outage_leaves_little_in_doubt() {
+    for outage in [
+        || Answer::Reset,
+        || Answer::status(502),
+        || Answer::status(504),
+    ] {
+        let outcome = send(request("CreateItem", 10_000), None, move |ask| {
+            let away = ask.number >= 3 && ask.at < Duration::from_secs(10);
+            match away {
+                true => outage(),
+                false => good(ask),
+            }
+        })
+        .await;
+        let lost = outcome.unknown;
+        assert!(lost <= 51, "{lost} of 10,000 in doubt");
+        assert_eq!(outcome.done() + lost, 10_000, "{}", outcome.requests());
+    }
+}
+
+/// A job does not ask ten thousand times what was refused once.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_is_remembered() {
+    let asks = Arc::new(Mutex::new(Vec::new()));
+    let stack = server::stack(Arc::clone(&asks), |_| Answer::status(403));
+    let mut denied = 0;
+    for call in 0..10_000 {
+        let request =
+            server::impersonating(request("GetItem", 1), &format!("user{call}@contoso.com"));
+        match stack.clone().oneshot(request).await {
+            Ok(response) => {
+                assert_eq!(response.status(), 403);
+                assert!(response.extensions().get::<AccessDenied>().is_some());
+            }
+            Err(error) => {
+                let error: &AccessDenied = error.downcast_ref().expect("denied");
+                assert_eq!(error.status(), 403);
+                denied += 1;
+            }
+        }
+    }
+    assert_eq!((asks.lock().unwrap().len(), denied), (3, 9_997));
+}
+
+/// One mailbox of a batch is refused, and the others have what they asked for.
+#[tokio::test(start_paused = true)]
+async fn a_403_speaks_for_one_mailbox() {
+    let body: String = (0..20)
+        .map(|mailbox| {
+            format!(
+                r#"<t:DistinguishedFolderId Id="inbox"><t:Mailbox><t:EmailAddress>ID{mailbox:04}@contoso.com</t:EmailAddress></t:Mailbox></t:DistinguishedFolderId>"#
+            )
+        })
+        .collect();
+    let request = server::soap(&format!(
+        "<m:GetFolder><m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape><m:FolderIds>{body}</m:FolderIds></m:GetFolder>"
+    ));
+    let outcome = send(request, None, |ask| {
+        match ask.ids.contains(&"ID0007".to_owned()) {
+            true => Answer::status(403),
+            false => good(ask),
+        }
+    })
+    .await;
+    assert_eq!(outcome.done(), 19, "{outcome:?}");
+    assert!(outcome.requests() <= 12, "{outcome:?}");
+}
