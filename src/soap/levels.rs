@@ -149,7 +149,13 @@ impl Levels {
     /// Takes a piece of a CDATA section, its end included. Brackets are kept until it shows that
     /// they belong to the end.
     pub(super) fn capture_cdata(&mut self, part: &[u8], ended: bool) {
-        self.value.extend_from_slice(part);
+        // Of a long one its beginning, and what may be the end of the section.
+        let (begin, end) = match part.len().checked_sub(3) {
+            Some(end) if end > MAX_VALUE => (part.get(..MAX_VALUE), part.get(end..)),
+            _ => (Some(part), None),
+        };
+        self.value.extend_from_slice(begin.unwrap_or_default());
+        self.value.extend_from_slice(end.unwrap_or_default());
         let length = self.value.len().saturating_sub(3);
         if ended {
             self.value.truncate(length.min(MAX_VALUE));
