@@ -425,3 +425,75 @@ async fn a_403_speaks_for_one_mailbox() {
     assert_eq!(outcome.done(), 19, "{outcome:?}");
     assert!(outcome.requests() <= 12, "{outcome:?}");
 }
+
+/// Exchange marks what it has cut short, and calls it a success.
+#[tokio::test(start_paused = true)]
+async fn a_truncated_export_is_no_success() {
+    const MARK: &str = "=== Truncated Data ===";
+    fn exported(ask: &Ask, in_data: bool) -> Answer {
+        let entry = |id: &String| {
+            let mark = if in_data && id == "ID0003" { MARK } else { "" };
+            format!(
+                r#"<m:ExportItemsResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode><m:ItemId Id="{id}"/><m:Data>AQAAAAgAAAA={mark}</m:Data></m:ExportItemsResponseMessage>"#
+            )
+        };
+        let entries: String = ask.ids.iter().map(entry).collect();
+        let whole = envelope(&format!(
+            "<m:ExportItemsResponse><m:ResponseMessages>{entries}</m:ResponseMessages></m:ExportItemsResponse>"
+        ));
+        let behind = ask.ids.contains(&"ID0003".to_owned()) && !in_data;
+        Answer::xml(200, if behind { whole + MARK } else { whole })
+    }
+    for in_data in [true, false] {
+        for members in [1, 10, 100] {
+            let first = if members == 1 { 3 } else { 0 };
+            let ids: String = (first..first + members)
+                .map(|id| format!(r#"<t:ItemId Id="ID{id:04}"/>"#))
+                .collect();
+            let request = server::soap(&format!(
+                "<m:ExportItems><m:ItemIds>{ids}</m:ItemIds></m:ExportItems>"
+            ));
+            let outcome = send(request, None, move |ask| exported(ask, in_data)).await;
+            let case = format!("{in_data}, {members}: {outcome:?}");
+            assert_eq!(outcome.done(), members - 1, "{case}");
+            assert!(!outcome.body.contains("Truncated"), "{case}");
+            assert!(outcome.requests() > 1 && outcome.requests() <= 30, "{case}");
+            assert!(outcome.took < Duration::from_secs(60), "{case}");
+            match members {
+                1 => assert!(outcome.error.contains("incomplete"), "{case}"),
+                _ => assert!(outcome.body.contains(r#"ResponseClass="Error""#), "{case}"),
+            }
+        }
+    }
+}
+
+/// A server compresses what nobody asked it to compress.
+#[tokio::test(start_paused = true)]
+async fn compressed_responses_are_understood() {
+    const BACK_OFF: &str = r#"<t:MessageXml xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"><t:Value Name="BackOffMilliseconds">7000</t:Value></t:MessageXml>"#;
+    for coding in ["gzip", "deflate"] {
+        for operation in ["GetItem", "CreateItem"] {
+            for members in [1, 20] {
+                for whole in [true, false] {
+                    let outcome = send(request(operation, members), None, move |ask| {
+                        let busy = match whole {
+                            true => Answer::xml(500, fault("ErrorServerBusy", BACK_OFF)),
+                            false => messages(ask, |_| "ErrorServerBusy".to_owned()),
+                        };
+                        let answer = if ask.number == 0 { busy } else { good(ask) };
+                        answer.with("content-encoding", coding)
+                    })
+                    .await;
+                    let case = format!("{coding}, {operation} of {members}, {whole}: {outcome:?}");
+                    assert_eq!(outcome.requests(), 2, "{case}");
+                    let waited = Duration::from_secs(if whole { 7 } else { 0 });
+                    assert!(outcome.took >= waited, "{case}");
+                    // A batch has a response of its own, a single call the server's.
+                    if members > 1 {
+                        assert_eq!(outcome.done(), members, "{case}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,10 +1,13 @@
 //! One part on its way: the request, and the complete response to it.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 
-use bytes::Buf;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
+use bytes::{Buf, Bytes};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Request, Response, request, response};
 use http_body::Body;
 use tokio::time::Instant;
@@ -13,6 +16,8 @@ use tower_service::Service;
 
 use crate::body::ReplayBody;
 use crate::body::frame_buffer::FrameBuffer;
+#[cfg(any(feature = "ews", feature = "graph"))]
+use crate::body::inflate::Inflate;
 use crate::body::rope::Rope;
 use crate::errors::{AccessDenied, CredentialsError};
 use crate::retry::Failure;
@@ -152,9 +157,39 @@ where
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    SendResult::Response(Box::new(CollectedResponse {
+    let response = CollectedResponse {
         head,
         body: frames.into_rope(),
         trailers,
-    }))
+    };
+    match response.inflated(max_response) {
+        Ok(response) => SendResult::Response(Box::new(response)),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => SendResult::TooLong,
+        Err(error) => SendResult::Lost(error.into()),
+    }
+}
+
+impl CollectedResponse {
+    /// Decompresses the body, if the server has compressed it though it was not asked to.
+    #[cfg(any(feature = "ews", feature = "graph"))]
+    fn inflated(mut self, max_response: u64) -> io::Result<Self> {
+        let Some(mut inflate) = Inflate::of(&self.head.headers, max_response) else {
+            return Ok(self);
+        };
+        let mut plain = FrameBuffer::default();
+        let mut keep = |bytes: &[u8]| plain.push(Bytes::copy_from_slice(bytes));
+        for piece in self.body.pieces() {
+            inflate.push(piece, &mut keep)?;
+        }
+        inflate.finish(&mut keep)?;
+        self.body = plain.into_rope();
+        self.head.headers.remove(CONTENT_ENCODING);
+        remove_body_headers(&mut self.head.headers);
+        Ok(self)
+    }
+
+    #[cfg(not(any(feature = "ews", feature = "graph")))]
+    fn inflated(self, _: u64) -> io::Result<Self> {
+        Ok(self)
+    }
 }

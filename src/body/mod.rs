@@ -2,6 +2,8 @@
 
 mod buffer_request;
 pub(crate) mod frame_buffer;
+#[cfg(any(feature = "ews", feature = "graph"))]
+pub(crate) mod inflate;
 #[cfg(feature = "ews")]
 mod invalid_characters;
 #[cfg(feature = "ews")]

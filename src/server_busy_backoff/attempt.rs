@@ -638,7 +638,7 @@ where
             if class.idempotency != Idempotency::Safe {
                 tail.unless_complete = Some((class.operation.clone(), self.state.attempt_count()));
             }
-            tail.scan = Some(scan).filter(|scan| scan.reporter.listens());
+            tail.scan = Some(scan);
         }
         if let Some(info) = info {
             head.extensions.insert(info);

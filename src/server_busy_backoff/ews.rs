@@ -1,6 +1,7 @@
 //! [`EwsClassifier`]: what the requests and responses of Exchange Web Services mean.
 
 use std::borrow::Cow;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -17,11 +18,13 @@ use super::classify::{
     BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
     RefusalScope, RequestClass, caller_or_authority,
 };
+use crate::body::inflate::Inflate;
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::principal::Principal;
 use crate::retry::MAX_LOSS_RETRIES;
 use crate::soap::member_status::MemberStatus;
+use crate::soap::truncation::TruncationMark;
 use crate::soap::{
     CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
     ScanError, SidKind,
@@ -177,8 +180,6 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         500 if head.headers.contains_key("x-caserrorcode") => {
             classified.refusal = unclear("X-CasErrorCode", 1);
         }
-        // What the body says is not known.
-        500 if encoding(&head.headers).is_some() => classified.refusal = None,
         302 if is_error_page(&head.headers) => {
             classified.refusal = unclear("302 to the generic error page", MAX_LOSS_RETRIES);
         }
@@ -195,13 +196,23 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         status => status.is_success().then_some(true),
     };
     if by_default.is_some_and(|by_default| is_xml(&head.headers, by_default)) {
-        classified.compressed = encoding(&head.headers).is_some();
-        if !classified.compressed {
-            classified.body_classifier = Some(Box::new(EwsBody {
-                expects_messages: class.expects_soap && head.status.is_success(),
-                ..EwsBody::default()
-            }));
+        let inflate = Inflate::of(&head.headers, MAX_INFLATED);
+        classified.compressed = encoding(&head.headers).is_some() && inflate.is_none();
+        if classified.compressed {
+            // What the body says is not known.
+            classified.refusal = classified.refusal.filter(|_| head.status != 500);
+            return classified;
         }
+        let body = EwsBody {
+            expects_messages: class.expects_soap && head.status.is_success(),
+            truncation: (class.operation == Operation::EXPORT_ITEMS.name())
+                .then(TruncationMark::default),
+            ..EwsBody::default()
+        };
+        classified.body_classifier = Some(match inflate {
+            Some(inflate) => Box::new(Compressed::new(inflate, body)),
+            None => Box::new(body),
+        });
     }
     classified
 }
@@ -226,6 +237,55 @@ fn is_error_page(headers: &HeaderMap) -> bool {
     })
 }
 
+/// How much of a compressed body is read for refusals, decompressed. Larger ones are handed on unread.
+const MAX_INFLATED: u64 = 64 * 1024 * 1024;
+
+/// Reads a compressed body. Its bytes go on to the caller as they came.
+struct Compressed {
+    inflate: Inflate,
+    body: EwsBody,
+    /// Why nothing more is read.
+    broken: Option<io::Error>,
+}
+
+impl Compressed {
+    fn new(inflate: Inflate, body: EwsBody) -> Self {
+        Self {
+            inflate,
+            body,
+            broken: None,
+        }
+    }
+}
+
+impl BodyClassifier for Compressed {
+    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
+        if self.broken.is_none() {
+            let body = &mut self.body;
+            let inflated = self.inflate.push(bytes, |bytes| body.read(bytes, found));
+            self.broken = inflated.err();
+        }
+    }
+
+    fn so_far(&self) -> Reading {
+        self.body.so_far()
+    }
+
+    fn end(&mut self) -> Result<(), BoxError> {
+        let body = &mut self.body;
+        let ended = match self.broken.take() {
+            Some(error) => Err(error),
+            None => self.inflate.finish(|bytes| body.read(bytes, &mut |_| {})),
+        };
+        match ended {
+            Ok(()) => body.end(),
+            // It was not read to its end.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(()),
+            Err(_) => Err(CutShort.into()),
+        }
+    }
+}
+
 /// Reads faults and response messages.
 #[derive(Default)]
 struct EwsBody {
@@ -233,6 +293,8 @@ struct EwsBody {
     findings: Findings,
     /// Whether the body is incomplete if it says nothing.
     expects_messages: bool,
+    /// Of the operation whose responses can have it.
+    truncation: Option<TruncationMark>,
 }
 
 #[derive(Default)]
@@ -248,6 +310,9 @@ struct Findings {
 impl BodyClassifier for EwsBody {
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
         let findings = &mut self.findings;
+        if let Some(truncation) = &mut self.truncation {
+            truncation.read(bytes);
+        }
         let scanned = self.scanner.push(bytes, &mut |message| {
             findings.take(&message, found);
         });
@@ -275,6 +340,10 @@ impl BodyClassifier for EwsBody {
     }
 
     fn end(&mut self) -> Result<(), BoxError> {
+        let truncation = self.truncation.as_ref();
+        if truncation.is_some_and(TruncationMark::is_found) {
+            return Err(CutShort.into());
+        }
         match self.scanner.finish() {
             // A fault is complete without the end of its envelope.
             Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),

@@ -162,26 +162,25 @@ where
             }
             Some(Err(error)) => {
                 let error = (this.into_box_error)(error);
-                let call = this.tail.take().and_then(|tail| tail.unless_complete);
-                Some(Err(match call {
-                    Some((operation, attempts)) => BackoffError::OutcomeUnknown {
-                        operation: operation.into(),
-                        attempts,
-                        source: error,
-                    }
-                    .into(),
-                    None => error,
-                }))
+                Some(Err(broken_off(this.tail.take(), error)))
             }
             None => {
                 this.rest.set(Rest::Ended);
-                None
+                let mut tail = this.tail.take();
+                let scan = tail.as_mut().and_then(|tail| tail.scan.as_mut());
+                match scan.map_or(Ok(()), |scan| scan.classifier.end()) {
+                    Ok(()) => None,
+                    Err(error) => Some(Err(broken_off(tail, error))),
+                }
             }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.prefix.is_empty()
+        // Only the end of the body shows whether what was read of it is complete.
+        let is_scanned = self.tail.as_ref().is_some_and(|tail| tail.scan.is_some());
+        !is_scanned
+            && self.prefix.is_empty()
             && match &self.rest {
                 Rest::Untouched(body) => body.is_end_stream(),
                 Rest::Begun(body) => body.is_end_stream(),
@@ -204,6 +203,19 @@ where
             hint.set_upper(upper.saturating_add(read));
         }
         hint
+    }
+}
+
+/// The error of a body that is not complete.
+fn broken_off(tail: Option<Box<Tail>>, error: BoxError) -> BoxError {
+    match tail.and_then(|tail| tail.unless_complete) {
+        Some((operation, attempts)) => BackoffError::OutcomeUnknown {
+            operation: operation.into(),
+            attempts,
+            source: error,
+        }
+        .into(),
+        None => error,
     }
 }
 

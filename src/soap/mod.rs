@@ -47,6 +47,7 @@ mod skim;
 mod space;
 mod tag;
 mod targets;
+pub(crate) mod truncation;
 mod xml;
 
 pub use self::characters::InvalidCharacter;

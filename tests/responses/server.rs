@@ -311,6 +311,26 @@ fn read(body: &str, number: usize, begin: Instant) -> Ask {
     }
 }
 
+fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use std::io::Write;
+
+    let level = flate2::Compression::default();
+    match coding {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        "deflate" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        other => panic!("{other}"),
+    }
+}
+
 async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> {
     // A round trip.
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -337,7 +357,11 @@ async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> {
             body,
         } => {
             let mut response = Response::builder().status(status);
+            let mut body = body.into_bytes();
             for (name, value) in headers {
+                if name == "content-encoding" {
+                    body = compressed(&value, &body);
+                }
                 response = response.header(name, value);
             }
             let body = Full::from(body).map_err(|never| match never {});

@@ -7,13 +7,17 @@ use http::response;
 use super::EwsBatch;
 use super::cut::Cutter;
 use super::outcome::Sent;
-use crate::batch_splitter::format::{MemberOutcome, Message, PartFailure, PartResponse};
+use crate::batch_splitter::format::{
+    Batch, Explanation, MemberOutcome, Message, PartFailure, PartResponse, Retry,
+};
 use crate::body::encoding;
 use crate::body::rope::Rope;
+use crate::retry::MAX_LOSS_RETRIES;
 use crate::soap::lists::{ListAt, lists, responds_with_lists};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
 use crate::soap::namespaces::{Missing, Namespaces};
+use crate::soap::truncation::TruncationMark;
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
 
 /// The response messages of one response.
@@ -174,6 +178,9 @@ impl EwsBatch {
             }
             (bytes, outcomes) = sorted.into_iter().unzip();
         }
+        if operation == Operation::EXPORT_ITEMS {
+            self.find_truncated(members, &mut bytes, &mut outcomes);
+        }
         self.note(members, &bytes, &outcomes);
         if let Some(moved) = self
             .move_from(vec![scope])
@@ -246,6 +253,29 @@ impl EwsBatch {
             .into_iter()
             .map(|slot| slot.or_else(|| nameless.pop()))
             .collect()
+    }
+
+    /// What Exchange cut short is no success, whatever it says.
+    fn find_truncated(
+        &mut self,
+        members: &[usize],
+        entries: &mut [Rope],
+        outcomes: &mut [MemberOutcome],
+    ) {
+        let each = members.iter().zip(entries).zip(outcomes);
+        for ((member, entry), outcome) in each {
+            let mut mark = TruncationMark::default();
+            entry.pieces().iter().for_each(|piece| mark.read(piece));
+            if !mark.is_found() {
+                continue;
+            }
+            let cause = "the server has cut its data short";
+            let why = Explanation::NotExecuted { code: None, cause };
+            if let Some(message) = self.explain(*member, &why) {
+                *entry = message;
+                *outcome = MemberOutcome::Retry(Retry::new(None).max_retries(MAX_LOSS_RETRIES));
+            }
+        }
     }
 
     /// Remembers what later parts have to know of this one.
