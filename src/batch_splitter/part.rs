@@ -4,10 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 
-use bytes::{Buf, Bytes};
-use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING,
-};
+use bytes::Buf;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, request, response};
 use http_body::Body;
 use tokio::time::Instant;
@@ -177,13 +175,13 @@ impl CollectedResponse {
             return Ok(self);
         };
         let mut plain = FrameBuffer::default();
-        let mut keep = |bytes: &[u8]| plain.push(Bytes::copy_from_slice(bytes));
+        let mut keep = |bytes: &[u8]| plain.push(bytes::Bytes::copy_from_slice(bytes));
         for piece in self.body.pieces() {
             inflate.push(piece, &mut keep)?;
         }
         inflate.finish(&mut keep)?;
         self.body = plain.into_rope();
-        self.head.headers.remove(CONTENT_ENCODING);
+        self.head.headers.remove(http::header::CONTENT_ENCODING);
         remove_body_headers(&mut self.head.headers);
         Ok(self)
     }
