@@ -159,6 +159,11 @@ fn no_sink_shows_a_generated_secret() {
     );
 }
 
+fn body_of(redaction: &Redaction, kind: &str, body: String) -> Box<str> {
+    let shown = redaction.body(Some(kind), &[body.into()], false);
+    String::from_utf8_lossy(&shown).into()
+}
+
 /// Each name in each syntax in each escape, as a text and as bodies that say that they are something else.
 #[test]
 fn no_redacted_text_shows_a_generated_secret() {
@@ -182,8 +187,30 @@ fn no_redacted_text_shows_a_generated_secret() {
                 placement.name
             );
         }
-        if placement.host != Host::Form {
-            let shown = redaction.text(&placement.text);
+        if placement.host == Host::Form && !placement.is_escaped {
+            continue;
+        }
+        let text = &*placement.text;
+        let string = Value::from(text).to_string();
+        for shown in [
+            redaction.text(text),
+            redaction.text(&Value::from(&*string).to_string()),
+            body_of(
+                &redaction,
+                "application/json",
+                format!("{{\"a\":{string},\"b\":1}}"),
+            ),
+            body_of(
+                &redaction,
+                "text/xml",
+                format!("<a><t>{}</t></a>", xml(text)),
+            ),
+            body_of(
+                &redaction,
+                "text/xml",
+                format!("<a><t>{}</t></a>", xml(&string)),
+            ),
+        ] {
             assert!(
                 !shows(&shown, &placement.secret),
                 "{}: {shown}",

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::mem;
 use std::ops::Range;
 
+use memchr::memchr3;
+
 use super::edit::{Edits, REDACTED};
 use super::layers::plain;
 use super::names::is_content;
@@ -90,7 +92,8 @@ impl<'a> Reader<'a, '_> {
             return self.text.input.len();
         };
         let colon = self.text.skip_space(close + 1);
-        if self.text.input.get(colon) != Some(&b':') {
+        // Behind a backslash it is the quote of JSON in a string.
+        if self.text.at(colon) != Some(b':') || self.text.before(close).ends_with(b"\\") {
             return close + 1;
         }
         let start = self.text.skip_space(colon + 1);
@@ -218,15 +221,15 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn redact(&mut self, range: Range<usize>) {
-        let is_string = range
-            .start
-            .checked_sub(1)
-            .and_then(|at| self.text.input.get(at))
-            == Some(&b'"');
-        match self.text.slice(range.start, range.end) {
+        let value = self.text.slice(range.start, range.end);
+        let is_string = self.text.before(range.start).ends_with(b"\"");
+        match value {
             b"{}" | b"[]" | b"null" | b"true" | b"false" => {}
-            _ if is_string || !self.strings => self.edits.redact(range),
-            _ => self.edits.replace(range, [b"\"", REDACTED, b"\""].concat()),
+            _ if is_string => self.edits.redact(range),
+            _ if self.strings => self.edits.replace(range, [b"\"", REDACTED, b"\""].concat()),
+            // No number, but something in a text that is no JSON yet.
+            _ if memchr3(b'\\', b'&', b'%', value).is_some() => self.edits.redact_open(range),
+            _ => self.edits.redact(range),
         }
     }
 

@@ -7,7 +7,7 @@ use super::edit::{Edit, Edits};
 use super::escape::{Escape, decode};
 
 /// How often text is taken out of each kind of escape.
-pub(super) const ROUNDS: usize = 3;
+pub(super) const ROUNDS: usize = 4;
 
 /// A text, what it says without some of its escapes, and what has been found so far.
 ///
@@ -84,7 +84,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// Returns the text without its escapes, up to three rounds of each.
+/// Returns the text without its escapes, up to [`ROUNDS`] of each.
 pub(super) fn plain(text: &[u8]) -> Cow<'_, [u8]> {
     let mut layers = Layers::new(text);
     for _ in 0..ROUNDS {

@@ -43,7 +43,7 @@ use super::{headers, mailbox};
 /// Tokens, messages of NTLM, blocks of PEM, user information in URLs, WS-Security, and entities that a
 /// DTD declares.
 ///
-/// All of that as it stands, and in entities, backslashes and percent signs, up to three times each.
+/// All of that as it stands, and in entities, backslashes and percent signs, up to four times each.
 ///
 /// In malformed or truncated input a secret without an end reaches to the end of the input, so that
 /// too much is redacted and not too little. Bodies that cannot be read are dropped: multipart, binary,

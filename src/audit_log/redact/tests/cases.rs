@@ -128,6 +128,10 @@ pub(super) const EXACT: &[(Option<&str>, &str)] = &[
         Some("text/plain"),
         "-----BEGIN PRIVATE KEY-----⟦\n{C}\n⟧-----END PRIVATE KEY-----\nstays",
     ),
+    (
+        JSON,
+        r#"{"a":"{\\\"«password»\\\" : \\\"⟦a \\\\\\\"{C}⟧\\\"}"}"#,
+    ),
     (JSON, r#"{"«password»":"{C}","user":"ann"}"#),
     (
         JSON,
