@@ -1,5 +1,9 @@
 //! What becomes of a call for each kind of response: alone, in a batch of 20, in one of 1,000. The whole stack, virtual time.
 
+#[path = "responses/collected.rs"]
+mod collected;
+#[path = "responses/page.rs"]
+mod page;
 #[path = "responses/random.rs"]
 mod random;
 #[path = "responses/server.rs"]

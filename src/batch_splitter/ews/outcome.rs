@@ -162,6 +162,10 @@ impl Sent {
             302 if to_error_page(head) => (without_proof, false),
             // To a login page, or to another server.
             300..=399 => (PartOutcome::FailedForAll, false),
+            // Most of its values are permanent.
+            500 if head.headers.contains_key("x-caserrorcode") => {
+                (self.without_proof(retry_after, 1), false)
+            }
             // About what the server can do at all.
             501 | 505 | 506 | 508 | 510 | 511 => (PartOutcome::FailedForAll, false),
             // One member may cause a crash, and their number a time-out: fewer at a time find out.

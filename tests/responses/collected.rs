@@ -1,0 +1,120 @@
+//! Responses that were collected from the documents and from other clients: the samples beside the facts.
+//!
+//! They are not part of the project. `EWS_FACTS_DIR` names their folder; without it the test says that it skips.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::Worth;
+use super::server::{Answer, request, send};
+
+/// One sample: the file, and what was written down of it.
+struct Sample {
+    name: String,
+    class: String,
+    answer: Answer,
+}
+
+impl Sample {
+    fn speaks_for_all(&self) -> bool {
+        !self.name.starts_with("200") || self.name.contains("fault")
+    }
+}
+
+fn samples() -> Option<Vec<Sample>> {
+    let folder = PathBuf::from(std::env::var_os("EWS_FACTS_DIR")?).join("faults");
+    let index = fs::read_to_string(folder.join("index.tsv")).unwrap();
+    let rows = index.lines().skip(1).map(|line| {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let text = fs::read_to_string(folder.join(cells[0])).unwrap();
+        let status = cells[1].parse().unwrap();
+        Sample {
+            name: cells[0].to_owned(),
+            class: cells[4].to_owned(),
+            answer: match cells[0].strip_suffix(".http") {
+                Some(_) => message(status, &text),
+                None => Answer::xml(status, text),
+            },
+        }
+    });
+    Some(rows.collect())
+}
+
+/// Reads a response as it stands on the wire.
+fn message(status: u16, text: &str) -> Answer {
+    let text = text.replace("\r\n", "\n");
+    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let headers = head.lines().skip(1).filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let name = name.trim().to_ascii_lowercase();
+        // What describes the bytes is made anew.
+        let left_out = ["content-length", "transfer-encoding"].contains(&&*name);
+        (!left_out).then(|| (&*Box::leak(name.into_boxed_str()), value.trim().to_owned()))
+    });
+    Answer::Response {
+        status,
+        headers: headers.collect(),
+        body: body.to_owned(),
+    }
+}
+
+fn worth(class: &str) -> Worth {
+    let has = |word| class.contains(word);
+    let throttled = [
+        "throttle-server-busy",
+        "connection-count",
+        "find-count",
+        "too-many-objects",
+    ];
+    if throttled.into_iter().any(has) {
+        Worth::UntilDeadline
+    } else if has("transient") || has("inspect-inner") || has("not-processed") {
+        Worth::Minutes
+    } else if has("reroute") {
+        Worth::Once
+    } else {
+        Worth::FinalForPart
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_sample_takes_more_than_its_class_allows() {
+    let Some(samples) = samples() else {
+        println!("skipped: EWS_FACTS_DIR is not set");
+        return;
+    };
+    assert!(samples.len() > 30);
+    let mut wrong = Vec::new();
+    for sample in samples {
+        let worth = worth(&sample.class);
+        for (operation, members) in [
+            ("GetItem", 1),
+            ("GetItem", 20),
+            ("GetItem", 1000),
+            ("CreateItem", 1),
+            ("CreateItem", 20),
+        ] {
+            // A success has messages for other members than these.
+            if members > 1 && !sample.speaks_for_all() {
+                continue;
+            }
+            let answer = sample.answer.clone();
+            let outcome = send(request(operation, members), None, move |_| answer.clone()).await;
+            let requests = worth.requests().max(worth.requests_of_batch());
+            let case = format!(
+                "{} ({}), {operation} of {members}: {} requests, {:?}, {:?}, {}",
+                sample.name,
+                sample.class,
+                outcome.requests(),
+                outcome.took,
+                outcome.status,
+                outcome.error
+            );
+            println!("{case}");
+            if outcome.requests() > requests || outcome.took > worth.time() {
+                wrong.push(case);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
