@@ -2,8 +2,11 @@
 
 mod batch;
 mod json;
+mod lenient;
 mod member;
+mod outcome;
 mod part_response;
+mod size;
 #[cfg(test)]
 mod tests;
 
