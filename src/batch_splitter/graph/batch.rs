@@ -95,7 +95,7 @@ impl GraphBatch {
         self.body.slice(from..to.max(from))
     }
 
-    /// Returns the messages of a part's members, and how many of the requests can be told apart by them.
+    /// Returns the messages of a part's members.
     fn messages(
         &self,
         members: &[usize],
@@ -270,7 +270,7 @@ impl GraphBatch {
         }
     }
 
-    /// Reads the responses in a part's response, whatever surrounds them. `None` if there are none of this part.
+    /// Reads the responses in a part's response, whatever surrounds them. `None` if there are none.
     fn read_messages(
         &mut self,
         members: &[usize],
@@ -283,15 +283,9 @@ impl GraphBatch {
         // Joined to be read if it came in pieces. The messages are slices of the pieces.
         let joined = body.to_bytes();
         let response = BatchResponse::read(&lenient::text(&joined), head)?;
-        let is_ours = |response: &MemberResponse| {
-            let id = response.id.as_deref();
-            let mut part = members
-                .iter()
-                .filter_map(|member| self.members.get(*member));
-            response.status.is_some() && part.any(|member| Some(&*member.folded_id) == id)
-        };
-        let is_usual = head.status.is_success() && response.is_valid;
-        if !is_usual && !response.responses.iter().any(is_ours) {
+        // A refusal of the batch can have an empty array.
+        let is_empty = response.responses.is_empty() && response.is_valid;
+        if is_empty && !head.status.is_success() {
             return None;
         }
         if response.next_link.is_some() {
@@ -300,8 +294,7 @@ impl GraphBatch {
             );
         }
         let is_throttled = |response: &&MemberResponse| {
-            let status = response.status.map(status_class);
-            status == Some(StatusClass::Throttled) && is_ours(response)
+            response.status.map(status_class) == Some(StatusClass::Throttled)
         };
         let throttled = response.responses.iter().filter(is_throttled).count();
         self.size.part_ended(members.len(), throttled);

@@ -608,11 +608,20 @@ fn responses_count_whatever_surrounds_them() {
             _ => Unknown,
         };
         assert_eq!(found, [Done, again_in(10_000), rest], "{status}");
-        if status >= 400 {
-            // Those of others count as none.
-            let others = inside.replace("\"1\"", "\"7\"");
-            whole(&mut of(&["POST"; 3]), &[2], &head, &others);
-        }
+    }
+    // An empty array is no sign that anything was executed, and anything in it is one.
+    let empty = r#"{"error":{"code":"BadRequest"},"responses":[]}"#;
+    let got = whole(&mut of(&["POST"; 2]), &[0], &head(400, &[]), empty);
+    assert_eq!(got.outcome, PartOutcome::Failed);
+    for inside in [
+        r#"{"responses":[{"id":"1","body":<html>}]}"#,
+        r#"{"responses":[7]}"#,
+    ] {
+        let found = of(&["POST"; 2]).response(&[0], &head(400, &[]), Rope::from(inside));
+        let PartResponse::Messages { messages, .. } = found else {
+            panic!("{found:?}");
+        };
+        assert_eq!(messages[0].outcome, Unknown);
     }
 }
 
@@ -737,7 +746,7 @@ fn what_a_whole_response_means() {
             "<html>",
             "{}",
             r#"{"responses":7}"#,
-            "{\"responses\":[}",
+            "[{\"responses\":[}",
         ] {
             let got = whole(&mut of(&["GET", "GET", "POST"]), &[0, 1], &head, body);
             assert_eq!(
