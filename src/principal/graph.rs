@@ -60,32 +60,34 @@ impl GraphCharges {
     /// Returns the charges of a batch, or `None` if it cannot be read.
     fn of_batch(&self, body: &[u8], caller: Option<&Caller>) -> Option<Charges> {
         let batch: Batch<'_> = serde_json::from_slice(body).ok()?;
-        let mut steps: HashMap<Box<str>, usize> = HashMap::with_capacity(batch.requests.len());
-        let mut counts: HashMap<(Box<str>, usize), u32> = HashMap::new();
-        let mut mailboxes: Vec<Box<str>> = Vec::new();
+        let mut steps: HashMap<String, usize> = HashMap::with_capacity(batch.requests.len());
+        let mut known: HashMap<String, usize> = HashMap::new();
+        // Of each mailbox, how many requests each step has.
+        let mut mailboxes: Vec<(Principal, HashMap<usize, u32>)> = Vec::new();
         for request in &batch.requests {
             // Requests of one step can run at the same time.
             let needs = request.depends_on.iter().flatten();
-            let needs = needs.filter_map(|id| steps.get(&*id.to_lowercase()));
+            let needs = needs.filter_map(|id| steps.get(&id.to_lowercase()));
             let step = needs.max().map_or(0, |step| step + 1);
-            steps.insert(request.id.to_lowercase().into(), step);
+            steps.insert(request.id.to_lowercase(), step);
             let path = request.url.split(['?', '#']).next().unwrap_or_default();
             let Some(mailbox) = mailbox(path, caller) else {
                 continue;
             };
-            let mailbox: Box<str> = mailbox.into();
-            if !mailboxes.contains(&mailbox) {
-                mailboxes.push(mailbox.clone());
+            let principal = self.principal(&mailbox);
+            let at = *known.entry(mailbox).or_insert(mailboxes.len());
+            if at == mailboxes.len() {
+                mailboxes.push((principal, HashMap::new()));
             }
-            *counts.entry((mailbox, step)).or_default() += 1;
+            if let Some((_, counts)) = mailboxes.get_mut(at) {
+                *counts.entry(step).or_default() += 1;
+            }
         }
-        let charge = |mailbox: &Box<str>| {
-            let counts = counts.iter().filter(|((of, _), _)| of == mailbox);
-            let most = counts.map(|(_, count)| *count).max().unwrap_or(1);
-            let amount = most.min(MAX_AT_A_TIME);
-            Charge::new(self.principal(mailbox), Budget::Concurrency, amount)
-        };
-        Some(mailboxes.iter().map(charge).collect())
+        let charges = mailboxes.into_iter().map(|(principal, counts)| {
+            let most = counts.into_values().max().unwrap_or(1);
+            Charge::new(principal, Budget::Concurrency, most.min(MAX_AT_A_TIME))
+        });
+        Some(charges.collect())
     }
 }
 
