@@ -223,6 +223,8 @@ fn every_operation_is_in_the_table() {
             Split::ChangesMeaning | Split::NotApplicable
         )
     });
+    // It goes through untouched all the same.
+    let splittable = splittable.filter(|one| one.name() != "GetServiceConfiguration");
     let names: Vec<&str> = splittable.map(Operation::name).collect();
     let mut cases: Vec<&str> = CASES.iter().map(|case| case.operation).collect();
     cases.sort_unstable();

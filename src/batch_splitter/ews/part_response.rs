@@ -322,7 +322,8 @@ impl EwsBatch {
             let why = Explanation::NotExecuted { code: None, cause };
             if let Some(message) = self.explain(*member, &why) {
                 entry.bytes = message;
-                entry.outcome = MemberOutcome::Retry(Retry::new(None).max_retries(MAX_LOSS_RETRIES));
+                entry.outcome =
+                    MemberOutcome::Retry(Retry::new(None).max_retries(MAX_LOSS_RETRIES));
             }
         }
     }
