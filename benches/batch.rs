@@ -169,7 +169,7 @@ fn split(name: &str, body: Vec<u8>) -> Case {
     request.body().outline().expect("an outline");
     let parts: Vec<Vec<usize>> = parts();
     Case::new("split", name, read, move || {
-        let batch = EwsBatchFormat.batch(black_box(&request));
+        let batch = EwsBatchFormat::new().batch(black_box(&request));
         let mut batch = batch.expect("a batch");
         let parts = parts.iter().map(|members| black_box(batch.part(members)));
         parts
@@ -200,7 +200,7 @@ fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
     let (head, ()): (response::Parts, ()) = Response::new(()).into_parts();
     let parts = parts();
     Case::new("merge", name, read, move || {
-        let mut batch = EwsBatchFormat.batch(&request).expect("a batch");
+        let mut batch = EwsBatchFormat::new().batch(&request).expect("a batch");
         let mut whole = Rope::new();
         let mut end = Rope::new();
         for (members, answer) in parts.iter().zip(&answers) {

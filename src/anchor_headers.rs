@@ -41,9 +41,13 @@
 //! # What is sent
 //!
 //! Only bare SMTP addresses are sent. A user principal name or a SID is not one, even if it looks like one, unless
-//! [`EwsAnchor::map_principal`] maps it. A legacy DN or a GUID is skipped. A mailbox that would break the header (control
-//! characters, letters beyond ASCII) ends the call with an [`AnchorError`] before anything is sent. A body that cannot be read
-//! (compressed, malformed, not SOAP) has no mailbox.
+//! [`EwsAnchor::map_principal`] maps it. A legacy DN, a GUID or an address with letters beyond ASCII is skipped: no header can
+//! carry it, and the call works without. A mailbox with control characters, which would end the header and begin another one,
+//! ends the call with an [`AnchorError`] before anything is sent. A body that cannot be read (compressed, malformed, not SOAP)
+//! has no mailbox.
+//!
+//! Those whose free/busy times `GetUserAvailability` asks for are no anchor: the first of them can belong to another
+//! organization.
 //!
 //! # Subscriptions
 //!
@@ -235,8 +239,8 @@ type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;
 
 /// Finds the mailbox of an EWS request: the impersonated one, else one that the body names.
 ///
-/// The first of several mailboxes in the body counts. The four subscription operations have none: see the
-/// [module docs](self#subscriptions).
+/// The first of several mailboxes in the body counts. The four subscription operations have none (see the
+/// [module docs](self#subscriptions)), and neither has `GetUserAvailability`, which names attendees.
 ///
 /// ```
 /// use tower_ews::anchor_headers::EwsAnchor;
@@ -329,6 +333,10 @@ impl FindAnchor<ReplayBody> for EwsAnchor {
                 found => return found,
             }
         }
+        // It names attendees, not the mailbox that the call is for.
+        if outline.operation() == Some(Operation::GET_USER_AVAILABILITY) {
+            return Ok(None);
+        }
         match body.targets() {
             Some(targets) => first(targets.mailboxes.iter()),
             None => Ok(None),
@@ -336,7 +344,7 @@ impl FindAnchor<ReplayBody> for EwsAnchor {
     }
 }
 
-/// Returns the first that is an address. One that would break the header is an error.
+/// Returns the first that a header can carry. One that would break the header is an error.
 #[cfg(feature = "ews")]
 fn first(
     addresses: impl Iterator<Item = impl AsRef<str>>,
@@ -344,7 +352,7 @@ fn first(
     for address in addresses {
         match AnchorMailbox::new(address.as_ref()) {
             Ok(anchor) => return Ok(Some(anchor)),
-            Err(AnchorError::NotSmtp { .. }) => {}
+            Err(AnchorError::NotSmtp { .. } | AnchorError::NotAscii { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -673,9 +681,10 @@ mod tests {
     async fn where_the_anchor_comes_from() {
         const AMY: &str = "amy@contoso.com";
         const BOB: &str = "bob@contoso.com";
+        const JOSE: &str = "jos\u{e9}@contoso.com";
         const DEFAULT: &str = "default@contoso.com";
         type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str);
-        let cases: [Case<'_>; 17] = [
+        let cases: [Case<'_>; 22] = [
             // The impersonated user comes before the mailbox in the body, and both before the default.
             (&[("PrimarySmtpAddress", AMY)], &[BOB], AMY),
             (&[("SmtpAddress", AMY)], &[BOB], AMY),
@@ -709,6 +718,20 @@ mod tests {
             (&[("PrimarySmtpAddress", "Amy Jones")], &[BOB], BOB),
             (&[], &["/o=Contoso/cn=Recipients/cn=amy", BOB], BOB),
             (&[], &["amy"], DEFAULT),
+            // Neither is what no header can carry.
+            (&[("PrimarySmtpAddress", JOSE)], &[], DEFAULT),
+            (&[("SmtpAddress", JOSE)], &[BOB], BOB),
+            (
+                &[("PrimarySmtpAddress", JOSE), ("SmtpAddress", AMY)],
+                &[],
+                AMY,
+            ),
+            (
+                &[("PrincipalName", "map.jos\u{e9}@contoso.com")],
+                &[BOB],
+                BOB,
+            ),
+            (&[], &[JOSE, BOB], BOB),
         ];
         for (sids, mailboxes, expected) in cases {
             let found = anchor(request("GetFolder", sids, mailboxes)).await.unwrap();
@@ -746,12 +769,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_mailbox_that_breaks_the_header_is_never_sent() {
-        for bad in [
-            "a@b\r\nX: y",
-            "a\n@b",
-            "a@b\u{85}c",
-            "jos\u{e9}@contoso.com",
-        ] {
+        for bad in ["a@b\r\nX: y", "a\n@b", "a@b\u{85}c", "jos\u{e9}\n@b"] {
             let upn = format!("map.{bad}");
             for request in [
                 impersonating(bad),
@@ -762,6 +780,50 @@ mod tests {
                 assert_eq!(error, AnchorMailbox::new(bad).unwrap_err());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_makes_no_header_is_sent_without_one() {
+        let layer = AnchorHeadersLayer::new(EwsAnchor::new());
+        for address in ["jos\u{e9}@contoso.com", "amy@b\u{fc}cher.example"] {
+            for request in [
+                impersonating(address),
+                request("GetFolder", &[], &[address]),
+            ] {
+                let headers = send(&layer, request).await.unwrap();
+                assert!(headers.is_empty(), "{address}: {headers:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn attendees_are_no_anchor() {
+        let attendees = |sids: &str| {
+            let attendee = |address: &str| {
+                format!(
+                    "<t:MailboxData><t:Email><t:Address>{address}</t:Address></t:Email>\
+                     <t:AttendeeType>Required</t:AttendeeType></t:MailboxData>"
+                )
+            };
+            let attendees = attendee("guest@fabrikam.com") + &attendee("bob@contoso.com");
+            let body = envelope("GetUserAvailabilityRequest", &[], &[])
+                .replace("<s:Body>", &format!("{sids}<s:Body>"));
+            let from = body.find("<m:FolderIds>").unwrap();
+            let to = body.find("</m:GetUserAvailabilityRequest>").unwrap();
+            let array = format!("<m:MailboxDataArray>{attendees}</m:MailboxDataArray>");
+            Request::new(ReplayBody::from(
+                [&body[..from], &array, &body[to..]].concat(),
+            ))
+        };
+        let outline = attendees("");
+        let outline = outline.body().outline().unwrap();
+        assert_eq!(outline.operation(), Some(Operation::GET_USER_AVAILABILITY));
+        let found = anchor(attendees("")).await.unwrap();
+        assert_eq!(found.as_deref(), Some("default@contoso.com"));
+        let amy = "<s:Header><t:ExchangeImpersonation><t:ConnectingSID><t:SmtpAddress>amy@contoso.com\
+                   </t:SmtpAddress></t:ConnectingSID></t:ExchangeImpersonation></s:Header>";
+        let found = anchor(attendees(amy)).await.unwrap();
+        assert_eq!(found.as_deref(), Some("amy@contoso.com"));
     }
 
     #[tokio::test]

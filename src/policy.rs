@@ -264,7 +264,7 @@ impl ThrottlingPolicy {
     }
 
     /// The Outlook service of Microsoft Graph: 4 requests at a time per application and mailbox (Outlook service
-    /// limits). A closure over the request gives the key.
+    /// limits). `GraphCharges` (feature `graph`) or a closure over the request gives the key.
     pub fn graph_outlook() -> Self {
         let mut policy = Self::unlimited("graph_outlook");
         policy.budgets = vec![BudgetPolicy::new(

@@ -29,7 +29,7 @@ fn random() -> fastrand::Rng {
 }
 
 fn batch(body: impl Into<ReplayBody>) -> Option<EwsBatch> {
-    EwsBatchFormat.batch(&Request::new(body.into()))
+    EwsBatchFormat::new().batch(&Request::new(body.into()))
 }
 
 /// The list of a request, as it is written.
@@ -145,7 +145,7 @@ async fn send(
     members: usize,
     parallel: usize,
 ) -> Result<Ended, BoxError> {
-    let service = BatchSplitterLayer::new(EwsBatchFormat)
+    let service = BatchSplitterLayer::new(EwsBatchFormat::new())
         .start_members(members)
         .max_members(members)
         .parallel(parallel)

@@ -421,7 +421,6 @@ const UNKNOWN: &[&str] = &[
     "GetConversationItems",
     "GetImItems",
     "GetNonIndexableItemStatistics",
-    "GetServiceConfiguration",
     "GetSharingMetadata",
     "PerformReminderAction",
     "ReportMessage",
@@ -527,7 +526,7 @@ async fn two_servers_end_up_the_same() {
             let request = batch(&one, name, !throttled).await;
             assert_eq!(batch(&other, name, !throttled).await, request);
             let whole = ask(&one, &request).await;
-            let layer = BatchSplitterLayer::new(EwsBatchFormat)
+            let layer = BatchSplitterLayer::new(EwsBatchFormat::new())
                 .start_members(random.usize(1..5))
                 .max_members(5)
                 .parallel(parallel);

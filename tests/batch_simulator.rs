@@ -884,7 +884,7 @@ async fn a_slow_reader_holds_what_is_on_its_way_and_one_window() {
                 }
             })
         };
-        let service = BatchSplitterLayer::new(EwsBatchFormat)
+        let service = BatchSplitterLayer::new(EwsBatchFormat::new())
             .start_members(PART)
             .max_members(PART)
             .parallel(parallel)

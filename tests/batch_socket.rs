@@ -176,7 +176,7 @@ fn codes(text: &str) -> Vec<String> {
 }
 
 fn layer() -> BatchSplitterLayer<EwsBatchFormat> {
-    BatchSplitterLayer::new(EwsBatchFormat)
+    BatchSplitterLayer::new(EwsBatchFormat::new())
         .start_members(8)
         .max_members(8)
         .backoff(Duration::from_millis(4), Duration::from_millis(20))

@@ -121,7 +121,7 @@ macro_rules! spawned {
             #[tokio::test]
             async fn frame_by_frame() {
                 tokio::spawn(async move {
-                    let service = BatchSplitterLayer::new(EwsBatchFormat).layer(Client(make));
+                    let service = BatchSplitterLayer::new(EwsBatchFormat::new()).layer(Client(make));
                     let response = service.oneshot(no_batch()).await.unwrap();
                     let mut body = response.into_body();
                     assert_eq!(body.size_hint().exact(), Some(RESPONSE.len() as u64));

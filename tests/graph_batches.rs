@@ -305,6 +305,8 @@ fn faults(rng: &mut fastrand::Rng) -> Faults {
         open: some(0.2),
         missing: some(0.2),
         stray: some(0.3),
+        page: some(0.1),
+        outer: some(0.3),
         busy: some(0.3),
         outage: some(0.2),
         lost: some(0.2),
@@ -661,8 +663,8 @@ fn generated_batches_through_the_layer() {
         });
         let whole = faults.lost > 0.0 || faults.outage > 0.0;
         let Ok(merged) = answered else {
-            // Nothing but lost parts.
-            assert!(faults.lost > 0.0, "{:?}", answered.err());
+            // Nothing but lost parts, and pages that do not say that anything is wrong.
+            assert!(whole, "{:?}", answered.err());
             return count(0);
         };
         server.report(|report| {
@@ -880,4 +882,161 @@ fn each_inner_throttling_is_waited_for() {
         assert!(*last >= after && *last < after * 2, "{last:?}");
         assert_eq!((merged.stats.resent, merged.stats.waited), (2, after));
     }
+}
+
+/// A server that executes so many requests of a batch, and throttles the others.
+fn takes_at_a_time(
+    passing: usize,
+    inner: Arc<Mutex<Vec<usize>>>,
+) -> impl Service<Request<ReplayBody>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ 'static {
+    service_fn(move |request: Request<ReplayBody>| {
+        let batch: Value = serde_json::from_slice(&request.body().to_bytes()).unwrap();
+        let requests = batch["requests"].as_array().unwrap();
+        inner.lock().unwrap().push(requests.len());
+        let responses: Vec<Value> = requests
+            .iter()
+            .enumerate()
+            .map(|(at, request)| {
+                let (status, headers) = match at < passing {
+                    true => (201, serde_json::json!({})),
+                    false => (429, serde_json::json!({"Retry-After": "1"})),
+                };
+                serde_json::json!({"id": request["id"], "status": status, "headers": headers})
+            })
+            .collect();
+        let body = serde_json::json!({ "responses": responses }).to_string();
+        async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(Response::new(Full::from(body)))
+        }
+    })
+}
+
+#[test]
+fn parts_learn_from_inner_refusals() {
+    // Requests that pass at a time, and the most inner requests and the longest time that 200 of them may take.
+    for (passing, most, longest) in [(1, 260, 60), (4, 240, 30), (13, 260, 30), (20, 200, 2)] {
+        for parallel in [1, 3] {
+            let inner = Arc::default();
+            let server = takes_at_a_time(passing, Arc::clone(&inner));
+            let written = creations(200, |_| String::new());
+            let (merged, took) = run(async {
+                let began = Instant::now();
+                let service = layer().parallel(parallel).layer(server);
+                let answer = service.oneshot(post(&written.body)).await.unwrap();
+                (BatchReport::of(answer).await, began.elapsed())
+            });
+            assert!(merged.statuses().iter().all(|(_, status)| *status == 201));
+            let sent: usize = inner.lock().unwrap().iter().sum();
+            // Several parts are on their way before the first one says anything.
+            let most = most + (parallel - 1) * 40;
+            assert!(sent <= most, "{sent} for {passing}, {parallel} at a time");
+            assert!(took.as_secs() <= longest, "{took:?} for {passing}");
+            println!("{passing} of 20, {parallel} at a time: {sent} inner requests, {took:?}");
+        }
+    }
+}
+
+#[test]
+fn ids_that_differ_in_case_alone_go_into_different_parts() {
+    let mut written = creations(12, |_| String::new());
+    let ids = ["a", "b", "c", "A", "B", "C", "d", "D", "aA", "Aa", "e", "f"];
+    for (at, id) in ids.iter().enumerate() {
+        let old = format!("\"id\":\"{at}\"");
+        written.body = written.body.replace(&old, &format!("\"id\":\"{id}\""));
+    }
+    for parallel in [1, 4] {
+        let server = GraphServer::new(5, Faults::default());
+        let merged = run(async {
+            let service = layer().parallel(parallel).layer(server.clone());
+            BatchReport::of(service.oneshot(post(&written.body)).await.unwrap()).await
+        });
+        let statuses = merged.statuses();
+        let came: Vec<&str> = statuses.iter().map(|(id, _)| &**id).collect();
+        assert_eq!(came, ids);
+        assert!(statuses.iter().all(|(_, status)| *status < 300));
+        server.report(|report| {
+            assert_eq!((report.violations.len(), report.executed.len()), (0, 12));
+        });
+    }
+}
+
+#[test]
+fn a_failed_batch_with_responses_inside_loses_and_repeats_nothing() {
+    // The second batch, or the first one, fails as a whole, and says what became of each.
+    for failed in [0, 1] {
+        let server = GraphServer::new(6, Faults::default());
+        let calls = Arc::new(Mutex::new(0));
+        let failing = {
+            let (server, calls) = (server.clone(), Arc::clone(&calls));
+            service_fn(move |request: Request<ReplayBody>| {
+                let number = {
+                    let mut calls = calls.lock().unwrap();
+                    *calls += 1;
+                    *calls - 1
+                };
+                let server = server.clone();
+                async move {
+                    let mut answer = server.oneshot(request).await?;
+                    if number == failed {
+                        *answer.status_mut() = http::StatusCode::FAILED_DEPENDENCY;
+                        let headers = answer.headers_mut();
+                        headers.insert("retry-after", "7".parse()?);
+                    }
+                    Ok::<_, BoxError>(answer)
+                }
+            })
+        };
+        let written = creations(30, |_| String::new());
+        let merged = run(async {
+            let service = layer().layer(failing);
+            BatchReport::of(service.oneshot(post(&written.body)).await.unwrap()).await
+        });
+        assert!(merged.statuses().iter().all(|(_, status)| *status < 300));
+        assert_eq!(merged.head.status, 200);
+        assert!(!merged.head.headers.contains_key("retry-after"));
+        server.report(|report| assert_eq!(report.executed.len(), 30));
+    }
+}
+
+#[test]
+fn a_page_inside_costs_one_request_alone() {
+    let server = GraphServer::new(8, Faults::default());
+    let executed = server.clone();
+    let broken = service_fn(move |request: Request<ReplayBody>| {
+        let server = server.clone();
+        async move {
+            let answer = server.oneshot(request).await?;
+            let body = answer.into_body().collect().await?.to_bytes();
+            let body: Value = serde_json::from_slice(&body)?;
+            let responses = body["responses"].as_array().unwrap().iter();
+            let texts: Vec<String> = responses
+                .map(|response| match response["id"] == "11" {
+                    true => String::from(
+                        r#"{"id":"11","status":503,"body":<!DOCTYPE html><html>Sorry</html>}"#,
+                    ),
+                    false => response.to_string(),
+                })
+                .collect();
+            let body = format!(r#"{{"responses":[{}]}}"#, texts.join(","));
+            Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(body)))
+        }
+    });
+    let written = creations(20, |_| String::new());
+    let merged = run(async {
+        let service = layer().layer(broken);
+        BatchReport::of(service.oneshot(post(&written.body)).await.unwrap()).await
+    });
+    let stats = merged.stats;
+    assert_eq!((stats.done, stats.unknown, stats.parts), (19, 1, 1));
+    let statuses = merged.statuses();
+    let failed: Vec<_> = statuses
+        .iter()
+        .filter(|(_, status)| *status >= 300)
+        .collect();
+    assert_eq!(failed, [&("11".to_owned(), 500)]);
+    executed.report(|report| assert_eq!(report.executed.len(), 20));
 }

@@ -61,6 +61,11 @@ pub trait Batch: Send + 'static {
         None
     }
 
+    /// Returns a number that no two members of a part may share, if there is one: ids that the server takes for the same.
+    fn exclusive(&self, _member: usize) -> Option<u64> {
+        None
+    }
+
     /// Returns the members that must have succeeded before this one is executed: in an earlier part, or in the same one.
     fn needs(&self, _member: usize) -> &[usize] {
         &[]
@@ -219,8 +224,8 @@ impl MemberOutcome {
 pub struct Retry {
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
-    /// Whether they may have been executed. Only for batches that are [`Idempotency::Idempotent`]. Members of
-    /// [`Idempotency::Safe`] batches may have been executed as well, but that makes no difference.
+    /// Whether they may have been executed. Only for members that are [`Idempotency::Idempotent`].
+    /// [`Idempotency::Safe`] ones may have been executed as well, but that makes no difference.
     pub maybe_executed: bool,
     /// How often one member is worth another try for such a reason. None for throttling, which ends: the bounds of the call
     /// are those of its retries.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
-use http::response;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
+use http::{StatusCode, response};
 
 use super::format::Message;
 use super::part::remove_body_headers;
@@ -69,7 +69,13 @@ impl Merge {
         if let Layout::Unknown = self.layout {
             let (begin, end) = frame;
             self.layout = Layout::Messages { begin, end };
-            self.head = Some(head.clone());
+            let mut head = head.clone();
+            if !head.status.is_success() {
+                // It spoke of one part. What became of each member stands in its message.
+                head.status = StatusCode::OK;
+                head.headers.remove(RETRY_AFTER);
+            }
+            self.head = Some(head);
         }
         matches!(self.layout, Layout::Messages { .. })
     }

@@ -142,6 +142,8 @@ mod pacing;
 mod part;
 mod plan;
 mod progress;
+#[cfg(any(feature = "ews", feature = "graph"))]
+mod quote;
 mod service;
 mod sizing;
 mod stats;

@@ -1,6 +1,6 @@
 //! Which members go into the next part.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -122,6 +122,7 @@ pub(super) struct Plan {
 struct Draft {
     members: Vec<usize>,
     groups: SmallVec<[u64; MAX_GROUPS]>,
+    exclusive: HashSet<u64>,
     bytes: u64,
     max_members: usize,
     max_bytes: u64,
@@ -141,6 +142,7 @@ impl Draft {
         Self {
             members: Vec::new(),
             groups: SmallVec::new(),
+            exclusive: HashSet::new(),
             bytes: batch.shared_bytes(),
             max_members: bounds.members.max(1),
             max_bytes: bounds.bytes,
@@ -159,9 +161,11 @@ impl Draft {
                 groups.push(group);
             }
         }
+        let mut exclusive = unit.iter().filter_map(|member| batch.exclusive(*member));
         let exceeds = self.members.len() + unit.len() > max_members
             || bytes > self.max_bytes
-            || groups.len() > MAX_GROUPS;
+            || groups.len() > MAX_GROUPS
+            || exclusive.any(|number| !self.exclusive.insert(number));
         if exceeds && !self.members.is_empty() {
             return Fit::TooMuch;
         }

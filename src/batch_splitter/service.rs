@@ -33,7 +33,7 @@ use crate::body::ReplayBody;
 /// let client = service_fn(|request: Request<ReplayBody>| async move {
 ///     Ok::<_, std::convert::Infallible>(Response::new(Full::from(request.into_body())))
 /// });
-/// let mut service = BatchSplitter::new(client, EwsBatchFormat);
+/// let mut service = BatchSplitter::new(client, EwsBatchFormat::new());
 ///
 /// // Requests that are no batches are forwarded unchanged.
 /// let response = service.ready().await.unwrap().call(Request::new("ping".into())).await.unwrap();
@@ -161,7 +161,7 @@ where
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// let client = service_fn(|_: Request<ReplayBody>| std::future::pending::<Result<Response<Full<&[u8]>>, tower::BoxError>>());
-/// let call: ResponseFuture<_> = BatchSplitter::new(client, EwsBatchFormat).call(Request::new("ping".into()));
+/// let call: ResponseFuture<_> = BatchSplitter::new(client, EwsBatchFormat::new()).call(Request::new("ping".into()));
 /// assert!(tokio::time::timeout(Duration::from_millis(1), call).await.is_err());
 /// # });
 /// ```

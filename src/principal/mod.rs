@@ -26,6 +26,8 @@ mod charges;
 pub(crate) mod counted;
 #[cfg(feature = "ews")]
 mod ews;
+#[cfg(feature = "graph")]
+mod graph;
 mod identity;
 mod key;
 mod make_charges;
@@ -36,6 +38,9 @@ pub use self::charges::{Charge, Charges};
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub use self::ews::EwsCharges;
+#[cfg(feature = "graph")]
+#[cfg_attr(docsrs, doc(cfg(feature = "graph")))]
+pub use self::graph::GraphCharges;
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
 pub use self::make_charges::MakeCharges;

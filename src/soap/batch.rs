@@ -45,8 +45,10 @@ pub(crate) struct Member {
     /// What its response names it by (ExportItems, GetMailTips), or what it changes (UpdateItem,
     /// UpdateFolder).
     pub(crate) id: Option<Box<str>>,
-    /// The change key of what it changes.
+    /// The change key of what it changes, if a newer one may take its place.
     pub(crate) change_key: Option<Range<usize>>,
+    /// A delegate that gets copies of meeting messages (AddDelegate, UpdateDelegate).
+    pub(crate) receives_copies: bool,
     /// It does more the second time.
     repeats: bool,
 }
@@ -67,6 +69,10 @@ impl Outline {
         // A part would not be what was signed.
         let head = body.get(..self.operation_element().start)?;
         if self.has_other_access_header() && memmem::find(head, b"Signature").is_some() {
+            return None;
+        }
+        // A handful of names at most, and nothing says that the entries match them.
+        if operation.name() == "GetServiceConfiguration" {
             return None;
         }
         // An array without members, or in several containers, is read by the server alone.
@@ -189,6 +195,8 @@ struct Walk<'a> {
     once: Option<Range<usize>>,
     parent_change_key: Option<Range<usize>>,
     untouchable: bool,
+    /// A change fails if the caller's change key is not the newest: a newer one would hide the conflict.
+    never_overwrites: bool,
     /// A member is an occurrence, or the master of one.
     names_series: bool,
     names: HashSet<String>,
@@ -204,6 +212,7 @@ impl<'a> Walk<'a> {
             once: None,
             parent_change_key: None,
             untouchable: false,
+            never_overwrites: false,
             names_series: false,
             names: HashSet::new(),
         }
@@ -220,7 +229,11 @@ impl<'a> Walk<'a> {
                 continue;
             }
             return match child(&mut reader)? {
-                Some(operation) if !operation.empty => self.settings(&mut reader),
+                Some(operation) if !operation.empty => {
+                    let resolution = reader.value(&operation, "ConflictResolution")?;
+                    self.never_overwrites = resolution.as_deref() == Some("NeverOverwrite");
+                    self.settings(&mut reader)
+                }
                 _ => Ok(()),
             };
         }
@@ -294,7 +307,9 @@ impl<'a> Walk<'a> {
             | "PerformReminderAction"
             | "GetMailTips" => Look::Children,
             "UpdateItem" | "UpdateFolder" => Look::Change,
-            "CreateManagedFolder" | "GetAppManifests" => Look::Children,
+            "CreateManagedFolder" | "GetAppManifests" | "AddDelegate" | "UpdateDelegate" => {
+                Look::Children
+            }
             _ => Look::Pass,
         }
     }
@@ -395,7 +410,7 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        if matches!(target.local, b"ItemId" | b"FolderId") {
+        if matches!(target.local, b"ItemId" | b"FolderId") && !self.never_overwrites {
             member.change_key = self.place(target.attribute("ChangeKey"));
         }
         member.mailbox = self.mailbox(reader, &target)?;
@@ -447,6 +462,10 @@ impl<'a> Walk<'a> {
                 }
                 ("GetMailTips", b"EmailAddress") => {
                     member.id = Some(reader.text(&part)?.to_lowercase().into());
+                    continue;
+                }
+                (_, b"ReceiveCopiesOfMeetingMessages") => {
+                    member.receives_copies = matches!(&*reader.text(&part)?, "true" | "1");
                     continue;
                 }
                 (_, b"ConversationId" | b"ItemId") => {

@@ -38,8 +38,6 @@ fn paths(operation: Operation) -> &'static [Path] {
             ("*", M),
             ("TimeZoneDefinitions", M),
         ]],
-        // That its entries match the names one by one is not proven.
-        "GetServiceConfiguration" => &[&[("ResponseMessages", M)]],
         "GetSharingMetadata" => &[
             &[("EncryptedSharedFolderDataCollection", M)],
             &[("InvalidRecipients", M)],

@@ -98,6 +98,25 @@ impl ResponseCode {
         )
     }
 
+    /// Whether Exchange leaves the members undone that follow one that failed with it ([`Self::BATCH_PROCESSING_STOPPED`] in
+    /// the reference of ResponseCode, which calls its list examples).
+    pub(crate) fn stops_a_batch(&self) -> bool {
+        matches!(
+            self.as_str(),
+            "ErrorAccessDenied"
+                | "ErrorAccountDisabled"
+                | "ErrorADUnavailable"
+                | "ErrorADOperation"
+                | "ErrorConnectionFailed"
+                | "ErrorInsufficientResources"
+                | "ErrorMailboxMoveInProgress"
+                | "ErrorMailboxStoreUnavailable"
+                | "ErrorPasswordChangeRequired"
+                | "ErrorPasswordExpired"
+                | "ErrorQuotaExceeded"
+        )
+    }
+
     /// Whether, as the code of a fault, it speaks of who calls and how, so that any other request
     /// fares no better.
     pub(crate) fn is_about_the_caller(&self) -> bool {

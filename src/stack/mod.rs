@@ -130,7 +130,7 @@ impl EwsStack {
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
-            batches: BatchSplitterLayer::new(EwsBatchFormat)
+            batches: BatchSplitterLayer::new(EwsBatchFormat::new())
                 .target_time(policy.batch_time)
                 .stall_timeout(policy.deadline)
                 .backoff(policy.backoff_base, policy.backoff_cap),

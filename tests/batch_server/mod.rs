@@ -354,16 +354,13 @@ pub fn answer(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune
             "GetUserAvailability" => format!(
                 "<m:{op}Response><m:FreeBusyResponseArray>{entries}</m:FreeBusyResponseArray></m:{op}Response>"
             ),
-            "AddDelegate"
-            | "GetDelegate"
-            | "RemoveDelegate"
-            | "UpdateDelegate"
-            | "GetMailTips"
-            | "GetServiceConfiguration" => class(
-                &format!("{op}Response"),
-                "Success",
-                &format!("{ok}<m:ResponseMessages>{entries}</m:ResponseMessages>"),
-            ),
+            "AddDelegate" | "GetDelegate" | "RemoveDelegate" | "UpdateDelegate" | "GetMailTips" => {
+                class(
+                    &format!("{op}Response"),
+                    "Success",
+                    &format!("{ok}<m:ResponseMessages>{entries}</m:ResponseMessages>"),
+                )
+            }
             _ => format!(
                 "<m:{op}Response><m:ResponseMessages>{entries}\n</m:ResponseMessages></m:{op}Response>"
             ),
@@ -420,7 +417,6 @@ fn entry_name(op: &str) -> String {
             "DelegateUserResponseMessageType".to_owned()
         }
         "GetMailTips" => "MailTipsResponseMessageType".to_owned(),
-        "GetServiceConfiguration" => "ServiceConfigurationResponseMessageType".to_owned(),
         _ => format!("{op}ResponseMessage"),
     }
 }

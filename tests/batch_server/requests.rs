@@ -337,16 +337,6 @@ pub const CASES: &[Case] = &[
          </t:TimeWindow></t:FreeBusyViewOptions></m:GetUserAvailabilityRequest>",
     ),
     case(
-        "GetServiceConfiguration",
-        "<m:GetServiceConfiguration><m:ActingAs><t:EmailAddress>a@contoso.com</t:EmailAddress></m:ActingAs>",
-        &[(
-            "RequestedConfiguration",
-            &["<m:ConfigurationName>MailTips</m:ConfigurationName>", "<m:ConfigurationName>ProtectionRules</m:ConfigurationName>"],
-        )],
-        "</m:GetServiceConfiguration>",
-    )
-    .lists(),
-    case(
         "GetMailTips",
         "<m:GetMailTips><m:SendingAs><t:EmailAddress>a@contoso.com</t:EmailAddress></m:SendingAs>",
         &[("Recipients", &["<t:Mailbox><t:Name>#</t:Name><t:EmailAddress>#@contoso.com</t:EmailAddress></t:Mailbox>"])],

@@ -51,6 +51,7 @@ pub fn untouched() -> Vec<(String, Request<ReplayBody>)> {
         ("unknown", get(&items).replace("GetItem", "GetStuff")),
         ("two operations", envelope(&format!("<m:GetItem>{items}</m:GetItem><m:GetItem>{items}</m:GetItem>"))),
         ("changes its meaning", envelope("<m:GetStreamingEvents><m:SubscriptionIds><t:SubscriptionId>a</t:SubscriptionId><t:SubscriptionId>b</t:SubscriptionId></m:SubscriptionIds></m:GetStreamingEvents>")),
+        ("a handful of names", envelope("<m:GetServiceConfiguration><m:RequestedConfiguration><m:ConfigurationName>MailTips</m:ConfigurationName><m:ConfigurationName>ProtectionRules</m:ConfigurationName></m:RequestedConfiguration></m:GetServiceConfiguration>")),
         ("rules", envelope("<m:UpdateInboxRules><m:Operations><t:CreateRuleOperation/><t:CreateRuleOperation/></m:Operations></m:UpdateInboxRules>")),
         ("suggestions", availability.replace("</t:FreeBusyViewOptions>", "</t:FreeBusyViewOptions><t:SuggestionsViewOptions><t:GoodThreshold>25</t:GoodThreshold></t:SuggestionsViewOptions>")),
         ("a maximum", conversations.replace("<m:Conversations>", "<m:MaxItemsToReturn>5</m:MaxItemsToReturn><m:Conversations>")),

@@ -29,6 +29,10 @@ pub(crate) struct Faults {
     pub(crate) missing: f64,
     /// A response is there twice, or with an id that nobody asked for.
     pub(crate) stray: f64,
+    /// A response is no JSON.
+    pub(crate) page: f64,
+    /// The batch is executed and answered, with a status of an error.
+    pub(crate) outer: f64,
     /// The batch is throttled as a whole.
     pub(crate) busy: f64,
     /// The batch ends in a 5xx, or in a page, and may have been executed.
@@ -179,7 +183,12 @@ impl State {
             let before = self.closed.clone();
             let answer = self.execute(requests, faults);
             if !(lost || outage) {
-                return Outcome::Answer(200, None, answer);
+                let outer = memchr::memmem::find(&answer, b"\"id\"").is_some();
+                let status = match outer && self.chance(faults.outer) {
+                    true => self.rng.choice([400, 403, 424, 500, 502, 504]).unwrap(),
+                    false => 200,
+                };
+                return Outcome::Answer(status, None, answer);
             }
             // The client was not told.
             self.closed = before;
@@ -229,9 +238,23 @@ impl State {
                 self.closed.remove(&url);
                 continue;
             }
+            if self.chance(faults.page) {
+                self.closed.remove(&url);
+                let body = self
+                    .rng
+                    .choice(["<html>{},{\"a\":[</html>", "Sorry", "{\"x\":}"]);
+                let id = Value::from(id);
+                responses.push(format!(
+                    "{{\"id\":{id},\"status\":{status},\"body\":{}}}",
+                    body.unwrap()
+                ));
+                continue;
+            }
             if self.chance(faults.stray) {
                 self.closed.remove(&url);
-                let stray = match self.rng.u8(..5) {
+                // What is no object hides what follows a page.
+                let kinds = if faults.page > 0.0 { 4 } else { 5 };
+                let stray = match self.rng.u8(..kinds) {
                     0 => response.clone(),
                     1 => json!({"id": id, "status": 200, "body": "another"}).to_string(),
                     2 => json!({"id": "nobody", "status": 200}).to_string(),

@@ -17,18 +17,16 @@ use super::format::{Batch, BatchFormat, Explanation, Idempotency, Order, PartRes
 use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
 use crate::extensions::Caller;
-use crate::soap::batch::Cuttable;
+use crate::soap::batch::{Cuttable, Member};
 use crate::soap::merge::error_entry;
 use crate::soap::namespaces::Namespaces;
 use crate::soap::{OperationIdempotency, ResponseCode};
 
-/// The most members that stay in one part because they change one item.
-const MAX_JOINED: usize = 32;
-
 /// Batches of Exchange Web Services: every operation with an array that may be cut.
 ///
 /// Parts are slices of the caller's request around and of their members. Forwarded unchanged are
-/// - unknown operations, and those whose meaning would change if they were split;
+/// - unknown operations, those whose meaning would change if they were split, and GetServiceConfiguration, which asks for a
+///   handful of things;
 /// - requests with fewer than two members;
 /// - what is no SOAP request in UTF-8, or has a document type, a `Content-Encoding` or an XML signature;
 /// - GetUserAvailability with suggestions, GetConversationItems with `MaxItemsToReturn`, CreateManagedFolder with the same
@@ -36,12 +34,13 @@ const MAX_JOINED: usize = 32;
 ///
 /// Some operations have rules of their own:
 /// - CreateAttachment: if the caller gave the parent's change key, each part has the one of the response before.
-/// - UpdateItem, UpdateFolder: changes of one item stay in one part if they stand close together. A later part has the
-///   change key of the response before.
+/// - UpdateItem, UpdateFolder: of several changes of one item, those in later parts have the change key of the response
+///   before, unless the caller asked for `NeverOverwrite`: then a conflict is meant to be one.
 /// - DeleteItem: parts are sent one after another if a member is an occurrence, a master found by its occurrence, or a range
 ///   of a master.
-/// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, is left out after
-///   the first part that did something.
+/// - AddDelegate, UpdateDelegate, RemoveDelegate: `DeliverMeetingRequests`, which counts for the mailbox, stands in one part
+///   that did something. If delegates of the batch receive copies of meeting messages, the first part with one of them is
+///   the first that has it: without any, there is nobody to deliver to.
 /// - GetImItems: its two arrays are split as one. A part without members of one of them leaves that array out.
 /// - GetUserAvailability: 100 members in a part at most (ResponseCode, `ErrorMailboxDataArrayTooBig`).
 ///
@@ -52,11 +51,19 @@ const MAX_JOINED: usize = 32;
 /// unreadable response, a read is sent again in smaller parts (all entries of a part with one member belong to that member),
 /// and the outcome of a write is unknown.
 ///
-/// GetServerTimeZones, GetServiceConfiguration, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems,
+/// GetServerTimeZones, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems,
 /// PerformReminderAction and GetAppManifests respond with lists for all members together. They are concatenated in the order
 /// of the parts: a server that sorts its list (time zones) sorts that of each part. What GetAppManifests says of the mailbox
 /// (`Metadata`) is taken from the first response. It has a list of one of two kinds: one of the other kind is not readable,
 /// unless it is empty.
+///
+/// # After a stopping error
+///
+/// Exchange executes no more members of a request after one that failed with `ErrorAccessDenied`, `ErrorQuotaExceeded` and
+/// some other codes: the rest gets `ErrorBatchProcessingStopped`. By default that does not count for the batch: those members
+/// are sent again without the one that stopped them, and so are later parts, since most batches are of several mailboxes or
+/// folders. With [`stop_after_error`](Self::stop_after_error) nothing is executed behind the member that stopped the batch,
+/// as if it was one request.
 ///
 /// # Messages of this crate
 ///
@@ -76,14 +83,39 @@ const MAX_JOINED: usize = 32;
 ///            <ItemId Id="AAMk1"/><ItemId Id="AAMk2"/><ItemId Id="AAMk3"/>
 ///          </ItemIds></GetItem></s:Body></s:Envelope>"#,
 /// ));
-/// let mut batch = EwsBatchFormat.batch(&request).unwrap();
+/// let mut batch = EwsBatchFormat::new().batch(&request).unwrap();
 /// assert_eq!((batch.operation(), batch.members()), ("GetItem", 3));
 /// let part = batch.part(&[1, 2]).to_bytes();
 /// let part = std::str::from_utf8(&part).unwrap();
 /// assert!(!part.contains("AAMk1") && part.contains("AAMk2") && part.contains("AAMk3"));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EwsBatchFormat;
+#[non_exhaustive]
+pub struct EwsBatchFormat {
+    stops: bool,
+}
+
+impl EwsBatchFormat {
+    /// Creates the format with its defaults.
+    pub const fn new() -> Self {
+        Self { stops: false }
+    }
+
+    /// Sets whether the members behind one that [stops the batch](Self#after-a-stopping-error) are left undone, in later
+    /// parts as well. Parts are then sent one after another. Default: no.
+    ///
+    /// ```
+    /// use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
+    ///
+    /// let layer = BatchSplitterLayer::new(EwsBatchFormat::new().stop_after_error(true));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub const fn stop_after_error(mut self, stop: bool) -> Self {
+        self.stops = stop;
+        self
+    }
+}
 
 impl BatchFormat for EwsBatchFormat {
     type Batch = EwsBatch;
@@ -110,7 +142,7 @@ impl BatchFormat for EwsBatchFormat {
             Some(charged) => format!("{} {}", facts.operation, charged.to_lowercase()),
             None => facts.operation.name().to_owned(),
         };
-        let (joined, changed_again) = changes(&facts);
+        let changed_again = changed_again(&facts);
         let shared = outline.arrays().iter().map(|array| {
             let first = array.members().first().map_or(0, |member| member.start);
             let last = array.members().last().map_or(0, |member| member.end);
@@ -120,12 +152,13 @@ impl BatchFormat for EwsBatchFormat {
         Some(EwsBatch {
             rope: body.rope(),
             body,
-            once_done: false,
+            once: Once::default(),
+            stops: self.stops,
+            stopper: None,
             facts,
             members,
             shared,
             sizing_key,
-            joined,
             changed_again,
             parent_change_key: None,
             change_keys: HashMap::new(),
@@ -135,31 +168,42 @@ impl BatchFormat for EwsBatchFormat {
     }
 }
 
-/// Returns which members have to stay with the next one, and which ids are changed more than once.
-fn changes(facts: &Cuttable) -> (Vec<bool>, HashSet<Box<str>>) {
-    let mut joined = Vec::new();
-    let mut again = HashSet::new();
+/// Returns which ids are changed more than once.
+fn changed_again(facts: &Cuttable) -> HashSet<Box<str>> {
     if !facts.operation.name().starts_with("Update") {
-        return (joined, again);
+        return HashSet::new();
     }
-    joined.resize(facts.members.len(), false);
-    let mut last = HashMap::new();
-    for (index, member) in facts.members.iter().enumerate() {
-        let Some(id) = &member.id else { continue };
-        let Some(before) = last.insert(&**id, index) else {
-            continue;
-        };
-        again.insert(id.clone());
-        // Those that are joined to it already count too.
-        let joined_before = joined.iter().take(before).rev();
-        let begin = before - joined_before.take_while(|joined| **joined).count();
-        if index - begin < MAX_JOINED {
-            for joined in joined.iter_mut().take(index).skip(before) {
-                *joined = true;
-            }
-        }
+    let mut seen = HashSet::new();
+    let ids = facts.members.iter().filter_map(|member| member.id.as_ref());
+    ids.filter(|id| !seen.insert(*id)).cloned().collect()
+}
+
+/// Which part has the setting that counts for the mailbox.
+#[derive(Debug, Default)]
+struct Once {
+    /// A part has been made by which the server can judge it.
+    is_due: bool,
+    /// The last part has it.
+    is_sent: bool,
+    is_done: bool,
+}
+
+impl Once {
+    /// Returns whether the part of these members has it.
+    fn begin(&mut self, facts: &Cuttable, members: &[usize]) -> bool {
+        let receives = |member: &Member| member.receives_copies;
+        let mut part = members
+            .iter()
+            .filter_map(|member| facts.members.get(*member));
+        self.is_due |= part.any(receives) || !facts.members.iter().any(receives);
+        self.is_sent = self.is_due && !self.is_done;
+        self.is_sent
     }
-    (joined, again)
+
+    /// The last part has done something.
+    fn part_done(&mut self) {
+        self.is_done |= self.is_sent;
+    }
 }
 
 /// One batch of Exchange Web Services; see [`EwsBatchFormat`].
@@ -171,12 +215,13 @@ pub struct EwsBatch {
     members: Vec<Range<usize>>,
     shared: u64,
     sizing_key: String,
-    /// Empty if no member is joined to another one.
-    joined: Vec<bool>,
     /// Ids that several members change.
     changed_again: HashSet<Box<str>>,
-    /// Whether an earlier part has executed what counts for the mailbox.
-    once_done: bool,
+    once: Once,
+    /// Whether nothing is executed behind a member that stops the batch.
+    stops: bool,
+    /// That member.
+    stopper: Option<usize>,
     parent_change_key: Option<Bytes>,
     /// The newest change keys of the ids that several members change.
     change_keys: HashMap<Box<str>, Bytes>,
@@ -237,8 +282,8 @@ impl Batch for EwsBatch {
 
     fn order(&self) -> Order {
         match self.facts.in_order {
-            true => Order::Kept,
-            false => Order::Free,
+            false if !self.stops => Order::Free,
+            _ => Order::Kept,
         }
     }
 
@@ -254,8 +299,11 @@ impl Batch for EwsBatch {
         self.facts.max_members.unwrap_or(usize::MAX)
     }
 
-    fn joined(&self, member: usize) -> bool {
-        self.joined.get(member).copied().unwrap_or_default()
+    fn needs(&self, member: usize) -> &[usize] {
+        match &self.stopper {
+            Some(stopper) if *stopper < member => std::slice::from_ref(stopper),
+            _ => &[],
+        }
     }
 
     fn group(&self, member: usize) -> Option<u64> {
@@ -263,13 +311,15 @@ impl Batch for EwsBatch {
     }
 
     fn part(&mut self, members: &[usize]) -> ReplayBody {
+        let mut edits = Edits::default();
+        if let Some(range) = &self.facts.once {
+            if !self.once.begin(&self.facts, members) {
+                edits.leave_out(range.clone());
+            }
+        }
         let Ok(outline) = self.body.outline() else {
             return self.body.rewind();
         };
-        let mut edits = Edits::default();
-        if let (Some(range), true) = (&self.facts.once, self.once_done) {
-            edits.leave_out(range.clone());
-        }
         if let (Some(range), Some(key)) = (&self.facts.parent_change_key, &self.parent_change_key) {
             edits.replace(range.clone(), key.clone());
         }

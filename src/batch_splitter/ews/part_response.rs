@@ -10,6 +10,7 @@ use super::outcome::Sent;
 use crate::batch_splitter::format::{
     Batch, Explanation, MemberOutcome, Message, PartFailure, PartResponse, Retry,
 };
+use crate::batch_splitter::quote::with_quote;
 use crate::body::encoding;
 use crate::body::rope::Rope;
 use crate::retry::MAX_LOSS_RETRIES;
@@ -47,6 +48,29 @@ impl Scanned {
     }
 }
 
+/// The response message of one member.
+#[derive(Clone)]
+struct Entry {
+    bytes: Rope,
+    outcome: MemberOutcome,
+    /// Whether Exchange stops a batch for such an error.
+    stops: bool,
+}
+
+/// Returns the message that counts for all members together, if there is one.
+fn speaks_for_all<'a>(
+    entries: &[&'a ResponseMessage],
+    members: usize,
+) -> Option<&'a ResponseMessage> {
+    // One message for all members, or one for each: there were too many at a time.
+    let for_less = |entry: &&ResponseMessage| entry.effective_code().asks_for_less();
+    match *entries {
+        [one] if members > 1 => Some(one),
+        [one, ..] if members > 1 && entries.iter().all(for_less) => Some(one),
+        _ => None,
+    }
+}
+
 impl EwsBatch {
     pub(super) fn read_response(
         &mut self,
@@ -75,15 +99,18 @@ impl EwsBatch {
                 None => by_message,
             });
         }
-        if let Some(failure) = sent.by_status(head) {
+        if let Some(mut failure) = sent.by_status(head) {
+            if !scanned.is_soap {
+                failure.text = with_quote(&failure.text, body).into();
+            }
             return PartResponse::Failure(failure);
         }
         let unreadable = |text: String| PartResponse::Failure(sent.unreadable(text));
+        if !scanned.is_soap {
+            return unreadable(with_quote("the response is no SOAP", body));
+        }
         if let Some(why) = scanned.broken {
             return unreadable(why);
-        }
-        if !scanned.is_soap {
-            return unreadable("the response is no SOAP".to_owned());
         }
         if responds_with_lists(self.facts.operation) {
             let lists = self.lists(sent, head, body, &scanned);
@@ -115,27 +142,18 @@ impl EwsBatch {
             .iter()
             .filter(|message| message.is_entry)
             .collect();
-        let operation = self.facts.operation;
-        // One message for all members, or one for each: there were too many at a time.
-        let for_less = |entry: &&ResponseMessage| entry.effective_code().asks_for_less();
-        let all_for_less = members.len() > 1 && entries.iter().all(for_less);
-        let alone = match &*entries {
-            [] => {
-                // The response element itself says that it failed.
-                let own = scanned.messages.iter().find(|message| !message.is_entry)?;
-                let failed = own.class == ResponseClass::Error;
-                return failed.then(|| PartResponse::Failure(sent.by_message(own, head)));
-            }
-            [one] if members.len() > 1 => Some(*one),
-            [one, ..] if all_for_less => Some(*one),
-            _ => None,
-        };
+        if entries.is_empty() {
+            // The response element itself says that it failed.
+            let own = scanned.messages.iter().find(|message| !message.is_entry)?;
+            let failed = own.class == ResponseClass::Error;
+            return failed.then(|| PartResponse::Failure(sent.by_message(own, head)));
+        }
         let list = scanned.list.clone()?;
         let Some(scope) = Namespaces::behind(&body.slice(0..list.start).to_bytes()) else {
             let text = "a response that declares more namespaces than are kept";
             return Some(PartResponse::Failure(sent.unreadable(text.to_owned())));
         };
-        if let Some(one) = alone {
+        if let Some(one) = speaks_for_all(&entries, members.len()) {
             if one.class != ResponseClass::Error {
                 return None;
             }
@@ -153,53 +171,89 @@ impl EwsBatch {
         if entries.iter().any(outside) {
             return None;
         }
-        let mut cutter = Cutter::new(body);
-        let mut bytes: Vec<Rope> = entries
-            .iter()
-            .map(|entry| cutter.take(entry.range.clone()))
-            .collect();
-        let mut outcomes = sent.outcomes(&entries);
-        if members.len() == 1 && entries.len() > 1 {
-            // All of them belong to this member.
-            let whole = bytes.into_iter().reduce(|mut all, entry| {
-                all.append(entry);
-                all
-            });
-            (bytes, outcomes) = (vec![whole?], vec![sent.together(&outcomes)]);
+        let mut entries = self.attribute(sent, members, &entries, body)?;
+        if self.facts.operation == Operation::EXPORT_ITEMS {
+            self.find_truncated(members, &mut entries);
         }
-        if bytes.len() != members.len() {
+        self.note(members, &entries);
+        if self.stops {
+            self.keep_stop(members, &mut entries);
+        }
+        let moved = self.move_from(vec![scope]).pop();
+        let moved = moved.filter(|moved| !moved.is_empty());
+        let messages = entries.into_iter().map(|entry| {
+            let bytes = match &moved {
+                Some(moved) => declare(entry.bytes, moved),
+                None => entry.bytes,
+            };
+            Message::new(bytes, entry.outcome)
+        });
+        Some(PartResponse::Messages {
+            frame: (body.slice(0..list.start), body.slice(list.end..body.len())),
+            messages: messages.collect(),
+        })
+    }
+
+    /// Returns the entry of each member, or `None` if it is not known which one that is.
+    fn attribute(
+        &self,
+        sent: Sent,
+        members: &[usize],
+        entries: &[&ResponseMessage],
+        body: &Rope,
+    ) -> Option<Vec<Entry>> {
+        let mut cutter = Cutter::new(body);
+        let entries = entries.iter().zip(sent.outcomes(entries));
+        let mut entries: Vec<Entry> = entries
+            .map(|(entry, outcome)| Entry {
+                bytes: cutter.take(entry.range.clone()),
+                outcome,
+                stops: entry.effective_code().stops_a_batch(),
+            })
+            .collect();
+        if members.len() == 1 {
+            // All of them belong to this member.
+            let outcomes: Vec<MemberOutcome> = entries.iter().map(|entry| entry.outcome).collect();
+            let mut whole = entries.into_iter().reduce(|mut all, entry| {
+                all.bytes.append(entry.bytes);
+                all.stops |= entry.stops;
+                all
+            })?;
+            whole.outcome = sent.together(&outcomes);
+            return Some(vec![whole]);
+        }
+        if entries.len() != members.len() {
             return None;
         }
-        if entries_have_ids(operation) && bytes.len() > 1 {
-            let order = self.order_by_ids(members, &bytes)?;
-            let mut sorted = Vec::with_capacity(order.len());
-            for entry in order {
-                sorted.push((bytes.get(entry)?.clone(), *outcomes.get(entry)?));
-            }
-            (bytes, outcomes) = sorted.into_iter().unzip();
-        }
-        if operation == Operation::EXPORT_ITEMS {
-            self.find_truncated(members, &mut bytes, &mut outcomes);
-        }
-        self.note(members, &bytes, &outcomes);
-        if let Some(moved) = self
-            .move_from(vec![scope])
-            .pop()
-            .filter(|moved| !moved.is_empty())
-        {
-            bytes = bytes
+        if entries_have_ids(self.facts.operation) {
+            let order = self.order_by_ids(members, &entries)?;
+            entries = order
                 .into_iter()
-                .map(|entry| declare(entry, &moved))
-                .collect();
+                .map(|entry| entries.get(entry).cloned())
+                .collect::<Option<_>>()?;
         }
-        let frame = (body.slice(0..list.start), body.slice(list.end..body.len()));
-        let messages = bytes.into_iter().zip(outcomes);
-        Some(PartResponse::Messages {
-            frame,
-            messages: messages
-                .map(|(bytes, outcome)| Message::new(bytes, outcome))
-                .collect(),
-        })
+        Some(entries)
+    }
+
+    /// Leaves those undone that the server has left undone, and remembers which member stopped the batch: one that failed
+    /// with a code that stops one, or behind which the server has stopped.
+    fn keep_stop(&mut self, members: &[usize], entries: &mut [Entry]) {
+        let mut stopper = None;
+        let mut last_failed = None;
+        for (member, entry) in members.iter().zip(entries) {
+            match entry.outcome {
+                MemberOutcome::Failed | MemberOutcome::Unknown => {
+                    last_failed = Some(*member);
+                    stopper = stopper.or(last_failed.filter(|_| entry.stops));
+                }
+                MemberOutcome::Stopped if last_failed.is_some() => {
+                    stopper = stopper.or(last_failed);
+                    entry.outcome = MemberOutcome::Failed;
+                }
+                _ => {}
+            }
+        }
+        self.stopper = self.stopper.or(stopper);
     }
 
     /// Returns what has to be declared again where something moves from these scopes into those of the first response. They
@@ -216,7 +270,7 @@ impl EwsBatch {
 
     /// Returns which entry belongs to which member, where entries name their members: as they stand, unless their ids say
     /// otherwise, or `None` if the ids leave it open.
-    fn order_by_ids(&self, members: &[usize], entries: &[Rope]) -> Option<Vec<usize>> {
+    fn order_by_ids(&self, members: &[usize], entries: &[Entry]) -> Option<Vec<usize>> {
         let operation = self.facts.operation;
         let asked: Vec<Option<&str>> = members
             .iter()
@@ -225,7 +279,7 @@ impl EwsBatch {
         // An id that was not asked for (an address that the server knows by another name) says nothing.
         let named: Vec<Option<String>> = entries
             .iter()
-            .map(|entry| entry_id(operation, &beginning(entry)))
+            .map(|entry| entry_id(operation, &beginning(&entry.bytes)))
             .map(|id| id.filter(|id| asked.contains(&Some(id))))
             .collect();
         let fits = |(asked, named): (&Option<&str>, &Option<String>)| {
@@ -256,47 +310,46 @@ impl EwsBatch {
     }
 
     /// What Exchange cut short is no success, whatever it says.
-    fn find_truncated(
-        &mut self,
-        members: &[usize],
-        entries: &mut [Rope],
-        outcomes: &mut [MemberOutcome],
-    ) {
-        let each = members.iter().zip(entries).zip(outcomes);
-        for ((member, entry), outcome) in each {
+    fn find_truncated(&mut self, members: &[usize], entries: &mut [Entry]) {
+        for (member, entry) in members.iter().zip(entries) {
             let mut mark = TruncationMark::default();
-            entry.pieces().iter().for_each(|piece| mark.read(piece));
+            let pieces = entry.bytes.pieces().iter();
+            pieces.for_each(|piece| mark.read(piece));
             if !mark.is_found() {
                 continue;
             }
             let cause = "the server has cut its data short";
             let why = Explanation::NotExecuted { code: None, cause };
             if let Some(message) = self.explain(*member, &why) {
-                *entry = message;
-                *outcome = MemberOutcome::Retry(Retry::new(None).max_retries(MAX_LOSS_RETRIES));
+                entry.bytes = message;
+                entry.outcome =
+                    MemberOutcome::Retry(Retry::new(None).max_retries(MAX_LOSS_RETRIES));
             }
         }
     }
 
     /// Remembers what later parts have to know of this one.
-    fn note(&mut self, members: &[usize], entries: &[Rope], outcomes: &[MemberOutcome]) {
+    fn note(&mut self, members: &[usize], entries: &[Entry]) {
         let operation = self.facts.operation;
-        let done = members.iter().zip(entries).zip(outcomes);
-        let done = done.filter(|(_, outcome)| **outcome == MemberOutcome::Done);
-        for ((member, entry), _) in done {
-            self.once_done = true;
+        let done = members.iter().zip(entries);
+        let done = done.filter(|(_, entry)| entry.outcome == MemberOutcome::Done);
+        for (member, entry) in done {
+            self.once.part_done();
             if operation == Operation::CREATE_ATTACHMENT {
                 if self.facts.parent_change_key.is_some() {
-                    let key = new_change_key(operation, &beginning(entry)).map(attribute_value);
+                    let key = new_change_key(operation, &beginning(&entry.bytes));
+                    let key = key.map(attribute_value);
                     self.parent_change_key = key.or(self.parent_change_key.take());
                 }
                 continue;
             }
+            // The entry of an occurrence has the change key of that one alone, not of its master.
             let facts = self.facts.members.get(*member);
+            let facts = facts.filter(|facts| facts.change_key.is_some());
             let id = facts.and_then(|facts| facts.id.as_deref());
             let id = id.and_then(|id| self.changed_again.get(id));
             if let Some(id) = id {
-                if let Some(key) = new_change_key(operation, &beginning(entry)) {
+                if let Some(key) = new_change_key(operation, &beginning(&entry.bytes)) {
                     self.change_keys.insert(id.clone(), attribute_value(key));
                 }
             }
@@ -355,7 +408,6 @@ impl EwsBatch {
         }
         piece.append(take(at..bytes.len()));
         frame.push(piece);
-        self.once_done = true;
         Some(PartResponse::Lists { frame, lists })
     }
 }

@@ -10,26 +10,22 @@ use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 
 use super::json::{self, Object};
-use super::member::Member;
-use super::part_response::{
-    BatchResponse, ErrorText, MemberResponse, StatusClass, refuses_all, status_class,
-};
+use super::lenient;
+use super::member::{Ids, Member};
+use super::outcome::{StatusClass, of_member, of_part, status_class};
+use super::part_response::{BatchResponse, ErrorText, MemberResponse};
+use super::size::PartSize;
 use crate::batch_splitter::format::{
     Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
-    PartResponse,
+    PartResponse, Retry,
 };
+use crate::batch_splitter::quote::with_quote;
 use crate::body::rope::Rope;
 use crate::body::{ReplayBody, encoding};
 use crate::retry::retry_after;
 
-/// The most requests in one batch of Microsoft Graph (microsoft-graph-docs, "json-batching").
-const MAX_MEMBERS: usize = 20;
-
-/// How often a read is sent again after responses that do not say whether it was executed.
-const MAX_UNCLEAR: u8 = 3;
-
 /// The refusal of a part is not repeated for each of its requests if it is larger.
-const MAX_REFUSAL: usize = 16 * 1024;
+const MAX_REFUSAL: u64 = 16 * 1024;
 
 /// A batch of Microsoft Graph's; see [`GraphBatchFormat`](super::GraphBatchFormat).
 ///
@@ -49,12 +45,9 @@ pub struct GraphBatch {
     /// The range of the array of requests, with its brackets.
     array: Range<usize>,
     members: Vec<Member>,
-    /// By their ids, in lower case.
-    ids: HashMap<Box<str>, usize>,
     sizing_key: Box<str>,
     idempotency: Idempotency,
-    /// How often a read got a response that does not say whether it was executed.
-    unclear: HashMap<usize, u8>,
+    size: PartSize,
     /// The last refusal of a part with this member.
     refusals: HashMap<usize, Arc<Refusal>>,
     /// A refusal of every part.
@@ -80,35 +73,19 @@ impl GraphBatch {
         if texts.len() < 2 {
             return None;
         }
-        let mut members = Vec::with_capacity(texts.len());
-        let mut ids = HashMap::with_capacity(texts.len());
+        let mut members: Vec<Member> = Vec::with_capacity(texts.len());
+        let mut ids = Ids::default();
         for (at, request) in texts.into_iter().enumerate() {
-            let (id, member) = Member::read(text, request, &ids)?;
-            members.push(member);
-            if ids.insert(id, at).is_some() {
-                return None;
-            }
+            members.push(Member::read(text, request, at, &mut ids)?);
         }
-        let has = |idempotency| {
-            let mut members = members.iter();
-            members.any(|member| member.idempotency == idempotency)
-        };
-        let idempotency = match (
-            has(Idempotency::NonIdempotent),
-            has(Idempotency::Idempotent),
-        ) {
-            (true, _) => Idempotency::NonIdempotent,
-            (false, true) => Idempotency::Idempotent,
-            (false, false) => Idempotency::Safe,
-        };
+        let idempotency = weakest(members.iter());
         Some(GraphBatch {
             body,
             array,
             members,
-            ids,
             sizing_key,
             idempotency,
-            unclear: HashMap::new(),
+            size: PartSize::default(),
             refusals: HashMap::new(),
             refusal: None,
         })
@@ -118,49 +95,51 @@ impl GraphBatch {
         self.body.slice(from..to.max(from))
     }
 
-    fn is_safe(&self, member: usize) -> bool {
-        self.members
-            .get(member)
-            .is_some_and(|member| member.idempotency == Idempotency::Safe)
-    }
-
-    /// Counts a response that does not say whether this member was executed. Returns whether it may be sent again.
-    fn may_retry_unclear(&mut self, member: usize) -> bool {
-        if !self.is_safe(member) {
-            return false;
-        }
-        let unclear = self.unclear.entry(member).or_default();
-        *unclear = unclear.saturating_add(1);
-        *unclear <= MAX_UNCLEAR
-    }
-
-    /// As [`GraphBatch::may_retry_unclear`], for all these. Counts for each, even after one that may not be sent again.
-    fn may_retry_all_unclear(&mut self, members: &[usize]) -> bool {
-        let spent = members
-            .iter()
-            .filter(|member| !self.may_retry_unclear(**member));
-        spent.count() == 0
-    }
-
+    /// Returns the messages of a part's members.
     fn messages(
-        &mut self,
+        &self,
         members: &[usize],
-        batch_response: &BatchResponse,
+        response: &BatchResponse,
+        head: &response::Parts,
         body: &Rope,
     ) -> Vec<Message> {
-        let mut found: Vec<Option<&MemberResponse>> = vec![None; members.len()];
-        let mut ambiguous = vec![false; members.len()];
         let bytes = |response: &MemberResponse| {
             let Range { start, end } = response.range;
             body.slice(start as u64..end as u64)
         };
-        for response in &batch_response.responses {
-            let Some(at) = response
-                .id
-                .as_deref()
-                .and_then(|id| self.ids.get(id))
-                .and_then(|member| members.iter().position(|other| other == member))
-            else {
+        let found = self.attribute(members, &response.responses, bytes);
+        let mut messages: Vec<Message> = Vec::with_capacity(members.len());
+        for (at, (member, found)) in members.iter().zip(found).enumerate() {
+            let message = match found {
+                Some(response) => Message::new(
+                    bytes(response),
+                    self.outcome(*member, response, &members[..at], &messages),
+                ),
+                None => self.missing(*member, response.next_link.as_deref(), head),
+            };
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// Returns the response of each member: by its id, in any order. Two different ones count as none.
+    fn attribute<'a>(
+        &self,
+        members: &[usize],
+        responses: &'a [MemberResponse],
+        bytes: impl Fn(&MemberResponse) -> Rope,
+    ) -> Vec<Option<&'a MemberResponse>> {
+        // No part has two ids that differ in case alone.
+        let ids: HashMap<&str, usize> = members
+            .iter()
+            .enumerate()
+            .filter_map(|(at, member)| Some((&*self.members.get(*member)?.folded_id, at)))
+            .collect();
+        let mut found: Vec<Option<&MemberResponse>> = vec![None; members.len()];
+        let mut ambiguous = vec![false; members.len()];
+        for response in responses {
+            let id = response.id.as_deref();
+            let Some(&at) = id.and_then(|id| ids.get(id)) else {
                 continue;
             };
             match found[at] {
@@ -170,63 +149,61 @@ impl GraphBatch {
                 _ => found[at] = Some(response),
             }
         }
-        let mut messages: Vec<Message> = Vec::with_capacity(members.len());
-        for (at, member) in members.iter().enumerate() {
-            let message = match found[at].filter(|_| !ambiguous[at]) {
-                Some(response) => Message::new(
-                    bytes(response),
-                    self.outcome(*member, response, &members[..at], &messages),
-                ),
-                None => Message::new(
-                    self.unknown(
-                        *member,
-                        "the server's response to the batch has none for it",
-                    ),
-                    if self.may_retry_unclear(*member) {
-                        MemberOutcome::retry(None)
-                    } else {
-                        MemberOutcome::Failed
-                    },
-                ),
-            };
-            messages.push(message);
-        }
-        messages
+        let found = found.into_iter().zip(ambiguous);
+        found
+            .map(|(found, ambiguous)| found.filter(|_| !ambiguous))
+            .collect()
+    }
+
+    /// Returns what is said of a member without a response that can be read.
+    fn missing(&self, member: usize, next_link: Option<&str>, head: &response::Parts) -> Message {
+        let cause = match next_link {
+            Some(link) => format!("the server has put its response at {link}"),
+            None => "the server's response to the batch has none for it".to_owned(),
+        };
+        let outcome = match status_class(head.status.as_u16()) {
+            // What was executed before is said.
+            StatusClass::Throttled => MemberOutcome::retry(retry_after(&head.headers)),
+            _ => of_member(None, self.idempotency_of(member), None),
+        };
+        Message::new(self.unknown(member, &cause), outcome)
+    }
+
+    fn idempotency_of(&self, member: usize) -> Idempotency {
+        let member = self.members.get(member);
+        member.map_or(Idempotency::NonIdempotent, |member| member.idempotency)
     }
 
     /// Returns what follows from the response to a member; `before` are those before it in its part, with their `messages`.
     fn outcome(
-        &mut self,
+        &self,
         member: usize,
         response: &MemberResponse,
         before: &[usize],
         messages: &[Message],
     ) -> MemberOutcome {
-        match response.status {
-            Some(200..=399) => MemberOutcome::Done,
-            Some(424) => {
-                let (mut retried, mut failed) = (false, false);
-                for (other, message) in before.iter().zip(messages) {
-                    if self.needs(member).contains(other) {
-                        retried |= matches!(message.outcome, MemberOutcome::Retry(_));
-                        failed |= message.outcome == MemberOutcome::Failed;
+        if response.status != Some(424) {
+            let idempotency = self.idempotency_of(member);
+            return of_member(response.status, idempotency, response.retry_after);
+        }
+        // It is sent again with the one that it depends on, unless another one has failed.
+        let mut again = None;
+        for (other, message) in before.iter().zip(messages) {
+            if self.needs(member).contains(other) {
+                match message.outcome {
+                    MemberOutcome::Retry(retry) => {
+                        again = Some(Retry {
+                            retry_after: None,
+                            maybe_executed: false,
+                            ..retry
+                        });
                     }
-                }
-                if retried && !failed {
-                    MemberOutcome::retry(None)
-                } else {
-                    MemberOutcome::Failed
+                    MemberOutcome::Done => {}
+                    _ => return MemberOutcome::Failed,
                 }
             }
-            Some(status) => match status_class(status) {
-                StatusClass::Throttled => MemberOutcome::retry(response.retry_after),
-                StatusClass::Unknown if self.may_retry_unclear(member) => {
-                    MemberOutcome::retry(None)
-                }
-                _ => MemberOutcome::Failed,
-            },
-            None => MemberOutcome::Failed,
         }
+        again.map_or(MemberOutcome::Failed, MemberOutcome::Retry)
     }
 
     /// Returns what a response without messages means.
@@ -234,60 +211,101 @@ impl GraphBatch {
         let status = head.status;
         let joined = body.to_bytes();
         let encoded = encoding(&head.headers).is_some();
-        let all_safe = members.iter().all(|member| self.is_safe(*member));
         let readable = str::from_utf8(&joined).ok().filter(|_| !encoded);
         let error = readable.map(ErrorText::read).unwrap_or_default();
-        let too_large = matches!(status.as_u16(), 408 | 413 | 504);
-        let outcome = match status_class(status.as_u16()) {
-            StatusClass::Throttled => PartOutcome::retry(retry_after(&head.headers)),
-            StatusClass::Unknown if !all_safe => PartOutcome::Unknown,
-            StatusClass::Unknown if self.may_retry_all_unclear(members) => {
-                PartOutcome::retry(retry_after(&head.headers))
-            }
-            StatusClass::Unknown => PartOutcome::Failed,
-            // It would be compressed the next time too.
-            StatusClass::Final if status.is_success() && encoded => PartOutcome::Unknown,
-            StatusClass::Final if status.is_success() => {
-                match all_safe && self.may_retry_all_unclear(members) {
-                    true => PartOutcome::retry(None),
-                    false => PartOutcome::Unknown,
-                }
-            }
-            StatusClass::Final if refuses_all(status) => PartOutcome::FailedForAll,
-            StatusClass::Final if too_large && members.len() > 1 => PartOutcome::retry(None),
-            StatusClass::Final if status.is_client_error() => PartOutcome::Failed,
-            StatusClass::Final => PartOutcome::Unknown,
-        };
+        let idempotency = weakest(
+            members
+                .iter()
+                .filter_map(|member| self.members.get(*member)),
+        );
+        let retry_after = retry_after(&head.headers);
+        let (outcome, too_large) = of_part(status, members.len(), idempotency, retry_after);
         let text = match &error.message {
             _ if status.is_success() && encoded => {
                 format!("HTTP {status}, but compressed, so that it cannot be read")
             }
-            _ if status.is_success() => format!("HTTP {status}, but no response to a batch"),
+            _ if encoded => format!("HTTP {status}"),
+            _ if status.is_success() => {
+                with_quote(&format!("HTTP {status}, but no response to a batch"), body)
+            }
             Some(message) => format!("HTTP {status}: {message}"),
-            None => format!("HTTP {status}"),
+            None => with_quote(&format!("HTTP {status}"), body),
         };
         let code = error.code.clone();
         if outcome != PartOutcome::Unknown && !status.is_success() {
-            let json = readable.filter(|text| text.len() <= MAX_REFUSAL && json::is_valid(text));
-            let retry_after = head.headers.get(RETRY_AFTER);
-            let refusal = Arc::new(Refusal {
-                status,
-                retry_after: retry_after.and_then(|value| Some(value.to_str().ok()?.into())),
-                body: json.map(|_| body.clone()),
-                error,
-            });
-            for member in members {
-                self.refusals.insert(*member, Arc::clone(&refusal));
-            }
-            if outcome == PartOutcome::FailedForAll {
-                self.refusal = Some(refusal);
-            }
+            self.note_refusal(members, head, outcome, error, readable.map(|_| body));
         }
         PartFailure {
             too_large,
             code,
             ..PartFailure::new(outcome, text)
         }
+    }
+
+    /// Remembers a refusal for the messages of its members.
+    fn note_refusal(
+        &mut self,
+        members: &[usize],
+        head: &response::Parts,
+        outcome: PartOutcome,
+        error: ErrorText,
+        readable: Option<&Rope>,
+    ) {
+        let is_json = |body: &&Rope| {
+            let small = body.len() <= MAX_REFUSAL;
+            small && str::from_utf8(&body.to_bytes()).is_ok_and(json::is_valid)
+        };
+        let retry_after = head.headers.get(RETRY_AFTER);
+        let refusal = Arc::new(Refusal {
+            status: head.status,
+            retry_after: retry_after.and_then(|value| Some(value.to_str().ok()?.into())),
+            body: readable.filter(is_json).cloned(),
+            error,
+        });
+        for member in members {
+            self.refusals.insert(*member, Arc::clone(&refusal));
+        }
+        if outcome == PartOutcome::FailedForAll {
+            self.refusal = Some(refusal);
+        }
+    }
+
+    /// Reads the responses in a part's response, whatever surrounds them. `None` if there are none.
+    fn read_messages(
+        &mut self,
+        members: &[usize],
+        head: &response::Parts,
+        body: &Rope,
+    ) -> Option<PartResponse> {
+        if encoding(&head.headers).is_some() {
+            return None;
+        }
+        // Joined to be read if it came in pieces. The messages are slices of the pieces.
+        let joined = body.to_bytes();
+        let response = BatchResponse::read(&lenient::text(&joined), head)?;
+        // A refusal of the batch can have an empty array.
+        let is_empty = response.responses.is_empty() && response.is_valid;
+        if is_empty && !head.status.is_success() {
+            return None;
+        }
+        if response.next_link.is_some() {
+            tracing::warn!(
+                "the response to a batch of Graph's has an `@odata.nextLink`: what has no response is told of it"
+            );
+        }
+        let is_throttled = |response: &&MemberResponse| {
+            response.status.map(status_class) == Some(StatusClass::Throttled)
+        };
+        let throttled = response.responses.iter().filter(is_throttled).count();
+        self.size.part_ended(members.len(), throttled);
+        let end = match response.end {
+            Some(end) => body.slice(end as u64..body.len()),
+            None => Rope::from("]}"),
+        };
+        Some(PartResponse::Messages {
+            frame: (body.slice(0..response.begin as u64), end),
+            messages: self.messages(members, &response, head, body),
+        })
     }
 
     /// Makes the response to a member.
@@ -310,6 +328,19 @@ impl GraphBatch {
         let text = format!("It is not known whether this request was executed: {cause}.");
         self.message(member, 500, None, error("OutcomeUnknown", &text))
     }
+}
+
+/// Returns whether these may all be executed twice.
+fn weakest<'a>(members: impl Iterator<Item = &'a Member>) -> Idempotency {
+    members.fold(Idempotency::Safe, |weakest, member| {
+        match (weakest, member.idempotency) {
+            (Idempotency::NonIdempotent, _) | (_, Idempotency::NonIdempotent) => {
+                Idempotency::NonIdempotent
+            }
+            (Idempotency::Safe, Idempotency::Safe) => Idempotency::Safe,
+            _ => Idempotency::Idempotent,
+        }
+    })
 }
 
 fn error(code: &str, message: &str) -> Rope {
@@ -348,7 +379,11 @@ impl Batch for GraphBatch {
     }
 
     fn max_members(&self) -> usize {
-        MAX_MEMBERS
+        self.size.members()
+    }
+
+    fn exclusive(&self, member: usize) -> Option<u64> {
+        Some(self.members.get(member)?.exclusive)
     }
 
     fn needs(&self, member: usize) -> &[usize] {
@@ -377,24 +412,10 @@ impl Batch for GraphBatch {
     }
 
     fn response(&mut self, members: &[usize], head: &response::Parts, body: Rope) -> PartResponse {
-        if head.status.is_success() && encoding(&head.headers).is_none() {
-            // Joined to be read if it came in pieces. The messages are slices of the pieces.
-            let joined = body.to_bytes();
-            let response = str::from_utf8(&joined)
-                .ok()
-                .and_then(|text| BatchResponse::read(text, head));
-            if let Some(response) = response {
-                let Range { start, end } = response.array;
-                return PartResponse::Messages {
-                    frame: (
-                        body.slice(0..start as u64 + 1),
-                        body.slice((end as u64).saturating_sub(1)..body.len()),
-                    ),
-                    messages: self.messages(members, &response, &body),
-                };
-            }
+        match self.read_messages(members, head, &body) {
+            Some(messages) => messages,
+            None => PartResponse::Failure(self.failure(members, head, &body)),
         }
-        PartResponse::Failure(self.failure(members, head, &body))
     }
 
     fn explain(&mut self, member: usize, why: &Explanation<'_>) -> Option<Rope> {

@@ -109,6 +109,12 @@ pub(super) fn array(text: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
+/// Returns the value that a text begins with, whatever follows it.
+pub(super) fn first_value(text: &str) -> Option<&str> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    values.next()?.ok().map(RawValue::get)
+}
+
 /// Returns the value of a string, or `None` if the text is no string or is not Unicode.
 pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;

@@ -15,8 +15,29 @@ pub(super) struct Member {
     pub(super) range: Range<usize>,
     /// With its quotes.
     pub(super) id: Range<usize>,
+    /// In lower case, as Graph compares it.
+    pub(super) folded_id: Box<str>,
+    /// The first request whose id is this one but for its case: two of them cannot be in one part.
+    pub(super) exclusive: u64,
     pub(super) idempotency: Idempotency,
     depends_on: Option<Box<DependsOn>>,
+}
+
+/// The ids of the requests that were read so far.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    exact: HashMap<Box<str>, usize>,
+    /// In lower case, with the first request of that id and whether there are several.
+    folded: HashMap<Box<str>, (usize, bool)>,
+}
+
+impl Ids {
+    /// Returns whose id that is: as it is written, or in another case if that is clear.
+    fn find(&self, id: &str) -> Option<usize> {
+        let exact = self.exact.get(id).copied();
+        let folded = || self.folded.get(&*id.to_lowercase()).copied();
+        exact.or_else(|| folded().filter(|(_, several)| !several).map(|(at, _)| at))
+    }
 }
 
 #[derive(Debug)]
@@ -32,13 +53,9 @@ struct DependsOn {
 }
 
 impl Member {
-    /// Reads a request; `earlier` has the members before it. Returns `None` if the server has to say what is wrong with it, or
-    /// if parts cannot keep its meaning.
-    pub(super) fn read(
-        whole: &str,
-        text: &str,
-        earlier: &HashMap<Box<str>, usize>,
-    ) -> Option<(Box<str>, Member)> {
+    /// Reads the request number `at`; `ids` has those before it. Returns `None` if the server has to say what is wrong with it,
+    /// or if parts cannot keep its meaning.
+    pub(super) fn read(whole: &str, text: &str, at: usize, ids: &mut Ids) -> Option<Member> {
         let object = Object::read(text)?;
         let id = object.get("id").ok()??;
         let method = json::string(object.get("method").ok()??)?;
@@ -52,7 +69,7 @@ impl Member {
         let depends_on = match object.get("dependsOn").ok()? {
             None | Some("null") => None,
             Some(array) => {
-                let depends_on = DependsOn::read(whole, &object, array, earlier)?;
+                let depends_on = DependsOn::read(whole, &object, array, ids)?;
                 let refers = |name: &(Range<usize>, usize)| {
                     let name = whole.get(name.0.clone()).and_then(json::string);
                     name.is_none_or(|name| refers_to(text, &name))
@@ -68,13 +85,23 @@ impl Member {
             "PUT" | "DELETE" => Idempotency::Idempotent,
             _ => Idempotency::NonIdempotent,
         };
-        let member = Member {
+        let name = json::string(id)?;
+        let folded_id: Box<str> = name.to_lowercase().into();
+        if ids.exact.insert((&*name).into(), at).is_some() {
+            return None;
+        }
+        let others = ids.folded.entry(folded_id.clone());
+        let (first, _) = *others
+            .and_modify(|(_, several)| *several = true)
+            .or_insert((at, false));
+        Some(Member {
             range: json::range_of(whole, text)?,
             id: json::range_of(whole, id)?,
+            folded_id,
+            exclusive: first as u64,
             idempotency,
             depends_on,
-        };
-        Some((json::string(id)?.to_lowercase().into(), member))
+        })
     }
 
     /// Returns the members that it depends on, each once.
@@ -119,16 +146,11 @@ impl Member {
 }
 
 impl DependsOn {
-    fn read(
-        whole: &str,
-        object: &Object<'_>,
-        array: &str,
-        earlier: &HashMap<Box<str>, usize>,
-    ) -> Option<DependsOn> {
+    fn read(whole: &str, object: &Object<'_>, array: &str, ids: &Ids) -> Option<DependsOn> {
         let mut entries = Vec::new();
         for entry in json::array(array)? {
-            let id = json::string(entry)?.to_lowercase();
-            entries.push((json::range_of(whole, entry)?, *earlier.get(&*id)?));
+            let need = ids.find(&json::string(entry)?)?;
+            entries.push((json::range_of(whole, entry)?, need));
         }
         let mut needs: Vec<usize> = entries.iter().map(|(_, need)| *need).collect();
         needs.sort_unstable();

@@ -2,8 +2,11 @@
 
 mod batch;
 mod json;
+mod lenient;
 mod member;
+mod outcome;
 mod part_response;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -49,13 +52,19 @@ pub use self::batch::GraphBatch;
 /// Nothing else of a request is changed. Graph accepts batches that are sequential from the first request to the last, or
 /// not at all. Parts of a sequential batch are sequential, too.
 ///
+/// Graph compares ids without regard to case. Requests whose ids differ in nothing else go into different parts.
+///
+/// Graph executes as many requests as it has room for (four at a time in one mailbox) and throttles the others. Parts shrink to
+/// as many as were not throttled, and try one more from time to time. How many a batch in flight draws on is said by
+/// [`GraphCharges`](crate::principal::GraphCharges).
+///
 /// # What is forwarded unchanged
 ///
 /// Everything else, and each batch that the server has to reject itself or whose meaning would change if it were split:
 ///
 /// - fewer than two requests, JSON that is broken or has a property twice, a compressed body;
-/// - a request without `id`, `method` or `url`, equal ids (Graph ignores case), a `dependsOn` that names an unknown request,
-///   itself, or a later one;
+/// - a request without `id`, `method` or `url`, equal ids, a `dependsOn` that names an unknown request, itself, a later one,
+///   or two in another case than theirs;
 /// - what OData allows beyond Graph: atomicity groups, `if`, references to the result of another request (`$id`), responses
 ///   that are not JSON or that come later (`Prefer: respond-async`).
 ///
@@ -66,16 +75,26 @@ pub use self::batch::GraphBatch;
 ///
 /// - 429, 503 and 509 (Graph's bandwidth limit) mean that it was not executed: it is sent again, no earlier than its own
 ///   `Retry-After` says, or else that of the whole response;
-/// - 424 means the same if the request that it depends on is sent again, and a failure otherwise;
-/// - 408, 500, 502 and 504, or no response at all, do not say whether it was executed: a `GET` is sent again, three times at
-///   most, and anything else is not;
+/// - 408 and 425 mean the same, but it is sent again six times at most;
+/// - 424 means that it is sent again with the request that it depends on, if that one is, and a failure otherwise;
+/// - other 5xx, or no response that can be read, do not say whether it was executed: a `GET`, `PUT` or `DELETE` is sent again, six
+///   times at most, and the outcome of anything else is unknown. 501, 505 to 508, 510 and 511 are no such status: nothing
+///   was executed;
 /// - everything else that is not 2xx or 3xx is a final failure.
 ///
 /// A response with an id that was not sent is ignored; two responses with one id and different content count as none.
 ///
-/// The status of the whole response is judged likewise; 413 and 504 make parts smaller. After a lost connection a part of
-/// `GET`s alone is sent again. `PUT` and `DELETE` have the same effect when they are repeated, but can then respond with 404
-/// or 412. `PATCH` does not count as idempotent: an update can notify people each time.
+/// Each response that can be read counts, whatever surrounds it: if the batch as a whole has the status of an error, if a gateway
+/// has put a page where JSON should be, or if the end is missing. What cannot be read costs its own request alone. The merged
+/// response then has the status 200.
+///
+/// An `@odata.nextLink` says where the server has put more responses. It is not followed: nobody has seen Graph send one for a
+/// batch that is not asynchronous, and such batches are forwarded unchanged. A request without a response is told the link in
+/// its `OutcomeUnknown`, unless it can be sent again.
+///
+/// The status of a whole response without any is judged likewise; 413 and 507 make parts smaller, and so does a 5xx. After a
+/// lost connection a part of `GET`s alone is sent again. `PUT` and `DELETE` have the same effect when they are repeated, but can
+/// then respond with 404 or 412. `PATCH` does not count as idempotent: an update can notify people each time.
 ///
 /// # Responses of this crate
 ///

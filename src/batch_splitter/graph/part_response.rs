@@ -5,66 +5,78 @@ use std::ops::Range;
 use std::time::Duration;
 
 use http::header::DATE;
-use http::{StatusCode, response};
+use http::response;
 
 use super::json::{self, Object};
+use super::lenient;
+use super::outcome::{StatusClass, status_class};
 use crate::retry::{retry_after as read_retry_after, retry_after_among};
+
+/// The longest link that is told of.
+const MAX_LINK: usize = 4 * 1024;
 
 /// The response to a part.
 #[derive(Debug)]
 pub(super) struct BatchResponse {
-    /// Where the array of responses stands, with its brackets.
-    pub(super) array: Range<usize>,
+    /// The end of the bracket that opens the array of responses.
+    pub(super) begin: usize,
+    /// Where the bracket that closes it stands. `None` if what follows cannot be read.
+    pub(super) end: Option<usize>,
     pub(super) responses: Vec<MemberResponse>,
+    /// Whether it is valid as a whole.
+    pub(super) is_valid: bool,
+    /// Where the server has more responses.
+    pub(super) next_link: Option<Box<str>>,
 }
 
 /// The response to one request of a batch.
 #[derive(Debug)]
 pub(super) struct MemberResponse {
     pub(super) range: Range<usize>,
-    /// `None` if it cannot be told which request it belongs to.
+    /// In lower case. `None` if it cannot be told which request it belongs to.
     pub(super) id: Option<String>,
     /// `None` if there is none that can be read.
     pub(super) status: Option<u16>,
     pub(super) retry_after: Option<Duration>,
 }
 
-/// What the status of one request or of a batch means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StatusClass {
-    /// It was not executed, and will be when there is room again.
-    Throttled,
-    /// It is not known what was executed.
-    Unknown,
-    /// As the rest of the response says.
-    Final,
-}
-
-pub(super) fn status_class(status: u16) -> StatusClass {
-    match status {
-        429 | 503 | 509 => StatusClass::Throttled,
-        408 | 500 | 502 | 504 => StatusClass::Unknown,
-        _ => StatusClass::Final,
-    }
-}
-
 impl BatchResponse {
-    /// Returns `None` if it is no response to a batch.
+    /// Returns `None` if it is no response to a batch. Of one that is broken the responses count that can be read.
     pub(super) fn read(whole: &str, head: &response::Parts) -> Option<BatchResponse> {
-        let object = Object::read(whole.strip_prefix('\u{feff}').unwrap_or(whole))?;
+        let Some(object) = Object::read(whole.strip_prefix('\u{feff}').unwrap_or(whole)) else {
+            let found = lenient::array(whole, "responses")?;
+            return Some(BatchResponse {
+                begin: found.begin,
+                end: found.end,
+                responses: responses(whole, found.elements, head)?,
+                is_valid: false,
+                next_link: None,
+            });
+        };
         let array = object.get("responses").ok()??;
-        let responses = json::array(array)?
-            .into_iter()
-            .map(|text| {
-                let range = json::range_of(whole, text)?;
-                Some(MemberResponse::read(text, range, head))
-            })
-            .collect::<Option<_>>()?;
+        let range = json::range_of(whole, array)?;
+        let next_link = object.get("@odata.nextLink").ok().flatten();
+        let next_link = next_link.and_then(json::string);
         Some(BatchResponse {
-            array: json::range_of(whole, array)?,
-            responses,
+            begin: range.start + 1,
+            end: Some(range.end.saturating_sub(1)),
+            responses: responses(whole, json::array(array)?, head)?,
+            is_valid: true,
+            next_link: next_link.map(|link| link.chars().take(MAX_LINK).collect()),
         })
     }
+}
+
+fn responses(
+    whole: &str,
+    elements: Vec<&str>,
+    head: &response::Parts,
+) -> Option<Vec<MemberResponse>> {
+    let elements = elements.into_iter().map(|text| {
+        let range = json::range_of(whole, text)?;
+        Some(MemberResponse::read(text, range, head))
+    });
+    elements.collect()
 }
 
 impl MemberResponse {
@@ -72,10 +84,10 @@ impl MemberResponse {
         let object = Object::read(text);
         let get = |name| object.as_ref()?.get(name).ok()?;
         let status = get("status").and_then(|status| status.parse().ok());
+        let own = || get("headers").and_then(|headers| own_retry_after(headers, head));
         let retry_after = match status.map(status_class) {
-            Some(StatusClass::Throttled) => get("headers")
-                .and_then(|headers| own_retry_after(headers, head))
-                .or_else(|| read_retry_after(&head.headers)),
+            Some(StatusClass::Throttled) => own().or_else(|| read_retry_after(&head.headers)),
+            Some(StatusClass::TooEarly | StatusClass::Unknown) => own(),
             _ => None,
         };
         MemberResponse {
@@ -122,9 +134,4 @@ impl ErrorText {
             message: text("message"),
         }
     }
-}
-
-/// Whether every part of the batch would be refused like this: because of the credentials, the path or the method.
-pub(super) fn refuses_all(status: StatusCode) -> bool {
-    status.is_redirection() || matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407)
 }

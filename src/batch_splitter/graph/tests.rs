@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{GraphBatch, GraphBatchFormat};
 use crate::batch_splitter::{
     Batch, BatchFormat, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure,
-    PartOutcome, PartResponse,
+    PartOutcome, PartResponse, Retry,
 };
 use crate::body::ReplayBody;
 use crate::body::rope::Rope;
@@ -86,6 +86,9 @@ fn text(rope: &Rope) -> String {
 
 const AGAIN: MemberOutcome = MemberOutcome::retry(None);
 
+/// What does not say whether it was executed is worth a few more tries.
+const COUNTED: Retry = Retry::new(None).max_retries(6);
+
 fn again_in(millis: u64) -> MemberOutcome {
     MemberOutcome::retry(Some(Duration::from_millis(millis)))
 }
@@ -137,8 +140,7 @@ fn what_is_no_batch_goes_through_untouched() {
         assert!(batch(of(&second)).is_some(), "{second}");
     }
 
-    let ids: [(&str, &str); 4] = [("a", "A"), ("é", "É"), ("1", "1"), ("1", "\\u0031")];
-    for (a, b) in ids {
+    for (a, b) in [("1", "1"), ("1", "\\u0031")] {
         let body = format!(
             r#"{{"requests":[{{"id":"{a}","method":"GET","url":"/"}},{{"id":"{b}","method":"GET","url":"/"}}]}}"#
         );
@@ -385,40 +387,33 @@ fn responses_are_found_by_id() {
 
 #[test]
 fn what_a_status_means() {
-    let open: &[u16] = &[408, 500, 502, 504];
-    let throttled: &[u16] = &[429, 503, 509];
+    use MemberOutcome::{Done, Failed, Unknown};
     for status in 100..600 {
         let mut batch = of(&["GET", "POST", "PATCH", "DELETE"]);
         let responses: Vec<String> = (1..=4)
             .map(|id| format!(r#"{{"id":"{id}","status":{status}}}"#))
             .collect();
         let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
+        let counted = MemberOutcome::Retry(COUNTED);
         let expected = match status {
-            200..=399 => [MemberOutcome::Done; 4],
-            _ if throttled.contains(&status) => [AGAIN; 4],
-            _ if open.contains(&status) => [
-                AGAIN,
-                MemberOutcome::Failed,
-                MemberOutcome::Failed,
-                MemberOutcome::Failed,
-            ],
-            _ => [MemberOutcome::Failed; 4],
-        };
-        for round in 0..5 {
-            let mut expected = expected;
-            if round >= 3 && open.contains(&status) {
-                expected[0] = MemberOutcome::Failed;
+            200..=399 => [Done; 4],
+            429 | 503 | 509 => [AGAIN; 4],
+            408 | 425 => [counted; 4],
+            400..=499 | 501 | 505..=508 | 510 | 511 => [Failed; 4],
+            _ => {
+                let maybe = MemberOutcome::Retry(COUNTED.maybe_executed());
+                [counted, Unknown, Unknown, maybe]
             }
-            let found = outcomes(&mut batch, &[0, 1, 2, 3], &body);
-            assert_eq!(found, expected, "{status}, round {round}");
-        }
+        };
+        assert_eq!(
+            outcomes(&mut batch, &[0, 1, 2, 3], &body),
+            expected,
+            "{status}"
+        );
     }
     let odd = r#"{"responses":[{"id":"1"},{"id":"2","status":"200"},{"id":"3","status":2.5e2},{"id":"4","status":-1}]}"#;
     let mut batch = of(&["POST"; 4]);
-    assert_eq!(
-        outcomes(&mut batch, &[0, 1, 2, 3], odd),
-        [MemberOutcome::Failed; 4]
-    );
+    assert_eq!(outcomes(&mut batch, &[0, 1, 2, 3], odd), [Unknown; 4]);
 }
 
 #[test]
@@ -530,30 +525,23 @@ fn nobody_gets_the_response_of_another_one() {
     let mut batch = of(&["GET", "POST", "POST", "PUT"]);
     let body = r#"{"responses":[{"id":"2","status":200},{"id":"2","status":201},
         {"id":"3","status":200},{"id":"3","status":200},{"id":"5","status":200},{"id":4,"status":200}]}"#;
-    for round in 1..=4 {
-        let got = messages(&mut batch, &[0, 1, 2, 3], body);
-        let outcomes: Vec<MemberOutcome> = got.iter().map(|message| message.outcome).collect();
-        let read = if round <= 3 {
-            AGAIN
-        } else {
-            MemberOutcome::Failed
-        };
-        assert_eq!(
-            outcomes,
-            [
-                read,
-                MemberOutcome::Failed,
-                MemberOutcome::Done,
-                MemberOutcome::Failed
-            ]
-        );
-        for (id, message) in ["1", "2", "3", "4"].iter().zip(&got) {
-            let value: Value = serde_json::from_slice(&message.bytes.to_bytes()).unwrap();
-            assert_eq!(value["id"], *id);
-            if *id != "3" {
-                assert_eq!(value["status"], 500);
-                assert_eq!(value["body"]["error"]["code"], "OutcomeUnknown");
-            }
+    let got = messages(&mut batch, &[0, 1, 2, 3], body);
+    let found: Vec<MemberOutcome> = got.iter().map(|message| message.outcome).collect();
+    assert_eq!(
+        found,
+        [
+            MemberOutcome::Retry(COUNTED),
+            MemberOutcome::Unknown,
+            MemberOutcome::Done,
+            MemberOutcome::Retry(COUNTED.maybe_executed()),
+        ]
+    );
+    for (id, message) in ["1", "2", "3", "4"].iter().zip(&got) {
+        let value: Value = serde_json::from_slice(&message.bytes.to_bytes()).unwrap();
+        assert_eq!(value["id"], *id);
+        if *id != "3" {
+            assert_eq!(value["status"], 500);
+            assert_eq!(value["body"]["error"]["code"], "OutcomeUnknown");
         }
     }
     // An id in another case is the same id.
@@ -571,33 +559,185 @@ fn nobody_gets_the_response_of_another_one() {
     let body = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
     assert_eq!(
         outcomes(&mut batch, &[1, 2], body),
-        [MemberOutcome::Done, MemberOutcome::Failed]
+        [MemberOutcome::Done, MemberOutcome::Unknown]
     );
 }
 
 #[test]
+fn ids_that_differ_in_case_alone_are_told_apart_by_their_parts() {
+    let mut batch = self::batch(
+        r#"{"requests":[{"id":"a","method":"POST","url":"/"},{"id":"É","method":"POST","url":"/"},
+        {"id":"A","method":"POST","url":"/","dependsOn":["a"]},{"id":"é","method":"POST","url":"/","dependsOn":["É"]},
+        {"id":"b","method":"POST","url":"/","dependsOn":["A"]}]}"#,
+    )
+    .unwrap();
+    let exclusive: Vec<Option<u64>> = (0..5).map(|member| batch.exclusive(member)).collect();
+    assert_eq!(exclusive, [Some(0), Some(1), Some(0), Some(1), Some(4)]);
+    let needs: Vec<&[usize]> = (0..5).map(|member| batch.needs(member)).collect();
+    assert_eq!(needs, [&[][..], &[], &[0], &[1], &[2]]);
+    // The server may write it in either case.
+    for (members, id) in [([0, 1], "A"), ([0, 1], "a"), ([1, 2], "a"), ([1, 2], "A")] {
+        let body = format!(r#"{{"responses":[{{"id":"{id}","status":201}}]}}"#);
+        let found = outcomes(&mut batch, &members, &body);
+        let at = usize::from(members[0] == 1);
+        assert_eq!(found[at], MemberOutcome::Done);
+        assert_eq!(found[1 - at], MemberOutcome::Unknown);
+    }
+    // Nobody can say which one is meant.
+    let open = r#"{"requests":[{"id":"ab","method":"GET","url":"/"},{"id":"aB","method":"GET","url":"/"},
+        {"id":"c","method":"GET","url":"/","dependsOn":["AB"]}]}"#;
+    assert!(self::batch(open).is_none());
+}
+
+#[test]
+fn responses_count_whatever_surrounds_them() {
+    use MemberOutcome::{Done, Unknown};
+    let inside = r#"{"responses":[{"id":"1","status":201},{"id":"2","status":429,"headers":{"Retry-After":"10"}}]}"#;
+    for status in [
+        200, 207, 400, 401, 403, 404, 413, 424, 429, 500, 502, 503, 504, 511,
+    ] {
+        let head = head(status, &[("retry-after", "3")]);
+        let found = of(&["POST"; 3]).response(&[0, 1, 2], &head, Rope::from(inside));
+        let PartResponse::Messages { messages, .. } = found else {
+            panic!("{status}: {found:?}");
+        };
+        let found: Vec<MemberOutcome> = messages.iter().map(|message| message.outcome).collect();
+        // What the batch was not executed for is not said of the others.
+        let rest = match status {
+            429 | 503 => again_in(3000),
+            _ => Unknown,
+        };
+        assert_eq!(found, [Done, again_in(10_000), rest], "{status}");
+    }
+    // An empty array is no sign that anything was executed, and anything in it is one.
+    let empty = r#"{"error":{"code":"BadRequest"},"responses":[]}"#;
+    let got = whole(&mut of(&["POST"; 2]), &[0], &head(400, &[]), empty);
+    assert_eq!(got.outcome, PartOutcome::Failed);
+    for inside in [
+        r#"{"responses":[{"id":"1","body":<html>}]}"#,
+        r#"{"responses":[7]}"#,
+    ] {
+        let found = of(&["POST"; 2]).response(&[0], &head(400, &[]), Rope::from(inside));
+        let PartResponse::Messages { messages, .. } = found else {
+            panic!("{found:?}");
+        };
+        assert_eq!(messages[0].outcome, Unknown);
+    }
+}
+
+#[test]
+fn a_page_among_the_responses_costs_itself_alone() {
+    use MemberOutcome::{Done, Unknown};
+    let ok =
+        |id: u8| format!(r#"{{"id":"{id}","status":201,"body":{{"ok":[{{}},{{"id":"4"}}]}}}}"#);
+    let page = |body: &str| {
+        format!(
+            r#"{{"id":"2","status":503,"headers":{{"Content-Type":"text/html"}},"body":{body}}}"#
+        )
+    };
+    for body in [
+        "<!DOCTYPE html><html><body>Service unavailable</body></html>",
+        "Service unavailable",
+        "<a>{\"x\":[1,{}],{\"y\":</a>",
+        "\"sm\u{f8}rrebr\u{f8}d\"",
+    ] {
+        let text = format!(r#"{{"responses":[{},{},{}]}}"#, ok(1), page(body), ok(3));
+        // The last one in another encoding.
+        let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
+        let mut batch = of(&["POST", "POST", "POST"]);
+        let found = batch.response(&[0, 1, 2], &head(200, &[]), Rope::from(bytes));
+        let PartResponse::Messages { frame, messages } = found else {
+            panic!("{found:?}");
+        };
+        let outcomes: Vec<MemberOutcome> = messages.iter().map(|message| message.outcome).collect();
+        assert_eq!(outcomes, [Done, Unknown, Done], "{body}");
+        assert_eq!(text_of(&frame), "{\"responses\":[|]}");
+        assert_eq!(self::text(&messages[2].bytes), ok(3));
+        let own = self::text(&messages[1].bytes);
+        assert!(own.contains("OutcomeUnknown"), "{own}");
+    }
+    // A read is asked for again.
+    let body = format!(r#"{{"responses":[{},{}]}}"#, ok(1), page("<html>"));
+    let found = outcomes(&mut of(&["POST", "GET"]), &[0, 1], &body);
+    assert_eq!(found, [Done, MemberOutcome::Retry(COUNTED)]);
+}
+
+fn text_of(frame: &(Rope, Rope)) -> String {
+    format!("{}|{}", text(&frame.0), text(&frame.1))
+}
+
+#[test]
+fn a_link_to_more_responses_is_told() {
+    let body = r#"{"responses":[{"id":"1","status":201}],"@odata.nextLink":"https:\/\/graph.example/$batch?more=7"}"#;
+    let got = messages(&mut of(&["POST", "POST", "GET"]), &[0, 1, 2], body);
+    let found: Vec<MemberOutcome> = got.iter().map(|message| message.outcome).collect();
+    assert_eq!(
+        found,
+        [
+            MemberOutcome::Done,
+            MemberOutcome::Unknown,
+            MemberOutcome::Retry(COUNTED)
+        ]
+    );
+    let told = text(&got[1].bytes);
+    assert!(
+        told.contains("https://graph.example/$batch?more=7"),
+        "{told}"
+    );
+}
+
+#[test]
+fn parts_shrink_to_what_was_not_throttled() {
+    let part = |batch: &mut GraphBatch, throttled: usize| {
+        let members: Vec<usize> = (0..batch.max_members()).collect();
+        let responses: Vec<String> = members
+            .iter()
+            .map(|at| {
+                let status = if *at < throttled { 429 } else { 200 };
+                format!(r#"{{"id":"{}","status":{status}}}"#, at + 1)
+            })
+            .collect();
+        let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
+        messages(batch, &members, &body);
+        batch.max_members()
+    };
+    let mut batch = of(&["GET"; 30]);
+    assert_eq!(part(&mut batch, 16), 4);
+    assert_eq!(part(&mut batch, 0), 5);
+    assert_eq!(part(&mut batch, 1), 4);
+    // What depends on a throttled one is not throttled itself.
+    let mut chain = chain();
+    let body = r#"{"responses":[{"id":"1","status":429},{"id":"2","status":424},{"id":"3","status":424},{"id":"4","status":424}]}"#;
+    messages(&mut chain, &[0, 1, 2, 3], body);
+    assert_eq!(chain.max_members(), 3);
+}
+
+#[test]
 fn what_a_whole_response_means() {
-    let none = PartOutcome::retry(None);
     let in_9 = PartOutcome::retry(Some(Duration::from_secs(9)));
+    let counted = Retry::new(Some(Duration::from_secs(9))).max_retries(6);
+    let tries = PartOutcome::Retry(counted);
     use PartOutcome::{Failed, FailedForAll, Unknown};
     // Status, for reads, for others, whether it was too large.
-    let cases: [(u16, PartOutcome, PartOutcome, bool); 16] = [
-        (200, none, Unknown, false),
-        (202, none, Unknown, false),
+    let cases: [(u16, PartOutcome, PartOutcome, bool); 18] = [
+        (200, Failed, Unknown, false),
+        (202, Failed, Unknown, false),
         (302, FailedForAll, FailedForAll, false),
         (400, Failed, Failed, false),
         (401, FailedForAll, FailedForAll, false),
         (403, FailedForAll, FailedForAll, false),
         (404, FailedForAll, FailedForAll, false),
-        (408, in_9, Unknown, true),
-        (413, none, none, true),
+        (408, tries, tries, true),
+        (413, Failed, Failed, true),
         (422, Failed, Failed, false),
+        (425, tries, tries, false),
         (429, in_9, in_9, false),
-        (500, in_9, Unknown, false),
-        (502, in_9, Unknown, false),
+        (500, tries, Unknown, true),
+        (502, tries, Unknown, true),
         (503, in_9, in_9, false),
-        (504, in_9, Unknown, true),
-        (505, Unknown, Unknown, false),
+        (504, tries, Unknown, true),
+        (505, FailedForAll, FailedForAll, false),
+        (507, Failed, Failed, true),
     ];
     for (status, reads, others, too_large) in cases {
         let head = head(status, &[("retry-after", "9")]);
@@ -606,7 +746,7 @@ fn what_a_whole_response_means() {
             "<html>",
             "{}",
             r#"{"responses":7}"#,
-            "{\"responses\":[}",
+            "[{\"responses\":[}",
         ] {
             let got = whole(&mut of(&["GET", "GET", "POST"]), &[0, 1], &head, body);
             assert_eq!(
@@ -625,31 +765,31 @@ fn what_a_whole_response_means() {
     }
     // One request that is too large by itself does not get smaller.
     let alone = whole(&mut of(&["POST", "POST"]), &[1], &head(413, &[]), "");
-    assert_eq!((alone.outcome, alone.too_large), (Failed, true));
-
-    // Reads: three times.
-    for (status, then) in [(200, Unknown), (502, Failed)] {
-        let mut batch = of(&["GET", "GET"]);
-        for _ in 0..3 {
-            let got = whole(&mut batch, &[0, 1], &head(status, &[]), "");
-            assert_eq!(got.outcome, none);
-        }
-        assert_eq!(
-            whole(&mut batch, &[0, 1], &head(status, &[]), "").outcome,
-            then
-        );
-    }
+    assert_eq!((alone.outcome, alone.too_large), (Failed, false));
+    let deletes = whole(&mut of(&["GET", "DELETE"]), &[0, 1], &head(500, &[]), "");
+    assert_eq!(
+        deletes.outcome,
+        PartOutcome::Retry(COUNTED.maybe_executed())
+    );
 
     let gzip = head(200, &[("content-encoding", "gzip")]);
     let response = r#"{"responses":[{"id":"1","status":200},{"id":"2","status":200}]}"#;
     let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &gzip, response);
-    assert_eq!(got.outcome, Unknown);
+    assert_eq!(got.outcome, Failed);
     assert!(got.text.contains("compressed"), "{}", got.text);
 
     let error = r#"{"error":{"code":"BadRequest","message":"Invalid id \"7\"."}}"#;
     let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &head(400, &[]), error);
     assert_eq!(got.code.as_deref(), Some("BadRequest"));
     assert_eq!(&*got.text, "HTTP 400 Bad Request: Invalid id \"7\".");
+    let page = "<html><title>Sign in</title>";
+    for (status, expected) in [
+        (200, "HTTP 200 OK, but no response to a batch: \"Sign in\""),
+        (502, "HTTP 502 Bad Gateway: \"Sign in\""),
+    ] {
+        let got = whole(&mut of(&["GET", "GET"]), &[0, 1], &head(status, &[]), page);
+        assert_eq!(&*got.text, expected);
+    }
 }
 
 #[test]

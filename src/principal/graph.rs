@@ -1,0 +1,268 @@
+//! [`GraphCharges`]: whom Microsoft Graph charges, and for how much.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hashbrown::HashMap;
+use http::Request;
+use serde::Deserialize;
+
+use super::budget::Budget;
+use super::charges::{Charge, Charges};
+use super::identity::Principal;
+use super::make_charges::MakeCharges;
+use crate::body::ReplayBody;
+use crate::extensions::Caller;
+
+/// How many requests of a batch run at the same time (Outlook service limits; microsoft-graph-docs, pull 20833).
+const MAX_AT_A_TIME: u32 = 4;
+
+/// The charges of the Outlook service of Microsoft Graph: one application may have four requests at a time in one mailbox.
+///
+/// A `$batch` is charged what runs at the same time in it: for each mailbox as many as it has requests, four at most.
+/// Requests that depend on each other run one after another, so that a sequential batch is charged one. A request that names
+/// no mailbox is not charged.
+///
+/// The mailbox is what the URL calls it, in lower case: `/users/{id}`, `/users('{id}')`, or `/me`, which stands for the
+/// [`Caller`] where there is one. A mailbox that is called by its address and by its id counts as two.
+///
+/// The limit is that of [`ThrottlingPolicy::graph_outlook`](crate::policy::ThrottlingPolicy::graph_outlook).
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::body::ReplayBody;
+/// use tower_ews::principal::{GraphCharges, MakeCharges};
+///
+/// let charges = GraphCharges::new("11111111-2222-3333-4444-555555555555");
+/// let get = |id| format!(r#"{{"id":"{id}","method":"GET","url":"/users/amy@contoso.com/messages/{id}"}}"#);
+/// let batch = Request::post("https://graph.microsoft.com/v1.0/$batch")
+///     .body(ReplayBody::from(format!(r#"{{"requests":[{},{}]}}"#, get(1), get(2))))
+///     .unwrap();
+/// assert_eq!(charges.make_charges(&batch)[0].amount(), 2);
+/// ```
+#[derive(Clone)]
+pub struct GraphCharges {
+    application: Box<str>,
+}
+
+impl GraphCharges {
+    /// Creates the charges of the application with this id.
+    pub fn new(application: impl Into<Box<str>>) -> Self {
+        Self {
+            application: application.into(),
+        }
+    }
+
+    fn principal(&self, mailbox: &str) -> Principal {
+        Principal::new(format!("{} in {mailbox}", self.application))
+    }
+
+    /// Returns the charges of a batch, or `None` if it cannot be read.
+    fn of_batch(&self, body: &[u8], caller: Option<&Caller>) -> Option<Charges> {
+        let batch: Batch<'_> = serde_json::from_slice(body).ok()?;
+        let mut steps: HashMap<String, usize> = HashMap::with_capacity(batch.requests.len());
+        let mut known: HashMap<String, usize> = HashMap::new();
+        // Of each mailbox, how many requests each step has.
+        let mut mailboxes: Vec<(Principal, HashMap<usize, u32>)> = Vec::new();
+        for request in &batch.requests {
+            // Requests of one step can run at the same time.
+            let needs = request.depends_on.iter().flatten();
+            let needs = needs.filter_map(|id| steps.get(&id.to_lowercase()));
+            let step = needs.max().map_or(0, |step| step + 1);
+            steps.insert(request.id.to_lowercase(), step);
+            let path = request.url.split(['?', '#']).next().unwrap_or_default();
+            let Some(mailbox) = mailbox(path, caller) else {
+                continue;
+            };
+            let principal = self.principal(&mailbox);
+            let at = *known.entry(mailbox).or_insert(mailboxes.len());
+            if at == mailboxes.len() {
+                mailboxes.push((principal, HashMap::new()));
+            }
+            if let Some((_, counts)) = mailboxes.get_mut(at) {
+                *counts.entry(step).or_default() += 1;
+            }
+        }
+        let charges = mailboxes.into_iter().map(|(principal, counts)| {
+            let most = counts.into_values().max().unwrap_or(1);
+            Charge::new(principal, Budget::Concurrency, most.min(MAX_AT_A_TIME))
+        });
+        Some(charges.collect())
+    }
+}
+
+impl MakeCharges<ReplayBody> for GraphCharges {
+    fn make_charges(&self, request: &Request<ReplayBody>) -> Charges {
+        let caller = request.extensions().get::<Caller>();
+        let path = request.uri().path();
+        if path.ends_with("/$batch") || path.ends_with("/%24batch") {
+            let charges = self.of_batch(&request.body().to_bytes(), caller);
+            return charges.unwrap_or_default();
+        }
+        let mailbox = mailbox(path, caller);
+        mailbox.map(|mailbox| self.principal(&mailbox)).into()
+    }
+}
+
+/// Prints no mailbox.
+impl fmt::Debug for GraphCharges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphCharges")
+            .field("application", &self.application)
+            .finish()
+    }
+}
+
+#[derive(Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    requests: Vec<InBatch<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InBatch<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+    depends_on: Option<Vec<String>>,
+}
+
+/// Returns the mailbox that a path names, in lower case.
+fn mailbox(path: &str, caller: Option<&Caller>) -> Option<String> {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut first = segments.next()?;
+    if matches!(first, "v1.0" | "beta") {
+        first = segments.next()?;
+    }
+    let name = first.to_ascii_lowercase();
+    let named = match &*name {
+        "me" => {
+            return Some(caller.map_or_else(|| name.clone(), |caller| caller.name().to_owned()));
+        }
+        "users" => segments.next()?,
+        _ => first
+            .get("users('".len()..)
+            .filter(|_| name.starts_with("users('"))?
+            .strip_suffix("')")?,
+    };
+    // What clients escape of an address.
+    Some(named.to_lowercase().replace("%40", "@"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn charges(request: Request<ReplayBody>) -> Vec<(String, u32)> {
+        let charges = GraphCharges::new("app").make_charges(&request);
+        assert!(
+            charges
+                .iter()
+                .all(|charge| charge.budget() == Budget::Concurrency)
+        );
+        let charge = |charge: &Charge| (charge.principal().name().to_owned(), charge.amount());
+        charges.iter().map(charge).collect()
+    }
+
+    /// A batch of requests of these urls, each with the ids that it depends on. Ids are numbers from 1.
+    fn batch(requests: &[(&str, &[&str])]) -> Request<ReplayBody> {
+        let requests: Vec<serde_json::Value> = requests
+            .iter()
+            .zip(1..)
+            .map(|((url, needs), id)| {
+                let id = format!("R{id}");
+                serde_json::json!({"id": id, "method": "GET", "url": url, "dependsOn": needs})
+            })
+            .collect();
+        let body = serde_json::json!({ "requests": requests }).to_string();
+        Request::post("https://graph.microsoft.com/v1.0/$batch")
+            .body(body.into())
+            .unwrap()
+    }
+
+    #[test]
+    fn one_request_is_charged_to_its_mailbox() {
+        for (path, mailbox) in [
+            (
+                "/v1.0/users/Amy@Contoso.com/messages",
+                Some("amy@contoso.com"),
+            ),
+            ("/beta/users/amy%40contoso.com", Some("amy@contoso.com")),
+            (
+                "/v1.0/Users('Amy@contoso.com')/events",
+                Some("amy@contoso.com"),
+            ),
+            (
+                "/users/87d349ed-44d7-43e1-9a83-5f2406dee5bd",
+                Some("87d349ed-44d7-43e1-9a83-5f2406dee5bd"),
+            ),
+            ("/v1.0/me/messages", Some("me")),
+            ("/v1.0/users", None),
+            ("/v1.0/groups/1/events", None),
+            ("/v1.0/users('amy", None),
+            ("/", None),
+            ("/v1.0", None),
+        ] {
+            let request = Request::get(path).body(ReplayBody::empty()).unwrap();
+            let expected = mailbox.map(|mailbox| (format!("app in {mailbox}"), 1));
+            assert_eq!(charges(request), Vec::from_iter(expected), "{path}");
+        }
+        let mut mine = Request::get("/v1.0/me").body(ReplayBody::empty()).unwrap();
+        mine.extensions_mut().insert(Caller::new("Amy@contoso.com"));
+        assert_eq!(charges(mine), [("app in amy@contoso.com".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_batch_is_charged_what_runs_at_the_same_time() {
+        let (amy, bob) = ("/users/amy@x/messages", "/users/BOB%40x/events?$top=1");
+        let none: &[&str] = &[];
+        type Requests<'a> = Vec<(&'a str, &'a [&'a str])>;
+        let cases: [(Requests<'_>, &[(&str, u32)]); 7] = [
+            (vec![(amy, none); 3], &[("amy@x", 3)]),
+            (vec![(amy, none); 20], &[("amy@x", 4)]),
+            (
+                vec![(amy, none), (bob, none), (amy, none), ("/groups/1", none)],
+                &[("amy@x", 2), ("bob@x", 1)],
+            ),
+            // A chain, whose ids are written in another case.
+            (
+                vec![(amy, none), (amy, &["r1"]), (amy, &["R2"]), (amy, &["r3"])],
+                &[("amy@x", 1)],
+            ),
+            // One, three after it, and one after those.
+            (
+                vec![
+                    (amy, none),
+                    (amy, &["R1"]),
+                    (amy, &["R1"]),
+                    (amy, &["R1"]),
+                    (amy, &["R2", "R3", "R4"]),
+                ],
+                &[("amy@x", 3)],
+            ),
+            (
+                vec![(amy, none), (bob, &["R1"])],
+                &[("amy@x", 1), ("bob@x", 1)],
+            ),
+            (vec![("/groups/1", none); 2], &[]),
+        ];
+        for (requests, expected) in cases {
+            let expected: Vec<(String, u32)> = expected
+                .iter()
+                .map(|(mailbox, amount)| (format!("app in {mailbox}"), *amount))
+                .collect();
+            assert_eq!(charges(batch(&requests)), expected, "{requests:?}");
+        }
+        for body in ["", "{}", r#"{"requests":[{"id":1}]}"#, "<html>"] {
+            let request = Request::post("/v1.0/%24batch").body(body.into()).unwrap();
+            assert!(charges(request).is_empty(), "{body}");
+        }
+        let charges = GraphCharges::new("app");
+        assert_eq!(
+            format!("{charges:?}"),
+            "GraphCharges { application: \"app\" }"
+        );
+    }
+}
