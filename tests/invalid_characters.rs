@@ -38,7 +38,11 @@ where
         let sent = Arc::clone(&sent);
         service_fn(move |request: Request<ReplayBody>| {
             sent.lock().unwrap().push(request.body().to_bytes());
-            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("<Envelope/>"))) }
+            async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
+                    "<Envelope><Body><R/></Body></Envelope>",
+                )))
+            }
         })
     };
     let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx");
