@@ -2,6 +2,8 @@
 
 #[path = "responses/collected.rs"]
 mod collected;
+#[path = "responses/graph.rs"]
+mod graph;
 #[path = "responses/page.rs"]
 mod page;
 #[path = "responses/random.rs"]

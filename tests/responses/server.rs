@@ -331,7 +331,7 @@ fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
     }
 }
 
-async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> {
+pub(crate) async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> {
     // A round trip.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let kind = |kind| BoxError::from(std::io::Error::from(kind));

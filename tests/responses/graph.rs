@@ -1,0 +1,133 @@
+//! The same responses to a Graph batch of 20 requests: the layers alone, virtual time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower::{BoxError, Layer, ServiceExt};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, GraphBatchFormat};
+use tower_ews::body::ReplayBody;
+use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
+
+use super::server::{Answer, Ask, respond};
+use super::{Row, Worth, rows};
+
+fn batch(method: &str) -> Request<ReplayBody> {
+    let requests: Vec<String> = (0..20)
+        .map(|id| format!(r#"{{"id":"{id}","method":"{method}","url":"/me/messages/{id}"}}"#))
+        .collect();
+    let body = format!(r#"{{"requests":[{}]}}"#, requests.join(","));
+    Request::post("https://graph.microsoft.com/v1.0/$batch")
+        .header("content-type", "application/json")
+        .body(ReplayBody::from(body))
+        .unwrap()
+}
+
+/// What a batch came to.
+struct Outcome {
+    asks: Vec<Ask>,
+    took: Duration,
+    told: String,
+    unknown: usize,
+}
+
+async fn send(method: &str, answer: fn(&Ask) -> Answer) -> Outcome {
+    let asks = Arc::new(Mutex::new(Vec::new()));
+    let begin = Instant::now();
+    let server = {
+        let asks = Arc::clone(&asks);
+        tower::service_fn(move |request: Request<ReplayBody>| {
+            let body = request.into_body().to_bytes();
+            let batch: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let ids = batch["requests"].as_array().unwrap().iter();
+            let mut asks = asks.lock().unwrap();
+            let ask = Ask {
+                operation: "$batch".to_owned(),
+                ids: ids.map(|one| one["id"].to_string()).collect(),
+                number: asks.len(),
+                at: begin.elapsed(),
+            };
+            asks.push(ask.clone());
+            respond(answer(&ask))
+        })
+    };
+    let inner = ServerBusyBackoffLayer::http().layer(server);
+    let service = BatchSplitterLayer::new(GraphBatchFormat::new()).layer(inner);
+    let mut unknown = 0;
+    let told = async {
+        let response = service.oneshot(batch(method)).await?;
+        let status = response.status();
+        let report: Option<BatchReport> = response.extensions().get().cloned();
+        let body = response.into_body().collect().await?.to_bytes();
+        unknown = report.map_or(0, |report| report.stats().unknown);
+        Ok::<_, BoxError>(format!("{status}: {}", String::from_utf8_lossy(&body)))
+    };
+    let told = told.await.unwrap_or_else(|error| format!("{error:?}"));
+    let took = begin.elapsed();
+    let asks = std::mem::take(&mut *asks.lock().unwrap());
+    Outcome {
+        asks,
+        took,
+        told,
+        unknown,
+    }
+}
+
+/// What Graph does not send, and 509, by which it throttles.
+fn is_of_ews(row: &Row) -> bool {
+    [
+        "509",
+        "fault ",
+        "each ",
+        "an empty SOAP",
+        "a response without",
+    ]
+    .iter()
+    .any(|begin| row.name.starts_with(begin))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graph_batch_hears_the_same() {
+    let mut wrong = Vec::new();
+    for row in rows().into_iter().filter(|row| !is_of_ews(row)) {
+        for method in ["GET", "POST"] {
+            let outcome = send(method, row.answer).await;
+            let sizes: Vec<usize> = outcome.asks.iter().map(|ask| ask.ids.len()).collect();
+            let mut case = format!(
+                "{method}, {}: {sizes:?}, {:?}, unknown {}, {}",
+                row.name, outcome.took, outcome.unknown, outcome.told
+            );
+            case.truncate(500);
+            println!("{case}");
+            let most = match row.worth {
+                // What Graph says of one request of several it says of the whole batch.
+                Worth::Final => Worth::FinalForPart.requests_of_batch(),
+                worth => worth.requests_of_batch(),
+            };
+            if outcome.asks.len() > most || outcome.took > row.worth.time() {
+                wrong.push(format!("too much: {case}"));
+            }
+            if method == "GET" && outcome.unknown > 0 {
+                wrong.push(format!("a read in doubt: {case}"));
+            }
+            let mut times = HashMap::new();
+            for id in outcome.asks.iter().flat_map(|ask| &ask.ids) {
+                *times.entry(id).or_insert(0) += 1;
+            }
+            let twice = times.values().any(|times| *times > 1);
+            if method == "POST" && row.executed && twice {
+                wrong.push(format!("twice: {case}"));
+            }
+            // The client's own error of a connection that was lost.
+            let lost = outcome.told.contains("ConnectionReset");
+            let doubt = lost || outcome.unknown > 0 || outcome.told.contains("OutcomeUnknown");
+            if method == "POST" && row.executed != doubt && !outcome.told.starts_with("5") {
+                wrong.push(format!("doubt {doubt}: {case}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
