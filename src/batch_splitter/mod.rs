@@ -137,6 +137,7 @@ mod format;
 mod graph;
 mod job;
 mod layer;
+mod members;
 mod merge;
 mod pacing;
 mod part;

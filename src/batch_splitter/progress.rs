@@ -15,18 +15,18 @@ use super::config::Config;
 use super::errors::BatchError;
 use super::fallback::{Candidate, Fallback};
 use super::format::{
-    Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome,
-    PartResponse, Retry,
+    Batch, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome, PartResponse,
+    Retry,
 };
-use super::merge::{Merge, fits};
+use super::members::Members;
+use super::merge::fits;
 use super::pacing::Pacing;
 use super::part::{CollectedResponse, SendResult};
-use super::plan::{Bounds, LastError, NextPart, PartError, Plan};
+use super::plan::{Bounds, NextPart, PartError};
 use super::sizing::Sizing;
 use super::stats::BatchReport;
 use super::trouble::Trouble;
 use crate::body::ReplayBody;
-use crate::body::rope::Rope;
 use crate::errors::{BackoffError, NoResponseInTime, describe};
 use crate::retry::backoff::Jitter;
 use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
@@ -102,11 +102,9 @@ pub(super) struct PartEnd {
 
 /// The state of one batch.
 pub(super) struct Progress<B> {
-    batch: B,
+    members: Members<B>,
     shared: Arc<Shared>,
     sizing_key: Box<str>,
-    plan: Plan,
-    merge: Merge,
     pacing: Pacing,
     trouble: Trouble,
     fallback: Fallback,
@@ -117,18 +115,14 @@ pub(super) struct Progress<B> {
     stopped: Option<Arc<PartError>>,
     /// Whether the response was begun.
     responded: bool,
-    report: BatchReport,
 }
 
 impl<B: Batch> Progress<B> {
     pub(super) fn new(batch: B, shared: Arc<Shared>, deadline: Option<Instant>) -> Self {
-        let members = batch.members();
         let config = &shared.config;
         let rng = shared.jitter.rng();
         Self {
             sizing_key: batch.sizing_key().into(),
-            plan: Plan::new(&batch),
-            merge: Merge::new(members, batch.separator()),
             pacing: Pacing::new(config.backoff, rng, deadline, config.stall_timeout),
             trouble: Trouble::default(),
             fallback: Fallback::new(batch.idempotency() != Idempotency::Safe),
@@ -136,25 +130,24 @@ impl<B: Batch> Progress<B> {
             one_error: None,
             stopped: None,
             responded: false,
-            report: BatchReport::new(members),
-            batch,
+            members: Members::new(batch),
             shared,
         }
     }
 
     pub(super) fn operation(&self) -> &str {
-        self.batch.operation()
+        self.members.batch.operation()
     }
 
     pub(super) fn report(&self) -> &BatchReport {
-        &self.report
+        &self.members.report
     }
 
     /// Returns the error of a part that was in flight when the deadline passed.
     pub(super) fn too_late(&self) -> BackoffError {
-        let (operation, attempts) = (self.batch.operation().into(), 1);
+        let (operation, attempts) = (self.members.batch.operation().into(), 1);
         let source = NoResponseInTime.into();
-        match self.only_reads() {
+        match self.members.only_reads() {
             true => BackoffError::DeadlinePassed {
                 operation,
                 attempts,
@@ -170,22 +163,17 @@ impl<B: Batch> Progress<B> {
 
     /// Whether everything was handed out.
     pub(super) fn is_at_end(&self) -> bool {
-        self.merge.is_at_end()
+        self.members.merge.is_at_end()
     }
 
     /// Returns how many bytes are still to be handed out, if that is known.
     pub(super) fn bytes_left(&self) -> Option<u64> {
-        self.merge.left(&self.plan)
-    }
-
-    /// Whether the batch only reads. Its response is handed out while its parts come in.
-    fn only_reads(&self) -> bool {
-        self.batch.idempotency() == Idempotency::Safe
+        self.members.merge.left(&self.members.plan)
     }
 
     /// Returns how many parts may be in flight.
     fn max_in_flight(&self) -> usize {
-        match self.batch.order() {
+        match self.members.batch.order() {
             Order::Free => self.shared.config.parallel,
             Order::Kept => 1,
         }
@@ -193,8 +181,9 @@ impl<B: Batch> Progress<B> {
 
     /// Whether the reader has something to take before anything more is needed.
     fn has_unread(&self) -> bool {
-        let streams = self.responded && self.only_reads() && self.merge.can_stream();
-        streams && self.merge.next_member() < self.plan.first_open()
+        let streams =
+            self.responded && self.members.only_reads() && self.members.merge.can_stream();
+        streams && self.members.merge.next_member() < self.members.plan.first_open()
     }
 }
 
@@ -204,7 +193,7 @@ impl<B: Batch> Progress<B> {
     pub(super) fn step(&mut self, now: Instant) -> Step {
         // One part at a time is sent only when the reader waits for it: it may make other calls while it has enough to
         // read, and a part in flight would hold what they need. Several parts go on meanwhile.
-        while self.responded && self.max_in_flight() > 1 && !self.plan.is_complete() {
+        while self.responded && self.max_in_flight() > 1 && !self.members.plan.is_complete() {
             match self.advance(now) {
                 Some(Step::Send(part)) => return Step::Send(part),
                 Some(_) => break,
@@ -233,29 +222,31 @@ impl<B: Batch> Progress<B> {
 
     /// Begins the response, if it can be begun.
     fn respond(&mut self) -> Option<Output> {
-        let complete = self.plan.is_complete();
-        let streams = self.only_reads() && self.merge.can_stream() && self.fallback.is_obsolete();
+        let complete = self.members.plan.is_complete();
+        let streams = self.members.only_reads()
+            && self.members.merge.can_stream()
+            && self.fallback.is_obsolete();
         if !(complete || streams) {
             return None;
         }
         self.responded = true;
         if complete {
-            self.report.set_complete();
+            self.members.report.set_complete();
         }
         // Nobody would notice that such a response is none to what was asked.
         let is_obsolete = self.fallback.is_obsolete();
         let fallback = self.fallback.take().filter(|fallback| !fallback.looks_good);
         // One error for all is handed out as it came, although single members had it as a message.
-        let merges = is_obsolete || self.report.stats().done > 0 || fallback.is_none();
-        if merges && self.merge.has_envelope() && !self.is_incomplete() {
-            if let Some(head) = self.merge.take_head(&self.plan) {
+        let merges = is_obsolete || self.members.report.stats().done > 0 || fallback.is_none();
+        if merges && self.members.merge.has_envelope() && !self.is_incomplete() {
+            if let Some(head) = self.members.merge.take_head(&self.members.plan) {
                 return Some(Output::Head(Box::new(head)));
             }
         }
         Some(match fallback {
             Some(fallback) => {
                 // Messages that are not handed out.
-                self.report.count_rest_not_executed();
+                self.members.report.count_rest_not_executed();
                 match fallback.result {
                     Ok(response) => Output::OnePart(response),
                     Err(error) => Output::Error(error),
@@ -267,41 +258,41 @@ impl<B: Batch> Progress<B> {
 
     /// Returns what the reader gets next, if it came.
     fn read(&mut self) -> Option<Output> {
-        if self.plan.is_complete() {
-            self.report.set_complete();
+        if self.members.plan.is_complete() {
+            self.members.report.set_complete();
         }
         if self.is_incomplete() {
             return Some(Output::Error(self.incomplete()));
         }
-        if let Some(bytes) = self.merge.next(&self.plan) {
+        if let Some(bytes) = self.members.merge.next(&self.members.plan) {
             return Some(Output::Bytes(bytes));
         }
-        self.merge.is_at_end().then_some(Output::End)
+        self.members.merge.is_at_end().then_some(Output::End)
     }
 
     /// Whether the response of a batch that only reads lacks members, and cannot say so.
     fn is_incomplete(&self) -> bool {
-        self.only_reads() && self.merge.missing() > 0
+        self.members.only_reads() && self.members.merge.missing() > 0
     }
 
     fn incomplete(&self) -> BoxError {
-        let operation = self.batch.operation().into();
-        let cause = self.report.cause();
-        if self.report.stats().unknown > 0 {
+        let operation = self.members.batch.operation().into();
+        let cause = self.members.report.cause();
+        if self.members.report.stats().unknown > 0 {
             return BackoffError::OutcomeUnknown {
                 operation,
-                attempts: self.plan.parts(),
+                attempts: self.members.plan.parts(),
                 source: String::from(cause).into(),
             }
             .into();
         }
-        match self.plan.parts() {
+        match self.members.plan.parts() {
             0 => BatchError::NotBegun { operation, cause },
             _ => BatchError::Incomplete {
                 operation,
-                missing: match self.merge.has_envelope() {
-                    true => self.merge.missing(),
-                    false => self.report.stats().members,
+                missing: match self.members.merge.has_envelope() {
+                    true => self.members.merge.missing(),
+                    false => self.members.report.stats().members,
                 },
                 cause,
             },
@@ -318,7 +309,7 @@ impl<B: Batch> Progress<B> {
             true => 1,
             false => self.max_in_flight(),
         };
-        if self.in_flight >= max_in_flight || self.plan.nothing_waits() {
+        if self.in_flight >= max_in_flight || self.members.plan.nothing_waits() {
             return Some(Step::Wait(None));
         }
         if let Some(until) = self.pacing.held_until(now) {
@@ -332,7 +323,7 @@ impl<B: Batch> Progress<B> {
             NextPart::NotBefore(until) => Some(Step::Wait(Some(until))),
             NextPart::Blocked(blocked) => {
                 for (member, need) in blocked {
-                    self.settle_blocked(member, need);
+                    self.members.settle_blocked(member, need);
                 }
                 None
             }
@@ -347,14 +338,14 @@ impl<B: Batch> Progress<B> {
     fn next_part(&mut self, now: Instant) -> NextPart {
         let config = &self.shared.config;
         let size = self.shared.sizing.members(&self.sizing_key, config);
-        let mut members = size.min(self.batch.max_members()).max(1);
-        if self.batch.idempotency() == Idempotency::NonIdempotent {
+        let mut members = size.min(self.members.batch.max_members()).max(1);
+        if self.members.batch.idempotency() == Idempotency::NonIdempotent {
             members = members.min(config.max_in_doubt);
         }
         if self.trouble.wants_small() {
-            if self.batch.order() == Order::Free {
+            if self.members.batch.order() == Order::Free {
                 let turn = self.trouble.turns();
-                let next = self.plan.next_alone(&self.batch, turn, now);
+                let next = self.members.plan.next_alone(&self.members.batch, turn, now);
                 // Those that wait may be blocked.
                 if next != NextPart::Nothing {
                     return next;
@@ -369,19 +360,19 @@ impl<B: Batch> Progress<B> {
             end: usize::MAX,
             patient: !must_send,
         };
-        if self.only_reads() && !self.plan.is_by_group() {
+        if self.members.only_reads() && !self.members.plan.is_by_group() {
             // What the reader has not taken yet, and what cannot be handed out yet, has to be kept.
             let ahead = members.saturating_mul(self.max_in_flight().saturating_add(1));
-            let from = match self.merge.can_stream() {
-                true => self.merge.next_member(),
-                false => self.plan.first_open(),
+            let from = match self.members.merge.can_stream() {
+                true => self.members.merge.next_member(),
+                false => self.members.plan.first_open(),
             };
             bounds.end = from.saturating_add(ahead);
         }
-        let next = self.plan.next(&self.batch, bounds, now);
+        let next = self.members.plan.next(&self.members.batch, bounds, now);
         if next == NextPart::Nothing && must_send {
             bounds.end = usize::MAX;
-            return self.plan.next(&self.batch, bounds, now);
+            return self.members.plan.next(&self.members.batch, bounds, now);
         }
         next
     }
@@ -390,17 +381,17 @@ impl<B: Batch> Progress<B> {
         let mut resent = 0;
         let mut maybe_executed = false;
         for &member in &members {
-            if let Some(known) = self.plan.member(member) {
+            if let Some(known) = self.members.plan.member(member) {
                 resent += usize::from(known.last_error.is_some());
                 maybe_executed |= known.maybe_executed;
             }
         }
         self.in_flight += 1;
         self.trouble.part_sent();
-        self.report.count_part(resent);
+        self.members.report.count_part(resent);
         Part {
-            number: self.plan.parts().saturating_sub(1),
-            body: self.batch.part(&members),
+            number: self.members.plan.parts().saturating_sub(1),
+            body: self.members.batch.part(&members),
             resent,
             maybe_executed,
             held_back: self.pacing.part_sent(now),
@@ -428,7 +419,7 @@ impl<B: Batch> Progress<B> {
                 // A layer further in has used up the time of the call.
                 let gave_up = error.is::<BackoffError>();
                 self.fallback.retry(Candidate::unsent(error));
-                self.put_back(&members, &why);
+                self.members.put_back(&members, &why);
                 match gave_up {
                     true => self.give_up_all(&members, false),
                     false => self.hold_or_give_up(&members, None, false, now),
@@ -437,7 +428,7 @@ impl<B: Batch> Progress<B> {
             SendResult::Unsendable(error) => {
                 let why = part_error(&error, false);
                 self.fallback.conclude(Candidate::error(error, false));
-                self.reject(&members, &why);
+                self.members.reject(&members, &why);
             }
             SendResult::Lost(error) => {
                 let (sizing, config) = (&self.shared.sizing, &self.shared.config);
@@ -474,7 +465,7 @@ impl<B: Batch> Progress<B> {
         let info: Option<&RetryInfo> = head.extensions.get();
         // A layer further in has used up the time of the call.
         let gave_up = info.is_some_and(|info| info.gave_up);
-        let read = self.batch.response(members, head, body.clone());
+        let read = self.members.batch.response(members, head, body.clone());
         match self.merge_response(members, head, read, gave_up, now) {
             Ok(smoothly) => {
                 let (sizing, config) = (&self.shared.sizing, &self.shared.config);
@@ -496,14 +487,14 @@ impl<B: Batch> Progress<B> {
     ) -> Result<bool, PartFailure> {
         match read {
             PartResponse::Messages { frame, messages } => {
-                if !fits(members, &messages) || !self.merge.put_frame(head, frame) {
+                if !fits(members, &messages) || !self.members.merge.put_frame(head, frame) {
                     return Err(unreadable());
                 }
                 Ok(self.put_messages(members, messages, gave_up, now))
             }
             PartResponse::Lists { frame, lists } => {
                 let first = members.first().copied().unwrap_or_default();
-                if !self.merge.put_lists(head, first, frame, lists) {
+                if !self.members.merge.put_lists(head, first, frame, lists) {
                     return Err(unreadable());
                 }
                 self.settle_without_message(members);
@@ -516,8 +507,8 @@ impl<B: Batch> Progress<B> {
     /// Settles members that are done, but have no messages of their own.
     fn settle_without_message(&mut self, members: &[usize]) {
         for &member in members {
-            if self.plan.settle(member, true) {
-                self.report.count_done();
+            if self.members.plan.settle(member, true) {
+                self.members.report.count_done();
             }
         }
         self.progressed();
@@ -544,84 +535,45 @@ impl<B: Batch> Progress<B> {
         }
         self.one_error = None;
         self.fallback.forget();
-        let any = |outcome| messages.iter().any(|message| message.outcome == outcome);
-        let achieved = any(MemberOutcome::Done);
-        let failed = any(MemberOutcome::Failed);
         let is_new_small = self.is_new_small(members);
-        if achieved || failed {
+        let mut came = self.members.put_messages(members, messages);
+        let settled = came.achieved || came.failed;
+        if settled {
             self.progressed();
         }
-        let mut throttled = Vec::new();
-        let mut counted = Vec::new();
-        let mut unknown = Vec::new();
-        let mut stopped = Vec::new();
-        let mut longest = None;
-        let mut again = Retry::new(None).max_retries(0);
-        for (&member, message) in members.iter().zip(messages) {
-            let error = LastError::Message(message.bytes.clone());
-            match message.outcome {
-                MemberOutcome::Done => self.settle(member, message.bytes, true),
-                MemberOutcome::Failed => self.settle(member, message.bytes, false),
-                MemberOutcome::Unknown => {
-                    self.report.count_unknown();
-                    self.settle(member, message.bytes, false);
-                    unknown.push(member);
-                }
-                MemberOutcome::Stopped => {
-                    self.plan.send_again(member, error);
-                    stopped.push(member);
-                }
-                MemberOutcome::Retry(retry) => {
-                    if retry.maybe_executed {
-                        self.mark_maybe_executed(&[member]);
-                    }
-                    self.plan.send_again(member, error);
-                    match retry.max_retries {
-                        Some(max_retries) => {
-                            again.retry_after = again.retry_after.max(retry.retry_after);
-                            let max_retries = if gave_up { 0 } else { max_retries };
-                            again.max_retries = again.max_retries.max(Some(max_retries));
-                            counted.push(member);
-                        }
-                        None => {
-                            longest = longest.max(retry.retry_after);
-                            throttled.push(member);
-                        }
-                    }
-                }
-            }
-        }
-        let retried = !throttled.is_empty() || !counted.is_empty();
-        let smoothly = !retried && stopped.is_empty() && unknown.is_empty();
         // Only a member that failed for good stops others: a round that achieved nothing ends it.
-        if !achieved && (failed || !retried) {
-            self.give_up(&stopped, &Arc::default());
+        if !came.achieved && (came.failed || !came.is_retried()) {
+            self.members.give_up(&came.stopped, &Arc::default());
         }
-        if !counted.is_empty() {
-            if !achieved && !failed && throttled.is_empty() {
-                let text = "the server responds to every member alike";
-                self.one_more_failed(is_new_small, again, PartError::not_executed(text), now);
+        if !came.counted.is_empty() {
+            if gave_up {
+                came.again.max_retries = Some(0);
             }
-            self.retry_alone(&counted, again, now);
+            if !settled && came.throttled.is_empty() {
+                let text = "the server responds to every member alike";
+                let why = PartError::not_executed(text);
+                self.one_more_failed(is_new_small, came.again, why, now);
+            }
+            self.retry_alone(&came.counted, came.again, now);
         }
         if gave_up {
-            self.give_up_all(&throttled, achieved);
-        } else if !throttled.is_empty() {
+            self.give_up_all(&came.throttled, came.achieved);
+        } else if !came.throttled.is_empty() {
             self.trouble.messages_came();
-            self.hold_or_give_up(&throttled, longest, achieved, now);
+            self.hold_or_give_up(&came.throttled, came.wait, came.achieved, now);
         }
-        match unknown.is_empty() || achieved || failed {
+        match came.unknown.is_empty() || settled {
             true => self.trouble.response_came(),
             false => self.doubt("the server has left open what was executed", now),
         }
-        smoothly
+        !came.is_retried() && came.stopped.is_empty() && came.unknown.is_empty()
     }
 
     /// Returns the one error for all members of the part before, if what cannot be smaller is refused by messages now.
     fn refused_again(&self, members: &[usize], messages: &[Message]) -> Option<Arc<PartError>> {
         let failed = |message: &Message| message.outcome == MemberOutcome::Failed;
         let refused = messages.iter().all(failed);
-        let alone = refused && self.plan.is_one_piece(&self.batch, members);
+        let alone = refused && self.members.plan.is_one_piece(&self.members.batch, members);
         self.one_error.clone().filter(|_| alone)
     }
 
@@ -635,7 +587,7 @@ impl<B: Batch> Progress<B> {
     ) {
         let is_new_small = self.is_new_small(members);
         for (&member, message) in members.iter().zip(messages) {
-            self.settle(member, message.bytes, false);
+            self.members.settle(member, message.bytes, false);
         }
         self.trouble.response_came();
         self.pacing.progressed();
@@ -685,25 +637,25 @@ impl<B: Batch> Progress<B> {
             }
             PartOutcome::FailedForAll => {
                 self.fallback.conclude(candidate);
-                self.reject(members, &why);
+                self.members.reject(members, &why);
                 self.stop(&why);
             }
             PartOutcome::Retry(retry) => {
                 if maybe_executed {
-                    self.mark_maybe_executed(members);
+                    self.members.mark_maybe_executed(members);
                 }
                 self.fallback.retry(candidate);
                 if gave_up {
-                    self.put_back(members, &why);
+                    self.members.put_back(members, &why);
                     return self.give_up_all(members, false);
                 }
                 match retry.max_retries {
                     Some(_) => self.narrow(members, &why, retry, now),
                     None => {
                         if failure.too_large {
-                            self.halve(members);
+                            self.members.halve(members);
                         }
-                        self.put_back(members, &why);
+                        self.members.put_back(members, &why);
                         self.hold_or_give_up(members, retry.retry_after, false, now);
                     }
                 }
@@ -724,13 +676,13 @@ impl<B: Batch> Progress<B> {
         again: Retry,
         now: Instant,
     ) {
-        if self.batch.idempotency() != Idempotency::NonIdempotent {
-            self.mark_maybe_executed(members);
+        if self.members.batch.idempotency() != Idempotency::NonIdempotent {
+            self.members.mark_maybe_executed(members);
             self.fallback.retry(candidate);
             return self.narrow(members, why, again, now);
         }
         self.fallback.conclude(candidate);
-        self.settle_unknown(members, why);
+        self.members.settle_unknown(members, why);
         self.doubt(&why.text, now);
     }
 
@@ -748,16 +700,18 @@ impl<B: Batch> Progress<B> {
 
     fn hold_until(&mut self, until: Instant, now: Instant) {
         if self.pacing.hold_until(until, now) {
-            self.report.count_wait(now, until);
+            self.members.report.count_wait(now, until);
         }
     }
 
     /// Whether a part cannot be smaller, and has not come back before.
     fn is_new_small(&mut self, members: &[usize]) -> bool {
-        if !self.plan.is_one_piece(&self.batch, members) {
+        if !self.members.plan.is_one_piece(&self.members.batch, members) {
             return false;
         }
-        let first = members.first().and_then(|member| self.plan.member(*member));
+        let first = members
+            .first()
+            .and_then(|member| self.members.plan.member(*member));
         first.is_some_and(|first| !std::mem::replace(&mut first.was_alone, true))
     }
 
@@ -781,12 +735,12 @@ impl<B: Batch> Progress<B> {
     /// in a smaller one is tried again as often as `again` says.
     fn narrow(&mut self, members: &[usize], why: &Arc<PartError>, again: Retry, now: Instant) {
         let is_new_small = self.is_new_small(members);
-        self.plan.count_failure(members);
-        self.put_back(members, why);
+        self.members.plan.count_failure(members);
+        self.members.put_back(members, why);
         self.one_more_failed(is_new_small, again, alike(why), now);
-        match self.plan.is_one_piece(&self.batch, members) {
+        match self.members.plan.is_one_piece(&self.members.batch, members) {
             true => self.retry_alone(members, again, now),
-            false => self.halve(members),
+            false => self.members.halve(members),
         }
     }
 
@@ -801,7 +755,7 @@ impl<B: Batch> Progress<B> {
         let mut longest = None;
         let mut retried = Vec::new();
         for &member in members {
-            let Some(known) = self.plan.member(member) else {
+            let Some(known) = self.members.plan.member(member) else {
                 continue;
             };
             let earlier = known.tries;
@@ -819,46 +773,14 @@ impl<B: Batch> Progress<B> {
             match self.pacing.retry_one_at(earlier, again.retry_after, now) {
                 Some(until) => retried
                     .iter()
-                    .for_each(|member| self.plan.hold(*member, until)),
+                    .for_each(|member| self.members.plan.hold(*member, until)),
                 None => given_up.append(&mut retried),
             }
         }
         if !given_up.is_empty() {
             self.fallback.end_retries();
             let why = PartError::not_executed("the server goes on to fail at it");
-            self.give_up(&given_up, &Arc::new(why));
-        }
-    }
-
-    /// These members may have been executed, and are sent again.
-    fn mark_maybe_executed(&mut self, members: &[usize]) {
-        for &member in members {
-            if let Some(known) = self.plan.member(member) {
-                known.maybe_executed = true;
-            }
-        }
-    }
-
-    /// Sends these members in parts of at most half the size.
-    fn halve(&mut self, members: &[usize]) {
-        for &member in members {
-            if let Some(known) = self.plan.member(member) {
-                known.cap = (members.len() / 2).max(1);
-            }
-        }
-    }
-
-    /// Puts the members of a part back among those that wait. What the server has said to them counts more than that it was
-    /// not asked again.
-    fn put_back(&mut self, members: &[usize], why: &Arc<PartError>) {
-        for &member in members {
-            let known = self.plan.member(member);
-            let earlier = known.and_then(|known| known.last_error.take());
-            let error = match earlier {
-                Some(earlier) if why.unsent => earlier,
-                _ => LastError::Part(Arc::clone(why)),
-            };
-            self.plan.send_again(member, error);
+            self.members.give_up(&given_up, &Arc::new(why));
         }
     }
 
@@ -873,7 +795,7 @@ impl<B: Batch> Progress<B> {
         match self.pacing.retry_at(retry_after, now) {
             Some(until) => {
                 if self.pacing.hold_until(until, now) {
-                    self.report.count_wait(now, until);
+                    self.members.report.count_wait(now, until);
                 }
             }
             None => self.give_up_all(members, achieved),
@@ -887,10 +809,10 @@ impl<B: Batch> Progress<B> {
         self.fallback.end_retries();
         // If some members were not refused, it is not known whether others would be.
         if achieved {
-            self.give_up(members, &why);
+            self.members.give_up(members, &why);
         } else {
-            let waiting = self.plan.waiting();
-            self.give_up(&waiting, &why);
+            let waiting = self.members.plan.waiting();
+            self.members.give_up(&waiting, &why);
         }
     }
 
@@ -909,118 +831,17 @@ impl<B: Batch> Progress<B> {
             sizing.shrink(&self.sizing_key, config, members);
         }
     }
-}
-
-/// What members end with.
-impl<B: Batch> Progress<B> {
-    /// A batch that only reads does no harm if it is executed twice: nobody has to know.
-    fn is_in_doubt(&mut self, member: usize) -> bool {
-        let doubt_matters = !self.only_reads();
-        let known = self.plan.member(member);
-        doubt_matters && known.is_some_and(|known| known.maybe_executed)
-    }
-
-    /// The server's message is the member's.
-    fn settle(&mut self, member: usize, message: Rope, done: bool) {
-        if self.plan.settle(member, done) {
-            if done {
-                self.report.count_done();
-            }
-            self.merge.put(member, Some(message));
-        }
-    }
-
-    /// These members may have been executed, and nothing more will be known.
-    fn settle_unknown(&mut self, members: &[usize], why: &PartError) {
-        for &member in members {
-            if self.plan.settle(member, false) {
-                self.explain_unknown(member, why);
-            }
-        }
-    }
-
-    fn explain_unknown(&mut self, member: usize, why: &PartError) {
-        let cause = &*why.text;
-        let explanation = Explanation::OutcomeUnknown { cause };
-        let message = self.batch.explain(member, &explanation);
-        self.report.count_unknown();
-        self.report.set_cause(cause);
-        self.merge
-            .put(member, message.or_else(|| why.message.clone()));
-    }
-
-    fn settle_not_executed(&mut self, member: usize, why: &PartError) {
-        if !self.plan.settle(member, false) {
-            return;
-        }
-        let (code, cause) = (why.code.as_deref(), &*why.text);
-        let message = why.message.clone().or_else(|| {
-            let explanation = Explanation::NotExecuted { code, cause };
-            self.batch.explain(member, &explanation)
-        });
-        self.report.count_not_executed();
-        self.report.set_cause(cause);
-        self.merge.put(member, message);
-    }
-
-    /// A member that it needs has failed, so the plan has settled it.
-    fn settle_blocked(&mut self, member: usize, need: usize) {
-        if self.is_in_doubt(member) {
-            let text = "its response was lost, and a member that it needs did not succeed";
-            return self.explain_unknown(member, &PartError::not_executed(text));
-        }
-        let explanation = Explanation::DependencyFailed { member: need };
-        let message = self.batch.explain(member, &explanation);
-        self.report.count_not_executed();
-        self.report.set_cause("a member that it needs failed");
-        self.merge.put(member, message);
-    }
-
-    /// Does not send these members again because of `why`, whatever was said to them earlier.
-    fn reject(&mut self, members: &[usize], why: &Arc<PartError>) {
-        for &member in members {
-            if let Some(known) = self.plan.member(member) {
-                known.last_error = None;
-            }
-        }
-        self.give_up(members, why);
-    }
 
     /// Gives up all members that wait. Returns what to wait for if there are none.
     fn give_up_waiting(&mut self, why: &Arc<PartError>) -> Option<Step> {
         // A part that was lost meanwhile says more than the refusal of all.
         self.fallback.end_retries();
-        let waiting = self.plan.waiting();
+        let waiting = self.members.plan.waiting();
         if waiting.is_empty() {
             return Some(Step::Wait(None));
         }
-        self.give_up(&waiting, why);
+        self.members.give_up(&waiting, why);
         None
-    }
-
-    /// Does not send these members (again). They keep their last error; `why` is for those that have none.
-    fn give_up(&mut self, members: &[usize], why: &Arc<PartError>) {
-        let doubt_matters = !self.only_reads();
-        for &member in members {
-            let in_doubt = self.is_in_doubt(member);
-            let Some(known) = self.plan.member(member) else {
-                continue;
-            };
-            let why = match known.last_error.take() {
-                Some(LastError::Message(message)) if !in_doubt => {
-                    self.report.count_not_executed();
-                    self.settle(member, message, false);
-                    continue;
-                }
-                Some(LastError::Part(last)) => last,
-                _ => Arc::clone(why),
-            };
-            if in_doubt || doubt_matters && why.maybe_executed {
-                self.settle_unknown(&[member], &why);
-            } else {
-                self.settle_not_executed(member, &why);
-            }
-        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use http::{Response, StatusCode};
 
+use super::super::format::Explanation;
 use super::*;
+use crate::body::rope::Rope;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -829,7 +831,7 @@ fn a_member_is_blocked_by_one_that_failed() {
         let first = if in_doubt { "mmd" } else { "rrd" };
         run.ended(&[0, 1, 2], messages(first));
         // Alone, so that the other one is decided by what becomes of it.
-        run.progress.plan.member(0).unwrap().cap = 1;
+        run.progress.members.plan.member(0).unwrap().cap = 1;
         assert_eq!(run.sent(), [0]);
         run.ended(&[0], messages("f"));
         assert_eq!(run.finish(), (vec![], Ok(expected.to_owned())));
