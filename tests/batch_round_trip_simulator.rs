@@ -412,7 +412,7 @@ fn ids_of_first(text: &str) -> (String, String) {
     ids(text, "FolderId").remove(0)
 }
 
-/// What the simulator does not know.
+/// What the simulator does not know, and what is never cut.
 const UNKNOWN: &[&str] = &[
     "ApplyConversationAction",
     "CreateManagedFolder",
@@ -421,6 +421,7 @@ const UNKNOWN: &[&str] = &[
     "GetConversationItems",
     "GetImItems",
     "GetNonIndexableItemStatistics",
+    "GetServiceConfiguration",
     "GetSharingMetadata",
     "PerformReminderAction",
     "ReportMessage",

@@ -19,6 +19,9 @@ use tower_ews::batch_splitter::{
     GraphBatchFormat, Idempotency, MemberOutcome, PartOutcome, PartResponse, Retry,
 };
 use tower_ews::body::{ReplayBody, Rope};
+use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::principal::GraphCharges;
 
 use self::graph_server::{Faults, GraphServer};
 
@@ -1039,4 +1042,85 @@ fn a_page_inside_costs_one_request_alone() {
         .collect();
     assert_eq!(failed, [&("11".to_owned(), 500)]);
     executed.report(|report| assert_eq!(report.executed.len(), 20));
+}
+
+/// How many requests of each mailbox run in a Graph that takes four of one batch at a time.
+#[derive(Default)]
+struct Running {
+    now: HashMap<String, usize>,
+    most: usize,
+    executed: usize,
+}
+
+#[test]
+fn batches_and_single_requests_share_the_places_of_a_mailbox() {
+    let running = Arc::new(Mutex::new(Running::default()));
+    let state = Arc::clone(&running);
+    let graph = service_fn(move |request: Request<ReplayBody>| {
+        let state = Arc::clone(&state);
+        async move {
+            let body = request.body().to_bytes();
+            let requests: Vec<(String, Value)> = match serde_json::from_slice::<Value>(&body) {
+                Ok(batch) => {
+                    let requests = batch["requests"].as_array().unwrap().iter();
+                    let mailbox = |url: &Value| url.as_str().unwrap()[..8].to_owned();
+                    requests
+                        .map(|one| (mailbox(&one["url"]), one["id"].clone()))
+                        .collect()
+                }
+                Err(_) => vec![(request.uri().path()[..8].to_owned(), Value::Null)],
+            };
+            // Four at a time, whatever mailbox they are for.
+            for four in requests.chunks(4) {
+                {
+                    let mut state = state.lock().unwrap();
+                    for (mailbox, _) in four {
+                        *state.now.entry(mailbox.clone()).or_default() += 1;
+                    }
+                    state.most = state.most.max(*state.now.values().max().unwrap());
+                    state.executed += four.len();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let mut state = state.lock().unwrap();
+                for (mailbox, _) in four {
+                    *state.now.get_mut(mailbox).unwrap() -= 1;
+                }
+            }
+            let responses: Vec<Value> = requests
+                .iter()
+                .map(|(_, id)| serde_json::json!({"id": id, "status": 200}))
+                .collect();
+            let body = serde_json::json!({ "responses": responses }).to_string();
+            Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(body)))
+        }
+    });
+    let ledger = Arc::new(ThrottlingPolicy::graph_outlook().ledger());
+    let service = layer()
+        .parallel(3)
+        .layer(ConcurrencyByPrincipalLayer::new(ledger, GraphCharges::new("app")).layer(graph));
+    run(async {
+        let mut calls = Vec::new();
+        for call in 0..30 {
+            let mailbox = |at: usize| format!("/users/{}/messages", (call + at / 10) % 3);
+            let request = match call % 3 {
+                0 => Request::get(mailbox(0)).body(ReplayBody::empty()).unwrap(),
+                _ => {
+                    let requests: Vec<String> = (0..30)
+                        .map(|at| {
+                            format!(r#"{{"id":"{at}","method":"GET","url":"{}"}}"#, mailbox(at))
+                        })
+                        .collect();
+                    post(&format!(r#"{{"requests":[{}]}}"#, requests.join(",")))
+                }
+            };
+            let service = service.clone();
+            calls.push(async move {
+                let response = service.oneshot(request).await.unwrap();
+                response.into_body().collect().await.unwrap();
+            });
+        }
+        futures_util::future::join_all(calls).await;
+    });
+    let running = running.lock().unwrap();
+    assert_eq!((running.executed, running.most), (20 * 30 + 10, 4));
 }

@@ -44,6 +44,22 @@ impl<F> BatchSplitterLayer<F> {
         }
     }
 
+    /// Replaces the format, and keeps all other settings.
+    ///
+    /// ```
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::batch_splitter::EwsBatchFormat;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+    ///     .batches(|batches| batches.format(EwsBatchFormat::new().stop_after_error(true)));
+    /// # let _ = stack;
+    /// ```
+    pub fn format(mut self, format: F) -> Self {
+        self.format = Arc::new(format);
+        self
+    }
+
     /// Sets how many members a part has before anything is known about the server. 100 by default, as open clients have
     /// it; at least 1.
     pub fn start_members(mut self, members: usize) -> Self {

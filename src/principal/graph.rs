@@ -20,11 +20,15 @@ const MAX_AT_A_TIME: u32 = 4;
 /// The charges of the Outlook service of Microsoft Graph: one application may have four requests at a time in one mailbox.
 ///
 /// A `$batch` is charged what runs at the same time in it: for each mailbox as many as it has requests, four at most.
-/// Requests that depend on each other run one after another, so that a sequential batch is charged one. A request that names
-/// no mailbox is not charged.
+/// Requests that depend on each other run one after another, so that a sequential batch is charged one. Graph runs four in
+/// all, so that a batch over several mailboxes is charged more than it uses, but never less. A request that names no mailbox
+/// is not charged.
 ///
 /// The mailbox is what the URL calls it, in lower case: `/users/{id}`, `/users('{id}')`, or `/me`, which stands for the
 /// [`Caller`] where there is one. A mailbox that is called by its address and by its id counts as two.
+///
+/// For batches larger than twenty requests, [`ConcurrencyByPrincipal`](crate::concurrency_by_principal) belongs beneath
+/// [`BatchSplitter`](crate::batch_splitter::BatchSplitter), so that each part is charged.
 ///
 /// The limit is that of [`ThrottlingPolicy::graph_outlook`](crate::policy::ThrottlingPolicy::graph_outlook).
 ///
