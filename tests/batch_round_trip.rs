@@ -759,7 +759,7 @@ async fn what_may_not_be_cut_is_the_very_same() {
         let answer = Response::builder()
             .status(207)
             .header("transfer-encoding", "chunked")
-            .header("content-encoding", "gzip");
+            .header("content-encoding", "br");
         let answer = answer.body(http_body_util::Full::<Bytes>::from(ANSWER));
         async move { answer }
     });

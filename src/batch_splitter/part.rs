@@ -17,7 +17,7 @@ use crate::body::frame_buffer::FrameBuffer;
 #[cfg(any(feature = "ews", feature = "graph"))]
 use crate::body::inflate::Inflate;
 use crate::body::rope::Rope;
-use crate::errors::{AccessDenied, CredentialsError};
+use crate::errors::{AccessDenied, CredentialsError, CutShort};
 use crate::retry::Failure;
 use crate::trail::CallTrail;
 
@@ -163,7 +163,7 @@ where
     match response.inflated(max_response) {
         Ok(response) => SendResult::Response(Box::new(response)),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => SendResult::TooLong,
-        Err(error) => SendResult::Lost(error.into()),
+        Err(_) => SendResult::Lost(CutShort.into()),
     }
 }
 

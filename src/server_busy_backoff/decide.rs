@@ -314,7 +314,8 @@ impl CallState {
         }
         match refusal.max_retries {
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
-            None => true,
+            // Nobody has looked whether the body speaks of single members.
+            None => !self.is_part || self.class.expects_soap,
         }
     }
 

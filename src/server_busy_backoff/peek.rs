@@ -95,6 +95,17 @@ pub(super) enum Rest<B> {
     Ended,
 }
 
+impl<B: Body> Rest<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Untouched(body) => body.is_end_stream(),
+            Self::Begun(body) => body.is_end_stream(),
+            Self::Failed(error) => error.is_none(),
+            Self::Ended => true,
+        }
+    }
+}
+
 /// Reads the frames that pass, and reports the refusals in them.
 pub(super) struct Scan {
     pub(super) classifier: Box<dyn BodyClassifier>,
@@ -142,6 +153,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
         if let Some(frame) = this.prefix.pop() {
+            if this.prefix.is_empty() && this.rest.is_end_stream() {
+                end_early(this.rest, this.tail);
+            }
             return Poll::Ready(Some(Ok(frame)));
         }
         let polled = match this.rest.as_mut().project() {
@@ -158,6 +172,9 @@ where
                     scan.classifier
                         .read(data, &mut |refusal| reporter.report(refusal));
                 }
+                if this.rest.is_end_stream() {
+                    end_early(this.rest, this.tail);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -166,12 +183,7 @@ where
             }
             None => {
                 this.rest.set(Rest::Ended);
-                let mut tail = this.tail.take();
-                let scan = tail.as_mut().and_then(|tail| tail.scan.as_mut());
-                match scan.map_or(Ok(()), |scan| scan.classifier.end()) {
-                    Ok(()) => None,
-                    Err(error) => Some(Err(broken_off(tail, error))),
-                }
+                end(this.tail).err().map(Err)
             }
         })
     }
@@ -179,14 +191,7 @@ where
     fn is_end_stream(&self) -> bool {
         // Only the end of the body shows whether what was read of it is complete.
         let is_scanned = self.tail.as_ref().is_some_and(|tail| tail.scan.is_some());
-        !is_scanned
-            && self.prefix.is_empty()
-            && match &self.rest {
-                Rest::Untouched(body) => body.is_end_stream(),
-                Rest::Begun(body) => body.is_end_stream(),
-                Rest::Failed(error) => error.is_none(),
-                Rest::Ended => true,
-            }
+        !is_scanned && self.prefix.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -203,6 +208,23 @@ where
             hint.set_upper(upper.saturating_add(read));
         }
         hint
+    }
+}
+
+/// Judges what was read, since nothing more comes.
+fn end(tail: &mut Option<Box<Tail>>) -> Result<(), BoxError> {
+    let mut tail = tail.take();
+    let scan = tail.as_mut().and_then(|tail| tail.scan.as_mut());
+    match scan.map_or(Ok(()), |scan| scan.classifier.end()) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(broken_off(tail, error)),
+    }
+}
+
+/// A reader need not ask for the end of a body that says that it has ended.
+fn end_early<B>(mut rest: Pin<&mut Rest<B>>, tail: &mut Option<Box<Tail>>) {
+    if let Err(error) = end(tail) {
+        rest.set(Rest::Failed(Some(error)));
     }
 }
 

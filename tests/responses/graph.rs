@@ -131,3 +131,49 @@ async fn a_graph_batch_hears_the_same() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// A status that refuses the whole batch, around responses to some of it: these count, and nothing is done twice.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_inside_of_a_refusal_is_not_done_again() {
+    for status in [400, 424, 429, 500, 503, 504] {
+        let done = Arc::new(Mutex::new(HashMap::new()));
+        let server = {
+            let done = Arc::clone(&done);
+            tower::service_fn(move |request: Request<ReplayBody>| {
+                let body = request.into_body().to_bytes();
+                let batch: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let mut done = done.lock().unwrap();
+                let is_first = done.is_empty();
+                let responses = batch["requests"].as_array().unwrap().iter().enumerate();
+                let responses: Vec<String> = responses
+                    .map(|(at, one)| {
+                        let id = one["id"].as_str().unwrap().to_owned();
+                        // Every second one is throttled at first.
+                        let status = if is_first && at % 2 == 1 { 429 } else { 201 };
+                        if status == 201 {
+                            *done.entry(id.clone()).or_insert(0) += 1;
+                        }
+                        format!(
+                            r#"{{"id":"{id}","status":{status},"headers":{{"Retry-After":"2"}}}}"#
+                        )
+                    })
+                    .collect();
+                let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
+                let outer = if is_first { status } else { 200 };
+                respond(Answer::page(outer, "application/json", body))
+            })
+        };
+        let inner = ServerBusyBackoffLayer::http().layer(server);
+        let service = BatchSplitterLayer::new(GraphBatchFormat::new()).layer(inner);
+        let response = service.oneshot(batch("POST")).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        assert_eq!(
+            body.matches(r#""status":201"#).count(),
+            20,
+            "{status}: {body}"
+        );
+        let done = done.lock().unwrap();
+        assert!(done.values().all(|times| *times == 1), "{status}: {done:?}");
+    }
+}

@@ -34,7 +34,9 @@ impl Call {
     }
 
     fn part_of_batch(idempotency: Idempotency) -> Self {
-        let mut call = Self::of(RequestClass::new("Operation", idempotency), true);
+        let mut class = RequestClass::new("Operation", idempotency);
+        class.expects_soap = true;
+        let mut call = Self::of(class, true);
         call.state.begin_attempt();
         call
     }
@@ -211,6 +213,14 @@ fn whether_a_refused_request_is_repeated_depends_on_its_outcome() {
         );
         assert_eq!(info.signal.as_deref(), Some("ErrorServerBusy"), "{case}");
     }
+}
+
+/// Its body may speak of single members, which only its sender reads.
+#[test]
+fn a_refused_part_that_is_no_soap_is_handed_on() {
+    let mut call = Call::of(RequestClass::new("POST", Idempotency::NonIdempotent), true);
+    call.state.begin_attempt();
+    assert!(refused(busy()).apply(&mut call).is_err());
 }
 
 #[test]

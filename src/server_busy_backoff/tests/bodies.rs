@@ -29,6 +29,7 @@ fn serve(server: Server, body: TestBody) -> Server {
 struct Huge {
     left: usize,
     began: bool,
+    ended: bool,
     alive: Arc<AtomicUsize>,
 }
 
@@ -61,13 +62,19 @@ impl Body for Huge {
             "GetItem",
             &[("Success", "NoError", "<m:Items><t:Message><t:Body>")],
         );
-        let (opening, _) = opening.split_once("</m:GetItemResponseMessage>").unwrap();
+        let (opening, closing) = opening.split_once("</m:GetItemResponseMessage>").unwrap();
+        let closing =
+            format!("</t:Body></t:Message></m:Items></m:GetItemResponseMessage>{closing}");
         let piece = match (self.began, self.left) {
             (false, _) => opening.as_bytes().to_vec(),
-            (true, 0) => return Poll::Ready(None),
+            (true, 0) if self.ended => return Poll::Ready(None),
+            (true, 0) => {
+                self.ended = true;
+                closing.into_bytes()
+            }
             (true, left) => vec![b'x'; left.min(PIECE)],
         };
-        if std::mem::replace(&mut self.began, true) {
+        if std::mem::replace(&mut self.began, true) && !self.ended {
             self.left -= piece.len();
         }
         self.alive.fetch_add(piece.len(), Ordering::SeqCst);
@@ -87,6 +94,7 @@ async fn fifty_megabytes_are_not_collected() {
             let body = Huge {
                 left: HUGE,
                 began: false,
+                ended: false,
                 alive: counter.clone(),
             };
             let response = Response::builder().header(XML.0, XML.1).body(body).unwrap();

@@ -601,14 +601,14 @@ fn more_shapes() -> Vec<Row> {
         )
         .headers(&[("retry-after", "soon")]),
         row(
-            "compressed fault",
+            "a fault that cannot be decompressed",
             500,
             busy_fault("1500"),
             PassOn,
             None,
             To::Nobody,
         )
-        .headers(&[XML, ("content-encoding", "gzip")]),
+        .headers(&[XML, ("content-encoding", "br")]),
         row(
             "compressed 503",
             503,

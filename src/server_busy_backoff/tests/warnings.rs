@@ -49,7 +49,7 @@ fn print() -> (Printed, tracing::subscriber::DefaultGuard) {
     (printed, tracing::subscriber::set_default(subscriber))
 }
 
-const GZIP: (&str, &str) = ("content-encoding", "gzip");
+const BROTLI: (&str, &str) = ("content-encoding", "br");
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_no_ledger_hears_of() {
@@ -122,27 +122,27 @@ async fn a_response_that_is_compressed() {
         (
             "a success",
             true,
-            Server::new(&log).respond(200, &[XML, GZIP], "x"),
+            Server::new(&log).respond(200, &[XML, BROTLI], "x"),
         ),
         (
             "a fault",
             true,
-            Server::new(&log).respond(500, &[XML, GZIP], "x"),
+            Server::new(&log).respond(500, &[XML, BROTLI], "x"),
         ),
         (
             "no type",
             true,
-            Server::new(&log).respond(200, &[GZIP], "x"),
+            Server::new(&log).respond(200, &[BROTLI], "x"),
         ),
         (
             "a page",
             false,
-            Server::new(&log).respond(200, &[("content-type", "text/html"), GZIP], "x"),
+            Server::new(&log).respond(200, &[("content-type", "text/html"), BROTLI], "x"),
         ),
         (
             "a redirect",
             false,
-            Server::new(&log).respond(302, &[GZIP], "x"),
+            Server::new(&log).respond(302, &[BROTLI], "x"),
         ),
         (
             "not compressed",
@@ -169,12 +169,12 @@ async fn a_response_that_is_compressed() {
                 "{line}"
             );
         }
-        let server = Server::new(&log).respond(200, &[XML, GZIP], "x");
+        let server = Server::new(&log).respond(200, &[XML, BROTLI], "x");
         send(layer, &server, ews("GetItem")).await.unwrap();
         assert_eq!(printed.take().len(), usize::from(!warned), "{name}");
     }
     // Plain HTTP reads no bodies.
-    let server = Server::new(&log).respond(200, &[XML, GZIP], "x");
+    let server = Server::new(&log).respond(200, &[XML, BROTLI], "x");
     send(ServerBusyBackoffLayer::http(), &server, ews("GetItem"))
         .await
         .unwrap();
