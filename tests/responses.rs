@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use server::{Answer, Ask, Outcome, envelope, fault, good, messages, request, send};
-use tower::ServiceExt;
-use tower_ews::server_busy_backoff::AccessDenied;
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt};
+use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
+use tower_ews::server_busy_backoff::{AccessDenied, ServerBusyBackoffLayer};
 
 /// What a kind of response is worth: how often it is asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -494,12 +496,59 @@ async fn compressed_responses_are_understood() {
                     assert_eq!(outcome.requests(), 2, "{case}");
                     let waited = Duration::from_secs(if whole { 7 } else { 0 });
                     assert!(outcome.took >= waited, "{case}");
-                    // A batch has a response of its own, a single call the server's.
-                    if members > 1 {
-                        assert_eq!(outcome.done(), members, "{case}");
-                    }
+                    // The caller did not ask for it, so it gets plain bytes.
+                    assert_eq!(outcome.done(), members, "{case}");
                 }
             }
         }
+    }
+}
+
+/// A layer alone, over a client that decompresses nothing.
+#[tokio::test(start_paused = true)]
+async fn each_reading_layer_understands_compressed_responses_alone() {
+    let asks = Arc::new(Mutex::new(Vec::new()));
+    let busy_once = |ask: &Ask| {
+        let answer = match ask.number {
+            0 => messages(ask, |_| "ErrorServerBusy".to_owned()),
+            _ => good(ask),
+        };
+        answer.with("content-encoding", "gzip")
+    };
+    let request = |members| request("GetItem", members).map(server::replay);
+
+    let alone = ServerBusyBackoffLayer::ews().layer(server::client(Arc::clone(&asks), busy_once));
+    let response = alone.oneshot(request(1)).await.unwrap();
+    assert_eq!(std::mem::take(&mut *asks.lock().unwrap()).len(), 2);
+    // What passes through stays as the server sent it.
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body[..2], [0x1f, 0x8b]);
+
+    let alone = BatchSplitterLayer::new(EwsBatchFormat::new());
+    let alone = alone.layer(server::client(Arc::clone(&asks), busy_once));
+    let response = alone.oneshot(request(20)).await.unwrap();
+    assert!(!response.headers().contains_key("content-encoding"));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8_lossy(&body);
+    assert_eq!(body.matches(">NoError<").count(), 20);
+    assert_eq!(asks.lock().unwrap().len(), 2);
+}
+
+/// Whoever asks for a coding by itself gets it as the server sends it.
+#[tokio::test(start_paused = true)]
+async fn an_accept_encoding_of_the_caller_stays() {
+    let asks = Arc::new(Mutex::new(Vec::new()));
+    let stack = server::stack(asks, |ask| good(ask).with("content-encoding", "gzip"));
+    for (asked, plain) in [(None, true), (Some("gzip"), false), (Some("identity"), false)] {
+        let mut request = request("GetItem", 1);
+        if let Some(asked) = asked {
+            request.headers_mut().insert("accept-encoding", asked.parse().unwrap());
+        }
+        let response = stack.clone().oneshot(request).await.unwrap();
+        let coded = response.headers().contains_key("content-encoding");
+        assert_eq!(coded, !plain, "{asked:?}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.starts_with(&[0x1f, 0x8b]), !plain, "{asked:?}");
     }
 }

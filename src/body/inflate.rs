@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::encoding;
 
 /// Compressed bytes that are read at a time: a hostile body makes at most a thousand times as much of them.
-const STEP: usize = 4 * 1024;
+pub(super) const STEP: usize = 4 * 1024;
 
 /// Decompresses a body as it comes, in pieces of bounded size.
 pub(crate) struct Inflate {

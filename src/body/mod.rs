@@ -5,6 +5,8 @@ pub(crate) mod frame_buffer;
 #[cfg(any(feature = "ews", feature = "graph"))]
 pub(crate) mod inflate;
 #[cfg(feature = "ews")]
+pub(crate) mod inflate_body;
+#[cfg(feature = "ews")]
 mod invalid_characters;
 #[cfg(feature = "ews")]
 mod outline;

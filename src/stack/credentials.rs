@@ -1,14 +1,16 @@
-//! [`Authorize`]: asks for credentials before each attempt and puts them on its request.
+//! [`Authorize`]: what is done to each attempt, next to the client: credentials, and compression.
 
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use http::{Request, Response};
+use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Instant, timeout_at};
 use tower::BoxError;
@@ -16,6 +18,7 @@ use tower_service::Service;
 
 use super::client::EwsClient;
 use crate::body::ReplayBody;
+use crate::body::inflate_body::InflateBody;
 use crate::errors::{CredentialsError, DeadlineElapsed};
 use crate::extensions::{Caller, Deadline};
 use crate::principal::EwsCharges;
@@ -36,7 +39,9 @@ impl Credentials {
     }
 }
 
-/// The service below all layers. It stands inside of every wait, so what it puts on is never older than the attempt.
+/// The service below all layers. It stands inside of every wait, so the credentials that it puts on are never older than the
+/// attempt. It asks for compressed responses and decompresses them, so that the layers can read them, unless the caller has
+/// set an `Accept-Encoding`.
 #[derive(Clone)]
 pub(super) struct Authorize<S> {
     inner: S,
@@ -72,7 +77,7 @@ impl<S> fmt::Debug for Authorize<S> {
 }
 
 impl<S: EwsClient> Service<Request<ReplayBody>> for Authorize<S> {
-    type Response = Response<S::ResponseBody>;
+    type Response = Response<InflateBody<S::ResponseBody>>;
     type Error = BoxError;
     type Future = AuthorizeFuture<S::Future, S::ResponseBody>;
 
@@ -80,18 +85,23 @@ impl<S: EwsClient> Service<Request<ReplayBody>> for Authorize<S> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReplayBody>) -> Self::Future {
+        let headers = request.headers_mut();
+        let inflates = !headers.contains_key(ACCEPT_ENCODING);
+        if inflates {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+        }
         let Some((credentials, charges)) = &self.credentials else {
-            return AuthorizeFuture(Step::Called(self.inner.call(request)));
+            let step = Step::Called(self.inner.call(request));
+            return AuthorizeFuture { step, inflates };
         };
         let caller = charges.caller_or(request.extensions().get()).clone();
         let value = (credentials.0)(caller.clone());
         // The one that is ready makes the call.
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        AuthorizeFuture(Step::Authorizing(Box::pin(authorize(
-            value, caller, ready, request,
-        ))))
+        let step = Step::Authorizing(Box::pin(authorize(value, caller, ready, request)));
+        AuthorizeFuture { step, inflates }
     }
 }
 
@@ -127,7 +137,12 @@ async fn in_time<T>(
 
 /// The response future of [`Authorize`].
 #[pin_project]
-pub(super) struct AuthorizeFuture<F, B>(#[pin] Step<F, B>);
+pub(super) struct AuthorizeFuture<F, B> {
+    #[pin]
+    step: Step<F, B>,
+    /// Whether the response is decompressed.
+    inflates: bool,
+}
 
 type Authorizing<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
 
@@ -141,13 +156,22 @@ impl<F, B, E> Future for AuthorizeFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<B>, BoxError>;
+    type Output = Result<Response<InflateBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().0.project() {
-            StepProj::Called(call) => call.poll(cx).map_err(Into::into),
-            StepProj::Authorizing(call) => call.as_mut().poll(cx),
-        }
+        let this = self.project();
+        let response = match this.step.project() {
+            StepProj::Called(call) => ready!(call.poll(cx)).map_err(Into::into)?,
+            StepProj::Authorizing(call) => ready!(call.as_mut().poll(cx))?,
+        };
+        let (mut head, body) = response.into_parts();
+        let body = match *this.inflates {
+            true => InflateBody::inflated(&mut head, body),
+            false => InflateBody::plain(body),
+        };
+        Poll::Ready(Ok(Response::from_parts(head, body)))
     }
 }

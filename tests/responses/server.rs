@@ -173,8 +173,7 @@ pub(crate) fn soap(body: &str) -> Request<Full<Bytes>> {
 /// The same request, on behalf of a mailbox.
 pub(crate) fn impersonating(request: Request<Full<Bytes>>, mailbox: &str) -> Request<Full<Bytes>> {
     request.map(|body| {
-        let text = body.collect().now_or_never().unwrap().unwrap().to_bytes();
-        let text = String::from_utf8(text.to_vec()).unwrap();
+        let text = String::from_utf8(replay(body).to_bytes().to_vec()).unwrap();
         let header = format!(
             "<s:Header><t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>{mailbox}</t:PrimarySmtpAddress></t:ConnectingSID></t:ExchangeImpersonation></s:Header>"
         );
@@ -225,6 +224,21 @@ pub(crate) fn stack(
     asks: Arc<Mutex<Vec<Ask>>>,
     answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
 ) -> EwsService<Server> {
+    EwsStack::new(ThrottlingPolicy::exchange_online())
+        .caller(Caller::new("svc@contoso.com"))
+        .service(client(asks, answer))
+}
+
+pub(crate) fn replay(body: Full<Bytes>) -> ReplayBody {
+    let bytes = body.collect().now_or_never().unwrap().unwrap().to_bytes();
+    ReplayBody::from(bytes)
+}
+
+/// The client of a server that answers like this.
+pub(crate) fn client(
+    asks: Arc<Mutex<Vec<Ask>>>,
+    answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
+) -> Server {
     let begin = Instant::now();
     let answer = Arc::new(answer);
     let server = tower::service_fn(move |request: Request<ReplayBody>| {
@@ -241,9 +255,7 @@ pub(crate) fn stack(
             respond(answer(&ask)).await
         }
     });
-    EwsStack::new(ThrottlingPolicy::exchange_online())
-        .caller(Caller::new("svc@contoso.com"))
-        .service(BoxCloneSyncService::new(server))
+    BoxCloneSyncService::new(server)
 }
 
 /// Sends one call through the whole stack, in virtual time.
