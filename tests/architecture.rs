@@ -12,6 +12,7 @@ use architecture::imports::{Circle, Sources};
 
 mod architecture {
     pub(crate) mod imports;
+    mod public_api;
 }
 
 /// The modules from the bottom up: each may name what stands on the floors below. A new module has
