@@ -12,6 +12,7 @@ use architecture::imports::{Circle, Sources};
 
 mod architecture {
     pub(crate) mod imports;
+    mod index;
     mod public_api;
 }
 
