@@ -12,6 +12,8 @@ use architecture::imports::{Circle, Sources};
 
 mod architecture {
     pub(crate) mod imports;
+    mod index;
+    mod public_api;
 }
 
 /// The modules from the bottom up: each may name what stands on the floors below. A new module has

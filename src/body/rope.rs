@@ -57,21 +57,26 @@ impl Rope {
         self.pieces.extend(other.pieces);
     }
 
-    /// The bytes of a range; what lies beyond the end is left out.
-    ///
-    /// Walks the pieces from the first one: [`slices`](Self::slices) cuts many slices off a rope of
-    /// many pieces.
+    /// The bytes of a range; what lies beyond the end is left out. Walks the pieces from the first one.
     pub fn slice(&self, range: Range<u64>) -> Rope {
-        self.slices().take(range)
-    }
-
-    /// Cuts slices off the rope, in order: each one goes on where the one before ended.
-    pub fn slices(&self) -> Slices<'_> {
-        Slices {
-            rope: self,
-            piece: 0,
-            at: 0,
+        let mut slice = Rope::new();
+        let mut at = 0;
+        for piece in &self.pieces {
+            let end = at + piece.len() as u64;
+            if at >= range.end {
+                break;
+            }
+            if end > range.start {
+                // Both are offsets into a piece that is in memory.
+                let from = range.start.saturating_sub(at) as usize;
+                let to = (range.end.min(end) - at) as usize;
+                if from < to {
+                    slice.push(piece.slice(from..to));
+                }
+            }
+            at = end;
         }
+        slice
     }
 
     /// All of it in one piece: a shared one if it has one, else a copy.
@@ -92,55 +97,6 @@ pub(super) fn join(pieces: &[Bytes]) -> Bytes {
             }
             whole.freeze()
         }
-    }
-}
-
-/// Cuts slices off a [`Rope`]: see [`Rope::slices`].
-///
-/// ```
-/// use tower_ews::body::Rope;
-///
-/// let rope: Rope = ["one, t".into(), "wo, three".into()].into_iter().collect();
-/// let mut slices = rope.slices();
-/// assert_eq!(slices.take(5..8).to_bytes(), "two");
-/// assert_eq!(slices.take(10..15).to_bytes(), "three");
-/// assert_eq!(slices.take(0..3).to_bytes(), "one", "back to the beginning, which takes a walk");
-/// ```
-#[derive(Clone, Debug)]
-pub struct Slices<'a> {
-    rope: &'a Rope,
-    /// The piece that the last slice began in, and where that piece begins.
-    piece: usize,
-    at: u64,
-}
-
-impl Slices<'_> {
-    /// The bytes of a range; what lies beyond the end is left out. Quick if it begins in or behind
-    /// the piece that the last one began in.
-    pub fn take(&mut self, range: Range<u64>) -> Rope {
-        if range.start < self.at {
-            (self.piece, self.at) = (0, 0);
-        }
-        let mut slice = Rope::new();
-        let mut at = self.at;
-        for (number, piece) in self.rope.pieces.iter().enumerate().skip(self.piece) {
-            let end = at + piece.len() as u64;
-            if at >= range.end {
-                break;
-            }
-            if end <= range.start {
-                (self.piece, self.at) = (number + 1, end);
-            } else {
-                // Both are offsets into a piece that is in memory.
-                let from = range.start.saturating_sub(at) as usize;
-                let to = (range.end.min(end) - at) as usize;
-                if from < to {
-                    slice.push(piece.slice(from..to));
-                }
-            }
-            at = end;
-        }
-        slice
     }
 }
 
@@ -239,7 +195,6 @@ mod tests {
             &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
         ] {
             let rope = rope(pieces);
-            let mut slices = rope.slices();
             for start in 0..13 {
                 for end in 0..13 {
                     let expected = text.get(start.min(10)..end.min(10)).unwrap_or_default();
@@ -248,13 +203,6 @@ mod tests {
                     assert_eq!(slice.to_bytes(), expected, "{range:?}");
                     assert_eq!(slice.len(), expected.len() as u64);
                     assert!(slice.pieces().iter().all(|piece| !piece.is_empty()));
-                    // In any order, forth and back.
-                    assert_eq!(slices.take(range.clone()).to_bytes(), expected, "{range:?}");
-                    let back = range.end.saturating_sub(4)..range.end;
-                    assert_eq!(
-                        slices.take(back.clone()).to_bytes(),
-                        rope.slice(back).to_bytes()
-                    );
                 }
             }
             assert_eq!(rope.slice(3..u64::MAX).to_bytes(), &text[3..]);
@@ -277,6 +225,5 @@ mod tests {
     #[test]
     fn secrets_are_not_printed() {
         assert!(!format!("{:?}", rope(&["secret"])).contains("secret"));
-        assert!(!format!("{:?}", rope(&["secret"]).slices()).contains("secret"));
     }
 }
