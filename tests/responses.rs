@@ -14,8 +14,8 @@ mod server;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use server::{Answer, Ask, Outcome, envelope, fault, good, messages, request, send};
 use http_body_util::BodyExt;
+use server::{Answer, Ask, Outcome, envelope, fault, good, messages, request, send};
 use tower::{Layer, ServiceExt};
 use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
 use tower_ews::server_busy_backoff::{AccessDenied, ServerBusyBackoffLayer};
@@ -540,10 +540,16 @@ async fn each_reading_layer_understands_compressed_responses_alone() {
 async fn an_accept_encoding_of_the_caller_stays() {
     let asks = Arc::new(Mutex::new(Vec::new()));
     let stack = server::stack(asks, |ask| good(ask).with("content-encoding", "gzip"));
-    for (asked, plain) in [(None, true), (Some("gzip"), false), (Some("identity"), false)] {
+    for (asked, plain) in [
+        (None, true),
+        (Some("gzip"), false),
+        (Some("identity"), false),
+    ] {
         let mut request = request("GetItem", 1);
         if let Some(asked) = asked {
-            request.headers_mut().insert("accept-encoding", asked.parse().unwrap());
+            request
+                .headers_mut()
+                .insert("accept-encoding", asked.parse().unwrap());
         }
         let response = stack.clone().oneshot(request).await.unwrap();
         let coded = response.headers().contains_key("content-encoding");
