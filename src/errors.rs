@@ -159,6 +159,11 @@ impl DeadlineElapsed {
 #[error("no response came before the deadline of the call")]
 pub(crate) struct NoResponseInTime;
 
+/// Nothing more came of a response that had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing more of the response came for five minutes")]
+pub(crate) struct Stalled;
+
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
 ///
 /// ```

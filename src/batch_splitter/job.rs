@@ -134,7 +134,7 @@ where
             trail.held_back(part.held_back)
         });
         let slot = AdmissionSlot::new();
-        let members = part.members.clone();
+        let (number, members) = (part.number, part.members.clone());
         let deadline = part.deadline.map(Deadline);
         let too_late = self.progress.too_late();
         let request = self.request(part, trail.as_ref(), &slot);
@@ -155,6 +155,7 @@ where
             // Without the time that it was queued.
             let since = slot.since().map_or(began, |since| since.max(began));
             let end = PartEnd {
+                number,
                 members,
                 result,
                 took: since.elapsed(),

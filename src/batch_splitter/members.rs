@@ -119,6 +119,26 @@ impl<B: Batch> Members<B> {
         }
     }
 
+    /// Whether one of these never failed by itself.
+    pub(super) fn any_untried(&mut self, members: &[usize]) -> bool {
+        members.iter().any(|member| {
+            let known = self.plan.member(*member);
+            known.is_some_and(|known| known.tries == 0)
+        })
+    }
+
+    /// Counts that the server throttles these members. Returns how often it has throttled each of them before, at least.
+    pub(super) fn count_throttled(&mut self, members: &[usize]) -> u32 {
+        let mut least = u32::MAX;
+        for &member in members {
+            if let Some(known) = self.plan.member(member) {
+                least = least.min(known.throttled);
+                known.throttled = known.throttled.saturating_add(1);
+            }
+        }
+        least
+    }
+
     /// The server's message is the member's.
     pub(super) fn settle(&mut self, member: usize, message: Rope, done: bool) {
         if self.plan.settle(member, done) {

@@ -27,6 +27,10 @@ pub(super) struct Member {
     failures: u32,
     /// How often it failed by itself: by its own message, or as a part that could not be made smaller.
     pub(super) tries: u32,
+    /// How often a refusal of it did not count, since others were refused as well.
+    pub(super) spared: u8,
+    /// How often the server has throttled it by a message of its own.
+    pub(super) throttled: u32,
     /// Whether it came back from a part that could not be made smaller.
     pub(super) was_alone: bool,
     /// It is not sent before this time.
@@ -197,6 +201,8 @@ impl Plan {
             cap: usize::MAX,
             failures: 0,
             tries: 0,
+            spared: 0,
+            throttled: 0,
             was_alone: false,
             not_before: None,
             maybe_executed: false,

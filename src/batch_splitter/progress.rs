@@ -18,7 +18,7 @@ use super::format::{
     Batch, Idempotency, MemberOutcome, Message, Order, PartFailure, PartOutcome, PartResponse,
     Retry,
 };
-use super::members::Members;
+use super::members::{Came, Members};
 use super::merge::fits;
 use super::pacing::Pacing;
 use super::part::{CollectedResponse, SendResult};
@@ -30,6 +30,9 @@ use crate::body::ReplayBody;
 use crate::errors::{BackoffError, NoResponseInTime, describe};
 use crate::retry::backoff::Jitter;
 use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
+
+/// How often a member that is refused for good is asked for again because all others are refused as well.
+const MAX_SPARED: u8 = 3;
 
 /// What all batches of a service and its clones share.
 #[derive(Debug)]
@@ -94,6 +97,7 @@ pub(super) struct Part {
 /// How sending a part ended.
 #[derive(Debug)]
 pub(super) struct PartEnd {
+    pub(super) number: u32,
     pub(super) members: Vec<usize>,
     pub(super) result: SendResult,
     /// How long the server worked on it.
@@ -109,6 +113,10 @@ pub(super) struct Progress<B> {
     trouble: Trouble,
     fallback: Fallback,
     in_flight: usize,
+    /// The part that has come back last.
+    part: u32,
+    /// Whether it could not be smaller, and had come back before.
+    alone_again: bool,
     /// The one error for all members of the last part that failed.
     one_error: Option<Arc<PartError>>,
     /// Why the rest of the batch is not sent.
@@ -127,6 +135,8 @@ impl<B: Batch> Progress<B> {
             trouble: Trouble::default(),
             fallback: Fallback::new(batch.idempotency() != Idempotency::Safe),
             in_flight: 0,
+            part: 0,
+            alone_again: false,
             one_error: None,
             stopped: None,
             responded: false,
@@ -340,7 +350,9 @@ impl<B: Batch> Progress<B> {
         let size = self.shared.sizing.members(&self.sizing_key, config);
         let mut members = size.min(self.members.batch.max_members()).max(1);
         if self.members.batch.idempotency() == Idempotency::NonIdempotent {
-            members = members.min(config.max_in_doubt);
+            members = members
+                .min(config.max_in_doubt)
+                .min(self.trouble.max_in_doubt());
         }
         if self.trouble.wants_small() {
             if self.members.batch.order() == Order::Free {
@@ -406,10 +418,12 @@ impl<B: Batch> Progress<B> {
     /// Takes in how sending a part ended.
     pub(super) fn part_ended(&mut self, end: PartEnd, now: Instant) {
         let PartEnd {
+            number,
             members,
             result,
             took,
         } = end;
+        self.part = number;
         self.in_flight = self.in_flight.saturating_sub(1);
         let again = Retry::new(None).max_retries(MAX_LOSS_RETRIES);
         match result {
@@ -518,6 +532,7 @@ impl<B: Batch> Progress<B> {
     fn progressed(&mut self) {
         self.trouble.response_came();
         self.trouble.messages_came();
+        self.trouble.members_settled();
         self.pacing.progressed();
     }
 
@@ -549,7 +564,8 @@ impl<B: Batch> Progress<B> {
             if gave_up {
                 came.again.max_retries = Some(0);
             }
-            if !settled && came.throttled.is_empty() {
+            let is_new = self.members.any_untried(&came.counted);
+            if !settled && is_new && came.throttled.is_empty() {
                 let text = "the server responds to every member alike";
                 let why = PartError::not_executed(text);
                 self.one_more_failed(is_new_small, came.again, why, now);
@@ -560,13 +576,33 @@ impl<B: Batch> Progress<B> {
             self.give_up_all(&came.throttled, came.achieved);
         } else if !came.throttled.is_empty() {
             self.trouble.messages_came();
-            self.hold_or_give_up(&came.throttled, came.wait, came.achieved, now);
+            self.throttled(&came, now);
         }
         match came.unknown.is_empty() || settled {
             true => self.trouble.response_came(),
-            false => self.doubt("the server has left open what was executed", now),
+            false => {
+                let cause = "the server has left open what was executed";
+                self.doubt(came.unknown.len(), cause, now);
+            }
         }
         !came.is_retried() && came.stopped.is_empty() && came.unknown.is_empty()
+    }
+
+    /// Holds all parts back if the server throttles members, or those alone that it throttles again while others wait.
+    fn throttled(&mut self, came: &Came, now: Instant) {
+        let earlier = self.members.count_throttled(&came.throttled);
+        let others = self.members.plan.waiting().len() > came.throttled.len();
+        if earlier == 0 || !others || !self.trouble.settled_some() {
+            return self.hold_or_give_up(&came.throttled, came.wait, came.achieved, now);
+        }
+        match self.pacing.retry_one_at(earlier, came.wait, now) {
+            Some(until) => {
+                for member in &came.throttled {
+                    self.members.plan.hold(*member, until);
+                }
+            }
+            None => self.give_up_all(&came.throttled, true),
+        }
     }
 
     /// Returns the one error for all members of the part before, if what cannot be smaller is refused by messages now.
@@ -679,16 +715,19 @@ impl<B: Batch> Progress<B> {
         if self.members.batch.idempotency() != Idempotency::NonIdempotent {
             self.members.mark_maybe_executed(members);
             self.fallback.retry(candidate);
+            if !self.members.only_reads() {
+                self.trouble.is_careful();
+            }
             return self.narrow(members, why, again, now);
         }
         self.fallback.conclude(candidate);
         self.members.settle_unknown(members, why);
-        self.doubt(&why.text, now);
+        self.doubt(members.len(), &why.text, now);
     }
 
     /// Members may have been executed that must not be executed twice. Nothing is sent for a while, then one small part.
-    fn doubt(&mut self, cause: &str, now: Instant) {
-        let may_go_on = self.trouble.outcome_lost();
+    fn doubt(&mut self, members: usize, cause: &str, now: Instant) {
+        let may_go_on = self.trouble.outcome_lost(members);
         match self.pacing.after_loss(now).filter(|_| may_go_on) {
             Some(until) => self.hold_until(until, now),
             None => {
@@ -718,12 +757,16 @@ impl<B: Batch> Progress<B> {
     /// One more part in a row failed. All parts are held back for a while, or the rest is not sent because of `why`.
     fn one_more_failed(&mut self, is_new_small: bool, again: Retry, why: PartError, now: Instant) {
         let max_retries = again.max_retries.unwrap_or(MAX_LOSS_RETRIES);
-        self.trouble.part_failed(is_new_small);
-        if self.trouble.is_general(max_retries) {
+        let next_part = self.members.plan.parts();
+        self.trouble
+            .part_failed(self.part, next_part, is_new_small, now);
+        if self.trouble.is_general(max_retries, now) {
             self.fallback.end_retries();
             return self.stop(&why);
         }
-        if max_retries > 0 {
+        // One that was sent again by itself has a wait of its own.
+        let alone_again = self.alone_again;
+        if self.trouble.retries(max_retries) > 0 && !alone_again {
             // Without time for the wait, the members that wait are given up one by one.
             if let Some(until) = self.pacing.retry_at(again.retry_after, now) {
                 self.hold_until(until, now);
@@ -737,8 +780,14 @@ impl<B: Batch> Progress<B> {
         let is_new_small = self.is_new_small(members);
         self.members.plan.count_failure(members);
         self.members.put_back(members, why);
-        self.one_more_failed(is_new_small, again, alike(why), now);
-        match self.members.plan.is_one_piece(&self.members.batch, members) {
+        let alone = self.members.plan.is_one_piece(&self.members.batch, members);
+        // Where the others can go on meanwhile, one that fails again and again says nothing about them.
+        let goes_on = self.trouble.settled_some() && self.members.batch.order() == Order::Free;
+        self.alone_again = alone && !is_new_small && self.trouble.settled_some();
+        if !alone || is_new_small || !goes_on {
+            self.one_more_failed(is_new_small, again, alike(why), now);
+        }
+        match alone {
             true => self.retry_alone(members, again, now),
             false => self.members.halve(members),
         }
@@ -748,7 +797,7 @@ impl<B: Batch> Progress<B> {
     fn retry_alone(&mut self, members: &[usize], again: Retry, now: Instant) {
         let max_retries = match again.max_retries.unwrap_or(MAX_LOSS_RETRIES) {
             // Others have used up the time that such a failure is worth.
-            max_retries if self.trouble.lasts(max_retries) => 0,
+            max_retries if self.trouble.lasts(max_retries, now) => 0,
             max_retries => max_retries,
         };
         let mut given_up = Vec::new();
@@ -758,6 +807,13 @@ impl<B: Batch> Progress<B> {
             let Some(known) = self.members.plan.member(member) else {
                 continue;
             };
+            // In an outage everything is refused for good, as it seems.
+            if max_retries == 0 && self.trouble.is_suspect() && known.spared < MAX_SPARED {
+                known.spared += 1;
+                longest = longest.max(Some(u32::from(known.spared)));
+                retried.push(member);
+                continue;
+            }
             let earlier = known.tries;
             known.tries = earlier.saturating_add(1);
             match earlier < max_retries {

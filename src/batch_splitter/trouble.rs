@@ -1,8 +1,21 @@
 //! [`Trouble`]: what parts that failed as a whole say about the parts that were not sent yet.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 /// How many parts that could not be smaller have to fail before all others are taken to fail alike. They come from the
 /// beginning, the end and the middle of the batch: a few members that are to blame are hardly in all three places.
 const SMALL_PARTS: u32 = 3;
+
+/// How long every part has to fail of a batch some of which was done: what was fine before is more likely away for a while.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+/// How often a failure is tried then, whatever it is.
+const OUTAGE_RETRIES: u32 = 6;
+
+/// How many parts in a row have to be answered before the doubt that one part may leave grows again.
+const GOOD_PARTS: u32 = 8;
 
 /// The parts that failed as a whole, one after another, and what is in doubt.
 ///
@@ -21,7 +34,19 @@ pub(super) struct Trouble {
     small: u32,
     /// How many parts were sent to look since then.
     turns: u32,
+    /// When the first of them failed.
+    since: Option<Instant>,
+    /// Parts before this one were sent before the last failure was known.
+    next_part: u32,
+    /// Whether a member was ever settled.
+    settled_some: bool,
+    /// What may have been executed is sent again: little at a time.
+    careful: bool,
     doubt: Doubt,
+    /// How many members a part may leave in doubt, since a larger one was lost.
+    max_in_doubt: Option<usize>,
+    /// How many parts in a row were answered since that was changed.
+    good_parts: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,19 +60,44 @@ enum Doubt {
 }
 
 impl Trouble {
-    /// A part failed. `is_new_small` if it could not be smaller, and did not come back before.
-    pub(super) fn part_failed(&mut self, is_new_small: bool) {
+    /// A part failed. `is_new_small` if it could not be smaller, and did not come back before. `next_part` is the number of
+    /// the next one.
+    pub(super) fn part_failed(
+        &mut self,
+        part: u32,
+        next_part: u32,
+        is_new_small: bool,
+        now: Instant,
+    ) {
+        self.since.get_or_insert(now);
+        if part < self.next_part {
+            return;
+        }
+        self.next_part = next_part;
         // One that is small because there was not more to send, or for its size, says nothing about other places.
         let looked = self.wants_small();
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.small = self.small.saturating_add(u32::from(is_new_small && looked));
     }
 
-    /// The outcome of a part was lost, and none of its members may be sent again. Returns whether the rest may be sent.
-    pub(super) fn outcome_lost(&mut self) -> bool {
+    /// The outcome of a part of `members` was lost, and none of them may be sent again. Returns whether the rest may be sent.
+    pub(super) fn outcome_lost(&mut self, members: usize) -> bool {
         let may_go_on = self.doubt != Doubt::Testing;
         self.doubt = Doubt::Lost;
+        let half = (members / 2).max(1);
+        self.max_in_doubt = Some(self.max_in_doubt.map_or(half, |max| max.min(half)));
+        self.good_parts = 0;
         may_go_on
+    }
+
+    /// The outcome of a part was lost whose members are sent again, though they may have been executed.
+    pub(super) fn is_careful(&mut self) {
+        self.careful = true;
+    }
+
+    /// Returns how many members a part may leave in doubt, if that was learnt.
+    pub(super) fn max_in_doubt(&self) -> usize {
+        self.max_in_doubt.unwrap_or(usize::MAX)
     }
 
     /// The server has said something about single members.
@@ -55,6 +105,18 @@ impl Trouble {
         self.in_a_row = 0;
         self.small = 0;
         self.turns = 0;
+        self.since = None;
+        self.careful = false;
+        self.good_parts = self.good_parts.saturating_add(1);
+        if self.good_parts >= GOOD_PARTS {
+            self.good_parts = 0;
+            self.max_in_doubt = self.max_in_doubt.map(|max| max.saturating_mul(2));
+        }
+    }
+
+    /// Members were settled by the server.
+    pub(super) fn members_settled(&mut self) {
+        self.settled_some = true;
     }
 
     /// The server has responded to a part, whatever it said.
@@ -66,7 +128,7 @@ impl Trouble {
 
     /// Returns whether the next part is to be as small as can be.
     pub(super) fn wants_small(&self) -> bool {
-        self.in_a_row >= 2 || self.doubt != Doubt::None
+        self.in_a_row >= 2 || self.careful || self.doubt != Doubt::None
     }
 
     /// Returns whether the next part has to go alone.
@@ -87,14 +149,34 @@ impl Trouble {
         }
     }
 
+    /// Whether a member was ever settled.
+    pub(super) fn settled_some(&self) -> bool {
+        self.settled_some
+    }
+
+    /// Whether the server may be away, after it has done some of the batch.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.settled_some && self.in_a_row >= 3
+    }
+
+    /// Returns how often a failure is tried that is worth `max_retries` retries: longer if it is probably an outage.
+    pub(super) fn retries(&self, max_retries: u32) -> u32 {
+        match self.settled_some && self.in_a_row >= 2 {
+            true => max_retries.max(OUTAGE_RETRIES),
+            false => max_retries,
+        }
+    }
+
     /// Returns whether as many parts in a row failed as are worth trying, for a failure that is worth `max_retries` retries.
-    pub(super) fn lasts(&self, max_retries: u32) -> bool {
-        self.in_a_row > max_retries
+    pub(super) fn lasts(&self, max_retries: u32, now: Instant) -> bool {
+        let lasted = self.since.map_or(Duration::ZERO, |since| now - since);
+        let is_over = !self.settled_some || lasted >= OUTAGE;
+        self.in_a_row > self.retries(max_retries) && is_over
     }
 
     /// Returns whether every part fails like this.
-    pub(super) fn is_general(&self, max_retries: u32) -> bool {
-        self.small >= SMALL_PARTS && self.lasts(max_retries)
+    pub(super) fn is_general(&self, max_retries: u32, now: Instant) -> bool {
+        self.small >= SMALL_PARTS && self.lasts(max_retries, now)
     }
 }
 
@@ -121,28 +203,28 @@ mod tests {
                 true,
             ),
         ] {
-            let mut trouble = Trouble::default();
-            for part in &parts {
-                trouble.part_failed(*part);
+            let (mut trouble, now) = (Trouble::default(), Instant::now());
+            for (number, part) in (0..).zip(&parts) {
+                trouble.part_failed(number, number + 1, *part, now);
             }
             assert_eq!(trouble.wants_small(), parts.len() >= 2, "{parts:?}");
             assert!(!trouble.wants_alone());
-            assert_eq!(trouble.is_general(0), without, "{parts:?}");
-            assert_eq!(trouble.is_general(6), with, "{parts:?}");
+            assert_eq!(trouble.is_general(0, now), without, "{parts:?}");
+            assert_eq!(trouble.is_general(6, now), with, "{parts:?}");
             // A response does not help, messages do.
             trouble.response_came();
-            assert_eq!(trouble.is_general(0), without, "{parts:?}");
+            assert_eq!(trouble.is_general(0, now), without, "{parts:?}");
             trouble.messages_came();
-            assert!(!trouble.wants_small() && !trouble.is_general(0));
+            assert!(!trouble.wants_small() && !trouble.is_general(0, now));
         }
     }
 
     #[test]
     fn a_second_loss_ends_the_batch_unless_a_response_came_between() {
         let mut trouble = Trouble::default();
-        assert!(trouble.outcome_lost());
+        assert!(trouble.outcome_lost(50));
         // Of a part that was in flight already.
-        assert!(trouble.outcome_lost());
+        assert!(trouble.outcome_lost(50));
         assert!(trouble.wants_small() && trouble.wants_alone());
         trouble.response_came();
         assert!(trouble.wants_alone(), "it was no test");
@@ -151,9 +233,9 @@ mod tests {
         trouble.response_came();
         assert!(!trouble.wants_small() && !trouble.wants_alone());
 
-        assert!(trouble.outcome_lost());
+        assert!(trouble.outcome_lost(50));
         trouble.part_sent();
-        assert!(!trouble.outcome_lost());
+        assert!(!trouble.outcome_lost(50));
     }
 
     #[test]
@@ -161,7 +243,7 @@ mod tests {
         let mut trouble = Trouble::default();
         let fail = |trouble: &mut Trouble| {
             trouble.part_sent();
-            trouble.part_failed(false);
+            trouble.part_failed(u32::MAX, 0, false, Instant::now());
             trouble.turns()
         };
         // The first two were not sent to look.

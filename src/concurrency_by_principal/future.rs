@@ -191,7 +191,7 @@ where
     S: Service<Request<ReqB>>,
     S::Error: Into<BoxError>,
 {
-    if let Some((inner, _)) = call {
+    if let Some((inner, request)) = call {
         match inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
@@ -200,6 +200,12 @@ where
                 return Poll::Ready(Err(error.into()));
             }
             Poll::Pending => {
+                // Whoever polls at the deadline hears that nothing was sent.
+                let deadline = request.extensions().get::<Deadline>();
+                if let Some(deadline) = deadline.filter(|deadline| deadline.0 <= Instant::now()) {
+                    *permit = None;
+                    return Poll::Ready(Err(DeadlineElapsed::at(*deadline).into()));
+                }
                 step.set(Step::Ready);
                 return Poll::Pending;
             }

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, BackoffError, CredentialsError, CutShort, DeadlineElapsed, NoResponseInTime,
+    Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -154,6 +155,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
     }
     let lost = error.is::<CutShort>()
         || error.is::<NoResponseInTime>()
+        || error.is::<Stalled>()
         || error.is::<tower::timeout::error::Elapsed>()
         || error.is::<tokio::time::error::Elapsed>();
     lost.then_some(Failure::Lost)

@@ -632,7 +632,10 @@ where
         ResB: Body<Data = Bytes>,
         ResB::Error: Into<BoxError>,
     {
-        let mut tail = Tail::default();
+        let mut tail = Tail {
+            streams: self.state.class().streaming,
+            ..Tail::default()
+        };
         if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
             let class = self.state.class();
             if class.idempotency != Idempotency::Safe {

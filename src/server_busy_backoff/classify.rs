@@ -269,6 +269,8 @@ pub struct Refusal {
     pub scope: RefusalScope,
     /// Maximum number of retries of one call after refusals that set it. `None`, for throttling: the deadline is the bound.
     pub max_retries: Option<u32>,
+    /// Whether it is said of single members of a batch, not of the request.
+    pub(super) of_members: bool,
 }
 
 impl Refusal {
@@ -280,6 +282,7 @@ impl Refusal {
             retry_after: None,
             scope: RefusalScope::Call,
             max_retries: None,
+            of_members: false,
         }
     }
 

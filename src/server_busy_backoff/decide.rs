@@ -314,8 +314,9 @@ impl CallState {
         }
         match refusal.max_retries {
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
-            // Nobody has looked whether the body speaks of single members.
-            None => !self.is_part || self.class.expects_soap,
+            // What single members are told is for their sender, and so is a body that nobody has read.
+            None if self.is_part => self.class.expects_soap && !refusal.of_members,
+            None => true,
         }
     }
 

@@ -390,6 +390,7 @@ fn judge(message: &ResponseMessage) -> Judgement {
     };
     let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
     refusal.max_retries = max_retries;
+    refusal.of_members = message.is_entry;
     if unknown {
         refusal = refusal.outcome_unknown();
     }
@@ -415,6 +416,7 @@ fn reason(code: &ResponseCode) -> Cow<'static, str> {
 /// unknown outcome stays unknown.
 fn merge(one: Refusal, other: Refusal) -> Refusal {
     let retry_after = one.retry_after.max(other.retry_after);
+    let of_members = one.of_members && other.of_members;
     let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
     let max_retries = match (one.max_retries, other.max_retries) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -428,6 +430,7 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
     if unknown {
         merged = merged.outcome_unknown();
     }
+    merged.of_members = of_members;
     merged.retry_after = retry_after;
     merged.max_retries = max_retries;
     merged

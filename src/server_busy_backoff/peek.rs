@@ -3,17 +3,24 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower::BoxError;
 
 use super::classify::BodyClassifier;
 use super::report::Reporter;
-use crate::errors::BackoffError;
+use crate::errors::{BackoffError, Stalled};
+
+/// How long the next bytes of a response are waited for that was handed on, unless it streams notifications. Servers and
+/// proxies give a connection up sooner.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// The response body of [`ServerBusyBackoff`](super::ServerBusyBackoff): yields the frames that were read to decide on
 /// the response, then the remaining frames of the inner body as they arrive.
@@ -41,6 +48,8 @@ pub struct PeekBody<B: Body> {
     #[pin]
     rest: Rest<B>,
     tail: Option<Box<Tail>>,
+    /// How long the next frame is waited for.
+    stall: Option<Pin<Box<Sleep>>>,
     /// A bound `B::Error: Into<BoxError>` on [`Body`] would do. But inside a spawned task the compiler cannot prove it for
     /// bodies whose error is a `BoxError` itself, since it forgets the lifetime in there.
     into_box_error: fn(B::Error) -> BoxError,
@@ -118,6 +127,8 @@ pub(super) struct Tail {
     pub(super) scan: Option<Scan>,
     /// The operation and the number of its attempts, if the outcome is unknown when the body breaks off.
     pub(super) unless_complete: Option<(Cow<'static, str>, u32)>,
+    /// Whether it goes on for minutes, with pauses.
+    pub(super) streams: bool,
 }
 
 impl<B: Body> PeekBody<B> {
@@ -129,12 +140,13 @@ impl<B: Body> PeekBody<B> {
             prefix,
             rest,
             tail: None,
+            stall: None,
             into_box_error: B::Error::into,
         }
     }
 
     pub(super) fn with_tail(mut self, tail: Tail) -> Self {
-        let needed = tail.scan.is_some() || tail.unless_complete.is_some();
+        let needed = tail.scan.is_some() || tail.unless_complete.is_some() || tail.streams;
         self.tail = needed.then(|| Box::new(tail));
         self
     }
@@ -159,11 +171,24 @@ where
             return Poll::Ready(Some(Ok(frame)));
         }
         let polled = match this.rest.as_mut().project() {
-            RestProject::Untouched(body) => ready!(body.poll_frame(cx)),
-            RestProject::Begun(body) => ready!(body.as_mut().poll_frame(cx)),
+            RestProject::Untouched(body) => body.poll_frame(cx),
+            RestProject::Begun(body) => body.as_mut().poll_frame(cx),
             RestProject::Failed(error) => return Poll::Ready(error.take().map(Err)),
             RestProject::Ended => return Poll::Ready(None),
         };
+        let Poll::Ready(polled) = polled else {
+            if this.tail.as_ref().is_some_and(|tail| tail.streams) {
+                return Poll::Pending;
+            }
+            let stall = this
+                .stall
+                .get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+            ready!(stall.as_mut().poll(cx));
+            this.rest.set(Rest::Ended);
+            let error = broken_off(this.tail.take(), Stalled.into());
+            return Poll::Ready(Some(Err(error)));
+        };
+        *this.stall = None;
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 let scan = this.tail.as_mut().and_then(|tail| tail.scan.as_mut());

@@ -194,6 +194,7 @@ impl Run {
     fn ended_after(&mut self, seconds: u32, members: &[usize], result: SendResult) {
         self.now += seconds * SECOND;
         let end = PartEnd {
+            number: u32::MAX,
             members: members.to_vec(),
             result,
             took: seconds * SECOND,
@@ -472,7 +473,7 @@ fn what_stays_if_there_is_no_time_to_send_again() {
         (
             "fr",
             |_| messages("fr"),
-            ["failed,busy", late, "failed,unknown", late],
+            ["failed,busy", late, "failed,unknown", "done"],
         ),
         ("retry", failure, [late, late, "unknown,unknown", late]),
     ];
@@ -607,7 +608,8 @@ fn part_sizes_follow_the_time_and_the_refusals() {
         ),
         (
             "a connection that breaks late halves",
-            vec![(46, |_| SendResult::Lost("".into()), 4), (15, done, 4)],
+            // Little at first, since it may have been executed.
+            vec![(46, |_| SendResult::Lost("".into()), 1), (15, done, 4)],
         ),
         (
             "what is too large halves",
@@ -774,7 +776,8 @@ fn lists_have_no_place_for_what_failed() {
         let (parts, end) = run.finish_with(15, |_| failure(PartOutcome::Failed));
         assert_eq!(
             (parts, end),
-            (vec![vec![2], vec![3]], expected),
+            // The second one could be an outage.
+            (vec![vec![2], vec![3], vec![3], vec![3], vec![3]], expected),
             "{idempotency:?}"
         );
     }
@@ -1094,7 +1097,9 @@ fn one_culprit_costs_itself_alone() {
             let bound = 40 + failing.max_retries as usize;
             assert!(requests <= bound, "{what}: {requests}");
             let alone = with.iter().filter(|part| part.len() == 1).count();
-            assert!(alone <= 1 + failing.max_retries as usize, "{what}: {alone}");
+            // Refusals in a row could be an outage.
+            let most = 1 + failing.max_retries.max(u32::from(MAX_SPARED)) as usize;
+            assert!(alone <= most, "{what}: {alone}");
             // The part that failed before, too, is a try of it.
             let tries = with.len();
             assert!(tries > failing.max_retries as usize, "{what}: {tries}");
@@ -1166,7 +1171,7 @@ fn members_that_fail_by_their_own_messages_stay_together() {
         // All of them, for ever.
         let mut run = Run::new(numbers(1000, order, Idempotency::Safe), config(100), None);
         let (parts, end) = run.finish_with(0, |members| messages(&"o".repeat(members.len())));
-        assert!(parts.len() <= 5, "{order:?}: {parts:?}");
+        assert!(parts.len() <= 6, "{order:?}: {parts:?}");
         let text = end.unwrap();
         assert!(text.starts_with("once,") || text.starts_with("not executed,"));
         // One in ten, for ever: as many parts again, and a few.
@@ -1208,9 +1213,7 @@ fn after_doubt_one_small_part_goes_alone() {
     for order in [Order::Free, Order::Kept] {
         for open in open {
             let (mut run, first) = two_hundred(order);
-            let result = open();
-            let too_long = matches!(result, SendResult::TooLong);
-            run.ended(&first, result);
+            run.ended(&first, open());
             let begin = run.now;
             let next = run.next().unwrap();
             let wait = 10 * SECOND..=20 * SECOND;
@@ -1221,8 +1224,8 @@ fn after_doubt_one_small_part_goes_alone() {
             run.ended(&next.members, messages("f"));
             let begin = run.now;
             let next = run.sent();
-            let size = if too_long { 25 } else { 50 };
-            assert_eq!((next.len(), run.now), (size, begin));
+            // Half of what was lost is the most that may be lost again.
+            assert_eq!((next.len(), run.now), (25, begin));
             run.ended(&next, done(&next));
             let (_, end) = run.finish();
             let text = end.unwrap();
@@ -1273,7 +1276,7 @@ fn what_was_not_sent_or_is_busy_does_not_end_doubt_too_soon() {
     run.ended(&first, lost());
     let small = run.sent();
     run.ended(&small, failure(PartOutcome::retry(Some(SECOND))));
-    assert_eq!(run.sent().len(), 50);
+    assert_eq!(run.sent().len(), 25);
 }
 
 #[test]
@@ -1296,7 +1299,7 @@ fn several_parts_in_flight_may_be_lost_but_no_more() {
     assert!(matches!(run.step(), Step::Wait(None)), "it goes alone");
     run.ended(&small, done(&small));
     let next = [(); 3].map(|()| run.sent().len());
-    assert_eq!(next, [50; 3]);
+    assert_eq!(next, [25; 3]);
     assert_eq!(run.stats().unknown, 100);
 }
 

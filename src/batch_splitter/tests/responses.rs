@@ -158,7 +158,7 @@ async fn a_part_that_faults_hides_nothing() {
             let response = send(&layer, &server, 30).await.unwrap();
             let stats = stats(&response);
             assert_eq!((stats.done, stats.complete), (30 - affected.len(), true));
-            let calls = if message == Some("unknown") { 4 } else { 10 };
+            let calls = if message == Some("unknown") { 5 } else { 10 };
             assert!(server.calls().len() <= calls, "{:?}", server.parts());
             let lines = lines(response).await;
             for (member, line) in lines.iter().enumerate() {
