@@ -318,6 +318,7 @@ impl World {
             }
             13 | 14 if !lists => {
                 let trouble = self.rng.usize(0..count);
+                self.brief_faults += 1;
                 let fortunes = self.run_all(seen, 0, Some(trouble));
                 self.said(seen, style, &fortunes)
             }
@@ -614,7 +615,9 @@ async fn case(seed: u64) -> Ended {
         }
     };
     // Few faults, all of which pass: a batch that only reads gets what it wants.
-    let lasting = world.final_faults > 0 || world.brief_faults > 1;
+    // What is worth one retry is given up if there was another fault, as in a single call.
+    let brief = world.brief_faults > 0 && world.suffered > 1;
+    let lasting = world.final_faults > 0 || brief;
     let curable = !lasting && world.faults <= 2 && deadline.is_none();
     if curable && twice == Twice::Reads && unread.is_none() && end != Ended::Cancelled {
         let stopped = world.bad.contains(&Some(STOPS));

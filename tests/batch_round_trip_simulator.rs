@@ -253,15 +253,9 @@ async fn batch(exchange: &Exchange, operation: &str, in_turn: bool) -> String {
                      <t:Message><t:Subject>updated {n}</t:Subject></t:Message></t:SetItemField></t:Updates></t:ItemChange>"
                 )
             }).collect();
-            // Both of them one after the other, though the change key is that of before.
-            let last = all.rfind("<t:ItemChange>").unwrap();
-            let again = match in_turn {
-                true => all[last..].replace("updated", "again"),
-                false => String::new(),
-            };
             format!(
                 "<m:UpdateItem ConflictResolution='AutoResolve' MessageDisposition='SaveOnly'>\
-                 <m:ItemChanges>{all}{again}</m:ItemChanges></m:UpdateItem>"
+                 <m:ItemChanges>{all}</m:ItemChanges></m:UpdateItem>"
             )
         }
         "UpdateFolder" => {

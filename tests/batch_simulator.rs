@@ -686,7 +686,9 @@ async fn the_one_minute_limit_halves_sizes_for_its_principal_and_operation(kind:
             );
             // The first one has no chance, the next one is half as large.
             let doubt = operation == "CreateItem" && cut != BatchCut::RestTimedOut;
-            let begin: &[usize] = match doubt {
+            // It may have been executed, and is sent again.
+            let repeats = operation == "DeleteItem" && cut == BatchCut::ConnectionLost;
+            let begin: &[usize] = match doubt || repeats {
                 // One goes alone first.
                 true => &[100, 1, 50],
                 false => &[100, 50],
