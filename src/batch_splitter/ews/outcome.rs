@@ -28,13 +28,7 @@ impl Sent {
     /// that stopped it.
     pub(super) fn outcome(self, message: &ResponseMessage) -> MemberOutcome {
         match message.member_status() {
-            MemberStatus::Settled if message.class == ResponseClass::Error => {
-                let unknown = message.effective_code().outcome() == Outcome::Unknown;
-                match unknown && self.idempotency == Idempotency::NonIdempotent {
-                    true => MemberOutcome::Unknown,
-                    false => MemberOutcome::Failed,
-                }
-            }
+            MemberStatus::Settled if message.class == ResponseClass::Error => MemberOutcome::Failed,
             MemberStatus::Settled => MemberOutcome::Done,
             MemberStatus::Stopped => MemberOutcome::Stopped,
             MemberStatus::Refused {
