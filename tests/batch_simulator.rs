@@ -435,7 +435,12 @@ async fn under_each_fault_every_message_is_true(kind: Kind) {
         let mut told = Vec::new();
         for (n, operation) in OPERATIONS.into_iter().enumerate() {
             for access in BOTH {
-                let faults = Faults::none().rate_on(operation, fault.clone(), 0.4);
+                // What is tried a number of times has to pass within these.
+                let share = match fault {
+                    Fault::Code(_) | Fault::MemberCode { .. } => 0.15,
+                    _ => 0.4,
+                };
+                let faults = Faults::none().rate_on(operation, fault.clone(), share);
                 let exchange = Exchange::builder()
                     .policy(Policy::exchange_online())
                     .faults(faults)
