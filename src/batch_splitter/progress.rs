@@ -115,8 +115,6 @@ pub(super) struct Progress<B> {
     in_flight: usize,
     /// The part that has come back last.
     part: u32,
-    /// Whether it could not be smaller, and had come back before.
-    alone_again: bool,
     /// The one error for all members of the last part that failed.
     one_error: Option<Arc<PartError>>,
     /// Why the rest of the batch is not sent.
@@ -136,7 +134,6 @@ impl<B: Batch> Progress<B> {
             fallback: Fallback::new(batch.idempotency() != Idempotency::Safe),
             in_flight: 0,
             part: 0,
-            alone_again: false,
             one_error: None,
             stopped: None,
             responded: false,
@@ -568,7 +565,7 @@ impl<B: Batch> Progress<B> {
             if !settled && is_new && came.throttled.is_empty() {
                 let text = "the server responds to every member alike";
                 let why = PartError::not_executed(text);
-                self.one_more_failed(is_new_small, came.again, why, now);
+                self.one_more_failed(is_new_small, true, came.again, why, now);
             }
             self.retry_alone(&came.counted, came.again, now);
         }
@@ -628,7 +625,7 @@ impl<B: Batch> Progress<B> {
         self.trouble.response_came();
         self.pacing.progressed();
         let again = Retry::new(None).max_retries(0);
-        self.one_more_failed(is_new_small, again, alike(why), now);
+        self.one_more_failed(is_new_small, true, again, alike(why), now);
     }
 
     /// A response speaks of its part as a whole.
@@ -716,7 +713,7 @@ impl<B: Batch> Progress<B> {
             self.members.mark_maybe_executed(members);
             self.fallback.retry(candidate);
             if !self.members.only_reads() {
-                self.trouble.is_careful();
+                self.trouble.be_careful();
             }
             return self.narrow(members, why, again, now);
         }
@@ -754,8 +751,16 @@ impl<B: Batch> Progress<B> {
         first.is_some_and(|first| !std::mem::replace(&mut first.was_alone, true))
     }
 
-    /// One more part in a row failed. All parts are held back for a while, or the rest is not sent because of `why`.
-    fn one_more_failed(&mut self, is_new_small: bool, again: Retry, why: PartError, now: Instant) {
+    /// One more part in a row failed. All parts are held back for a while, if it `holds` them, or the rest is not sent because
+    /// of `why`.
+    fn one_more_failed(
+        &mut self,
+        is_new_small: bool,
+        holds: bool,
+        again: Retry,
+        why: PartError,
+        now: Instant,
+    ) {
         let max_retries = again.max_retries.unwrap_or(MAX_LOSS_RETRIES);
         let next_part = self.members.plan.parts();
         self.trouble
@@ -764,9 +769,7 @@ impl<B: Batch> Progress<B> {
             self.fallback.end_retries();
             return self.stop(&why);
         }
-        // One that was sent again by itself has a wait of its own.
-        let alone_again = self.alone_again;
-        if self.trouble.retries(max_retries) > 0 && !alone_again {
+        if self.trouble.retries(max_retries) > 0 && holds {
             // Without time for the wait, the members that wait are given up one by one.
             if let Some(until) = self.pacing.retry_at(again.retry_after, now) {
                 self.hold_until(until, now);
@@ -783,9 +786,10 @@ impl<B: Batch> Progress<B> {
         let alone = self.members.plan.is_one_piece(&self.members.batch, members);
         // Where the others can go on meanwhile, one that fails again and again says nothing about them.
         let goes_on = self.trouble.settled_some() && self.members.batch.order() == Order::Free;
-        self.alone_again = alone && !is_new_small && self.trouble.settled_some();
+        // One that was sent again by itself has a wait of its own.
+        let holds = !(alone && !is_new_small && self.trouble.settled_some());
         if !alone || is_new_small || !goes_on {
-            self.one_more_failed(is_new_small, again, alike(why), now);
+            self.one_more_failed(is_new_small, holds, again, alike(why), now);
         }
         match alone {
             true => self.retry_alone(members, again, now),

@@ -91,7 +91,7 @@ impl Trouble {
     }
 
     /// The outcome of a part was lost whose members are sent again, though they may have been executed.
-    pub(super) fn is_careful(&mut self) {
+    pub(super) fn be_careful(&mut self) {
         self.careful = true;
     }
 

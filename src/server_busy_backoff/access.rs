@@ -25,6 +25,13 @@ const MAILBOXES: u32 = 3;
 const MAX_KNOWN: usize = 10_000;
 
 /// Who asks, and for which mailbox.
+///
+/// ```
+/// use tower_ews::server_busy_backoff::Access;
+///
+/// let access = Access::to(Some("amy@contoso.com"));
+/// assert_eq!(access.mailbox.as_deref(), Some("amy@contoso.com"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {

@@ -2,7 +2,8 @@
 
 use super::classify::Classify;
 
-/// Plain HTTP: 429 and 503 with `Retry-After`, and methods as RFC 9110 defines them. For bodies of any type.
+/// Plain HTTP: statuses as [`ClassifiedResponse::by_status`](super::ClassifiedResponse::by_status) has them, and methods as RFC
+/// 9110 defines them. For bodies of any type.
 ///
 /// It is the defaults of [`Classify`]. See [`ServerBusyBackoffLayer::http`](super::ServerBusyBackoffLayer::http).
 ///

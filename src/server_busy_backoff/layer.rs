@@ -40,7 +40,7 @@ impl ServerBusyBackoffLayer<EwsClassifier> {
 }
 
 impl ServerBusyBackoffLayer<HttpClassifier> {
-    /// Creates a layer for plain HTTP: 429 and 503 with `Retry-After`.
+    /// Creates a layer for plain HTTP: see [`ClassifiedResponse::by_status`](super::ClassifiedResponse::by_status).
     pub fn http() -> Self {
         Self::new(HttpClassifier)
     }
@@ -68,7 +68,8 @@ impl<C> ServerBusyBackoffLayer<C> {
     /// Sets how long a call may take, waits and retries included. Default: 15 minutes. The request extension
     /// [`Deadline`](crate::extensions::Deadline) overrides it for one call.
     ///
-    /// It bounds the waits: an attempt in flight is not cut off, since a streaming response may last longer.
+    /// It bounds attempts and waits until a response is handed on. One that is handed on has no deadline but that of its
+    /// reader; it ends if nothing more of it comes for five minutes, unless it streams notifications.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.config.deadline = deadline;
         self

@@ -88,6 +88,7 @@
 //! | attempts of a call | 100, whatever waits are set | a server that is broken is not asked without end |
 //! | retries after a lost response, or one that leaves open what was executed | 6, and fewer for some codes | the waits between them add up to half a minute at most: a restart lasts that long |
 //! | waits that the server sets | a quarter of the longest wait that would be drawn, at least | a server that goes on to ask for a millisecond |
+//! | a pause of a response that was handed on | five minutes, unless it streams notifications | servers and proxies give up sooner |
 //! | retries that nobody holds back, of all calls | 100 at once and 10 a second for an endpoint, 20 at once and 2 a second for a principal | an outage is not multiplied |
 //!
 //! # Bodies
@@ -95,8 +96,9 @@
 //! Request bodies are cloned for each attempt. Use one that is cheap to clone, such as
 //! [`ReplayBody`](crate::body::ReplayBody) or `Full<Bytes>`. At most [`ServerBusyBackoffLayer::max_prefix`] bytes of a
 //! response are kept back to decide on it. Shorter responses are read to their end, so that one that is cut short can be
-//! retried. Longer ones stream: see [`PeekBody`]. A response with a `Content-Encoding` is judged by its head alone, and
-//! the layer warns of it once: put a decompressing layer further in.
+//! retried. Longer ones stream: see [`PeekBody`]. A response that is compressed with gzip or deflate is read like others,
+//! and its bytes go on as they came. One with another `Content-Encoding` is judged by its head alone, and the layer warns
+//! of it once: put a decompressing layer further in.
 
 mod access;
 mod attempt;
