@@ -6,6 +6,7 @@ mod failure;
 mod idempotency;
 mod info;
 mod retry_after;
+mod status;
 
 pub(crate) use self::connection::Connection;
 pub use self::failure::Failure;
@@ -17,6 +18,7 @@ pub use self::retry_after::retry_after;
 #[cfg(feature = "graph")]
 pub(crate) use self::retry_after::retry_after_among;
 pub(crate) use self::retry_after::with_margin;
+pub(crate) use self::status::StatusMeaning;
 
 /// How often a request is sent again after it was lost, or after a response that does not say what became of it: seldom
 /// longer than half a minute with the default waits. A restart of a server or a proxy takes that long; what lasts longer

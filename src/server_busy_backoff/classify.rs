@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use http::{Method, Request, response};
+use http::{Method, Request, StatusCode, response};
 use tower::BoxError;
 
 use super::access::Access;
@@ -14,7 +14,7 @@ use crate::extensions::Caller;
 use crate::principal::Principal;
 use crate::retry::Failure;
 pub use crate::retry::Idempotency;
-use crate::retry::{MAX_LOSS_RETRIES, retry_after};
+use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, retry_after};
 
 /// Tells what requests, responses and errors of an API mean.
 ///
@@ -352,24 +352,20 @@ impl ClassifiedResponse {
     ///
     /// A retry waits as long as `Retry-After` says. Every other status goes on to the caller.
     pub fn by_status(head: &response::Parts) -> Self {
-        let status = head.status;
-        let reason: Cow<'static, str> = match status.as_u16() {
-            429 => "429".into(),
-            503 => "503".into(),
-            500 => "500".into(),
-            502 => "502".into(),
-            504 => "504".into(),
-            _ => status.as_str().to_owned().into(),
+        // Nothing is read or allocated for a response that goes on.
+        let refusal = || {
+            let reason = head.status.as_str().to_owned();
+            Refusal::new(reason).retry_after(retry_after(&head.headers))
         };
-        let refusal = Refusal::new(reason).retry_after(retry_after(&head.headers));
-        match status.as_u16() {
-            429 => refusal.scope(RefusalScope::Principal),
-            503 => refusal.scope(RefusalScope::Endpoint),
-            // The server gave up waiting for the request, or does not want it this early.
-            408 | 425 => refusal.max_retries(MAX_LOSS_RETRIES),
-            // They are about what the server can do, or has room for. None is about this moment.
-            501 | 505..=508 | 510 | 511 => return Self::default(),
-            500..=599 => refusal.outcome_unknown().max_retries(MAX_LOSS_RETRIES),
+        match StatusMeaning::of(head.status) {
+            StatusMeaning::Throttled => refusal().scope(match head.status {
+                StatusCode::SERVICE_UNAVAILABLE => RefusalScope::Endpoint,
+                _ => RefusalScope::Principal,
+            }),
+            StatusMeaning::TooEarly => refusal().max_retries(MAX_LOSS_RETRIES),
+            StatusMeaning::Unclear if head.status.is_server_error() => {
+                refusal().outcome_unknown().max_retries(MAX_LOSS_RETRIES)
+            }
             _ => return Self::default(),
         }
         .into()

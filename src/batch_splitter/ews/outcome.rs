@@ -6,7 +6,7 @@ use http::response;
 use memchr::memmem;
 
 use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartFailure, PartOutcome, Retry};
-use crate::retry::{MAX_LOSS_RETRIES, retry_after};
+use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, retry_after};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 
@@ -143,33 +143,30 @@ impl Sent {
         let retry_after = retry_after(&head.headers);
         let not_executed = Retry::new(retry_after).max_retries(MAX_LOSS_RETRIES);
         let without_proof = self.without_proof(retry_after, MAX_LOSS_RETRIES);
-        let (outcome, too_large) = match status {
-            200..=299 => return None,
+        let several = self.members > 1;
+        let (outcome, too_large) = match StatusMeaning::of(head.status) {
+            StatusMeaning::Success => return None,
             // Refused before the server looked at it.
-            429 | 503 => (PartOutcome::retry(retry_after), false),
-            // Too large for the server, or for the room that it has.
-            413 | 507 => (PartOutcome::Failed, self.members > 1),
-            // The request did not come through in time, or came too early.
-            408 => (PartOutcome::Retry(not_executed), self.members > 1),
-            425 => (PartOutcome::Retry(not_executed), false),
+            StatusMeaning::Throttled => (PartOutcome::retry(retry_after), false),
+            StatusMeaning::TooLarge => (PartOutcome::Failed, several),
+            StatusMeaning::TooEarly => (PartOutcome::Retry(not_executed), status == 408 && several),
             // It can speak of one mailbox.
-            403 if self.mixed => (PartOutcome::Failed, false),
-            // About who asks and how, whatever is asked for.
-            401 | 403 | 405..=407 | 410 | 440 | 451 | 456 => (PartOutcome::FailedForAll, false),
+            StatusMeaning::OfCaller if status == 403 && self.mixed => (PartOutcome::Failed, false),
             // IIS says with 404 that a request is too large, too (404.13).
-            400..=499 => (PartOutcome::Failed, false),
+            StatusMeaning::OfRequest => (PartOutcome::Failed, false),
             // It does not say how far it got.
-            302 if to_error_page(head) => (without_proof, false),
-            // To a login page, or to another server.
-            300..=399 => (PartOutcome::FailedForAll, false),
+            StatusMeaning::Redirect if to_error_page(head) => (without_proof, false),
+            StatusMeaning::OfCaller | StatusMeaning::Redirect | StatusMeaning::Unable => {
+                (PartOutcome::FailedForAll, false)
+            }
             // Most of its values are permanent.
-            500 if head.headers.contains_key("x-caserrorcode") => {
+            StatusMeaning::Unclear
+                if status == 500 && head.headers.contains_key("x-caserrorcode") =>
+            {
                 (self.without_proof(retry_after, 1), false)
             }
-            // About what the server can do at all.
-            501 | 505 | 506 | 508 | 510 | 511 => (PartOutcome::FailedForAll, false),
             // One member may cause a crash, and their number a time-out: fewer at a time find out.
-            _ => (without_proof, self.members > 1),
+            StatusMeaning::Unclear => (without_proof, several),
         };
         Some(PartFailure {
             too_large,

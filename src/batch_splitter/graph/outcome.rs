@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartOutcome, Retry};
-use crate::retry::MAX_LOSS_RETRIES;
+use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning};
 
 /// What a status means, as for a call of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,20 @@ pub(super) enum StatusClass {
 }
 
 pub(super) fn status_class(status: u16) -> StatusClass {
-    match status {
-        200..=399 => StatusClass::Done,
-        // 509 is Graph's bandwidth limit.
-        429 | 503 | 509 => StatusClass::Throttled,
-        408 | 425 => StatusClass::TooEarly,
-        400..=499 | 501 | 505..=508 | 510 | 511 => StatusClass::Refused,
-        _ => StatusClass::Unknown,
+    // Graph's bandwidth limit.
+    if status == 509 {
+        return StatusClass::Throttled;
+    }
+    let status = StatusCode::from_u16(status);
+    match status.map_or(StatusMeaning::Unclear, StatusMeaning::of) {
+        StatusMeaning::Success | StatusMeaning::Redirect => StatusClass::Done,
+        StatusMeaning::Throttled => StatusClass::Throttled,
+        StatusMeaning::TooEarly => StatusClass::TooEarly,
+        StatusMeaning::TooLarge
+        | StatusMeaning::OfCaller
+        | StatusMeaning::OfRequest
+        | StatusMeaning::Unable => StatusClass::Refused,
+        StatusMeaning::Unclear => StatusClass::Unknown,
     }
 }
 
@@ -62,6 +69,7 @@ pub(super) fn of_part(
 ) -> (PartOutcome, bool) {
     let retry = Retry::new(retry_after).max_retries(MAX_LOSS_RETRIES);
     let several = members > 1;
+    let meaning = StatusMeaning::of(status);
     let status = status.as_u16();
     match status_class(status) {
         // To a login page, or to another server.
@@ -71,11 +79,11 @@ pub(super) fn of_part(
         StatusClass::Done => (PartOutcome::Unknown, false),
         StatusClass::Throttled => (PartOutcome::retry(retry_after), false),
         StatusClass::TooEarly => (PartOutcome::Retry(retry), status == 408 && several),
-        StatusClass::Refused => match status {
-            413 | 507 => (PartOutcome::Failed, several),
-            // About who asks and how, or what the server can do at all.
-            401 | 403..=407 | 410 | 440 | 451 | 456 | 500.. => (PartOutcome::FailedForAll, false),
-            _ => (PartOutcome::Failed, false),
+        StatusClass::Refused => match meaning {
+            StatusMeaning::TooLarge => (PartOutcome::Failed, several),
+            // There is one path for all batches.
+            StatusMeaning::OfRequest if status != 404 => (PartOutcome::Failed, false),
+            _ => (PartOutcome::FailedForAll, false),
         },
         // One request may cause a crash, and their number a time-out: fewer at a time find out.
         StatusClass::Unknown => {
