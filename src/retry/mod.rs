@@ -19,6 +19,8 @@ pub use self::retry_after::retry_after;
 pub(crate) use self::retry_after::retry_after_among;
 pub(crate) use self::retry_after::with_margin;
 pub(crate) use self::status::StatusMeaning;
+#[cfg(feature = "ews")]
+pub(crate) use self::status::is_error_page;
 
 /// How often a request is sent again after it was lost, or after a response that does not say what became of it: seldom
 /// longer than half a minute with the default waits. A restart of a server or a proxy takes that long; what lasts longer

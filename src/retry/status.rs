@@ -1,6 +1,10 @@
 //! [`StatusMeaning`]: what an HTTP status says to whoever would send the request again.
 
 use http::StatusCode;
+#[cfg(feature = "ews")]
+use http::{HeaderMap, header::LOCATION};
+#[cfg(feature = "ews")]
+use memchr::memmem;
 
 /// The same for a single call, for a part of a batch, and for one request inside of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,15 @@ impl StatusMeaning {
             _ => Self::Unclear,
         }
     }
+}
+
+/// Whether IIS redirects to its error page instead of showing an error: then it does not say how far it got.
+#[cfg(feature = "ews")]
+pub(crate) fn is_error_page(headers: &HeaderMap) -> bool {
+    headers.get(LOCATION).is_some_and(|location| {
+        let location = location.as_bytes().to_ascii_lowercase();
+        memmem::find(&location, b"/genericerrorpage.htm").is_some()
+    })
 }
 
 #[cfg(test)]

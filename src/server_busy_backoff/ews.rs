@@ -6,11 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, StatusCode, response};
 use http_body::Body;
 use http_body_util::Full;
-use memchr::memmem;
 use tower::BoxError;
 
 use super::access::Access;
@@ -22,7 +21,7 @@ use crate::body::inflate::Inflate;
 use crate::body::{ReplayBody, encoding};
 use crate::errors::CutShort;
 use crate::principal::Principal;
-use crate::retry::MAX_LOSS_RETRIES;
+use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::truncation::TruncationMark;
 use crate::soap::{
@@ -227,13 +226,6 @@ fn is_xml(headers: &HeaderMap, by_default: bool) -> bool {
     headers.get(CONTENT_TYPE).map_or(by_default, |value| {
         let mut windows = value.as_bytes().windows(3);
         windows.any(|window| window.eq_ignore_ascii_case(b"xml"))
-    })
-}
-
-fn is_error_page(headers: &HeaderMap) -> bool {
-    headers.get(LOCATION).is_some_and(|location| {
-        let location = location.as_bytes().to_ascii_lowercase();
-        memmem::find(&location, b"/genericerrorpage.htm").is_some()
     })
 }
 

@@ -1,12 +1,10 @@
 //! What follows from messages, faults and HTTP statuses.
 use std::time::Duration;
 
-use http::header::LOCATION;
 use http::response;
-use memchr::memmem;
 
 use crate::batch_splitter::format::{Idempotency, MemberOutcome, PartFailure, PartOutcome, Retry};
-use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, retry_after};
+use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, is_error_page, retry_after};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::{Outcome, ResponseClass, ResponseMessage};
 
@@ -155,7 +153,7 @@ impl Sent {
             // IIS says with 404 that a request is too large, too (404.13).
             StatusMeaning::OfRequest => (PartOutcome::Failed, false),
             // It does not say how far it got.
-            StatusMeaning::Redirect if to_error_page(head) => (without_proof, false),
+            StatusMeaning::Redirect if is_error_page(&head.headers) => (without_proof, false),
             StatusMeaning::OfCaller | StatusMeaning::Redirect | StatusMeaning::Unable => {
                 (PartOutcome::FailedForAll, false)
             }
@@ -192,12 +190,4 @@ impl Sent {
         }
         PartFailure::new(PartOutcome::Failed, text)
     }
-}
-
-/// Whether IIS redirects to its error page instead of showing an error.
-fn to_error_page(head: &response::Parts) -> bool {
-    head.headers.get(LOCATION).is_some_and(|location| {
-        let location = location.as_bytes().to_ascii_lowercase();
-        memmem::find(&location, b"/genericerrorpage.htm").is_some()
-    })
 }
