@@ -28,7 +28,7 @@ use tower_ews::extensions::Deadline;
 use tower_ews::server_busy_backoff::Failure;
 
 /// Cases that failed once.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 1] = [10467640473097992891];
 
 /// What most cases are about; the others take any operation that can be cut.
 const USUAL: [&str; 10] = [

@@ -61,9 +61,13 @@ impl Fallback {
 
     /// Adds the failure of members that are sent again. It counts if they are given up.
     pub(super) fn retry(&mut self, candidate: Candidate) {
-        let keeps_doubt = self.doubt_matters && !candidate.maybe_executed;
+        let doubt_matters = self.doubt_matters;
         match &self.retried {
-            Some(known) if keeps_doubt && known.maybe_executed => {}
+            Some(known) if doubt_matters && known.maybe_executed != candidate.maybe_executed => {
+                if candidate.maybe_executed {
+                    self.retried = Some(candidate);
+                }
+            }
             // The server's last word says more, and so does one that says what is wrong.
             Some(known) if candidate.unsent && !known.unsent => {}
             Some(known) if candidate.looks_good && !known.looks_good => {}
@@ -137,6 +141,20 @@ mod tests {
         }
         let chosen = fallback.take()?;
         Some(chosen.result.unwrap_err().to_string())
+    }
+
+    /// A response that was cut off looks good, and may have been executed all the same.
+    #[test]
+    fn a_refused_connection_does_not_hide_what_looked_good() {
+        let mut fallback = Fallback::new(true);
+        fallback.retry(Candidate::unsent("connection refused".into()));
+        fallback.retry(Candidate {
+            looks_good: true,
+            ..Candidate::error("cut off".into(), true)
+        });
+        fallback.conclude(Candidate::error("456".into(), false));
+        let chosen = fallback.take().unwrap();
+        assert_eq!(chosen.result.unwrap_err().to_string(), "cut off");
     }
 
     #[test]
