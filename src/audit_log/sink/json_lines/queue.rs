@@ -4,11 +4,15 @@ use std::io::{self, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::error::chain;
 use super::overflow::Overflow;
+
+/// How long the writer lets lines gather: to wake a thread for each of them costs the calls more than the lines.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The lines that wait, in one buffer. The writer takes all of them at once, and leaves its empty buffer
 /// behind.
@@ -29,6 +33,8 @@ struct State {
     /// How many lines were queued so far, and how many of them the writer has written or lost.
     queued: u64,
     written: u64,
+    /// Somebody waits for the writer: it does not let lines gather.
+    hurry: bool,
     closed: bool,
     /// Whether an overflow was reported since the queue was last empty.
     reported_overflow: bool,
@@ -63,6 +69,7 @@ impl Queue {
             !state.lines.is_empty() && state.lines.len() + line.len() > self.capacity
         };
         while self.overflow == Overflow::Block && full(&state) && !state.closed {
+            self.hurry(&mut state);
             self.drained.wait(&mut state);
         }
         if state.closed || full(&state) {
@@ -88,9 +95,18 @@ impl Queue {
             }
             return;
         }
+        let first = state.lines.is_empty();
         state.lines.extend_from_slice(line);
         state.queued += 1;
+        let half_full = state.lines.len() >= self.capacity / 2;
         drop(state);
+        if first || half_full {
+            self.filled.notify_one();
+        }
+    }
+
+    fn hurry(&self, state: &mut State) {
+        state.hurry = true;
         self.filled.notify_one();
     }
 
@@ -99,6 +115,7 @@ impl Queue {
         let mut state = self.state.lock();
         let last = state.queued;
         while state.written < last {
+            self.hurry(&mut state);
             self.drained.wait(&mut state);
         }
     }
@@ -128,13 +145,20 @@ impl Queue {
             if state.lines.is_empty() {
                 break;
             }
+            let gathers = |state: &mut State| {
+                !state.closed && !state.hurry && state.lines.len() < self.capacity / 2
+            };
+            self.filled.wait_while_for(&mut state, gathers, GATHER);
+            state.hurry = false;
             mem::swap(&mut state.lines, &mut lines);
             state.reported_overflow = false;
             let until = state.queued;
             drop(state);
             self.drained.notify_all();
-            for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                out.line(line);
+            let mut begin = 0;
+            for end in memchr::memchr_iter(b'\n', &lines) {
+                out.line(&lines[begin..=end]);
+                begin = end + 1;
             }
             out.flush();
             lines.clear();

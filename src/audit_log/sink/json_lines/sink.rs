@@ -15,7 +15,8 @@ use crate::audit_log::sink::traits::Sink;
 /// waits for a disk.
 ///
 /// The task that ends the call makes the line and puts it into the queue. The thread writes each
-/// line with one `write`. A killed process therefore leaves lines that parse, and at most one half
+/// line with one `write`, a millisecond after the first that it has not written: one wake-up is enough
+/// for all that come meanwhile. A killed process therefore leaves lines that parse, and at most one half
 /// line at the end, which is cut off when the file is opened again. A [`JsonLinesGuard`](super::JsonLinesGuard) writes what
 /// is left at the end of the program.
 ///
