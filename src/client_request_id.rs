@@ -33,7 +33,8 @@
 //! # The caller's own id
 //!
 //! A `client-request-id` that the caller has set, or else a [`tower_http::request_id::RequestId`] in the request's
-//! extensions, is the id of the first attempt. The server wants a different id for each request, so a resend gets a
+//! extensions, is the id of the first attempt. (The extension of another version of tower-http than this crate's is another type,
+//! and not seen: the log says so once, if `x-request-id` is there.) The server wants a different id for each request, so a resend gets a
 //! new one. A request is a resend if it has the extension [`RetryAttempt`]:
 //! [`ServerBusyBackoff`](crate::server_busy_backoff) and [`BatchSplitter`](crate::batch_splitter) insert it into every attempt
 //! and part but the first. So this layer belongs inside of them: outside, all attempts have one id, and the log warns once.
@@ -107,10 +108,11 @@ use uuid::{Builder, Uuid};
 
 use crate::retry::RetryInfo;
 use crate::trail::{CallTrail, RetryAttempt};
-use crate::wiring::ONE_ID_FOR_ALL_ATTEMPTS;
+use crate::wiring::{ONE_ID_FOR_ALL_ATTEMPTS, UNSEEN_REQUEST_ID};
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
 const RETURN_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("return-client-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const DEFAULT_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("tower-ews/", env!("CARGO_PKG_VERSION")));
@@ -269,6 +271,13 @@ where
         let sent = match own.filter(|_| !resent) {
             Some(own) => Some(own.clone()),
             None => {
+                // Another version of tower-http leaves the header alone.
+                if !resent
+                    && !UNSEEN_REQUEST_ID.was_said()
+                    && request.headers().contains_key(X_REQUEST_ID)
+                {
+                    UNSEEN_REQUEST_ID.say();
+                }
                 let made = self.make.make_request_id(&request);
                 made.map(RequestId::into_header_value)
             }

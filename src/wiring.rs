@@ -26,6 +26,12 @@ pub(crate) static ONE_ID_FOR_ALL_ATTEMPTS: Warning = Warning::new(
      again, such as `ServerBusyBackoff`",
 );
 
+/// A request has an id that `ClientRequestId` does not see.
+pub(crate) static UNSEEN_REQUEST_ID: Warning = Warning::new(
+    "a request has an `x-request-id`, but no `RequestId` of the tower-http that this crate uses in its extensions, so it is sent \
+     with another `client-request-id`: use the same version of tower-http (0.7), or set `client-request-id`",
+);
+
 impl Warning {
     pub(crate) const fn new(text: &'static str) -> Self {
         Self {
@@ -35,7 +41,6 @@ impl Warning {
     }
 
     /// Whether it was logged before.
-    #[cfg(feature = "ews")]
     pub(crate) fn was_said(&self) -> bool {
         self.said.load(Ordering::Relaxed)
     }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
@@ -194,6 +194,20 @@ fn one_id_for_all_attempts() {
         service.oneshot(request()).await.unwrap();
     });
     assert_once(&told, "put `ClientRequestId` inside");
+}
+
+#[test]
+fn an_id_of_another_tower_http() {
+    let told = warnings(async || {
+        let service = ServiceBuilder::new().client_request_id().service(server());
+        for _ in 0..2 {
+            let mut request = request();
+            let headers = request.headers_mut();
+            headers.insert("x-request-id", HeaderValue::from_static("canary"));
+            service.clone().oneshot(request).await.unwrap();
+        }
+    });
+    assert_once(&told, "use the same version of tower-http");
 }
 
 #[test]
