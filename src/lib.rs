@@ -110,9 +110,10 @@
 //! * `client`: recognises errors of hyper and hyper-util, so that a refused connection is told from a lost response.
 //! * `ews`: reads SOAP requests and responses of Exchange Web Services.
 //! * `graph`: splits Microsoft Graph's JSON batches too.
+//! * `https`: a client over HTTPS with defaults that fit Exchange, [`http_client`].
 //! * `json`: the audit log as JSON Lines, in files that rotate.
 //! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
-//! * `reqwest`: as `client`, for reqwest, and request bodies for it.
+//! * `reqwest`: as `client`, for reqwest, whose client becomes a service, [`http_client`].
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
 //! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.
 //!
@@ -129,6 +130,9 @@ pub mod client_request_id;
 pub mod concurrency_by_principal;
 mod errors;
 pub mod extensions;
+#[cfg(any(feature = "https", feature = "reqwest"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
+pub mod http_client;
 pub mod ledger;
 pub mod policy;
 pub mod principal;
@@ -157,6 +161,7 @@ pub use stack::{EwsService, EwsStack};
     doctest,
     feature = "client",
     feature = "ews",
+    feature = "https",
     feature = "reqwest",
     feature = "simulator"
 ))]

@@ -32,6 +32,7 @@ const FLOORS: [Floor; 5] = [
             "body",
             "errors",
             "extensions",
+            "http_client",
             "ledger",
             "principal",
             "retry",

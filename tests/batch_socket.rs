@@ -187,20 +187,8 @@ fn hyper() -> Client<HttpConnector, ReplayBody> {
 }
 
 #[cfg(feature = "reqwest")]
-fn reqwest()
--> impl Service<Request<ReplayBody>, Response = Response<reqwest::Body>, Error = BoxError, Future: Send>
-+ Clone
-+ Send
-+ 'static {
-    let client = reqwest::Client::new();
-    tower::service_fn(move |request: Request<ReplayBody>| {
-        let client = client.clone();
-        async move {
-            let request = reqwest::Request::try_from(request.map(reqwest::Body::from))?;
-            let answer = client.execute(request).await?;
-            Ok::<_, BoxError>(Response::<reqwest::Body>::from(answer))
-        }
-    })
+fn reqwest() -> tower_ews::http_client::ReqwestClient {
+    tower_ews::http_client::ReqwestClient::new(reqwest::Client::new())
 }
 
 fn exchange(fault: Option<Fault>) -> Exchange {
