@@ -33,6 +33,8 @@ enum Worth {
     Seconds,
     /// Half a minute.
     Minutes,
+    /// Two more times, each for as long as an attempt may take.
+    Hangs,
     /// Until the deadline of 15 minutes.
     UntilDeadline,
 }
@@ -45,6 +47,7 @@ impl Worth {
             Self::Once => 2,
             Self::Seconds => 4,
             Self::Minutes => 7,
+            Self::Hangs => 3,
             Self::UntilDeadline => 90,
         }
     }
@@ -54,6 +57,7 @@ impl Worth {
         match self {
             Self::FinalForPart => 5,
             Self::Once | Self::Seconds => 6,
+            Self::Hangs => 7,
             // In order, the first member has all its tries before two others fail.
             Self::Minutes => 11,
             Self::Final | Self::UntilDeadline => self.requests(),
@@ -65,12 +69,13 @@ impl Worth {
             Self::Final | Self::FinalForPart => 1,
             Self::Once | Self::Seconds => 8,
             Self::Minutes => 50,
+            Self::Hangs => 750,
             Self::UntilDeadline => 901,
         })
     }
 }
 
-use Worth::{Final, FinalForPart, Minutes, Once, Seconds, UntilDeadline};
+use Worth::{Final, FinalForPart, Hangs, Minutes, Once, Seconds, UntilDeadline};
 
 /// A kind of response: what it is worth to a read, and whether what it answers may have been executed.
 struct Row {
@@ -153,10 +158,8 @@ fn rows() -> Vec<Row> {
         row("a refused connection", UntilDeadline, false, |_| {
             Answer::Refused
         }),
-        row("a hanging connection", UntilDeadline, true, |_| {
-            Answer::Hang
-        }),
-        row("a response that stalls", UntilDeadline, true, |_| {
+        row("a hanging connection", Hangs, true, |_| Answer::Hang),
+        row("a response that stalls", Hangs, true, |_| {
             Answer::Stall(envelope("")[..200].to_owned())
         }),
         row("fault ErrorServerBusy", UntilDeadline, false, |_| {
@@ -293,7 +296,7 @@ async fn one_bad_member_costs_itself_alone() {
     let mut wrong = Vec::new();
     for row in rows() {
         let by_part = !row.name.starts_with("each") && row.worth != Final;
-        if !by_part || row.worth == UntilDeadline {
+        if !by_part || [Hangs, UntilDeadline].contains(&row.worth) {
             continue;
         }
         for operation in ["GetItem", "CreateItem"] {

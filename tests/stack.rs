@@ -612,6 +612,20 @@ async fn a_deadline_bounds_the_wait_for_credentials() {
     assert_eq!(exchange.report().calls, 0);
 }
 
+/// What an attempt waits for before it is sent is no time of its own.
+#[tokio::test(start_paused = true)]
+async fn slow_credentials_take_no_time_of_the_attempt() {
+    let exchange = Exchange::builder().build();
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online()).credentials(async |_| {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        Ok(HeaderValue::from_static(AUTHORIZATION))
+    });
+    let request = create(Access::Impersonation, "amy@contoso.com", "one");
+    let seen = send(stack.service(exchange.clone()), request).await;
+    assert_eq!(seen, Seen::Created);
+    assert_eq!(exchange.report().calls, 1);
+}
+
 /// The audit log is inside, and off until it is switched on.
 #[tokio::test(start_paused = true)]
 async fn the_audit_log_is_switched_on_and_off_while_calls_go_on() {

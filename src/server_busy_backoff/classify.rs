@@ -150,6 +150,8 @@ pub struct RequestClass {
     pub streaming: bool,
     /// Whether a success without a SOAP body is incomplete.
     pub(super) expects_soap: bool,
+    /// The bytes of the request body, as far as they are known.
+    pub(super) upload: u64,
 }
 
 impl RequestClass {
@@ -160,6 +162,7 @@ impl RequestClass {
             idempotency,
             streaming: false,
             expects_soap: false,
+            upload: 0,
         }
     }
 
@@ -175,6 +178,9 @@ impl RequestClass {
     /// ```
     pub fn by_head<B>(request: &Request<B>) -> Self {
         let mut class = Self::by_method(request.method());
+        let length = request.headers().get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        class.upload = length.unwrap_or_default();
         let has_key = request.headers().contains_key("idempotency-key");
         if has_key && class.idempotency == Idempotency::NonIdempotent {
             class.idempotency = Idempotency::Idempotent;

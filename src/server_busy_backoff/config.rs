@@ -19,6 +19,7 @@ pub(super) struct Config {
     pub(super) retry_budget: Arc<RetryBudget>,
     pub(super) access: Arc<AccessMemory>,
     pub(super) deadline: Duration,
+    pub(super) attempt_timeout: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
     pub(super) seed: Option<u64>,
@@ -33,6 +34,7 @@ impl Default for Config {
             retry_budget: Arc::default(),
             access: Arc::default(),
             deadline: Duration::from_secs(15 * 60),
+            attempt_timeout: Duration::from_secs(100),
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use tower::BoxError;
 use super::classify::{Idempotency, Outcome, Refusal, RequestClass};
 use crate::errors::BackoffError;
 use crate::retry::backoff::Backoff;
-use crate::retry::{Failure, MAX_LOSS_RETRIES, RetryInfo, with_margin};
+use crate::retry::{Failure, MAX_LOSS_RETRIES, MAX_TIMEOUT_RETRIES, RetryInfo, with_margin};
 
 /// The shortest wait of a call that waits in the ledger's queue. A ledger that does not hold it back must not cause a
 /// hot loop.
@@ -27,12 +27,18 @@ pub(super) enum FailurePhase {
     Call,
     /// The body of the response broke off.
     Body,
+    /// The attempt took too long.
+    TimedOut,
+    /// So did the call.
+    Deadline,
 }
 
 impl FailurePhase {
     /// Returns whether a response was lost. Else nothing was sent. `None` if no wait cures the failure.
     fn is_lost(self, failure: Failure) -> Option<bool> {
         match (failure, self) {
+            // The layer itself says so.
+            (_, Self::TimedOut | Self::Deadline) => Some(true),
             (Failure::Permanent, _) => None,
             (_, Self::Ready) => Some(false),
             (_, Self::Body) => Some(true),
@@ -43,6 +49,8 @@ impl FailurePhase {
     /// Returns what the failure is called. `None` if no wait cures it.
     pub(super) fn signal(self, failure: Failure) -> Option<&'static str> {
         Some(match self.is_lost(failure)? {
+            true if self == Self::TimedOut => "attempt timed out",
+            true if self == Self::Deadline => "no response before the deadline",
             true => "response lost",
             false => "not sent",
         })
@@ -220,7 +228,8 @@ impl CallState {
     /// Decides how a call ends whose deadline passed during an attempt.
     pub(super) fn after_no_response(&mut self) -> Ending {
         self.response_lost();
-        self.signal = Some("no response before the deadline".into());
+        let signal = FailurePhase::Deadline.signal(Failure::Lost);
+        self.signal = signal.map(Into::into);
         self.give_up(EndError::DeadlinePassed)
     }
 
@@ -243,7 +252,11 @@ impl CallState {
             if !self.may_repeat() {
                 return Err(self.fail(EndError::Inner));
             }
-            if !self.count_retry(MAX_LOSS_RETRIES) {
+            let max_retries = match phase {
+                FailurePhase::TimedOut => MAX_TIMEOUT_RETRIES,
+                _ => MAX_LOSS_RETRIES,
+            };
+            if !self.count_retry(max_retries) {
                 return Err(self.give_up(EndError::RetriesExhausted));
             }
         }

@@ -140,6 +140,12 @@ fn access(body: &ReplayBody) -> Option<Access> {
 }
 
 fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
+    let mut class = operation_class(request, body);
+    class.upload = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    class
+}
+
+fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let Ok(outline) = body.outline() else {
         // A photo, a download: what is no SOAP is plain HTTP.
         let is_plain = request.method() != Method::POST || body.is_empty();

@@ -75,6 +75,23 @@ impl<C> ServerBusyBackoffLayer<C> {
         self
     }
 
+    /// Sets how long one attempt may take until its response begins: its head, and what is read of its body to decide on it.
+    /// Default: 100 s. Exchange ends a batch after a minute (EWS throttling in Exchange, "Throttling implications for EWS
+    /// batch requests"), and Microsoft's own client, the EWS Managed API, waits as long by default.
+    ///
+    /// What an attempt waits for before it is sent does not count: a permit of `ConcurrencyByPrincipal`, its client, the
+    /// credentials of the stack. A request body has a second more for each 128 KiB, for lines of 1 Mbit/s. Calls that stream
+    /// notifications are exempt: they last for minutes, and follow their heartbeat.
+    ///
+    /// An attempt that is given up counts as lost: safe and idempotent requests are sent again, twice at most, over another
+    /// connection where the client is hyper-util's. Others end in
+    /// [`BackoffError::OutcomeUnknown`](super::BackoffError::OutcomeUnknown). [`Duration::MAX`] leaves the
+    /// [deadline](Self::deadline) as the only bound.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.config.attempt_timeout = timeout;
+        self
+    }
+
     /// Sets the waits where the server sets none. The n-th wait of a call is drawn evenly from zero to `base` times 2 to
     /// the power of n-1, at most `cap`. Default: 500 ms and 60 s.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {

@@ -85,6 +85,7 @@
 //! | what | bound | why |
 //! | --- | --- | --- |
 //! | a call | its deadline, 15 minutes by default | |
+//! | an attempt | [100 s](ServerBusyBackoffLayer::attempt_timeout) until its response begins, and two more like it | a connection that died unnoticed must not cost the whole deadline |
 //! | attempts of a call | 100, whatever waits are set | a server that is broken is not asked without end |
 //! | retries after a lost response, or one that leaves open what was executed | 6, and fewer for some codes | the waits between them add up to half a minute at most: a restart lasts that long |
 //! | waits that the server sets | a quarter of the longest wait that would be drawn, at least | a server that goes on to ask for a millisecond |
@@ -102,6 +103,9 @@
 
 mod access;
 mod attempt;
+mod attempt_time;
+mod call;
+mod call_request;
 mod classify;
 mod config;
 mod decide;

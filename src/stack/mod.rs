@@ -157,6 +157,7 @@ impl EwsStack {
         let backoff = ServerBusyBackoffLayer::ews()
             .ledger(Arc::clone(&self.ledger))
             .deadline(policy.deadline)
+            .attempt_timeout(policy.attempt_timeout)
             .backoff(policy.backoff_base, policy.backoff_cap)
             .layer(charged);
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
