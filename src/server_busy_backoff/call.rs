@@ -260,7 +260,8 @@ where
     /// Returns the waits that can follow this attempt.
     fn waits(&mut self) -> Waits {
         let rng = self.rng.get_or_insert_with(|| self.request.rng());
-        self.state.waits(self.request.config().backoff, rng)
+        self.state
+            .waits(self.request.config().backoff, rng, Instant::now())
     }
 
     /// Returns the response that is handed on. Members of it may be refused.
@@ -366,7 +367,9 @@ where
         let is_held = held_by != HeldBy::Nobody || refusal.server_wait().is_some();
         let retry = (!is_held).then(|| self.request.retry());
         if let Some(retry) = &retry {
-            waits.drawn = waits.drawn.max(retry.wait(Instant::now()));
+            let now = Instant::now();
+            // Reading the refusal took time, too.
+            waits.drawn = self.state.cut(waits.drawn, now).max(retry.wait(now));
         }
         let decided = self
             .state

@@ -14,6 +14,10 @@ use crate::retry::{Failure, MAX_LOSS_RETRIES, MAX_TIMEOUT_RETRIES, RetryInfo, wi
 /// hot loop.
 const SHORTEST_QUEUE_WAIT: Duration = Duration::from_millis(10);
 
+/// What is left of the deadline for the last attempt if the wait before it is cut. An attempt without time for a response would
+/// only leave open what became of it.
+const LEAST_TIME: Duration = Duration::from_secs(1);
+
 /// The largest number of attempts of one call, whatever the server says and however short the waits are set. The waits of
 /// the defaults end before: some seventy fit into 15 minutes.
 const MAX_ATTEMPTS: u32 = 100;
@@ -190,11 +194,21 @@ impl CallState {
         self.backed_off = self.backed_off.saturating_add(waited);
     }
 
-    /// Returns the waits that can follow the current attempt.
-    pub(super) fn waits(&self, backoff: Backoff, rng: &mut fastrand::Rng) -> Waits {
+    /// Returns the waits that can follow the current attempt, from `now`.
+    pub(super) fn waits(&self, backoff: Backoff, rng: &mut fastrand::Rng, now: Instant) -> Waits {
         Waits {
-            drawn: backoff.wait(self.drawn_waits, rng),
+            drawn: self.cut(backoff.wait(self.drawn_waits, rng), now),
             shortest: backoff.shortest(self.server_waits),
+        }
+    }
+
+    /// Cuts a drawn wait that leaves no time for another attempt, unless there is none in any case. A wait of the server is
+    /// never shortened.
+    pub(super) fn cut(&self, drawn: Duration, now: Instant) -> Duration {
+        let left = self.deadline.saturating_duration_since(now);
+        match left.saturating_sub(LEAST_TIME) {
+            Duration::ZERO => drawn,
+            longest => drawn.min(longest),
         }
     }
 
