@@ -148,6 +148,9 @@ fn rows() -> Vec<Row> {
             );
             Answer::xml(200, envelope(&list))
         }),
+        row("a response element alone", Minutes, true, |ask| {
+            Answer::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
+        }),
         row("a response that breaks off", Minutes, true, |_| {
             Answer::Cut(envelope("")[..200].to_owned())
         }),
@@ -200,6 +203,24 @@ fn rows() -> Vec<Row> {
                 )
             },
         ),
+        row("fault ErrorOfNextYear", Minutes, true, |_| {
+            Answer::xml(500, fault("ErrorOfNextYear", ""))
+        }),
+        row("fault ErrorOfNextYear, 200", FinalForPart, true, |_| {
+            Answer::xml(200, fault("ErrorOfNextYear", ""))
+        }),
+        row("fault ErrorOfNextYear, 503", UntilDeadline, false, |_| {
+            Answer::xml(503, fault("ErrorOfNextYear", ""))
+        }),
+        row(
+            "fault ErrorNextYearServerBusy",
+            UntilDeadline,
+            false,
+            |_| Answer::xml(500, fault("ErrorNextYearServerBusy", "")),
+        ),
+        row("fault ErrorSendAsDenied", FinalForPart, true, |_| {
+            Answer::xml(500, fault("ErrorSendAsDenied", ""))
+        }),
         row("each ErrorServerBusy", UntilDeadline, false, |ask| {
             messages(ask, |_| "ErrorServerBusy".to_owned())
         }),
@@ -276,6 +297,7 @@ async fn a_write_is_done_once_at_most() {
                 let says = outcome.error.contains("may have")
                     || outcome.body.contains("not known")
                     || outcome.unknown > 0
+                    || outcome.refused_in_doubt
                     || outcome.status.is_some_and(|status| status >= 500)
                     || outcome.body.contains("ErrorInternalServerError")
                     || outcome.body.contains("ErrorMailboxStoreUnavailable");

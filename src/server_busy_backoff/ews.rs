@@ -209,6 +209,7 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
             return classified;
         }
         let body = EwsBody {
+            by_head: classified.refusal.clone(),
             expects_messages: class.expects_soap && head.status.is_success(),
             truncation: (class.operation == Operation::EXPORT_ITEMS.name())
                 .then(TruncationMark::default),
@@ -288,6 +289,8 @@ impl BodyClassifier for Compressed {
 #[derive(Default)]
 struct EwsBody {
     scanner: ResponseScanner,
+    /// What the head of the response said.
+    by_head: Option<Refusal>,
     findings: Findings,
     /// Whether the body is incomplete if it says nothing.
     expects_messages: bool,
@@ -302,6 +305,8 @@ struct Findings {
     /// All refusals in one.
     refusal: Option<Refusal>,
     is_fault: bool,
+    /// The code of a fault that does not say that nothing was executed, and whether it is understood.
+    in_doubt: Option<(ResponseCode, bool)>,
     malformed: bool,
 }
 
@@ -327,6 +332,7 @@ impl BodyClassifier for EwsBody {
                 Reading::Refused(refusal.max_retries(1))
             }
             _ if findings.settled => Reading::Final,
+            None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
             Some(refusal) => Reading::Refused(refusal.clone()),
             None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
                 Reading::Refused(no_soap())
@@ -351,10 +357,35 @@ impl BodyClassifier for EwsBody {
     }
 }
 
+impl EwsBody {
+    /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its
+    /// status.
+    fn in_doubt(&self) -> Refusal {
+        let (code, understood) = self
+            .findings
+            .in_doubt
+            .as_ref()
+            .map_or((Cow::Borrowed("fault"), true), |(code, understood)| {
+                (reason(code), *understood)
+            });
+        match &self.by_head {
+            Some(by_head) if !understood => Refusal {
+                reason: code,
+                ..by_head.clone()
+            },
+            _ => Refusal::new(code).outcome_unknown().max_retries(0),
+        }
+    }
+}
+
 impl Findings {
     fn take(&mut self, message: &ResponseMessage, found: &mut dyn FnMut(&Refusal)) {
         self.is_fault |= message.is_fault;
         match judge(message) {
+            Judgement::Settled if leaves_doubt(message) => {
+                let code = message.effective_code().clone();
+                self.in_doubt = Some((code, message.is_understood()));
+            }
             Judgement::Settled => self.settled = true,
             Judgement::Stopped => {}
             Judgement::Refused(refusal) => {
@@ -366,6 +397,14 @@ impl Findings {
             }
         }
     }
+}
+
+/// Whether a fault that no wait cures leaves open what was executed. What a message says of its member is for the caller.
+fn leaves_doubt(message: &ResponseMessage) -> bool {
+    let code = message.effective_code();
+    message.is_fault
+        && !code.is_about_the_caller()
+        && code.outcome() != crate::soap::Outcome::NotExecuted
 }
 
 enum Judgement {
