@@ -20,6 +20,7 @@ use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
 use super::config::Shared;
 use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
+use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::Reporter;
 use crate::errors::{CredentialsError, DeadlineElapsed};
@@ -288,6 +289,9 @@ where
             // Other calls wait for this response, but not for the end of a long body.
             reporter.report_accepted();
             attempt.accepted();
+            if head.status.is_success() {
+                self.request.note_granted(self.state.class());
+            }
         }
         self.hand_on(head, prefix, rest, Some(scan), self.state.accept())
     }
@@ -346,13 +350,25 @@ where
     async fn after_refusal<ResB>(
         &mut self,
         mut attempt: Attempt,
-        head: response::Parts,
-        refused: RefusedResponse<ResB>,
+        mut head: response::Parts,
+        mut refused: RefusedResponse<ResB>,
     ) -> Result<Wait, CallResult<ResB>>
     where
         ResB: Body<Data = Bytes>,
         ResB::Error: Into<BoxError>,
     {
+        // The refusal was reported, so the next call at the gate knows it.
+        attempt.refused();
+        attempt.record_signal(Some(&refused.refusal.reason));
+        if refused.refusal.unless_granted && self.request.was_granted(self.state.class()) {
+            refused.refusal.max_retries = Some(1);
+        }
+        if let Some(moved) = self.request.moved(&refused.refusal) {
+            if self.request.can_move() && self.state.may_move(&refused.refusal, Instant::now()) {
+                return self.after_move(attempt, head, refused, moved).await;
+            }
+            head.extensions.insert(moved);
+        }
         let RefusedResponse {
             refusal,
             prefix,
@@ -360,9 +376,6 @@ where
             classifier,
             reporter,
         } = refused;
-        // The refusal was reported, so the next call at the gate knows it.
-        attempt.refused();
-        attempt.record_signal(Some(&refusal.reason));
         let (held_by, mut waits) = (reporter.held_by(&refusal), reporter.waits());
         let is_held = held_by != HeldBy::Nobody || refusal.server_wait().is_some();
         let retry = (!is_held).then(|| self.request.retry());
@@ -379,10 +392,7 @@ where
                 if let Some(retry) = retry {
                     retry.take(Instant::now());
                 }
-                let max_buffered = self.request.config().read_limits.max_buffered;
-                let deadline = Deadline(self.state.deadline());
-                let kept = keep(head, prefix, rest, max_buffered, deadline).await;
-                self.kept = kept.map(Box::new);
+                self.keep(head, prefix, rest).await;
                 attempt.record_end();
                 Ok(wait)
             }
@@ -393,6 +403,66 @@ where
                 });
                 Err(Ok(self.hand_on(head, prefix, rest, scan, Some(info))))
             }
+        }
+    }
+
+    /// Keeps a refusal, to be the response if nothing better comes, and gives back what it holds.
+    async fn keep<ResB>(&mut self, head: response::Parts, prefix: Prefix, rest: Rest<ResB>)
+    where
+        ResB: Body<Data = Bytes>,
+    {
+        let max_buffered = self.request.config().read_limits.max_buffered;
+        let deadline = Deadline(self.state.deadline());
+        let kept = keep(head, prefix, rest, max_buffered, deadline).await;
+        self.kept = kept.map(Box::new);
+    }
+
+    /// Asks the caller where the mailbox is, and decides what follows. Nothing of the attempt is held meanwhile.
+    async fn after_move<ResB>(
+        &mut self,
+        attempt: Attempt,
+        mut head: response::Parts,
+        refused: RefusedResponse<ResB>,
+        moved: MailboxMoved,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let RefusedResponse {
+            refusal,
+            prefix,
+            rest,
+            reporter,
+            ..
+        } = refused;
+        head.extensions.insert(moved.clone());
+        self.keep(head, prefix, rest).await;
+        attempt.record_end();
+        if self.request.move_on(moved.clone()).await {
+            return Ok(self.state.after_move(&refusal, Instant::now()));
+        }
+        let (held_by, waits) = (reporter.held_by(&refusal), reporter.waits());
+        let decided = self
+            .state
+            .after_refusal(&refusal, held_by, waits, Instant::now());
+        match (decided, self.kept.take()) {
+            (Ok(wait), kept) => {
+                self.kept = kept;
+                Ok(wait)
+            }
+            (Err(info), Some(kept)) => {
+                let (head, prefix) = *kept;
+                Err(Ok(self.hand_on(
+                    head,
+                    prefix,
+                    Rest::Ended,
+                    None,
+                    Some(info),
+                )))
+            }
+            // What the server said was too long to be kept.
+            (Err(_), None) => Err(Err(moved.into())),
         }
     }
 

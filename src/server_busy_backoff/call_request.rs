@@ -4,17 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::{Request, StatusCode, response};
 use tokio::time::Instant;
 
-use super::classify::Classify;
+use super::classify::{Classify, Refusal, RequestClass};
 use super::config::{Config, Shared};
 use super::endpoint::endpoint_of;
 use super::gate::{acquire_request, untested};
+use super::moved::MailboxMoved;
 use super::report::Listener;
 use super::retry_budget::Retry;
 use crate::errors::{AccessDenied, DeadlineElapsed};
-use crate::extensions::Deadline;
+use crate::extensions::{Caller, Deadline};
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
 use crate::trail::{CallTrail, RetryAttempt};
 
@@ -33,6 +35,8 @@ pub(super) struct CallRequest<C, B> {
     ledger_ticket: Option<u64>,
     /// The same for the queue of the layer's own gates.
     gate_ticket: Option<u64>,
+    /// The hook was asked for another endpoint.
+    asked_for_endpoint: bool,
 }
 
 impl<C, B> CallRequest<C, B>
@@ -51,6 +55,7 @@ where
             slot: given_slot.cloned().unwrap_or_default(),
             ledger_ticket: None,
             gate_ticket: None,
+            asked_for_endpoint: false,
             request,
             shared,
         }
@@ -122,6 +127,60 @@ where
             }
             false => memory.granted(&asked),
         }
+    }
+
+    /// Remembers that the server has let in whoever the request impersonates.
+    pub(super) fn note_granted(&self, class: &RequestClass) {
+        if let Some(who) = class.impersonates {
+            let memory = &self.config().granted;
+            memory.note(memory.key(&self.request, who));
+        }
+    }
+
+    /// Returns whether the server has let it in before.
+    pub(super) fn was_granted(&self, class: &RequestClass) -> bool {
+        let memory = &self.config().granted;
+        class
+            .impersonates
+            .is_some_and(|who| memory.knows(memory.key(&self.request, who)))
+    }
+
+    /// Returns what to tell of a refusal that names another server than the one that the request was sent to.
+    pub(super) fn moved(&self, refusal: &Refusal) -> Option<MailboxMoved> {
+        let location = refusal.moved.as_ref()?;
+        let endpoint = self.request.uri();
+        let is_same = |location: &http::Uri| location.authority() == endpoint.authority();
+        if location.as_ref().is_some_and(is_same) {
+            return None;
+        }
+        let access = self.classifier().access(&self.request);
+        Some(MailboxMoved {
+            reason: (*refusal.reason).into(),
+            mailbox: access.and_then(|access| access.mailbox),
+            caller: self.request.extensions().get::<Caller>().cloned(),
+            endpoint: endpoint.clone(),
+            location: location.clone(),
+        })
+    }
+
+    /// Returns whether the caller can be asked where the mailbox is. It is asked once for each call.
+    pub(super) fn can_move(&self) -> bool {
+        self.config().find_endpoint.is_some() && !self.asked_for_endpoint
+    }
+
+    /// Asks the caller where the mailbox is, and has further attempts go there. Returns whether it knew.
+    pub(super) async fn move_on(&mut self, moved: MailboxMoved) -> bool {
+        self.asked_for_endpoint = true;
+        let Some(find) = &self.shared.config.find_endpoint else {
+            return false;
+        };
+        let found = self.deadline.bound(find.find(moved)).await.flatten();
+        let Some(endpoint) = found.filter(|endpoint| endpoint.authority().is_some()) else {
+            return false;
+        };
+        *self.request.uri_mut() = endpoint;
+        self.request.headers_mut().remove(HOST);
+        true
     }
 
     /// Waits at the layer's own gates. Returns how long, too. `first` is the attempt that waits there, if the call was not sent

@@ -324,6 +324,22 @@ impl CallState {
         Ok(Wait { until, held })
     }
 
+    /// Returns whether a refusal that names another server can be followed by an attempt that goes there.
+    pub(super) fn may_move(&self, refusal: &Refusal, now: Instant) -> bool {
+        let may = refusal.outcome == Outcome::NotExecuted || self.may_repeat();
+        may && self.in_time(Duration::ZERO, now).is_some()
+    }
+
+    /// Another server is to be asked, at once.
+    pub(super) fn after_move(&mut self, refusal: &Refusal, now: Instant) -> Wait {
+        self.signal = Some((*refusal.reason).into());
+        self.retry_after = refusal.retry_after;
+        self.maybe_executed |= refusal.outcome == Outcome::Unknown;
+        self.kept_response_counts = true;
+        let held = self.hold(None, now);
+        Wait { until: now, held }
+    }
+
     /// A response was lost. A refusal before it is the server's last word only on what changes nothing.
     fn response_lost(&mut self) {
         self.maybe_executed = true;
@@ -340,6 +356,8 @@ impl CallState {
             return false;
         }
         match refusal.max_retries {
+            // A part is not sent again in smaller ones for what is said of its mailbox.
+            Some(max_retries) if refusal.unless_granted => self.count_retry(max_retries),
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
             // What single members are told is for their sender, and so is a body that nobody has read.
             None if self.is_part => self.class.expects_soap && !refusal.of_members,

@@ -1,13 +1,14 @@
 //! [`EwsClassifier`]: what the requests and responses of Exchange Web Services mean.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, StatusCode, response};
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::BoxError;
@@ -25,8 +26,8 @@ use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::truncation::TruncationMark;
 use crate::soap::{
-    CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
-    ScanError, SidKind,
+    CodeClass, Operation, OperationIdempotency, ResponseClass, ResponseCode, ResponseMessage,
+    ResponseScanner, ScanError, SidKind,
 };
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
@@ -41,6 +42,9 @@ use crate::soap::{
 /// - UploadItems is idempotent if each of its items is an `Update` with an `ItemId`.
 /// - The response to GetStreamingEvents is handed on after its first message.
 /// - Quotas of subscriptions and of sent mail are not waited for: only another call, or the next day, cures them.
+/// - `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once
+///   more.
+/// - A mailbox that another server has: see [`ServerBusyBackoffLayer::find_endpoint`](super::ServerBusyBackoffLayer::find_endpoint).
 /// - The impersonated mailbox is locked out, or the calling account if there is none: see [`Classify::principal`].
 ///
 /// ```
@@ -141,8 +145,17 @@ fn access(body: &ReplayBody) -> Option<Access> {
 
 fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let mut class = operation_class(request, body);
+    class.impersonates = impersonates(body);
     class.upload = u64::try_from(body.len()).unwrap_or(u64::MAX);
     class
+}
+
+fn impersonates(body: &ReplayBody) -> Option<u64> {
+    let sids = body.outline().ok()?.impersonation();
+    sids.first()?;
+    let mut hasher = DefaultHasher::new();
+    sids.iter().for_each(|sid| sid.value.hash(&mut hasher));
+    Some(hasher.finish())
 }
 
 fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
@@ -190,6 +203,10 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         }
         _ => {}
     }
+    if let Some(location) = other_endpoint(head).filter(|_| class.expects_soap) {
+        let refusal = Refusal::new(head.status.as_str().to_owned());
+        classified.refusal = Some(refusal.max_retries(0).moved(Some(location)));
+    }
     let is_success = head.status.is_success();
     if class.expects_soap && is_success && !is_xml(&head.headers, true) {
         classified.refusal = Some(no_soap());
@@ -221,6 +238,20 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         });
     }
     classified
+}
+
+/// Where a response sends its client instead: to the EWS of another server, not to a page for people. Exchange's other protocols
+/// name it with 451 and a header of their own.
+fn other_endpoint(head: &response::Parts) -> Option<Uri> {
+    let name = match head.status.as_u16() {
+        301 | 302 | 307 | 308 => LOCATION.as_str(),
+        451 => "x-ms-location",
+        _ => return None,
+    };
+    let location: Uri = head.headers.get(name)?.as_bytes().try_into().ok()?;
+    location.authority()?;
+    let path = location.path().to_ascii_lowercase();
+    path.ends_with("/exchange.asmx").then_some(location)
 }
 
 /// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
@@ -415,7 +446,22 @@ enum Judgement {
 }
 
 fn judge(message: &ResponseMessage) -> Judgement {
+    let effective = message.effective_code();
+    let failed = message.class == ResponseClass::Error;
+    let moved = failed && effective.names_another_server();
     let (code, unknown, session_limit, max_retries) = match message.member_status() {
+        MemberStatus::Settled if moved => {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0).moved(None);
+            refusal.of_members = message.is_entry;
+            return Judgement::Refused(refusal);
+        }
+        MemberStatus::Settled
+            if message.is_fault && *effective == ResponseCode::IMPERSONATE_USER_DENIED =>
+        {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0);
+            refusal.unless_granted = true;
+            return Judgement::Refused(refusal);
+        }
         MemberStatus::Settled => return Judgement::Settled,
         MemberStatus::Stopped => return Judgement::Stopped,
         MemberStatus::Refused {
@@ -428,6 +474,7 @@ fn judge(message: &ResponseMessage) -> Judgement {
     let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
     refusal.max_retries = max_retries;
     refusal.of_members = message.is_entry;
+    refusal.moved = moved.then_some(None);
     if unknown {
         refusal = refusal.outcome_unknown();
     }
@@ -454,6 +501,7 @@ fn reason(code: &ResponseCode) -> Cow<'static, str> {
 fn merge(one: Refusal, other: Refusal) -> Refusal {
     let retry_after = one.retry_after.max(other.retry_after);
     let of_members = one.of_members && other.of_members;
+    let moved = one.moved.clone().and(other.moved.clone());
     let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
     let max_retries = match (one.max_retries, other.max_retries) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -468,6 +516,7 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
         merged = merged.outcome_unknown();
     }
     merged.of_members = of_members;
+    merged.moved = moved;
     merged.retry_after = retry_after;
     merged.max_retries = max_retries;
     merged

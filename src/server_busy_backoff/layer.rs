@@ -1,15 +1,18 @@
 //! [`ServerBusyBackoffLayer`]: the layer and its settings.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tower_layer::Layer;
 
 use super::config::{Config, Shared};
 #[cfg(feature = "ews")]
 use super::ews::EwsClassifier;
 use super::http::HttpClassifier;
+use super::moved::{FindEndpoint, MailboxMoved};
 use super::service::ServerBusyBackoff;
 use crate::ledger::Ledger;
 
@@ -97,6 +100,34 @@ impl<C> ServerBusyBackoffLayer<C> {
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         self.config.backoff.base = base;
         self.config.backoff.cap = cap;
+        self
+    }
+
+    /// Asks `find` where a mailbox is that another server has. Default: nobody is asked, and the response goes on with
+    /// [`MailboxMoved`] in its extensions.
+    ///
+    /// That is what `ErrorCrossSiteRequest`, `ErrorWrongServerVersion`, `ErrorWrongServerVersionDelegate` and
+    /// `ErrorMailboxMoveInProgress` say, if they are all that a response says, and a redirect to the EWS of another server: after
+    /// a mailbox was moved, Autodiscover has to be asked again (the reference of ResponseCode). `find` is asked once for
+    /// each call; a part of a batch is one. It holds no permit meanwhile, and is dropped at the deadline of the call. The next
+    /// attempt goes to the URI that it returns, as the request is, credentials and all. With none, or a URI without an authority,
+    /// the call goes on as without it. It should remember what it has found: a call begins at the URI that its caller has set.
+    ///
+    /// ```
+    /// use tower_ews::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
+    ///
+    /// # async fn autodiscover(mailbox: &str) -> Option<http::Uri> { mailbox.parse().ok() }
+    /// let layer = ServerBusyBackoffLayer::ews().find_endpoint(async |moved: MailboxMoved| {
+    ///     autodiscover(moved.mailbox.as_deref()?).await
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn find_endpoint<F, Fut>(mut self, find: F) -> Self
+    where
+        F: Fn(MailboxMoved) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<Uri>> + Send + 'static,
+    {
+        self.config.find_endpoint = Some(FindEndpoint::new(find));
         self
     }
 

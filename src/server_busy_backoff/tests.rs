@@ -5,6 +5,7 @@ mod bodies;
 mod gates;
 mod hanging;
 mod part_of_batch;
+mod repair;
 mod signals;
 mod warnings;
 

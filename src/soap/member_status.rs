@@ -104,6 +104,18 @@ impl ResponseCode {
         )
     }
 
+    /// Whether another server has the mailbox, so that Autodiscover has to be asked for its endpoint. `ErrorProxyRequestNotAllowed`
+    /// can mean that as well, but more often an error of the configuration, so it is none of them.
+    pub(crate) fn names_another_server(&self) -> bool {
+        matches!(
+            self.as_str(),
+            "ErrorCrossSiteRequest"
+                | "ErrorMailboxMoveInProgress"
+                | "ErrorWrongServerVersion"
+                | "ErrorWrongServerVersionDelegate"
+        )
+    }
+
     /// Whether Exchange leaves the members undone that follow one that failed with it ([`Self::BATCH_PROCESSING_STOPPED`] in
     /// the reference of ResponseCode, which calls its list examples).
     pub(crate) fn stops_a_batch(&self) -> bool {
