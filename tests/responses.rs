@@ -134,6 +134,9 @@ fn rows() -> Vec<Row> {
         row("a redirect to a log-in page", Final, false, |_| {
             Answer::status(302).with("location", "/owa/auth/logon.aspx")
         }),
+        row("a redirect to another server", Final, false, |_| {
+            Answer::status(302).with("location", "https://new.contoso.com/EWS/Exchange.asmx")
+        }),
         row("nothing", Minutes, true, |_| Answer::xml(200, "")),
         row("a byte order mark", Minutes, true, |_| {
             Answer::xml(200, "\u{feff}")
@@ -188,6 +191,9 @@ fn rows() -> Vec<Row> {
         }),
         row("fault ErrorSchemaValidation", FinalForPart, false, |_| {
             Answer::xml(500, fault("ErrorSchemaValidation", ""))
+        }),
+        row("fault ErrorWrongServerVersion", FinalForPart, false, |_| {
+            Answer::xml(500, fault("ErrorWrongServerVersion", ""))
         }),
         row("fault ErrorImpersonateUserDenied", Final, false, |_| {
             Answer::xml(500, fault("ErrorImpersonateUserDenied", ""))
@@ -697,5 +703,105 @@ async fn a_client_that_is_never_ready_was_sent_nothing() {
             tower_ews::server_busy_backoff::Failure::NotSent,
             "{members}: {error:?}"
         );
+    }
+}
+
+/// Two of three attendees have no free/busy, and never will: a few requests, and the third one has its own.
+#[tokio::test(start_paused = true)]
+async fn free_busy_that_never_comes_is_not_asked_for_long() {
+    fn attendee(id: &str, code: &str) -> String {
+        let (class, view) = match code {
+            "NoError" => (
+                "Success",
+                "<m:FreeBusyView><t:FreeBusyViewType>None</t:FreeBusyViewType></m:FreeBusyView>",
+            ),
+            _ => ("Error", ""),
+        };
+        format!(
+            r#"<m:FreeBusyResponse><m:ResponseMessage ResponseClass="{class}"><m:MessageText>{id}</m:MessageText><m:ResponseCode>{code}</m:ResponseCode></m:ResponseMessage>{view}</m:FreeBusyResponse>"#
+        )
+    }
+    let attendees: String = (0..3)
+        .map(|id| {
+            format!(
+                "<t:MailboxData><t:Email><t:Address>ID{id:04}@contoso.com</t:Address></t:Email><t:AttendeeType>Required</t:AttendeeType></t:MailboxData>"
+            )
+        })
+        .collect();
+    let body = format!(
+        "<m:GetUserAvailabilityRequest><m:MailboxDataArray>{attendees}</m:MailboxDataArray></m:GetUserAvailabilityRequest>"
+    );
+    for code in [
+        "ErrorFreeBusyGenerationFailed",
+        "ErrorProxyRequestProcessingFailed",
+        "ErrorServiceDiscoveryFailed",
+        "ErrorAutoDiscoverFailed",
+        "ErrorMailboxLogonFailed",
+        "ErrorMailRecipientNotFound",
+        "ErrorInternalServerError",
+    ] {
+        let outcome = send(server::soap(&body), None, move |ask| {
+            let each: String = ask
+                .ids
+                .iter()
+                .map(|id| attendee(id, if id == "ID0001" { "NoError" } else { code }))
+                .collect();
+            let array = format!("<m:FreeBusyResponseArray>{each}</m:FreeBusyResponseArray>");
+            Answer::xml(
+                200,
+                envelope(&format!(
+                    "<m:GetUserAvailabilityResponse>{array}</m:GetUserAvailabilityResponse>"
+                )),
+            )
+        })
+        .await;
+        let case = format!("{code}: {}, {outcome:?}", outcome.requests());
+        println!(
+            "{code}: {} requests, {:?}",
+            outcome.requests(),
+            outcome.took
+        );
+        assert_eq!(outcome.done(), 1, "{case}");
+        assert_eq!(outcome.body.matches(code).count(), 2, "{case}");
+        assert!(outcome.requests() <= 4, "{case}");
+        assert!(outcome.took <= Duration::from_secs(8), "{case}");
+    }
+}
+
+/// A ConvertId that the server answers with an error for all ids, for good, ends soon: one of a hundred ids and one of one.
+#[tokio::test(start_paused = true)]
+async fn a_conversion_that_always_fails_ends() {
+    for members in [1, 100, 1000] {
+        for whole in [false, true] {
+            let ids: String = (0..members)
+                .map(|id| {
+                    format!(r#"<t:AlternateId Format="EwsId" Id="ID{id:04}" Mailbox="amy@contoso.com"/>"#)
+                })
+                .collect();
+            let request = server::soap(&format!(
+                r#"<m:ConvertId DestinationFormat="OwaId"><m:SourceIds>{ids}</m:SourceIds></m:ConvertId>"#
+            ));
+            let outcome = send(request, None, move |ask| match whole {
+                true => Answer::xml(500, fault("ErrorInternalServerError", "")),
+                false => messages(ask, |_| "ErrorInternalServerError".to_owned()),
+            })
+            .await;
+            let case = format!("{members}, {whole}: {} requests", outcome.requests());
+            println!("{case}, {:?}", outcome.took);
+            let errors = outcome.body.matches(r#"ResponseClass="Error""#).count();
+            let is_fault = outcome.status == Some(500);
+            assert!(errors == members || is_fault, "{case}: {errors}");
+            let said = outcome.body.matches("ErrorInternalServerError").count();
+            // Those that were not sent say so.
+            let unsent = outcome.body.matches("was not executed").count();
+            assert!(is_fault || said + unsent >= members, "{case}: {said}");
+            assert!(outcome.unknown == 0 && !outcome.refused_in_doubt, "{case}");
+            let most = match members {
+                1 => Once.requests(),
+                _ => Once.requests_of_batch() + members / 100,
+            };
+            assert!(outcome.requests() <= most, "{case}");
+            assert!(outcome.took <= Once.time(), "{case}: {:?}", outcome.took);
+        }
     }
 }

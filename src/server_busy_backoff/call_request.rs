@@ -149,8 +149,8 @@ where
     pub(super) fn moved(&self, refusal: &Refusal) -> Option<MailboxMoved> {
         let location = refusal.moved.as_ref()?;
         let endpoint = self.request.uri();
-        let is_same = |location: &http::Uri| location.authority() == endpoint.authority();
-        if location.as_ref().is_some_and(is_same) {
+        let location = location.as_deref();
+        if location.is_some_and(|location| location.authority() == endpoint.authority()) {
             return None;
         }
         let access = self.classifier().access(&self.request);
@@ -159,7 +159,7 @@ where
             mailbox: access.and_then(|access| access.mailbox),
             caller: self.request.extensions().get::<Caller>().cloned(),
             endpoint: endpoint.clone(),
-            location: location.clone(),
+            location: location.cloned(),
         })
     }
 

@@ -281,7 +281,7 @@ pub struct Refusal {
     /// Whether it is said of single members of a batch, not of the request.
     pub(super) of_members: bool,
     /// Another server has to be asked. Inside is the one that it names.
-    pub(super) moved: Option<Option<Uri>>,
+    pub(super) moved: Option<Option<Box<Uri>>>,
     /// Final, unless the principal was let in before.
     pub(super) unless_granted: bool,
 }
@@ -333,7 +333,7 @@ impl Refusal {
     /// [`ServerBusyBackoffLayer::find_endpoint`](super::ServerBusyBackoffLayer::find_endpoint).
     #[must_use]
     pub fn moved(mut self, location: Option<Uri>) -> Self {
-        self.moved = Some(location);
+        self.moved = Some(location.map(Box::new));
         self
     }
 

@@ -40,6 +40,9 @@ const REST: &str = "
   alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`).
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a
   second for a principal.
+- Where another server has the mailbox, the caller's hook is asked once for its endpoint (`find_endpoint`), and the request goes
+  there. Without a hook the response has a `MailboxMoved` in its extensions, which says what to do.
+- `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once more.
 - A 401 of credentials, or a 403 of a mailbox, is remembered: nothing like it is sent for a minute, then for ever longer, up
   to an hour. After three mailboxes in a row a 403 speaks for the account and its program. New credentials are tried at once.
 ";

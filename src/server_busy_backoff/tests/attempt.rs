@@ -1038,7 +1038,8 @@ async fn an_error_of_the_front_end_is_retried_once() {
 async fn a_wait_that_was_drawn_gives_way_to_the_deadline() {
     let long = (Duration::from_secs(3600), Duration::from_secs(3600));
     let until = Duration::from_secs(30);
-    let cases: [(&str, fn(&Log) -> Server); 4] = [
+    type Case = (&'static str, fn(&Log) -> Server);
+    let cases: [Case; 4] = [
         ("lost", |log| Server::new(log).fail(reset())),
         ("not sent", |log| Server::new(log).fail(refused())),
         ("503", |log| Server::new(log).xml(503, "")),

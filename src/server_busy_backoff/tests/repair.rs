@@ -88,7 +88,7 @@ async fn a_mailbox_that_has_moved_is_asked_for_at_its_new_endpoint() {
             let begin = Instant::now();
             let response = send(layer, &server, request).await.unwrap();
             assert_eq!(*hosts.lock(), ["ews.contoso.com", "new.contoso.com"]);
-            assert!(!response.extensions().get::<MailboxMoved>().is_some());
+            assert!(response.extensions().get::<MailboxMoved>().is_none());
             assert_eq!(info(&response).signal.as_deref(), Some(reason));
             assert!(!info(&response).maybe_repeated);
             assert_eq!(text(response).await, success());
