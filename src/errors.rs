@@ -159,6 +159,25 @@ impl DeadlineElapsed {
 #[error("no response came before the deadline of the call")]
 pub(crate) struct NoResponseInTime;
 
+/// An attempt took longer than one may.
+#[derive(Debug, thiserror::Error)]
+#[error("{} within {}, so the attempt was given up", progress(*status), Seconds(*timeout))]
+pub(crate) struct AttemptTimedOut {
+    pub(crate) timeout: Duration,
+    /// The status of the response, if it had begun.
+    pub(crate) status: Option<StatusCode>,
+}
+
+fn progress(status: Option<StatusCode>) -> String {
+    match status {
+        None => String::from("no response came"),
+        Some(status) => format!(
+            "a response (HTTP {}) began and did not end",
+            status.as_u16()
+        ),
+    }
+}
+
 /// Nothing more came of a response that had begun.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing more of the response came for five minutes")]

@@ -91,6 +91,7 @@
 //! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
 //! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
+//! | up | [`MailboxMoved`](server_busy_backoff::MailboxMoved), [`AccessDenied`](server_busy_backoff::AccessDenied): what no retry cures | ServerBusyBackoff | the caller |
 //! | up | [`BatchReport`](batch_splitter::BatchReport): what became of the members | BatchSplitter | the caller |
 //! | up | [typed errors](EwsStack#errors) | each layer | the layers further out, [`stack::busy_for`], [`stack::status_of`], [`stack::fault_of`] |
 //! | sideways | [`Ledger`](ledger::Ledger): ServerBusyBackoff [reports](ledger::Ledger::report) what a response says of a budget, ConcurrencyByPrincipal acquires from it | both | every call of the principal |

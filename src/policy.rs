@@ -97,6 +97,10 @@ pub struct ThrottlingPolicy {
     /// How long one call may take, all waits and attempts included. Default: 15 minutes.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub deadline: Duration,
+    /// How long one attempt may take from when it is sent until its response begins. Default: 100 s, see
+    /// [`attempt_timeout`](crate::server_busy_backoff::ServerBusyBackoffLayer::attempt_timeout).
+    #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+    pub attempt_timeout: Duration,
     /// How long one attempt may wait for its permit. Default: 15 minutes.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub max_wait: Duration,
@@ -180,6 +184,7 @@ impl ThrottlingPolicy {
             budgets: Vec::new(),
             impersonation_copy: true,
             deadline: Duration::from_secs(15 * 60),
+            attempt_timeout: Duration::from_secs(100),
             max_wait: Duration::from_secs(15 * 60),
             max_queued: 100_000,
             max_overtake: Duration::from_secs(5 * 60),
@@ -336,6 +341,7 @@ impl ThrottlingPolicy {
             }
         }
         scale(&mut self.deadline);
+        scale(&mut self.attempt_timeout);
         scale(&mut self.max_wait);
         scale(&mut self.max_overtake);
         scale(&mut self.backoff_base);
@@ -419,6 +425,7 @@ mod tests {
     fn faster_scales_times_and_nothing_else() {
         let policy = ThrottlingPolicy::exchange_online().faster(60.0);
         assert_eq!(policy.deadline, Duration::from_secs(15));
+        assert_eq!(policy.attempt_timeout.as_millis(), 1_666);
         let idle = policy.budgets.iter().find_map(|row| match row.limit {
             Limit::Distinct { idle, limit: 16 } => Some(idle),
             _ => None,
@@ -465,6 +472,8 @@ mod tests {
             let text = format!("budgets = [{{{row}}}]");
             toml::from_str::<ThrottlingPolicy>(&text)
         };
+        let patient: ThrottlingPolicy = toml::from_str("attempt_timeout = 300.5").unwrap();
+        assert_eq!(patient.attempt_timeout, Duration::from_millis(300_500));
         assert!(rows(row).is_ok());
         let other = row.replace("Concurrency", "SyncCalls");
         assert!(rows(&format!("{row}}}, {{{other}")).is_ok());

@@ -33,6 +33,8 @@ enum Worth {
     Seconds,
     /// Half a minute.
     Minutes,
+    /// Two more times, each for as long as an attempt may take.
+    Hangs,
     /// Until the deadline of 15 minutes.
     UntilDeadline,
 }
@@ -45,6 +47,7 @@ impl Worth {
             Self::Once => 2,
             Self::Seconds => 4,
             Self::Minutes => 7,
+            Self::Hangs => 3,
             Self::UntilDeadline => 90,
         }
     }
@@ -54,6 +57,7 @@ impl Worth {
         match self {
             Self::FinalForPart => 5,
             Self::Once | Self::Seconds => 6,
+            Self::Hangs => 7,
             // In order, the first member has all its tries before two others fail.
             Self::Minutes => 11,
             Self::Final | Self::UntilDeadline => self.requests(),
@@ -65,12 +69,13 @@ impl Worth {
             Self::Final | Self::FinalForPart => 1,
             Self::Once | Self::Seconds => 8,
             Self::Minutes => 50,
+            Self::Hangs => 750,
             Self::UntilDeadline => 901,
         })
     }
 }
 
-use Worth::{Final, FinalForPart, Minutes, Once, Seconds, UntilDeadline};
+use Worth::{Final, FinalForPart, Hangs, Minutes, Once, Seconds, UntilDeadline};
 
 /// A kind of response: what it is worth to a read, and whether what it answers may have been executed.
 struct Row {
@@ -129,6 +134,9 @@ fn rows() -> Vec<Row> {
         row("a redirect to a log-in page", Final, false, |_| {
             Answer::status(302).with("location", "/owa/auth/logon.aspx")
         }),
+        row("a redirect to another server", Final, false, |_| {
+            Answer::status(302).with("location", "https://new.contoso.com/EWS/Exchange.asmx")
+        }),
         row("nothing", Minutes, true, |_| Answer::xml(200, "")),
         row("a byte order mark", Minutes, true, |_| {
             Answer::xml(200, "\u{feff}")
@@ -143,6 +151,9 @@ fn rows() -> Vec<Row> {
             );
             Answer::xml(200, envelope(&list))
         }),
+        row("a response element alone", Minutes, true, |ask| {
+            Answer::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
+        }),
         row("a response that breaks off", Minutes, true, |_| {
             Answer::Cut(envelope("")[..200].to_owned())
         }),
@@ -153,10 +164,8 @@ fn rows() -> Vec<Row> {
         row("a refused connection", UntilDeadline, false, |_| {
             Answer::Refused
         }),
-        row("a hanging connection", UntilDeadline, true, |_| {
-            Answer::Hang
-        }),
-        row("a response that stalls", UntilDeadline, true, |_| {
+        row("a hanging connection", Hangs, true, |_| Answer::Hang),
+        row("a response that stalls", Hangs, true, |_| {
             Answer::Stall(envelope("")[..200].to_owned())
         }),
         row("fault ErrorServerBusy", UntilDeadline, false, |_| {
@@ -183,6 +192,9 @@ fn rows() -> Vec<Row> {
         row("fault ErrorSchemaValidation", FinalForPart, false, |_| {
             Answer::xml(500, fault("ErrorSchemaValidation", ""))
         }),
+        row("fault ErrorWrongServerVersion", FinalForPart, false, |_| {
+            Answer::xml(500, fault("ErrorWrongServerVersion", ""))
+        }),
         row("fault ErrorImpersonateUserDenied", Final, false, |_| {
             Answer::xml(500, fault("ErrorImpersonateUserDenied", ""))
         }),
@@ -197,6 +209,24 @@ fn rows() -> Vec<Row> {
                 )
             },
         ),
+        row("fault ErrorOfNextYear", Minutes, true, |_| {
+            Answer::xml(500, fault("ErrorOfNextYear", ""))
+        }),
+        row("fault ErrorOfNextYear, 200", FinalForPart, true, |_| {
+            Answer::xml(200, fault("ErrorOfNextYear", ""))
+        }),
+        row("fault ErrorOfNextYear, 503", UntilDeadline, false, |_| {
+            Answer::xml(503, fault("ErrorOfNextYear", ""))
+        }),
+        row(
+            "fault ErrorNextYearServerBusy",
+            UntilDeadline,
+            false,
+            |_| Answer::xml(500, fault("ErrorNextYearServerBusy", "")),
+        ),
+        row("fault ErrorSendAsDenied", FinalForPart, true, |_| {
+            Answer::xml(500, fault("ErrorSendAsDenied", ""))
+        }),
         row("each ErrorServerBusy", UntilDeadline, false, |ask| {
             messages(ask, |_| "ErrorServerBusy".to_owned())
         }),
@@ -273,6 +303,7 @@ async fn a_write_is_done_once_at_most() {
                 let says = outcome.error.contains("may have")
                     || outcome.body.contains("not known")
                     || outcome.unknown > 0
+                    || outcome.refused_in_doubt
                     || outcome.status.is_some_and(|status| status >= 500)
                     || outcome.body.contains("ErrorInternalServerError")
                     || outcome.body.contains("ErrorMailboxStoreUnavailable");
@@ -293,7 +324,7 @@ async fn one_bad_member_costs_itself_alone() {
     let mut wrong = Vec::new();
     for row in rows() {
         let by_part = !row.name.starts_with("each") && row.worth != Final;
-        if !by_part || row.worth == UntilDeadline {
+        if !by_part || [Hangs, UntilDeadline].contains(&row.worth) {
             continue;
         }
         for operation in ["GetItem", "CreateItem"] {
@@ -480,7 +511,7 @@ async fn a_truncated_export_is_no_success() {
 #[tokio::test(start_paused = true)]
 async fn compressed_responses_are_understood() {
     const BACK_OFF: &str = r#"<t:MessageXml xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"><t:Value Name="BackOffMilliseconds">7000</t:Value></t:MessageXml>"#;
-    for coding in ["gzip", "deflate"] {
+    for coding in ["gzip", "deflate", "bare deflate"] {
         for operation in ["GetItem", "CreateItem"] {
             for members in [1, 20] {
                 for whole in [true, false] {
@@ -508,13 +539,19 @@ async fn compressed_responses_are_understood() {
 /// A layer alone, over a client that decompresses nothing.
 #[tokio::test(start_paused = true)]
 async fn each_reading_layer_understands_compressed_responses_alone() {
+    for coding in ["gzip", "bare deflate"] {
+        each_reading_layer_understands(coding).await;
+    }
+}
+
+async fn each_reading_layer_understands(coding: &'static str) {
     let asks = Arc::new(Mutex::new(Vec::new()));
-    let busy_once = |ask: &Ask| {
+    let busy_once = move |ask: &Ask| {
         let answer = match ask.number {
             0 => messages(ask, |_| "ErrorServerBusy".to_owned()),
             _ => good(ask),
         };
-        answer.with("content-encoding", "gzip")
+        answer.with("content-encoding", coding)
     };
     let request = |members| request("GetItem", members).map(server::replay);
 
@@ -522,9 +559,11 @@ async fn each_reading_layer_understands_compressed_responses_alone() {
     let response = alone.oneshot(request(1)).await.unwrap();
     assert_eq!(std::mem::take(&mut *asks.lock().unwrap()).len(), 2);
     // What passes through stays as the server sent it.
-    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let name = coding.trim_start_matches("bare ");
+    assert_eq!(response.headers()["content-encoding"], name);
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(body[..2], [0x1f, 0x8b]);
+    assert_eq!(body.starts_with(&[0x1f, 0x8b]), coding == "gzip");
+    assert!(!body.starts_with(b"<"), "{coding}");
 
     let alone = BatchSplitterLayer::new(EwsBatchFormat::new());
     let alone = alone.layer(server::client(Arc::clone(&asks), busy_once));
@@ -664,5 +703,105 @@ async fn a_client_that_is_never_ready_was_sent_nothing() {
             tower_ews::server_busy_backoff::Failure::NotSent,
             "{members}: {error:?}"
         );
+    }
+}
+
+/// Two of three attendees have no free/busy, and never will: a few requests, and the third one has its own.
+#[tokio::test(start_paused = true)]
+async fn free_busy_that_never_comes_is_not_asked_for_long() {
+    fn attendee(id: &str, code: &str) -> String {
+        let (class, view) = match code {
+            "NoError" => (
+                "Success",
+                "<m:FreeBusyView><t:FreeBusyViewType>None</t:FreeBusyViewType></m:FreeBusyView>",
+            ),
+            _ => ("Error", ""),
+        };
+        format!(
+            r#"<m:FreeBusyResponse><m:ResponseMessage ResponseClass="{class}"><m:MessageText>{id}</m:MessageText><m:ResponseCode>{code}</m:ResponseCode></m:ResponseMessage>{view}</m:FreeBusyResponse>"#
+        )
+    }
+    let attendees: String = (0..3)
+        .map(|id| {
+            format!(
+                "<t:MailboxData><t:Email><t:Address>ID{id:04}@contoso.com</t:Address></t:Email><t:AttendeeType>Required</t:AttendeeType></t:MailboxData>"
+            )
+        })
+        .collect();
+    let body = format!(
+        "<m:GetUserAvailabilityRequest><m:MailboxDataArray>{attendees}</m:MailboxDataArray></m:GetUserAvailabilityRequest>"
+    );
+    for code in [
+        "ErrorFreeBusyGenerationFailed",
+        "ErrorProxyRequestProcessingFailed",
+        "ErrorServiceDiscoveryFailed",
+        "ErrorAutoDiscoverFailed",
+        "ErrorMailboxLogonFailed",
+        "ErrorMailRecipientNotFound",
+        "ErrorInternalServerError",
+    ] {
+        let outcome = send(server::soap(&body), None, move |ask| {
+            let each: String = ask
+                .ids
+                .iter()
+                .map(|id| attendee(id, if id == "ID0001" { "NoError" } else { code }))
+                .collect();
+            let array = format!("<m:FreeBusyResponseArray>{each}</m:FreeBusyResponseArray>");
+            Answer::xml(
+                200,
+                envelope(&format!(
+                    "<m:GetUserAvailabilityResponse>{array}</m:GetUserAvailabilityResponse>"
+                )),
+            )
+        })
+        .await;
+        let case = format!("{code}: {}, {outcome:?}", outcome.requests());
+        println!(
+            "{code}: {} requests, {:?}",
+            outcome.requests(),
+            outcome.took
+        );
+        assert_eq!(outcome.done(), 1, "{case}");
+        assert_eq!(outcome.body.matches(code).count(), 2, "{case}");
+        assert!(outcome.requests() <= 4, "{case}");
+        assert!(outcome.took <= Duration::from_secs(8), "{case}");
+    }
+}
+
+/// A ConvertId that the server answers with an error for all ids, for good, ends soon: one of a hundred ids and one of one.
+#[tokio::test(start_paused = true)]
+async fn a_conversion_that_always_fails_ends() {
+    for members in [1, 100, 1000] {
+        for whole in [false, true] {
+            let ids: String = (0..members)
+                .map(|id| {
+                    format!(r#"<t:AlternateId Format="EwsId" Id="ID{id:04}" Mailbox="amy@contoso.com"/>"#)
+                })
+                .collect();
+            let request = server::soap(&format!(
+                r#"<m:ConvertId DestinationFormat="OwaId"><m:SourceIds>{ids}</m:SourceIds></m:ConvertId>"#
+            ));
+            let outcome = send(request, None, move |ask| match whole {
+                true => Answer::xml(500, fault("ErrorInternalServerError", "")),
+                false => messages(ask, |_| "ErrorInternalServerError".to_owned()),
+            })
+            .await;
+            let case = format!("{members}, {whole}: {} requests", outcome.requests());
+            println!("{case}, {:?}", outcome.took);
+            let errors = outcome.body.matches(r#"ResponseClass="Error""#).count();
+            let is_fault = outcome.status == Some(500);
+            assert!(errors == members || is_fault, "{case}: {errors}");
+            let said = outcome.body.matches("ErrorInternalServerError").count();
+            // Those that were not sent say so.
+            let unsent = outcome.body.matches("was not executed").count();
+            assert!(is_fault || said + unsent >= members, "{case}: {said}");
+            assert!(outcome.unknown == 0 && !outcome.refused_in_doubt, "{case}");
+            let most = match members {
+                1 => Once.requests(),
+                _ => Once.requests_of_batch() + members / 100,
+            };
+            assert!(outcome.requests() <= most, "{case}");
+            assert!(outcome.took <= Once.time(), "{case}: {:?}", outcome.took);
+        }
     }
 }

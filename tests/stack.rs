@@ -22,7 +22,7 @@ use tower_ews::extensions::{Caller, Deadline};
 use tower_ews::ledger::PrincipalSnapshot;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
-use tower_ews::server_busy_backoff::{BackoffError, Failure, RetryInfo};
+use tower_ews::server_busy_backoff::{BackoffError, Failure, MailboxMoved, RetryInfo};
 use tower_ews::simulator::{Account, Exchange, Fault, Faults, Policy};
 use tower_ews::soap::ResponseCode;
 use tower_ews::stack::{CredentialsError, EwsClient, busy_for, fault_of, status_of};
@@ -610,6 +610,64 @@ async fn a_deadline_bounds_the_wait_for_credentials() {
         assert!(!snapshot.principals.iter().any(held), "{snapshot:?}");
     }
     assert_eq!(exchange.report().calls, 0);
+}
+
+/// What an attempt waits for before it is sent is no time of its own.
+#[tokio::test(start_paused = true)]
+async fn slow_credentials_take_no_time_of_the_attempt() {
+    let exchange = Exchange::builder().build();
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online()).credentials(async |_| {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        Ok(HeaderValue::from_static(AUTHORIZATION))
+    });
+    let request = create(Access::Impersonation, "amy@contoso.com", "one");
+    let seen = send(stack.service(exchange.clone()), request).await;
+    assert_eq!(seen, Seen::Created);
+    assert_eq!(exchange.report().calls, 1);
+}
+
+/// A mailbox that has moved is found by the caller's hook, for each part of a batch.
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_that_has_moved_is_found() {
+    let exchange = Exchange::builder().build();
+    let client = {
+        let exchange = exchange.clone();
+        tower::service_fn(move |request: Request<ReplayBody>| {
+            let exchange = exchange.clone();
+            async move {
+                if request.uri().host() == Some("new.contoso.com") {
+                    let response = exchange.oneshot(request).await?;
+                    let body = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
+                    return Ok::<_, BoxError>(body);
+                }
+                let fault = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault><faultcode>a:ErrorCrossSiteRequest</faultcode><faultstring>Elsewhere.</faultstring><detail><e:ResponseCode xmlns:e="http://schemas.microsoft.com/exchange/services/2006/errors">ErrorCrossSiteRequest</e:ResponseCode></detail></s:Fault></s:Body></s:Envelope>"#;
+                let body = Full::from(fault).map_err(BoxError::from).boxed_unsync();
+                let response = Response::builder().status(500);
+                Ok(response.header("content-type", "text/xml").body(body)?)
+            }
+        })
+    };
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let ask = Arc::clone(&asked);
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+        .batches(|batches| batches.max_members(2))
+        .find_endpoint(move |moved: MailboxMoved| {
+            ask.lock().unwrap().push(moved.reason);
+            async { "https://new.contoso.com/EWS/Exchange.asmx".parse().ok() }
+        });
+    let service = stack.service(BoxCloneSyncService::new(client));
+    let response = service.oneshot(batch(&["a", "b", "c", "d"])).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8_lossy(&body);
+    assert_eq!(body.matches(">NoError<").count(), 4, "{body}");
+    assert_eq!(exchange.report().items_created, 4);
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 2);
+    assert!(
+        asked
+            .iter()
+            .all(|reason| &**reason == "ErrorCrossSiteRequest")
+    );
 }
 
 /// The audit log is inside, and off until it is switched on.

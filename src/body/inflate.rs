@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 
 use super::encoding;
@@ -19,7 +19,11 @@ pub(crate) struct Inflate {
 
 enum Decoder {
     Gzip(MultiGzDecoder<Vec<u8>>),
-    Deflate(ZlibDecoder<Vec<u8>>),
+    /// "deflate" is zlib's format (RFC 9110, section 8.4.1.2), but many servers send the bare stream of RFC 1951. The first two
+    /// bytes tell; here is the first one, if it has come.
+    Unclear(Option<u8>),
+    Zlib(ZlibDecoder<Vec<u8>>),
+    Deflate(DeflateDecoder<Vec<u8>>),
 }
 
 impl Inflate {
@@ -33,7 +37,7 @@ impl Inflate {
         let decoder = if is("gzip") || is("x-gzip") {
             Decoder::Gzip(MultiGzDecoder::new(Vec::new()))
         } else if is("deflate") {
-            Decoder::Deflate(ZlibDecoder::new(Vec::new()))
+            Decoder::Unclear(None)
         } else {
             return None;
         };
@@ -47,7 +51,7 @@ impl Inflate {
     /// [`io::ErrorKind::FileTooLarge`] if more came out than may, and the decoder's errors.
     pub(crate) fn push(&mut self, bytes: &[u8], mut read: impl FnMut(&[u8])) -> io::Result<()> {
         for step in bytes.chunks(STEP) {
-            self.decoder.write_all(step)?;
+            self.decoder.write(step)?;
             self.hand_out(&mut read)?;
         }
         Ok(())
@@ -61,7 +65,9 @@ impl Inflate {
     pub(crate) fn finish(&mut self, mut read: impl FnMut(&[u8])) -> io::Result<()> {
         match &mut self.decoder {
             Decoder::Gzip(decoder) => decoder.try_finish()?,
+            Decoder::Zlib(decoder) => decoder.try_finish()?,
             Decoder::Deflate(decoder) => decoder.try_finish()?,
+            Decoder::Unclear(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
         self.hand_out(&mut read)
     }
@@ -69,7 +75,9 @@ impl Inflate {
     fn hand_out(&mut self, read: &mut impl FnMut(&[u8])) -> io::Result<()> {
         let out = match &mut self.decoder {
             Decoder::Gzip(decoder) => decoder.get_mut(),
+            Decoder::Zlib(decoder) => decoder.get_mut(),
             Decoder::Deflate(decoder) => decoder.get_mut(),
+            Decoder::Unclear(_) => return Ok(()),
         };
         self.left = self
             .left
@@ -84,18 +92,44 @@ impl Inflate {
 }
 
 impl Decoder {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Gzip(decoder) => decoder.write_all(bytes),
+            Self::Zlib(decoder) => decoder.write_all(bytes),
             Self::Deflate(decoder) => decoder.write_all(bytes),
+            Self::Unclear(first) => match (*first, bytes) {
+                (_, []) => Ok(()),
+                (None, [only]) => {
+                    *first = Some(*only);
+                    Ok(())
+                }
+                (None, [one, two, ..]) => self.decide([*one, *two], &[], bytes),
+                (Some(one), [two, ..]) => self.decide([one, *two], &[one], bytes),
+            },
         }
     }
+
+    /// Chooses the format by the first two bytes, and reads `held` and `bytes`.
+    fn decide(&mut self, beginning: [u8; 2], held: &[u8], bytes: &[u8]) -> io::Result<()> {
+        *self = match is_zlib(beginning) {
+            true => Self::Zlib(ZlibDecoder::new(Vec::new())),
+            false => Self::Deflate(DeflateDecoder::new(Vec::new())),
+        };
+        self.write(held)?;
+        self.write(bytes)
+    }
+}
+
+/// Whether these bytes are the header of zlib's format (RFC 1950, section 2.2).
+fn is_zlib([method, flags]: [u8; 2]) -> bool {
+    let sum = u16::from_be_bytes([method, flags]);
+    method & 0x0f == 8 && method >> 4 <= 7 && sum % 31 == 0
 }
 
 #[cfg(test)]
 mod tests {
     use flate2::Compression;
-    use flate2::write::{GzEncoder, ZlibEncoder};
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
     use super::*;
 
@@ -118,6 +152,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn deflate(bytes: &[u8], level: Compression) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
     fn inflated(coding: &'static str, bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
         let mut inflate = Inflate::of(&headers(coding), 1 << 20).unwrap();
         let mut all = Vec::new();
@@ -136,6 +176,10 @@ mod tests {
                 assert_eq!(inflated(coding, &gzip(&text), piece).unwrap(), text);
             }
             assert_eq!(inflated("deflate", &zlib(&text), piece).unwrap(), text);
+            for level in [0, 1, 6, 9].map(Compression::new) {
+                let bare = deflate(&text, level);
+                assert_eq!(inflated("deflate", &bare, piece).unwrap(), text);
+            }
             let twice = [gzip(&text), gzip(b"more")].concat();
             assert!(inflated("gzip", &twice, piece).unwrap().ends_with(b"more"));
         }
@@ -146,6 +190,11 @@ mod tests {
         let whole = gzip(&b"<s:Envelope/>".repeat(100));
         assert!(inflated("gzip", &whole[..whole.len() / 2], 10).is_err());
         assert!(inflated("gzip", b"<s:Envelope/>", 10).is_err());
+        let bare = deflate(&b"<s:Envelope/>".repeat(100), Compression::default());
+        for cut in [0, 1, 2, bare.len() / 2] {
+            assert!(inflated("deflate", &bare[..cut], 1).is_err(), "{cut}");
+        }
+        assert!(inflated("deflate", b"<s:Envelope/>", 3).is_err());
         let bomb = gzip(&vec![0; 2 << 20]);
         let error = inflated("gzip", &bomb, 4096).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);

@@ -91,6 +91,9 @@ fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) 
 
 /// Records that the call waits since then, or that it waited and got no permit.
 fn note_wait<ReqB>(request: &Request<ReqB>, since: Instant, refused: bool) {
+    if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
+        slot.wait();
+    }
     if let Some(trail) = CallTrail::of(request.extensions()) {
         trail.record(|attempt| {
             attempt.waiting_since = (!refused).then_some(since);
@@ -206,9 +209,17 @@ where
                     *permit = None;
                     return Poll::Ready(Err(DeadlineElapsed::at(*deadline).into()));
                 }
+                if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
+                    slot.wait();
+                }
                 step.set(Step::Ready);
                 return Poll::Pending;
             }
+        }
+        // It waited for the service, so it begins only now.
+        let slot = request.extensions().get::<AdmissionSlot>();
+        if let Some(slot) = slot.filter(|_| matches!(&*step, Step::Ready)) {
+            slot.resume();
         }
     }
     let Some((mut inner, request)) = call.take() else {

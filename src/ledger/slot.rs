@@ -42,6 +42,8 @@ struct Slot {
     /// An admission and the ledger that it came from.
     charged: Option<(Arc<dyn Ledger>, Admission)>,
     since: Option<Instant>,
+    /// The attempt waits for something before it is sent.
+    waits: bool,
 }
 
 impl AdmissionSlot {
@@ -56,7 +58,26 @@ impl AdmissionSlot {
         *self.0.lock() = Slot {
             charged: Some(charged),
             since: Some(Instant::now()),
+            waits: false,
         };
+    }
+
+    /// Notes that the attempt waits before it is sent: for a permit, for credentials, for its client. Until it is
+    /// [filled](Self::fill) or [resumed](Self::resume), no time of the attempt passes.
+    pub fn wait(&self) {
+        self.0.lock().waits = true;
+    }
+
+    /// Notes that the attempt waits no more, and begins now.
+    pub fn resume(&self) {
+        let mut slot = self.0.lock();
+        slot.since = Some(Instant::now());
+        slot.waits = false;
+    }
+
+    /// Returns whether the attempt waits before it is sent.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.lock().waits
     }
 
     /// What the last attempt was charged.
@@ -93,7 +114,7 @@ impl AdmissionSlot {
             .map(|(_, admission)| admission.ticket())
     }
 
-    /// When the last attempt got its permit, or began if it has none.
+    /// When the last attempt got its permit and was sent, or began if it has none.
     pub fn since(&self) -> Option<Instant> {
         self.0.lock().since
     }
@@ -103,6 +124,7 @@ impl AdmissionSlot {
         *self.0.lock() = Slot {
             charged: None,
             since: Some(Instant::now()),
+            waits: false,
         };
     }
 }
@@ -148,8 +170,16 @@ mod tests {
         assert_eq!(told(), (Some(1), Some(1), admitted));
         assert!(slot.admission_of(&other).is_none());
         assert!(format!("{slot:?}").contains("Other(a)"));
+        slot.wait();
+        assert!(slot.is_waiting());
+        sleep(Duration::from_secs(1)).await;
+        slot.resume();
+        assert!(!slot.is_waiting());
+        assert_eq!(told(), (Some(1), Some(1), Some(Instant::now())));
+        slot.wait();
         sleep(Duration::from_secs(1)).await;
         slot.begin_attempt();
         assert_eq!(told(), (None, None, Some(Instant::now())));
+        assert!(!slot.is_waiting());
     }
 }

@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::io;
 
 use crate::errors::{
-    AccessDenied, BackoffError, CredentialsError, CutShort, DeadlineElapsed, NoResponseInTime,
-    Stalled,
+    AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
+    NoResponseInTime, Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -155,6 +155,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
     }
     let lost = error.is::<CutShort>()
         || error.is::<NoResponseInTime>()
+        || error.is::<AttemptTimedOut>()
         || error.is::<Stalled>()
         || error.is::<tower::timeout::error::Elapsed>()
         || error.is::<tokio::time::error::Elapsed>();

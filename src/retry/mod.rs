@@ -26,3 +26,7 @@ pub(crate) use self::status::is_error_page;
 /// longer than half a minute with the default waits. A restart of a server or a proxy takes that long; what lasts longer
 /// is not cured by asking again.
 pub(crate) const MAX_LOSS_RETRIES: u32 = 6;
+
+/// How often a request is sent again after an attempt that took too long. Most of them were sent over a connection that had
+/// died unnoticed, and another one cures that. A server that hangs is at work on each of them, and need not have more.
+pub(crate) const MAX_TIMEOUT_RETRIES: u32 = 2;

@@ -23,12 +23,17 @@ enum Unit {
     Second,
     Minute,
     Hour,
+    Day,
+    Week,
+    /// These two are as long as the longest, so that no wait is too short.
+    Month,
+    Year,
 }
 
 /// Returns how long a response with these `headers` asks its client to wait, from when it was sent.
 ///
 /// Reads `Retry-After`, `retry-after-ms` and `x-ms-retry-after-ms`: decimals, HTTP-dates, times like `00:02:00`, units
-/// (`500 ms`, `30s`, `2 minutes`) and quotes. Of several headers, and of the elements of a list (`30,120`), the longest that
+/// (`500 ms`, `30s`, `2 minutes`, `1m 30s`), durations of ISO 8601 (`PT30S`), a plus sign and quotes. Of several headers, and of the elements of a list (`30,120`), the longest that
 /// can be read counts. A date counts from the `Date` of the response, so that a wrong clock of the client does no harm, or
 /// from now without one. A date that has passed is a wait of zero. `None` if nothing can be read: negative numbers, words.
 /// Nothing is capped: a number that is too large for a [`Duration`] is [`Duration::MAX`].
@@ -134,8 +139,12 @@ fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || "\"'`[]()".contains(c))
 }
 
-/// A number with or without a unit, or hours, minutes and seconds with colons.
+/// A number, numbers with units, a duration of ISO 8601, or hours, minutes and seconds with colons.
 fn span(text: &str, unit: Unit) -> Option<Duration> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if let Some(text) = text.strip_prefix(['P', 'p']) {
+        return iso_8601(text);
+    }
     if let Some((hours, (minutes, seconds))) = text
         .split_once(':')
         .and_then(|(hours, rest)| Some((hours, rest.split_once(':')?)))
@@ -146,17 +155,72 @@ fn span(text: &str, unit: Unit) -> Option<Duration> {
         let seconds = of(seconds, Unit::Second)?;
         return Some(hours.saturating_add(minutes).saturating_add(seconds));
     }
+    with_units(text, unit)
+}
+
+/// A number alone, which is in `unit`, or one or more with units: `1m 30s`.
+fn with_units(text: &str, unit: Unit) -> Option<Duration> {
+    let (number, mut rest) = split_number(text);
+    if trim(rest).is_empty() {
+        return Some(scale(decimal(number)?, unit));
+    }
+    let mut number = number;
+    let mut sum = Duration::ZERO;
+    loop {
+        let end = rest.find(|c: char| c.is_ascii_digit());
+        let (name, more) = rest.split_at(end.unwrap_or(rest.len()));
+        let part = scale(decimal(number)?, unit_of(name)?);
+        sum = sum.saturating_add(part);
+        if more.is_empty() {
+            return Some(sum);
+        }
+        (number, rest) = split_number(more);
+    }
+}
+
+fn split_number(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
-    let unit = match trim(suffix).to_ascii_lowercase().as_str() {
-        "" => unit,
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+fn unit_of(name: &str) -> Option<Unit> {
+    let name = trim(trim(name).trim_end_matches('.')).to_ascii_lowercase();
+    Some(match name.as_str() {
         "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => Unit::Millisecond,
         "s" | "sec" | "secs" | "second" | "seconds" => Unit::Second,
         "m" | "min" | "mins" | "minute" | "minutes" => Unit::Minute,
         "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Hour,
+        "d" | "day" | "days" => Unit::Day,
         _ => return None,
-    };
-    Some(scale(decimal(number)?, unit))
+    })
+}
+
+/// What follows the `P` of a duration of ISO 8601: `T1M30S`, `1DT12H`.
+fn iso_8601(mut text: &str) -> Option<Duration> {
+    let mut sum = None;
+    let mut in_time = false;
+    while !text.is_empty() {
+        if let Some(time) = text.strip_prefix(['T', 't']).filter(|_| !in_time) {
+            (text, in_time) = (time, true);
+            continue;
+        }
+        let (number, rest) = split_number(text);
+        let designator = rest.chars().next()?;
+        let unit = match (in_time, designator.to_ascii_uppercase()) {
+            (false, 'Y') => Unit::Year,
+            (false, 'M') => Unit::Month,
+            (false, 'W') => Unit::Week,
+            (false, 'D') => Unit::Day,
+            (true, 'H') => Unit::Hour,
+            (true, 'M') => Unit::Minute,
+            (true, 'S') => Unit::Second,
+            _ => return None,
+        };
+        let part = scale(decimal(number)?, unit);
+        sum = Some(part.saturating_add(sum.unwrap_or_default()));
+        text = rest.get(designator.len_utf8()..)?;
+    }
+    sum
 }
 
 /// Turns so many seconds into as many of `unit`, rounded up to the nanosecond.
@@ -166,6 +230,10 @@ fn scale(seconds: Duration, unit: Unit) -> Duration {
         Unit::Second => seconds,
         Unit::Minute => seconds.saturating_mul(60),
         Unit::Hour => seconds.saturating_mul(3600),
+        Unit::Day => seconds.saturating_mul(86_400),
+        Unit::Week => seconds.saturating_mul(7 * 86_400),
+        Unit::Month => seconds.saturating_mul(31 * 86_400),
+        Unit::Year => seconds.saturating_mul(366 * 86_400),
     }
 }
 
@@ -251,7 +319,9 @@ mod tests {
             ("18446744073709551616", Some(Duration::MAX)),
             ("18446744073709551615.9999999999", Some(Duration::MAX)),
             ("-5", None),
-            ("+5", None),
+            ("+5", secs(5)),
+            ("++5", None),
+            ("+-5", None),
             ("1e3", None),
             ("NaN", None),
             ("inf", None),
@@ -285,6 +355,34 @@ mod tests {
             ("00:02:00", secs(120)),
             ("01:00:00.5", millis(3_600_500)),
             ("18446744073709551615 h", Some(Duration::MAX)),
+            ("1m30s", secs(90)),
+            ("1 minute 30 seconds", secs(90)),
+            ("1h 1m 1s 1ms", millis(3_661_001)),
+            ("30 sec.", secs(30)),
+            ("+30s", secs(30)),
+            ("1 day", secs(86_400)),
+            ("PT30S", secs(30)),
+            ("pt30s", secs(30)),
+            ("\"PT30S\"", secs(30)),
+            ("PT0.25S", millis(250)),
+            ("PT1M30S", secs(90)),
+            ("P1DT1H", secs(90_000)),
+            ("P1W", secs(604_800)),
+            ("P1M", secs(31 * 86_400)),
+            ("P1Y", secs(366 * 86_400)),
+            ("PT18446744073709551616S", Some(Duration::MAX)),
+            ("PT30S, 20", secs(30)),
+            ("-PT30S", None),
+            ("PT-30S", None),
+            ("P", None),
+            ("PT", None),
+            ("PT30", None),
+            ("P30S", None),
+            ("PT1H1", None),
+            ("PTTS", None),
+            ("PT\u{fffd}", None),
+            ("1m 30", None),
+            ("1m 30 parsecs", None),
             ("02:00", None),
             ("1:2:3:4", None),
             ("-1:00:00", None),
@@ -418,5 +516,22 @@ mod tests {
             assert!(margin < Duration::from_millis(1), "{hint} {wait:?}");
         }
         assert_eq!(with_margin(Duration::MAX), Duration::MAX);
+    }
+
+    /// Whatever a server sends, a readable hint beside it is never shortened.
+    #[test]
+    fn odd_values_do_no_harm() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let alphabet: Vec<char> = "0123456789.,;:+-PTWDHMSYptsmh \"()[]\u{fffd}\u{e9}"
+            .chars()
+            .collect();
+        for _ in 0..20_000 {
+            let length = rng.usize(0..12);
+            let odd: String = (0..length)
+                .filter_map(|_| rng.choice(alphabet.iter()))
+                .collect();
+            let together = retry_after_among([("retry-after", &*odd), ("retry-after", "60")]);
+            assert!(together >= secs(60), "{odd:?}");
+        }
     }
 }

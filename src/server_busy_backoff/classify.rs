@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode, response};
+use http::{Method, Request, StatusCode, Uri, response};
 use tower::BoxError;
 
 use super::access::Access;
@@ -150,6 +150,10 @@ pub struct RequestClass {
     pub streaming: bool,
     /// Whether a success without a SOAP body is incomplete.
     pub(super) expects_soap: bool,
+    /// The bytes of the request body, as far as they are known.
+    pub(super) upload: u64,
+    /// The hash of the mailbox that is impersonated.
+    pub(super) impersonates: Option<u64>,
 }
 
 impl RequestClass {
@@ -160,6 +164,8 @@ impl RequestClass {
             idempotency,
             streaming: false,
             expects_soap: false,
+            upload: 0,
+            impersonates: None,
         }
     }
 
@@ -175,6 +181,9 @@ impl RequestClass {
     /// ```
     pub fn by_head<B>(request: &Request<B>) -> Self {
         let mut class = Self::by_method(request.method());
+        let length = request.headers().get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        class.upload = length.unwrap_or_default();
         let has_key = request.headers().contains_key("idempotency-key");
         if has_key && class.idempotency == Idempotency::NonIdempotent {
             class.idempotency = Idempotency::Idempotent;
@@ -271,6 +280,10 @@ pub struct Refusal {
     pub max_retries: Option<u32>,
     /// Whether it is said of single members of a batch, not of the request.
     pub(super) of_members: bool,
+    /// Another server has to be asked. Inside is the one that it names.
+    pub(super) moved: Option<Option<Box<Uri>>>,
+    /// Final, unless the principal was let in before.
+    pub(super) unless_granted: bool,
 }
 
 impl Refusal {
@@ -283,6 +296,8 @@ impl Refusal {
             scope: RefusalScope::Call,
             max_retries: None,
             of_members: false,
+            moved: None,
+            unless_granted: false,
         }
     }
 
@@ -311,6 +326,14 @@ impl Refusal {
     #[must_use]
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
+        self
+    }
+
+    /// Says that another server has what was asked for, and which one if that is known: see
+    /// [`ServerBusyBackoffLayer::find_endpoint`](super::ServerBusyBackoffLayer::find_endpoint).
+    #[must_use]
+    pub fn moved(mut self, location: Option<Uri>) -> Self {
+        self.moved = Some(location.map(Box::new));
         self
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::access::AccessMemory;
 use super::examine::ReadLimits;
 use super::gate::Gates;
+use super::granted::GrantedMemory;
+use super::moved::FindEndpoint;
 use super::retry_budget::RetryBudget;
 use super::warnings::Warnings;
 use crate::ledger::Ledger;
@@ -18,7 +20,10 @@ pub(super) struct Config {
     pub(super) warnings: Arc<Warnings>,
     pub(super) retry_budget: Arc<RetryBudget>,
     pub(super) access: Arc<AccessMemory>,
+    pub(super) granted: Arc<GrantedMemory>,
+    pub(super) find_endpoint: Option<FindEndpoint>,
     pub(super) deadline: Duration,
+    pub(super) attempt_timeout: Duration,
     pub(super) backoff: Backoff,
     pub(super) read_limits: ReadLimits,
     pub(super) seed: Option<u64>,
@@ -32,7 +37,10 @@ impl Default for Config {
             warnings: Arc::default(),
             retry_budget: Arc::default(),
             access: Arc::default(),
+            granted: Arc::default(),
+            find_endpoint: None,
             deadline: Duration::from_secs(15 * 60),
+            attempt_timeout: Duration::from_secs(100),
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(60),

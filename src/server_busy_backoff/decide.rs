@@ -8,11 +8,15 @@ use tower::BoxError;
 use super::classify::{Idempotency, Outcome, Refusal, RequestClass};
 use crate::errors::BackoffError;
 use crate::retry::backoff::Backoff;
-use crate::retry::{Failure, MAX_LOSS_RETRIES, RetryInfo, with_margin};
+use crate::retry::{Failure, MAX_LOSS_RETRIES, MAX_TIMEOUT_RETRIES, RetryInfo, with_margin};
 
 /// The shortest wait of a call that waits in the ledger's queue. A ledger that does not hold it back must not cause a
 /// hot loop.
 const SHORTEST_QUEUE_WAIT: Duration = Duration::from_millis(10);
+
+/// What is left of the deadline for the last attempt if the wait before it is cut. An attempt without time for a response would
+/// only leave open what became of it.
+const LEAST_TIME: Duration = Duration::from_secs(1);
 
 /// The largest number of attempts of one call, whatever the server says and however short the waits are set. The waits of
 /// the defaults end before: some seventy fit into 15 minutes.
@@ -27,12 +31,18 @@ pub(super) enum FailurePhase {
     Call,
     /// The body of the response broke off.
     Body,
+    /// The attempt took too long.
+    TimedOut,
+    /// So did the call.
+    Deadline,
 }
 
 impl FailurePhase {
     /// Returns whether a response was lost. Else nothing was sent. `None` if no wait cures the failure.
     fn is_lost(self, failure: Failure) -> Option<bool> {
         match (failure, self) {
+            // The layer itself says so.
+            (_, Self::TimedOut | Self::Deadline) => Some(true),
             (Failure::Permanent, _) => None,
             (_, Self::Ready) => Some(false),
             (_, Self::Body) => Some(true),
@@ -43,6 +53,8 @@ impl FailurePhase {
     /// Returns what the failure is called. `None` if no wait cures it.
     pub(super) fn signal(self, failure: Failure) -> Option<&'static str> {
         Some(match self.is_lost(failure)? {
+            true if self == Self::TimedOut => "attempt timed out",
+            true if self == Self::Deadline => "no response before the deadline",
             true => "response lost",
             false => "not sent",
         })
@@ -182,11 +194,21 @@ impl CallState {
         self.backed_off = self.backed_off.saturating_add(waited);
     }
 
-    /// Returns the waits that can follow the current attempt.
-    pub(super) fn waits(&self, backoff: Backoff, rng: &mut fastrand::Rng) -> Waits {
+    /// Returns the waits that can follow the current attempt, from `now`.
+    pub(super) fn waits(&self, backoff: Backoff, rng: &mut fastrand::Rng, now: Instant) -> Waits {
         Waits {
-            drawn: backoff.wait(self.drawn_waits, rng),
+            drawn: self.cut(backoff.wait(self.drawn_waits, rng), now),
             shortest: backoff.shortest(self.server_waits),
+        }
+    }
+
+    /// Cuts a drawn wait that leaves no time for another attempt, unless there is none in any case. A wait of the server is
+    /// never shortened.
+    pub(super) fn cut(&self, drawn: Duration, now: Instant) -> Duration {
+        let left = self.deadline.saturating_duration_since(now);
+        match left.saturating_sub(LEAST_TIME) {
+            Duration::ZERO => drawn,
+            longest => drawn.min(longest),
         }
     }
 
@@ -220,7 +242,8 @@ impl CallState {
     /// Decides how a call ends whose deadline passed during an attempt.
     pub(super) fn after_no_response(&mut self) -> Ending {
         self.response_lost();
-        self.signal = Some("no response before the deadline".into());
+        let signal = FailurePhase::Deadline.signal(Failure::Lost);
+        self.signal = signal.map(Into::into);
         self.give_up(EndError::DeadlinePassed)
     }
 
@@ -243,7 +266,11 @@ impl CallState {
             if !self.may_repeat() {
                 return Err(self.fail(EndError::Inner));
             }
-            if !self.count_retry(MAX_LOSS_RETRIES) {
+            let max_retries = match phase {
+                FailurePhase::TimedOut => MAX_TIMEOUT_RETRIES,
+                _ => MAX_LOSS_RETRIES,
+            };
+            if !self.count_retry(max_retries) {
                 return Err(self.give_up(EndError::RetriesExhausted));
             }
         }
@@ -297,6 +324,22 @@ impl CallState {
         Ok(Wait { until, held })
     }
 
+    /// Returns whether a refusal that names another server can be followed by an attempt that goes there.
+    pub(super) fn may_move(&self, refusal: &Refusal, now: Instant) -> bool {
+        let may = refusal.outcome == Outcome::NotExecuted || self.may_repeat();
+        may && self.in_time(Duration::ZERO, now).is_some()
+    }
+
+    /// Another server is to be asked, at once.
+    pub(super) fn after_move(&mut self, refusal: &Refusal, now: Instant) -> Wait {
+        self.signal = Some((*refusal.reason).into());
+        self.retry_after = refusal.retry_after;
+        self.maybe_executed |= refusal.outcome == Outcome::Unknown;
+        self.kept_response_counts = true;
+        let held = self.hold(None, now);
+        Wait { until: now, held }
+    }
+
     /// A response was lost. A refusal before it is the server's last word only on what changes nothing.
     fn response_lost(&mut self) {
         self.maybe_executed = true;
@@ -313,6 +356,8 @@ impl CallState {
             return false;
         }
         match refusal.max_retries {
+            // A part is not sent again in smaller ones for what is said of its mailbox.
+            Some(max_retries) if refusal.unless_granted => self.count_retry(max_retries),
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
             // What single members are told is for their sender, and so is a body that nobody has read.
             None if self.is_part => self.class.expects_soap && !refusal.of_members,

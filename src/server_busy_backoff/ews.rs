@@ -1,13 +1,14 @@
 //! [`EwsClassifier`]: what the requests and responses of Exchange Web Services mean.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, StatusCode, response};
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::BoxError;
@@ -25,8 +26,8 @@ use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
 use crate::soap::member_status::MemberStatus;
 use crate::soap::truncation::TruncationMark;
 use crate::soap::{
-    CodeClass, Operation, OperationIdempotency, ResponseCode, ResponseMessage, ResponseScanner,
-    ScanError, SidKind,
+    CodeClass, Operation, OperationIdempotency, ResponseClass, ResponseCode, ResponseMessage,
+    ResponseScanner, ScanError, SidKind,
 };
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
@@ -41,6 +42,9 @@ use crate::soap::{
 /// - UploadItems is idempotent if each of its items is an `Update` with an `ItemId`.
 /// - The response to GetStreamingEvents is handed on after its first message.
 /// - Quotas of subscriptions and of sent mail are not waited for: only another call, or the next day, cures them.
+/// - `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once
+///   more.
+/// - A mailbox that another server has: see [`ServerBusyBackoffLayer::find_endpoint`](super::ServerBusyBackoffLayer::find_endpoint).
 /// - The impersonated mailbox is locked out, or the calling account if there is none: see [`Classify::principal`].
 ///
 /// ```
@@ -140,6 +144,21 @@ fn access(body: &ReplayBody) -> Option<Access> {
 }
 
 fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
+    let mut class = operation_class(request, body);
+    class.impersonates = impersonates(body);
+    class.upload = body.len();
+    class
+}
+
+fn impersonates(body: &ReplayBody) -> Option<u64> {
+    let sids = body.outline().ok()?.impersonation();
+    sids.first()?;
+    let mut hasher = DefaultHasher::new();
+    sids.iter().for_each(|sid| sid.value.hash(&mut hasher));
+    Some(hasher.finish())
+}
+
+fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let Ok(outline) = body.outline() else {
         // A photo, a download: what is no SOAP is plain HTTP.
         let is_plain = request.method() != Method::POST || body.is_empty();
@@ -184,6 +203,10 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         }
         _ => {}
     }
+    if let Some(location) = other_endpoint(head).filter(|_| class.expects_soap) {
+        let refusal = Refusal::new(head.status.as_str().to_owned());
+        classified.refusal = Some(refusal.max_retries(0).moved(Some(location)));
+    }
     let is_success = head.status.is_success();
     if class.expects_soap && is_success && !is_xml(&head.headers, true) {
         classified.refusal = Some(no_soap());
@@ -203,6 +226,7 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
             return classified;
         }
         let body = EwsBody {
+            by_head: classified.refusal.clone(),
             expects_messages: class.expects_soap && head.status.is_success(),
             truncation: (class.operation == Operation::EXPORT_ITEMS.name())
                 .then(TruncationMark::default),
@@ -214,6 +238,20 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         });
     }
     classified
+}
+
+/// Where a response sends its client instead: to the EWS of another server, not to a page for people. Exchange's other protocols
+/// name it with 451 and a header of their own.
+fn other_endpoint(head: &response::Parts) -> Option<Uri> {
+    let name = match head.status.as_u16() {
+        301 | 302 | 307 | 308 => LOCATION.as_str(),
+        451 => "x-ms-location",
+        _ => return None,
+    };
+    let location: Uri = head.headers.get(name)?.as_bytes().try_into().ok()?;
+    location.authority()?;
+    let path = location.path().to_ascii_lowercase();
+    path.ends_with("/exchange.asmx").then_some(location)
 }
 
 /// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
@@ -282,6 +320,8 @@ impl BodyClassifier for Compressed {
 #[derive(Default)]
 struct EwsBody {
     scanner: ResponseScanner,
+    /// What the head of the response said.
+    by_head: Option<Refusal>,
     findings: Findings,
     /// Whether the body is incomplete if it says nothing.
     expects_messages: bool,
@@ -296,6 +336,8 @@ struct Findings {
     /// All refusals in one.
     refusal: Option<Refusal>,
     is_fault: bool,
+    /// The code of a fault that does not say that nothing was executed, and whether it is understood.
+    in_doubt: Option<(ResponseCode, bool)>,
     malformed: bool,
 }
 
@@ -321,6 +363,7 @@ impl BodyClassifier for EwsBody {
                 Reading::Refused(refusal.max_retries(1))
             }
             _ if findings.settled => Reading::Final,
+            None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
             Some(refusal) => Reading::Refused(refusal.clone()),
             None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
                 Reading::Refused(no_soap())
@@ -345,10 +388,35 @@ impl BodyClassifier for EwsBody {
     }
 }
 
+impl EwsBody {
+    /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its
+    /// status.
+    fn in_doubt(&self) -> Refusal {
+        let (code, understood) = self
+            .findings
+            .in_doubt
+            .as_ref()
+            .map_or((Cow::Borrowed("fault"), true), |(code, understood)| {
+                (reason(code), *understood)
+            });
+        match &self.by_head {
+            Some(by_head) if !understood => Refusal {
+                reason: code,
+                ..by_head.clone()
+            },
+            _ => Refusal::new(code).outcome_unknown().max_retries(0),
+        }
+    }
+}
+
 impl Findings {
     fn take(&mut self, message: &ResponseMessage, found: &mut dyn FnMut(&Refusal)) {
         self.is_fault |= message.is_fault;
         match judge(message) {
+            Judgement::Settled if leaves_doubt(message) => {
+                let code = message.effective_code().clone();
+                self.in_doubt = Some((code, message.is_understood()));
+            }
             Judgement::Settled => self.settled = true,
             Judgement::Stopped => {}
             Judgement::Refused(refusal) => {
@@ -362,6 +430,14 @@ impl Findings {
     }
 }
 
+/// Whether a fault that no wait cures leaves open what was executed. What a message says of its member is for the caller.
+fn leaves_doubt(message: &ResponseMessage) -> bool {
+    let code = message.effective_code();
+    message.is_fault
+        && !code.is_about_the_caller()
+        && code.outcome() != crate::soap::Outcome::NotExecuted
+}
+
 enum Judgement {
     Settled,
     /// Not executed, because another member stopped the batch.
@@ -370,7 +446,22 @@ enum Judgement {
 }
 
 fn judge(message: &ResponseMessage) -> Judgement {
+    let effective = message.effective_code();
+    let failed = message.class == ResponseClass::Error;
+    let moved = failed && effective.names_another_server();
     let (code, unknown, session_limit, max_retries) = match message.member_status() {
+        MemberStatus::Settled if moved => {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0).moved(None);
+            refusal.of_members = message.is_entry;
+            return Judgement::Refused(refusal);
+        }
+        MemberStatus::Settled
+            if message.is_fault && *effective == ResponseCode::IMPERSONATE_USER_DENIED =>
+        {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0);
+            refusal.unless_granted = true;
+            return Judgement::Refused(refusal);
+        }
         MemberStatus::Settled => return Judgement::Settled,
         MemberStatus::Stopped => return Judgement::Stopped,
         MemberStatus::Refused {
@@ -383,6 +474,7 @@ fn judge(message: &ResponseMessage) -> Judgement {
     let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
     refusal.max_retries = max_retries;
     refusal.of_members = message.is_entry;
+    refusal.moved = moved.then_some(None);
     if unknown {
         refusal = refusal.outcome_unknown();
     }
@@ -409,6 +501,7 @@ fn reason(code: &ResponseCode) -> Cow<'static, str> {
 fn merge(one: Refusal, other: Refusal) -> Refusal {
     let retry_after = one.retry_after.max(other.retry_after);
     let of_members = one.of_members && other.of_members;
+    let moved = one.moved.clone().and(other.moved.clone());
     let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
     let max_retries = match (one.max_retries, other.max_retries) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -423,6 +516,7 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
         merged = merged.outcome_unknown();
     }
     merged.of_members = of_members;
+    merged.moved = moved;
     merged.retry_after = retry_after;
     merged.max_retries = max_retries;
     merged

@@ -12,7 +12,6 @@ use tower::BoxError;
 use super::classify::{BodyClassifier, Reading, Refusal, RequestClass};
 use super::peek::{Prefix, Rest, Scan};
 use super::report::Reporter;
-use crate::errors::NoResponseInTime;
 use crate::extensions::Deadline;
 
 /// How long the body of a refusal is read that the head has already told.
@@ -58,8 +57,14 @@ impl<ResB> RefusedResponse<ResB> {
     }
 }
 
-/// Decides by the beginning of the body. `by_head` is the refusal that the head told. An error means that the response
-/// broke off.
+/// What a response is whose beginning is not complete.
+pub(super) enum Broken {
+    Off(BoxError),
+    /// It had not come when its attempt had to be over.
+    TooSlow,
+}
+
+/// Decides by the beginning of the body. `by_head` is the refusal that the head told. `end` is when the attempt has to be over.
 pub(super) async fn examine<ResB>(
     class: &RequestClass,
     by_head: Option<Refusal>,
@@ -67,8 +72,8 @@ pub(super) async fn examine<ResB>(
     body: ResB,
     mut reporter: Reporter,
     limits: ReadLimits,
-    deadline: Deadline,
-) -> Result<Examined<ResB>, BoxError>
+    end: Instant,
+) -> Result<Examined<ResB>, Broken>
 where
     ResB: Body<Data = Bytes>,
     ResB::Error: Into<BoxError>,
@@ -77,10 +82,10 @@ where
     let mut body = Box::pin(body);
     // A refusal that the head told stays one, even if its body fails or does not end.
     let refused = by_head.is_some();
-    let timeout = match refused {
-        true => deadline.min(Deadline(Instant::now() + READ_TIMEOUT)),
-        false => deadline,
-    };
+    let timeout = Deadline(match refused {
+        true => end.min(Instant::now() + READ_TIMEOUT),
+        false => end,
+    });
     let (complete, rest) = loop {
         let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
         match timeout.bound(next).await {
@@ -89,12 +94,12 @@ where
             None if matches!(classifier.so_far(), Reading::Final) => {
                 break (false, Rest::Begun(body));
             }
-            None => return Err(NoResponseInTime.into()),
+            None => return Err(Broken::TooSlow),
             Some(None) => match classifier.end() {
-                Err(error) if !refused => return Err(error),
+                Err(error) if !refused => return Err(Broken::Off(error)),
                 ended => break (ended.is_ok(), Rest::Ended),
             },
-            Some(Some(Err(error))) if !refused => return Err(error.into()),
+            Some(Some(Err(error))) if !refused => return Err(Broken::Off(error.into())),
             Some(Some(Err(error))) => {
                 let rest = Rest::Failed(Some(error.into()));
                 break (classifier.end().is_ok(), rest);

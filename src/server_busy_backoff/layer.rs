@@ -1,15 +1,18 @@
 //! [`ServerBusyBackoffLayer`]: the layer and its settings.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tower_layer::Layer;
 
 use super::config::{Config, Shared};
 #[cfg(feature = "ews")]
 use super::ews::EwsClassifier;
 use super::http::HttpClassifier;
+use super::moved::{FindEndpoint, MailboxMoved};
 use super::service::ServerBusyBackoff;
 use crate::ledger::Ledger;
 
@@ -75,11 +78,56 @@ impl<C> ServerBusyBackoffLayer<C> {
         self
     }
 
+    /// Sets how long one attempt may take until its response begins: its head, and what is read of its body to decide on it.
+    /// Default: 100 s. Exchange ends a batch after a minute (EWS throttling in Exchange, "Throttling implications for EWS
+    /// batch requests"), and Microsoft's own client, the EWS Managed API, waits as long by default.
+    ///
+    /// What an attempt waits for before it is sent does not count: a permit of `ConcurrencyByPrincipal`, its client, the
+    /// credentials of the stack. A request body has a second more for each 128 KiB, for lines of 1 Mbit/s. Calls that stream
+    /// notifications are exempt: they last for minutes, and follow their heartbeat.
+    ///
+    /// An attempt that is given up counts as lost: safe and idempotent requests are sent again, twice at most, over another
+    /// connection where the client is hyper-util's. Others end in
+    /// [`BackoffError::OutcomeUnknown`](super::BackoffError::OutcomeUnknown). [`Duration::MAX`] leaves the
+    /// [deadline](Self::deadline) as the only bound.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.config.attempt_timeout = timeout;
+        self
+    }
+
     /// Sets the waits where the server sets none. The n-th wait of a call is drawn evenly from zero to `base` times 2 to
     /// the power of n-1, at most `cap`. Default: 500 ms and 60 s.
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         self.config.backoff.base = base;
         self.config.backoff.cap = cap;
+        self
+    }
+
+    /// Asks `find` where a mailbox is that another server has. Default: nobody is asked, and the response goes on with
+    /// [`MailboxMoved`] in its extensions.
+    ///
+    /// That is what `ErrorCrossSiteRequest`, `ErrorWrongServerVersion`, `ErrorWrongServerVersionDelegate` and
+    /// `ErrorMailboxMoveInProgress` say, if they are all that a response says, and a redirect to the EWS of another server: after
+    /// a mailbox was moved, Autodiscover has to be asked again (the reference of ResponseCode). `find` is asked once for
+    /// each call; a part of a batch is one. It holds no permit meanwhile, and is dropped at the deadline of the call. The next
+    /// attempt goes to the URI that it returns, as the request is, credentials and all. With none, or a URI without an authority,
+    /// the call goes on as without it. It should remember what it has found: a call begins at the URI that its caller has set.
+    ///
+    /// ```
+    /// use tower_ews::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
+    ///
+    /// # async fn autodiscover(mailbox: &str) -> Option<http::Uri> { mailbox.parse().ok() }
+    /// let layer = ServerBusyBackoffLayer::ews().find_endpoint(async |moved: MailboxMoved| {
+    ///     autodiscover(moved.mailbox.as_deref()?).await
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn find_endpoint<F, Fut>(mut self, find: F) -> Self
+    where
+        F: Fn(MailboxMoved) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<Uri>> + Send + 'static,
+    {
+        self.config.find_endpoint = Some(FindEndpoint::new(find));
         self
     }
 

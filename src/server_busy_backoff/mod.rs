@@ -50,7 +50,10 @@
 //! - After a retry that may be a second execution, "not found" or "exists" can mean success:
 //!   [`RetryInfo::maybe_repeated`] and [`Attempt::resend`](crate::trail::Attempt::resend) say so.
 //! - A response in which only some members are refused is never retried: that would create the other members twice.
-//! - A refusal that no wait can cure (401, 403, schema errors, denied impersonation) is handed on at once.
+//! - A refusal that no wait can cure (401, 403, schema errors, denied impersonation) is handed on at once. Impersonation that was
+//!   granted before is tried once more.
+//! - A mailbox that another server has is asked for there, if [`ServerBusyBackoffLayer::find_endpoint`] knows where that is. Else
+//!   the response goes on, with [`MailboxMoved`] in its extensions.
 //!
 //! # How long it waits
 //!
@@ -85,6 +88,7 @@
 //! | what | bound | why |
 //! | --- | --- | --- |
 //! | a call | its deadline, 15 minutes by default | |
+//! | an attempt | [100 s](ServerBusyBackoffLayer::attempt_timeout) until its response begins, and two more like it | a connection that died unnoticed must not cost the whole deadline |
 //! | attempts of a call | 100, whatever waits are set | a server that is broken is not asked without end |
 //! | retries after a lost response, or one that leaves open what was executed | 6, and fewer for some codes | the waits between them add up to half a minute at most: a restart lasts that long |
 //! | waits that the server sets | a quarter of the longest wait that would be drawn, at least | a server that goes on to ask for a millisecond |
@@ -102,6 +106,9 @@
 
 mod access;
 mod attempt;
+mod attempt_time;
+mod call;
+mod call_request;
 mod classify;
 mod config;
 mod decide;
@@ -110,8 +117,10 @@ mod endpoint;
 mod ews;
 mod examine;
 mod gate;
+mod granted;
 mod http;
 mod layer;
+mod moved;
 mod peek;
 mod report;
 mod retry_budget;
@@ -130,6 +139,7 @@ pub use self::classify::{
 pub use self::ews::EwsClassifier;
 pub use self::http::HttpClassifier;
 pub use self::layer::ServerBusyBackoffLayer;
+pub use self::moved::MailboxMoved;
 pub use self::peek::PeekBody;
 pub use self::service::{ResponseFuture, ServerBusyBackoff};
 pub use crate::errors::{

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::attempt::{CallResult, run};
+use super::call::{CallResult, run};
 use super::classify::Classify;
 use super::config::{Config, Shared};
 use super::peek::PeekBody;

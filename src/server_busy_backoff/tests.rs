@@ -3,7 +3,9 @@
 mod attempt;
 mod bodies;
 mod gates;
+mod hanging;
 mod part_of_batch;
+mod repair;
 mod signals;
 mod warnings;
 
@@ -253,7 +255,10 @@ impl Service<Request<ReplayBody>> for Server {
             if let Some(gate) = &this.gate {
                 let until = *gate.gate.lock();
                 if let Some(until) = until {
+                    let slot = request.extensions().get::<AdmissionSlot>();
+                    slot.unwrap().wait();
                     tokio::time::sleep_until(until).await;
+                    slot.unwrap().resume();
                 }
             }
             if this.charged {
@@ -263,7 +268,9 @@ impl Service<Request<ReplayBody>> for Server {
                 let requeue = request.extensions().get::<Requeue>();
                 if let Some(until) = requeue.and_then(|requeue| requeue.not_before) {
                     if this.holds {
+                        slot.wait();
                         tokio::time::sleep_until(until).await;
+                        slot.resume();
                     }
                 }
             }

@@ -89,7 +89,7 @@ pub(super) struct Levels {
     pub(super) list: Option<Range<u64>>,
     pub(super) messages: u64,
     pub(super) is_soap: Option<bool>,
-    /// Whether something stands in a body.
+    /// Whether something stands in a body: a fault, or a response that says how it went or has something in it.
     pub(super) responds: bool,
 }
 
@@ -190,6 +190,7 @@ impl Levels {
             return Ok(Opened::Entered);
         };
         let parent = *parent;
+        self.responds |= parent == Level::Response;
         if parent == Level::MessageXml {
             self.loose_text();
         }
@@ -214,7 +215,10 @@ impl Levels {
         self.open.push((level, self.names.len() as u32));
         self.names.extend_from_slice(name);
         match level {
-            Level::Response | Level::Fault => self.responds = true,
+            Level::Response => {
+                self.responds |= self.own.as_ref().is_some_and(|own| own.has_class);
+            }
+            Level::Fault => self.responds = true,
             Level::Field(_) | Level::MessageXml => self.clear(),
             _ => {}
         }

@@ -35,6 +35,12 @@ impl ResponseMessage {
         }
     }
 
+    /// Whether it says more than the status of its response: its code is in the table, or its name tells.
+    pub(crate) fn is_understood(&self) -> bool {
+        let code = self.effective_code();
+        code.is_known() || code.class() != CodeClass::Unknown
+    }
+
     /// What it says of its member. A subscription quota and a sending quota are settled: nothing
     /// but another call, or a day, cures them.
     pub(crate) fn member_status(&self) -> MemberStatus<'_> {
@@ -95,6 +101,18 @@ impl ResponseCode {
                 | "ErrorExceededFindCountLimit"
                 | "ErrorMailboxDataArrayTooBig"
                 | "ErrorRequestStreamTooBig"
+        )
+    }
+
+    /// Whether another server has the mailbox, so that Autodiscover has to be asked for its endpoint. `ErrorProxyRequestNotAllowed`
+    /// can mean that as well, but more often an error of the configuration, so it is none of them.
+    pub(crate) fn names_another_server(&self) -> bool {
+        matches!(
+            self.as_str(),
+            "ErrorCrossSiteRequest"
+                | "ErrorMailboxMoveInProgress"
+                | "ErrorWrongServerVersion"
+                | "ErrorWrongServerVersionDelegate"
         )
     }
 

@@ -152,8 +152,8 @@ impl ResponseScanner {
         self.levels.is_soap
     }
 
-    /// Whether the response, which has ended, says nothing: it is empty, has no body, nothing in it, or a list of messages
-    /// without any.
+    /// Whether the response, which has ended, says nothing: it is empty, has no body, nothing in it, an element alone, or a list
+    /// of messages without any.
     pub(crate) fn says_nothing(&self) -> bool {
         match self.is_soap() {
             None => true,

@@ -21,6 +21,7 @@ use crate::body::ReplayBody;
 use crate::body::inflate_body::InflateBody;
 use crate::errors::{CredentialsError, DeadlineElapsed};
 use crate::extensions::{Caller, Deadline};
+use crate::ledger::AdmissionSlot;
 use crate::principal::EwsCharges;
 
 type Fetch = Pin<Box<dyn Future<Output = Result<HeaderValue, BoxError>> + Send>>;
@@ -112,9 +113,16 @@ async fn authorize<S: EwsClient>(
     mut request: Request<ReplayBody>,
 ) -> Result<Response<S::ResponseBody>, BoxError> {
     let deadline = request.extensions().get().copied();
+    let slot: Option<AdmissionSlot> = request.extensions().get().cloned();
+    if let Some(slot) = &slot {
+        slot.wait();
+    }
     let mut value = in_time(deadline, value)
         .await?
         .map_err(|source| CredentialsError::new(caller, source))?;
+    if let Some(slot) = &slot {
+        slot.resume();
+    }
     value.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, value);
     ready.call(request).await.map_err(Into::into)

@@ -11,9 +11,10 @@ mod service;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 use tower::BoxError;
 use tower_layer::Layer;
 
@@ -33,7 +34,7 @@ use crate::extensions::Caller;
 use crate::ledger::Ledger;
 use crate::policy::ThrottlingPolicy;
 use crate::principal::EwsCharges;
-use crate::server_busy_backoff::ServerBusyBackoffLayer;
+use crate::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
 use crate::soap::SidKind;
 
 /// The layers in their order, from one [`ThrottlingPolicy`], around any client.
@@ -119,7 +120,12 @@ pub struct EwsStack {
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
     characters: InvalidCharacters,
+    find_endpoint: Option<FindEndpoint>,
 }
+
+/// What [`EwsStack::find_endpoint`] was given.
+type FindEndpoint = Arc<dyn Fn(MailboxMoved) -> Finding + Send + Sync>;
+type Finding = Pin<Box<dyn Future<Output = Option<Uri>> + Send>>;
 
 impl EwsStack {
     /// Creates the stack of `policy`, with a ledger for this process.
@@ -137,6 +143,7 @@ impl EwsStack {
             audit: AuditLogLayer::new(TracingSink::new()).level(Level::Off),
             credentials: None,
             characters: InvalidCharacters::Refuse,
+            find_endpoint: None,
             policy,
         }
     }
@@ -157,8 +164,13 @@ impl EwsStack {
         let backoff = ServerBusyBackoffLayer::ews()
             .ledger(Arc::clone(&self.ledger))
             .deadline(policy.deadline)
-            .backoff(policy.backoff_base, policy.backoff_cap)
-            .layer(charged);
+            .attempt_timeout(policy.attempt_timeout)
+            .backoff(policy.backoff_base, policy.backoff_cap);
+        let backoff = match self.find_endpoint.clone() {
+            Some(find) => backoff.find_endpoint(move |moved| find(moved)),
+            None => backoff,
+        };
+        let backoff = backoff.layer(charged);
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
         let buffered = BufferRequestLayer::new(policy.max_request)
@@ -210,6 +222,17 @@ impl EwsStack {
         Fut: Future<Output = Result<HeaderValue, BoxError>> + Send + 'static,
     {
         self.credentials = Some(Credentials::new(fetch));
+        self
+    }
+
+    /// Asks `find` where a mailbox is that another server has: see
+    /// [`ServerBusyBackoffLayer::find_endpoint`](crate::server_busy_backoff::ServerBusyBackoffLayer::find_endpoint).
+    pub fn find_endpoint<F, Fut>(mut self, find: F) -> Self
+    where
+        F: Fn(MailboxMoved) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<Uri>> + Send + 'static,
+    {
+        self.find_endpoint = Some(Arc::new(move |moved| Box::pin(find(moved))));
         self
     }
 

@@ -30,6 +30,8 @@ const REST: &str = "
 - A lost response, or one that leaves open what was executed, is asked for six more times at most. The waits between grow from
   half a second to half a minute at most in all. Response codes are asked for as often as their condition lasts: seconds 3
   times, minutes 6, hours once.
+- An attempt is given up when its response has not begun after 100 s (`attempt_timeout`), longer for large uploads. Another
+  connection often helps, so a read is asked for twice more. Calls that stream notifications have no such limit.
 - Throttling is waited for until the deadline. A wait that the server sets is never shortened; from 30 s on it has a margin
   of a hundredth. A server that goes on to ask for too little is asked ever more seldom.
 - A part of a batch that fails as a whole is sent in halves, down to the members that are to blame. After two failures in a
@@ -38,6 +40,9 @@ const REST: &str = "
   alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`).
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a
   second for a principal.
+- Where another server has the mailbox, the caller's hook is asked once for its endpoint (`find_endpoint`), and the request goes
+  there. Without a hook the response has a `MailboxMoved` in its extensions, which says what to do.
+- `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once more.
 - A 401 of credentials, or a 403 of a mailbox, is remembered: nothing like it is sent for a minute, then for ever longer, up
   to an hour. After three mailboxes in a row a 403 speaks for the account and its program. New credentials are tried at once.
 ";
@@ -60,6 +65,7 @@ fn page() -> String {
             Worth::Once => ("once", "2".to_owned(), limit(worth)),
             Worth::Seconds => ("for seconds", "4".to_owned(), limit(worth)),
             Worth::Minutes => ("for half a minute", "7".to_owned(), limit(worth)),
+            Worth::Hangs => ("twice", "3".to_owned(), limit(worth)),
             Worth::UntilDeadline => ("until the deadline", limit(worth), limit(worth)),
         };
         let _ = writeln!(page, "| {name} | {executed} | {again} | {one} | {batch} |");

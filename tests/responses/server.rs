@@ -324,7 +324,7 @@ fn read(body: &str, number: usize, begin: Instant) -> Ask {
 }
 
 fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
-    use flate2::write::{GzEncoder, ZlibEncoder};
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use std::io::Write;
 
     let level = flate2::Compression::default();
@@ -336,6 +336,12 @@ fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
         }
         "deflate" => {
             let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        // Without zlib's header, as many servers send it.
+        "bare deflate" => {
+            let mut encoder = DeflateEncoder::new(Vec::new(), level);
             encoder.write_all(body).unwrap();
             encoder.finish().unwrap()
         }
@@ -371,8 +377,10 @@ pub(crate) async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> 
             let mut response = Response::builder().status(status);
             let mut body = body.into_bytes();
             for (name, value) in headers {
+                let mut value = &*value;
                 if name == "content-encoding" {
-                    body = compressed(&value, &body);
+                    body = compressed(value, &body);
+                    value = value.trim_start_matches("bare ");
                 }
                 response = response.header(name, value);
             }

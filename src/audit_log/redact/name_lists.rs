@@ -86,6 +86,8 @@ pub(super) const WORDS: &[&[u8]] = &[
     b"oauth",
     b"unauth",
     b"signature",
+    // Of a signed URL, such as those of Azure's storage.
+    b"sig",
     b"credential",
 ];
 
@@ -95,7 +97,7 @@ pub(super) const LAST_WORDS: &[&[u8]] = &[
 ];
 
 /// Names that are secret in a query and in a form.
-pub(super) const FIELDS: &[&[u8]] = &[b"code", b"key", b"sig", b"ticket"];
+pub(super) const FIELDS: &[&[u8]] = &[b"code", b"key", b"ticket"];
 
 /// What may follow such a name: `PasswordText`, `token_value`, `secretNew`.
 pub(super) const QUALIFIERS: &[&[u8]] = &[

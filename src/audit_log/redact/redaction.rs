@@ -23,10 +23,10 @@ use super::{headers, mailbox};
 ///   `cookie`, `canary`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
 ///   `secret`, `apikey` and the like, and names of their own such as `EncryptedSharedFolderData`,
 ///   `SAMLResponse` or `code_verifier`.
-/// * Words of a language, such as `security`, `pass`, `pin`, `nonce` and `auth`: as the name of an
+/// * Words of a language, such as `security`, `pass`, `pin`, `nonce`, `sig` and `auth`: as the name of an
 ///   element, an attribute, a key or a header, and in a text where an equals sign follows or the name
 ///   or the value is in quotes.
-/// * `code`, `key`, `sig` and `ticket`: in the query of a URL, the parameters of its path and a form.
+/// * `code`, `key` and `ticket`: in the query of a URL, the parameters of its path and a form.
 ///
 /// Their values, in each of these:
 ///

@@ -87,9 +87,11 @@ impl EwsBatch {
         let scanned = Scanned::new(body);
         if let Some(fault) = scanned.messages.iter().find(|message| message.is_fault) {
             let by_message = sent.by_message(fault, head);
-            // A fault without a known code is worth as much as its status.
-            let known = fault.effective_code().is_known();
-            let by_status = if known { None } else { sent.by_status(head) };
+            // A fault whose code is not understood is worth as much as its status.
+            let by_status = match fault.is_understood() {
+                true => None,
+                false => sent.by_status(head),
+            };
             return PartResponse::Failure(match by_status {
                 Some(by_status) => PartFailure {
                     code: by_message.code,

@@ -285,7 +285,7 @@ fn waits_grow_where_the_server_sets_none() {
         call = call.after(end.clone());
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let drawn = call.state.waits(backoff, &mut rng).drawn;
+            let drawn = call.state.waits(backoff, &mut rng, call.now).drawn;
             let expected = backoff.wait(counted, &mut fastrand::Rng::with_seed(seed));
             assert_eq!(drawn, expected, "{end:?}");
         }
@@ -547,5 +547,33 @@ fn errors_carry_the_operation_the_attempts_and_the_source() {
             other => panic!("{kind:?}: {other:?}"),
         };
         assert_eq!((&**made.0, made.1, text(made.2)), ("Operation", 2, true));
+    }
+}
+
+#[test]
+fn a_drawn_wait_leaves_time_for_one_more_attempt() {
+    let call = Call::new(Idempotency::Safe);
+    let at = |left: Duration| call.begin + DEADLINE - left;
+    for (left, cut) in [
+        (secs(900), 60_000),
+        (secs(61), 60_000),
+        (secs(60), 59_000),
+        (secs(2), 1_000),
+        (Duration::from_millis(1_001), 1),
+        // There is no time for an attempt, however short the wait.
+        (secs(1), 60_000),
+        (secs(0), 60_000),
+    ] {
+        let drawn = call.state.cut(secs(60), at(left));
+        assert_eq!(drawn, Duration::from_millis(cut), "{left:?}");
+    }
+    let backoff = Backoff {
+        base: secs(1000),
+        cap: secs(1000),
+    };
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..100 {
+        let waits = call.state.waits(backoff, &mut rng, at(secs(3)));
+        assert!(waits.drawn <= secs(2));
     }
 }

@@ -1032,3 +1032,49 @@ async fn an_error_of_the_front_end_is_retried_once() {
         .unwrap();
     assert_eq!((response.status().as_u16(), log.calls().len()), (500, 2));
 }
+
+/// What is drawn is cut to what is left, at gates as well; what the server sets is not.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_drawn_gives_way_to_the_deadline() {
+    let long = (Duration::from_secs(3600), Duration::from_secs(3600));
+    let until = Duration::from_secs(30);
+    type Case = (&'static str, fn(&Log) -> Server);
+    let cases: [Case; 4] = [
+        ("lost", |log| Server::new(log).fail(reset())),
+        ("not sent", |log| Server::new(log).fail(refused())),
+        ("503", |log| Server::new(log).xml(503, "")),
+        ("busy", |log| Server::new(log).xml(500, &busy_fault("0"))),
+    ];
+    for (name, server) in cases {
+        for with_ledger in [false, true] {
+            let log = Log::new();
+            let mut server = server(&log).xml(200, &success());
+            let mut layer = ServerBusyBackoffLayer::ews()
+                .backoff(long.0, long.1)
+                .seed(7);
+            if with_ledger {
+                let ledger = recorder(&log);
+                server.gate = Some(ledger.clone());
+                server = server.charged();
+                layer = layer.ledger(ledger);
+            }
+            let mut request = ews("GetItem");
+            request.extensions_mut().insert(Deadline::within(until));
+            let response = send(layer, &server, request).await.unwrap();
+            assert_eq!(response.status(), 200, "{name}");
+            assert_eq!(log.calls()[1], Duration::from_secs(29), "{name}");
+        }
+    }
+    // The call ends at once, and says what the server said.
+    let log = Log::new();
+    let server = Server::new(&log).respond(503, &[("retry-after", "31")], "");
+    let mut request = ews("GetItem");
+    request.extensions_mut().insert(Deadline::within(until));
+    let response = send(ServerBusyBackoffLayer::ews(), &server, request)
+        .await
+        .unwrap();
+    assert_eq!((response.status().as_u16(), log.calls().len()), (503, 1));
+    assert_eq!(elapsed(), Duration::ZERO);
+    let info = info(&response);
+    assert!(info.gave_up && info.retry_after == Some(Duration::from_secs(31)));
+}

@@ -868,3 +868,85 @@ async fn what_may_be_sent_twice() {
         assert_eq!(EwsClassifier.request(&full), call);
     }
 }
+
+/// A fault whose code is not understood is worth as much as its status, and what it leaves open is said beside it.
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_an_unknown_code_is_worth_its_status() {
+    /// The code, the status, the number of requests, and whether the outcome of a CreateItem is known.
+    type Row = (&'static str, u16, usize, bool);
+    let table: [Row; 6] = [
+        ("ErrorOfNextYear", 500, 7, false),
+        ("ErrorOfNextYear", 200, 1, false),
+        ("ErrorNextYearServerBusy", 500, 2, true),
+        ("ErrorSendAsDenied", 500, 1, false),
+        ("ErrorSchemaValidation", 500, 1, true),
+        ("ErrorSchemaValidation", 503, 1, true),
+    ];
+    for (code, status, requests, known) in table {
+        for operation in ["GetItem", "CreateItem"] {
+            let log = Log::new();
+            let mut server = Server::new(&log);
+            let busy = requests == 2;
+            for _ in 0..requests {
+                server = server.xml(status, &fault(code, ""));
+            }
+            if busy {
+                server.script.lock().pop_back();
+                server = server.xml(200, &success());
+            }
+            let sent = send(ServerBusyBackoffLayer::ews(), &server, ews(operation));
+            let response = sent.await.unwrap();
+            let case = format!("{code} {status} {operation}");
+            let last = if busy { 200 } else { status };
+            assert_eq!(response.status().as_u16(), last, "{case}");
+            let is_read = operation == "GetItem";
+            let sent = if is_read || known { requests } else { 1 };
+            assert_eq!(log.calls().len(), sent, "{case}");
+            let info: Option<&RetryInfo> = response.extensions().get();
+            let in_doubt = info.is_some_and(|info| info.outcome_unknown);
+            assert_eq!(in_doubt, !is_read && !known, "{case}");
+            let said = info.and_then(|info| info.signal.as_deref());
+            assert!(said.is_none_or(|said| said == code), "{case}: {said:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_element_alone_is_no_success() {
+    for body in [
+        "<m:GetItemResponse/>",
+        "<m:GetItemResponse></m:GetItemResponse>",
+        "<m:GetItemResponse> \n</m:GetItemResponse>",
+    ] {
+        let alone = envelope(&body.replacen("Response", &format!("Response {M}"), 1));
+        let log = Log::new();
+        let server = Server::new(&log).xml(200, &alone).xml(200, &success());
+        let response = send(ServerBusyBackoffLayer::ews(), &server, ews("GetItem"))
+            .await
+            .unwrap();
+        assert_eq!(text(response).await, success(), "{body}");
+        let log = Log::new();
+        let server = Server::new(&log).xml(200, &alone);
+        let error = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().starts_with("outcome unknown"), "{error}");
+    }
+    // Whatever stands in it, or on it, says something.
+    for body in [
+        r#"<m:R ResponseClass="Success"/>"#,
+        "<m:R><m:Settings/></m:R>",
+    ] {
+        let whole = envelope(&body.replacen("m:R", &format!("m:R {M}"), 1));
+        let log = Log::new();
+        let server = Server::new(&log).xml(200, &whole);
+        let response = send(
+            ServerBusyBackoffLayer::ews(),
+            &server,
+            ews("GetUserOofSettings"),
+        )
+        .await
+        .unwrap();
+        assert_eq!(text(response).await, whole);
+    }
+}

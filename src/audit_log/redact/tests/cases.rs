@@ -110,6 +110,14 @@ pub(super) const EXACT: &[(Option<&str>, &str)] = &[
     ),
     (
         JSON,
+        r#"{"sv":"2024-11-04","«sig»":"{C}","design":"stays","sigma":"stays","signal":"stays"}"#,
+    ),
+    (
+        XML,
+        "<a Key=\"sv\" «Sig»=\"{C}\"/><sigs>{C}</sigs><Design>stays</Design>",
+    ),
+    (
+        JSON,
         r#"{"a":"%7B%22«password»%22%3A%22{C}%22%7D","b":"https:\/\/h\/?«sig»=⟦{C}%26{C}⟧"}"#,
     ),
     (

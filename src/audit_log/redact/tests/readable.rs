@@ -164,7 +164,7 @@ fn texts_without_a_secret_stay() {
         "AADSTS50126: Error validating credentials due to invalid username or password. Trace ID: 5c9a",
         "see https://contoso.com/reset?lang=en#password for more",
         "a <b and c> d, 50% off & more; C:\\temp\\new folder\\notes.txt",
-        "signature: Ann Smith, CEO; auth: failed; pass: ok; Key: value; jwt: malformed",
+        "signature: Ann Smith, CEO; sig: none; auth: failed; pass: ok; Key: value; jwt: malformed",
         "error=\"invalid_token\", error_description=\"The access token expired\"",
         "-----Original Message-----\nFrom: Ann",
         "author: Ann, authority: https://login.contoso.com/common",

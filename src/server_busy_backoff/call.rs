@@ -1,0 +1,555 @@
+//! [`run`]: makes the attempts of one call, has [`CallState`] decide what follows each, and waits.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::BoxError;
+use tower_service::Service;
+
+use super::attempt::Attempt;
+use super::attempt_time::AttemptTime;
+use super::call_request::CallRequest;
+use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
+use super::config::Shared;
+use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
+use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
+use super::moved::MailboxMoved;
+use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
+use super::report::Reporter;
+use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::extensions::Deadline;
+use crate::ledger::AcquireError;
+use crate::retry::{Failure, RetryInfo};
+use crate::trail::{CallTrail, PartOfBatch};
+
+/// What a call ends with.
+pub(super) type CallResult<ResB> = Result<Response<PeekBody<ResB>>, BoxError>;
+
+/// One call: what its attempts need, and what they have left behind.
+struct Call<S, C, B> {
+    inner: S,
+    request: CallRequest<C, B>,
+    state: CallState,
+    trail: Option<CallTrail>,
+    /// The wait before the next attempt.
+    pause: Duration,
+    /// Created when the first wait is drawn.
+    rng: Option<fastrand::Rng>,
+    /// The last refusal.
+    kept: Option<Box<(response::Parts, Prefix)>>,
+}
+
+/// What a response is after its beginning was examined.
+enum Judged<ResB: Body> {
+    Accepted(Response<PeekBody<ResB>>),
+    Refused(response::Parts, RefusedResponse<ResB>),
+    /// The body broke off, or took too long.
+    Failed(BoxError, FailurePhase),
+}
+
+/// Sends `request` until a response is handed on or the call ends.
+pub(super) fn run<S, C, B, ResB>(
+    inner: S,
+    request: Request<B>,
+    shared: Arc<Shared<C>>,
+) -> impl Future<Output = CallResult<ResB>>
+where
+    S: Service<Request<B>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+    C: Classify<B>,
+    B: Clone,
+    ResB: Body<Data = Bytes>,
+    ResB::Error: Into<BoxError>,
+{
+    let mut call = Call::new(inner, request, shared);
+    // What the block captures is not moved once more, as the arguments of an async function are.
+    async move {
+        if let Err(elapsed) = call.request.check_deadline() {
+            return call.not_admitted(elapsed.into());
+        }
+        call.request.check_access()?;
+        loop {
+            let mut attempt = match call.begin_attempt().await {
+                Ok(attempt) => attempt,
+                Err(error) => return call.not_admitted(error.into()),
+            };
+            let request = call.request_of(&attempt);
+            let next = match attempt.send(&mut call.inner, request).await {
+                Err((error, phase)) => call.after_failure(attempt, error, phase),
+                Ok(response) => match call.judge(response, &mut attempt).await {
+                    Judged::Accepted(response) => return Ok(response),
+                    Judged::Failed(error, phase) => call.after_failure(attempt, error, phase),
+                    Judged::Refused(head, refused) => {
+                        // Boxed, so that the future of a call that is not refused stays small.
+                        Box::pin(call.after_refusal(attempt, head, refused)).await
+                    }
+                },
+            };
+            match next {
+                Ok(wait) => call.wait(wait).await,
+                Err(end) => return end,
+            }
+        }
+    }
+}
+
+impl<S, C, B> Call<S, C, B>
+where
+    C: Classify<B>,
+    B: Clone,
+{
+    fn new(inner: S, request: Request<B>, shared: Arc<Shared<C>>) -> Self {
+        let class = shared.classifier.request(&request);
+        let is_part = request.extensions().get::<PartOfBatch>().is_some();
+        let request = CallRequest::new(request, shared);
+        Self {
+            state: CallState::new(class, is_part, request.deadline()),
+            trail: CallTrail::of(request.get().extensions()).cloned(),
+            pause: Duration::ZERO,
+            rng: None,
+            kept: None,
+            inner,
+            request,
+        }
+    }
+
+    /// Passes the layer's own gates, and begins an attempt.
+    async fn begin_attempt(&mut self) -> Result<Attempt, AcquireError> {
+        // A call that was not sent yet queues in its first attempt. One that was refused backs off between two.
+        let first = match self.state.attempt_count() {
+            0 => self.trail.as_ref().map(CallTrail::begin_attempt),
+            _ => None,
+        };
+        let mut permit = None;
+        if self.request.config().gates.are_used() {
+            // Boxed, so that the future of a call that meets no gate stays small.
+            let passed = Box::pin(self.request.pass_gates(first.clone())).await?;
+            let waited = permit.insert(passed).1;
+            if self.state.attempt_count() > 0 {
+                self.add_pause(waited);
+            }
+        }
+
+        self.state.begin_attempt();
+        let trail = first.or_else(|| self.trail.as_ref().map(CallTrail::begin_attempt));
+        if self.state.attempt_count() > 1 {
+            self.request.begin_retry();
+        }
+        let time = AttemptTime::begin(
+            self.state.class(),
+            self.request.config().attempt_timeout,
+            self.state.deadline(),
+            self.request.slot().clone(),
+        );
+        let attempt = Attempt::new(trail, permit.map(|(permit, _)| permit), time);
+        let pause = std::mem::take(&mut self.pause);
+        attempt.record(|attempt| {
+            attempt.backed_off = attempt.backed_off.saturating_add(pause);
+            // A layer further out may know of an execution, too.
+            attempt.resend |= self.state.maybe_repeated();
+        });
+        Ok(attempt)
+    }
+
+    /// Returns the request that this attempt sends.
+    fn request_of(&self, attempt: &Attempt) -> Request<B> {
+        match self.state.attempt_count() {
+            ..=1 => self.request.first(attempt.trail()),
+            _ => {
+                let held_until = self.state.held_until();
+                self.request.again(attempt.trail(), held_until)
+            }
+        }
+    }
+
+    /// Classifies a response by its head and, if need be, by the beginning of its body.
+    async fn judge<ResB>(&mut self, response: Response<ResB>, attempt: &mut Attempt) -> Judged<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        attempt.record(|attempt| {
+            attempt.status = Some(response.status());
+            attempt.responded.get_or_insert_with(Instant::now);
+        });
+        let (mut head, body) = response.into_parts();
+        self.request.note_access(&mut head);
+        let classified = self
+            .request
+            .classifier()
+            .response(self.state.class(), &head);
+        if classified.compressed {
+            let warnings = &self.request.config().warnings;
+            warnings.compressed(&self.state.class().operation);
+        }
+        let examined = match (classified.refusal, classified.body_classifier) {
+            (None, None) => {
+                attempt.accepted();
+                let rest = Rest::Untouched(body);
+                return Judged::Accepted(self.hand_on(
+                    head,
+                    Prefix::default(),
+                    rest,
+                    None,
+                    self.state.accept(),
+                ));
+            }
+            (Some(refusal), None) => {
+                let reporter = self.reporter(attempt, Some(&refusal));
+                Examined::Refused(RefusedResponse::untouched(refusal, body, reporter))
+            }
+            (by_head, Some(classifier)) => {
+                let reporter = self.reporter(attempt, by_head.as_ref());
+                let limits = self.request.config().read_limits;
+                let class = self.state.class();
+                let end = attempt.time().end();
+                let examined = examine(class, by_head, classifier, body, reporter, limits, end);
+                // Boxed, so that the future of a response that is not examined stays small.
+                match Box::pin(examined).await {
+                    Ok(examined) => examined,
+                    Err(Broken::Off(error)) => return Judged::Failed(error, FailurePhase::Body),
+                    Err(Broken::TooSlow) => {
+                        attempt.leave_connection();
+                        let (error, phase) = attempt.time().over(Some(head.status));
+                        return Judged::Failed(error, phase);
+                    }
+                }
+            }
+        };
+        match examined {
+            Examined::Accepted(prefix, rest, scan) => {
+                Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
+            }
+            Examined::Refused(mut refused) => {
+                // One server of several is overloaded, and a new connection can lead to another one.
+                if refused.refusal.scope == RefusalScope::Endpoint {
+                    attempt.leave_connection();
+                }
+                refused.reporter.listen_with(|| self.request.own_gates());
+                self.warn_of(&refused.reporter);
+                Judged::Refused(head, refused)
+            }
+        }
+    }
+
+    /// Returns who reports what a response says. `by_head` is the refusal that its head told.
+    fn reporter(&mut self, attempt: &Attempt, by_head: Option<&Refusal>) -> Reporter {
+        let listener = self.request.listener(attempt.permit());
+        let mut reporter = Reporter::new(listener, self.waits());
+        if let Some(refusal) = by_head {
+            reporter.listen_with(|| self.request.own_gates());
+            reporter.report(refusal);
+        }
+        reporter
+    }
+
+    /// Warns of a wait of the server that no ledger hears of.
+    fn warn_of(&self, reporter: &Reporter) {
+        let config = &self.request.config();
+        if reporter.server_waits() && config.ledger.is_none() {
+            config.warnings.no_ledger(&self.state.class().operation);
+        }
+    }
+
+    /// Returns the waits that can follow this attempt.
+    fn waits(&mut self) -> Waits {
+        let rng = self.rng.get_or_insert_with(|| self.request.rng());
+        self.state
+            .waits(self.request.config().backoff, rng, Instant::now())
+    }
+
+    /// Returns the response that is handed on. Members of it may be refused.
+    fn accept<ResB>(
+        &self,
+        attempt: &mut Attempt,
+        head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        mut scan: Scan,
+    ) -> Response<PeekBody<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let reporter = &mut scan.reporter;
+        if reporter.reason().is_some() || !matches!(rest, Rest::Ended) {
+            reporter.listen_with(|| self.request.own_gates());
+        }
+        attempt.record_signal(reporter.reason());
+        self.warn_of(&scan.reporter);
+        let reporter = &scan.reporter;
+        if reporter.reason().is_none() {
+            // Other calls wait for this response, but not for the end of a long body.
+            reporter.report_accepted();
+            attempt.accepted();
+            if head.status.is_success() {
+                self.request.note_granted(self.state.class());
+            }
+        }
+        self.hand_on(head, prefix, rest, Some(scan), self.state.accept())
+    }
+
+    /// Decides what follows an error.
+    fn after_failure<ResB>(
+        &mut self,
+        attempt: Attempt,
+        error: BoxError,
+        phase: FailurePhase,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        if matches!(phase, FailurePhase::Ready | FailurePhase::Call) {
+            if says::<CredentialsError>(&*error) {
+                self.state.take_back_retry();
+                attempt.record_end();
+                let ending = self.state.after_no_credentials();
+                return Err(self.end(ending, error));
+            }
+            if says::<AcquireError>(&*error) || says::<DeadlineElapsed>(&*error) {
+                self.state.take_back_retry();
+                attempt.record_end();
+                return Err(self.not_admitted(error));
+            }
+        }
+        if phase == FailurePhase::Deadline {
+            let ending = self.state.after_no_response();
+            attempt.record_signal(self.state.signal());
+            attempt.record_end();
+            return Err(self.end(ending, error));
+        }
+        let failure = self.request.classifier().error(self.state.class(), &*error);
+        attempt.record_signal(phase.signal(failure));
+        attempt.record_end();
+        let retry = self.request.retry();
+        let drawn = self.waits().drawn.max(retry.wait(Instant::now()));
+        let decided = self
+            .state
+            .after_failure(failure, phase, drawn, Instant::now());
+        // One or two can be connections that were closed just then.
+        if decided.is_ok() && failure == Failure::NotSent && self.state.attempt_count() > 2 {
+            let operation = &self.state.class().operation;
+            self.request.config().warnings.not_sent(operation, &*error);
+        }
+        if decided.is_ok() {
+            retry.take(Instant::now());
+        }
+        decided.map_err(|ending| self.end(ending, error))
+    }
+
+    /// Decides what follows a refusal, and keeps it if the request is sent again: then nothing of the attempt is held any
+    /// more, its permit least of all.
+    async fn after_refusal<ResB>(
+        &mut self,
+        mut attempt: Attempt,
+        mut head: response::Parts,
+        mut refused: RefusedResponse<ResB>,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        // The refusal was reported, so the next call at the gate knows it.
+        attempt.refused();
+        attempt.record_signal(Some(&refused.refusal.reason));
+        if refused.refusal.unless_granted && self.request.was_granted(self.state.class()) {
+            refused.refusal.max_retries = Some(1);
+        }
+        if let Some(moved) = self.request.moved(&refused.refusal) {
+            if self.request.can_move() && self.state.may_move(&refused.refusal, Instant::now()) {
+                return self.after_move(attempt, head, refused, moved).await;
+            }
+            head.extensions.insert(moved);
+        }
+        let RefusedResponse {
+            refusal,
+            prefix,
+            rest,
+            classifier,
+            reporter,
+        } = refused;
+        let (held_by, mut waits) = (reporter.held_by(&refusal), reporter.waits());
+        let is_held = held_by != HeldBy::Nobody || refusal.server_wait().is_some();
+        let retry = (!is_held).then(|| self.request.retry());
+        if let Some(retry) = &retry {
+            let now = Instant::now();
+            // Reading the refusal took time, too.
+            waits.drawn = self.state.cut(waits.drawn, now).max(retry.wait(now));
+        }
+        let decided = self
+            .state
+            .after_refusal(&refusal, held_by, waits, Instant::now());
+        match decided {
+            Ok(wait) => {
+                if let Some(retry) = retry {
+                    retry.take(Instant::now());
+                }
+                self.keep(head, prefix, rest).await;
+                attempt.record_end();
+                Ok(wait)
+            }
+            Err(info) => {
+                let scan = classifier.map(|classifier| Scan {
+                    classifier,
+                    reporter,
+                });
+                Err(Ok(self.hand_on(head, prefix, rest, scan, Some(info))))
+            }
+        }
+    }
+
+    /// Keeps a refusal, to be the response if nothing better comes, and gives back what it holds.
+    async fn keep<ResB>(&mut self, head: response::Parts, prefix: Prefix, rest: Rest<ResB>)
+    where
+        ResB: Body<Data = Bytes>,
+    {
+        let max_buffered = self.request.config().read_limits.max_buffered;
+        let deadline = Deadline(self.state.deadline());
+        let kept = keep(head, prefix, rest, max_buffered, deadline).await;
+        self.kept = kept.map(Box::new);
+    }
+
+    /// Asks the caller where the mailbox is, and decides what follows. Nothing of the attempt is held meanwhile.
+    async fn after_move<ResB>(
+        &mut self,
+        attempt: Attempt,
+        mut head: response::Parts,
+        refused: RefusedResponse<ResB>,
+        moved: MailboxMoved,
+    ) -> Result<Wait, CallResult<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let RefusedResponse {
+            refusal,
+            prefix,
+            rest,
+            reporter,
+            ..
+        } = refused;
+        head.extensions.insert(moved.clone());
+        self.keep(head, prefix, rest).await;
+        attempt.record_end();
+        if self.request.move_on(moved.clone()).await {
+            return Ok(self.state.after_move(&refusal, Instant::now()));
+        }
+        let (held_by, waits) = (reporter.held_by(&refusal), reporter.waits());
+        let decided = self
+            .state
+            .after_refusal(&refusal, held_by, waits, Instant::now());
+        match (decided, self.kept.take()) {
+            (Ok(wait), kept) => {
+                self.kept = kept;
+                Ok(wait)
+            }
+            (Err(info), Some(kept)) => {
+                let (head, prefix) = *kept;
+                Err(Ok(self.hand_on(
+                    head,
+                    prefix,
+                    Rest::Ended,
+                    None,
+                    Some(info),
+                )))
+            }
+            // What the server said was too long to be kept.
+            (Err(_), None) => Err(Err(moved.into())),
+        }
+    }
+
+    /// Ends a call that a ledger or a gate did not let through in time.
+    fn not_admitted<ResB>(&mut self, error: BoxError) -> CallResult<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let opens_in = match error.downcast_ref() {
+            Some(AcquireError::GateTooLate { wait, .. }) => Some(*wait),
+            _ => None,
+        };
+        let now = Instant::now();
+        let ending = self.state.after_not_admitted(opens_in, now);
+        self.end(ending, error)
+    }
+
+    /// Ends the call with the refusal that was kept, if it counts, else with an error.
+    fn end<ResB>(&mut self, ending: Ending, error: BoxError) -> CallResult<ResB>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        match ending.kept_response.zip(self.kept.take()) {
+            Some((info, kept)) => {
+                let (head, prefix) = *kept;
+                Ok(self.hand_on(head, prefix, Rest::Ended, None, Some(info)))
+            }
+            None => Err(self.state.error(ending.error, error, Instant::now())),
+        }
+    }
+
+    /// Returns a response to the caller, with the attempts that it took.
+    fn hand_on<ResB>(
+        &self,
+        mut head: response::Parts,
+        prefix: Prefix,
+        rest: Rest<ResB>,
+        scan: Option<Scan>,
+        info: Option<RetryInfo>,
+    ) -> Response<PeekBody<ResB>>
+    where
+        ResB: Body<Data = Bytes>,
+        ResB::Error: Into<BoxError>,
+    {
+        let mut tail = Tail {
+            streams: self.state.class().streaming,
+            ..Tail::default()
+        };
+        if let (Some(scan), false) = (scan, matches!(rest, Rest::Ended)) {
+            let class = self.state.class();
+            if class.idempotency != Idempotency::Safe {
+                tail.unless_complete = Some((class.operation.clone(), self.state.attempt_count()));
+            }
+            tail.scan = Some(scan);
+        }
+        if let Some(info) = info {
+            head.extensions.insert(info);
+        }
+        Response::from_parts(head, PeekBody::new(prefix, rest).with_tail(tail))
+    }
+
+    /// Waits before the next attempt, unless a gate or a ledger holds it back.
+    async fn wait(&mut self, wait: Wait) {
+        let begin = Instant::now();
+        tracing::debug!(
+            operation = &*self.state.class().operation,
+            signal = self.state.signal(),
+            attempts = self.state.attempt_count(),
+            wait = ?wait.until.saturating_duration_since(begin),
+            held_by_gate = wait.held,
+            "backing off"
+        );
+        if !wait.held {
+            tokio::time::sleep_until(wait.until).await;
+            self.add_pause(begin.elapsed());
+        }
+    }
+
+    fn add_pause(&mut self, waited: Duration) {
+        self.pause = self.pause.saturating_add(waited);
+        self.state.add_wait(waited);
+    }
+}
+
+/// Whether the error, or one of its sources, is of that type: something further in says that the request was not sent.
+fn says<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<E>())
+}
