@@ -310,9 +310,16 @@ impl Plan {
         (rank_of(self.ranks.as_deref(), member), failures, member)
     }
 
-    /// Puts one waiting member in flight, together with those that have to be in its part: by turns one from the beginning,
-    /// the end and the middle, of those that never failed by themselves if there are any. Order has to make no difference.
-    pub(super) fn next_alone(&mut self, batch: &impl Batch, turn: u32, now: Instant) -> NextPart {
+    /// Puts one waiting member in flight, together with those that have to be in its part: any one, of those that never failed by
+    /// themselves if there are any. Order has to make no difference.
+    ///
+    /// It is drawn, so that there are no places where a few members that are to blame look like all.
+    pub(super) fn next_alone(
+        &mut self,
+        batch: &impl Batch,
+        rng: &mut fastrand::Rng,
+        now: Instant,
+    ) -> NextPart {
         let ready = |plan: &Self, member: usize| {
             let known = plan.members.get(member);
             let due = known.is_some_and(|known| known.not_before.is_none_or(|until| until <= now));
@@ -323,12 +330,7 @@ impl Plan {
         let untried = |member: &usize| self.members.get(*member).is_some_and(|m| m.tries == 0);
         let fresh: Vec<usize> = all.iter().copied().filter(untried).collect();
         let from = if fresh.is_empty() { all } else { fresh };
-        let at = match turn % 3 {
-            0 => 0,
-            1 => from.len().saturating_sub(1),
-            _ => from.len() / 2,
-        };
-        let Some(&chosen) = from.get(at) else {
+        let Some(&chosen) = rng.choice(&from) else {
             return self.nothing(now);
         };
         let unit = self.unit_of(batch, chosen);

@@ -111,6 +111,8 @@ pub(super) struct Progress<B> {
     sizing_key: Box<str>,
     pacing: Pacing,
     trouble: Trouble,
+    /// Draws the members that are tried alone.
+    places: fastrand::Rng,
     fallback: Fallback,
     in_flight: usize,
     /// The part that has come back last.
@@ -129,6 +131,7 @@ impl<B: Batch> Progress<B> {
         let rng = shared.jitter.rng();
         Self {
             sizing_key: batch.sizing_key().into(),
+            places: shared.jitter.rng(),
             pacing: Pacing::new(config.backoff, rng, deadline, config.stall_timeout),
             trouble: Trouble::default(),
             fallback: Fallback::new(batch.idempotency() != Idempotency::Safe),
@@ -353,8 +356,8 @@ impl<B: Batch> Progress<B> {
         }
         if self.trouble.wants_small() {
             if self.members.batch.order() == Order::Free {
-                let turn = self.trouble.turns();
-                let next = self.members.plan.next_alone(&self.members.batch, turn, now);
+                let (batch, places) = (&self.members.batch, &mut self.places);
+                let next = self.members.plan.next_alone(batch, places, now);
                 // Those that wait may be blocked.
                 if next != NextPart::Nothing {
                     return next;

@@ -1056,15 +1056,18 @@ fn all_but(culprits: &[usize], with: &str) -> String {
     each.collect::<Vec<_>>().join(",")
 }
 
-/// Some of 1,000 members are to blame for each part that fails. Returns the parts with and without them.
+/// Some of 1,000 members are to blame for each part that fails. The first part has `start` of them. Returns the parts with and
+/// without them.
 fn narrow_down(
     failing: &Failing,
     order: Order,
     idempotency: Idempotency,
+    start: usize,
     culprits: &[usize],
 ) -> [Vec<Vec<usize>>; 2] {
     let what = format!("{}, {order:?}, {idempotency:?}, {culprits:?}", failing.name);
     let mut config = config(1000);
+    config.start_members = start;
     config.max_in_doubt = 1000;
     let mut run = Run::new(numbers(1000, order, idempotency), config, None);
     // Fast, so that sizes grow again.
@@ -1091,7 +1094,7 @@ fn one_culprit_costs_itself_alone() {
     for (failing, order, idempotency) in failing() {
         for culprit in [0, 1, 30, 499, 500, 998, 999] {
             let what = format!("{}, {order:?}, {idempotency:?}, {culprit}", failing.name);
-            let [with, without] = narrow_down(failing, order, idempotency, &[culprit]);
+            let [with, without] = narrow_down(failing, order, idempotency, 1000, &[culprit]);
             let requests = with.len() + without.len();
             // 4 times log2(1000), and the retries of the one.
             let bound = 40 + failing.max_retries as usize;
@@ -1118,15 +1121,96 @@ fn some_culprits_cost_themselves_alone() {
             &[998, 999],
         ] {
             let what = format!("{}, {order:?}, {idempotency:?}, {culprits:?}", failing.name);
-            let [with, without] = narrow_down(failing, order, idempotency, culprits);
+            let [with, without] = narrow_down(failing, order, idempotency, 1000, culprits);
             let requests = with.len() + without.len();
             let bound = culprits.len() * (40 + failing.max_retries as usize);
             assert!(requests <= bound, "{what}: {requests}");
         }
+        // In the first two parts, and at the beginning, the end and the middle.
+        if order == Order::Free {
+            narrow_down(failing, order, idempotency, 100, &[0, 150, 500, 999]);
+            narrow_down(
+                failing,
+                order,
+                idempotency,
+                100,
+                &[0, 150, 499, 500, 501, 998, 999],
+            );
+        }
         // In order, three in a row are taken for all. Otherwise other places are tried before.
         if order == Order::Free {
-            narrow_down(failing, order, idempotency, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+            narrow_down(
+                failing,
+                order,
+                idempotency,
+                1000,
+                &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+            );
         }
+    }
+}
+
+/// The places where a few members are to blame make no difference: whether they stand at the beginning of the first parts, in
+/// all the places that a fixed order would try first, close together or anywhere.
+#[test]
+fn culprits_cost_themselves_alone_wherever_they_stand() {
+    let (cases, first) = cases(60);
+    for seed in first..first + cases {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let failing: Vec<_> = failing()
+            .filter(|(_, order, _)| *order == Order::Free)
+            .collect();
+        let (failing, order, idempotency) = failing[rng.usize(..failing.len())];
+        let start = [20, 100, 1000][rng.usize(..3)];
+        // So that no part succeeds before single members are tried.
+        let mut culprits = vec![rng.usize(..start), (start + rng.usize(..start)) % 1000];
+        let near = rng.usize(..1000);
+        for _ in 0..rng.usize(1..10) {
+            culprits.push(match rng.u8(..5) {
+                0 => rng.usize(..3),
+                1 => 999 - rng.usize(..3),
+                2 => 498 + rng.usize(..4),
+                3 => (near + rng.usize(..10)) % 1000,
+                _ => rng.usize(..1000),
+            });
+        }
+        println!("EWS_TEST_SEED={seed}");
+        let [with, without] = narrow_down(failing, order, idempotency, start, &culprits);
+        let requests = with.len() + without.len();
+        // Each is found among the parts that there would be without it.
+        let parts = if start == 20 { 50 } else { 20 };
+        let bound = parts + culprits.len() * (40 + failing.max_retries as usize);
+        assert!(requests <= bound, "{culprits:?}: {requests} of {bound}");
+    }
+}
+
+#[test]
+fn members_that_are_tried_alone_are_drawn_from_all() {
+    let drawn = |seed: u64| {
+        let mut config = config(100);
+        config.seed = Some(seed);
+        let mut run = Run::new(numbers(1000, Order::Free, Idempotency::Safe), config, None);
+        let (parts, _) = run.finish_with(0, |_| failure(PartOutcome::Failed));
+        parts[2..].concat()
+    };
+    assert_eq!(drawn(7), drawn(7));
+    let mut all: Vec<usize> = (0..100).flat_map(drawn).collect();
+    assert_eq!(all.len(), 300);
+    all.sort_unstable();
+    for tenth in 0..10 {
+        let here = all.iter().filter(|member| *member / 100 == tenth).count();
+        assert!((10..60).contains(&here), "{tenth}: {here}");
+    }
+    all.dedup();
+    assert!(all.len() > 200, "{}", all.len());
+}
+
+/// How many random cases to try, and the first seed.
+fn cases(cases: u64) -> (u64, u64) {
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse().expect("a number"));
+    match number("EWS_TEST_SEED") {
+        Some(seed) => (1, seed),
+        None => (number("EWS_TEST_CASES").unwrap_or(cases), 0),
     }
 }
 
@@ -1378,11 +1462,11 @@ fn one_error(members: &[usize]) -> SendResult {
 #[test]
 fn one_error_for_all_is_the_response_to_the_batch() {
     for idempotency in KINDS {
-        for (order, small) in [(Order::Free, [0, 999, 500]), (Order::Kept, [0, 1, 2])] {
+        for order in [Order::Free, Order::Kept] {
             let mut run = Run::new(numbers(1000, order, idempotency), config(100), None);
             let (parts, end) = run.finish_with(0, one_error);
-            let small = small.map(|member| vec![member]);
-            assert_eq!(parts[2..], small, "{idempotency:?}, {order:?}");
+            let sizes: Vec<usize> = parts[2..].iter().map(Vec::len).collect();
+            assert_eq!(sizes, [1, 1, 1], "{idempotency:?}, {order:?}");
             // As it came.
             assert_eq!(end, Err("200 OK".to_owned()), "{idempotency:?}, {order:?}");
             let stats = run.stats();
