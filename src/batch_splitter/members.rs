@@ -77,7 +77,11 @@ impl<B: Batch> Members<B> {
             stopped: Vec::new(),
         };
         for (&member, message) in members.iter().zip(messages) {
-            let Message { bytes, outcome, .. } = message;
+            let Message {
+                bytes,
+                outcome,
+                maybe_executed,
+            } = message;
             match outcome {
                 MemberOutcome::Done => {
                     came.achieved = true;
@@ -85,6 +89,10 @@ impl<B: Batch> Members<B> {
                 }
                 MemberOutcome::Failed => {
                     came.failed = true;
+                    // It makes no difference to a read.
+                    if maybe_executed && !self.only_reads() {
+                        self.report.count_unknown();
+                    }
                     self.settle(member, bytes, false);
                 }
                 MemberOutcome::Unknown => {

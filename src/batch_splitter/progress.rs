@@ -607,7 +607,9 @@ impl<B: Batch> Progress<B> {
 
     /// Returns the one error for all members of the part before, if what cannot be smaller is refused by messages now.
     fn refused_again(&self, members: &[usize], messages: &[Message]) -> Option<Arc<PartError>> {
-        let failed = |message: &Message| message.outcome == MemberOutcome::Failed;
+        // One that may have been executed is another error than one for all that proves the contrary.
+        let failed =
+            |message: &Message| message.outcome == MemberOutcome::Failed && !message.maybe_executed;
         let refused = messages.iter().all(failed);
         let alone = refused && self.members.plan.is_one_piece(&self.members.batch, members);
         self.one_error.clone().filter(|_| alone)

@@ -45,6 +45,13 @@ impl Sent {
         }
     }
 
+    /// Whether a member may have been executed though its message says that it failed for good, and must not be executed twice.
+    pub(super) fn leaves_doubt(self, message: &ResponseMessage) -> bool {
+        let failed = self.outcome(message) == MemberOutcome::Failed;
+        let unknown = message.effective_code().outcome() == Outcome::Unknown;
+        failed && unknown && self.idempotency == Idempotency::NonIdempotent
+    }
+
     /// Returns what follows for each member, in their order.
     pub(super) fn outcomes(self, messages: &[&ResponseMessage]) -> Vec<MemberOutcome> {
         // What stopped the members that follow.

@@ -66,6 +66,7 @@ impl Scanned {
 struct Entry {
     bytes: Rope,
     outcome: MemberOutcome,
+    maybe_executed: bool,
     /// Whether Exchange stops a batch for such an error.
     stops: bool,
 }
@@ -209,7 +210,11 @@ impl EwsBatch {
                 Some(moved) => declare(entry.bytes, moved),
                 None => entry.bytes,
             };
-            Message::new(bytes, entry.outcome)
+            let message = Message::new(bytes, entry.outcome);
+            match entry.maybe_executed {
+                true => message.maybe_executed(),
+                false => message,
+            }
         });
         Some(PartResponse::Messages {
             frame: (body.slice(0..list.start), body.slice(list.end..body.len())),
@@ -231,6 +236,7 @@ impl EwsBatch {
             .map(|(entry, outcome)| Entry {
                 bytes: cutter.take(entry.range.clone()),
                 outcome,
+                maybe_executed: sent.leaves_doubt(entry),
                 stops: entry.effective_code().stops_a_batch(),
             })
             .collect();

@@ -91,13 +91,14 @@ fn response(status: u16, says: PartResponse) -> SendResult {
     }))
 }
 
-/// A response with a message for each letter: done, failed, unknown, retry, retry once, maybe executed, stopped.
+/// A response with a message for each letter: done, failed, failed but perhaps executed, unknown, retry, retry once, maybe
+/// executed, stopped.
 fn messages(letters: &str) -> SendResult {
     let messages = letters.chars().map(|letter| {
         let retry_after = Some(SECOND);
         let (text, outcome) = match letter {
             'd' => ("done", MemberOutcome::Done),
-            'f' => ("failed", MemberOutcome::Failed),
+            'f' | 'F' => ("failed", MemberOutcome::Failed),
             'u' => ("unknown", MemberOutcome::Unknown),
             'o' => (
                 "once",
@@ -111,7 +112,11 @@ fn messages(letters: &str) -> SendResult {
             's' => ("stopped", MemberOutcome::Stopped),
             other => panic!("{other}"),
         };
-        Message::new(text, outcome)
+        let message = Message::new(text, outcome);
+        match letter {
+            'F' => message.maybe_executed(),
+            _ => message,
+        }
     });
     let frame = ("".into(), "".into());
     let messages = messages.collect();
@@ -1318,6 +1323,44 @@ fn after_doubt_one_small_part_goes_alone() {
             assert_eq!(run.stats().unknown, 50);
         }
     }
+}
+
+/// What a member's message says of that member is counted. The batch goes on as after any other error of a member.
+#[test]
+fn a_member_that_failed_and_may_have_been_executed_holds_up_nobody() {
+    for (idempotency, unknown) in KINDS.into_iter().zip([0, 6, 6]) {
+        for order in [Order::Free, Order::Kept] {
+            let mut run = Run::new(numbers(20, order, idempotency), config(2), None);
+            let begin = run.now;
+            let (parts, end) = run.finish_with(1, |members| {
+                let letters = members
+                    .iter()
+                    .map(|member| if *member < 6 { 'F' } else { 'd' });
+                messages(&letters.collect::<String>())
+            });
+            assert_eq!((parts.len(), run.now - begin), (10, 10 * SECOND));
+            let expected = [["failed"; 6].join(","), ["done"; 14].join(",")].join(",");
+            assert_eq!(end, Ok(expected), "{idempotency:?}");
+            let stats = run.stats();
+            assert_eq!(
+                (stats.done, stats.unknown),
+                (14, unknown),
+                "{idempotency:?}"
+            );
+            assert_eq!(stats.not_executed, 0);
+        }
+    }
+    // What stopped behind it stays so if nothing was achieved.
+    let mut run = two_of_four(Idempotency::NonIdempotent, false, None);
+    run.ended(&[0, 1], messages("Fs"));
+    assert_eq!(run.finish().1, Ok("failed,stopped,done,done".to_owned()));
+    assert_eq!(run.stats().unknown, 1);
+    // One error for all proves that nothing was executed: it does not stand for a member that may have been.
+    let mut run = two_of_four(Idempotency::NonIdempotent, false, None);
+    run.ended(&[0, 1], one_error(&[0, 1]));
+    let (_, end) = run.finish_with(0, |members| messages(&"F".repeat(members.len())));
+    assert_eq!(end, Ok("failed,failed,failed,failed".to_owned()));
+    assert_eq!(run.stats().unknown, 4);
 }
 
 #[test]
