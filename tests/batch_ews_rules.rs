@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use http::{Request, Response, response};
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_ews::batch_splitter::{
-    Batch, BatchFormat, BatchSplitterLayer, EwsBatch, EwsBatchFormat, Explanation, MemberOutcome,
-    Message, Order, PartFailure, PartOutcome, PartResponse,
+    Batch, BatchFormat, BatchReport, BatchSplitterLayer, EwsBatch, EwsBatchFormat, Explanation,
+    MemberOutcome, Message, Order, PartFailure, PartOutcome, PartResponse,
 };
 use tower_ews::body::{ReplayBody, Rope};
 
@@ -245,6 +246,55 @@ async fn nothing_is_sent_behind_what_stopped_the_batch() {
         assert_eq!(undone, if stop { 2 } else { 0 }, "{body}");
         assert_eq!(body.matches(">ErrorAccessDenied<").count(), 1);
         assert_eq!(body.matches("<m:GetItemResponseMessage").count(), 6);
+    }
+}
+
+/// `ErrorMoveCopyFailed` can come after the item was created. It is no code that stops a batch, so that the others are
+/// created, at once, with and without the setting.
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_created_though_it_failed_is_told_and_stops_nobody() {
+    for (operation, code, stop, unknown, requests) in [
+        ("CreateItem", "ErrorMoveCopyFailed", false, 4, 5),
+        ("CreateItem", "ErrorMoveCopyFailed", true, 4, 5),
+        ("CreateItem", "ErrorItemPropertyRequestFailed", true, 4, 5),
+        ("CreateItem", "ErrorItemNotFound", false, 0, 5),
+        ("DeleteItem", "ErrorMoveCopyFailed", false, 0, 5),
+        ("GetItem", "ErrorMoveCopyFailed", false, 0, 5),
+        // The same of a code that stops it.
+        ("CreateItem", "ErrorAccessDenied", true, 0, 1),
+    ] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let server = service_fn(move |request: Request<ReplayBody>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let seen = Seen::read(&request.body().to_bytes());
+            let body = answer(&seen, Style::Usual, |member| match member.number() {
+                0..4 => Fortune::error(code),
+                _ => Fortune::Done,
+            });
+            std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::from(body))))
+        });
+        let layer = BatchSplitterLayer::new(EwsBatchFormat::new().stop_after_error(stop));
+        let service = layer.max_members(2).layer(server);
+        let request = case_of(operation).request(Style::Usual, 10);
+        let begin = Instant::now();
+        let response = service.oneshot(Request::new(request.into())).await.unwrap();
+        let report: BatchReport = response.extensions().get().cloned().unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let what = format!("{operation}, {code}, {stop}");
+        assert_eq!(sent.load(Ordering::Relaxed), requests, "{what}");
+        assert!(begin.elapsed().is_zero(), "{what}");
+        // In the server's own words.
+        let own = body.matches(&*format!(">{code}<")).count();
+        let done = body.matches(">NoError<").count();
+        assert_eq!(
+            (own, done),
+            if requests == 1 { (2, 0) } else { (4, 6) },
+            "{what}"
+        );
+        let stats = report.stats();
+        assert_eq!((stats.unknown, stats.done), (unknown, done), "{what}");
     }
 }
 

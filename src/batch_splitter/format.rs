@@ -165,6 +165,9 @@ pub struct Message {
     pub bytes: Rope,
     /// What follows.
     pub outcome: MemberOutcome,
+    /// Whether a member that [failed for good](MemberOutcome::Failed) may have been executed all the same. It then counts as
+    /// [unknown](super::BatchStats::unknown); nothing else follows from it.
+    pub maybe_executed: bool,
 }
 
 impl Message {
@@ -173,7 +176,22 @@ impl Message {
         Self {
             bytes: bytes.into(),
             outcome,
+            maybe_executed: false,
         }
+    }
+
+    /// Says that the member may have been executed although it failed for good.
+    ///
+    /// ```
+    /// use tower_ews::batch_splitter::{MemberOutcome, Message};
+    ///
+    /// let message = Message::new("saved, but not sent", MemberOutcome::Failed).maybe_executed();
+    /// assert!(message.maybe_executed);
+    /// ```
+    #[must_use]
+    pub fn maybe_executed(mut self) -> Self {
+        self.maybe_executed = true;
+        self
     }
 }
 
@@ -192,9 +210,11 @@ impl Message {
 pub enum MemberOutcome {
     /// It was done.
     Done,
-    /// It failed for good.
+    /// It failed for good, for a reason of its own: the other members go on. It may have been executed if its message
+    /// [says so](Message::maybe_executed).
     Failed,
-    /// It may have been executed, and must not be sent again. Its message is what the server says of it.
+    /// It may have been executed, and must not be sent again. Its message is what the server says of it. The reason can be one
+    /// that others meet as well: if a response settles nothing else, the batch goes on as after a lost response.
     Unknown,
     /// It is to be sent again.
     Retry(Retry),

@@ -16,7 +16,9 @@ use tower_service::Service;
 use super::body::{JoinedBody, Source};
 use super::format::Batch;
 use super::part::{self, SendResult};
-use super::progress::{Output, Part, PartEnd, Progress, Shared, Step};
+use super::part_end::PartEnd;
+use super::progress::{Output, Part, Progress, Step};
+use super::shared::Shared;
 use crate::body::ReplayBody;
 use crate::extensions::Deadline;
 use crate::ledger::{AdmissionSlot, Requeue};
@@ -136,7 +138,6 @@ where
         let slot = AdmissionSlot::new();
         let (number, members) = (part.number, part.members.clone());
         let deadline = part.deadline.map(Deadline);
-        let too_late = self.progress.too_late();
         let request = self.request(part, trail.as_ref(), &slot);
         let sending = part::send(self.service.clone(), request, self.max_response);
         self.in_flight.push(Box::pin(async move {
@@ -145,7 +146,7 @@ where
                 Some(deadline) => deadline.bound(sending).await,
                 None => Some(sending.await),
             };
-            let result = result.unwrap_or_else(|| SendResult::Lost(too_late.into()));
+            let result = result.unwrap_or(SendResult::TooLate);
             if let Some(trail) = trail {
                 trail.record(|attempt| {
                     attempt.started.get_or_insert(began);

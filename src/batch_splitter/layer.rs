@@ -7,8 +7,8 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::config::Config;
-use super::progress::Shared;
 use super::service::BatchSplitter;
+use super::shared::Shared;
 use super::sizing::Sizing;
 
 /// Applies [`BatchSplitter`] to a service.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::format::{Batch, Explanation, Idempotency, MemberOutcome, Message, Retry};
 use super::merge::Merge;
 use super::plan::{LastError, PartError, Plan};
@@ -36,6 +38,11 @@ pub(super) struct Came {
 }
 
 impl Came {
+    /// Whether the server has settled a member.
+    pub(super) fn is_settled(&self) -> bool {
+        self.achieved || self.failed
+    }
+
     pub(super) fn is_retried(&self) -> bool {
         !self.throttled.is_empty() || !self.counted.is_empty()
     }
@@ -77,7 +84,11 @@ impl<B: Batch> Members<B> {
             stopped: Vec::new(),
         };
         for (&member, message) in members.iter().zip(messages) {
-            let Message { bytes, outcome, .. } = message;
+            let Message {
+                bytes,
+                outcome,
+                maybe_executed,
+            } = message;
             match outcome {
                 MemberOutcome::Done => {
                     came.achieved = true;
@@ -85,6 +96,10 @@ impl<B: Batch> Members<B> {
                 }
                 MemberOutcome::Failed => {
                     came.failed = true;
+                    // It makes no difference to a read.
+                    if maybe_executed && !self.only_reads() {
+                        self.report.count_unknown();
+                    }
                     self.settle(member, bytes, false);
                 }
                 MemberOutcome::Unknown => {
@@ -227,6 +242,36 @@ impl<B: Batch> Members<B> {
             } else {
                 self.settle_not_executed(member, &why);
             }
+        }
+    }
+
+    /// Settles members that are done, but have no messages of their own.
+    pub(super) fn settle_without_message(&mut self, members: &[usize]) {
+        for &member in members {
+            if self.plan.settle(member, true) {
+                self.report.count_done();
+            }
+        }
+    }
+
+    /// Whether these members cannot be sent in smaller parts.
+    pub(super) fn is_one_piece(&self, part: &[usize]) -> bool {
+        self.plan.is_one_piece(&self.batch, part)
+    }
+
+    /// Whether a part cannot be smaller, and has not come back before.
+    pub(super) fn is_new_small(&mut self, part: &[usize]) -> bool {
+        if !self.is_one_piece(part) {
+            return false;
+        }
+        let first = part.first().and_then(|member| self.plan.member(*member));
+        first.is_some_and(|first| !std::mem::replace(&mut first.was_alone, true))
+    }
+
+    /// These members are not sent before this time.
+    pub(super) fn hold(&mut self, members: &[usize], until: Instant) {
+        for member in members {
+            self.plan.hold(*member, until);
         }
     }
 

@@ -128,6 +128,7 @@
 
 mod body;
 mod config;
+mod draft;
 mod errors;
 #[cfg(feature = "ews")]
 mod ews;
@@ -141,11 +142,14 @@ mod members;
 mod merge;
 mod pacing;
 mod part;
+mod part_end;
 mod plan;
 mod progress;
 #[cfg(any(feature = "ews", feature = "graph"))]
 mod quote;
+mod recovery;
 mod service;
+mod shared;
 mod sizing;
 mod stats;
 #[cfg(test)]

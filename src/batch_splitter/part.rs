@@ -35,6 +35,8 @@ pub(super) enum SendResult {
     Unclassified(BoxError),
     /// The response is longer than is accepted.
     TooLong,
+    /// The time of the call was over before the response was complete.
+    TooLate,
 }
 
 /// A response whose body was read to its end.

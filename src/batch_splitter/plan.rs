@@ -1,16 +1,14 @@
 //! Which members go into the next part.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::draft::{Bounds, Draft, Fit, MAX_GROUPS};
 use super::format::{Batch, Order};
 use crate::body::rope::Rope;
-
-/// How many different groups a part touches at most: Exchange limits how many mailboxes an account has open.
-const MAX_GROUPS: usize = 16;
 
 /// The part of a member that was in none yet.
 const NO_PART: u32 = u32::MAX;
@@ -92,17 +90,6 @@ pub(super) enum NextPart {
     Nothing,
 }
 
-/// The bounds of a part.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) members: usize,
-    pub(super) bytes: u64,
-    /// Members from here on are not sent yet.
-    pub(super) end: usize,
-    /// Whether to make no part rather than one that is cut short by `end`.
-    pub(super) patient: bool,
-}
-
 /// Where a member stands among those that wait: the rank of its group, the parts with it that failed, its number.
 type Place = (u32, u32, usize);
 
@@ -120,66 +107,6 @@ pub(super) struct Plan {
     /// The first member that is not settled.
     first_open: usize,
     parts: u32,
-}
-
-/// A part that is being filled.
-struct Draft {
-    members: Vec<usize>,
-    groups: SmallVec<[u64; MAX_GROUPS]>,
-    exclusive: HashSet<u64>,
-    bytes: u64,
-    max_members: usize,
-    max_bytes: u64,
-}
-
-/// Whether the members fit into a draft that were to be added.
-enum Fit {
-    /// They were not added.
-    TooMuch,
-    /// They were added, and nothing else fits.
-    Full,
-    Room,
-}
-
-impl Draft {
-    fn new(batch: &impl Batch, bounds: Bounds) -> Self {
-        Self {
-            members: Vec::new(),
-            groups: SmallVec::new(),
-            exclusive: HashSet::new(),
-            bytes: batch.shared_bytes(),
-            max_members: bounds.members.max(1),
-            max_bytes: bounds.bytes,
-        }
-    }
-
-    /// Adds members that have to stay together, in a part of at most `cap`. An empty draft takes them whatever their size.
-    fn add(&mut self, batch: &impl Batch, unit: &[usize], cap: usize) -> Fit {
-        let max_members = self.max_members.min(cap);
-        let bytes = unit.iter().fold(self.bytes, |bytes, member| {
-            bytes.saturating_add(batch.member_bytes(*member))
-        });
-        let mut groups = self.groups.clone();
-        for group in unit.iter().filter_map(|member| batch.group(*member)) {
-            if !groups.contains(&group) {
-                groups.push(group);
-            }
-        }
-        let mut exclusive = unit.iter().filter_map(|member| batch.exclusive(*member));
-        let exceeds = self.members.len() + unit.len() > max_members
-            || bytes > self.max_bytes
-            || groups.len() > MAX_GROUPS
-            || exclusive.any(|number| !self.exclusive.insert(number));
-        if exceeds && !self.members.is_empty() {
-            return Fit::TooMuch;
-        }
-        self.members.extend_from_slice(unit);
-        (self.bytes, self.groups, self.max_members) = (bytes, groups, max_members);
-        match exceeds || self.members.len() >= max_members {
-            true => Fit::Full,
-            false => Fit::Room,
-        }
-    }
 }
 
 /// Whether the members that others need have succeeded.
@@ -310,9 +237,16 @@ impl Plan {
         (rank_of(self.ranks.as_deref(), member), failures, member)
     }
 
-    /// Puts one waiting member in flight, together with those that have to be in its part: by turns one from the beginning,
-    /// the end and the middle, of those that never failed by themselves if there are any. Order has to make no difference.
-    pub(super) fn next_alone(&mut self, batch: &impl Batch, turn: u32, now: Instant) -> NextPart {
+    /// Puts one waiting member in flight, together with those that have to be in its part: any one, of those that never failed by
+    /// themselves if there are any. Order has to make no difference.
+    ///
+    /// It is drawn, so that there are no places where a few members that are to blame look like all.
+    pub(super) fn next_alone(
+        &mut self,
+        batch: &impl Batch,
+        rng: &mut fastrand::Rng,
+        now: Instant,
+    ) -> NextPart {
         let ready = |plan: &Self, member: usize| {
             let known = plan.members.get(member);
             let due = known.is_some_and(|known| known.not_before.is_none_or(|until| until <= now));
@@ -323,12 +257,7 @@ impl Plan {
         let untried = |member: &usize| self.members.get(*member).is_some_and(|m| m.tries == 0);
         let fresh: Vec<usize> = all.iter().copied().filter(untried).collect();
         let from = if fresh.is_empty() { all } else { fresh };
-        let at = match turn % 3 {
-            0 => 0,
-            1 => from.len().saturating_sub(1),
-            _ => from.len() / 2,
-        };
-        let Some(&chosen) = from.get(at) else {
+        let Some(&chosen) = rng.choice(&from) else {
             return self.nothing(now);
         };
         let unit = self.unit_of(batch, chosen);
@@ -362,7 +291,7 @@ impl Plan {
         let mut failures_of_draft = 0;
         while let Some(&(rank, failures, first)) = self.waiting.range(from..).next() {
             // Members that failed would take the others with them.
-            if !draft.members.is_empty() && failures != failures_of_draft {
+            if !draft.is_empty() && failures != failures_of_draft {
                 break;
             }
             let unit = self.unit(batch, first);
@@ -373,7 +302,7 @@ impl Plan {
                     continue;
                 }
                 if bounds.patient && blocked.is_empty() {
-                    self.put_back(&draft.members);
+                    self.put_back(draft.members());
                     return NextPart::Nothing;
                 }
                 from = (rank, failures.saturating_add(1), 0);
@@ -410,12 +339,12 @@ impl Plan {
         }
         if !blocked.is_empty() {
             // The draft is made again by the next call.
-            self.put_back(&draft.members);
+            self.put_back(draft.members());
             return NextPart::Blocked(blocked);
         }
-        match draft.members.is_empty() {
+        match draft.is_empty() {
             true => self.nothing(now),
-            false => NextPart::Members(self.begin(draft.members)),
+            false => NextPart::Members(self.begin(draft.into_members())),
         }
     }
 

@@ -17,7 +17,7 @@ use super::body::{JoinedBody, MergedBody};
 use super::config::Config;
 use super::format::{Batch, BatchFormat};
 use super::job::Job;
-use super::progress::Shared;
+use super::shared::Shared;
 use crate::body::ReplayBody;
 
 /// Splits a batch into parts that a server can take, and merges their responses. See the [module](super).

@@ -1,5 +1,6 @@
 //! How many members a part may have: learned from the time that parts took, for each kind of batch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -17,6 +18,46 @@ const SUSPICIOUSLY_LONG: Duration = Duration::from_secs(45);
 /// too many.
 #[derive(Debug, Default)]
 pub(super) struct Sizing(Mutex<Table>);
+
+/// The sizes of the parts of one batch.
+#[derive(Clone, Debug)]
+pub(super) struct PartSizes {
+    sizing: Arc<Sizing>,
+    config: Config,
+    key: Box<str>,
+}
+
+impl PartSizes {
+    pub(super) fn new(sizing: Arc<Sizing>, config: Config, key: &str) -> Self {
+        Self {
+            sizing,
+            config,
+            key: key.into(),
+        }
+    }
+
+    /// Returns how many members a part may have.
+    pub(super) fn members(&self) -> usize {
+        self.sizing.members(&self.key, &self.config)
+    }
+
+    pub(super) fn record_response(&self, members: usize, took: Duration, smoothly: bool) {
+        self.sizing
+            .record_response(&self.key, &self.config, members, took, smoothly);
+    }
+
+    pub(super) fn record_loss(&self, members: usize, took: Duration) {
+        self.sizing
+            .record_loss(&self.key, &self.config, members, took);
+    }
+
+    /// Makes parts smaller than one of `members`. A single member says nothing about sizes.
+    pub(super) fn shrink(&self, members: usize) {
+        if members > 1 {
+            self.sizing.shrink(&self.key, &self.config, members);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Table {

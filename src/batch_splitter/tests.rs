@@ -205,10 +205,7 @@ impl Batch for LinesBatch {
                     ),
                     other => panic!("{other}"),
                 };
-                Message {
-                    bytes: body.slice_ref(bytes.as_bytes()).into(),
-                    outcome,
-                }
+                Message::new(body.slice_ref(bytes.as_bytes()), outcome)
             })
             .collect();
         for (member, message) in members.iter().zip(&messages) {

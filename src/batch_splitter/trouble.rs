@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many parts that could not be smaller have to fail before all others are taken to fail alike. They come from the
-/// beginning, the end and the middle of the batch: a few members that are to blame are hardly in all three places.
+/// How many parts that could not be smaller have to fail before all others are taken to fail alike. Where order makes no
+/// difference they are drawn from the whole batch: a few members that are to blame are hardly drawn three times.
 const SMALL_PARTS: u32 = 3;
 
 /// How long every part has to fail of a batch some of which was done: what was fine before is more likely away for a while.
@@ -32,8 +32,6 @@ pub(super) struct Trouble {
     in_a_row: u32,
     /// How many different ones of them were sent to look, as small as can be.
     small: u32,
-    /// How many parts were sent to look since then.
-    turns: u32,
     /// When the first of them failed.
     since: Option<Instant>,
     /// Parts before this one were sent before the last failure was known.
@@ -104,7 +102,6 @@ impl Trouble {
     pub(super) fn messages_came(&mut self) {
         self.in_a_row = 0;
         self.small = 0;
-        self.turns = 0;
         self.since = None;
         self.careful = false;
         self.good_parts = self.good_parts.saturating_add(1);
@@ -136,14 +133,8 @@ impl Trouble {
         self.doubt != Doubt::None
     }
 
-    /// Returns how many parts were sent to look, as small as can be.
-    pub(super) fn turns(&self) -> u32 {
-        self.turns
-    }
-
     /// A part is sent.
     pub(super) fn part_sent(&mut self) {
-        self.turns = self.turns.wrapping_add(u32::from(self.wants_small()));
         if self.doubt == Doubt::Lost {
             self.doubt = Doubt::Testing;
         }
@@ -236,19 +227,5 @@ mod tests {
         assert!(trouble.outcome_lost(50));
         trouble.part_sent();
         assert!(!trouble.outcome_lost(50));
-    }
-
-    #[test]
-    fn small_parts_take_turns() {
-        let mut trouble = Trouble::default();
-        let fail = |trouble: &mut Trouble| {
-            trouble.part_sent();
-            trouble.part_failed(u32::MAX, 0, false, Instant::now());
-            trouble.turns()
-        };
-        // The first two were not sent to look.
-        assert_eq!([(); 4].map(|()| fail(&mut trouble)), [0, 0, 1, 2]);
-        trouble.messages_came();
-        assert_eq!([(); 3].map(|()| fail(&mut trouble)), [0, 0, 1]);
     }
 }

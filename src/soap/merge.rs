@@ -1,10 +1,13 @@
 //! What has to be known of responses to make one of several: namespaces, ids, and messages of our
 //! own.
 use super::code::ResponseCode;
-use super::elements::find;
+use super::elements::{find, skip};
 use super::lists::responds_with_lists;
 use super::operation::{Namespace, Operation, PerMember, ResponseLayout};
 use super::xml::{Event, Reader};
+
+/// How many characters of an unexpected element's name are kept.
+const MAX_NAME: usize = 80;
 
 /// Whether it can be told what a response has for each member, or which lists it has.
 pub(crate) fn can_be_merged(operation: Operation) -> bool {
@@ -21,6 +24,24 @@ pub(crate) fn can_be_merged(operation: Operation) -> bool {
                 PerMember::Yes | PerMember::OwnLayout
             )
         )
+}
+
+/// The name of the element that a response has in place of the operation's own, by `head`, its beginning. `None` if that one
+/// stands there, or nothing.
+pub(crate) fn other_response(operation: Operation, head: &[u8]) -> Option<String> {
+    let mut reader = Reader::new(head).ok()?;
+    for name in ["Envelope", "Body"] {
+        find(&mut reader, name).ok()?.filter(|found| !found.empty)?;
+    }
+    let own = operation.response_element()?;
+    loop {
+        let element = find(&mut reader, "*").ok()??;
+        if element.local != own.as_bytes() {
+            let name = String::from_utf8_lossy(element.local);
+            return Some(name.chars().take(MAX_NAME).collect());
+        }
+        skip(&mut reader, &element).ok()?;
+    }
 }
 
 /// The new change key that an entry has for the item of the request: that of the parent for
@@ -117,6 +138,45 @@ pub(crate) fn error_entry(operation: Operation, code: &ResponseCode, text: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_response_to_something_else() {
+        let long = format!("<m:{}>", "x".repeat(1000));
+        for (inside, expected) in [
+            ("<m:GetItemResponse a='b'>", None),
+            ("<GetItemResponse/>", None),
+            ("", None),
+            ("<m:GetFolderResponse>", Some("GetFolderResponse")),
+            ("<!-- --><m:GetItem/>", Some("GetItem")),
+            ("<m:getitemresponse>", Some("getitemresponse")),
+            ("<GetItemResponse><a/></GetItemResponse><b/>", Some("b")),
+            (&*long, Some(&*"x".repeat(80))),
+        ] {
+            for envelope in [
+                "<s:Envelope><s:Body>",
+                "\u{feff}<?xml version='1.0'?><Envelope><Header><a/></Header><Body>",
+            ] {
+                let found = other_response(
+                    Operation::GET_ITEM,
+                    format!("{envelope}{inside}").as_bytes(),
+                );
+                assert_eq!(found.as_deref(), expected, "{envelope}{inside}");
+            }
+        }
+        for nothing in [
+            "",
+            "<Envelope>",
+            "<Envelope/>",
+            "<Envelope><Body/></Envelope>",
+            "<Envelope><Header/></Envelope>",
+        ] {
+            assert_eq!(
+                other_response(Operation::GET_ITEM, nothing.as_bytes()),
+                None,
+                "{nothing}"
+            );
+        }
+    }
 
     #[test]
     fn new_change_keys() {

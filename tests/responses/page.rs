@@ -35,7 +35,8 @@ const REST: &str = "
 - Throttling is waited for until the deadline. A wait that the server sets is never shortened; from 30 s on it has a margin
   of a hundredth. A server that goes on to ask for too little is asked ever more seldom.
 - A part of a batch that fails as a whole is sent in halves, down to the members that are to blame. After two failures in a
-  row the parts are as small as can be, at the beginning, the end and the middle; three of those speak for the rest.
+  row the parts are as small as can be, and drawn from the whole batch where order makes no difference; three of those
+  speak for the rest.
 - After the outcome of a part is lost that must not be done twice, nothing is sent for 10 to 20 s, then one small part
   alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`).
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a

@@ -47,9 +47,14 @@ use crate::soap::{OperationIdempotency, ResponseCode};
 /// # Responses
 ///
 /// Entries are attributed to members by their number and order, as every client does, and by their ids for ExportItems and
-/// GetMailTips. One error for several members counts for all of them. If another number of entries comes back, or an
-/// unreadable response, a read is sent again in smaller parts (all entries of a part with one member belong to that member),
-/// and the outcome of a write is unknown.
+/// GetMailTips. One error for several members counts for all of them. Nothing is attributed to anybody of a response
+/// - to another operation, whose element is not the operation's own,
+/// - with more entries than members, or fewer,
+/// - with an entry for an item that was not asked for (ExportItems), or for another member of the batch,
+/// - that cannot be read.
+///
+/// A read is then sent again in smaller parts, down to one member, and so is what is idempotent. Otherwise the outcome is
+/// unknown.
 ///
 /// GetServerTimeZones, GetSharingMetadata, GetNonIndexableItemStatistics, GetImItems,
 /// PerformReminderAction and GetAppManifests respond with lists for all members together. They are concatenated in the order

@@ -45,6 +45,13 @@ impl Sent {
         }
     }
 
+    /// Whether a member may have been executed though its message says that it failed for good, and must not be executed twice.
+    pub(super) fn leaves_doubt(self, message: &ResponseMessage) -> bool {
+        let failed = self.outcome(message) == MemberOutcome::Failed;
+        let unknown = message.effective_code().outcome() == Outcome::Unknown;
+        failed && unknown && self.idempotency == Idempotency::NonIdempotent
+    }
+
     /// Returns what follows for each member, in their order.
     pub(super) fn outcomes(self, messages: &[&ResponseMessage]) -> Vec<MemberOutcome> {
         // What stopped the members that follow.
@@ -67,26 +74,6 @@ impl Sent {
             outcomes.push(outcome);
         }
         outcomes
-    }
-
-    /// Returns what follows for a member that has several messages.
-    pub(super) fn together(self, outcomes: &[MemberOutcome]) -> MemberOutcome {
-        let gravity = |outcome: &MemberOutcome| match outcome {
-            MemberOutcome::Done => 0,
-            MemberOutcome::Stopped => 1,
-            MemberOutcome::Retry(_) => 2,
-            MemberOutcome::Failed => 3,
-            MemberOutcome::Unknown => 4,
-        };
-        let worst = outcomes.iter().copied().max_by_key(gravity);
-        let begun = outcomes.contains(&MemberOutcome::Done) && !self.only_reads();
-        match worst {
-            // A part of it was done.
-            Some(MemberOutcome::Retry(_) | MemberOutcome::Stopped) if begun => {
-                MemberOutcome::Failed
-            }
-            worst => worst.unwrap_or(MemberOutcome::Failed),
-        }
     }
 
     /// Returns what follows for all members from one message about all of them: a fault, or an error.
@@ -180,6 +167,12 @@ impl Sent {
             Idempotency::Idempotent => PartOutcome::Retry(retry.maybe_executed()),
             Idempotency::Safe => PartOutcome::Retry(retry),
         }
+    }
+
+    /// Returns what follows from a response whose messages are not known to be those of the members: perhaps it is not the one to
+    /// this request. So it is asked for once more, where that does no harm.
+    pub(super) fn unattributed(self, text: String) -> PartFailure {
+        PartFailure::new(self.without_proof(None, 1), text)
     }
 
     /// Returns what follows from a response that does not tell what it says of each member. A read is tried again with

@@ -16,10 +16,13 @@ use crate::body::rope::Rope;
 use crate::retry::MAX_LOSS_RETRIES;
 use crate::soap::lists::{ListAt, lists, responds_with_lists};
 use crate::soap::member_status::MemberStatus;
-use crate::soap::merge::{entries_have_ids, entry_id, new_change_key};
+use crate::soap::merge::{entries_have_ids, entry_id, new_change_key, other_response};
 use crate::soap::namespaces::{Missing, Namespaces};
 use crate::soap::truncation::TruncationMark;
 use crate::soap::{Operation, ResponseClass, ResponseMessage, ResponseScanner};
+
+/// The longest start tag that is read.
+const MAX_TAG: u64 = 64 * 1024;
 
 /// The response messages of one response.
 struct Scanned {
@@ -48,11 +51,22 @@ impl Scanned {
     }
 }
 
+impl Scanned {
+    /// Returns where the first message begins that was found.
+    fn begin_of_messages(&self) -> Option<u64> {
+        self.messages
+            .iter()
+            .map(|message| message.range.start)
+            .min()
+    }
+}
+
 /// The response message of one member.
 #[derive(Clone)]
 struct Entry {
     bytes: Rope,
     outcome: MemberOutcome,
+    maybe_executed: bool,
     /// Whether Exchange stops a batch for such an error.
     stops: bool,
 }
@@ -114,6 +128,12 @@ impl EwsBatch {
         if let Some(why) = scanned.broken {
             return unreadable(why);
         }
+        let begin = scanned.begin_of_messages().unwrap_or(body.len());
+        let begin = body.slice(0..begin.saturating_add(MAX_TAG)).to_bytes();
+        if let Some(other) = other_response(self.facts.operation, &begin) {
+            let text = format!("a response to something else: {other}");
+            return PartResponse::Failure(sent.unattributed(text));
+        }
         if responds_with_lists(self.facts.operation) {
             let lists = self.lists(sent, head, body, &scanned);
             let text = "a response with other lists than the first one";
@@ -122,11 +142,15 @@ impl EwsBatch {
         let messages = self.messages(sent, members, head, body, &scanned);
         messages.unwrap_or_else(|| {
             let entries = scanned.messages.iter().filter(|message| message.is_entry);
-            unreadable(format!(
-                "a response with {} messages to {} members",
-                entries.count(),
-                members.len()
-            ))
+            let text = match (entries.count(), members.len()) {
+                (entries, members) if entries == members => {
+                    "a response whose messages may be those of other members".to_owned()
+                }
+                (entries, members) => {
+                    format!("a response with {entries} messages to {members} members")
+                }
+            };
+            PartResponse::Failure(sent.unattributed(text))
         })
     }
 
@@ -188,7 +212,11 @@ impl EwsBatch {
                 Some(moved) => declare(entry.bytes, moved),
                 None => entry.bytes,
             };
-            Message::new(bytes, entry.outcome)
+            let message = Message::new(bytes, entry.outcome);
+            match entry.maybe_executed {
+                true => message.maybe_executed(),
+                false => message,
+            }
         });
         Some(PartResponse::Messages {
             frame: (body.slice(0..list.start), body.slice(list.end..body.len())),
@@ -210,20 +238,10 @@ impl EwsBatch {
             .map(|(entry, outcome)| Entry {
                 bytes: cutter.take(entry.range.clone()),
                 outcome,
+                maybe_executed: sent.leaves_doubt(entry),
                 stops: entry.effective_code().stops_a_batch(),
             })
             .collect();
-        if members.len() == 1 {
-            // All of them belong to this member.
-            let outcomes: Vec<MemberOutcome> = entries.iter().map(|entry| entry.outcome).collect();
-            let mut whole = entries.into_iter().reduce(|mut all, entry| {
-                all.bytes.append(entry.bytes);
-                all.stops |= entry.stops;
-                all
-            })?;
-            whole.outcome = sent.together(&outcomes);
-            return Some(vec![whole]);
-        }
         if entries.len() != members.len() {
             return None;
         }
@@ -270,6 +288,12 @@ impl EwsBatch {
         pairs.map(|(from, to)| from.moved_to(to)).collect()
     }
 
+    /// Whether a member of the batch has this id.
+    fn has_member(&self, id: &str) -> bool {
+        let mut members = self.facts.members.iter();
+        members.any(|member| member.id.as_deref() == Some(id))
+    }
+
     /// Returns which entry belongs to which member, where entries name their members: as they stand, unless their ids say
     /// otherwise, or `None` if the ids leave it open.
     fn order_by_ids(&self, members: &[usize], entries: &[Entry]) -> Option<Vec<usize>> {
@@ -278,12 +302,20 @@ impl EwsBatch {
             .iter()
             .map(|member| self.facts.members.get(*member)?.id.as_deref())
             .collect();
-        // An id that was not asked for (an address that the server knows by another name) says nothing.
-        let named: Vec<Option<String>> = entries
-            .iter()
-            .map(|entry| entry_id(operation, &beginning(&entry.bytes)))
-            .map(|id| id.filter(|id| asked.contains(&Some(id))))
-            .collect();
+        let mut named = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let id = entry_id(operation, &beginning(&entry.bytes));
+            match id {
+                Some(id) if !asked.contains(&Some(&*id)) => {
+                    // The server can know an address by another name. An item has one id.
+                    if operation == Operation::EXPORT_ITEMS || self.has_member(&id) {
+                        return None;
+                    }
+                    named.push(None);
+                }
+                id => named.push(id),
+            }
+        }
         let fits = |(asked, named): (&Option<&str>, &Option<String>)| {
             named.is_none() || *asked == named.as_deref()
         };

@@ -103,7 +103,7 @@ async fn if_no_part_gives_messages_the_first_answer_is_the_answer() {
                 response.into_body().collect().await.unwrap().to_bytes(),
                 body
             );
-            // Two parts, and three small ones: from the beginning, the end and the middle where order makes no difference.
+            // Two parts, and three small ones: drawn where order makes no difference.
             match (fault, format.order) {
                 ("forall", _) => assert_eq!(server.lengths(), [10]),
                 (_, Order::Kept) => {
@@ -112,7 +112,10 @@ async fn if_no_part_gives_messages_the_first_answer_is_the_answer() {
                 }
                 (_, Order::Free) => {
                     assert_eq!(server.lengths(), [10, 10, 1, 1, 1]);
-                    assert_eq!(server.parts()[2..], [[0], [24], [12]]);
+                    let mut small = server.parts().split_off(2).concat();
+                    small.sort_unstable();
+                    small.dedup();
+                    assert_eq!(small.len(), 3);
                 }
             }
             assert!(server.calls().iter().all(|call| call.at.is_zero()));
