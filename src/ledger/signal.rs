@@ -40,6 +40,14 @@ pub enum Signal {
     /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
     /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
     Exceeded(Budget),
+    /// The call cost so much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget, on top of what it was charged when it was
+    /// admitted. The bucket may go into debt by it. Reports add up; other limits count nothing by it.
+    Spent {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// How much, in the budget's unit.
+        amount: u32,
+    },
 }
 
 /// How a permit ended.

@@ -43,6 +43,9 @@ impl State {
             }
             Signal::Accepted => self.accepted(admission, &mut clock),
             Signal::Exceeded(budget) => self.exceeded(admission, budget, &mut clock, config),
+            Signal::Spent { budget, amount } => {
+                self.spent(admission, budget, amount, &mut clock, config);
+            }
         }
         self.settle(&mut clock, config);
         self.tidy_all(admission.call_charges(), &mut clock);
@@ -166,6 +169,25 @@ impl State {
                 }
             }
             self.agenda.principal(principal);
+        }
+    }
+
+    fn spent(
+        &mut self,
+        admission: &Admission,
+        named: Budget,
+        amount: u32,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let Some(limit) = config.limit(named) else {
+            return;
+        };
+        for (principal, budget, _) in by_budget(admission.charges()) {
+            if budget == named {
+                let account = self.accounts.get_or_new(principal);
+                account.meter_or_new(budget, limit).spent(amount, clock);
+            }
         }
     }
 

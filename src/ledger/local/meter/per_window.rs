@@ -1,0 +1,131 @@
+//! [`PerWindow`]: amounts per time, drawn from a bucket that fills up again steadily.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::clock::{Clock, after};
+use super::measure::{Ask, Keep, Measure, Verdict};
+use crate::ledger::{BudgetSnapshot, End, Limit};
+use crate::principal::Budget;
+
+/// A bucket.
+///
+/// What was drawn is kept times the period in nanoseconds: then what comes back in a time is a whole number, and nothing is lost
+/// or gained by rounding, however often somebody looks.
+#[derive(Debug)]
+pub(in super::super) struct PerWindow {
+    limit: u32,
+    refill: u32,
+    period: Duration,
+    set: bool,
+    /// What was drawn and has not come back. More than the bucket holds: it is in debt.
+    drawn: u128,
+    /// When that was so. None: it is full.
+    at: Option<Instant>,
+}
+
+impl PerWindow {
+    pub(super) fn new(limit: u32, refill: u32, period: Duration) -> Self {
+        Self {
+            limit,
+            refill,
+            period,
+            set: false,
+            drawn: 0,
+            at: None,
+        }
+    }
+
+    fn scaled(&self, amount: u32) -> u128 {
+        u128::from(amount) * self.period.as_nanos()
+    }
+
+    /// What is missing now.
+    fn missing(&self, now: Instant) -> u128 {
+        let Some(at) = self.at else { return 0 };
+        let back = now.saturating_duration_since(at).as_nanos() * u128::from(self.refill);
+        self.drawn.saturating_sub(back)
+    }
+
+    fn fill(&mut self, now: Instant) {
+        self.drawn = self.missing(now);
+        self.at = (self.drawn > 0).then_some(now);
+    }
+
+    /// When so much has come back.
+    fn back_at(&self, amount: u128, now: Instant) -> Instant {
+        let nanos = amount.div_ceil(u128::from(self.refill.max(1)));
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        after(now, Duration::from_nanos(nanos))
+    }
+
+    fn draw(&mut self, amount: u32, now: Instant) {
+        self.fill(now);
+        self.drawn = self.drawn.saturating_add(self.scaled(amount));
+        self.at = (self.drawn > 0).then_some(now);
+    }
+}
+
+impl Measure for PerWindow {
+    fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
+        if self.at.is_none() {
+            return Verdict::Room { value: None };
+        }
+        let now = clock.now();
+        self.fill(now);
+        // More than it holds needs a full one.
+        let wanted = self.scaled(ask.amount().min(self.limit));
+        let above = self
+            .drawn
+            .saturating_add(wanted)
+            .saturating_sub(self.scaled(self.limit));
+        match above {
+            0 => Verdict::Room { value: None },
+            above => Verdict::Full {
+                until: Some(self.back_at(above, now)),
+                value: None,
+            },
+        }
+    }
+
+    fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
+        self.draw(ask.amount(), clock.now());
+        false
+    }
+
+    fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
+        if end == End::NotSent {
+            self.fill(clock.now());
+            self.drawn = self.drawn.saturating_sub(self.scaled(ask.amount()));
+            self.fill(clock.now());
+        }
+    }
+
+    fn spent(&mut self, amount: u32, clock: &mut Clock) {
+        self.draw(amount, clock.now());
+    }
+
+    fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
+        self.set = number.is_some();
+        let limit = number.map_or(policy, |number| policy.with_number(number));
+        if let Limit::PerWindow { limit, refill, .. } = limit {
+            (self.limit, self.refill) = (limit, refill);
+        }
+    }
+
+    fn tidy(&mut self, now: Instant) -> Keep {
+        self.fill(now);
+        match self.at {
+            _ if self.set => Keep::InUse,
+            Some(_) => Keep::Until(self.back_at(self.drawn, now)),
+            None => Keep::Nothing,
+        }
+    }
+
+    fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
+        let drawn = self.missing(now).div_ceil(self.period.as_nanos().max(1));
+        let drawn = u32::try_from(drawn).unwrap_or(u32::MAX);
+        BudgetSnapshot::new(budget, drawn, self.limit)
+    }
+}
