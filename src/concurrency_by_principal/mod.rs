@@ -61,6 +61,7 @@ mod future;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -72,8 +73,8 @@ pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
 pub use crate::errors::DeadlineElapsed;
-use crate::ledger::{Ledger, LocalLedger};
-use crate::principal::MakeCharges;
+use crate::ledger::{Ledger, Limit, LocalLedger};
+use crate::principal::{Budget, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
 ///
@@ -113,6 +114,37 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
     /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     pub fn in_flight(limit: u32, make_charges: M) -> Self {
         Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
+    }
+
+    /// Allows `number` requests of each principal in each `period`, in a [`LocalLedger`] of its own: see
+    /// [`Limit::PerWindow`]. The first `number` may go at once.
+    ///
+    /// With a number of 0 each call that is charged ends with
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::Request;
+    /// use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+    /// use tower_ews::principal::Principal;
+    ///
+    /// let by_tenant = |request: &Request<()>| {
+    ///     let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
+    ///     Some(Principal::new(tenant))
+    /// };
+    /// let layer = ConcurrencyByPrincipalLayer::per_window(100, Duration::from_secs(60), by_tenant);
+    /// # let _ = layer;
+    /// ```
+    pub fn per_window(
+        number: u32,
+        period: Duration,
+        make_charges: M,
+    ) -> ConcurrencyByPrincipalLayer<RequestCharges<M>> {
+        let ledger = LocalLedger::builder()
+            .budget(Budget::Requests, Limit::per_window(number, period))
+            .build();
+        let make_charges = RequestCharges::new(make_charges);
+        ConcurrencyByPrincipalLayer::new(Arc::new(ledger), make_charges)
     }
 
     /// Gives the permit back as soon as the response headers have come. Default: when the response body has ended.

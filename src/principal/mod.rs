@@ -31,6 +31,7 @@ mod graph;
 mod identity;
 mod key;
 mod make_charges;
+mod requests;
 mod rules;
 
 pub use self::budget::Budget;
@@ -44,4 +45,5 @@ pub use self::graph::GraphCharges;
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
 pub use self::make_charges::MakeCharges;
+pub use self::requests::RequestCharges;
 pub use self::rules::{BudgetRule, ChargeRule, Payer};
