@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::charges::{Charge, Charges};
+use super::lease::Lease;
 use super::make_charges::MakeCharges;
 
 /// Draws on [`Budget::Requests`] what another [`MakeCharges`] draws on [`Budget::Concurrency`], which is what a closure that only
@@ -39,5 +40,9 @@ impl<B, M: MakeCharges<B>> MakeCharges<B> for RequestCharges<M> {
             _ => charge.clone(),
         };
         charges.iter().map(per_time).collect()
+    }
+
+    fn lease(&self, request: &http::Request<B>) -> Option<Lease> {
+        self.0.lease(request)
     }
 }
