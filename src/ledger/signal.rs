@@ -48,6 +48,16 @@ pub enum Signal {
         /// How much, in the budget's unit.
         amount: u32,
     },
+    /// The server says how much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget is left until all of it comes back, as in
+    /// `RateLimit` fields. It only ever holds calls back: the configured bucket counts besides.
+    Remaining {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// How much is left, in the budget's unit.
+        amount: u32,
+        /// When all of it comes back.
+        until: Instant,
+    },
 }
 
 /// How a permit ended.

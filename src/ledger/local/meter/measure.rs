@@ -101,6 +101,9 @@ pub(in super::super) trait Measure: fmt::Debug {
     /// The call cost so much more than it was charged.
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
 
+    /// The server says that so much is left until then, when all of it comes back.
+    fn remains(&mut self, _amount: u32, _until: Instant, _now: Instant) {}
+
     /// How full it is, in parts of a million, if it counts what is in flight.
     fn fill(&self) -> Option<u64> {
         None

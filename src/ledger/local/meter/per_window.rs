@@ -23,6 +23,31 @@ pub(in super::super) struct PerWindow {
     drawn: u128,
     /// When that was so. None: it is full.
     at: Option<Instant>,
+    told: Option<Told>,
+}
+
+/// What the server says is left of its own window.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    left: u32,
+    /// When all of it comes back.
+    until: Instant,
+}
+
+/// Times that differ by no more name the same end of a window: servers count in whole seconds, and responses take their time.
+const SAME_WINDOW: Duration = Duration::from_secs(2);
+
+impl Told {
+    /// What is known after the server says `new`.
+    ///
+    /// Responses come late and in any order, and do not count the calls that are on their way: in the same window the least counts.
+    fn update(self, new: Self) -> Self {
+        let is_later = new.until > after(self.until, SAME_WINDOW);
+        match new.left < self.left || is_later {
+            true => new,
+            false => self,
+        }
+    }
 }
 
 impl PerWindow {
@@ -34,6 +59,7 @@ impl PerWindow {
             set: false,
             drawn: 0,
             at: None,
+            told: None,
         }
     }
 
@@ -64,28 +90,41 @@ impl PerWindow {
         self.fill(now);
         self.drawn = self.drawn.saturating_add(self.scaled(amount));
         self.at = (self.drawn > 0).then_some(now);
+        if let Some(told) = &mut self.told {
+            told.left = told.left.saturating_sub(amount);
+        }
+    }
+
+    /// When the bucket holds `amount`. None: it does now.
+    fn holds_at(&mut self, amount: u32, now: Instant) -> Option<Instant> {
+        self.fill(now);
+        // More than it holds needs a full one.
+        let wanted = self.scaled(amount.min(self.limit));
+        let drawn = self.drawn.saturating_add(wanted);
+        match drawn.saturating_sub(self.scaled(self.limit)) {
+            0 => None,
+            above => Some(self.back_at(above, now)),
+        }
+    }
+
+    /// When the server's own window has `amount` left. None: it does now.
+    fn left_at(&mut self, amount: u32, now: Instant) -> Option<Instant> {
+        self.told.take_if(|told| told.until <= now);
+        let told = self.told.filter(|told| told.left < amount)?;
+        Some(told.until)
     }
 }
 
 impl Measure for PerWindow {
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        if self.at.is_none() {
+        if self.at.is_none() && self.told.is_none() {
             return Verdict::Room { value: None };
         }
-        let now = clock.now();
-        self.fill(now);
-        // More than it holds needs a full one.
-        let wanted = self.scaled(ask.amount().min(self.limit));
-        let above = self
-            .drawn
-            .saturating_add(wanted)
-            .saturating_sub(self.scaled(self.limit));
-        match above {
-            0 => Verdict::Room { value: None },
-            above => Verdict::Full {
-                until: Some(self.back_at(above, now)),
-                value: None,
-            },
+        let (amount, now) = (ask.amount(), clock.now());
+        let until = self.holds_at(amount, now).max(self.left_at(amount, now));
+        match until {
+            None => Verdict::Room { value: None },
+            until => Verdict::Full { until, value: None },
         }
     }
 
@@ -99,11 +138,25 @@ impl Measure for PerWindow {
             self.fill(clock.now());
             self.drawn = self.drawn.saturating_sub(self.scaled(ask.amount()));
             self.fill(clock.now());
+            if let Some(told) = &mut self.told {
+                told.left = told.left.saturating_add(ask.amount());
+            }
         }
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
         self.draw(amount, clock.now());
+    }
+
+    fn remains(&mut self, amount: u32, until: Instant, now: Instant) {
+        let new = Told {
+            left: amount,
+            until,
+        };
+        // As much as the bucket holds is no news.
+        if until > now && (amount < self.limit || self.told.is_some()) {
+            self.told = Some(self.told.map_or(new, |known| known.update(new)));
+        }
     }
 
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
@@ -116,9 +169,11 @@ impl Measure for PerWindow {
 
     fn tidy(&mut self, now: Instant) -> Keep {
         self.fill(now);
-        match self.at {
+        self.told.take_if(|told| told.until <= now);
+        let full = self.at.map(|_| self.back_at(self.drawn, now));
+        match full.max(self.told.map(|told| told.until)) {
             _ if self.set => Keep::InUse,
-            Some(_) => Keep::Until(self.back_at(self.drawn, now)),
+            Some(until) => Keep::Until(until),
             None => Keep::Nothing,
         }
     }
@@ -126,6 +181,9 @@ impl Measure for PerWindow {
     fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
         let drawn = self.missing(now).div_ceil(self.period.as_nanos().max(1));
         let drawn = u32::try_from(drawn).unwrap_or(u32::MAX);
+        let told = self.told.filter(|told| told.until > now);
+        let gone = told.map_or(0, |told| self.limit.saturating_sub(told.left));
+        let drawn = drawn.max(gone);
         BudgetSnapshot::new(budget, drawn, self.limit)
     }
 }

@@ -317,3 +317,55 @@ async fn any_number_of_principals_leaves_nothing() {
     sleep(secs(60)).await;
     nothing_left_now(&ledger);
 }
+
+fn remaining(amount: u32, until: Instant) -> Signal {
+    Signal::Remaining {
+        budget: Budget::Requests,
+        amount,
+        until,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_is_left_holds_calls_back() {
+    let ledger = windows(100, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    permit.report(remaining(2, start + secs(60)));
+    // It counts down with the calls, and what was never sent comes back.
+    let mut unsent = try_now(&ledger, &requests("a", 1)).unwrap();
+    unsent.set_end(End::NotSent);
+    drop(unsent);
+    assert!((0..2).all(|_| try_now(&ledger, &requests("a", 1)).is_some()));
+    sleep(secs(10)).await;
+    assert!(try_now(&ledger, &requests("a", 1)).is_none());
+    assert_eq!(drawn(&ledger), 100);
+    // Once it is over the bucket counts alone, more than the server has ever left included.
+    let waiting = call(&ledger, requests("a", 250), Duration::ZERO);
+    assert_eq!(seconds_until(waiting, start).await, 60.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_news_of_a_window_do_not_count() {
+    let ledger = windows(100, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    let left = |amount, until| {
+        permit.report(remaining(amount, start + Duration::from_millis(until)));
+        100 - drawn(&ledger)
+    };
+    // As much as the bucket holds is no news, and neither is the past.
+    assert_eq!(left(100, 60_000), 99);
+    assert_eq!(left(0, 0), 99);
+    assert_eq!(left(50, 60_000), 50);
+    // In the same window the least counts, whatever the order.
+    assert_eq!(left(40, 61_000), 40);
+    assert_eq!(left(45, 60_500), 40);
+    assert_eq!(left(45, 62_000), 40);
+    // A later window has begun on the server.
+    assert_eq!(left(90, 120_000), 90);
+    assert_eq!(left(95, 60_000), 90);
+    drop(permit);
+    nothing_left(&ledger).await;
+}
