@@ -20,6 +20,8 @@
 
 #[cfg(feature = "ews")]
 mod accounts;
+#[cfg(feature = "ews")]
+mod amounts;
 mod budget;
 mod charges;
 #[cfg(test)]
@@ -30,8 +32,12 @@ mod ews;
 mod graph;
 mod identity;
 mod key;
+mod lease;
 mod make_charges;
+mod requests;
 mod rules;
+#[cfg(feature = "ews")]
+mod subscriptions;
 
 pub use self::budget::Budget;
 pub use self::charges::{Charge, Charges};
@@ -40,8 +46,10 @@ pub use self::charges::{Charge, Charges};
 pub use self::ews::EwsCharges;
 #[cfg(feature = "graph")]
 #[cfg_attr(docsrs, doc(cfg(feature = "graph")))]
-pub use self::graph::GraphCharges;
+pub use self::graph::{GraphCharges, GraphScope};
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
+pub use self::lease::{Lease, LeaseChange, ReadLease};
 pub use self::make_charges::MakeCharges;
+pub use self::requests::RequestCharges;
 pub use self::rules::{BudgetRule, ChargeRule, Payer};

@@ -22,7 +22,7 @@ use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
 use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
-use super::report::Reporter;
+use super::report::{Reporter, report_rate_limit};
 use crate::errors::{CredentialsError, DeadlineElapsed};
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
@@ -181,6 +181,9 @@ where
         });
         let (mut head, body) = response.into_parts();
         self.request.note_access(&mut head);
+        if let Some(ledger) = &self.request.config().ledger {
+            report_rate_limit(ledger, self.request.slot(), &head.headers);
+        }
         let classified = self
             .request
             .classifier()
@@ -233,6 +236,7 @@ where
                     attempt.leave_connection();
                 }
                 refused.reporter.listen_with(|| self.request.own_gates());
+                refused.reporter.report_unspent(&refused.refusal);
                 self.warn_of(&refused.reporter);
                 Judged::Refused(head, refused)
             }

@@ -43,8 +43,10 @@ mod outline_error;
 mod recovery_time;
 pub mod response;
 mod scanner;
+pub(crate) mod sent;
 mod skim;
 mod space;
+mod subscription;
 mod tag;
 mod targets;
 pub(crate) mod truncation;
@@ -52,6 +54,7 @@ mod xml;
 
 pub use self::characters::InvalidCharacter;
 pub use self::recovery_time::RecoveryTime;
+pub(crate) use self::subscription::{SubscriptionRequest, SubscriptionResponse};
 pub use self::targets::Targets;
 #[doc(no_inline)]
 pub use self::{
