@@ -2,6 +2,8 @@
 
 #[path = "responses/collected.rs"]
 mod collected;
+#[path = "responses/deadline.rs"]
+mod deadline;
 #[path = "responses/graph.rs"]
 mod graph;
 #[path = "responses/page.rs"]
