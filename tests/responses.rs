@@ -6,6 +6,8 @@ mod collected;
 mod deadline;
 #[path = "responses/graph.rs"]
 mod graph;
+#[path = "responses/lost_writes.rs"]
+mod lost_writes;
 #[path = "responses/page.rs"]
 mod page;
 #[path = "responses/random.rs"]

@@ -38,7 +38,8 @@ const REST: &str = "
   row the parts are as small as can be, and drawn from the whole batch where order makes no difference; three of those
   speak for the rest.
 - After the outcome of a part is lost that must not be done twice, nothing is sent for 10 to 20 s, then one small part
-  alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`).
+  alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`), and half as
+  many as the last one that was lost. They grow again after eight good ones for each that was lost so far.
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a
   second for a principal.
 - A 401 of credentials, or a 403 of a mailbox, is remembered: nothing like it is sent for a minute, then for ever longer, up
