@@ -577,3 +577,23 @@ fn a_member_that_failed_and_may_have_been_executed_holds_up_nobody() {
     assert_eq!(end, Ok("failed,failed,failed,failed".to_owned()));
     assert_eq!(run.stats().unknown, 4);
 }
+
+/// Where others were done, a member that is worth another try waits by itself.
+#[test]
+fn a_member_that_is_tried_again_holds_up_nobody() {
+    let batch = numbers(6, Order::Free, Idempotency::Idempotent);
+    let mut run = Run::new(batch, config(2), None);
+    let begin = run.now;
+    assert_eq!(run.sent(), [0, 1]);
+    run.ended_after(0, &[0, 1], messages("do"));
+    for members in [[2, 3], [4, 5]] {
+        assert_eq!((run.sent(), run.now), (members.to_vec(), begin));
+        run.ended_after(0, &members, messages("dd"));
+    }
+    assert_eq!(run.sent(), [1]);
+    assert!(run.now >= begin + SECOND);
+    run.ended_after(0, &[1], messages("o"));
+    let text = "done,once,done,done,done,done".to_owned();
+    assert_eq!(run.finish(), (vec![], Ok(text)));
+    assert_eq!(run.stats().not_executed, 1);
+}
