@@ -1,9 +1,15 @@
 //! What becomes of a call for each kind of response: alone, in a batch of 20, in one of 1,000. The whole stack, virtual time.
 
+#[path = "responses/cases.rs"]
+mod cases;
 #[path = "responses/collected.rs"]
 mod collected;
+#[path = "responses/deadline.rs"]
+mod deadline;
 #[path = "responses/graph.rs"]
 mod graph;
+#[path = "responses/lost_writes.rs"]
+mod lost_writes;
 #[path = "responses/page.rs"]
 mod page;
 #[path = "responses/random.rs"]

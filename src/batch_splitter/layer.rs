@@ -111,11 +111,13 @@ impl<F> BatchSplitterLayer<F> {
         self
     }
 
-    /// Sets how long members are sent again while the batch makes no progress at all. 15 minutes by default. The request
-    /// extension [`Deadline`](crate::extensions::Deadline) bounds the whole call besides.
+    /// Sets how long a batch goes on that makes no progress. 15 minutes by default; in `EwsStack` the policy's `deadline`.
     ///
-    /// It bounds waits, and a part that hangs: what is in flight then is given up as lost. So it is to be longer than a part
-    /// takes.
+    /// A caller's [`Deadline`](crate::extensions::Deadline) is one moment for a whole batch: its waits, its parts and their
+    /// responses. A batch without one has this time since the server last settled one of its members, so that it goes on for as
+    /// long as it gets on.
+    ///
+    /// What is in flight then is given up: see [`BatchSplitter`]. So this is to be longer than a part takes.
     pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {
         self.config.stall_timeout = stall_timeout;
         self

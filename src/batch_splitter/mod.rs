@@ -93,8 +93,8 @@
 //! # What is sent again
 //!
 //! - Members that were throttled, and only those, after the wait that the server asks for: together with members that were
-//!   not sent yet, until the call's [`Deadline`](crate::extensions::Deadline), or until nothing was achieved for the time of
-//!   [`stall_timeout`](BatchSplitterLayer::stall_timeout). Then the server's last error stands in for their messages.
+//!   not sent yet, until the [deadline](BatchSplitter#deadline) of the batch. Then the server's last error stands in for their
+//!   messages.
 //! - Members that were stopped by another one that failed, as long as a round achieves something.
 //! - The members of a part that was lost, in parts of half the size, if the batch is safe or idempotent ([`Idempotency`]);
 //!   three times if it cannot be made smaller. Otherwise their outcome is unknown, and their messages say so.

@@ -122,29 +122,28 @@ impl<B: Batch> Ending<'_, B> {
         }
     }
 
-    /// The time of the call was over before the part came back. It makes no difference whether a read was executed: what the
-    /// server has said before counts.
+    /// The time of a part was over before it came back. If that of the call is over with it, it makes no difference whether a
+    /// read was executed: what the server has said before counts.
     fn too_late(self, again: Retry) {
         let (operation, attempts) = (self.members.batch.operation().into(), 1);
         let source = NoResponseInTime.into();
-        match self.members.only_reads() {
-            true => self.not_sent(
-                BackoffError::DeadlinePassed {
-                    operation,
-                    attempts,
-                    source,
-                }
-                .into(),
-            ),
-            false => self.lost(
-                BackoffError::OutcomeUnknown {
-                    operation,
-                    attempts,
-                    source,
-                }
-                .into(),
-                again,
-            ),
+        if !self.members.only_reads() {
+            let error = BackoffError::OutcomeUnknown {
+                operation,
+                attempts,
+                source,
+            };
+            return self.lost(error.into(), again);
+        }
+        let is_over = self.recovery.is_over(self.now).is_some();
+        let error = BackoffError::DeadlinePassed {
+            operation,
+            attempts,
+            source,
+        };
+        match is_over {
+            true => self.not_sent(error.into()),
+            false => self.lost(error.into(), again),
         }
     }
 

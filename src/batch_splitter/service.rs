@@ -22,6 +22,15 @@ use crate::body::ReplayBody;
 
 /// Splits a batch into parts that a server can take, and merges their responses. See the [module](super).
 ///
+/// # Deadline
+///
+/// A caller's [`Deadline`](crate::extensions::Deadline) is one moment for a whole batch: its waits, its parts and their
+/// responses. A batch without one has the [`stall_timeout`](super::BatchSplitterLayer::stall_timeout) since the server last
+/// settled one of its members, so that it goes on for as long as it gets on.
+///
+/// What the deadline ends is told as what it is: the server's last word where there was one, an unknown outcome where a part
+/// was in flight that may have been executed, and not executed otherwise. Layers further in are given the deadline of each part.
+///
 /// ```
 /// use http::{Request, Response};
 /// use http_body_util::Full;

@@ -14,7 +14,8 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// How often a failure is tried then, whatever it is.
 const OUTAGE_RETRIES: u32 = 6;
 
-/// How many parts in a row have to be answered before the doubt that one part may leave grows again.
+/// How many parts in a row have to be answered, for each one that was lost so far, before the doubt that one part may leave grows
+/// again: after one outage it is soon as large as before, and where single members break the connection it stays small.
 const GOOD_PARTS: u32 = 8;
 
 /// The parts that failed as a whole, one after another, and what is in doubt.
@@ -43,6 +44,8 @@ pub(super) struct Trouble {
     doubt: Doubt,
     /// How many members a part may leave in doubt, since a larger one was lost.
     max_in_doubt: Option<usize>,
+    /// How many were lost.
+    losses: u32,
     /// How many parts in a row were answered since that was changed.
     good_parts: u32,
 }
@@ -85,6 +88,7 @@ impl Trouble {
         let half = (members / 2).max(1);
         self.max_in_doubt = Some(self.max_in_doubt.map_or(half, |max| max.min(half)));
         self.good_parts = 0;
+        self.losses = self.losses.saturating_add(1);
         may_go_on
     }
 
@@ -105,7 +109,7 @@ impl Trouble {
         self.since = None;
         self.careful = false;
         self.good_parts = self.good_parts.saturating_add(1);
-        if self.good_parts >= GOOD_PARTS {
+        if self.good_parts >= GOOD_PARTS.saturating_mul(self.losses) {
             self.good_parts = 0;
             self.max_in_doubt = self.max_in_doubt.map(|max| max.saturating_mul(2));
         }
@@ -207,6 +211,34 @@ mod tests {
             assert_eq!(trouble.is_general(0, now), without, "{parts:?}");
             trouble.messages_came();
             assert!(!trouble.wants_small() && !trouble.is_general(0, now));
+        }
+    }
+
+    #[test]
+    fn the_more_often_parts_are_lost_the_slower_they_grow_again() {
+        let mut trouble = Trouble::default();
+        assert_eq!(trouble.max_in_doubt(), usize::MAX);
+        for (losses, members) in [(1, 50), (2, 25), (3, 13), (4, 1), (5, 1)] {
+            trouble.outcome_lost(members);
+            trouble.part_sent();
+            trouble.response_came();
+            let half = (members / 2).max(1);
+            for doubled in [half, 2 * half, 4 * half] {
+                for _ in 0..8 * losses {
+                    assert_eq!(trouble.max_in_doubt(), doubled, "{losses}, {members}");
+                    trouble.messages_came();
+                }
+            }
+            assert_eq!(trouble.max_in_doubt(), 8 * half);
+            // A small part that is lost is not forgotten for a larger one.
+            trouble.outcome_lost(1000);
+            assert_eq!(trouble.max_in_doubt(), 8 * half);
+            trouble = Trouble {
+                losses,
+                doubt: Doubt::None,
+                max_in_doubt: None,
+                ..trouble
+            };
         }
     }
 

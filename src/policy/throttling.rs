@@ -76,6 +76,10 @@ pub struct ThrottlingPolicy {
     /// Whether impersonation draws on a copy of the mailbox owner's budgets: since Exchange 2010 SP2 RU4.
     pub impersonation_copy: bool,
     /// How long one call may take, all waits and attempts included. Default: 15 minutes.
+    ///
+    /// A caller's [`Deadline`](crate::extensions::Deadline) is one moment for a whole batch: its waits, its parts and their
+    /// responses. A batch without one has this time since the server last settled one of its members, so that it goes on for as
+    /// long as it gets on.
     #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
     pub deadline: Duration,
     /// How long one attempt may take from when it is sent until its response begins. Default: 100 s, see

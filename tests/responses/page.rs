@@ -15,7 +15,9 @@ settings. The test `responses` tries each row as a single call, in a batch of 20
 as something that must not be done twice (CreateItem), and makes this page: `EWS_WRITE_DOCS=1 cargo test --all-features --test responses`.
 
 - **One call** and **a batch**: the most requests, if the server goes on to respond like this. Whatever the server says, no
-  call goes on behind its deadline, 15 minutes by default; a batch has as long since a member was last settled.
+  call goes on behind its deadline, 15 minutes by default. A caller's `Deadline` is one moment for a whole batch: its waits,
+  its parts and their responses. A batch without one has this time since the server last settled one of its members, so that
+  it goes on for as long as it gets on.
 - **Perhaps executed**: an operation that must not be done twice is then not sent again. The caller is told: an error that
   says `outcome unknown`, `RetryInfo::outcome_unknown` beside the server's response, or an entry of its own in a batch. A
   read is never in doubt, and is sent again.
@@ -38,7 +40,8 @@ const REST: &str = "
   row the parts are as small as can be, and drawn from the whole batch where order makes no difference; three of those
   speak for the rest.
 - After the outcome of a part is lost that must not be done twice, nothing is sent for 10 to 20 s, then one small part
-  alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`).
+  alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`), and half as
+  many as the last one that was lost. They grow again after eight good ones for each that was lost so far.
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a
   second for a principal.
 - Where another server has the mailbox, the caller's hook is asked once for its endpoint (`find_endpoint`), and the request goes

@@ -52,6 +52,10 @@ impl Scanned {
 }
 
 impl Scanned {
+    fn entries(&self) -> impl Iterator<Item = &ResponseMessage> {
+        self.messages.iter().filter(|message| message.is_entry)
+    }
+
     /// Returns where the first message begins that was found.
     fn begin_of_messages(&self) -> Option<u64> {
         self.messages
@@ -69,6 +73,14 @@ struct Entry {
     maybe_executed: bool,
     /// Whether Exchange stops a batch for such an error.
     stops: bool,
+}
+
+/// Says why messages are not known to be those of the members.
+fn mismatch(entries: usize, members: usize) -> String {
+    match entries == members {
+        true => "a response whose messages may be those of other members".to_owned(),
+        false => format!("a response with {entries} messages to {members} members"),
+    }
 }
 
 /// Returns the message that counts for all members together, if there is one.
@@ -141,15 +153,7 @@ impl EwsBatch {
         }
         let messages = self.messages(sent, members, head, body, &scanned);
         messages.unwrap_or_else(|| {
-            let entries = scanned.messages.iter().filter(|message| message.is_entry);
-            let text = match (entries.count(), members.len()) {
-                (entries, members) if entries == members => {
-                    "a response whose messages may be those of other members".to_owned()
-                }
-                (entries, members) => {
-                    format!("a response with {entries} messages to {members} members")
-                }
-            };
+            let text = mismatch(scanned.entries().count(), members.len());
             PartResponse::Failure(sent.unattributed(text))
         })
     }
@@ -163,11 +167,7 @@ impl EwsBatch {
         body: &Rope,
         scanned: &Scanned,
     ) -> Option<PartResponse> {
-        let entries: Vec<&ResponseMessage> = scanned
-            .messages
-            .iter()
-            .filter(|message| message.is_entry)
-            .collect();
+        let entries: Vec<&ResponseMessage> = scanned.entries().collect();
         if entries.is_empty() {
             // The response element itself says that it failed.
             let own = scanned.messages.iter().find(|message| !message.is_entry)?;

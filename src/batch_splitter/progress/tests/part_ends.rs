@@ -320,6 +320,103 @@ fn what_ends_a_batch_without_messages() {
     }
 }
 
+/// What was in flight when the time of the call was over: in doubt, unless it only reads. Then the server's earlier word counts.
+#[test]
+fn what_is_in_flight_at_the_deadline() {
+    let fault = Err("500 Internal Server Error");
+    let open = Err("outcome unknown: no complete response to Numbers came");
+    let passed = Err("no response to Numbers before its deadline");
+    type Case = (
+        &'static str,
+        fn() -> SendResult,
+        [Result<&'static str, &'static str>; 3],
+    );
+    let cases: [Case; 5] = [
+        ("too late", || SendResult::TooLate, [passed, open, open]),
+        (
+            "busy, then too late",
+            || failure(PartOutcome::retry(Some(SECOND))),
+            [fault, open, open],
+        ),
+        (
+            "each busy, then too late",
+            || messages("rr"),
+            [
+                Ok("busy,busy,not executed,not executed"),
+                Ok("unknown,unknown,not executed,not executed"),
+                Ok("unknown,unknown,not executed,not executed"),
+            ],
+        ),
+        (
+            "one busy, then too late",
+            || messages("dr"),
+            [
+                Ok("done,busy,not executed,not executed"),
+                Ok("done,unknown,unknown,not executed"),
+                Ok("done,unknown,unknown,not executed"),
+            ],
+        ),
+        (
+            "done, then too late",
+            || messages("dd"),
+            [
+                Ok("done,done,not executed,not executed"),
+                Ok("done,done,unknown,unknown"),
+                Ok("done,done,unknown,unknown"),
+            ],
+        ),
+    ];
+    for (name, first, expected) in cases {
+        for (idempotency, expected) in KINDS.into_iter().zip(expected) {
+            let what = format!("{name}, {idempotency:?}");
+            let mut run = two_of_four(idempotency, false, Some(20 * SECOND));
+            let begin = run.now;
+            if name == "too late" {
+                run.ended_after(20, &[0, 1], first());
+            } else {
+                run.ended_after(1, &[0, 1], first());
+                let part = run.next().unwrap();
+                assert_eq!(part.deadline, Some(begin + 20 * SECOND), "{what}");
+                run.now = begin + 20 * SECOND;
+                run.ended_after(0, &part.members, SendResult::TooLate);
+            }
+            let (parts, end) = run.finish();
+            assert_eq!((parts, run.now), (vec![], begin + 20 * SECOND), "{what}");
+            match (end, expected) {
+                (Ok(text), Ok(expected)) => assert_eq!(text, expected, "{what}"),
+                (Err(error), Err(expected)) => {
+                    assert!(error.starts_with(expected), "{what}: {error}");
+                }
+                (end, _) => panic!("{what}: {end:?}"),
+            }
+            let stats = run.stats();
+            assert_eq!(stats.unknown + stats.not_executed + stats.done, 4, "{what}");
+        }
+    }
+    // A part that hangs is not all of the call, as long as others achieve something.
+    for idempotency in KINDS {
+        let mut config = config(2);
+        config.parallel = 2;
+        config.stall_timeout = 100 * SECOND;
+        config.target_time = 100 * SECOND;
+        let mut run = Run::new(numbers(8, Order::Free, idempotency), config, None);
+        let hangs = run.sent();
+        for seconds in [90, 9] {
+            let part = run.sent();
+            run.ended_after(seconds, &part, done(&part));
+        }
+        run.ended_after(1, &hangs, SendResult::TooLate);
+        let text = run.finish().1.unwrap();
+        let unknown = if idempotency == Idempotency::NonIdempotent {
+            2
+        } else {
+            0
+        };
+        assert_eq!(text.matches("unknown").count(), unknown, "{idempotency:?}");
+        assert_eq!(text.matches("done").count(), 8 - unknown, "{idempotency:?}");
+    }
+}
+
 #[test]
 fn a_part_that_cannot_be_made_smaller_is_tried_as_often_as_its_failure_is_worth() {
     for (joined, expected) in [
@@ -479,4 +576,24 @@ fn a_member_that_failed_and_may_have_been_executed_holds_up_nobody() {
     let (_, end) = run.finish_with(0, |members| messages(&"F".repeat(members.len())));
     assert_eq!(end, Ok("failed,failed,failed,failed".to_owned()));
     assert_eq!(run.stats().unknown, 4);
+}
+
+/// Where others were done, a member that is worth another try waits by itself.
+#[test]
+fn a_member_that_is_tried_again_holds_up_nobody() {
+    let batch = numbers(6, Order::Free, Idempotency::Idempotent);
+    let mut run = Run::new(batch, config(2), None);
+    let begin = run.now;
+    assert_eq!(run.sent(), [0, 1]);
+    run.ended_after(0, &[0, 1], messages("do"));
+    for members in [[2, 3], [4, 5]] {
+        assert_eq!((run.sent(), run.now), (members.to_vec(), begin));
+        run.ended_after(0, &members, messages("dd"));
+    }
+    assert_eq!(run.sent(), [1]);
+    assert!(run.now >= begin + SECOND);
+    run.ended_after(0, &[1], messages("o"));
+    let text = "done,once,done,done,done,done".to_owned();
+    assert_eq!(run.finish(), (vec![], Ok(text)));
+    assert_eq!(run.stats().not_executed, 1);
 }

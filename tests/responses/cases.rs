@@ -1,0 +1,178 @@
+//! Batches as clients met them in the field, with what is right.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt};
+use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, EwsBatchFormat};
+
+use super::server::{
+    Answer, Ask, Outcome, client, envelope, fault, good, messages, replay, request, send, soap,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn of(operation: &str, members: impl Fn(usize) -> String, count: usize, array: &str) -> String {
+    let members: String = (0..count).map(members).collect();
+    format!("<m:{operation}><m:{array}>{members}</m:{array}></m:{operation}>")
+}
+
+fn attachment_ids(count: usize) -> String {
+    let id = |at: usize| format!(r#"<t:AttachmentId Id="ID{at:04}"/>"#);
+    of("GetAttachment", id, count, "AttachmentIds")
+}
+
+/// Whether the seventh is asked for.
+fn has_seventh(ask: &Ask) -> bool {
+    ask.ids.iter().any(|id| id == "ID0007")
+}
+
+/// All but one of 20 are delivered, within a minute, and it has an error of its own.
+fn one_of_twenty(outcome: &Outcome, what: &str) {
+    assert_eq!(outcome.done(), 19, "{what}: {}", outcome.body);
+    assert!(outcome.took < MINUTE, "{what}: {:?}", outcome.took);
+    assert_eq!(
+        outcome.body.matches("ResponseClass=\"Error\"").count(),
+        1,
+        "{what}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_or_a_page_whenever_one_is_asked_for() {
+    let refused = |answer: fn() -> Answer| {
+        move |ask: &Ask| match has_seventh(ask) {
+            true => answer(),
+            false => good(ask),
+        }
+    };
+    let faults: fn() -> Answer = || Answer::xml(500, fault("ErrorInternalServerError", ""));
+    let page: fn() -> Answer = || Answer::page(500, "text/html", "<html>Runtime Error</html>");
+    for (what, answer) in [("a fault", faults), ("a page", page)] {
+        let outcome = send(soap(&attachment_ids(20)), None, refused(answer)).await;
+        one_of_twenty(&outcome, what);
+        let outcome = send(request("GetItem", 20), None, refused(answer)).await;
+        one_of_twenty(&outcome, what);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_entry_that_is_always_an_internal_error() {
+    let id = |at: usize| format!(r#"<t:ItemChange><t:ItemId Id="ID{at:04}"/></t:ItemChange>"#);
+    let updates = of("UpdateItem", id, 20, "ItemChanges");
+    for call in [request("GetItem", 20), soap(&updates)] {
+        let outcome = send(call, None, |ask| {
+            messages(ask, |id| match id {
+                "ID0007" => "ErrorInternalServerError".to_owned(),
+                _ => "NoError".to_owned(),
+            })
+        })
+        .await;
+        one_of_twenty(&outcome, "an entry");
+        let asked = outcome.asks.iter().filter(|ask| has_seventh(ask)).count();
+        // As often as a single call is sent.
+        assert_eq!(asked, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_refuses_all_is_recognised_at_once() {
+    let login = || {
+        Answer::page(
+            200,
+            "text/html",
+            "<html><title>Sign in</title><body>to your account</body></html>",
+        )
+    };
+    let outcome = send(request("GetItem", 1000), None, move |_| login()).await;
+    assert!(outcome.requests() <= 11, "{}", outcome.requests());
+    assert!(
+        outcome.error.contains("Sign in to your account"),
+        "{}",
+        outcome.error
+    );
+    let timeout: fn(&Ask) -> Answer = |_| Answer::status(440);
+    let header: fn(&Ask) -> Answer = |_| {
+        Answer::xml(
+            500,
+            fault("ErrorInvalidExchangeImpersonationHeaderData", ""),
+        )
+    };
+    for answer in [timeout, header] {
+        let outcome = send(request("CreateItem", 1000), None, answer).await;
+        assert_eq!((outcome.requests(), outcome.unknown), (1, 0));
+    }
+    // Nothing, and an empty body, are asked for again, a bounded number of times.
+    let id = |at: usize| format!(r#"<t:FolderId Id="ID{at:04}"/>"#);
+    let find = of("FindFolder", id, 2, "ParentFolderIds");
+    let nothing: fn(&Ask) -> Answer = |_| Answer::xml(200, "");
+    let empty: fn(&Ask) -> Answer = |_| Answer::xml(200, envelope(""));
+    let other: fn(&Ask) -> Answer = |_| Answer::page(500, "text/html", "<html>No EWS here</html>");
+    for answer in [nothing, empty, other] {
+        let outcome = send(soap(&find), None, answer).await;
+        assert!(outcome.done() == 0 && outcome.requests() > 1);
+        assert!(
+            outcome.requests() <= 12 && outcome.took < 2 * MINUTE,
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_507_for_more_than_three() {
+    let attachment =
+        |at: usize| format!("<t:FileAttachment><t:Name>ID{at:04}</t:Name></t:FileAttachment>");
+    let attachments: String = (0..10).map(attachment).collect();
+    let body = format!(
+        r#"<m:CreateAttachment><m:ParentItemId Id="P"/><m:Attachments>{attachments}</m:Attachments></m:CreateAttachment>"#
+    );
+    let outcome = send(soap(&body), None, |ask| match ask.ids.len() {
+        0..=3 => good(ask),
+        _ => Answer::status(507),
+    })
+    .await;
+    assert_eq!(
+        (outcome.done(), outcome.unknown),
+        (10, 0),
+        "{}",
+        outcome.body
+    );
+}
+
+/// The splitter alone, with a limit of 1 MiB for the response to a part.
+#[tokio::test(start_paused = true)]
+async fn one_message_that_is_longer_than_a_response_may_be() {
+    let client = client(Default::default(), |ask| {
+        let text = |id: &str| {
+            if id == "ID0001" {
+                "x".repeat(2 << 20)
+            } else {
+                String::new()
+            }
+        };
+        let each = ask.ids.iter().map(|id| {
+            format!(
+                r#"<m:GetItemResponseMessage ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode><m:Items><t:Message><t:MimeContent>{}</t:MimeContent></t:Message></m:Items></m:GetItemResponseMessage>"#,
+                text(id)
+            )
+        });
+        let each: String = each.collect();
+        Answer::xml(
+            200,
+            envelope(&format!(
+                "<m:GetItemResponse><m:ResponseMessages>{each}</m:ResponseMessages></m:GetItemResponse>"
+            )),
+        )
+    });
+    let layer = BatchSplitterLayer::new(EwsBatchFormat::new()).max_response(1 << 20);
+    let call = request("GetItem", 10).map(|body: Full<_>| replay(body));
+    let response = layer.layer(client).oneshot(call).await.unwrap();
+    let report: BatchReport = response.extensions().get().cloned().unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    assert_eq!(body.matches(">NoError<").count(), 9);
+    assert!(body.contains("the limit that max_response sets"), "{body}");
+    assert!(!body.contains("not known"), "{body}");
+    let stats = report.stats();
+    assert_eq!((stats.done, stats.unknown, stats.not_executed), (9, 0, 1));
+}
