@@ -7,6 +7,8 @@
 //!   and their codes (`SoapResponse::parse`).
 //! - `split` cuts the request into parts of 20 members, its outline known. The requests of the `get_` bodies are 200 item ids.
 //! - `merge` reads the answers to those parts and puts them together into one. The answer to `create_1mb` is 200 item ids.
+//! - `plain` and `gzip` read an answer to its end through the stack, in frames of 16 KiB: what compression costs, in megabytes of the
+//!   decompressed body, and what it saves, in bytes over the wire.
 //! - Megabytes are those of the body that the operation reads, and memchr reads the same ones. BatchStats are medians of rounds, the
 //!   cases of a body in turns; the ratio is the median of the rounds' ratios. Copied bytes are those of the result that do not lie in the
 //!   caller's buffers.
@@ -18,18 +20,30 @@ mod bodies;
 #[path = "overhead/results.rs"]
 mod results;
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::hint::black_box;
+use std::io::Write;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 use std::{env, io};
 
 use bytes::Bytes;
-use http::{Request, Response, response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::stream;
+use http::{HeaderValue, Request, Response, response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use serde::Serialize;
+use tower::ServiceExt;
+use tower_ews::EwsStack;
 use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat, PartResponse};
 use tower_ews::body::ReplayBody;
 use tower_ews::body::Rope;
+use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::soap::{Outline, SoapResponse};
 
 use results::round;
@@ -46,6 +60,9 @@ struct Line {
     ratio: f64,
     copied_bytes: u64,
     allocations: u64,
+    /// Of an answer through the stack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_bytes: Option<u64>,
 }
 
 fn main() -> io::Result<()> {
@@ -69,6 +86,13 @@ fn main() -> io::Result<()> {
             row.copied,
             row.allocations
         );
+        if let Some(wire) = case.wire {
+            println!(
+                "{:>22} {wire} of {} bytes over the wire",
+                "",
+                case.read.len()
+            );
+        }
         file.push(Line {
             name: case.name.to_string(),
             mb_s: round(row.ours),
@@ -76,6 +100,7 @@ fn main() -> io::Result<()> {
             ratio: round(row.ratio),
             copied_bytes: row.copied,
             allocations: row.allocations,
+            wire_bytes: case.wire,
         });
     }
     println!();
@@ -96,6 +121,8 @@ struct Case {
     /// The bytes that it reads.
     read: Vec<u8>,
     run: Box<dyn Fn() -> u64>,
+    /// How many bytes come over the wire, if that is what it measures.
+    wire: Option<u64>,
 }
 
 struct Row {
@@ -122,6 +149,10 @@ fn cases() -> Vec<Case> {
             "create_1mb" => outline(name, request.clone()),
             _ => messages(name, answer.clone()),
         });
+        if name != "create_1mb" {
+            cases.push(through_the_stack("plain", name, &answer, answer.clone()));
+            cases.push(through_the_stack("gzip", name, &answer, gzip(&answer)));
+        }
         cases.push(split(name, request.clone()));
         cases.push(merge(name, request, answer));
     }
@@ -160,6 +191,57 @@ fn messages(name: &str, body: Vec<u8>) -> Case {
         black_box(SoapResponse::parse(black_box(&body))).expect("an answer");
         0
     })
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Reads `answer` through the stack, which comes over the wire as `wire`.
+fn through_the_stack(coding: &'static str, name: &str, answer: &[u8], wire: Vec<u8>) -> Case {
+    let wire = Bytes::from(wire);
+    let length = wire.len() as u64;
+    let client = tower::service_fn(move |_: Request<ReplayBody>| {
+        let wire = wire.clone();
+        let frames = (0..wire.len()).step_by(16 * 1024).map(move |at| {
+            let end = wire.len().min(at + 16 * 1024);
+            Ok::<_, Infallible>(Frame::data(wire.slice(at..end)))
+        });
+        let mut response = Response::new(StreamBody::new(stream::iter(frames)));
+        let headers = response.headers_mut();
+        headers.insert("content-type", HeaderValue::from_static("text/xml"));
+        if coding == "gzip" {
+            headers.insert("content-encoding", HeaderValue::from_static(coding));
+        }
+        ready(Ok::<_, Infallible>(response))
+    });
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online()).service(client);
+    let request = Bytes::from(bodies::get(1));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let expected = answer.len();
+    let mut case = Case::new(coding, name, answer.to_vec(), move || {
+        let call = async {
+            let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx")
+                .body(Full::new(request.clone()))
+                .expect("a request");
+            let response = stack.clone().oneshot(request).await.expect("a response");
+            let mut body = pin!(response.into_body());
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame.expect("a frame").data_ref().map_or(0, Bytes::len);
+            }
+            assert_eq!(bytes, expected);
+        };
+        runtime.block_on(call);
+        0
+    });
+    case.wire = Some(length);
+    case
 }
 
 fn split(name: &str, body: Vec<u8>) -> Case {
@@ -245,6 +327,7 @@ impl Case {
             name: format!("{operation}/{name}"),
             read,
             run: Box::new(run),
+            wire: None,
         }
     }
 

@@ -1,8 +1,6 @@
 //! [`EwsClassifier`]: what the requests and responses of Exchange Web Services mean.
 
-use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -11,24 +9,17 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
 use http_body::Body;
 use http_body_util::Full;
-use tower::BoxError;
 
 use super::access::Access;
 use super::classify::{
-    BodyClassifier, ClassifiedResponse, Classify, Idempotency, Outcome, Reading, Refusal,
-    RefusalScope, RequestClass, caller_or_authority,
+    ClassifiedResponse, Classify, Idempotency, Refusal, RequestClass, caller_or_authority,
 };
+use super::ews_body::{Compressed, EwsBody, MAX_INFLATED, no_soap};
 use crate::body::inflate::Inflate;
 use crate::body::{ReplayBody, encoding};
-use crate::errors::CutShort;
 use crate::principal::Principal;
 use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
-use crate::soap::member_status::MemberStatus;
-use crate::soap::truncation::TruncationMark;
-use crate::soap::{
-    CodeClass, Operation, OperationIdempotency, ResponseClass, ResponseCode, ResponseMessage,
-    ResponseScanner, ScanError, SidKind,
-};
+use crate::soap::{Operation, OperationIdempotency, SidKind};
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
 ///
@@ -225,13 +216,7 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
             classified.refusal = classified.refusal.filter(|_| head.status != 500);
             return classified;
         }
-        let body = EwsBody {
-            by_head: classified.refusal.clone(),
-            expects_messages: class.expects_soap && head.status.is_success(),
-            truncation: (class.operation == Operation::EXPORT_ITEMS.name())
-                .then(TruncationMark::default),
-            ..EwsBody::default()
-        };
+        let body = EwsBody::new(class, head.status, classified.refusal.clone());
         classified.body_classifier = Some(match inflate {
             Some(inflate) => Box::new(Compressed::new(inflate, body)),
             None => Box::new(body),
@@ -254,282 +239,10 @@ fn other_endpoint(head: &response::Parts) -> Option<Uri> {
     path.ends_with("/exchange.asmx").then_some(location)
 }
 
-/// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
-fn no_soap() -> Refusal {
-    Refusal::new("no SOAP").outcome_unknown().max_retries(0)
-}
-
 /// Whether the body is XML; `by_default` if there is no content type.
 fn is_xml(headers: &HeaderMap, by_default: bool) -> bool {
     headers.get(CONTENT_TYPE).map_or(by_default, |value| {
         let mut windows = value.as_bytes().windows(3);
         windows.any(|window| window.eq_ignore_ascii_case(b"xml"))
     })
-}
-
-/// How much of a compressed body is read for refusals, decompressed. Larger ones are handed on unread.
-const MAX_INFLATED: u64 = 64 * 1024 * 1024;
-
-/// Reads a compressed body. Its bytes go on to the caller as they came.
-struct Compressed {
-    inflate: Inflate,
-    body: EwsBody,
-    /// Why nothing more is read.
-    broken: Option<io::Error>,
-}
-
-impl Compressed {
-    fn new(inflate: Inflate, body: EwsBody) -> Self {
-        Self {
-            inflate,
-            body,
-            broken: None,
-        }
-    }
-}
-
-impl BodyClassifier for Compressed {
-    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
-        if self.broken.is_none() {
-            let body = &mut self.body;
-            let inflated = self.inflate.push(bytes, |bytes| body.read(bytes, found));
-            self.broken = inflated.err();
-        }
-    }
-
-    fn so_far(&self) -> Reading {
-        self.body.so_far()
-    }
-
-    fn end(&mut self) -> Result<(), BoxError> {
-        let body = &mut self.body;
-        let ended = match self.broken.take() {
-            Some(error) => Err(error),
-            None => self.inflate.finish(|bytes| body.read(bytes, &mut |_| {})),
-        };
-        match ended {
-            Ok(()) => body.end(),
-            // It was not read to its end.
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(()),
-            Err(_) => Err(CutShort.into()),
-        }
-    }
-}
-
-/// Reads faults and response messages.
-#[derive(Default)]
-struct EwsBody {
-    scanner: ResponseScanner,
-    /// What the head of the response said.
-    by_head: Option<Refusal>,
-    findings: Findings,
-    /// Whether the body is incomplete if it says nothing.
-    expects_messages: bool,
-    /// Of the operation whose responses can have it.
-    truncation: Option<TruncationMark>,
-}
-
-#[derive(Default)]
-struct Findings {
-    /// Some message is no refusal: its member was executed, or no wait can cure its error.
-    settled: bool,
-    /// All refusals in one.
-    refusal: Option<Refusal>,
-    is_fault: bool,
-    /// The code of a fault that does not say that nothing was executed, and whether it is understood.
-    in_doubt: Option<(ResponseCode, bool)>,
-    malformed: bool,
-}
-
-impl BodyClassifier for EwsBody {
-    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
-        let findings = &mut self.findings;
-        if let Some(truncation) = &mut self.truncation {
-            truncation.read(bytes);
-        }
-        let scanned = self.scanner.push(bytes, &mut |message| {
-            findings.take(&message, found);
-        });
-        if let Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) = scanned {
-            findings.malformed = true;
-        }
-    }
-
-    fn so_far(&self) -> Reading {
-        let findings = &self.findings;
-        match &findings.refusal {
-            _ if findings.malformed => {
-                let refusal = Refusal::new("malformed response").outcome_unknown();
-                Reading::Refused(refusal.max_retries(1))
-            }
-            _ if findings.settled => Reading::Final,
-            None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
-            Some(refusal) => Reading::Refused(refusal.clone()),
-            None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
-                Reading::Refused(no_soap())
-            }
-            // Members were stopped, but none that stopped them was seen.
-            None if self.scanner.messages() > 0 => Reading::Final,
-            None => Reading::Open,
-        }
-    }
-
-    fn end(&mut self) -> Result<(), BoxError> {
-        let truncation = self.truncation.as_ref();
-        if truncation.is_some_and(TruncationMark::is_found) {
-            return Err(CutShort.into());
-        }
-        match self.scanner.finish() {
-            // A fault is complete without the end of its envelope.
-            Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),
-            Ok(()) if self.expects_messages && self.scanner.says_nothing() => Err(CutShort.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl EwsBody {
-    /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its
-    /// status.
-    fn in_doubt(&self) -> Refusal {
-        let (code, understood) = self
-            .findings
-            .in_doubt
-            .as_ref()
-            .map_or((Cow::Borrowed("fault"), true), |(code, understood)| {
-                (reason(code), *understood)
-            });
-        match &self.by_head {
-            Some(by_head) if !understood => Refusal {
-                reason: code,
-                ..by_head.clone()
-            },
-            _ => Refusal::new(code).outcome_unknown().max_retries(0),
-        }
-    }
-}
-
-impl Findings {
-    fn take(&mut self, message: &ResponseMessage, found: &mut dyn FnMut(&Refusal)) {
-        self.is_fault |= message.is_fault;
-        match judge(message) {
-            Judgement::Settled if leaves_doubt(message) => {
-                let code = message.effective_code().clone();
-                self.in_doubt = Some((code, message.is_understood()));
-            }
-            Judgement::Settled => self.settled = true,
-            Judgement::Stopped => {}
-            Judgement::Refused(refusal) => {
-                found(&refusal);
-                self.refusal = Some(match self.refusal.take() {
-                    Some(earlier) => merge(earlier, refusal),
-                    None => refusal,
-                });
-            }
-        }
-    }
-}
-
-/// Whether a fault that no wait cures leaves open what was executed. What a message says of its member is for the caller.
-fn leaves_doubt(message: &ResponseMessage) -> bool {
-    let code = message.effective_code();
-    message.is_fault
-        && !code.is_about_the_caller()
-        && code.outcome() != crate::soap::Outcome::NotExecuted
-}
-
-enum Judgement {
-    Settled,
-    /// Not executed, because another member stopped the batch.
-    Stopped,
-    Refused(Refusal),
-}
-
-fn judge(message: &ResponseMessage) -> Judgement {
-    let effective = message.effective_code();
-    let failed = message.class == ResponseClass::Error;
-    let moved = failed && effective.names_another_server();
-    let (code, unknown, session_limit, max_retries) = match message.member_status() {
-        MemberStatus::Settled if moved => {
-            let mut refusal = Refusal::new(reason(effective)).max_retries(0).moved(None);
-            refusal.of_members = message.is_entry;
-            return Judgement::Refused(refusal);
-        }
-        MemberStatus::Settled
-            if message.is_fault && *effective == ResponseCode::IMPERSONATE_USER_DENIED =>
-        {
-            let mut refusal = Refusal::new(reason(effective)).max_retries(0);
-            refusal.unless_granted = true;
-            return Judgement::Refused(refusal);
-        }
-        MemberStatus::Settled => return Judgement::Settled,
-        MemberStatus::Stopped => return Judgement::Stopped,
-        MemberStatus::Refused {
-            code,
-            unknown,
-            session_limit,
-            max_retries,
-        } => (code, unknown, session_limit, max_retries),
-    };
-    let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
-    refusal.max_retries = max_retries;
-    refusal.of_members = message.is_entry;
-    refusal.moved = moved.then_some(None);
-    if unknown {
-        refusal = refusal.outcome_unknown();
-    }
-    Judgement::Refused(match code.class() {
-        CodeClass::ThrottleServerBusy => refusal.scope(RefusalScope::Principal),
-        CodeClass::ThrottleConnectionCount => refusal.scope(RefusalScope::Concurrency),
-        CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::FindCount),
-        CodeClass::ThrottleTooManyObjects => refusal.scope(RefusalScope::OpenMailboxes),
-        _ if session_limit => refusal.scope(RefusalScope::OpenMailboxes),
-        // "Mailbox server is overloaded" means busy.
-        _ if code.as_str() == "ErrorInsufficientResources" => {
-            refusal.scope(RefusalScope::Principal)
-        }
-        _ => refusal,
-    })
-}
-
-fn reason(code: &ResponseCode) -> Cow<'static, str> {
-    code.as_str().to_owned().into()
-}
-
-/// Merges the refusals of two members: the name of the wider scope, the longer wait, the smaller number of retries. An
-/// unknown outcome stays unknown.
-fn merge(one: Refusal, other: Refusal) -> Refusal {
-    let retry_after = one.retry_after.max(other.retry_after);
-    let of_members = one.of_members && other.of_members;
-    let moved = one.moved.clone().and(other.moved.clone());
-    let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
-    let max_retries = match (one.max_retries, other.max_retries) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    };
-    let mut merged = if reach(other.scope) > reach(one.scope) {
-        other
-    } else {
-        one
-    };
-    if unknown {
-        merged = merged.outcome_unknown();
-    }
-    merged.of_members = of_members;
-    merged.moved = moved;
-    merged.retry_after = retry_after;
-    merged.max_retries = max_retries;
-    merged
-}
-
-/// How many others a refusal of this scope concerns, as a rank.
-fn reach(scope: RefusalScope) -> u8 {
-    match scope {
-        RefusalScope::Call => 0,
-        RefusalScope::FindCount => 1,
-        RefusalScope::Concurrency => 2,
-        RefusalScope::OpenMailboxes => 3,
-        RefusalScope::Principal => 4,
-        RefusalScope::Endpoint => 5,
-    }
 }

@@ -118,6 +118,8 @@ mod decide;
 mod endpoint;
 #[cfg(feature = "ews")]
 mod ews;
+#[cfg(feature = "ews")]
+mod ews_body;
 mod examine;
 mod gate;
 mod granted;

@@ -1,0 +1,299 @@
+//! [`EwsBody`]: reads the faults and response messages of a response of Exchange Web Services.
+
+use std::borrow::Cow;
+use std::io;
+
+use http::StatusCode;
+use tower::BoxError;
+
+use super::classify::{BodyClassifier, Outcome, Reading, Refusal, RefusalScope, RequestClass};
+use crate::body::inflate::Inflate;
+use crate::errors::CutShort;
+use crate::soap::member_status::MemberStatus;
+use crate::soap::truncation::TruncationMark;
+use crate::soap::{
+    CodeClass, Operation, ResponseClass, ResponseCode, ResponseMessage, ResponseScanner, ScanError,
+};
+
+/// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
+pub(super) fn no_soap() -> Refusal {
+    Refusal::new("no SOAP").outcome_unknown().max_retries(0)
+}
+
+/// How much of a compressed body is read for refusals, decompressed. Larger ones are handed on unread.
+pub(super) const MAX_INFLATED: u64 = 64 * 1024 * 1024;
+
+/// Reads a compressed body. Its bytes go on to the caller as they came.
+pub(super) struct Compressed {
+    inflate: Inflate,
+    body: EwsBody,
+    /// Why nothing more is read.
+    broken: Option<io::Error>,
+}
+
+impl Compressed {
+    pub(super) fn new(inflate: Inflate, body: EwsBody) -> Self {
+        Self {
+            inflate,
+            body,
+            broken: None,
+        }
+    }
+}
+
+impl BodyClassifier for Compressed {
+    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
+        if self.broken.is_none() {
+            let body = &mut self.body;
+            let inflated = self.inflate.push(bytes, |bytes| body.read(bytes, found));
+            self.broken = inflated.err();
+        }
+    }
+
+    fn so_far(&self) -> Reading {
+        self.body.so_far()
+    }
+
+    fn end(&mut self) -> Result<(), BoxError> {
+        let body = &mut self.body;
+        let ended = match self.broken.take() {
+            Some(error) => Err(error),
+            None => self.inflate.finish(|bytes| body.read(bytes, &mut |_| {})),
+        };
+        match ended {
+            Ok(()) => body.end(),
+            // It was not read to its end.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(()),
+            Err(_) => Err(CutShort.into()),
+        }
+    }
+}
+
+/// Reads faults and response messages.
+#[derive(Default)]
+pub(super) struct EwsBody {
+    scanner: ResponseScanner,
+    /// What the head of the response said.
+    by_head: Option<Refusal>,
+    findings: Findings,
+    /// Whether the body is incomplete if it says nothing.
+    expects_messages: bool,
+    /// Of the operation whose responses can have it.
+    truncation: Option<TruncationMark>,
+}
+
+#[derive(Default)]
+struct Findings {
+    /// Some message is no refusal: its member was executed, or no wait can cure its error.
+    settled: bool,
+    /// All refusals in one.
+    refusal: Option<Refusal>,
+    is_fault: bool,
+    /// The code of a fault that does not say that nothing was executed, and whether it is understood.
+    in_doubt: Option<(ResponseCode, bool)>,
+    malformed: bool,
+}
+
+impl BodyClassifier for EwsBody {
+    fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
+        let findings = &mut self.findings;
+        if let Some(truncation) = &mut self.truncation {
+            truncation.read(bytes);
+        }
+        let scanned = self.scanner.push(bytes, &mut |message| {
+            findings.take(&message, found);
+        });
+        if let Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) = scanned {
+            findings.malformed = true;
+        }
+    }
+
+    fn so_far(&self) -> Reading {
+        let findings = &self.findings;
+        match &findings.refusal {
+            _ if findings.malformed => {
+                let refusal = Refusal::new("malformed response").outcome_unknown();
+                Reading::Refused(refusal.max_retries(1))
+            }
+            _ if findings.settled => Reading::Final,
+            None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
+            Some(refusal) => Reading::Refused(refusal.clone()),
+            None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
+                Reading::Refused(no_soap())
+            }
+            // Members were stopped, but none that stopped them was seen.
+            None if self.scanner.messages() > 0 => Reading::Final,
+            None => Reading::Open,
+        }
+    }
+
+    fn end(&mut self) -> Result<(), BoxError> {
+        let truncation = self.truncation.as_ref();
+        if truncation.is_some_and(TruncationMark::is_found) {
+            return Err(CutShort.into());
+        }
+        match self.scanner.finish() {
+            // A fault is complete without the end of its envelope.
+            Err(ScanError::Truncated { .. }) if !self.findings.is_fault => Err(CutShort.into()),
+            Ok(()) if self.expects_messages && self.scanner.says_nothing() => Err(CutShort.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl EwsBody {
+    /// Creates the reader of a response to a request of that class. `by_head` is the refusal that its head told.
+    pub(super) fn new(class: &RequestClass, status: StatusCode, by_head: Option<Refusal>) -> Self {
+        let is_export = class.operation == Operation::EXPORT_ITEMS.name();
+        Self {
+            by_head,
+            expects_messages: class.expects_soap && status.is_success(),
+            truncation: is_export.then(TruncationMark::default),
+            ..Self::default()
+        }
+    }
+
+    /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its
+    /// status.
+    fn in_doubt(&self) -> Refusal {
+        let (code, understood) = self
+            .findings
+            .in_doubt
+            .as_ref()
+            .map_or((Cow::Borrowed("fault"), true), |(code, understood)| {
+                (reason(code), *understood)
+            });
+        match &self.by_head {
+            Some(by_head) if !understood => Refusal {
+                reason: code,
+                ..by_head.clone()
+            },
+            _ => Refusal::new(code).outcome_unknown().max_retries(0),
+        }
+    }
+}
+
+impl Findings {
+    fn take(&mut self, message: &ResponseMessage, found: &mut dyn FnMut(&Refusal)) {
+        self.is_fault |= message.is_fault;
+        match judge(message) {
+            Judgement::Settled if leaves_doubt(message) => {
+                let code = message.effective_code().clone();
+                self.in_doubt = Some((code, message.is_understood()));
+            }
+            Judgement::Settled => self.settled = true,
+            Judgement::Stopped => {}
+            Judgement::Refused(refusal) => {
+                found(&refusal);
+                self.refusal = Some(match self.refusal.take() {
+                    Some(earlier) => merge(earlier, refusal),
+                    None => refusal,
+                });
+            }
+        }
+    }
+}
+
+/// Whether a fault that no wait cures leaves open what was executed. What a message says of its member is for the caller.
+fn leaves_doubt(message: &ResponseMessage) -> bool {
+    let code = message.effective_code();
+    message.is_fault
+        && !code.is_about_the_caller()
+        && code.outcome() != crate::soap::Outcome::NotExecuted
+}
+
+enum Judgement {
+    Settled,
+    /// Not executed, because another member stopped the batch.
+    Stopped,
+    Refused(Refusal),
+}
+
+fn judge(message: &ResponseMessage) -> Judgement {
+    let effective = message.effective_code();
+    let failed = message.class == ResponseClass::Error;
+    let moved = failed && effective.names_another_server();
+    let (code, unknown, session_limit, max_retries) = match message.member_status() {
+        MemberStatus::Settled if moved => {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0).moved(None);
+            refusal.of_members = message.is_entry;
+            return Judgement::Refused(refusal);
+        }
+        MemberStatus::Settled
+            if message.is_fault && *effective == ResponseCode::IMPERSONATE_USER_DENIED =>
+        {
+            let mut refusal = Refusal::new(reason(effective)).max_retries(0);
+            refusal.unless_granted = true;
+            return Judgement::Refused(refusal);
+        }
+        MemberStatus::Settled => return Judgement::Settled,
+        MemberStatus::Stopped => return Judgement::Stopped,
+        MemberStatus::Refused {
+            code,
+            unknown,
+            session_limit,
+            max_retries,
+        } => (code, unknown, session_limit, max_retries),
+    };
+    let mut refusal = Refusal::new(reason(code)).retry_after(message.back_off);
+    refusal.max_retries = max_retries;
+    refusal.of_members = message.is_entry;
+    refusal.moved = moved.then_some(None);
+    if unknown {
+        refusal = refusal.outcome_unknown();
+    }
+    Judgement::Refused(match code.class() {
+        CodeClass::ThrottleServerBusy => refusal.scope(RefusalScope::Principal),
+        CodeClass::ThrottleConnectionCount => refusal.scope(RefusalScope::Concurrency),
+        CodeClass::ThrottleFindCount => refusal.scope(RefusalScope::FindCount),
+        CodeClass::ThrottleTooManyObjects => refusal.scope(RefusalScope::OpenMailboxes),
+        _ if session_limit => refusal.scope(RefusalScope::OpenMailboxes),
+        // "Mailbox server is overloaded" means busy.
+        _ if code.as_str() == "ErrorInsufficientResources" => {
+            refusal.scope(RefusalScope::Principal)
+        }
+        _ => refusal,
+    })
+}
+
+fn reason(code: &ResponseCode) -> Cow<'static, str> {
+    code.as_str().to_owned().into()
+}
+
+/// Merges the refusals of two members: the name of the wider scope, the longer wait, the smaller number of retries. An
+/// unknown outcome stays unknown.
+fn merge(one: Refusal, other: Refusal) -> Refusal {
+    let retry_after = one.retry_after.max(other.retry_after);
+    let of_members = one.of_members && other.of_members;
+    let moved = one.moved.clone().and(other.moved.clone());
+    let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
+    let max_retries = match (one.max_retries, other.max_retries) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    let mut merged = if reach(other.scope) > reach(one.scope) {
+        other
+    } else {
+        one
+    };
+    if unknown {
+        merged = merged.outcome_unknown();
+    }
+    merged.of_members = of_members;
+    merged.moved = moved;
+    merged.retry_after = retry_after;
+    merged.max_retries = max_retries;
+    merged
+}
+
+/// How many others a refusal of this scope concerns, as a rank.
+fn reach(scope: RefusalScope) -> u8 {
+    match scope {
+        RefusalScope::Call => 0,
+        RefusalScope::FindCount => 1,
+        RefusalScope::Concurrency => 2,
+        RefusalScope::OpenMailboxes => 3,
+        RefusalScope::Principal => 4,
+        RefusalScope::Endpoint => 5,
+    }
+}
