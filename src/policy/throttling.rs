@@ -59,7 +59,7 @@ use crate::principal::{BudgetRule, EwsCharges};
 /// let error = serde_json::from_str::<ThrottlingPolicy>(json).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     r#"limits.Concurrency.InFlight: invalid type: string "ten", expected u32 at line 1 column 71"#
+///     r#"limits.Concurrency.InFlight: invalid type: string "ten", expected u32 at line 1 column 72"#
 /// );
 /// # }
 /// ```
