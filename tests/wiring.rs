@@ -248,8 +248,8 @@ async fn a_limit_of_zero_is_an_error_and_no_call_that_waits_for_ever() {
 fn a_limit_of_a_policy_that_cannot_be_set_is_an_error() {
     let mut policy = ThrottlingPolicy::exchange_2019();
     let before = policy.clone();
-    // Nobody says what draws on it.
-    let budget = Budget::Custom(5);
+    // Nothing says what draws on it.
+    let budget = Budget::Custom(1);
     let missing = policy.set_in_flight(budget, 5).unwrap_err();
     assert_eq!(missing, SetLimitError::NoRule { budget });
     // It counts values, not what is in flight.
