@@ -37,14 +37,17 @@ pub(super) enum State {
     MailboxesFullSame,
     /// All mailboxes are open, and the calls need one more, each another.
     MailboxesFullEach,
+    /// The bucket is empty. A call comes back to it each [`IDLE`].
+    BucketEmpty,
 }
 
-pub(super) const STATES: [State; 5] = [
+pub(super) const STATES: [State; 6] = [
     State::Plain,
     State::Gated,
     State::Aged,
     State::MailboxesFullSame,
     State::MailboxesFullEach,
+    State::BucketEmpty,
 ];
 
 pub(super) const OPERATIONS: [&str; 7] = [
@@ -69,6 +72,7 @@ impl State {
             Self::Aged => "aged",
             Self::MailboxesFullSame => "mailboxes_full_same",
             Self::MailboxesFullEach => "mailboxes_full_each",
+            Self::BucketEmpty => "bucket_empty",
         }
     }
 
@@ -84,6 +88,14 @@ impl State {
         };
         match self {
             Self::Plain | Self::Gated => builder.build(),
+            Self::BucketEmpty => {
+                let bucket = Limit::PerWindow {
+                    limit: OPEN,
+                    refill: 1,
+                    period: IDLE,
+                };
+                builder.budget(Budget::Requests, bucket).build()
+            }
             _ => builder.budget(Budget::OpenMailboxes, mailboxes).build(),
         }
     }
@@ -91,12 +103,19 @@ impl State {
     /// What the call with that number asks for.
     fn request(self, account: &Principal, number: usize) -> AcquireRequest {
         let mailbox = match self {
+            Self::BucketEmpty => return drawing(account),
             Self::Plain | Self::Gated => None,
             Self::MailboxesFullSame => Some("one-more@contoso.com".to_owned()),
             Self::Aged | Self::MailboxesFullEach => Some(format!("user{number:07}@contoso.com")),
         };
         charged(account, mailbox.as_deref())
     }
+}
+
+fn drawing(account: &Principal) -> AcquireRequest {
+    let budgets = [Budget::Concurrency, Budget::Requests];
+    let charges = budgets.map(|budget| Charge::new(account.clone(), budget, 1));
+    AcquireRequest::new(charges.into_iter().collect::<Charges>())
 }
 
 fn charged(account: &Principal, mailbox: Option<&str>) -> AcquireRequest {
@@ -175,6 +194,10 @@ impl Run {
                     State::Plain | State::Gated => {
                         let one = charged(account, None);
                         (0..IN_FLIGHT).for_each(|_| queue.hold(&one));
+                    }
+                    State::BucketEmpty => {
+                        let one = drawing(account);
+                        (0..OPEN).for_each(|_| queue.hold(&one));
                     }
                     _ => (0..OPEN).for_each(|number| {
                         let mailbox = format!("open{number}@contoso.com");
@@ -274,7 +297,7 @@ impl Run {
             releases.extend(release);
             let mut grant = self.crowd.grant(0);
             if grant.is_none() {
-                // The mailbox has to close first.
+                // The mailbox has to close first, or something has to come back to the bucket.
                 self.crowd.advance(IDLE);
                 grant = self.crowd.grant(0);
             }

@@ -48,6 +48,17 @@ use crate::principal::{Budget, Principal};
 /// | a stream is refused | as for a call; streams that run hold their places | as for a call; the first notification is its good response |
 /// | a mailbox is refused ([`Limit::Distinct`]) | as for a stream | as for a stream, but no try sooner than an eighth of the time that an idle mailbox takes to close |
 ///
+/// Of a bucket ([`Limit::PerWindow`]) the server's own size and rate are found by lock-outs
+/// ([`Signal::Busy`](crate::ledger::Signal::Busy), for the time of the server or else for requests;
+/// [`Signal::Exceeded`](crate::ledger::Signal::Exceeded) for the one that it names):
+///
+/// | what happens | what is known | what follows |
+/// | --- | --- | --- |
+/// | the first lock-out | what was drawn from a full bucket by then | nothing yet: one number says nothing of two |
+/// | the second one | what was drawn between the two came back between them, wherever the server locks out and opens: that is its rate; with the first one, its size | calls keep to 97 % of that, never above the policy, and leave what the calls in flight may cost on top |
+/// | none for eight times as long | somebody else may have left the account | an eighth more, and again |
+/// | nothing drawn for an hour | | it is forgotten |
+///
 /// A limit that might have been tried for 15 minutes, and was not, is forgotten. So is one that is back at the configured number, and
 /// has held there for as long as the level before. An endpoint that is overloaded again and again gets half as many calls at a
 /// time, and finds its way back in the same manner. After a gate has opened one call goes first, and each good response lets one more go

@@ -385,6 +385,11 @@ impl Queue {
         groups.get(value)?.first().copied()
     }
 
+    /// How many wait for `contended`.
+    pub(super) fn count(&self, contended: &Contended) -> usize {
+        self.lists.get(contended).map_or(0, |list| list.order.len())
+    }
+
     /// Whether anybody waits for `contended`.
     pub(super) fn has(&self, contended: &Contended) -> bool {
         !self.lists.is_empty() && self.lists.contains_key(contended)

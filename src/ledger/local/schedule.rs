@@ -22,6 +22,12 @@ use crate::principal::Principal;
 /// How many waiting calls are looked at in one operation.
 const LOOKS: usize = 64;
 
+/// How many calls may wait for a place in flight while others that came later wait for the same bucket.
+///
+/// What is in flight and what is in a bucket run out in turns, with each call where a call's cost is known after the fact. All that wait
+/// would go from one list to the other and back each time.
+const SCOUTS: usize = 8;
+
 /// What comes of a call that asks for a permit.
 #[derive(Debug)]
 pub(super) enum Join {
@@ -270,7 +276,8 @@ impl State {
             }
             Some(blocked)
                 if blocked.contended == *at
-                    || moves == Moves::NotToGate && is_behind(&blocked.contended, at) =>
+                    || moves == Moves::NotToGate && is_behind(&blocked.contended, at)
+                    || self.sends_no_more(at, &blocked.contended, config) =>
             {
                 return Tried::Stays(blocked.until);
             }
@@ -304,6 +311,15 @@ impl State {
             }
         }
         Tried::Went
+    }
+
+    /// Whether the head of the list `at` of a bucket stays there though it waits for a place in flight: enough others do. It is looked at
+    /// with each change of its principal.
+    fn sends_no_more(&self, at: &Contended, to: &Contended, config: &Config) -> bool {
+        config.stage(at) == Some(Stage::Windows)
+            && config.stage(to) == Some(Stage::Amounts)
+            && at.principal() == to.principal()
+            && self.queue.count(to) >= SCOUTS
     }
 
     fn is_aged(&self, position: Position, clock: &mut Clock, config: &Config) -> bool {

@@ -113,6 +113,9 @@ pub(in super::super) trait Measure: fmt::Debug {
     /// The server refused the call because too much was drawn on this budget. `last` is the last number among the admissions.
     fn exceeded(&mut self, _ask: Ask<'_>, _last: u64, _clock: &mut Clock) {}
 
+    /// The server has locked the principal out until then because this bucket is empty.
+    fn locked_out(&mut self, _ask: Ask<'_>, _until: Instant, _last: u64, _now: Instant) {}
+
     /// The call cost so much more than it was charged.
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
 

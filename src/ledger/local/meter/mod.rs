@@ -3,9 +3,11 @@
 //! A new kind of limit is a file here that implements [`Measure`], a variant of [`Limit`](crate::ledger::Limit) and of [`Meter`],
 //! and an arm where the compiler asks for one.
 
+mod bucket;
 mod distinct;
 mod in_flight;
 mod kind;
+mod learnt_rate;
 mod measure;
 mod per_window;
 

@@ -1,29 +1,34 @@
 //! [`PerWindow`]: amounts per time, drawn from a bucket that fills up again steadily.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::clock::{Clock, after};
+use super::bucket::{Bucket, Rate};
+use super::learnt_rate::LearntRate;
 use super::measure::{Ask, Keep, Measure, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
-/// A bucket.
+/// The bucket of the policy, and what the server tells besides.
 ///
-/// What was drawn is kept times the period in nanoseconds: then what comes back in a time is a whole number, and nothing is lost
-/// or gained by rounding, however often somebody looks.
+/// Amounts are kept times the period in nanoseconds: then what comes back in a time is a whole number, and nothing is lost or gained
+/// by rounding, however often somebody looks.
 #[derive(Debug)]
 pub(in super::super) struct PerWindow {
     limit: u32,
-    refill: u32,
     period: Duration,
     set: bool,
-    /// What was drawn and has not come back. More than the bucket holds: it is in debt.
-    drawn: u128,
-    /// When that was so. None: it is full.
-    at: Option<Instant>,
+    bucket: Bucket,
+    /// When the calls drew that are in flight, by their numbers: those before it was full last have nothing to give back.
+    taken: HashMap<u64, Instant>,
     told: Option<Told>,
+    /// Since when it is not full, and what was drawn since.
+    begun: Option<(Instant, u128)>,
+    /// From the first lock-out until it is not used any more.
+    learnt: Option<Box<LearntRate>>,
 }
 
 /// What the server says is left of its own window.
@@ -50,61 +55,60 @@ impl Told {
     }
 }
 
+/// An amount of a budget with that period.
+fn scaled(amount: u32, period: Duration) -> u128 {
+    u128::from(amount) * period.as_nanos()
+}
+
 impl PerWindow {
     pub(super) fn new(limit: u32, refill: u32, period: Duration) -> Self {
         Self {
             limit,
-            refill,
             period,
             set: false,
-            drawn: 0,
-            at: None,
+            bucket: Bucket::new(scaled(limit, period), Rate::new(refill.into(), 1)),
+            taken: HashMap::new(),
             told: None,
+            begun: None,
+            learnt: None,
         }
     }
 
-    fn scaled(&self, amount: u32) -> u128 {
-        u128::from(amount) * self.period.as_nanos()
-    }
-
-    /// What is missing now.
-    fn missing(&self, now: Instant) -> u128 {
-        let Some(at) = self.at else { return 0 };
-        let back = now.saturating_duration_since(at).as_nanos() * u128::from(self.refill);
-        self.drawn.saturating_sub(back)
-    }
-
     fn fill(&mut self, now: Instant) {
-        self.drawn = self.missing(now);
-        self.at = (self.drawn > 0).then_some(now);
-    }
-
-    /// When so much has come back.
-    fn back_at(&self, amount: u128, now: Instant) -> Instant {
-        let nanos = amount.div_ceil(u128::from(self.refill.max(1)));
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        after(now, Duration::from_nanos(nanos))
+        self.bucket.fill(now);
+        if self.bucket.is_full() {
+            self.taken = HashMap::new();
+            self.begun = None;
+        }
     }
 
     fn draw(&mut self, amount: u32, now: Instant) {
         self.fill(now);
-        self.drawn = self.drawn.saturating_add(self.scaled(amount));
-        self.at = (self.drawn > 0).then_some(now);
+        let scaled = scaled(amount, self.period);
+        self.bucket.draw(scaled, now);
+        let (_, drawn) = self.begun.get_or_insert((now, 0));
+        *drawn = drawn.saturating_add(scaled);
+        if let Some(learnt) = &mut self.learnt {
+            learnt.draw(scaled, now);
+        }
         if let Some(told) = &mut self.told {
             told.left = told.left.saturating_sub(amount);
         }
     }
 
-    /// When the bucket holds `amount`. None: it does now.
-    fn holds_at(&mut self, amount: u32, now: Instant) -> Option<Instant> {
-        self.fill(now);
-        // More than it holds needs a full one.
-        let wanted = self.scaled(amount.min(self.limit));
-        let drawn = self.drawn.saturating_add(wanted);
-        match drawn.saturating_sub(self.scaled(self.limit)) {
-            0 => None,
-            above => Some(self.back_at(above, now)),
+    /// Takes back what a call drew, of which `rest` is still missing.
+    fn undraw(&mut self, amount: u32, rest: u128, now: Instant) {
+        self.bucket.give_back(rest, now);
+        if let Some((_, drawn)) = &mut self.begun {
+            *drawn = drawn.saturating_sub(scaled(amount, self.period));
         }
+        if let Some(learnt) = &mut self.learnt {
+            learnt.give_back(rest, now);
+        }
+        if let Some(told) = &mut self.told {
+            told.left = told.left.saturating_add(amount);
+        }
+        self.fill(now);
     }
 
     /// When the server's own window has `amount` left. None: it does now.
@@ -114,39 +118,64 @@ impl PerWindow {
         let told = self.told.filter(|told| told.left < wanted)?;
         Some(told.until)
     }
+
+    /// What is learnt of the server's bucket.
+    fn learnt(&self) -> Option<&Bucket> {
+        self.learnt.as_ref()?.bucket()
+    }
+
+    /// In the budget's unit, rounded up.
+    fn amount(&self, scaled: u128) -> u32 {
+        let amount = scaled.div_ceil(self.period.as_nanos().max(1));
+        u32::try_from(amount).unwrap_or(u32::MAX)
+    }
 }
 
 impl Measure for PerWindow {
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        if self.at.is_none() && self.told.is_none() {
+        if self.bucket.is_full() && self.told.is_none() && self.learnt.is_none() {
             return Verdict::Room { value: None };
         }
         let (amount, now) = (ask.needed(), clock.now());
-        let until = self.holds_at(amount, now).max(self.left_at(amount, now));
-        match until {
+        self.fill(now);
+        let scaled = scaled(amount, self.period);
+        let holds_at = |bucket: &Bucket| bucket.holds_at(scaled, now);
+        let learnt = self.learnt().and_then(holds_at);
+        let until = holds_at(&self.bucket).max(learnt);
+        match until.max(self.left_at(amount, now)) {
             None => Verdict::Room { value: None },
             until => Verdict::Full { until, value: None },
         }
     }
 
     fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
-        self.draw(ask.amount(), clock.now());
+        let now = clock.now();
+        self.draw(ask.amount(), now);
+        self.taken.insert(ask.sequence, now);
         false
     }
 
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
+        let taken = self.taken.remove(&ask.sequence);
         if end == End::NotSent {
-            self.unspent(ask.amount(), clock.now());
+            let (amount, now) = (scaled(ask.amount(), self.period), clock.now());
+            // What has come back since then would have been lost if the bucket had been fuller.
+            let back = |since| {
+                self.bucket
+                    .rate()
+                    .back(now.saturating_duration_since(since))
+            };
+            let rest = taken.map_or(0, |since| amount.saturating_sub(back(since)));
+            self.undraw(ask.amount(), rest, now);
+        }
+        if let Some(learnt) = self.learnt.as_mut().filter(|_| end == End::Complete) {
+            learnt.good(ask.sequence);
         }
     }
 
+    /// A response takes no time to speak of, and may have ended before this is told: what has come back since counts twice.
     fn unspent(&mut self, amount: u32, now: Instant) {
-        self.fill(now);
-        self.drawn = self.drawn.saturating_sub(self.scaled(amount));
-        self.fill(now);
-        if let Some(told) = &mut self.told {
-            told.left = told.left.saturating_add(amount);
-        }
+        self.undraw(amount, scaled(amount, self.period), now);
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
@@ -168,15 +197,38 @@ impl Measure for PerWindow {
         self.set = number.is_some();
         let limit = number.map_or(policy, |number| policy.with_number(number));
         if let Limit::PerWindow { limit, refill, .. } = limit {
-            (self.limit, self.refill) = (limit, refill);
+            let capacity = scaled(limit, self.period);
+            self.bucket.change(capacity, Rate::new(refill.into(), 1));
+            self.limit = limit;
+        }
+        // What was learnt below another number says nothing about this one.
+        self.learnt = None;
+    }
+
+    fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
+        let now = clock.now();
+        self.locked_out(ask, now, last, now);
+    }
+
+    fn locked_out(&mut self, ask: Ask<'_>, until: Instant, last: u64, now: Instant) {
+        let in_flight = self.taken.len();
+        match &mut self.learnt {
+            Some(learnt) => learnt.locked_out(ask.sequence, in_flight, until, last, now),
+            None => {
+                let (begun, drawn) = self.begun.unwrap_or((now, 0));
+                let time = now.saturating_duration_since(begun);
+                self.learnt = Some(Box::new(LearntRate::new(drawn, time, last, now)));
+            }
         }
     }
 
     fn tidy(&mut self, now: Instant) -> Keep {
         self.fill(now);
         self.told.take_if(|told| told.until <= now);
-        let full = self.at.map(|_| self.back_at(self.drawn, now));
-        match full.max(self.told.map(|told| told.until)) {
+        self.learnt.take_if(|learnt| learnt.keep_until() <= now);
+        let told = self.told.map(|told| told.until);
+        let learnt = self.learnt.as_ref().map(|learnt| learnt.keep_until());
+        match self.bucket.full_at(now).max(told).max(learnt) {
             _ if self.set => Keep::InUse,
             Some(until) => Keep::Until(until),
             None => Keep::Nothing,
@@ -184,11 +236,16 @@ impl Measure for PerWindow {
     }
 
     fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
-        let drawn = self.missing(now).div_ceil(self.period.as_nanos().max(1));
-        let drawn = u32::try_from(drawn).unwrap_or(u32::MAX);
         let told = self.told.filter(|told| told.until > now);
         let gone = told.map_or(0, |told| self.limit.saturating_sub(told.left));
-        let drawn = drawn.max(gone);
-        BudgetSnapshot::new(budget, drawn, self.limit)
+        let drawn = self.amount(self.bucket.missing(now)).max(gone);
+        let (drawn, limit) = match self.learnt() {
+            Some(learnt) => {
+                let limit = self.amount(learnt.capacity()).min(self.limit);
+                (drawn.max(self.amount(learnt.missing(now))), limit)
+            }
+            None => (drawn, self.limit),
+        };
+        BudgetSnapshot::new(budget, drawn, limit.max(1))
     }
 }

@@ -7,7 +7,7 @@ use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::endpoint::Endpoint;
-use super::super::meter::{Ask, Meter};
+use super::super::meter::{Ask, Meter, Stage};
 use super::super::notice::Notice;
 use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, Limit, Signal};
@@ -31,6 +31,7 @@ impl State {
                 for (principal, _) in by_principal(charged) {
                     self.close_gate(principal, until, now);
                 }
+                self.overspent(admission, until, now, config);
             }
             Signal::EndpointBusy { until } => {
                 if let Some(authority) = admission.endpoint() {
@@ -205,6 +206,38 @@ impl State {
                 let account = self.accounts.get_or_new(principal);
                 tell(account.meter_or_new(budget, limit));
             }
+        }
+    }
+
+    /// A lock-out says that the bucket is empty which the server locks out by: that of its time, or of requests.
+    fn overspent(&mut self, admission: &Admission, until: Instant, now: Instant, config: &Config) {
+        let last = self.last;
+        let of_time = |budget| matches!(budget, Budget::BusyTime | Budget::PercentTime);
+        let any_of_time = admission
+            .charges()
+            .iter()
+            .any(|charge| of_time(charge.budget()));
+        for (principal, budget, charges) in by_budget(admission.charges()) {
+            let meant = match budget {
+                Budget::Requests | Budget::Custom(_) => !any_of_time,
+                other => of_time(other),
+            };
+            let limit = config
+                .limit(budget)
+                .filter(|limit| Stage::of(*limit) == Stage::Windows);
+            let Some(limit) = limit.filter(|_| meant) else {
+                continue;
+            };
+            let ask = Ask {
+                charges,
+                position: not_queued(admission.request(), admission.ticket()),
+                sequence: admission.sequence(),
+                reserve: 0,
+            };
+            let account = self.accounts.get_or_new(principal);
+            account
+                .meter_or_new(budget, limit)
+                .locked_out(ask, until, last, now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod gates;
 mod learnt;
+mod lock_outs;
 mod log;
 mod order;
 mod outside;

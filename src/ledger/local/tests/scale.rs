@@ -24,14 +24,17 @@ enum Crowded {
     FullSame,
     /// All mailboxes are open, and each needs another.
     FullEach,
+    /// The bucket is empty, and all places are held.
+    Empty,
 }
 
-const STATES: [Crowded; 5] = [
+const STATES: [Crowded; 6] = [
     Crowded::Plain,
     Crowded::Gated,
     Crowded::Aged,
     Crowded::FullSame,
     Crowded::FullEach,
+    Crowded::Empty,
 ];
 
 /// A ledger whose calls are polled by hand.
@@ -53,6 +56,10 @@ impl Crowded {
     fn request(self, number: usize) -> AcquireRequest {
         match self {
             Self::Plain | Self::Gated => draw("svc"),
+            Self::Empty => several([
+                ("svc", Budget::Concurrency, 1),
+                ("svc", Budget::Requests, 1),
+            ]),
             Self::FullSame => opens("svc", "one-more@contoso.com"),
             Self::Aged | Self::FullEach => opens("svc", &format!("user{number}@contoso.com")),
         }
@@ -66,7 +73,9 @@ impl Crowd {
         let mut ledger = LocalLedger::builder()
             .budget(Budget::Concurrency, Limit::InFlight(27))
             .max_wait(secs(24 * 3600));
-        if !matches!(state, Crowded::Plain | Crowded::Gated) {
+        if state == Crowded::Empty {
+            ledger = ledger.budget(Budget::Requests, Limit::per_window(27, secs(27)));
+        } else if !matches!(state, Crowded::Plain | Crowded::Gated) {
             let open = Limit::Distinct {
                 limit: 16,
                 idle: secs(1),
@@ -86,12 +95,13 @@ impl Crowd {
     fn fill(&mut self, state: Crowded) {
         let entered = self.runtime.enter();
         let (held, account) = match state {
-            Crowded::Plain | Crowded::Gated => (27, of("svc")),
+            Crowded::Plain | Crowded::Gated | Crowded::Empty => (27, of("svc")),
             _ => (16, Principal::account("svc")),
         };
         for number in 0..held {
             let request = match state {
                 Crowded::Plain | Crowded::Gated => draw("svc"),
+                Crowded::Empty => state.request(number),
                 _ => opens("svc", &format!("open{number}@contoso.com")),
             };
             let permit = Permit::try_acquire(self.ledger.clone(), &request);

@@ -399,6 +399,7 @@ impl Model {
                         || self.is_full(principal, *budget, request, calls, &unclaimed, in_buckets)
                         || !is_first && !self.overtakes(principal, *budget, request)
                         || self.is_behind_starved(*ticket, request, calls, &since)
+                        || self.has_no_place(principal, *budget, request, calls, &unclaimed)
                 }
             };
             let others = || {
@@ -478,6 +479,25 @@ impl Model {
         }
         let others = open.difference(&values).count();
         self.aged.contains(principal) || others > 0 && others + values.len() > limit as usize
+    }
+
+    /// Whether a call that stands at a bucket waits for a place in flight of the same principal.
+    fn has_no_place(
+        &self,
+        principal: &Principal,
+        bucket: Budget,
+        request: &AcquireRequest,
+        calls: &[Waits],
+        unclaimed: &[&AcquireRequest],
+    ) -> bool {
+        let at_bucket = self.refill(&(principal.clone(), bucket)).is_some();
+        at_bucket
+            && by_budget(request).into_iter().any(|(p, budget, ..)| {
+                let in_flight = matches!(self.policy.get(&budget), Some(Limit::InFlight(_)));
+                p == *principal
+                    && in_flight
+                    && self.is_full(&p, budget, request, calls, unclaimed, &HashMap::new())
+            })
     }
 
     /// Whether all that a call needs of this budget is open.

@@ -1,0 +1,169 @@
+//! A bucket on the server whose size and rate nobody tells: how long a job takes beside the least time, and how often it is locked
+//! out.
+
+use std::sync::Mutex;
+
+use super::*;
+
+/// What the server allows one principal, in milliseconds of its time.
+#[derive(Clone, Copy, Debug)]
+struct Hidden {
+    burst: f64,
+    /// What comes back in each millisecond.
+    rate: f64,
+    /// So far below zero it locks out, until it is at zero again.
+    cutoff: f64,
+}
+
+#[derive(Debug)]
+struct Server {
+    hidden: Hidden,
+    balance: f64,
+    at: Instant,
+    locked: Option<Instant>,
+    lock_outs: u32,
+    refused: u32,
+}
+
+impl Server {
+    fn new(hidden: Hidden) -> Self {
+        Self {
+            hidden,
+            balance: hidden.burst,
+            at: Instant::now(),
+            locked: None,
+            lock_outs: 0,
+            refused: 0,
+        }
+    }
+
+    /// Refuses a call until then, or takes it.
+    fn arrive(&mut self) -> Result<(), Instant> {
+        let now = Instant::now();
+        let back = (now - self.at).as_secs_f64() * 1000.0 * self.hidden.rate;
+        self.balance = (self.balance + back).min(self.hidden.burst);
+        self.at = now;
+        self.locked.take_if(|until| *until <= now);
+        if self.locked.is_none() && self.balance <= -self.hidden.cutoff {
+            let millis = -self.balance / self.hidden.rate;
+            self.locked = Some(now + Duration::from_secs_f64(millis / 1000.0));
+            self.lock_outs += 1;
+        }
+        match self.locked {
+            Some(until) => {
+                self.refused += 1;
+                Err(until)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What came of a job.
+#[derive(Debug)]
+struct Came {
+    ratio: f64,
+    lock_outs: u32,
+    refused: u32,
+    calls: u32,
+}
+
+const CALLS: u32 = 3_000;
+const AT_A_TIME: u32 = 10;
+
+/// One job of calls that take 0.2 to 1.8 s of the server each, ten at a time. The client is told `told` times the numbers.
+async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
+    let bucket = Limit::PerWindow {
+        limit: ((hidden.burst + hidden.cutoff) * told) as u32,
+        refill: (hidden.rate * 3_600_000.0 * told) as u32,
+        period: secs(3600),
+    };
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(AT_A_TIME))
+        .budget(Budget::BusyTime, bucket)
+        .max_wait(secs(365 * 86_400))
+        .build();
+    let ledger = Arc::new(ledger);
+    let server = Arc::new(Mutex::new(Server::new(hidden)));
+    let costs: Vec<u32> = (0..CALLS).map(|_| rng.u32(200..1_800)).collect();
+    let work: f64 = costs.iter().map(|cost| f64::from(*cost)).sum();
+    let begin = Instant::now();
+    let calls: Vec<_> = costs
+        .into_iter()
+        .map(|cost| tokio::spawn(one(ledger.clone(), server.clone(), cost)))
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let took = begin.elapsed().as_secs_f64() * 1000.0;
+    let by_bucket = (work - hidden.burst - hidden.cutoff) / hidden.rate;
+    let least = by_bucket.max(work / f64::from(AT_A_TIME));
+    let server = server.lock().unwrap();
+    Came {
+        ratio: took / least,
+        lock_outs: server.lock_outs,
+        refused: server.refused,
+        calls: CALLS,
+    }
+}
+
+async fn one(ledger: Arc<LocalLedger>, server: Arc<Mutex<Server>>, cost: u32) {
+    let svc = of("svc");
+    let charges = [
+        Charge::new(svc.clone(), Budget::Concurrency, 1),
+        Charge::new(svc, Budget::BusyTime, 0),
+    ];
+    let mut request = AcquireRequest::new(charges.into_iter().collect::<Charges>());
+    loop {
+        let permit = ledger.clone().acquire(request.clone()).await.unwrap();
+        let arrived = server.lock().unwrap().arrive();
+        match arrived {
+            Ok(()) => {
+                sleep(Duration::from_millis(cost.into())).await;
+                server.lock().unwrap().balance -= f64::from(cost);
+                permit.report(Signal::Spent {
+                    budget: Budget::BusyTime,
+                    amount: cost,
+                });
+                permit.complete();
+                return;
+            }
+            Err(until) => {
+                sleep(Duration::from_millis(20)).await;
+                permit.report(Signal::Busy { until });
+                request = request.with_ticket(permit.admission().ticket());
+                permit.complete();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_nobody_tells_is_found_by_two_lock_outs() {
+    let seed = std::env::var("EWS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(1);
+    println!("EWS_TEST_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for round in 0..4 {
+        let burst = f64::from(rng.u32(50_000..300_000));
+        let hidden = Hidden {
+            burst,
+            rate: f64::from(rng.u32(250..4_000)) / 1000.0,
+            cutoff: f64::from(rng.u32(50_000..500_000)),
+        };
+        for told in [1.0, 2.0, 10.0] {
+            let came = job(hidden, told, &mut rng).await;
+            println!("{round} told {told}: {hidden:?} {came:?}");
+            let allowed = if told > 1.0 { (1.15, 2) } else { (1.05, 1) };
+            assert!(came.ratio <= allowed.0, "{hidden:?} told {told}: {came:?}");
+            assert!(
+                came.lock_outs <= allowed.1,
+                "{hidden:?} told {told}: {came:?}"
+            );
+            let most = came.lock_outs * AT_A_TIME + came.calls / 100;
+            assert!(came.refused <= most, "{hidden:?} told {told}: {came:?}");
+        }
+    }
+}
