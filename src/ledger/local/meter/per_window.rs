@@ -96,8 +96,8 @@ impl PerWindow {
         }
     }
 
-    /// Takes back an `amount`, of which the bucket gets `rest`.
-    fn put_back(&mut self, amount: u32, rest: u128, now: Instant) {
+    /// Takes back what a call drew, of which `rest` is still missing.
+    fn undraw(&mut self, amount: u32, rest: u128, now: Instant) {
         self.bucket.give_back(rest, now);
         if let Some((_, drawn)) = &mut self.begun {
             *drawn = drawn.saturating_sub(scaled(amount, self.period));
@@ -158,24 +158,24 @@ impl Measure for PerWindow {
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let taken = self.taken.remove(&ask.sequence);
         if end == End::NotSent {
-            let now = clock.now();
+            let (amount, now) = (scaled(ask.amount(), self.period), clock.now());
             // What has come back since then would have been lost if the bucket had been fuller.
             let back = |since| {
                 self.bucket
                     .rate()
                     .back(now.saturating_duration_since(since))
             };
-            let scaled = scaled(ask.amount(), self.period);
-            let rest = taken.map_or(0, |since| scaled.saturating_sub(back(since)));
-            self.put_back(ask.amount(), rest, now);
+            let rest = taken.map_or(0, |since| amount.saturating_sub(back(since)));
+            self.undraw(ask.amount(), rest, now);
         }
         if let Some(learnt) = self.learnt.as_mut().filter(|_| end == End::Complete) {
             learnt.good(ask.sequence);
         }
     }
 
+    /// A response takes no time to speak of, and may have ended before this is told: what has come back since counts twice.
     fn unspent(&mut self, amount: u32, now: Instant) {
-        self.put_back(amount, scaled(amount, self.period), now);
+        self.undraw(amount, scaled(amount, self.period), now);
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
