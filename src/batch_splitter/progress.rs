@@ -21,12 +21,13 @@ use super::format::{
 use super::members::{Came, Members};
 use super::merge::fits;
 use super::pacing::Pacing;
-use super::part::{CollectedResponse, SendResult};
+use super::part::SendResult;
 use super::plan::{Bounds, NextPart, PartError};
 use super::sizing::Sizing;
 use super::stats::BatchReport;
 use super::trouble::Trouble;
 use crate::body::ReplayBody;
+use crate::body::collected::CollectedResponse;
 use crate::errors::{BackoffError, NoResponseInTime, describe};
 use crate::retry::backoff::Jitter;
 use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
