@@ -30,6 +30,7 @@ use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
 use crate::extensions::Caller;
+use crate::find_paging::{FindPaging, FindPagingLayer};
 use crate::ledger::Ledger;
 use crate::policy::ThrottlingPolicy;
 use crate::principal::EwsCharges;
@@ -44,6 +45,7 @@ use crate::soap::SidKind;
 /// | --- | --- |
 /// | [`audit_log`](crate::audit_log) | makes one record of each call; off until it is [switched on](Self::audit_handle) |
 /// | [`BufferRequest`](crate::body::BufferRequest) | reads the request body, so that it can be sent again |
+/// | [`find_paging`](crate::find_paging) | adds page views to searches, and follows pages; only if it is [asked for](Self::find_paging) |
 /// | [`batch_splitter`](crate::batch_splitter) | cuts a batch into parts, and merges their responses |
 /// | [`server_busy_backoff`](crate::server_busy_backoff) | waits and resends what the server did not execute |
 /// | [`concurrency_by_principal`](crate::concurrency_by_principal) | acquires a permit from the ledger that both share |
@@ -102,6 +104,7 @@ use crate::soap::SidKind;
 /// | [`AcquireError`](crate::ledger::AcquireError) | too many calls wait, or the call waited too long for a permit | no |
 /// | [`BackoffError`](crate::server_busy_backoff::BackoffError) | a lost response, or a deadline that passed | its variants tell |
 /// | [`BatchError`](crate::batch_splitter::BatchError) | a batch without a response that could stand for all of it | its variants tell |
+/// | [`PagingError`](crate::find_paging::PagingError) | a page that did not come, where pages are followed | it says where to go on |
 /// | the client's own | an error that no layer knows, such as a request without a host | it may have been |
 ///
 /// Three functions read them all: [`busy_for`] tells for how long the server is busy, [`status_of`] and [`fault_of`] which HTTP
@@ -115,6 +118,7 @@ pub struct EwsStack {
     anchor: EwsAnchor,
     default_mailbox: Option<AnchorMailbox>,
     ids: ClientRequestIdLayer,
+    find_paging: Option<FindPagingLayer>,
     batches: BatchSplitterLayer<EwsBatchFormat>,
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
@@ -130,6 +134,7 @@ impl EwsStack {
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
+            find_paging: None,
             batches: BatchSplitterLayer::new(EwsBatchFormat::new())
                 .target_time(policy.batch_time)
                 .stall_timeout(policy.deadline)
@@ -161,9 +166,13 @@ impl EwsStack {
             .layer(charged);
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
+        let paged = match &self.find_paging {
+            Some(paging) => paging.layer(batches),
+            None => FindPaging::disabled(batches),
+        };
         let buffered = BufferRequestLayer::new(policy.max_request)
             .invalid_characters(self.characters)
-            .layer(batches)
+            .layer(paged.inner_is_always_ready())
             .inner_is_always_ready();
         let facts = EwsFacts::new().charges(self.charges.clone());
         EwsService::new(self.audit.clone().facts(facts).layer(buffered))
@@ -264,6 +273,26 @@ impl EwsStack {
         change: impl FnOnce(BatchSplitterLayer<EwsBatchFormat>) -> BatchSplitterLayer<EwsBatchFormat>,
     ) -> Self {
         self.batches = change(self.batches);
+        self
+    }
+
+    /// Adds page views to searches that have none, with a layer that `change` is given with the policy's times, and returns.
+    /// Without this call it is left out.
+    ///
+    /// ```
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+    ///     .find_paging(|paging| paging.follow(true));
+    /// # let _ = stack;
+    /// ```
+    pub fn find_paging(mut self, change: impl FnOnce(FindPagingLayer) -> FindPagingLayer) -> Self {
+        let policy = &self.policy;
+        let layer = FindPagingLayer::new()
+            .stall_timeout(policy.deadline)
+            .backoff(policy.backoff_base, policy.backoff_cap);
+        self.find_paging = Some(change(layer));
         self
     }
 

@@ -1,0 +1,239 @@
+//! Synchronisations whose pages are followed: one response with the last state, complete or not as it says.
+
+use std::time::Duration;
+
+use tower::{Layer, ServiceExt};
+use tower_ews::extensions::Deadline;
+use tower_ews::find_paging::{NextPage, PageFailure, Paging, PagingReport};
+
+use super::server::{MESSAGES, Server, Style, TYPES, Turn, answer};
+use crate::schema::{complaint, schemas};
+use crate::{FindPagingLayer, envelope, follow, ids, request, send, text};
+
+fn sync_items(state: &str) -> String {
+    envelope(&format!(
+        "<m:SyncFolderItems><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape><m:SyncFolderId><t:DistinguishedFolderId Id=\"inbox\"/></m:SyncFolderId>{state}<m:MaxChangesReturned>512</m:MaxChangesReturned></m:SyncFolderItems>"
+    ))
+}
+
+fn sync_hierarchy(state: &str) -> String {
+    envelope(&format!(
+        "<m:SyncFolderHierarchy><m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape>{state}</m:SyncFolderHierarchy>"
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_all_pages_are_one_response_with_the_last_state() {
+    let styles: [fn(usize) -> Style; 3] = [
+        |_| Style::Exchange,
+        |number| [Style::Exchange, Style::OtherPrefixes][number % 2],
+        |number| {
+            [
+                Style::OtherPrefixes,
+                Style::DefaultNamespaces,
+                Style::Exchange,
+            ][number % 3]
+        },
+    ];
+    for request in [sync_items, sync_hierarchy] {
+        for style in styles {
+            for (count, limit, calls) in [(0, 10, 1), (10, 10, 1), (25, 10, 3), (7, 1, 7)] {
+                let server = Server::new(&[count]).set(|state| {
+                    state.limit = limit;
+                    state.style = style;
+                });
+                let response = send(&follow(), &server, &request("")).await.unwrap();
+                let report = response.extensions().get::<PagingReport>().unwrap().clone();
+                let body = text(response).await.unwrap();
+                let got = answer(&body);
+                assert_eq!(got.messages, [ids(0, 0..count)], "{body}");
+                assert_eq!((got.state, &*got.last), (format!("s{count}"), "true"));
+                assert_eq!(server.calls(), calls);
+                assert_eq!(
+                    (report.pages() as usize, report.entries() as usize),
+                    (calls, count)
+                );
+                assert!(report.error().is_none());
+            }
+        }
+    }
+}
+
+/// The state goes where the schema has it, with the prefix of the request; all else stays.
+#[tokio::test(start_paused = true)]
+async fn the_state_is_put_into_the_request_byte_by_byte() {
+    let default = |state: &str| {
+        format!(
+            "<Envelope xmlns=\"http://schemas.xmlsoap.org/soap/envelope/\"><Body><SyncFolderItems xmlns=\"{MESSAGES}\"><ItemShape><t:BaseShape xmlns:t=\"{TYPES}\">IdOnly</t:BaseShape></ItemShape><!-- x --><SyncFolderId><t:DistinguishedFolderId xmlns:t=\"{TYPES}\" Id=\"inbox\"/></SyncFolderId>{state}\n<MaxChangesReturned>512</MaxChangesReturned></SyncFolderItems></Body></Envelope>"
+        )
+    };
+    let written =
+        |prefix: &str, state: &str| format!("<{prefix}SyncState>{state}</{prefix}SyncState>");
+    type Template<'a> = &'a dyn Fn(&str) -> String;
+    let cases: [(Template<'_>, &str, &str); 3] = [
+        (&|state| sync_items(state), "m:", "items"),
+        (&|state| sync_hierarchy(state), "m:", "hierarchy"),
+        (&default, "", "default namespace"),
+    ];
+    let mut all = Vec::new();
+    for (template, prefix, name) in cases {
+        let first = [
+            String::new(),
+            format!("<{prefix}SyncState/>"),
+            format!("<{prefix}SyncState></{prefix}SyncState >"),
+            written(prefix, "s0"),
+            format!("<{prefix}SyncState a='>'><!-- -->s0</{prefix}SyncState>"),
+        ];
+        for first in first {
+            let server = Server::new(&[25]).set(|state| state.limit = 10);
+            let response = send(&follow(), &server, &template(&first)).await.unwrap();
+            text(response).await.unwrap();
+            let expected = [
+                template(&first),
+                template(&written(prefix, "s10")),
+                template(&written(prefix, "s20")),
+            ];
+            assert_eq!(server.requests(), expected, "{name}");
+            all.extend(expected[1..].iter().cloned());
+        }
+    }
+    for schema in schemas() {
+        assert_eq!(
+            complaint("find_paging_sync", &schema, &all),
+            None,
+            "{schema:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_breaks_off_is_a_response_that_says_so() {
+    for turn in [
+        Turn::Error("ErrorServerBusy"),
+        Turn::Fault("ErrorServerBusy"),
+        Turn::NoSoap,
+        Turn::Fails,
+        Turn::Hangs,
+    ] {
+        let server = Server::new(&[45]).set(|state| state.limit = 10);
+        let server = server.turns([Turn::Page(10), Turn::Page(10), turn.clone()]);
+        let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+        let report = response.extensions().get::<PagingReport>().unwrap().clone();
+        let got = answer(&text(response).await.unwrap());
+        assert_eq!(got.messages, [ids(0, 0..20)], "{turn:?}");
+        assert_eq!((&*got.state, &*got.last), ("s20", "false"));
+        let error = report.error().unwrap();
+        assert_eq!(*error.next(), NextPage::SyncState("s20".into()));
+
+        // The same call again with that state gets the rest.
+        let body = sync_items("<m:SyncState>s20</m:SyncState>");
+        let got = answer(
+            &text(send(&follow(), &server, &body).await.unwrap())
+                .await
+                .unwrap(),
+        );
+        assert_eq!(got.messages, [ids(0, 20..45)]);
+        assert_eq!((&*got.state, &*got.last), ("s45", "true"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_instead_of_the_first_page_is_the_response() {
+    for turn in [
+        Turn::Error("ErrorServerBusy"),
+        Turn::Fault("ErrorServerBusy"),
+        Turn::NoSoap,
+    ] {
+        let server = Server::new(&[5]).turns([turn.clone()]);
+        let plain = Server::new(&[5]).turns([turn]);
+        let got = send(&follow(), &server, &sync_items("")).await.unwrap();
+        let expected = send(&FindPagingLayer::new(), &plain, &sync_items(""))
+            .await
+            .unwrap();
+        assert_eq!(text(got).await.unwrap(), text(expected).await.unwrap());
+    }
+    let server = Server::new(&[5]).turns([Turn::Hangs]);
+    let body = sync_items("<m:SyncState>s3</m:SyncState>");
+    let error = send(&follow(), &server, &body).await.unwrap_err();
+    let error = crate::paging_error(&error);
+    assert_eq!(*error.next(), NextPage::SyncState("s3".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_state_again_is_no_progress() {
+    // The server of the test gives an empty page and the state that it was sent.
+    let turns = std::iter::once(Turn::Page(10)).chain(vec![Turn::Empty; 3]);
+    let server = Server::new(&[15]).turns(turns);
+    let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+    assert_eq!(
+        answer(&text(response).await.unwrap()).messages,
+        [ids(0, 0..15)]
+    );
+    assert_eq!(server.calls(), 5);
+
+    let turns = std::iter::once(Turn::Page(10)).chain(vec![Turn::Empty; 50]);
+    let server = Server::new(&[15]).turns(turns);
+    let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+    let report = response.extensions().get::<PagingReport>().unwrap().clone();
+    let got = answer(&text(response).await.unwrap());
+    assert_eq!(
+        (got.messages, &*got.state, &*got.last),
+        (vec![ids(0, 0..10)], "s10", "false")
+    );
+    let error = report.error().unwrap();
+    assert!(matches!(
+        error.cause(),
+        PageFailure::NoProgress { pages: 7 }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_collected_is_bounded() {
+    let server = Server::new(&[100]).set(|state| state.limit = 10);
+    let response = send(&follow().max_sync(4000), &server, &sync_items(""))
+        .await
+        .unwrap();
+    let report = response.extensions().get::<PagingReport>().unwrap().clone();
+    let got = answer(&text(response).await.unwrap());
+    let count = got.messages[0].len();
+    assert!((20..100).contains(&count), "{count}");
+    assert_eq!((got.state, &*got.last), (format!("s{count}"), "false"));
+    // That is no error: the caller asked for no more.
+    assert!(report.error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_with_what_came() {
+    let server = Server::new(&[100]).set(|state| {
+        state.limit = 10;
+        state.took = Duration::from_secs(10);
+    });
+    let mut request = request(&sync_items(""), Some(Paging::all_pages()));
+    request
+        .extensions_mut()
+        .insert(Deadline::within(Duration::from_secs(35)));
+    let response = FindPagingLayer::new()
+        .layer(server)
+        .oneshot(request)
+        .await
+        .unwrap();
+    let got = answer(&text(response).await.unwrap());
+    assert_eq!(
+        (got.messages, &*got.state, &*got.last),
+        (vec![ids(0, 0..30)], "s30", "false")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_followed_on_request_alone() {
+    for paging in [None, Some(Paging::one_page()), Some(Paging::off())] {
+        let server = Server::new(&[25]).set(|state| state.limit = 10);
+        let response = FindPagingLayer::new()
+            .layer(server.clone())
+            .oneshot(request(&sync_items(""), paging))
+            .await
+            .unwrap();
+        assert_eq!(answer(&text(response).await.unwrap()).last, "false");
+        assert_eq!(server.requests(), [sync_items("")]);
+    }
+}
