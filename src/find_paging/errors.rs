@@ -135,7 +135,7 @@ pub enum PageFailure {
     #[error("the next page declares too many namespaces")]
     Namespaces,
     /// The server goes on to say that there is more, and does not give it.
-    #[error("{pages} pages in a row were empty, and none of them the last one")]
+    #[error("{pages} pages in a row led no further, and none of them was the last one")]
     NoProgress {
         /// The number of pages.
         pages: u32,

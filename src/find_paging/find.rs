@@ -139,7 +139,7 @@ where
         }
     }
 
-    /// Asks for the page at the present place. Pages without an entry that are not the last one either are asked for
+    /// Asks for the page at the present place. A page that leads no further and is not the last one either is asked for
     /// again: other searches of the same account can use up the rows that the server allows.
     async fn page(&mut self) -> Result<Fetched<FindPage>, PageFailure> {
         let mut pages = 0;
@@ -151,7 +151,7 @@ where
             let body = ReplayBody::from_pieces(body);
             let fetched = self.calls.fetch(body, FindPage::read).await?;
             match &fetched.page {
-                PageResponse::Page(page) if !page.is_last && page.entries.members.is_empty() => {
+                PageResponse::Page(page) if is_stuck(page, offset) => {
                     self.at.offset = offset.max(page.next.unwrap_or(0));
                 }
                 _ => return Ok(fetched),
@@ -244,6 +244,17 @@ where
             cause,
         }
     }
+}
+
+/// Whether a page leads no further: it has no entry, or ends where it was to begin. A server that forgets the offset would
+/// give the same page for ever.
+fn is_stuck(page: &FindPage, offset: u32) -> bool {
+    let is_behind = match (page.next, page.total) {
+        // None, or a server that does not count.
+        (None | Some(0), total) => total.is_some_and(|total| total <= offset),
+        (Some(next), _) => next <= offset,
+    };
+    !page.is_last && (page.entries.members.is_empty() || is_behind)
 }
 
 /// A copy, so that the end of a page does not keep all of it in memory.

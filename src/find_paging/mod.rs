@@ -77,8 +77,8 @@
 //! permits is held while the reader is slow, and a page that breaks off is asked for again: six times, with growing waits.
 //!
 //! The next offset is the server's `IndexedPagingOffset`, else what came. A page smaller than asked is not the end: under
-//! `EWSFindCountLimit` Exchange returns what the budget has left. Only `IncludesLastItemInRange="true"` ends a folder. An
-//! empty page that is not the last one is asked for again, six times.
+//! `EWSFindCountLimit` Exchange returns what the budget has left. Only `IncludesLastItemInRange="true"` ends a folder. A
+//! page that leads no further, without an entry or by its `IndexedPagingOffset`, is asked for again, six times.
 //!
 //! `RootFolder` of the response is that of the first page with `IncludesLastItemInRange="true"` and without
 //! `IndexedPagingOffset`, as no page follows. `TotalItemsInView` is what the server said at first. Offsets count in the

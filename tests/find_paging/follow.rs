@@ -5,8 +5,11 @@ use std::time::Duration;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
+use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 use tower_ews::extensions::Deadline;
 use tower_ews::find_paging::{NextPage, PageFailure, Paging, PagingReport};
+
+use tower_ews::principal::Principal;
 
 use super::server::{Server, Style, Turn, answer};
 use crate::{
@@ -295,6 +298,99 @@ async fn empty_pages_are_asked_for_again_but_not_for_ever() {
         }
     );
     assert_eq!(server.calls(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_forgets_the_offset_is_not_asked_for_ever() {
+    for no_next in [false, true] {
+        let server = Server::new(&[25]).turns(vec![Turn::Restarts; 200]);
+        let server = server.set(|state| {
+            state.limit = 10;
+            state.no_next = no_next;
+        });
+        let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
+        let (text, error) = text_and_error(response).await;
+        let error = error.unwrap();
+        let cause = paging_error(&error).cause();
+        assert!(
+            matches!(cause, PageFailure::NoProgress { pages: 7 }),
+            "{cause:?}"
+        );
+        // By its own word at once; without one, when more came than there is.
+        let came = text.matches("<t:ItemId").count();
+        assert_eq!(came, if no_next { 30 } else { 10 });
+        assert_eq!(server.calls(), came / 10 + 7);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_read_holds_no_permit() {
+    let server = Server::new(&[25]).set(|state| state.limit = 10);
+    let who = |_: &http::Request<tower_ews::body::ReplayBody>| Principal::account("svc");
+    let service = tower::ServiceBuilder::new()
+        .layer(follow())
+        .layer(ConcurrencyByPrincipalLayer::in_flight(1, who))
+        .service(server);
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let request = request(&find_item(&[0]), None);
+        bodies.push(service.clone().oneshot(request).await.unwrap());
+    }
+    for body in bodies {
+        assert_eq!(answer(&text(body).await.unwrap()).messages, [ids(0, 0..25)]);
+    }
+}
+
+/// A hundred pages of some 100 KB: no more than a few of them are in memory.
+#[test]
+fn memory_does_not_grow_with_the_pages() {
+    let measured = |pages: usize| {
+        let server = Server::new(&[1000 * pages]).set(|state| state.keep_requests = false);
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let info = allocation_counter::measure(|| {
+            runtime.block_on(async {
+                let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
+                let mut body = response.into_body();
+                let mut bytes = 0;
+                while let Some(frame) = body.frame().await {
+                    bytes += frame.unwrap().into_data().unwrap().len();
+                }
+                assert!(bytes > 50_000 * pages);
+            });
+        });
+        info.bytes_max
+    };
+    let (few, many) = (measured(5), measured(100));
+    println!("{few} bytes at most for 5 pages, {many} for 100");
+    assert!(many < few * 11 / 10, "{few} {many}");
+}
+
+/// Responses that others have collected, as they came.
+#[tokio::test(start_paused = true)]
+async fn a_partial_page_as_it_was_seen() {
+    let Some(folder) = std::env::var_os("EWS_FACTS_DIR") else {
+        println!("skipped: EWS_FACTS_DIR is not set");
+        return;
+    };
+    let file =
+        std::path::Path::new(&folder).join("faults/200-FindItem-find-count-partial-page.xml");
+    let partial = std::fs::read_to_string(file).unwrap();
+    let server = Server::new(&[253]).turns([Turn::Raw(partial.clone())]);
+    let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
+    let report = response.extensions().get::<PagingReport>().unwrap().clone();
+    let body = text(response).await.unwrap();
+    let mut expected = vec![String::from("AAMk1")];
+    expected.extend(ids(0, 250..253));
+    assert_eq!(answer(&body).messages, [expected], "{body}");
+    assert_eq!(server.asked()[1].offset, Some(250));
+    assert!(body.starts_with(&partial[..partial.find("<m:RootFolder").unwrap()]));
+    // Of the one view it had 4310 entries, of the other 253.
+    assert!(report.view_changed());
 }
 
 #[tokio::test(start_paused = true)]

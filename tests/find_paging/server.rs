@@ -107,6 +107,10 @@ pub(crate) enum Turn {
     Hangs,
     /// A page with no entry, that is not the last one.
     Empty,
+    /// The first page, whatever offset was asked for.
+    Restarts,
+    /// These bytes.
+    Raw(String),
 }
 
 pub(crate) type Body = BoxBody<Bytes, BoxError>;
@@ -128,6 +132,7 @@ pub(crate) struct State {
     /// Leaves `IndexedPagingOffset` out.
     pub(crate) no_next: bool,
     pub(crate) took: Duration,
+    pub(crate) keep_requests: bool,
 }
 
 /// How a response is written.
@@ -149,6 +154,7 @@ impl Server {
             style: |_| Style::Exchange,
             no_next: false,
             took: Duration::ZERO,
+            keep_requests: true,
         })))
     }
 
@@ -196,8 +202,10 @@ impl Service<Request<ReplayBody>> for Server {
         let mut state = self.0.lock().unwrap();
         let turn = state.turns.pop_front();
         let number = state.requests.len();
-        state.requests.push(body.clone());
-        state.heads.push(head);
+        if state.keep_requests {
+            state.requests.push(body.clone());
+            state.heads.push(head);
+        }
         let response = state.respond(&read(&body), turn, number);
         let took = state.took;
         drop(state);
@@ -233,6 +241,14 @@ impl State {
         match turn.unwrap_or(Turn::Page(self.limit)) {
             Turn::Page(limit) => ok(page(limit.min(self.limit))),
             Turn::Empty => ok(page(0)),
+            Turn::Restarts => {
+                let asked = Asked {
+                    offset: asked.offset.map(|_| 0),
+                    ..asked.clone()
+                };
+                ok(self.page(&asked, self.limit, style))
+            }
+            Turn::Raw(text) => ok(text),
             Turn::Error(code) => ok(envelope(
                 style,
                 &asked.operation,

@@ -137,6 +137,33 @@ async fn what_breaks_off_is_a_response_that_says_so() {
     }
 }
 
+/// A refusal that was seen: it has no state, and says that it is the last page.
+#[tokio::test(start_paused = true)]
+async fn the_empty_state_of_a_refusal_is_never_handed_out() {
+    let Some(folder) = std::env::var_os("EWS_FACTS_DIR") else {
+        println!("skipped: EWS_FACTS_DIR is not set");
+        return;
+    };
+    let file = std::path::Path::new(&folder).join("faults/200-SyncFolderItems-ErrorServerBusy.xml");
+    let refusal = std::fs::read_to_string(file).unwrap();
+    let success = refusal.replace("\"Error\"", "\"Success\"");
+    for refusal in [refusal, success] {
+        let turns = [Turn::Page(10), Turn::Raw(refusal)];
+        let server = Server::new(&[45]).turns(turns);
+        let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+        let report = response.extensions().get::<PagingReport>().unwrap().clone();
+        let got = answer(&text(response).await.unwrap());
+        assert_eq!(
+            (got.messages, &*got.state, &*got.last),
+            (vec![ids(0, 0..10)], "s10", "false")
+        );
+        let error = report.error().unwrap();
+        let cause = error.cause();
+        let is_busy = matches!(cause, PageFailure::NotAPage { code, .. } if code.as_str() == "ErrorServerBusy");
+        assert!(is_busy, "{cause:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_instead_of_the_first_page_is_the_response() {
     for turn in [
