@@ -227,3 +227,61 @@ fn prefix(body: &[u8], start: &Start<'_>) -> String {
     let prefix = colon.and_then(|colon| name.get(..=colon));
     String::from_utf8_lossy(prefix.unwrap_or_default()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIND: &str = "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\" xmlns:m=\"http://schemas.microsoft.com/exchange/services/2006/messages\" xmlns:t=\"http://schemas.microsoft.com/exchange/services/2006/types\"><s:Body><m:FindItem><m:ItemShape/><m:ParentFolderIds><t:FolderId Id=\"a\"/> <t:FolderId Id=\"b\"/></m:ParentFolderIds></m:FindItem></s:Body></s:Envelope>";
+
+    fn read(body: &[u8]) -> Option<PageRequest> {
+        PageRequest::of(&Outline::parse(body).ok()?, body)
+    }
+
+    #[test]
+    fn one_of_several_folders() {
+        let Some(PageRequest::Find(find)) = read(FIND.as_bytes()) else {
+            panic!();
+        };
+        assert_eq!(find.folders(), 2);
+        let page =
+            |folder| String::from_utf8(find.page(&FIND.into(), folder, 7, 9).concat()).unwrap();
+        let view = "<m:ItemShape/><m:IndexedPageItemView MaxEntriesReturned=\"9\" Offset=\"7\" BasePoint=\"Beginning\"/>";
+        let both = FIND.replace("<m:ItemShape/>", view);
+        assert_eq!(page(None), both);
+        assert_eq!(page(Some(0)), both.replace(" <t:FolderId Id=\"b\"/>", ""));
+        assert_eq!(page(Some(1)), both.replace("<t:FolderId Id=\"a\"/> ", ""));
+        // There is no such folder.
+        assert_eq!(page(Some(2)), both);
+    }
+
+    /// Anything may be sent. What is read makes a request that is read as one with a view.
+    #[test]
+    fn no_request_makes_it_panic() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut found = 0;
+        for _ in 0..20_000 {
+            let mut text = FIND.to_owned().into_bytes();
+            for _ in 0..random.usize(..4) {
+                let at = random.usize(..text.len());
+                match random.u8(..3) {
+                    0 => text[at] = b"<>/'\" =:m\xff"[random.usize(..10)],
+                    1 => drop(text.remove(at)),
+                    _ => text.insert(at, b"<>/'\" =:m\xff"[random.usize(..10)]),
+                }
+            }
+            let Some(PageRequest::Find(find)) = read(&text) else {
+                continue;
+            };
+            found += 1;
+            let paged = find.page(&Bytes::from(text), Some(0), 0, 1).concat();
+            let outline = Outline::parse(&paged).unwrap();
+            assert_eq!(outline.targets(&paged).page_size, Some(1));
+            assert_eq!(outline.array().unwrap().members().len(), 1);
+            assert_eq!(read(&paged), None);
+            // Another body than the one that was read.
+            find.page(&Bytes::from_static(b"<a/>"), Some(1), 0, 1);
+        }
+        assert!(found > 5_000, "{found}");
+    }
+}

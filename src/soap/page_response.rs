@@ -329,3 +329,231 @@ fn attribute_at(body: &[u8], start: &Start<'_>, name: &str) -> Option<Range<usiz
     let before = body.get(..begin)?.trim_ascii_end().len();
     Some(before..range_of(body, value).end + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(message: &str) -> String {
+        format!(
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Header><h/></s:Header><s:Body><R><ResponseMessages>{message}</ResponseMessages></R></s:Body></s:Envelope>"
+        )
+    }
+
+    fn success(inside: &str) -> String {
+        found(&format!(
+            "<M ResponseClass='Success'><ResponseCode>NoError</ResponseCode>{inside}</M>"
+        ))
+    }
+
+    /// The next offset, the total and whether it is the last page, of these attributes.
+    fn says(attributes: &str) -> Option<(Option<u32>, Option<u32>, bool)> {
+        let text = success(&format!(
+            "<RootFolder {attributes}><Items><a/></Items></RootFolder>"
+        ));
+        match FindPage::read(text.as_bytes()).unwrap() {
+            PageResponse::Page(page) => Some((page.next, page.total, page.is_last)),
+            PageResponse::Entry(_) => None,
+            PageResponse::Other => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn what_a_page_says_of_the_next_one() {
+        for (attributes, expected) in [
+            ("IncludesLastItemInRange='true'", Some((None, None, true))),
+            ("IncludesLastItemInRange=' 1 '", Some((None, None, true))),
+            (
+                "IndexedPagingOffset=\"5\" IncludesLastItemInRange = \"false\" TotalItemsInView='9'",
+                Some((Some(5), Some(9), false)),
+            ),
+            ("IncludesLastItemInRange='0'", Some((None, None, false))),
+            // Without it, the numbers.
+            (
+                "IndexedPagingOffset='9' TotalItemsInView='9'",
+                Some((Some(9), Some(9), true)),
+            ),
+            (
+                "IndexedPagingOffset='8' TotalItemsInView='9'",
+                Some((Some(8), Some(9), false)),
+            ),
+            ("IndexedPagingOffset='8'", Some((Some(8), None, false))),
+            (
+                "IncludesLastItemInRange='maybe' IndexedPagingOffset='8'",
+                Some((Some(8), None, false)),
+            ),
+            // Numbers that are none.
+            (
+                "IndexedPagingOffset='-1' IncludesLastItemInRange='false'",
+                Some((None, None, false)),
+            ),
+            (
+                "IndexedPagingOffset='2147483648' TotalItemsInView='2147483647' IncludesLastItemInRange='false'",
+                Some((None, Some(2_147_483_647), false)),
+            ),
+            ("TotalItemsInView='9'", None),
+            ("", None),
+        ] {
+            assert_eq!(says(attributes), expected, "{attributes}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_page() {
+        let error =
+            found("<M ResponseClass='Error'><ResponseCode>ErrorFolderNotFound</ResponseCode></M>");
+        let entry = FindPage::read(error.as_bytes()).unwrap();
+        let PageResponse::Entry(range) = entry else {
+            panic!("{entry:?}");
+        };
+        assert!(error[range.clone()].starts_with("<M ") && error[range].ends_with("</M>"));
+        let warning =
+            found("<M ResponseClass='Warning'><RootFolder IncludesLastItemInRange='true'/></M>");
+        assert!(matches!(
+            FindPage::read(warning.as_bytes()),
+            Ok(PageResponse::Entry(_))
+        ));
+        let root = "<M ResponseClass='Success'><RootFolder IncludesLastItemInRange='true'/></M>";
+        for other in [
+            found(&root.repeat(2)),
+            found(""),
+            found(root).replace("ResponseMessages", "Other"),
+            found(root).replace("R>", "Fault>"),
+            found(root).replace("s:Body", "s:Head"),
+        ] {
+            assert_eq!(
+                FindPage::read(other.as_bytes()),
+                Ok(PageResponse::Other),
+                "{other}"
+            );
+            assert_eq!(
+                SyncPage::read(other.as_bytes()),
+                Ok(PageResponse::Other),
+                "{other}"
+            );
+        }
+        // It is read to its end.
+        for end in 0..found(root).len() {
+            assert!(
+                FindPage::read(&found(root).as_bytes()[..end]).is_err(),
+                "{end}"
+            );
+        }
+        assert!(matches!(
+            FindPage::read(found(root).as_bytes()),
+            Ok(PageResponse::Page(_))
+        ));
+    }
+
+    #[test]
+    fn a_state_that_is_blank_is_none() {
+        let sync = |state: &str, last: &str| {
+            let text = success(&format!(
+                "{state}<IncludesLastItemInRange>{last}</IncludesLastItemInRange><Changes/>"
+            ));
+            match SyncPage::read(text.as_bytes()).unwrap() {
+                PageResponse::Page(page) => Some((text[page.state].to_owned(), page.is_last)),
+                _ => None,
+            }
+        };
+        assert_eq!(
+            sync("<SyncState> s </SyncState>", " false\n"),
+            Some((" s ".to_owned(), false))
+        );
+        assert_eq!(
+            sync("<SyncState>s</SyncState>", "1"),
+            Some(("s".to_owned(), true))
+        );
+        for state in ["<SyncState/>", "<SyncState> \n</SyncState>", ""] {
+            assert_eq!(sync(state, "true"), None, "{state}");
+        }
+        assert_eq!(sync("<SyncState>s</SyncState>", ""), None);
+    }
+
+    #[test]
+    fn the_start_tag_of_the_whole() {
+        for (attributes, expected) in [
+            (
+                " IndexedPagingOffset=\"5\" TotalItemsInView=\"9\" IncludesLastItemInRange=\"false\"",
+                " TotalItemsInView=\"9\" IncludesLastItemInRange=\"true\"",
+            ),
+            (
+                "\n  IncludesLastItemInRange = 'false'\n  IndexedPagingOffset\t= '5' TotalItemsInView='9'",
+                "\n  IncludesLastItemInRange = 'true' TotalItemsInView='9'",
+            ),
+            (
+                " x='>' IncludesLastItemInRange='0'",
+                " x='>' IncludesLastItemInRange='true'",
+            ),
+        ] {
+            let page = |attributes| {
+                success(&format!(
+                    "<RootFolder{attributes}><Items>\n<a/><!-- --> </Items></RootFolder>"
+                ))
+            };
+            let text = page(attributes);
+            let Ok(PageResponse::Page(found)) = FindPage::read(text.as_bytes()) else {
+                panic!("{text}");
+            };
+            assert_eq!(found.entries.members.len(), 1);
+            assert_eq!(
+                &text[found.entries.content.clone().unwrap()],
+                "\n<a/><!-- --> "
+            );
+            let bytes = Bytes::from(text.clone());
+            let pieces = splice(&bytes, 0..bytes.len(), found.edits_of_whole());
+            assert_eq!(pieces.concat(), page(expected).as_bytes());
+        }
+    }
+
+    #[test]
+    fn edits_outside_of_a_part_or_over_each_other_are_left_out() {
+        let body = Bytes::from_static(b"0123456789");
+        let edit = |range: Range<usize>| (range, Bytes::from_static(b"-"));
+        for (range, edits, expected) in [
+            (0..10, vec![], "0123456789"),
+            (2..20, vec![edit(5..6), edit(2..2)], "-234-6789"),
+            (2..8, vec![edit(0..1), edit(8..9), edit(7..9)], "234567"),
+            (2..8, vec![edit(3..6), edit(4..5), edit(6..8)], "2--"),
+            (8..2, vec![], ""),
+        ] {
+            assert_eq!(splice(&body, range, edits).concat(), expected.as_bytes());
+        }
+    }
+
+    /// Anything may come: it is read or refused, and every range lies in it.
+    #[test]
+    fn no_response_makes_it_panic() {
+        let whole = success(
+            "<SyncState>s</SyncState><IncludesLastItemInRange>false</IncludesLastItemInRange><Changes><c/></Changes>\
+             <RootFolder IndexedPagingOffset='1' IncludesLastItemInRange='false'><Items><a/></Items></RootFolder>",
+        );
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut pages = 0;
+        for _ in 0..20_000 {
+            let mut text = whole.clone().into_bytes();
+            for _ in 0..random.usize(..4) {
+                let at = random.usize(..text.len());
+                match random.u8(..3) {
+                    0 => text[at] = b"<>/'\" =a0\xff"[random.usize(..10)],
+                    1 => drop(text.remove(at)),
+                    _ => text.insert(at, b"<>/'\" =a0\xff"[random.usize(..10)]),
+                }
+            }
+            let bytes = Bytes::from(text);
+            let scope = Namespaces::behind(b"<a xmlns='b'>").unwrap();
+            if let Ok(PageResponse::Page(page)) = FindPage::read(&bytes) {
+                pages += 1;
+                splice(&bytes, page.entries.message.clone(), page.edits_of_whole());
+                page.entries.moved_to(&bytes, &scope);
+            }
+            if let Ok(PageResponse::Page(page)) = SyncPage::read(&bytes) {
+                pages += 1;
+                let edits = page.edits_of_whole(Bytes::new(), true);
+                splice(&bytes, page.entries.message.clone(), edits);
+                page.entries.moved_to(&bytes, &scope);
+            }
+        }
+        assert!(pages > 5_000, "{pages}");
+    }
+}
