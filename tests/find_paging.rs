@@ -65,7 +65,9 @@ pub(crate) async fn send(
 
 /// Layers whose pages are followed.
 pub(crate) fn follow() -> FindPagingLayer {
-    FindPagingLayer::new().follow(true).seed(1)
+    FindPagingLayer::new()
+        .default_paging(Paging::all_pages())
+        .seed(1)
 }
 
 pub(crate) async fn text<B>(response: Response<B>) -> Result<String, BoxError>

@@ -11,7 +11,8 @@ use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use super::config::Shared;
-use super::errors::PageFailure;
+use super::errors::{NextPage, PageFailure, PagingError};
+use super::report::PagingReport;
 use crate::body::ReplayBody;
 use crate::body::collected::{CollectError, CollectedResponse, collect, remove_body_headers};
 use crate::errors::{CutShort, DeadlineElapsed};
@@ -25,6 +26,10 @@ use crate::trail::{CallTrail, RetryAttempt};
 /// What the calls for all pages of a request have in common.
 pub(super) struct Calls<S> {
     service: S,
+    operation: Box<str>,
+    /// The body of the request.
+    pub(super) body: Bytes,
+    pub(super) report: PagingReport,
     shared: Arc<Shared>,
     head: request::Parts,
     deadline: Option<Deadline>,
@@ -47,12 +52,18 @@ pub(super) struct Fetched<P> {
 type Read<P> = fn(&[u8]) -> Result<PageResponse<P>, OutlineError>;
 
 impl<S> Calls<S> {
-    pub(super) fn new(service: S, shared: Arc<Shared>, mut head: request::Parts) -> Self {
+    pub(super) fn new(service: S, shared: Arc<Shared>, request: Request<ReplayBody>) -> Self {
+        let (mut head, body) = request.into_parts();
+        let outline = body.outline();
+        let operation = outline.map_or("", |outline| outline.operation_name());
         remove_body_headers(&mut head.headers);
         // Compressed responses cannot be merged.
         head.headers.remove(ACCEPT_ENCODING);
         Self {
             service,
+            operation: operation.into(),
+            body: body.to_bytes(),
+            report: PagingReport::default(),
             deadline: head.extensions.get().copied(),
             trail: CallTrail::of(&head.extensions).cloned(),
             head,
@@ -60,6 +71,20 @@ impl<S> Calls<S> {
             sent: 0,
             rng: shared.jitter.rng(),
             shared,
+        }
+    }
+
+    /// Returns how many bytes of a synchronisation are collected.
+    pub(super) fn max_sync(&self) -> u64 {
+        self.shared.config.max_sync
+    }
+
+    /// Returns the error of a page that did not come.
+    pub(super) fn error(&self, next: NextPage, cause: PageFailure) -> PagingError {
+        PagingError {
+            operation: self.operation.clone(),
+            next,
+            cause,
         }
     }
 

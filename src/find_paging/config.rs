@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::paging::Paging;
 use crate::retry::backoff::{Backoff, Jitter};
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) follow: bool,
+    /// Of requests without a word of their own.
+    pub(super) paging: Paging,
     pub(super) page_size: u32,
     pub(super) restricted_page_size: u32,
     pub(super) max_page: u64,
@@ -19,7 +21,7 @@ pub(super) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            follow: false,
+            paging: Paging::one_page(),
             page_size: 1000,
             restricted_page_size: 250,
             max_page: 256 * 1024 * 1024,

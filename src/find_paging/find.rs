@@ -1,5 +1,7 @@
 //! [`FindPages`]: follows the pages of a FindItem or FindFolder, folder by folder.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response};
@@ -10,39 +12,35 @@ use tower_service::Service;
 use super::body::{Chunk, Pages};
 use super::calls::{Calls, Fetched};
 use super::errors::{NextPage, PageFailure, PagingError};
-use super::report::PagingReport;
 use crate::body::ReplayBody;
 use crate::retry::MAX_LOSS_RETRIES;
 use crate::soap::namespaces::Namespaces;
 use crate::soap::page_request::FindRequest;
-use crate::soap::page_response::{FindPage, PageResponse, splice};
+use crate::soap::page_response::{Edit, FindPage, PageResponse, splice};
 
 /// One request, and how far its response has come.
 pub(super) struct FindPages<S> {
-    pub(super) calls: Calls<S>,
-    pub(super) operation: Box<str>,
-    pub(super) request: FindRequest,
-    pub(super) body: Bytes,
-    pub(super) size: u32,
+    calls: Calls<S>,
+    request: FindRequest,
+    size: u32,
     /// The offset of the first page of each folder.
-    pub(super) first: u32,
-    pub(super) report: PagingReport,
+    first: u32,
     /// The next page.
-    pub(super) at: Position,
+    at: Position,
     /// The folder whose pages are followed.
-    pub(super) open: Option<OpenFolder>,
+    open: Option<OpenFolder>,
     /// What stands around the messages, once the first of them is there.
-    pub(super) envelope: Option<Envelope>,
+    envelope: Option<Envelope>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    pub(super) folder: usize,
-    pub(super) offset: u32,
+struct Position {
+    folder: usize,
+    offset: u32,
 }
 
 /// A folder whose first page was handed out.
-pub(super) struct OpenFolder {
+struct OpenFolder {
     /// The namespaces that hold between the tags of its container.
     scope: Namespaces,
     /// What stands behind its entries, up to the end of its message.
@@ -50,11 +48,28 @@ pub(super) struct OpenFolder {
     total: Option<u32>,
 }
 
-pub(super) struct Envelope {
+struct Envelope {
     /// The namespaces that hold between its messages.
     scope: Namespaces,
     /// What stands behind the messages.
     close: Bytes,
+}
+
+impl<S> FindPages<S> {
+    pub(super) fn new(calls: Calls<S>, request: FindRequest, size: u32, first: u32) -> Self {
+        Self {
+            calls,
+            request,
+            size,
+            first,
+            at: Position {
+                folder: 0,
+                offset: first,
+            },
+            open: None,
+            envelope: None,
+        }
+    }
 }
 
 impl<S, B> FindPages<S>
@@ -79,7 +94,7 @@ where
             PageResponse::Entry(_) => self.request.folders() == 1,
             PageResponse::Other => true,
         };
-        let report = self.report.clone();
+        let report = self.calls.report.clone();
         if is_whole {
             if let PageResponse::Page(page) = &fetched.page {
                 report.page(page.entries.members.len());
@@ -126,7 +141,7 @@ where
                 let pieces = page.entries.moved_to(&fetched.bytes, &folder.scope);
                 let mut pieces = pieces.ok_or(PageFailure::Namespaces)?;
                 if folder.total != page.total {
-                    self.report.set_view_changed();
+                    self.calls.report.set_view_changed();
                 }
                 self.advance(page);
                 if page.is_last {
@@ -147,7 +162,7 @@ where
             let Position { folder, offset } = self.at;
             let body = self
                 .request
-                .page(&self.body, Some(folder), offset, self.size);
+                .page(&self.calls.body, Some(folder), offset, self.size);
             let body = ReplayBody::from_pieces(body);
             let fetched = self.calls.fetch(body, FindPage::read).await?;
             match &fetched.page {
@@ -167,13 +182,9 @@ where
     /// Goes behind a page.
     fn advance(&mut self, page: &FindPage) {
         let entries = page.entries.members.len();
-        self.report.page(entries);
+        self.calls.report.page(entries);
         if page.is_last {
-            self.at = Position {
-                folder: self.at.folder + 1,
-                offset: self.first,
-            };
-            return;
+            return self.next_folder();
         }
         let counted = u32::try_from(entries).unwrap_or(u32::MAX);
         let counted = self.at.offset.saturating_add(counted);
@@ -185,64 +196,66 @@ where
     /// of the envelope, if it is the first message.
     fn message(&mut self, fetched: &Fetched<FindPage>) -> Result<Vec<Bytes>, PageFailure> {
         let bytes = &fetched.bytes;
-        let message = match &fetched.page {
-            PageResponse::Page(page) => page.entries.message.clone(),
-            PageResponse::Entry(message) => message.clone(),
-            PageResponse::Other => return Err(fetched.failure()),
-        };
-        let behind = |end: usize| {
-            let scope = Namespaces::behind(bytes.get(..end).unwrap_or_default());
-            scope.ok_or(PageFailure::Namespaces)
-        };
-        let scope = behind(message.start)?;
-        let mut edits = Vec::new();
-        let start = match &self.envelope {
-            Some(envelope) => {
-                let missing = scope.moved_to(&envelope.scope);
-                if let Some((at, text)) = missing
-                    .declaration(bytes.get(message.clone()).unwrap_or_default())
-                    .filter(|_| !missing.is_empty())
-                {
-                    edits.push((message.start + at..message.start + at, text));
-                }
-                message.start
+        match &fetched.page {
+            PageResponse::Other => Err(fetched.failure()),
+            PageResponse::Entry(message) => {
+                let (start, edits) = self.place(bytes, message)?;
+                self.next_folder();
+                Ok(splice(bytes, start..message.end, edits))
             }
-            None => {
-                let close = copied(bytes, message.end..bytes.len());
-                self.envelope = Some(Envelope { scope, close });
-                0
+            PageResponse::Page(page) => {
+                let message = &page.entries.message;
+                let (start, mut edits) = self.place(bytes, message)?;
+                let end = match &page.entries.content {
+                    Some(content) if !page.is_last => {
+                        edits.extend(page.edits_of_whole());
+                        self.open = Some(OpenFolder {
+                            scope: behind(bytes, content.start)?,
+                            close: copied(bytes, content.end..message.end),
+                            total: page.total,
+                        });
+                        content.end
+                    }
+                    _ => message.end,
+                };
+                self.advance(page);
+                Ok(splice(bytes, start..end, edits))
             }
+        }
+    }
+
+    /// Returns from where on a response with this message is handed out, and what has to be declared anew in its start tag.
+    fn place(
+        &mut self,
+        bytes: &Bytes,
+        message: &Range<usize>,
+    ) -> Result<(usize, Vec<Edit>), PageFailure> {
+        let scope = behind(bytes, message.start)?;
+        let Some(envelope) = &self.envelope else {
+            let close = copied(bytes, message.end..bytes.len());
+            self.envelope = Some(Envelope { scope, close });
+            return Ok((0, Vec::new()));
         };
-        let PageResponse::Page(page) = &fetched.page else {
-            self.at = Position {
-                folder: self.at.folder + 1,
-                offset: self.first,
-            };
-            return Ok(splice(bytes, start..message.end, edits));
+        let missing = scope.moved_to(&envelope.scope);
+        let element = bytes.get(message.clone()).unwrap_or_default();
+        let declaration = missing.declaration(element).filter(|_| !missing.is_empty());
+        let edit = declaration.map(|(at, text)| {
+            let at = message.start + at;
+            (at..at, text)
+        });
+        Ok((message.start, edit.into_iter().collect()))
+    }
+
+    fn next_folder(&mut self) {
+        self.at = Position {
+            folder: self.at.folder + 1,
+            offset: self.first,
         };
-        let end = match &page.entries.content {
-            Some(content) if !page.is_last => {
-                edits.extend(page.edits_of_whole());
-                self.open = Some(OpenFolder {
-                    scope: behind(content.start)?,
-                    close: copied(bytes, content.end..message.end),
-                    total: page.total,
-                });
-                content.end
-            }
-            _ => message.end,
-        };
-        self.advance(page);
-        Ok(splice(bytes, start..end, edits))
     }
 
     fn error(&self, cause: PageFailure) -> PagingError {
         let Position { folder, offset } = self.at;
-        PagingError {
-            operation: self.operation.clone(),
-            next: NextPage::Offset { folder, offset },
-            cause,
-        }
+        self.calls.error(NextPage::Offset { folder, offset }, cause)
     }
 }
 
@@ -257,7 +270,13 @@ fn is_stuck(page: &FindPage, offset: u32) -> bool {
     !page.is_last && (page.entries.members.is_empty() || is_behind)
 }
 
+/// The namespaces that hold at a place.
+fn behind(bytes: &Bytes, place: usize) -> Result<Namespaces, PageFailure> {
+    let head = bytes.get(..place).unwrap_or_default();
+    Namespaces::behind(head).ok_or(PageFailure::Namespaces)
+}
+
 /// A copy, so that the end of a page does not keep all of it in memory.
-fn copied(bytes: &Bytes, range: std::ops::Range<usize>) -> Bytes {
+fn copied(bytes: &Bytes, range: Range<usize>) -> Bytes {
     Bytes::copy_from_slice(bytes.get(range).unwrap_or_default())
 }

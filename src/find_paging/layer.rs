@@ -6,14 +6,18 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::config::{Config, Shared};
+use super::paging::Paging;
 use super::service::FindPaging;
 
 /// Applies [`FindPaging`] to a service.
 ///
 /// ```
-/// use tower_ews::find_paging::FindPagingLayer;
+/// use tower_ews::find_paging::{FindPagingLayer, Paging};
 ///
-/// let layer = FindPagingLayer::new().follow(true).page_size(500).restricted_page_size(100);
+/// let layer = FindPagingLayer::new()
+///     .default_paging(Paging::all_pages())
+///     .page_size(500)
+///     .restricted_page_size(100);
 /// # let _ = layer;
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -28,10 +32,9 @@ impl FindPagingLayer {
         Self::default()
     }
 
-    /// Sets whether the pages of a request are followed that has no [`Paging`](super::Paging) in its extensions. Default:
-    /// no.
-    pub fn follow(mut self, follow: bool) -> Self {
-        self.config.follow = follow;
+    /// Sets what is done with requests that have no [`Paging`] in their extensions. [`Paging::one_page`] by default.
+    pub fn default_paging(mut self, paging: Paging) -> Self {
+        self.config.paging = paging;
         self
     }
 
@@ -89,6 +92,6 @@ impl<S> Layer<S> for FindPagingLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         let shared = Shared::new(self.config.clone());
-        FindPaging::with_shared(inner, Some(Arc::new(shared)))
+        FindPaging::with_shared(inner, Arc::new(shared))
     }
 }

@@ -13,12 +13,12 @@
 //! use http_body_util::BodyExt;
 //! use tower::{ServiceBuilder, ServiceExt};
 //! use tower_ews::body::ReplayBody;
-//! use tower_ews::find_paging::{FindPagingLayer, PagingReport};
+//! use tower_ews::find_paging::{FindPagingLayer, Paging, PagingReport};
 //! use tower_ews::simulator::Exchange;
 //!
 //! let exchange = Exchange::builder().anonymous("svc@contoso.com").build();
 //! let ews = ServiceBuilder::new()
-//!     .layer(FindPagingLayer::new().follow(true).page_size(10))
+//!     .layer(FindPagingLayer::new().default_paging(Paging::all_pages()).page_size(10))
 //!     .service(exchange);
 //! # let envelope = |body: &str| format!(
 //! #     r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
@@ -67,8 +67,11 @@
 //! | without a shape or a folder, with one twice, or with elements of another namespace | the schema does not allow it: the server is to say so |
 //! | any other operation, and what cannot be read: compressed, not UTF-8, malformed, with a DTD | nothing is known about its pages |
 //!
-//! A synchronisation has its page size in `MaxChangesReturned`, which stays. [`Paging`] in the extensions of a request
-//! decides for that request alone.
+//! A synchronisation has its page size in `MaxChangesReturned`, which stays.
+//!
+//! [`Paging`] in the extensions of a request decides for that request alone, else the layer's
+//! [`default_paging`](FindPagingLayer::default_paging). Within [`EwsStack`](crate::EwsStack) the default is
+//! [`Paging::off`], until [`find_paging`](crate::EwsStack::find_paging) changes it.
 //!
 //! # Following the pages of a search
 //!

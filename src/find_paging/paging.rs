@@ -1,7 +1,7 @@
 //! [`Paging`]: what one request wants of its pages.
 
 /// A request extension: whether the pages of this request are followed. Without it the layer's
-/// [`follow`](super::FindPagingLayer::follow) decides.
+/// [`default_paging`](super::FindPagingLayer::default_paging) decides.
 ///
 /// ```
 /// use tower_ews::find_paging::{NextPage, Paging, PagingError};

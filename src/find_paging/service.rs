@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
@@ -17,9 +16,8 @@ use tower_service::Service;
 use super::body::{PagedBody, Pages};
 use super::calls::Calls;
 use super::config::{Config, Shared};
-use super::find::{FindPages, Position};
+use super::find::FindPages;
 use super::paging::{Mode, Paging};
-use super::report::PagingReport;
 use super::sync::SyncPages;
 use crate::body::ReplayBody;
 use crate::body::collected::remove_body_headers;
@@ -48,28 +46,22 @@ use crate::soap::page_request::{FindRequest, PageRequest};
 #[must_use = "services do nothing until they are called"]
 pub struct FindPaging<S> {
     inner: S,
-    /// None where it forwards everything unchanged, whatever a request asks for.
-    shared: Option<Arc<Shared>>,
+    shared: Arc<Shared>,
     inner_is_always_ready: bool,
 }
 
 impl<S> FindPaging<S> {
     /// Creates a new service with the default settings of [`FindPagingLayer`](super::FindPagingLayer).
     pub fn new(inner: S) -> Self {
-        Self::with_shared(inner, Some(Arc::new(Shared::new(Config::default()))))
+        Self::with_shared(inner, Arc::new(Shared::new(Config::default())))
     }
 
-    pub(super) fn with_shared(inner: S, shared: Option<Arc<Shared>>) -> Self {
+    pub(super) fn with_shared(inner: S, shared: Arc<Shared>) -> Self {
         Self {
             inner,
             shared,
             inner_is_always_ready: false,
         }
-    }
-
-    /// Creates a service that forwards everything unchanged.
-    pub(crate) fn disabled(inner: S) -> Self {
-        Self::with_shared(inner, None)
     }
 
     /// Says that the inner service is always ready, so that requests that are forwarded unchanged need no clone of it:
@@ -99,44 +91,38 @@ impl<S> fmt::Debug for FindPaging<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The inner service may hold credentials.
         f.debug_struct("FindPaging")
-            .field("config", &self.shared.as_ref().map(|shared| &shared.config))
+            .field("config", &self.shared.config)
             .finish_non_exhaustive()
     }
 }
 
 /// What is done with one request.
 enum Plan {
-    Forward,
     /// A view is added.
     View(FindRequest),
     Follow(PageRequest),
 }
 
 impl Plan {
-    fn of(body: &ReplayBody, paging: Paging) -> (Plan, Bytes) {
-        let nothing = (Plan::Forward, Bytes::new());
-        let Ok(outline) = body.outline() else {
-            return nothing;
-        };
-        if paging.mode == Mode::Off || !PageRequest::may_be(outline) {
-            return nothing;
+    fn of(body: &ReplayBody, mode: Mode) -> Option<Plan> {
+        if mode == Mode::Off {
+            return None;
         }
-        let bytes = body.to_bytes();
-        let plan = match PageRequest::of(outline, &bytes) {
-            Some(request) if paging.mode == Mode::AllPages => Plan::Follow(request),
-            Some(PageRequest::Find(request)) => Plan::View(request),
-            _ => Plan::Forward,
-        };
-        (plan, bytes)
+        let outline = body.outline().ok()?;
+        if !PageRequest::may_be(outline) {
+            return None;
+        }
+        match PageRequest::of(outline, &body.to_bytes())? {
+            request if mode == Mode::AllPages => Some(Plan::Follow(request)),
+            PageRequest::Find(request) => Some(Plan::View(request)),
+            PageRequest::Sync(_) => None,
+        }
     }
 }
 
 impl<S> FindPaging<S> {
-    fn start<B>(
-        &mut self,
-        shared: &Arc<Shared>,
-        request: Request<ReplayBody>,
-    ) -> Result<PagedCall, Request<ReplayBody>>
+    /// Begins a call whose pages are followed, or returns the request that is forwarded.
+    fn begin<B>(&self, request: Request<ReplayBody>) -> Result<PagedCall, Request<ReplayBody>>
     where
         S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
@@ -145,65 +131,32 @@ impl<S> FindPaging<S> {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let config = &shared.config;
+        let config = &self.shared.config;
         let asked = request.extensions().get().copied();
-        let paging: Paging = asked.unwrap_or(match config.follow {
-            true => Paging::all_pages(),
-            false => Paging::one_page(),
-        });
-        let (plan, body) = Plan::of(request.body(), paging);
+        let paging: Paging = asked.unwrap_or(config.paging);
         let size = |find: &FindRequest| match find.is_restricted {
             true => config.restricted_page_size,
             false => config.page_size,
         };
-        let follow = match plan {
-            Plan::Forward => return Err(request),
-            Plan::View(find) => {
-                let (mut head, _) = request.into_parts();
+        match Plan::of(request.body(), paging.mode) {
+            None => Err(request),
+            Some(Plan::View(find)) => {
+                let (mut head, body) = request.into_parts();
                 remove_body_headers(&mut head.headers);
-                let pieces = find.page(&body, None, paging.offset, size(&find));
-                return Err(Request::from_parts(head, ReplayBody::from_pieces(pieces)));
+                let pieces = find.page(&body.to_bytes(), None, paging.offset, size(&find));
+                Err(Request::from_parts(head, ReplayBody::from_pieces(pieces)))
             }
-            Plan::Follow(follow) => follow,
-        };
-        let (head, outlined) = request.into_parts();
-        let operation = outlined
-            .outline()
-            .map_or("", |outline| outline.operation_name());
-        let operation = operation.into();
-        let calls = Calls::new(self.inner.clone(), Arc::clone(shared), head);
-        let report = PagingReport::default();
-        Ok(match follow {
-            PageRequest::Find(request) => Box::pin(
-                FindPages {
-                    size: size(&request),
-                    first: paging.offset,
-                    at: Position {
-                        folder: 0,
-                        offset: paging.offset,
-                    },
-                    open: None,
-                    envelope: None,
-                    calls,
-                    operation,
-                    request,
-                    body,
-                    report,
-                }
-                .respond(),
-            ),
-            PageRequest::Sync(request) => Box::pin(
-                SyncPages {
-                    max: config.max_sync,
-                    calls,
-                    operation,
-                    request,
-                    body,
-                    report,
-                }
-                .respond(),
-            ),
-        })
+            Some(Plan::Follow(follow)) => {
+                let calls = Calls::new(self.inner.clone(), Arc::clone(&self.shared), request);
+                Ok(match follow {
+                    PageRequest::Find(find) => {
+                        let size = size(&find);
+                        Box::pin(FindPages::new(calls, find, size, paging.offset).respond())
+                    }
+                    PageRequest::Sync(sync) => Box::pin(SyncPages::new(calls, sync).respond()),
+                })
+            }
+        }
     }
 }
 
@@ -227,11 +180,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
-        let started = match self.shared.clone() {
-            Some(shared) => self.start(&shared, request),
-            None => Err(request),
-        };
-        ResponseFuture(match started {
+        ResponseFuture(match self.begin(request) {
             Ok(call) => Call::Paged(call),
             Err(request) if self.inner_is_always_ready => Call::Direct(self.inner.call(request)),
             Err(request) => Call::Unchanged(Oneshot::new(self.inner.clone(), request)),

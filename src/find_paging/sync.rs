@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::body::Pages;
 use super::calls::{Calls, Fetched};
-use super::errors::{NextPage, PageFailure, PagingError};
+use super::errors::{NextPage, PageFailure};
 use super::report::PagingReport;
 use crate::body::ReplayBody;
 use crate::body::collected::remove_body_headers;
@@ -20,17 +20,18 @@ use crate::soap::page_response::{PageResponse, SyncPage, splice};
 /// One request, and what has come so far. The state comes before the changes, so that nothing can be handed out before the
 /// last page is there.
 pub(super) struct SyncPages<S> {
-    pub(super) calls: Calls<S>,
-    pub(super) operation: Box<str>,
-    pub(super) request: SyncRequest,
-    pub(super) body: Bytes,
-    /// How many bytes of changes are kept. Behind them the response ends, and says so.
-    pub(super) max: u64,
-    pub(super) report: PagingReport,
+    calls: Calls<S>,
+    request: SyncRequest,
 }
 
 /// So many pages in a row may have no change. Each of them brings a new state.
 const MAX_EMPTY: u32 = 100;
+
+impl<S> SyncPages<S> {
+    pub(super) fn new(calls: Calls<S>, request: SyncRequest) -> Self {
+        Self { calls, request }
+    }
+}
 
 impl<S, B> SyncPages<S>
 where
@@ -42,15 +43,15 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) async fn respond(mut self) -> Result<Response<Pages>, BoxError> {
-        let report = self.report.clone();
-        let body = ReplayBody::new(self.body.clone());
+        let report = self.calls.report.clone();
+        let body = ReplayBody::new(self.calls.body.clone());
         let first = match self.calls.fetch(body, SyncPage::read).await {
             Ok(fetched) => fetched,
             Err(PageFailure::Call(error)) => return Err(error),
             // Nothing came: it goes on where it would have begun.
             Err(cause) => {
-                let next = NextPage::SyncState(text(self.request.state(&self.body)));
-                return Err(self.error(next, cause).into());
+                let next = NextPage::SyncState(text(self.request.state(&self.calls.body)));
+                return Err(self.calls.error(next, cause).into());
             }
         };
         let mut collected = match GoodPage::of(first) {
@@ -58,15 +59,15 @@ where
             Err(fetched) => return Ok(Pages::one(*fetched, report)),
         };
         report.page(collected.last.entries());
-        while !collected.last.page.is_last && collected.bytes < self.max {
+        while !collected.last.page.is_last && collected.bytes < self.calls.max_sync() {
             if let Err(cause) = self.follow(&mut collected).await {
                 let state = text(collected.last.state());
-                let error = self.error(NextPage::SyncState(state), cause);
+                let error = self.calls.error(NextPage::SyncState(state), cause);
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "handing out the pages so far"
                 );
-                self.report.set_error(error);
+                self.calls.report.set_error(error);
                 break;
             }
         }
@@ -78,7 +79,7 @@ where
         let state = collected.last.state().to_vec();
         let mut tries = 0;
         loop {
-            let body = self.request.with_state(&self.body, &state);
+            let body = self.request.with_state(&self.calls.body, &state);
             let body = ReplayBody::from_pieces(body);
             let fetched = self.calls.fetch(body, SyncPage::read).await?;
             let page = GoodPage::of(fetched).map_err(|fetched| fetched.failure())?;
@@ -86,7 +87,7 @@ where
             if page.page.is_last || page.state() != state {
                 let entries = page.entries();
                 collected.take(page)?;
-                self.report.page(entries);
+                self.calls.report.page(entries);
                 return Ok(());
             }
             tries += 1;
@@ -94,14 +95,6 @@ where
                 return Err(PageFailure::NoProgress { pages: tries });
             }
             self.calls.wait(tries - 1).await;
-        }
-    }
-
-    fn error(&self, next: NextPage, cause: PageFailure) -> PagingError {
-        PagingError {
-            operation: self.operation.clone(),
-            next,
-            cause,
         }
     }
 }

@@ -55,6 +55,9 @@ pub(crate) struct SyncPage {
     last_at: Range<usize>,
 }
 
+/// A range of a response, and what replaces it.
+pub(crate) type Edit = (Range<usize>, Bytes);
+
 type Result<T> = std::result::Result<T, OutlineError>;
 
 impl FindPage {
@@ -108,7 +111,7 @@ impl FindPage {
 
     /// What has to change in the start tag of `RootFolder` where it stands for all pages: it includes the last entry, and
     /// no page follows.
-    pub(crate) fn edits_of_whole(&self) -> Vec<(Range<usize>, Bytes)> {
+    pub(crate) fn edits_of_whole(&self) -> Vec<Edit> {
         let last = self
             .last_at
             .clone()
@@ -154,7 +157,7 @@ impl SyncPage {
     }
 
     /// What has to change where the response stands for all pages up to one with this state.
-    pub(crate) fn edits_of_whole(&self, state: Bytes, is_last: bool) -> Vec<(Range<usize>, Bytes)> {
+    pub(crate) fn edits_of_whole(&self, state: Bytes, is_last: bool) -> Vec<Edit> {
         let last: &[u8] = if is_last { b"true" } else { b"false" };
         vec![
             (self.state.clone(), state),
@@ -222,11 +225,7 @@ impl Entries {
 }
 
 /// The part `range` of `body`, in which each range of `edits` is replaced. Those outside of it are left out.
-pub(crate) fn splice(
-    body: &Bytes,
-    range: Range<usize>,
-    mut edits: Vec<(Range<usize>, Bytes)>,
-) -> Vec<Bytes> {
+pub(crate) fn splice(body: &Bytes, range: Range<usize>, mut edits: Vec<Edit>) -> Vec<Bytes> {
     edits.sort_by_key(|(at, _)| at.start);
     let end = range.end.min(body.len());
     let mut from = range.start.min(end);

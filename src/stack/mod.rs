@@ -30,7 +30,7 @@ use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
 use crate::extensions::Caller;
-use crate::find_paging::{FindPaging, FindPagingLayer};
+use crate::find_paging::{FindPagingLayer, Paging};
 use crate::ledger::Ledger;
 use crate::policy::ThrottlingPolicy;
 use crate::principal::EwsCharges;
@@ -45,7 +45,7 @@ use crate::soap::SidKind;
 /// | --- | --- |
 /// | [`audit_log`](crate::audit_log) | makes one record of each call; off until it is [switched on](Self::audit_handle) |
 /// | [`BufferRequest`](crate::body::BufferRequest) | reads the request body, so that it can be sent again |
-/// | [`find_paging`](crate::find_paging) | adds page views to searches, and follows pages; only if it is [asked for](Self::find_paging) |
+/// | [`find_paging`](crate::find_paging) | adds page views to searches, and follows pages; [off by default](Self::find_paging) |
 /// | [`batch_splitter`](crate::batch_splitter) | cuts a batch into parts, and merges their responses |
 /// | [`server_busy_backoff`](crate::server_busy_backoff) | waits and resends what the server did not execute |
 /// | [`concurrency_by_principal`](crate::concurrency_by_principal) | acquires a permit from the ledger that both share |
@@ -118,7 +118,7 @@ pub struct EwsStack {
     anchor: EwsAnchor,
     default_mailbox: Option<AnchorMailbox>,
     ids: ClientRequestIdLayer,
-    find_paging: Option<FindPagingLayer>,
+    find_paging: FindPagingLayer,
     batches: BatchSplitterLayer<EwsBatchFormat>,
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
@@ -134,7 +134,10 @@ impl EwsStack {
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
-            find_paging: None,
+            find_paging: FindPagingLayer::new()
+                .default_paging(Paging::off())
+                .stall_timeout(policy.deadline)
+                .backoff(policy.backoff_base, policy.backoff_cap),
             batches: BatchSplitterLayer::new(EwsBatchFormat::new())
                 .target_time(policy.batch_time)
                 .stall_timeout(policy.deadline)
@@ -166,13 +169,10 @@ impl EwsStack {
             .layer(charged);
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
-        let paged = match &self.find_paging {
-            Some(paging) => paging.layer(batches),
-            None => FindPaging::disabled(batches),
-        };
+        let paged = self.find_paging.layer(batches).inner_is_always_ready();
         let buffered = BufferRequestLayer::new(policy.max_request)
             .invalid_characters(self.characters)
-            .layer(paged.inner_is_always_ready())
+            .layer(paged)
             .inner_is_always_ready();
         let facts = EwsFacts::new().charges(self.charges.clone());
         EwsService::new(self.audit.clone().facts(facts).layer(buffered))
@@ -276,23 +276,22 @@ impl EwsStack {
         self
     }
 
-    /// Adds page views to searches that have none, with a layer that `change` is given with the policy's times, and returns.
-    /// Without this call it is left out.
+    /// Switches page views on, for searches that have none, and changes how pages are followed. `change` is given a layer
+    /// with the policy's times, which adds a view and follows nothing.
+    ///
+    /// Without this call a [`Paging`] in the extensions of a request still switches them on for that request.
     ///
     /// ```
     /// use tower_ews::EwsStack;
+    /// use tower_ews::find_paging::Paging;
     /// use tower_ews::policy::ThrottlingPolicy;
     ///
     /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
-    ///     .find_paging(|paging| paging.follow(true));
+    ///     .find_paging(|paging| paging.default_paging(Paging::all_pages()));
     /// # let _ = stack;
     /// ```
     pub fn find_paging(mut self, change: impl FnOnce(FindPagingLayer) -> FindPagingLayer) -> Self {
-        let policy = &self.policy;
-        let layer = FindPagingLayer::new()
-            .stall_timeout(policy.deadline)
-            .backoff(policy.backoff_base, policy.backoff_cap);
-        self.find_paging = Some(change(layer));
+        self.find_paging = change(self.find_paging.default_paging(Paging::one_page()));
         self
     }
 

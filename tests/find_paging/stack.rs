@@ -7,7 +7,7 @@ use tower::ServiceExt;
 use tower_ews::audit_log::{AuditLogLayer, MemorySink};
 use tower_ews::body::ReplayBody;
 use tower_ews::extensions::Caller;
-use tower_ews::find_paging::PagingReport;
+use tower_ews::find_paging::{Paging, PagingReport};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::simulator::{Exchange, Fault, Faults};
 use tower_ews::{EwsService, EwsStack};
@@ -73,7 +73,15 @@ async fn a_large_folder_in_one_response() {
     assert_eq!(answer(&body).messages[0].len(), 1000);
     assert!(report.is_none());
 
-    let followed = stack().find_paging(|paging| paging.follow(true));
+    // On request of a single call.
+    let mut single = call(&find());
+    single.extensions_mut().insert(Paging::all_pages());
+    let response = plain.clone().oneshot(single).await.unwrap();
+    let report: PagingReport = response.extensions().get().cloned().unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(report.entries(), 2300);
+
+    let followed = stack().find_paging(|paging| paging.default_paging(Paging::all_pages()));
     let followed = followed.service(exchange.clone());
     let (body, report) = ask(&followed, &find()).await;
     let mut ids = answer(&body).messages.remove(0);
@@ -101,7 +109,7 @@ async fn each_page_waits_out_a_busy_server_by_itself() {
     let sink = MemorySink::new();
     let ews = stack()
         .audit_log(AuditLogLayer::new(sink.clone()))
-        .find_paging(|paging| paging.follow(true).page_size(100))
+        .find_paging(|paging| paging.default_paging(Paging::all_pages()).page_size(100))
         .service(exchange.clone());
     fill(&ews, 950).await;
     let (body, report) = ask(&ews, &find()).await;
