@@ -140,6 +140,7 @@ struct Collected {
     /// The changes of later ones.
     changes: Vec<Bytes>,
     bytes: u64,
+    pages: u64,
     last: GoodPage,
     /// How many pages in a row had no change.
     empty: u32,
@@ -151,7 +152,8 @@ impl Collected {
             frame: frame(&page),
             changes: Vec::new(),
             bytes: page.bytes.len() as u64,
-            empty: 0,
+            pages: 1,
+            empty: u32::from(page.entries() == 0),
             last: page,
         }
     }
@@ -165,6 +167,7 @@ impl Collected {
             None => self.frame = frame(&page),
         }
         self.bytes += page.bytes.len() as u64;
+        self.pages += 1;
         self.empty = if page.entries() == 0 {
             self.empty + 1
         } else {
@@ -182,9 +185,9 @@ impl Collected {
     fn into_response(self, report: PagingReport) -> Response<Pages> {
         let is_last = self.last.page.is_last;
         let state = self.last.bytes.slice(self.last.page.state.clone());
-        let frame = self.frame.filter(|_| !self.changes.is_empty());
+        let frame = self.frame.filter(|_| self.pages > 1);
         let Some((frame, _)) = frame else {
-            // One page, or several that had no change before it.
+            // One page, or several without any change.
             return Pages::whole(self.last.head, vec![self.last.bytes], report);
         };
         let content = frame.page.entries.content.clone().unwrap_or_default();

@@ -323,6 +323,23 @@ async fn a_server_that_forgets_the_offset_is_not_asked_for_ever() {
     }
 }
 
+/// An offset that lies behind what came, but before what was to come, is no reason to ask for an item twice.
+#[tokio::test(start_paused = true)]
+async fn no_item_is_asked_for_twice() {
+    let server = Server::new(&[9]).set(|state| state.limit = 5);
+    let first = send(&FindPagingLayer::new(), &server, &find_item(&[0]))
+        .await
+        .unwrap();
+    let first = text(first).await.unwrap();
+    let odd = first.replace("IndexedPagingOffset=\"5\"", "IndexedPagingOffset=\"3\"");
+    let server = server.turns([Turn::Raw(odd)]);
+    let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
+    assert_eq!(
+        answer(&text(response).await.unwrap()).messages,
+        [ids(0, 0..9)]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_read_holds_no_permit() {
     let server = Server::new(&[25]).set(|state| state.limit = 10);

@@ -137,6 +137,59 @@ async fn what_breaks_off_is_a_response_that_says_so() {
     }
 }
 
+/// A page with these changes, as the server of the test writes it.
+fn page(items: std::ops::Range<usize>, state: &str, last: bool) -> Turn {
+    let changes: String = items
+        .map(|item| {
+            format!("<t:Create><t:Message><t:ItemId Id=\"0-{item}\"/></t:Message></t:Create>")
+        })
+        .collect();
+    let changes = match &*changes {
+        "" => String::from("<m:Changes/>"),
+        changes => format!("<m:Changes>{changes}</m:Changes>"),
+    };
+    Turn::Raw(envelope(&format!(
+        "<m:SyncFolderItemsResponse><m:ResponseMessages><m:SyncFolderItemsResponseMessage ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode><m:SyncState>{state}</m:SyncState><m:IncludesLastItemInRange>{last}</m:IncludesLastItemInRange>{changes}</m:SyncFolderItemsResponseMessage></m:ResponseMessages></m:SyncFolderItemsResponse>"
+    )))
+}
+
+/// Pages without a change stand anywhere between the others.
+#[tokio::test(start_paused = true)]
+async fn pages_without_changes_cost_none_of_the_others() {
+    for pattern in 0..16_u32 {
+        let full = |at: u32| pattern & (1 << at) != 0;
+        let turns = (0..4).map(|at| {
+            let begin = at as usize * 5;
+            let items = begin..begin + if full(at) { 5 } else { 0 };
+            page(items, &format!("p{at}"), at == 3)
+        });
+        let server = Server::new(&[0]).turns(turns);
+        let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+        let got = answer(&text(response).await.unwrap());
+        let expected = (0..4).filter(|at| full(*at));
+        let expected: Vec<_> = expected
+            .flat_map(|at| ids(0, at as usize * 5..at as usize * 5 + 5))
+            .collect();
+        assert_eq!(got.messages, [expected], "{pattern:b}");
+        assert_eq!((&*got.state, &*got.last), ("p3", "true"));
+        assert_eq!(server.calls(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_without_changes_do_not_go_on_for_ever() {
+    let turns = (0..1000).map(|at| page(0..0, &format!("p{at}"), false));
+    let server = Server::new(&[0]).turns(turns);
+    let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+    let report = response.extensions().get::<PagingReport>().unwrap().clone();
+    let got = answer(&text(response).await.unwrap());
+    // The newest one is handed out all the same.
+    assert_eq!((&*got.state, &*got.last), ("p100", "false"));
+    assert_eq!(server.calls(), 101);
+    let error = report.error().unwrap();
+    assert!(matches!(error.cause(), PageFailure::NoProgress { .. }));
+}
+
 /// A refusal that was seen: it has no state, and says that it is the last page.
 #[tokio::test(start_paused = true)]
 async fn the_empty_state_of_a_refusal_is_never_handed_out() {
