@@ -1,11 +1,12 @@
 //! Any folders, any pages, any faults: every item arrives exactly once and in order, or a typed error says from where on
-//! it does not.
+//! it does not. The changes of a synchronisation arrive exactly once, however often it has to be called.
 
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::find_paging::{NextPage, Paging};
 
 use super::server::{Server, Style, Turn, answer};
+use super::sync::sync_items;
 use crate::{find_item, follow, paging_error, request};
 
 fn turn(random: &mut fastrand::Rng, faults: bool) -> Turn {
@@ -130,6 +131,59 @@ async fn case(seed: u64) {
     assert_eq!(came(&rest), expected[before + offset as usize..end]);
 }
 
+/// A synchronisation, called until it is complete: each call goes on with the state of the response before it.
+async fn sync_case(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let count = random.usize(..60);
+    let styles: [fn(usize) -> Style; 2] = [
+        |_| Style::Exchange,
+        |number| {
+            [
+                Style::OtherPrefixes,
+                Style::DefaultNamespaces,
+                Style::Exchange,
+            ][number * 5 % 3]
+        },
+    ];
+    let turns: Vec<Turn> = (0..random.usize(..60))
+        .map(|_| turn(&mut random, true))
+        .collect();
+    let server = Server::new(&[count]).turns(turns).set(|state| {
+        state.limit = random.usize(1..20);
+        state.style = styles[random.usize(..2)];
+    });
+    let layer = follow().seed(seed).max_sync(random.u64(500..20_000));
+    let (mut got, mut state) = (Vec::new(), String::new());
+    for calls in 0.. {
+        assert!(calls < 200, "it goes on for ever");
+        let body = sync_items(&format!("<m:SyncState>{state}</m:SyncState>"));
+        let response = layer
+            .layer(server.clone())
+            .oneshot(request(&body, None))
+            .await;
+        // An error or a refusal of the first page: the same again.
+        let Ok(response) = response else { continue };
+        let (text, error) = read(response.into_body()).await;
+        assert!(error.is_none(), "{error:?}");
+        if text.contains("ErrorServerBusy") || text.contains("sign in") {
+            continue;
+        }
+        let answer = answer(&text);
+        got.extend(answer.messages.into_iter().flatten());
+        state = answer.state;
+        assert_eq!(state, format!("s{}", got.len()));
+        if answer.last == "true" {
+            break;
+        }
+    }
+    assert_eq!(
+        got,
+        (0..count)
+            .map(|item| format!("0-{item}"))
+            .collect::<Vec<_>>()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_item_arrives_once_or_an_error_says_from_where() {
     let number = |name: &str| {
@@ -138,12 +192,17 @@ async fn each_item_arrives_once_or_an_error_says_from_where() {
             .and_then(|value| value.parse().ok())
     };
     if let Some(seed) = number("EWS_TEST_SEED") {
-        return case(seed).await;
+        case(seed).await;
+        return sync_case(seed).await;
     }
     let cases = number("EWS_TEST_CASES").unwrap_or(500);
     for _ in 0..cases {
         let seed = fastrand::u64(..);
-        let failed = tokio::spawn(case(seed)).await;
-        assert!(failed.is_ok(), "EWS_TEST_SEED={seed}");
+        for failed in [
+            tokio::spawn(case(seed)).await,
+            tokio::spawn(sync_case(seed)).await,
+        ] {
+            assert!(failed.is_ok(), "EWS_TEST_SEED={seed}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::server::{MESSAGES, Server, Style, TYPES, Turn, answer};
 use crate::schema::{complaint, schemas};
 use crate::{FindPagingLayer, envelope, follow, ids, request, send, text};
 
-fn sync_items(state: &str) -> String {
+pub(crate) fn sync_items(state: &str) -> String {
     envelope(&format!(
         "<m:SyncFolderItems><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape><m:SyncFolderId><t:DistinguishedFolderId Id=\"inbox\"/></m:SyncFolderId>{state}<m:MaxChangesReturned>512</m:MaxChangesReturned></m:SyncFolderItems>"
     ))
