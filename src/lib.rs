@@ -9,6 +9,7 @@
 //! | layer | what it does |
 //! | --- | --- |
 //! | [`audit_log`] | makes one record of each call, all attempts and parts in it, without a secret |
+//! | [`find_paging`] | adds page views to searches, and follows pages |
 //! | [`batch_splitter`] | cuts a batch into parts that the server can take, and merges their responses |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
 //! | [`concurrency_by_principal`] | limits the concurrent calls of each identity that the server charges |
@@ -82,18 +83,20 @@
 //! | way | what | put there by | read by |
 //! | --- | --- | --- | --- |
 //! | down | [`Caller`](extensions::Caller): the account of the call | the caller | `EwsCharges`, ServerBusyBackoff, AuditLog |
-//! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
+//! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | FindPaging, BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
 //! | down | [`Priority`](extensions::Priority): how urgent the call is | the caller | ConcurrencyByPrincipal, ServerBusyBackoff |
+//! | down | [`Paging`](find_paging::Paging): whether the pages of the request are followed | the caller | FindPaging |
 //! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox) | the caller | AnchorHeaders |
 //! | down | [`CallTrail`](trail::CallTrail): what happened to the call; each layer writes to it | the caller, or AuditLog | AuditLog, the caller |
-//! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal fills it |
-//! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal |
-//! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter | ClientRequestId |
+//! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal fills it |
+//! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal |
+//! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter, FindPaging | ClientRequestId |
 //! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
 //! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
 //! | up | [`MailboxMoved`](server_busy_backoff::MailboxMoved), [`AccessDenied`](server_busy_backoff::AccessDenied): what no retry cures | ServerBusyBackoff | the caller |
 //! | up | [`BatchReport`](batch_splitter::BatchReport): what became of the members | BatchSplitter | the caller |
+//! | up | [`PagingReport`](find_paging::PagingReport): how many pages came, and whether they are all | FindPaging | the caller |
 //! | up | [typed errors](EwsStack#errors) | each layer | the layers further out, [`stack::busy_for`], [`stack::status_of`], [`stack::fault_of`] |
 //! | sideways | [`Ledger`](ledger::Ledger): ServerBusyBackoff [reports](ledger::Ledger::report) what a response says of a budget, ConcurrencyByPrincipal acquires from it | both | every call of the principal |
 //!
@@ -132,6 +135,9 @@ pub mod client_request_id;
 pub mod concurrency_by_principal;
 mod errors;
 pub mod extensions;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+pub mod find_paging;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;

@@ -12,6 +12,8 @@ use crate::batch_splitter::BatchSplitterLayer;
 use crate::body::BufferRequestLayer;
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+#[cfg(feature = "ews")]
+use crate::find_paging::FindPagingLayer;
 use crate::ledger::Ledger;
 use crate::principal::RequestCharges;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
@@ -56,6 +58,11 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 
     /// Reads request bodies of at most `max` bytes, so that they can be sent again: see [`body`](crate::body).
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>>;
+
+    /// Adds page views to searches that have none: see [`find_paging`](crate::find_paging).
+    #[cfg(feature = "ews")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+    fn find_paging(self) -> ServiceBuilder<Stack<FindPagingLayer, L>>;
 
     /// Cuts batches into parts, and merges their responses: see [`batch_splitter`](crate::batch_splitter).
     fn batch_splitter<F>(self, format: F) -> ServiceBuilder<Stack<BatchSplitterLayer<F>, L>>;
@@ -158,6 +165,11 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn buffer_request(self, max: u64) -> ServiceBuilder<Stack<BufferRequestLayer, L>> {
         self.layer(BufferRequestLayer::new(max))
+    }
+
+    #[cfg(feature = "ews")]
+    fn find_paging(self) -> ServiceBuilder<Stack<FindPagingLayer, L>> {
+        self.layer(FindPagingLayer::new())
     }
 
     fn batch_splitter<F>(self, format: F) -> ServiceBuilder<Stack<BatchSplitterLayer<F>, L>> {

@@ -51,6 +51,7 @@ const FLOORS: [Floor; 5] = [
             "batch_splitter",
             "client_request_id",
             "concurrency_by_principal",
+            "find_paging",
             "policy",
             "server_busy_backoff",
         ],

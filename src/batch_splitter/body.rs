@@ -4,13 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project::pin_project;
 use tower::BoxError;
 
+use crate::body::boxed_errors::{PollFrame, PolledFrame, poll_frame};
 use crate::body::{Rope, RopeIntoIter};
 
 /// Where the bytes of a merged response come from.
@@ -49,28 +50,6 @@ pub struct MergedBody<B>(#[pin] Kind<B>);
 enum Kind<B> {
     Unchanged(#[pin] B, PollFrame<B>),
     Joined(JoinedBody),
-}
-
-type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
-/// Polls an inner body, and converts its data and its errors.
-///
-/// A pointer instead of a bound on the body's error: inside a spawned task the compiler has to prove such a bound for an
-/// error of any lifetime, which it cannot for boxed errors (rust-lang/rust#102211).
-type PollFrame<B> = fn(Pin<&mut B>, &mut Context<'_>) -> PolledFrame;
-
-fn poll_frame<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> PolledFrame
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    body.poll_frame(cx).map(|polled| {
-        polled.map(|frame| match frame {
-            // Nothing is copied if the data are `Bytes` already.
-            Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
-            Err(error) => Err(error.into()),
-        })
-    })
 }
 
 /// The body of a response to a batch that was split.

@@ -2,7 +2,7 @@
 
 use tower::BoxError;
 
-use super::part::CollectedResponse;
+use crate::body::collected::CollectedResponse;
 
 /// A response or error that could end the batch.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
 use http::{StatusCode, response};
 
 use super::format::Message;
-use super::part::remove_body_headers;
 use super::plan::Plan;
+use crate::body::collected::remove_body_headers;
 use crate::body::rope::Rope;
 
 /// The messages and lists that came so far.

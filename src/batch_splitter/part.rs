@@ -1,23 +1,15 @@
 //! One part on its way: the request, and the complete response to it.
 
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-
-use bytes::Buf;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Response, request, response};
+use http::header::ACCEPT_ENCODING;
+use http::{Request, Response, request};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::body::ReplayBody;
-use crate::body::frame_buffer::FrameBuffer;
-#[cfg(any(feature = "ews", feature = "graph"))]
-use crate::body::inflate::Inflate;
-use crate::body::rope::Rope;
-use crate::errors::{AccessDenied, CredentialsError, CutShort};
+use crate::body::collected::{CollectError, CollectedResponse, collect, remove_body_headers};
+use crate::errors::{AccessDenied, CredentialsError};
 use crate::retry::Failure;
 use crate::trail::CallTrail;
 
@@ -37,35 +29,6 @@ pub(super) enum SendResult {
     TooLong,
     /// The time of the call was over before the response was complete.
     TooLate,
-}
-
-/// A response whose body was read to its end.
-#[derive(Debug)]
-pub(super) struct CollectedResponse {
-    pub(super) head: response::Parts,
-    pub(super) body: Rope,
-    pub(super) trailers: Option<HeaderMap>,
-}
-
-/// After so many frames other tasks have their turn.
-const FRAMES_PER_TURN: usize = 1024;
-
-/// Headers that describe the bytes of one body.
-const DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("repr-digest"),
-];
-
-/// Removes the headers that describe one body alone: its length, its transfer, its digest.
-pub(super) fn remove_body_headers(headers: &mut HeaderMap) {
-    for name in [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER]
-        .into_iter()
-        .chain(DIGESTS)
-    {
-        headers.remove(name);
-    }
 }
 
 /// Returns what the requests of all parts have in common.
@@ -123,73 +86,10 @@ where
             attempt.responded.get_or_insert_with(Instant::now);
         });
     }
-    collect(response, max_response).await
-}
-
-async fn collect<B>(response: Response<B>, max_response: u64) -> SendResult
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let (head, body) = response.into_parts();
-    let mut body = pin!(body);
-    let mut frames = FrameBuffer::default();
-    let mut trailers = None;
-    for count in 1_usize.. {
-        // A body of empty frames can go on for ever, and would let no timer run.
-        if count % FRAMES_PER_TURN == 0 {
-            tokio::task::yield_now().await;
-        }
-        let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            None => break,
-            Some(Ok(frame)) => frame,
-            // A response had begun, whatever the error proves.
-            Some(Err(error)) => return SendResult::Lost(error.into()),
-        };
-        match frame.into_data() {
-            Ok(mut data) => {
-                let bytes = data.copy_to_bytes(data.remaining());
-                if frames.len().saturating_add(bytes.len() as u64) > max_response {
-                    return SendResult::TooLong;
-                }
-                frames.push(bytes);
-            }
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    let response = CollectedResponse {
-        head,
-        body: frames.into_rope(),
-        trailers,
-    };
-    match response.inflated(max_response) {
+    match collect(response, max_response).await {
         Ok(response) => SendResult::Response(Box::new(response)),
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => SendResult::TooLong,
-        Err(_) => SendResult::Lost(CutShort.into()),
-    }
-}
-
-impl CollectedResponse {
-    /// Decompresses the body, if the server has compressed it though it was not asked to.
-    #[cfg(any(feature = "ews", feature = "graph"))]
-    fn inflated(mut self, max_response: u64) -> io::Result<Self> {
-        let Some(mut inflate) = Inflate::of(&self.head.headers, max_response) else {
-            return Ok(self);
-        };
-        let mut plain = FrameBuffer::default();
-        let mut keep = |bytes: &[u8]| plain.push(bytes::Bytes::copy_from_slice(bytes));
-        for piece in self.body.pieces() {
-            inflate.push(piece, &mut keep)?;
-        }
-        inflate.finish(&mut keep)?;
-        self.body = plain.into_rope();
-        self.head.headers.remove(http::header::CONTENT_ENCODING);
-        remove_body_headers(&mut self.head.headers);
-        Ok(self)
-    }
-
-    #[cfg(not(any(feature = "ews", feature = "graph")))]
-    fn inflated(self, _: u64) -> io::Result<Self> {
-        Ok(self)
+        // A response had begun, whatever the error proves.
+        Err(CollectError::Lost(error)) => SendResult::Lost(error),
+        Err(CollectError::TooLong) => SendResult::TooLong,
     }
 }

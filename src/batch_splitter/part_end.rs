@@ -14,10 +14,11 @@ use super::format::{
 };
 use super::members::Members;
 use super::merge::fits;
-use super::part::{CollectedResponse, SendResult};
+use super::part::SendResult;
 use super::plan::PartError;
 use super::recovery::Recovery;
 use super::sizing::PartSizes;
+use crate::body::collected::CollectedResponse;
 use crate::errors::{BackoffError, NoResponseInTime, describe};
 use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
 

@@ -17,7 +17,6 @@ use super::fallback::Fallback;
 use super::format::{Batch, Idempotency, Order};
 use super::members::Members;
 use super::pacing::Pacing;
-use super::part::CollectedResponse;
 use super::part_end::{PartEnd, PartEnds};
 use super::plan::{NextPart, PartError};
 use super::recovery::Recovery;
@@ -25,6 +24,7 @@ use super::shared::Shared;
 use super::sizing::PartSizes;
 use super::stats::BatchReport;
 use crate::body::ReplayBody;
+use crate::body::collected::CollectedResponse;
 use crate::errors::BackoffError;
 
 /// What the job does next.

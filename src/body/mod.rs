@@ -1,6 +1,8 @@
 //! Request bodies that can be sent again, and the layer that makes one of any body.
 
+pub(crate) mod boxed_errors;
 mod buffer_request;
+pub(crate) mod collected;
 pub(crate) mod frame_buffer;
 #[cfg(any(feature = "ews", feature = "graph"))]
 pub(crate) mod inflate;

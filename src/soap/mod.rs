@@ -41,6 +41,8 @@ mod operation_facts;
 mod operation_table;
 pub mod outline;
 mod outline_error;
+pub(crate) mod page_request;
+pub(crate) mod page_response;
 mod recovery_time;
 pub mod response;
 mod scanner;

@@ -13,10 +13,11 @@ use crate::audit_log::AuditBody;
 use crate::batch_splitter::MergedBody;
 use crate::body::inflate_body::InflateBody;
 use crate::concurrency_by_principal::PermitBody;
+use crate::find_paging::PagedBody;
 use crate::server_busy_backoff::PeekBody;
 
 /// The body below the audit log.
-pub(super) type Merged<B> = MergedBody<PeekBody<PermitBody<InflateBody<B>>>>;
+pub(super) type Merged<B> = PagedBody<MergedBody<PeekBody<PermitBody<InflateBody<B>>>>>;
 
 type Inner<B> = AuditBody<Merged<B>>;
 

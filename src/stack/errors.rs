@@ -12,6 +12,7 @@ use crate::anchor_headers::AnchorError;
 use crate::batch_splitter::BatchError;
 use crate::body::BufferRequestError;
 use crate::errors::{AccessDenied, BackoffError, DeadlineElapsed};
+use crate::find_paging::PageFailure;
 use crate::ledger::AcquireError;
 use crate::retry::source;
 use crate::server_busy_backoff::Failure;
@@ -162,6 +163,9 @@ impl Meaning {
                 _ => Self::Unknown,
             });
         }
+        if let Some(PageFailure::TimedOut) = error.downcast_ref() {
+            return Some(Self::TooLate);
+        }
         match error.downcast_ref()? {
             BackoffError::DeadlinePassed { .. } => Some(Self::TooLate),
             BackoffError::NotSent { .. } => None,
@@ -274,6 +278,9 @@ mod tests {
                 BatchError::ResponseTooLong { max_response: 1 }.into(),
                 UNKNOWN,
             ),
+            (PageFailure::TimedOut.into(), LATE),
+            (PageFailure::Call(late()).into(), LATE),
+            (PageFailure::NoProgress { pages: 7 }.into(), UNKNOWN),
         ];
         for (error, (status, fault)) in cases {
             assert_eq!(status_of(&error), status, "{error:?}");

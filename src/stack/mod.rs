@@ -31,6 +31,7 @@ use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
 use crate::extensions::Caller;
+use crate::find_paging::{FindPagingLayer, Paging};
 use crate::ledger::Ledger;
 use crate::policy::ThrottlingPolicy;
 use crate::principal::EwsCharges;
@@ -45,6 +46,7 @@ use crate::soap::SidKind;
 /// | --- | --- |
 /// | [`audit_log`](crate::audit_log) | makes one record of each call; off until it is [switched on](Self::audit_handle) |
 /// | [`BufferRequest`](crate::body::BufferRequest) | reads the request body, so that it can be sent again |
+/// | [`find_paging`](crate::find_paging) | adds page views to searches, and follows pages; [off by default](Self::find_paging) |
 /// | [`batch_splitter`](crate::batch_splitter) | cuts a batch into parts, and merges their responses |
 /// | [`server_busy_backoff`](crate::server_busy_backoff) | waits and resends what the server did not execute |
 /// | [`concurrency_by_principal`](crate::concurrency_by_principal) | acquires a permit from the ledger that both share |
@@ -103,6 +105,7 @@ use crate::soap::SidKind;
 /// | [`AcquireError`](crate::ledger::AcquireError) | too many calls wait, or the call waited too long for a permit | no |
 /// | [`BackoffError`](crate::server_busy_backoff::BackoffError) | a lost response, or a deadline that passed | its variants tell |
 /// | [`BatchError`](crate::batch_splitter::BatchError) | a batch without a response that could stand for all of it | its variants tell |
+/// | [`PagingError`](crate::find_paging::PagingError) | a page that did not come, where pages are followed | it says where to go on |
 /// | the client's own | an error that no layer knows, such as a request without a host | it may have been |
 ///
 /// Three functions read them all: [`busy_for`] tells for how long the server is busy, [`status_of`] and [`fault_of`] which HTTP
@@ -116,6 +119,7 @@ pub struct EwsStack {
     anchor: EwsAnchor,
     default_mailbox: Option<AnchorMailbox>,
     ids: ClientRequestIdLayer,
+    find_paging: FindPagingLayer,
     batches: BatchSplitterLayer<EwsBatchFormat>,
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
@@ -136,6 +140,10 @@ impl EwsStack {
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
+            find_paging: FindPagingLayer::new()
+                .default_paging(Paging::off())
+                .stall_timeout(policy.deadline)
+                .backoff(policy.backoff_base, policy.backoff_cap),
             batches: BatchSplitterLayer::new(EwsBatchFormat::new())
                 .target_time(policy.batch_time)
                 .stall_timeout(policy.deadline)
@@ -173,9 +181,10 @@ impl EwsStack {
         let backoff = backoff.layer(charged);
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
+        let paged = self.find_paging.layer(batches).inner_is_always_ready();
         let buffered = BufferRequestLayer::new(policy.max_request)
             .invalid_characters(self.characters)
-            .layer(batches)
+            .layer(paged)
             .inner_is_always_ready();
         let facts = EwsFacts::new().charges(self.charges.clone());
         EwsService::new(self.audit.clone().facts(facts).layer(buffered))
@@ -287,6 +296,25 @@ impl EwsStack {
         change: impl FnOnce(BatchSplitterLayer<EwsBatchFormat>) -> BatchSplitterLayer<EwsBatchFormat>,
     ) -> Self {
         self.batches = change(self.batches);
+        self
+    }
+
+    /// Switches page views on, for searches that have none, and changes how pages are followed. `change` is given a layer
+    /// with the policy's times, which adds a view and follows nothing.
+    ///
+    /// Without this call a [`Paging`] in the extensions of a request still switches them on for that request.
+    ///
+    /// ```
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::find_paging::Paging;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
+    ///     .find_paging(|paging| paging.default_paging(Paging::all_pages()));
+    /// # let _ = stack;
+    /// ```
+    pub fn find_paging(mut self, change: impl FnOnce(FindPagingLayer) -> FindPagingLayer) -> Self {
+        self.find_paging = change(self.find_paging.default_paging(Paging::one_page()));
         self
     }
 

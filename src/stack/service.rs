@@ -20,11 +20,14 @@ use crate::batch_splitter::{BatchSplitter, EwsBatchFormat};
 use crate::body::{BufferRequest, BufferRequestFuture};
 use crate::client_request_id::ClientRequestId;
 use crate::concurrency_by_principal::ConcurrencyByPrincipal;
+use crate::find_paging::FindPaging;
 use crate::principal::EwsCharges;
 use crate::server_busy_backoff::{EwsClassifier, ServerBusyBackoff};
 
 /// The layers from the caller inwards. Nobody outside of the stack can name them.
-pub(super) type Layers<S> = AuditLog<BufferRequest<Batches<S>>, EwsFacts>;
+pub(super) type Layers<S> = AuditLog<BufferRequest<Paged<S>>, EwsFacts>;
+
+type Paged<S> = FindPaging<Batches<S>>;
 
 type Batches<S> = BatchSplitter<ServerBusyBackoff<Charged<S>, EwsClassifier>, EwsBatchFormat>;
 
@@ -64,21 +67,21 @@ impl<S> EwsService<S> {
 
     /// Returns the client.
     pub fn get_ref(&self) -> &S {
-        let batches = self.0.get_ref().get_ref();
+        let batches = self.0.get_ref().get_ref().get_ref();
         let charged = batches.get_ref().get_ref();
         charged.get_ref().get_ref().get_ref().get_ref()
     }
 
     /// Returns the client, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
-        let batches = self.0.get_mut().get_mut();
+        let batches = self.0.get_mut().get_mut().get_mut();
         let charged = batches.get_mut().get_mut();
         charged.get_mut().get_mut().get_mut().get_mut()
     }
 
     /// Returns the client, and drops the layers around it.
     pub fn into_inner(self) -> S {
-        let batches = self.0.into_inner().into_inner();
+        let batches = self.0.into_inner().into_inner().into_inner();
         let charged = batches.into_inner().into_inner();
         charged.into_inner().into_inner().into_inner().into_inner()
     }
@@ -123,11 +126,7 @@ where
 #[must_use = "futures do nothing unless they are polled"]
 pub struct EwsFuture<S: EwsClient, B>(
     #[pin]
-    audit_log::ResponseFuture<
-        BufferRequestFuture<Batches<S>, B>,
-        Merged<S::ResponseBody>,
-        BoxError,
-    >,
+    audit_log::ResponseFuture<BufferRequestFuture<Paged<S>, B>, Merged<S::ResponseBody>, BoxError>,
 );
 
 impl<S, B> Future for EwsFuture<S, B>

@@ -58,7 +58,7 @@ pub struct CallTrail {
 /// A request extension: the request was sent before, or is not the first part of a batch, so it needs an id of its own.
 ///
 /// Layers that send a request again insert it, as [`ServerBusyBackoff`](crate::server_busy_backoff) and
-/// [`BatchSplitter`](crate::batch_splitter) do. [`ClientRequestId`](crate::client_request_id) reads
+/// [`BatchSplitter`](crate::batch_splitter) do, and `FindPaging` for later pages. [`ClientRequestId`](crate::client_request_id) reads
 /// it, and [`AuditLog`](crate::audit_log) warns of it.
 ///
 /// ```
