@@ -8,7 +8,8 @@
 //! - Calls that are in flight when the bucket runs empty may cost more than it holds: so much of it is not used.
 //! - A lock-out that begins before calls have worked again is the last one still.
 //!
-//! So two lock-outs are met, and the third is not: calls keep a little below the rate. Where none comes for long, the rate rises by an
+//! So two lock-outs are met, and the third is not, unless a lock-out is not much longer than the calls that are in flight: then it
+//! measures again. Calls keep a little below the rate. Where none comes for long, the rate rises by an
 //! eighth, since somebody else may have left the account.
 
 use std::time::Duration;
@@ -81,15 +82,17 @@ impl LearntRate {
             return;
         }
         let time = now.saturating_duration_since(self.since);
-        let rate = Rate::new(self.drawn / 100 * KEPT, time.as_nanos());
+        // What the calls that are admitted last cost on top, where that is known after the fact: it may be missing in what was drawn
+        // after the last lock-out, or be too much.
+        let mean = self.drawn / u128::from(self.good);
+        let reserve = mean.saturating_mul(in_flight as u128);
+        let surely = self.drawn.saturating_sub(reserve / 2).max(self.drawn / 2);
+        let rate = Rate::new(surely / 100 * KEPT, time.as_nanos());
         let (first, took) = self.first;
         let least = rate.back(LEAST);
         let until_open = rate.back(until.saturating_duration_since(now));
         let size = first.saturating_sub(rate.back(took));
         let size = size.max(until_open).max(least);
-        // What the calls that are admitted last cost on top, where that is known after the fact.
-        let mean = self.drawn / u128::from(self.good);
-        let reserve = mean.saturating_mul(in_flight as u128);
         let mut bucket = Bucket::new(size.saturating_sub(reserve).max(least), rate);
         // It is as empty as the server's.
         bucket.draw(size, now);

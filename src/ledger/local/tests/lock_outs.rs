@@ -73,8 +73,10 @@ const AT_A_TIME: u32 = 10;
 
 /// One job of calls that take 0.2 to 1.8 s of the server each, ten at a time. The client is told `told` times the numbers.
 async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
+    // Ten calls may be in flight when it runs empty.
+    let beyond = f64::from(AT_A_TIME) * 1_800.0;
     let bucket = Limit::PerWindow {
-        limit: ((hidden.burst + hidden.cutoff) * told) as u32,
+        limit: ((hidden.burst + hidden.cutoff) * told - beyond) as u32,
         refill: (hidden.rate * 3_600_000.0 * told) as u32,
         period: secs(3600),
     };
@@ -139,7 +141,7 @@ async fn one(ledger: Arc<LocalLedger>, server: Arc<Mutex<Server>>, cost: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bucket_that_nobody_tells_is_found_by_two_lock_outs() {
+async fn a_bucket_that_nobody_tells_is_found_by_the_first_lock_outs() {
     let seed = std::env::var("EWS_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
@@ -156,7 +158,11 @@ async fn a_bucket_that_nobody_tells_is_found_by_two_lock_outs() {
         for told in [1.0, 2.0, 10.0] {
             let came = job(hidden, told, &mut rng).await;
             println!("{round} told {told}: {hidden:?} {came:?}");
-            let allowed = if told > 1.0 { (1.15, 2) } else { (1.05, 1) };
+            // A third one where a lock-out is not much longer than the calls in flight: it measures again.
+            let allowed = match told > 1.0 {
+                true => (1.15, 3),
+                false => (1.05, 0),
+            };
             assert!(came.ratio <= allowed.0, "{hidden:?} told {told}: {came:?}");
             assert!(
                 came.lock_outs <= allowed.1,

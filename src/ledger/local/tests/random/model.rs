@@ -399,7 +399,8 @@ impl Model {
                         || self.is_full(principal, *budget, request, calls, &unclaimed, in_buckets)
                         || !is_first && !self.overtakes(principal, *budget, request)
                         || self.is_behind_starved(*ticket, request, calls, &since)
-                        || self.has_no_place(principal, *budget, request, calls, &unclaimed)
+                        || self
+                            .has_no_place(principal, *budget, *ticket, request, calls, &unclaimed)
                 }
             };
             let others = || {
@@ -481,11 +482,12 @@ impl Model {
         self.aged.contains(principal) || others > 0 && others + values.len() > limit as usize
     }
 
-    /// Whether a call that stands at a bucket waits for a place in flight of the same principal.
+    /// Whether a call that stands at a bucket waits for a place in flight of the same principal, or for those before it there.
     fn has_no_place(
         &self,
         principal: &Principal,
         bucket: Budget,
+        ticket: Position,
         request: &AcquireRequest,
         calls: &[Waits],
         unclaimed: &[&AcquireRequest],
@@ -494,9 +496,14 @@ impl Model {
         at_bucket
             && by_budget(request).into_iter().any(|(p, budget, ..)| {
                 let in_flight = matches!(self.policy.get(&budget), Some(Limit::InFlight(_)));
-                p == *principal
-                    && in_flight
-                    && self.is_full(&p, budget, request, calls, unclaimed, &HashMap::new())
+                let list = Stands::In(Contended::Budget(p.clone(), budget));
+                let behind = || {
+                    calls
+                        .iter()
+                        .any(|(at, _, in_list)| *at < ticket && *in_list == list)
+                };
+                let full = || self.is_full(&p, budget, request, calls, unclaimed, &HashMap::new());
+                p == *principal && in_flight && (behind() || full())
             })
     }
 
