@@ -68,6 +68,13 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     let query = request
         .child_text("QueryString")
         .filter(|query| !query.is_empty());
+    let slow = context
+        .policy
+        .fast_search_timeout
+        .is_some_and(|limit| context.took >= limit);
+    if query.is_some() && slow {
+        return Err(Failure::timed_out());
+    }
     let calendar = request.child("CalendarView");
     let mailbox = context.store.get(index).ok_or_else(Failure::no_mailbox)?;
     let mut found: Vec<(ItemKey, &Item)> = mailbox
@@ -90,6 +97,7 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         None => full,
         Some(left) => {
             context.counters.throttled("EWSFindCountLimit");
+            context.counters.violation("EWSFindCountLimit");
             // What is over the limit: an error to old clients and without pages, else a short page.
             if context.old_version {
                 return Err(Failure::busy(None));
