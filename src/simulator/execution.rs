@@ -115,8 +115,15 @@ impl Engine {
             let time = time.min(left - delay);
             progress.spent += delay + time;
             progress.due = later(progress.due, self.real(delay + time));
-            self.pause_until(progress.due).await;
+            // A search has its rows in memory while it runs; anything else is done at its end.
+            let finds = execution.operation.finds();
+            if !finds {
+                self.pause_until(progress.due).await;
+            }
             let stopped = self.execute_member(execution, progress, &request, (index, member), time);
+            if finds {
+                self.pause_until(progress.due).await;
+            }
             if progress.cut || progress.response.batch_error.is_some() {
                 break;
             }

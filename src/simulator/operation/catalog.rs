@@ -128,6 +128,11 @@ impl Operation {
         }
     }
 
+    /// Whether its members hold rows in memory while they are executed.
+    pub(in super::super) fn finds(self) -> bool {
+        matches!(self, FindItem | FindFolder)
+    }
+
     /// Whether some failures of a member leave the members after it undone.
     pub(in super::super) fn stops(self) -> bool {
         self != GetUserAvailability

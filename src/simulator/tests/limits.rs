@@ -493,3 +493,28 @@ async fn streams_end_with_their_subscriptions_and_with_newer_streams() {
         ["ErrorSubscriptionAccessDenied"]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn searches_share_the_rows_for_as_long_as_they_run() {
+    let exchange = server(|policy| {
+        policy.member_time = seconds(1);
+        policy.find_count = Some(5);
+    });
+    ask(&exchange, "", &create("", &["x"; 4])).await;
+    let page = "<m:IndexedPageItemView MaxEntriesReturned='3' Offset='0' BasePoint='Beginning'/>";
+    let body = find("", page, "");
+    let folders = "<m:FindFolder Traversal='Deep'><m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape>\
+                   <m:ParentFolderIds><t:DistinguishedFolderId Id='root'/></m:ParentFolderIds></m:FindFolder>";
+    let (first, second) = tokio::join!(ask(&exchange, "", &body), ask(&exchange, "", &body));
+    let rows = |text: &str| text.matches("<t:ItemId ").count();
+    assert_eq!((rows(&first.1), rows(&second.1)), (3, 2), "a short page");
+    let (_, third) = ask(&exchange, "", &body).await;
+    assert_eq!(rows(&third), 3);
+    let (_, text) = ask(&exchange, "", folders).await;
+    assert_eq!(
+        codes(&text),
+        ["ErrorExceededFindCountLimit"],
+        "folders are rows, too"
+    );
+    assert_eq!(violations(&exchange, "EWSFindCountLimit"), 2);
+}
