@@ -331,8 +331,11 @@ impl ThrottlingPolicy {
             *time = Duration::try_from_secs_f64(time.as_secs_f64() / factor).unwrap_or(*time);
         };
         for row in &mut self.budgets {
-            if let Limit::Distinct { idle, .. } = &mut row.limit {
-                scale(idle);
+            match &mut row.limit {
+                Limit::InFlight(_) => {}
+                Limit::Distinct { idle: time, .. } | Limit::PerWindow { period: time, .. } => {
+                    scale(time);
+                }
             }
         }
         scale(&mut self.deadline);
@@ -383,7 +386,7 @@ mod file {
         let rows = Vec::<BudgetPolicy>::deserialize(from)?;
         for (at, row) in rows.iter().enumerate() {
             let budget = row.budget;
-            if row.limit.number() == 0 {
+            if row.limit.is_zero() {
                 let text =
                     format!("a limit of 0 for {budget} would let no call run: allow at least 1");
                 return Err(D::Error::custom(text));

@@ -1,6 +1,7 @@
 //! The layers as methods of [`tower::ServiceBuilder`]: see [`ServiceBuilderExt`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower::ServiceBuilder;
 use tower::layer::util::Stack;
@@ -12,6 +13,7 @@ use crate::body::BufferRequestLayer;
 use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 use crate::ledger::Ledger;
+use crate::principal::RequestCharges;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
 
 /// Adds this crate's layers, with their defaults, to [`tower::ServiceBuilder`].
@@ -95,6 +97,53 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
         make_charges: M,
     ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>>;
 
+    /// Allows `number` requests of each principal in each `period`: see
+    /// [`ConcurrencyByPrincipalLayer::per_window`].
+    ///
+    /// The ledger is the layer's own, with a bucket for each principal. Requests above the rate wait; nobody else waits with them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use http::{Request, Response};
+    /// use tokio::time::Instant;
+    /// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_ews::ServiceBuilderExt;
+    /// use tower_ews::principal::Principal;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// let by_path = |request: &Request<()>| Principal::new(request.uri().path());
+    /// let mut service = ServiceBuilder::new()
+    ///     .rate_by_principal(2, Duration::from_secs(60), by_path)
+    ///     .service(service_fn(async |_: Request<()>| {
+    ///         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    ///     }));
+    ///
+    /// let begin = Instant::now();
+    /// for _ in 0..3 {
+    ///     service.ready().await?.call(Request::new(())).await?;
+    /// }
+    /// assert_eq!(begin.elapsed(), Duration::from_secs(30));
+    /// # Ok::<(), tower::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    fn rate_by_principal<M>(
+        self,
+        number: u32,
+        period: Duration,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<RequestCharges<M>>, L>>;
+
+    /// Acquires one of [`Budget::Requests`](crate::principal::Budget::Requests) from `ledger` before each call, for whom
+    /// `make_charges` names: see [`RequestCharges`].
+    ///
+    /// With the ledger of the ServerBusyBackoff further out, the `RateLimit` fields of responses hold back requests too.
+    fn rate_by_principal_with_ledger<M>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<RequestCharges<M>>, L>>;
+
     /// Sets a new id for each attempt: see [`client_request_id`](crate::client_request_id).
     fn client_request_id(self) -> ServiceBuilder<Stack<ClientRequestIdLayer, L>>;
 
@@ -143,6 +192,25 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
         ledger: Arc<dyn Ledger>,
         make_charges: M,
     ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<M>, L>> {
+        self.layer(ConcurrencyByPrincipalLayer::new(ledger, make_charges))
+    }
+
+    fn rate_by_principal<M>(
+        self,
+        number: u32,
+        period: Duration,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<RequestCharges<M>>, L>> {
+        let layer = ConcurrencyByPrincipalLayer::per_window(number, period, make_charges);
+        self.layer(layer)
+    }
+
+    fn rate_by_principal_with_ledger<M>(
+        self,
+        ledger: Arc<dyn Ledger>,
+        make_charges: M,
+    ) -> ServiceBuilder<Stack<ConcurrencyByPrincipalLayer<RequestCharges<M>>, L>> {
+        let make_charges = RequestCharges::new(make_charges);
         self.layer(ConcurrencyByPrincipalLayer::new(ledger, make_charges))
     }
 

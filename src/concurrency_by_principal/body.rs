@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use super::leased::LeasedCall;
 use crate::ledger::{End, Permit};
 
 /// A response body that gives the call's permit back when it has ended, failed or is dropped.
@@ -43,15 +44,25 @@ pub struct PermitBody<B: Body> {
     #[pin]
     inner: B,
     permit: Option<Permit>,
+    /// Until the body has ended.
+    lease: Option<Box<LeasedCall>>,
 }
 
 impl<B: Body> PermitBody<B> {
     #[inline]
-    pub(super) fn new(inner: B, mut permit: Option<Permit>) -> Self {
+    pub(super) fn new(
+        inner: B,
+        mut permit: Option<Permit>,
+        lease: Option<Box<LeasedCall>>,
+    ) -> Self {
         if let Some(permit) = permit.as_mut().filter(|_| inner.is_end_stream()) {
             permit.set_end(End::Complete);
         }
-        Self { inner, permit }
+        Self {
+            inner,
+            permit,
+            lease,
+        }
     }
 }
 
@@ -66,23 +77,35 @@ impl<B: Body> Body for PermitBody<B> {
         let mut this = self.project();
         Poll::Ready(match ready!(this.inner.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => {
-                if let Some(permit) = this.permit.as_mut() {
-                    // Some readers stop once they know that nothing more comes, in whatever way they are told.
-                    let body = this.inner.as_ref();
-                    if frame.is_trailers()
+                // Some readers stop once they know that nothing more comes, in whatever way they are told.
+                let body = this.inner.as_ref();
+                let ends = || {
+                    frame.is_trailers()
                         || body.is_end_stream()
                         || body.size_hint().exact() == Some(0)
-                    {
-                        permit.set_end(End::Complete);
+                };
+                if let Some(permit) = this.permit.as_mut().filter(|_| ends()) {
+                    permit.set_end(End::Complete);
+                }
+                if let Some(lease) = this.lease.as_mut() {
+                    if let Some(data) = frame.data_ref() {
+                        lease.read(data);
                     }
+                }
+                if let Some(lease) = this.lease.take_if(|_| ends()) {
+                    lease.end();
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
                 *this.permit = None;
+                *this.lease = None;
                 Some(Err(error))
             }
             None => {
+                if let Some(lease) = this.lease.take() {
+                    lease.end();
+                }
                 if let Some(permit) = this.permit.take() {
                     permit.complete();
                 }

@@ -15,6 +15,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
+use super::leased::LeasedCall;
 use crate::errors::DeadlineElapsed;
 use crate::extensions::Deadline;
 use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
@@ -35,6 +36,8 @@ where
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     /// None before it is acquired, and once it was handed on.
     pub(super) permit: Option<Permit>,
+    /// For a call that begins, uses or ends something that outlives calls.
+    pub(super) lease: Option<Box<LeasedCall>>,
     pub(super) release_on_headers: bool,
     #[pin]
     pub(super) step: Step<S::Future>,
@@ -167,12 +170,18 @@ where
                     if let Some(permit) = &mut permit {
                         permit.set_end(End::Dropped);
                     }
+                    let mut lease = this.lease.take();
+                    if let (Some(lease), Some(permit)) = (&mut lease, &mut permit) {
+                        lease.split_off(permit);
+                    }
                     if *this.release_on_headers {
                         if let Some(permit) = permit.take() {
                             permit.complete();
                         }
                     }
-                    return Poll::Ready(Ok(response.map(|body| PermitBody::new(body, permit))));
+                    return Poll::Ready(Ok(
+                        response.map(|body| PermitBody::new(body, permit, lease))
+                    ));
                 }
             }
         }

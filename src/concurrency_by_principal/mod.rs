@@ -42,6 +42,14 @@
 //! waits for a permit that the first one holds until its body is read. Collect or drop the body first. Use
 //! [`release_on_headers`](ConcurrencyByPrincipalLayer::release_on_headers) where the server counts only until the headers.
 //!
+//! # What outlives its call
+//!
+//! A subscription counts from Subscribe to Unsubscribe. [`MakeCharges::lease`] says which charges last longer than their call, and
+//! reads in the response under which id: what was drawn on that budget is kept until a call ends it, a response says that it is lost,
+//! or it has expired. `EwsCharges` does so for [`Budget::Subscriptions`](crate::principal::Budget::Subscriptions). The kept
+//! permits belong to the layer and its clones, 100,000 at most. A call that is given up, or whose response breaks off, keeps
+//! nothing. A response that is compressed here cannot be read, and keeps nothing either.
+//!
 //! # Cancellation
 //!
 //! Dropping the response future at any point leaves the queue or gives the permit back.
@@ -57,10 +65,12 @@
 
 mod body;
 mod future;
+mod leased;
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -71,9 +81,10 @@ use tower_service::Service;
 pub use self::body::PermitBody;
 pub use self::future::ResponseFuture;
 use self::future::Step;
+use self::leased::LeasedCall;
 pub use crate::errors::DeadlineElapsed;
-use crate::ledger::{Ledger, LocalLedger};
-use crate::principal::MakeCharges;
+use crate::ledger::{Leases, Ledger, Limit, LocalLedger};
+use crate::principal::{Budget, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
 ///
@@ -95,6 +106,8 @@ pub struct ConcurrencyByPrincipalLayer<M> {
     ledger: Arc<dyn Ledger>,
     make_charges: M,
     release_on_headers: bool,
+    /// What outlives calls, of all services that this layer and its clones make.
+    leases: Arc<Leases>,
 }
 
 impl<M> ConcurrencyByPrincipalLayer<M> {
@@ -104,6 +117,7 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
             ledger,
             make_charges,
             release_on_headers: false,
+            leases: Arc::default(),
         }
     }
 
@@ -113,6 +127,37 @@ impl<M> ConcurrencyByPrincipalLayer<M> {
     /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
     pub fn in_flight(limit: u32, make_charges: M) -> Self {
         Self::new(Arc::new(LocalLedger::in_flight(limit)), make_charges)
+    }
+
+    /// Allows `number` requests of each principal in each `period`, in a [`LocalLedger`] of its own: see
+    /// [`Limit::PerWindow`]. The first `number` may go at once.
+    ///
+    /// With a number of 0 each call that is charged ends with
+    /// [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::Request;
+    /// use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+    /// use tower_ews::principal::Principal;
+    ///
+    /// let by_tenant = |request: &Request<()>| {
+    ///     let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
+    ///     Some(Principal::new(tenant))
+    /// };
+    /// let layer = ConcurrencyByPrincipalLayer::per_window(100, Duration::from_secs(60), by_tenant);
+    /// # let _ = layer;
+    /// ```
+    pub fn per_window(
+        number: u32,
+        period: Duration,
+        make_charges: M,
+    ) -> ConcurrencyByPrincipalLayer<RequestCharges<M>> {
+        let ledger = LocalLedger::builder()
+            .budget(Budget::Requests, Limit::per_window(number, period))
+            .build();
+        let make_charges = RequestCharges::new(make_charges);
+        ConcurrencyByPrincipalLayer::new(Arc::new(ledger), make_charges)
     }
 
     /// Gives the permit back as soon as the response headers have come. Default: when the response body has ended.
@@ -218,11 +263,14 @@ where
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
         let ask = future::ask(charges, endpoint, request.extensions());
+        let lease = self.layer.make_charges.lease(&request);
+        let lease = lease.map(|lease| Box::new(LeasedCall::new(lease, &self.layer.leases)));
         let inner = self.inner.clone();
         ResponseFuture {
             call: Some((inner, request)),
             ledger: Some(Arc::clone(&self.layer.ledger)),
             permit: None,
+            lease,
             release_on_headers: self.layer.release_on_headers,
             step: Step::New(Some(ask)),
         }

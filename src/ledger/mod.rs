@@ -12,6 +12,7 @@
 //! | [`Limit`] | how a budget is counted, and its number |
 
 mod error;
+mod leases;
 mod limit;
 mod local;
 mod permit;
@@ -22,6 +23,7 @@ mod snapshot;
 mod unread;
 
 pub use error::{AcquireError, Contended};
+pub(crate) use leases::Leases;
 pub use limit::Limit;
 pub use local::{LocalLedger, LocalLedgerBuilder, SetLimitError};
 pub use permit::{Acquire, Ledger, Permit};

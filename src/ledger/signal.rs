@@ -40,6 +40,24 @@ pub enum Signal {
     /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
     /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
     Exceeded(Budget),
+    /// The call cost so much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget, on top of what it was charged when it was
+    /// admitted. The bucket may go into debt by it. Reports add up; other limits count nothing by it.
+    Spent {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// How much, in the budget's unit.
+        amount: u32,
+    },
+    /// The server says how much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget is left until all of it comes back, as in
+    /// `RateLimit` fields. It only ever holds calls back: the configured bucket counts besides.
+    Remaining {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// How much is left, in the budget's unit.
+        amount: u32,
+        /// When all of it comes back.
+        until: Instant,
+    },
 }
 
 /// How a permit ended.

@@ -27,6 +27,26 @@ pub enum Budget {
     FindCount,
     /// Different mailboxes that a delegate account has open.
     OpenMailboxes,
+    /// Messages sent per minute: `MessageRateLimit`.
+    MessageRate,
+    /// Recipients of what is sent per 24 hours: `RecipientRateLimit`.
+    RecipientRate,
+    /// Milliseconds that the server works for the account: `EwsMaxBurst`, `EwsRechargeRate` and `EwsCutoffBalance` of Exchange 2013
+    /// and later. A client knows the time on the wire only, as an estimate.
+    BusyTime,
+    /// Milliseconds that the server works for the account in each minute: `EWSPercentTimeInAD`, `EWSPercentTimeInCAS` and
+    /// `EWSPercentTimeInMailboxRPC` of Exchange 2010. One budget, since a client knows their sum only, as the time on the wire.
+    PercentTime,
+    /// Subscriptions of all kinds that exist: `EWSMaxSubscriptions`. Each is held from Subscribe to Unsubscribe, or until it expires.
+    Subscriptions,
+    /// Requests per time, whatever they do: Graph's 10,000 per 10 minutes, the rate limit of other APIs.
+    Requests,
+    /// Bytes uploaded per time: Graph's 150 MB per 5 minutes.
+    UploadBytes,
+    /// Discovery searches at the same time: `DiscoveryMaxConcurrency`.
+    Discovery,
+    /// Requests one after the other with a pause between them: a bucket that holds one.
+    Spacing,
     /// A budget of another API.
     Custom(u8),
 }

@@ -10,10 +10,13 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::accounts::Accounts;
+use super::budget::Budget;
 use super::charges::{Charge, Charges};
 use super::identity::{Access, Principal};
+use super::lease::Lease;
 use super::make_charges::MakeCharges;
 use super::rules::{BudgetRule, ChargeRule};
+use super::subscriptions::SubscriptionReader;
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};
@@ -315,6 +318,26 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         rules
             .flat_map(|rule| drawn(rule, amount(&rule.rule, operation, body)).chain(opened(rule)))
             .collect()
+    }
+
+    /// What Subscribe draws on [`Budget::Subscriptions`] lasts until Unsubscribe, or until the subscription has expired.
+    fn lease(&self, request: &Request<ReplayBody>) -> Option<Lease> {
+        let budget = Budget::Subscriptions;
+        if !self.rules.iter().any(|rule| rule.budget == budget) {
+            return None;
+        }
+        let operation = request.body().outline().ok()?.operation()?;
+        let subscribes = [
+            Operation::SUBSCRIBE,
+            Operation::UNSUBSCRIBE,
+            Operation::GET_EVENTS,
+            Operation::GET_STREAMING_EVENTS,
+        ];
+        if !subscribes.contains(&operation) {
+            return None;
+        }
+        let reader = SubscriptionReader::of(operation, &request.body().to_bytes())?;
+        Some(Lease::new(budget, reader))
     }
 }
 

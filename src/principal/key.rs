@@ -33,12 +33,14 @@ pub struct ParseKeyError(());
 /// let error = "custom-256".parse::<Budget>().unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "no such budget: write concurrency, hanging-connections, sync-calls, find-count, open-mailboxes or custom-0 to custom-255"
+///     "no such budget: write concurrency, hanging-connections, sync-calls, find-count, open-mailboxes, message-rate, recipient-rate, busy-time, percent-time, subscriptions, requests, upload-bytes, discovery, spacing or custom-0 to custom-255"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such budget: write concurrency, hanging-connections, sync-calls, find-count, open-mailboxes or custom-0 to custom-255"
+    "no such budget: write concurrency, hanging-connections, sync-calls, find-count, open-mailboxes, \
+     message-rate, recipient-rate, busy-time, percent-time, subscriptions, requests, \
+     upload-bytes, discovery, spacing or custom-0 to custom-255"
 )]
 pub struct ParseBudgetError(());
 
@@ -108,6 +110,15 @@ impl fmt::Display for Budget {
             Budget::SyncCalls => f.pad("sync-calls"),
             Budget::FindCount => f.pad("find-count"),
             Budget::OpenMailboxes => f.pad("open-mailboxes"),
+            Budget::MessageRate => f.pad("message-rate"),
+            Budget::RecipientRate => f.pad("recipient-rate"),
+            Budget::BusyTime => f.pad("busy-time"),
+            Budget::PercentTime => f.pad("percent-time"),
+            Budget::Subscriptions => f.pad("subscriptions"),
+            Budget::Requests => f.pad("requests"),
+            Budget::UploadBytes => f.pad("upload-bytes"),
+            Budget::Discovery => f.pad("discovery"),
+            Budget::Spacing => f.pad("spacing"),
             Budget::Custom(number) => write!(f, "{CUSTOM}{number}"),
         }
     }
@@ -132,6 +143,15 @@ impl FromStr for Budget {
             "sync-calls" => Budget::SyncCalls,
             "find-count" => Budget::FindCount,
             "open-mailboxes" => Budget::OpenMailboxes,
+            "message-rate" => Budget::MessageRate,
+            "recipient-rate" => Budget::RecipientRate,
+            "busy-time" => Budget::BusyTime,
+            "percent-time" => Budget::PercentTime,
+            "subscriptions" => Budget::Subscriptions,
+            "requests" => Budget::Requests,
+            "upload-bytes" => Budget::UploadBytes,
+            "discovery" => Budget::Discovery,
+            "spacing" => Budget::Spacing,
             _ => {
                 let number = name.strip_prefix(CUSTOM).ok_or(ParseBudgetError(()))?;
                 // One text for each budget: no sign, no zeros in front.
@@ -212,6 +232,15 @@ mod tests {
             (Budget::SyncCalls, "sync-calls"),
             (Budget::FindCount, "find-count"),
             (Budget::OpenMailboxes, "open-mailboxes"),
+            (Budget::MessageRate, "message-rate"),
+            (Budget::RecipientRate, "recipient-rate"),
+            (Budget::BusyTime, "busy-time"),
+            (Budget::PercentTime, "percent-time"),
+            (Budget::Subscriptions, "subscriptions"),
+            (Budget::Requests, "requests"),
+            (Budget::UploadBytes, "upload-bytes"),
+            (Budget::Discovery, "discovery"),
+            (Budget::Spacing, "spacing"),
         ];
         for (budget, name) in named {
             assert_eq!(

@@ -1,6 +1,7 @@
 //! [`MakeCharges`]: which budgets a request draws on.
 
 use super::charges::Charges;
+use super::lease::Lease;
 
 /// Says which budgets a request draws on.
 ///
@@ -9,6 +10,12 @@ use super::charges::Charges;
 pub trait MakeCharges<B> {
     /// Returns the charges of `request`. Without any it is sent at once.
     fn make_charges(&self, request: &http::Request<B>) -> Charges;
+
+    /// Says what of the charges lasts longer than the call, if anything does, or which earlier [`Lease`] the call uses or ends.
+    /// Default: nothing.
+    fn lease(&self, _request: &http::Request<B>) -> Option<Lease> {
+        None
+    }
 }
 
 impl<B, F, C> MakeCharges<B> for F

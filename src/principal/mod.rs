@@ -30,8 +30,12 @@ mod ews;
 mod graph;
 mod identity;
 mod key;
+mod lease;
 mod make_charges;
+mod requests;
 mod rules;
+#[cfg(feature = "ews")]
+mod subscriptions;
 
 pub use self::budget::Budget;
 pub use self::charges::{Charge, Charges};
@@ -43,5 +47,7 @@ pub use self::ews::EwsCharges;
 pub use self::graph::GraphCharges;
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
+pub use self::lease::{Lease, LeaseChange, ReadLease};
 pub use self::make_charges::MakeCharges;
+pub use self::requests::RequestCharges;
 pub use self::rules::{BudgetRule, ChargeRule, Payer};

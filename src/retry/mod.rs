@@ -5,6 +5,7 @@ mod connection;
 mod failure;
 mod idempotency;
 mod info;
+mod rate_limit;
 mod retry_after;
 mod status;
 
@@ -14,6 +15,7 @@ pub use self::failure::Failure;
 pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
+pub(crate) use self::rate_limit::rate_limit;
 pub use self::retry_after::retry_after;
 #[cfg(feature = "graph")]
 pub(crate) use self::retry_after::retry_after_among;

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(30);
 const MAX_MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     Millisecond,
     Second,
     Minute,
@@ -130,7 +130,7 @@ fn is_weekday(text: &str) -> bool {
 }
 
 /// Takes off white space, quotes and brackets.
-fn trim(text: &str) -> &str {
+pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || "\"'`[]()".contains(c))
 }
 
@@ -160,7 +160,7 @@ fn span(text: &str, unit: Unit) -> Option<Duration> {
 }
 
 /// Turns so many seconds into as many of `unit`, rounded up to the nanosecond.
-fn scale(seconds: Duration, unit: Unit) -> Duration {
+pub(super) fn scale(seconds: Duration, unit: Unit) -> Duration {
     match unit {
         Unit::Millisecond => seconds.saturating_add(Duration::from_nanos(999)) / 1000,
         Unit::Second => seconds,
@@ -170,7 +170,7 @@ fn scale(seconds: Duration, unit: Unit) -> Duration {
 }
 
 /// Decimal seconds, rounded up to the nanosecond.
-fn decimal(text: &str) -> Option<Duration> {
+pub(super) fn decimal(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
@@ -192,7 +192,7 @@ fn decimal(text: &str) -> Option<Duration> {
 }
 
 /// An HTTP-date, with the other names of its zone as well.
-fn date(text: &str) -> Option<SystemTime> {
+pub(super) fn date(text: &str) -> Option<SystemTime> {
     let mut other_names = [" UTC", " +0000", " -0000"].iter();
     match other_names.find_map(|zone| text.strip_suffix(zone)) {
         Some(text) => httpdate::parse_http_date(&format!("{text} GMT")),

@@ -20,7 +20,7 @@ use super::endpoint::endpoint_of;
 use super::examine::{Examined, RefusedResponse, examine, keep};
 use super::gate::{acquire_request, untested};
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
-use super::report::{Listener, Reporter};
+use super::report::{Listener, Reporter, report_rate_limit};
 use super::retry_budget::Retry;
 use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, NoResponseInTime};
 use crate::extensions::Deadline;
@@ -350,6 +350,9 @@ where
         });
         let (mut head, body) = response.into_parts();
         self.note_access(&mut head);
+        if let (Some(ledger), Some(slot)) = (&self.shared.config.ledger, self.slot.get()) {
+            report_rate_limit(ledger, slot, &head.headers);
+        }
         let classified = self.shared.classifier.response(self.state.class(), &head);
         if classified.compressed {
             let warnings = &self.shared.config.warnings;

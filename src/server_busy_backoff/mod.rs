@@ -80,6 +80,9 @@
 //! server's last response. A call that was not charged to that ledger waits at the layer's own gates. A layer
 //! that reads a wait of the server and has no ledger warns of it once.
 //!
+//! Of calls that draw on [`Budget::Requests`](crate::principal::Budget::Requests) the ledger also hears what `RateLimit` and
+//! `X-RateLimit-*` fields say is left, so that requests wait before they are refused.
+//!
 //! # Bounds
 //!
 //! | what | bound | why |

@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::classify::{Refusal, RefusalScope};
 use super::decide::{HeldBy, Waits};
 use super::gate::Gates;
-use crate::ledger::{Admission, Ledger, Signal};
-use crate::principal::Budget;
+use crate::ledger::{Admission, AdmissionSlot, Ledger, Signal};
+use crate::principal::{Budget, Charge};
+use crate::retry::rate_limit;
 
 /// The longest time that a gate is closed for. No documented lock-out lasts an hour: a longer wait than a day is a broken
 /// number, and must not lock the process out for good.
@@ -37,6 +39,32 @@ impl Listener {
             Self::Ledger(ledger, admission) => ledger.report(admission, signal),
             Self::Gates(gates, admission) => gates.report(admission, signal),
         }
+    }
+}
+
+/// Tells `ledger` how many requests a response says are left, if its call drew on them.
+pub(super) fn report_rate_limit(
+    ledger: &Arc<dyn Ledger>,
+    slot: &AdmissionSlot,
+    headers: &HeaderMap,
+) {
+    let draws = |admission: &Admission| {
+        let mut budgets = admission.charges().iter().map(Charge::budget);
+        budgets.any(|budget| budget == Budget::Requests)
+    };
+    if !slot.admission().is_some_and(|admission| draws(&admission)) {
+        return;
+    }
+    let Some(limit) = rate_limit(headers) else {
+        return;
+    };
+    if let Some(admission) = slot.admission_of(ledger) {
+        let signal = Signal::Remaining {
+            budget: Budget::Requests,
+            amount: limit.remaining,
+            until: Instant::now() + limit.reset.min(LONGEST_GATE),
+        };
+        ledger.report(&admission, signal);
     }
 }
 

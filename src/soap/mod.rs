@@ -45,6 +45,7 @@ pub mod response;
 mod scanner;
 mod skim;
 mod space;
+mod subscription;
 mod tag;
 mod targets;
 pub(crate) mod truncation;
@@ -52,6 +53,7 @@ mod xml;
 
 pub use self::characters::InvalidCharacter;
 pub use self::recovery_time::RecoveryTime;
+pub(crate) use self::subscription::{SubscriptionRequest, SubscriptionResponse};
 pub use self::targets::Targets;
 #[doc(no_inline)]
 pub use self::{

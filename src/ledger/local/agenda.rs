@@ -145,7 +145,7 @@ impl Agenda {
     pub(super) fn starve(&mut self, position: Position, request: &AcquireRequest, config: &Config) {
         let is_amount = |charge: &&Charge| {
             let limit = config.limit(charge.budget());
-            limit.is_some_and(|limit| Stage::of(limit) == Stage::Amounts)
+            limit.is_some_and(|limit| Stage::of(limit) != Stage::Values)
         };
         let amounts = request.charges().iter().filter(is_amount);
         let budgets = amounts.map(|charge| (charge.principal().clone(), charge.budget()));

@@ -33,10 +33,10 @@ impl Config {
     /// Adds a budget. A limit of 0, or a second one of the same budget, lets no call draw on it.
     pub(super) fn add(&mut self, budget: Budget, limit: Limit) {
         let is_known = self.limit(budget).is_some() || self.wrong.iter().any(|(b, _)| *b == budget);
-        let error = match limit.number() {
+        let error = match limit.is_zero() {
             _ if is_known => AcquireError::DuplicateBudget { budget },
-            0 => AcquireError::ZeroLimit,
-            _ => return self.budgets.push((budget, limit)),
+            true => AcquireError::ZeroLimit,
+            false => return self.budgets.push((budget, limit)),
         };
         self.budgets.retain(|(known, _)| *known != budget);
         self.wrong.push((budget, error));
@@ -49,10 +49,15 @@ impl Config {
         wrong.map(|(_, error)| error.clone())
     }
 
+    /// The stage in which calls wait for `contended`, if it is a budget.
+    pub(super) fn stage(&self, contended: &Contended) -> Option<Stage> {
+        let limit = contended.budget().and_then(|budget| self.limit(budget));
+        limit.map(Stage::of)
+    }
+
     /// Whether calls that wait for `contended` need a value that is not in use.
     pub(super) fn waits_for_value(&self, contended: &Contended) -> bool {
-        let limit = contended.budget().and_then(|budget| self.limit(budget));
-        limit.is_some_and(|limit| Stage::of(limit) == Stage::Values)
+        self.stage(contended) == Some(Stage::Values)
     }
 
     /// Whether a call that waits since then was overtaken for long enough.

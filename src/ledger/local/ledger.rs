@@ -128,14 +128,11 @@ pub struct LocalLedgerBuilder {
 impl LocalLedgerBuilder {
     /// Adds a budget, the same for each principal.
     ///
-    /// Each call that draws on a budget whose limit is 0 ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit),
+    /// Each call that draws on a budget whose limit [is zero](Limit::is_zero) ends with [`AcquireError::ZeroLimit`](crate::ledger::AcquireError::ZeroLimit),
     /// and each that draws on one that was added twice with
     /// [`AcquireError::DuplicateBudget`](crate::ledger::AcquireError::DuplicateBudget).
-    pub fn budget(mut self, budget: Budget, mut limit: Limit) -> Self {
-        if let Limit::Distinct { idle, .. } = &mut limit {
-            *idle = (*idle).min(LONGEST);
-        }
-        self.config.add(budget, limit);
+    pub fn budget(mut self, budget: Budget, limit: Limit) -> Self {
+        self.config.add(budget, limit.bounded(LONGEST));
         self
     }
 

@@ -13,7 +13,7 @@ use super::agenda::Work;
 use super::blocked::{Blocked, by_principal};
 use super::clock::{Clock, after};
 use super::config::Config;
-use super::meter::Position;
+use super::meter::{Position, Stage};
 use super::queue::Look;
 use super::state::State;
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
@@ -251,9 +251,13 @@ impl State {
                 return Tried::Stays(blocked.until);
             }
             Some(blocked) => {
+                let fills = config.stage(&blocked.contended) == Some(Stage::Windows);
                 self.unpark(&request, position, false);
                 self.park(&request, position, blocked, clock, config);
-                if self.agenda.is_starved(position) {
+                if fills {
+                    // Nobody overtakes it there, and it may take hours: others are not to wait with it.
+                    self.agenda.not_starved(position);
+                } else if self.agenda.is_starved(position) {
                     self.agenda.look_past_starved();
                 } else if request.charges().len() > 1
                     && !self.agenda.has_starved()
@@ -369,7 +373,7 @@ impl State {
                 self.queue.join(request.clone(), position, now);
                 self.park(&request, position, blocked, &mut clock, config);
                 // It may stand behind a head whose time has come just now; what is in flight comes back by itself.
-                if contended.budget().is_none() || config.waits_for_value(&contended) {
+                if config.stage(&contended) != Some(Stage::Amounts) {
                     self.look_again(&contended);
                 }
                 self.settle(&mut clock, config);

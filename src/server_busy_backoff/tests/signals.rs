@@ -753,6 +753,9 @@ async fn every_shape_is_understood() {
                 Signal::Exceeded(Budget::OpenMailboxes) => (To::Mailboxes, None),
                 Signal::Exceeded(other) => panic!("{name}: no response names {other:?}"),
                 Signal::Accepted => panic!("{name}: no call here tests a gate"),
+                Signal::Spent { .. } | Signal::Remaining { .. } => {
+                    panic!("{name}: no response says what it cost")
+                }
             });
             match (last, expected_signal(row, begin)) {
                 // Where the server sets no wait, the gate is closed for a drawn one.

@@ -28,7 +28,7 @@ impl InFlight {
             held: 0,
             limit,
             set: false,
-            hanging: budget == Budget::HangingConnections,
+            hanging: matches!(budget, Budget::HangingConnections | Budget::Subscriptions),
             adaptive: None,
         }
     }

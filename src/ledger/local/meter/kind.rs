@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::distinct::Distinct;
 use super::in_flight::InFlight;
 use super::measure::Measure;
+use super::per_window::PerWindow;
 use crate::ledger::Limit;
 use crate::principal::Budget;
 
@@ -13,6 +14,7 @@ use crate::principal::Budget;
 pub(in super::super) enum Meter {
     InFlight(InFlight),
     Distinct(Box<Distinct>),
+    PerWindow(Box<PerWindow>),
 }
 
 impl Deref for Meter {
@@ -22,6 +24,7 @@ impl Deref for Meter {
         match self {
             Self::InFlight(meter) => meter,
             Self::Distinct(meter) => &**meter,
+            Self::PerWindow(meter) => &**meter,
         }
     }
 }
@@ -31,6 +34,7 @@ impl DerefMut for Meter {
         match self {
             Self::InFlight(meter) => meter,
             Self::Distinct(meter) => &mut **meter,
+            Self::PerWindow(meter) => &mut **meter,
         }
     }
 }
@@ -40,6 +44,11 @@ impl Meter {
         match limit {
             Limit::InFlight(limit) => Self::InFlight(InFlight::new(limit, budget)),
             Limit::Distinct { limit, idle } => Self::Distinct(Box::new(Distinct::new(limit, idle))),
+            Limit::PerWindow {
+                limit,
+                refill,
+                period,
+            } => Self::PerWindow(Box::new(PerWindow::new(limit, refill, period))),
         }
     }
 

@@ -50,9 +50,12 @@ pub(in super::super) enum Verdict {
     },
 }
 
-/// The order in which the meters of a call are asked: a call that waits for one of a later stage keeps its place in those before.
+/// The order in which the meters of a call are asked. A call that waits for what is in flight keeps its values; one that waits for
+/// a bucket keeps nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Stage {
+    /// Buckets, which time alone fills.
+    Windows,
     /// Values that stay in use for long after a call.
     Values,
     /// What is in flight.
@@ -62,6 +65,7 @@ pub(in super::super) enum Stage {
 impl Stage {
     pub(in super::super) fn of(limit: Limit) -> Self {
         match limit {
+            Limit::PerWindow { .. } => Self::Windows,
             Limit::Distinct { .. } => Self::Values,
             Limit::InFlight(_) => Self::Amounts,
         }
@@ -93,6 +97,12 @@ pub(in super::super) trait Measure: fmt::Debug {
 
     /// The server refused the call because too much was drawn on this budget. `last` is the last number among the admissions.
     fn exceeded(&mut self, _ask: Ask<'_>, _last: u64, _clock: &mut Clock) {}
+
+    /// The call cost so much more than it was charged.
+    fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
+
+    /// The server says that so much is left until then, when all of it comes back.
+    fn remains(&mut self, _amount: u32, _until: Instant, _now: Instant) {}
 
     /// How full it is, in parts of a million, if it counts what is in flight.
     fn fill(&self) -> Option<u64> {

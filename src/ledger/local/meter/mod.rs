@@ -7,6 +7,7 @@ mod distinct;
 mod in_flight;
 mod kind;
 mod measure;
+mod per_window;
 
 pub(super) use self::kind::Meter;
 pub(super) use self::measure::{Ask, Keep, Measure, Position, Stage, Verdict};

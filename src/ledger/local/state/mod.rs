@@ -178,6 +178,7 @@ impl State {
         }
         self.blocked_by_endpoint(request, position, clock)
             .or_else(|| self.blocked_by_gate(request.charges(), position, clock))
+            .or_else(|| self.blocked_by(Stage::Windows, request, position, clock, config))
             .or_else(|| self.blocked_by(Stage::Values, request, position, clock, config))
             .or_else(|| self.blocked_by_starved(request, position))
             .or_else(|| self.blocked_by(Stage::Amounts, request, position, clock, config))

@@ -7,7 +7,7 @@ use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::endpoint::Endpoint;
-use super::super::meter::Ask;
+use super::super::meter::{Ask, Meter};
 use super::super::notice::Notice;
 use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, Limit, Signal};
@@ -43,6 +43,18 @@ impl State {
             }
             Signal::Accepted => self.accepted(admission, &mut clock),
             Signal::Exceeded(budget) => self.exceeded(admission, budget, &mut clock, config),
+            Signal::Spent { budget, amount } => {
+                let spent = |meter: &mut Meter| meter.spent(amount, &mut clock);
+                self.tell_meters(admission, budget, spent, config);
+            }
+            Signal::Remaining {
+                budget,
+                amount,
+                until,
+            } => {
+                let remains = |meter: &mut Meter| meter.remains(amount, until, now);
+                self.tell_meters(admission, budget, remains, config);
+            }
         }
         self.settle(&mut clock, config);
         self.tidy_all(admission.call_charges(), &mut clock);
@@ -166,6 +178,25 @@ impl State {
                 }
             }
             self.agenda.principal(principal);
+        }
+    }
+
+    /// Tells the meters of one budget of a call.
+    fn tell_meters(
+        &mut self,
+        admission: &Admission,
+        named: Budget,
+        mut tell: impl FnMut(&mut Meter),
+        config: &Config,
+    ) {
+        let Some(limit) = config.limit(named) else {
+            return;
+        };
+        for (principal, budget, _) in by_budget(admission.charges()) {
+            if budget == named {
+                let account = self.accounts.get_or_new(principal);
+                tell(account.meter_or_new(budget, limit));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod threads;
 mod time;
 mod unpolled;
 mod values;
+mod windows;
 
 use std::future::Future;
 use std::pin::Pin;

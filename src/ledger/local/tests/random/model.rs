@@ -98,7 +98,7 @@ impl Model {
                     }
                 }
             }
-            Signal::Accepted => {}
+            Signal::Accepted | Signal::Spent { .. } | Signal::Remaining { .. } => {}
         }
     }
 

@@ -1,0 +1,51 @@
+//! [`LeasedCall`]: a call that begins, uses or ends something that outlives calls.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::Buf;
+
+use crate::ledger::{Leases, Permit};
+use crate::principal::Lease;
+
+/// What such a call drew on the budget, until its response says what becomes of it. Dropped before that, as with a call that is
+/// given up or a response that breaks off, it gives that back.
+#[derive(Debug)]
+pub(super) struct LeasedCall {
+    lease: Lease,
+    permit: Option<Permit>,
+    leases: Arc<Leases>,
+}
+
+impl LeasedCall {
+    pub(super) fn new(lease: Lease, leases: &Arc<Leases>) -> Self {
+        Self {
+            lease,
+            permit: None,
+            leases: Arc::clone(leases),
+        }
+    }
+
+    /// Takes over what the call drew on the budget. The rest is given back when the call ends.
+    pub(super) fn split_off(&mut self, permit: &mut Permit) {
+        self.permit = permit.split(self.lease.budget());
+    }
+
+    /// Reads a frame, in whatever pieces it comes.
+    pub(super) fn read(&mut self, frame: &impl Buf) {
+        let mut pieces = [IoSlice::new(&[]); 16];
+        let count = frame.chunks_vectored(&mut pieces);
+        for piece in pieces.iter().take(count) {
+            self.lease.reader().read(piece);
+        }
+    }
+
+    /// The response has ended.
+    pub(super) fn end(mut self) {
+        let change = self.lease.reader().end();
+        self.leases.apply(change, self.permit.take());
+    }
+}
+
+#[cfg(all(test, feature = "ews"))]
+mod tests;

@@ -1,0 +1,371 @@
+//! Buckets: amounts per time.
+
+use super::*;
+
+/// A ledger with a bucket of requests beside a limit of concurrent calls.
+fn windows(limit: u32, refill: u32, period: Duration, concurrency: u32) -> Arc<LocalLedger> {
+    let bucket = Limit::PerWindow {
+        limit,
+        refill,
+        period,
+    };
+    Arc::new(
+        LocalLedger::builder()
+            .budget(Budget::Requests, bucket)
+            .budget(Budget::Concurrency, Limit::InFlight(concurrency))
+            .max_wait(secs(24 * 3600))
+            .build(),
+    )
+}
+
+fn requests(name: &'static str, amount: u32) -> AcquireRequest {
+    several([(name, Budget::Requests, amount)])
+}
+
+/// One request that is a concurrent call as well.
+fn both(name: &'static str, amount: u32) -> AcquireRequest {
+    several([
+        (name, Budget::Requests, amount),
+        (name, Budget::Concurrency, 1),
+    ])
+}
+
+fn drawn(ledger: &LocalLedger) -> u32 {
+    let snapshot = ledger.snapshot();
+    let budgets = snapshot.principals.iter().flat_map(|one| &one.budgets);
+    let of_requests = budgets.filter(|one| one.budget == Budget::Requests);
+    of_requests.map(|one| one.held).sum()
+}
+
+async fn seconds_until(
+    waiting: tokio::task::JoinHandle<Result<Instant, AcquireError>>,
+    from: Instant,
+) -> f64 {
+    (waiting.await.unwrap().unwrap() - from).as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_goes_at_once_and_the_rest_as_it_comes_back() {
+    let ledger = windows(3, 2, secs(10), 100);
+    let start = Instant::now();
+    let calls: Vec<_> = (0..6)
+        .map(|_| call(&ledger, requests("a", 1), Duration::ZERO))
+        .collect();
+    let mut began = Vec::new();
+    for waiting in calls {
+        began.push(seconds_until(waiting, start).await);
+    }
+    assert_eq!(began, [0.0, 0.0, 0.0, 5.0, 10.0, 15.0]);
+    // Another principal has a bucket of its own.
+    assert!(try_now(&ledger, &requests("b", 3)).is_some());
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_is_not_rounded() {
+    // A third of a second each, which no clock can name, and no timer: each call is a little late.
+    let ledger = windows(2, 3, secs(1), 100);
+    let start = Instant::now();
+    for _ in 0..30_000 {
+        let permit = ledger.clone().acquire(requests("a", 1)).await.unwrap();
+        permit.complete();
+    }
+    let took = start.elapsed();
+    let least = Duration::from_secs_f64(29_998.0 / 3.0);
+    assert!(
+        took >= least && took < least + Duration::from_millis(2),
+        "{took:?}"
+    );
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_bucket_holds_runs_when_it_is_full() {
+    let ledger = windows(10, 10, secs(10), 100);
+    let start = Instant::now();
+    try_now(&ledger, &requests("a", 4)).unwrap().complete();
+    let large = call(&ledger, requests("a", 25), Duration::ZERO);
+    let next = call(&ledger, requests("a", 1), Duration::ZERO);
+    assert_eq!(seconds_until(large, start).await, 4.0);
+    // In debt by 15, and one more that has to come back.
+    assert_eq!(drawn(&ledger), 25);
+    assert_eq!(seconds_until(next, start).await, 4.0 + 16.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_that_is_known_later_leaves_a_debt() {
+    let ledger = windows(1000, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 0)).unwrap();
+    let spent = Signal::Spent {
+        budget: Budget::Requests,
+        amount: 1500,
+    };
+    permit.report(spent);
+    let admission = permit.admission().clone();
+    permit.complete();
+    let waiting = call(&ledger, requests("a", 0), Duration::ZERO);
+    // After the release as well.
+    ledger.report(&admission, spent);
+    assert_eq!(drawn(&ledger), 3000);
+    // Budgets that the call was not charged on, or that are no buckets, count nothing.
+    for budget in [Budget::Concurrency, Budget::BusyTime] {
+        ledger.report(&admission, Signal::Spent { budget, amount: 9 });
+    }
+    assert_eq!(seconds_until(waiting, start).await, 20.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_was_never_sent_comes_back() {
+    let ledger = windows(10, 1, secs(1), 100);
+    for (end, left) in [
+        (End::Complete, 10),
+        (End::Dropped, 10),
+        (End::Unanswered, 10),
+        (End::NotSent, 0),
+    ] {
+        let mut permit = try_now(&ledger, &requests("a", 10)).unwrap();
+        let waiting = call(&ledger, requests("a", 10), Duration::ZERO);
+        tokio::task::yield_now().await;
+        let from = Instant::now();
+        permit.set_end(end);
+        drop(permit);
+        assert_eq!(seconds_until(waiting, from).await, f64::from(left));
+        sleep(secs(60)).await;
+    }
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_bucket_holds_nothing_else() {
+    let ledger = Arc::new(
+        LocalLedger::builder()
+            .budget(Budget::Concurrency, Limit::InFlight(1))
+            .budget(
+                Budget::OpenMailboxes,
+                Limit::Distinct {
+                    limit: 1,
+                    idle: secs(300),
+                },
+            )
+            .budget(Budget::MessageRate, Limit::per_window(1, secs(60)))
+            .build(),
+    );
+    let send = |mailbox: &str| {
+        let svc = of("svc");
+        let charges = [
+            Charge::new(svc.clone(), Budget::Concurrency, 1),
+            Charge::of_value(
+                svc.clone(),
+                Budget::OpenMailboxes,
+                Principal::mailbox(mailbox),
+            ),
+            Charge::new(svc, Budget::MessageRate, 1),
+        ];
+        AcquireRequest::new(charges.into_iter().collect::<Charges>())
+    };
+    let start = Instant::now();
+    try_now(&ledger, &several([("svc", Budget::MessageRate, 1)]))
+        .unwrap()
+        .complete();
+    let waiting = call(&ledger, send("amy"), secs(1));
+    tokio::task::yield_now().await;
+    // The mailbox slot and the place are free for others.
+    try_now(&ledger, &opens("svc", "bob")).unwrap().complete();
+    assert!(try_now(&ledger, &draw("svc")).is_some());
+    // From the minute on it waits for the slot, which closes five minutes after its last use.
+    assert_eq!(seconds_until(waiting, start).await, 300.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn smaller_calls_do_not_starve_a_larger_one() {
+    let ledger = windows(10, 1, secs(1), 100);
+    let start = Instant::now();
+    try_now(&ledger, &requests("a", 10)).unwrap().complete();
+    let large = call(&ledger, requests("a", 10), Duration::ZERO);
+    tokio::task::yield_now().await;
+    let small: Vec<_> = (0..5)
+        .map(|_| call(&ledger, requests("a", 1), Duration::ZERO))
+        .collect();
+    sleep(secs(5)).await;
+    assert!(try_now(&ledger, &requests("a", 1)).is_none());
+    assert_eq!(seconds_until(large, start).await, 10.0);
+    for (behind, small) in (1..).zip(small) {
+        assert_eq!(seconds_until(small, start).await, 10.0 + f64::from(behind));
+    }
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_need_nothing_of_the_bucket_go_on() {
+    let ledger = windows(1, 1, secs(3600), 2);
+    try_now(&ledger, &both("a", 1)).unwrap().complete();
+    let start = Instant::now();
+    let waiting = call(&ledger, both("a", 1), secs(1));
+    for _ in 0..1000 {
+        // Also once the first one has waited for long.
+        let other = call(&ledger, draw("a"), secs(3));
+        assert!(seconds_until(other, Instant::now()).await < 0.001);
+    }
+    assert_eq!(seconds_until(waiting, start).await, 3600.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_needs_both_is_not_overtaken_for_ever() {
+    let ledger = Arc::new(
+        LocalLedger::builder()
+            .budget(Budget::Requests, Limit::per_window(2, secs(2)))
+            .budget(Budget::Concurrency, Limit::InFlight(2))
+            .max_overtake(secs(30))
+            .build(),
+    );
+    // Others use up the bucket without a place, and the places without the bucket.
+    let others = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            loop {
+                call(&ledger, requests("a", 1), Duration::ZERO);
+                call(&ledger, draw("a"), secs(3));
+                sleep(secs(1)).await;
+            }
+        }
+    });
+    sleep(secs(10)).await;
+    let start = Instant::now();
+    let needs_both = call(&ledger, both("a", 2), secs(1));
+    assert!(seconds_until(needs_both, start).await < 60.0);
+    others.abort();
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_gives_up_makes_room_for_the_next() {
+    let ledger = windows(10, 1, secs(1), 100);
+    let start = Instant::now();
+    try_now(&ledger, &requests("a", 10)).unwrap().complete();
+    let large = parked(&ledger, requests("a", 10));
+    let small = call(&ledger, requests("a", 2), Duration::ZERO);
+    sleep(secs(3)).await;
+    assert!(!small.is_finished());
+    drop(large);
+    assert_eq!(seconds_until(small, start).await, 3.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_set_changes_the_rate_too() {
+    let ledger = windows(10, 10, secs(10), 100);
+    ledger.set_limit(&of("a"), Budget::Requests, 2).unwrap();
+    let start = Instant::now();
+    try_now(&ledger, &requests("a", 2)).unwrap().complete();
+    let waiting = call(&ledger, requests("a", 2), Duration::ZERO);
+    assert_eq!(seconds_until(waiting, start).await, 10.0);
+    let waiting = call(&ledger, requests("a", 2), Duration::ZERO);
+    tokio::task::yield_now().await;
+    ledger.set_limit(&of("a"), Budget::Requests, None).unwrap();
+    assert_eq!(seconds_until(waiting, start).await, 10.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_gets_nothing_back_admits_nobody() {
+    let ledger = windows(1, 0, secs(1), 1);
+    assert!(try_now(&ledger, &requests("a", 1)).is_none());
+    let refused = ledger.clone().acquire(requests("a", 1)).await;
+    assert!(matches!(refused, Err(AcquireError::ZeroLimit)));
+    // And one whose period is zero everybody.
+    let ledger = windows(1, 1, Duration::ZERO, 1);
+    assert!((0..100).all(|_| try_now(&ledger, &requests("a", 7)).is_some()));
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_numbers_do_not_overflow() {
+    for (limit, refill, period) in [
+        (u32::MAX, 1, Duration::MAX),
+        (1, 1, Duration::MAX),
+        (u32::MAX, u32::MAX, Duration::from_nanos(1)),
+        (u32::MAX, u32::MAX, Duration::MAX),
+    ] {
+        let ledger = windows(limit, refill, period, 100);
+        let permit = try_now(&ledger, &requests("a", u32::MAX)).unwrap();
+        for _ in 0..1000 {
+            permit.report(Signal::Spent {
+                budget: Budget::Requests,
+                amount: u32::MAX,
+            });
+        }
+        drop(permit);
+        let waiting = parked(&ledger, requests("a", u32::MAX));
+        let snapshot = ledger.snapshot();
+        assert!(snapshot.principals.len() <= 1);
+        drop(waiting);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_principals_leaves_nothing() {
+    let ledger = windows(2, 2, secs(60), 100);
+    for n in 0..50_000_u32 {
+        let request = AcquireRequest::new(Charge::new(of(&n.to_string()), Budget::Requests, 1));
+        try_now(&ledger, &request).unwrap().complete();
+    }
+    sleep(secs(60)).await;
+    nothing_left_now(&ledger);
+}
+
+fn remaining(amount: u32, until: Instant) -> Signal {
+    Signal::Remaining {
+        budget: Budget::Requests,
+        amount,
+        until,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_is_left_holds_calls_back() {
+    let ledger = windows(100, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    permit.report(remaining(2, start + secs(60)));
+    // It counts down with the calls, and what was never sent comes back.
+    let mut unsent = try_now(&ledger, &requests("a", 1)).unwrap();
+    unsent.set_end(End::NotSent);
+    drop(unsent);
+    assert!((0..2).all(|_| try_now(&ledger, &requests("a", 1)).is_some()));
+    sleep(secs(10)).await;
+    assert!(try_now(&ledger, &requests("a", 1)).is_none());
+    assert_eq!(drawn(&ledger), 100);
+    // Once it is over the bucket counts alone, more than the server has ever left included.
+    let waiting = call(&ledger, requests("a", 250), Duration::ZERO);
+    assert_eq!(seconds_until(waiting, start).await, 60.0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_news_of_a_window_do_not_count() {
+    let ledger = windows(100, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    let left = |amount, until| {
+        permit.report(remaining(amount, start + Duration::from_millis(until)));
+        100 - drawn(&ledger)
+    };
+    // As much as the bucket holds is no news, and neither is the past.
+    assert_eq!(left(100, 60_000), 99);
+    assert_eq!(left(0, 0), 99);
+    assert_eq!(left(50, 60_000), 50);
+    // In the same window the least counts, whatever the order.
+    assert_eq!(left(40, 61_000), 40);
+    assert_eq!(left(45, 60_500), 40);
+    assert_eq!(left(45, 62_000), 40);
+    // A later window has begun on the server.
+    assert_eq!(left(90, 120_000), 90);
+    assert_eq!(left(95, 60_000), 90);
+    drop(permit);
+    nothing_left(&ledger).await;
+}

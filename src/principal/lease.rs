@@ -1,0 +1,97 @@
+//! [`Lease`]: what a call draws on a budget for longer than the call lasts.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::budget::Budget;
+
+/// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls.
+///
+/// EWS subscriptions are one: what Subscribe draws on [`Budget::Subscriptions`] is drawn until Unsubscribe, or until the
+/// subscription expires. The layer that holds the call's permit passes the response's bytes to the [`ReadLease`], and keeps the
+/// charges on the budget under the id that it names.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::principal::{Budget, Lease, LeaseChange, ReadLease};
+///
+/// /// Graph's POST /subscriptions, whose id the caller has chosen.
+/// struct Subscribed(&'static str);
+///
+/// impl ReadLease for Subscribed {
+///     fn read(&mut self, _: &[u8]) {}
+///
+///     fn end(&mut self) -> LeaseChange {
+///         LeaseChange::Begin { id: self.0.into(), lasts: Duration::from_secs(3 * 86_400) }
+///     }
+/// }
+///
+/// let lease = Lease::new(Budget::Subscriptions, Subscribed("s1"));
+/// assert_eq!(lease.budget(), Budget::Subscriptions);
+/// ```
+pub struct Lease {
+    budget: Budget,
+    reader: Box<dyn ReadLease>,
+}
+
+impl Lease {
+    /// A lease of what the call draws on `budget`. `reader` reads the response.
+    pub fn new(budget: Budget, reader: impl ReadLease + 'static) -> Self {
+        Self {
+            budget,
+            reader: Box::new(reader),
+        }
+    }
+
+    /// The budget whose charges last longer.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    pub(crate) fn reader(&mut self) -> &mut dyn ReadLease {
+        &mut *self.reader
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads in the response of a call what becomes of a [`Lease`]: see there for an example.
+pub trait ReadLease: Send + Sync {
+    /// Takes in the next bytes of the response body.
+    fn read(&mut self, bytes: &[u8]);
+
+    /// Says what the response means. Called once, when the body has ended; not if it broke off or was dropped.
+    fn end(&mut self) -> LeaseChange;
+}
+
+/// What a response means for leases.
+///
+/// ```
+/// use tower_ews::principal::LeaseChange;
+///
+/// let change = LeaseChange::End(vec!["AAAA".into()]);
+/// assert_ne!(change, LeaseChange::None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseChange {
+    /// Nothing.
+    None,
+    /// It has begun.
+    Begin {
+        /// What it is known by.
+        id: Box<str>,
+        /// How long it lasts after its last use.
+        lasts: Duration,
+    },
+    /// These were used.
+    Renew(Vec<Box<str>>),
+    /// These have ended, or are lost.
+    End(Vec<Box<str>>),
+}
