@@ -40,17 +40,17 @@ pub(super) fn windows(
     period * before as u32 + rounds(last, lasts, at_a_time)
 }
 
-/// Work of so many seconds in a busy budget that begins full and may be overdrawn to the cutoff, when there is nothing left: what is
-/// more comes in by the recharge rate.
+/// Calls of this length in a busy budget that begins full and may be overdrawn to the cutoff. When there is nothing left, what is
+/// more comes in by the recharge rate, but for the last calls: those begin above the cutoff, so many at a time.
 pub(super) fn busy(
-    work: Duration,
+    (calls, lasts, at_a_time): (usize, Duration, u32),
     burst: Duration,
     cutoff: Duration,
     per_hour: Duration,
 ) -> Duration {
-    let saved = burst + cutoff;
+    let saved = burst + cutoff + lasts * at_a_time;
     let rate = per_hour.as_secs_f64() / 3600.0;
-    work.saturating_sub(saved).div_f64(rate)
+    (lasts * calls as u32).saturating_sub(saved).div_f64(rate)
 }
 
 /// Calls of this length on places of which somebody else has some for one period, and none for the next.

@@ -264,9 +264,9 @@ fn delegate(size: Size) -> Scenario {
 }
 
 fn busy(name: &'static str, size: Size) -> Scenario {
-    let number = size.of(2_400);
-    let lasts = Duration::from_secs(2);
+    let number = 2_400;
     let milliseconds = |number: usize| Duration::from_millis(size.of(number) as u64);
+    let lasts = milliseconds(2_000);
     let (burst, cutoff) = (milliseconds(300_000), milliseconds(3_000_000));
     let per_hour = Duration::from_secs(900);
     let server = Policy::exchange_online().with(|policy| {
@@ -274,16 +274,18 @@ fn busy(name: &'static str, size: Size) -> Scenario {
         policy.max_burst = Some(burst.as_millis() as u64);
         policy.cutoff_balance = cutoff.as_millis() as u64;
         policy.recharge_rate = per_hour.as_millis() as u64;
+        policy.lockout = milliseconds(300_000);
     });
     let calls = calls(number, &own()).collect();
-    let least = oracle::busy(lasts * number as u32, burst, cutoff, per_hour);
+    let least = oracle::busy((number, lasts, 27), burst, cutoff, per_hour);
     let scenario = Scenario::ews(name, server, calls, least).says(
-        format!("{number} calls of 2 s of one account, all at once"),
+        format!("{number} calls of {} s of one account, all at once", lasts.as_secs_f64()),
         format!(
-            "27 calls at a time, {} s of execution saved, {} s more before a lock-out of 5 minutes or longer, 900 s back in an \
+            "27 calls at a time, {} s of execution saved, {} s more before a lock-out of {} s or longer, 900 s back in an \
              hour; members are held up for as much as 500 ms before",
             burst.as_secs(),
-            cutoff.as_secs()
+            cutoff.as_secs(),
+            milliseconds(300_000).as_secs()
         ),
     );
     match name.ends_with("unknown") {
