@@ -14,6 +14,8 @@ use smallvec::{SmallVec, smallvec};
 use super::outline::LazyOutline;
 use super::rope::{Rope, join};
 #[cfg(feature = "ews")]
+use crate::soap::sent::Sent;
+#[cfg(feature = "ews")]
 use crate::soap::{Outline, OutlineError, Targets};
 
 /// A request body as a rope of [`Bytes`]: a clone shares them, its length is known, and it can be
@@ -157,6 +159,11 @@ impl ReplayBody {
     /// They are found at the first call and kept for all clones, as the outline is.
     pub fn targets(&self) -> Option<&Targets> {
         self.shared.outline.targets(|| self.to_bytes())
+    }
+
+    /// Returns what the body asks the server to send, or `None` if it has no outline.
+    pub(crate) fn sent(&self) -> Option<Sent> {
+        self.shared.outline.sent(|| self.to_bytes())
     }
 }
 

@@ -4,6 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::error::AcquireError;
 use super::request::{AcquireRequest, Admission};
@@ -128,8 +131,15 @@ pub struct Permit {
     ledger: Arc<dyn Ledger>,
     admission: Admission,
     end: End,
-    /// From its response on.
-    unread: Option<Unread>,
+    phase: Option<Phase>,
+}
+
+/// What is kept of a call that was sent.
+enum Phase {
+    /// Since when it waits for its response, if one of its budgets counts time.
+    Sent(Instant),
+    /// Its response has come.
+    Unread(#[expect(dead_code, reason = "counts until it is dropped")] Unread),
 }
 
 impl Permit {
@@ -139,7 +149,7 @@ impl Permit {
             ledger,
             admission,
             end: End::Dropped,
-            unread: None,
+            phase: None,
         }
     }
 
@@ -220,12 +230,36 @@ impl Permit {
     ///
     /// A call that was sent sets [`End::Unanswered`] first, and another end once its response has come. From then on the permit counts
     /// as held by a body that is not read, which the log tells calls that wait for long.
+    ///
+    /// The time in between is reported as [spent](Signal::Spent) on [`Budget::BusyTime`] and [`Budget::PercentTime`].
     #[inline]
     pub fn set_end(&mut self, end: End) {
         if self.end == End::Unanswered {
-            self.unread = Unread::of(self.admission.charges());
+            if let Some(Phase::Sent(since)) = self.phase.take().filter(|_| end != End::NotSent) {
+                self.report_time(since.elapsed());
+            }
+            self.phase = Unread::of(self.admission.charges()).map(Phase::Unread);
+        }
+        if end == End::Unanswered {
+            // No clock is read where no budget counts time: watched by `benches/overhead`, `concurrency_by_principal/1`.
+            let mut charges = self.admission.charges().iter();
+            let counts_time = charges.any(|charge| charge.budget().counts_time());
+            self.phase = counts_time.then(|| Phase::Sent(Instant::now()));
         }
         self.end = end;
+    }
+
+    /// Reports what the call has taken beyond what it was charged when it was admitted.
+    fn report_time(&self, taken: Duration) {
+        let taken = u32::try_from(taken.as_millis()).unwrap_or(u32::MAX);
+        for budget in [Budget::BusyTime, Budget::PercentTime] {
+            let mut charges = self.admission.charges().iter();
+            let known = charges.find(|charge| charge.budget() == budget);
+            let Some(amount) = known.and_then(|charge| taken.checked_sub(charge.amount())) else {
+                continue;
+            };
+            self.report(Signal::Spent { budget, amount });
+        }
     }
 
     /// Gives it back because the response has ended.
@@ -236,6 +270,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(Phase::Sent(since)) = self.phase.take() {
+            self.report_time(since.elapsed());
+        }
         self.ledger.release(&self.admission, self.end);
     }
 }

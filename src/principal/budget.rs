@@ -50,3 +50,10 @@ pub enum Budget {
     /// A budget of another API.
     Custom(u8),
 }
+
+impl Budget {
+    /// Whether it counts the milliseconds that a call takes, which are known when its response has come.
+    pub(crate) fn counts_time(self) -> bool {
+        matches!(self, Self::BusyTime | Self::PercentTime)
+    }
+}

@@ -10,16 +10,17 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::accounts::Accounts;
+use super::amounts::amount;
 use super::budget::Budget;
 use super::charges::{Charge, Charges};
 use super::identity::{Access, Principal};
 use super::lease::Lease;
 use super::make_charges::MakeCharges;
-use super::rules::{BudgetRule, ChargeRule};
+use super::rules::{BudgetRule, ChargeRule, Payer};
 use super::subscriptions::SubscriptionReader;
 use crate::body::ReplayBody;
 use crate::extensions::Caller;
-use crate::soap::{ConnectingSid, Operation, Outline, SidKind, Targets};
+use crate::soap::{ConnectingSid, Operation, Outline, SidKind};
 
 /// So many mailbox GUIDs are remembered.
 const MAX_KNOWN: usize = 65_536;
@@ -243,39 +244,6 @@ impl EwsCharges {
     }
 }
 
-/// Rows that a find may hold in memory.
-fn found_rows(targets: &Targets) -> u32 {
-    let rows = targets.page_size.unwrap_or(1000).clamp(1, 1000);
-    let weight = if targets.has_restriction { 4 } else { 1 };
-    rows.saturating_mul(weight)
-        .saturating_mul(targets.folders.max(1))
-}
-
-/// Returns what one call draws by one rule, besides mailboxes.
-fn amount(rule: &ChargeRule, operation: Option<Operation>, body: &ReplayBody) -> u32 {
-    let is = |operations: &[Operation]| operation.is_some_and(|known| operations.contains(&known));
-    let hanging = is(&[Operation::GET_STREAMING_EVENTS]);
-    match rule {
-        ChargeRule::Calls => u32::from(!hanging),
-        ChargeRule::HangingCalls => u32::from(hanging),
-        ChargeRule::Syncs => {
-            let syncs = [
-                Operation::SYNC_FOLDER_ITEMS,
-                Operation::SYNC_FOLDER_HIERARCHY,
-            ];
-            u32::from(is(&syncs))
-        }
-        ChargeRule::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => {
-            body.targets().map_or(0, found_rows)
-        }
-        ChargeRule::Only(names) => {
-            let name = operation.map(Operation::name);
-            u32::from(name.is_some_and(|name| names.iter().any(|known| known == name)))
-        }
-        ChargeRule::FoundRows | ChargeRule::Mailboxes | ChargeRule::MailboxesWritten => 0,
-    }
-}
-
 impl MakeCharges<ReplayBody> for EwsCharges {
     // On the hot path: watched by `benches/overhead`, `stack`.
     fn make_charges(&self, request: &Request<ReplayBody>) -> Charges {
@@ -296,11 +264,20 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         let operation = outline.operation();
         let writes = operation.is_none_or(|operation| !operation.is_read());
         let both = impersonated.is_some() && !reached.is_empty();
-        let drawn = |rule: &BudgetRule, amount| {
-            let payers = [Some(&effective), both.then_some(&caller)];
-            let payers = payers.into_iter().flatten().filter(move |_| amount > 0);
+        let payers = |payer: Payer| match payer {
+            Payer::Effective => [Some(effective.clone()), both.then(|| caller.clone())],
+            Payer::Caller => [Some(caller.clone()), None],
+            Payer::Mailbox => {
+                let mailbox = reached.first().map(|mailbox| &**mailbox).or(own);
+                [mailbox.map(Principal::mailbox), None]
+            }
+        };
+        let drawn = |rule: &BudgetRule| {
+            let amount = amount(&rule.rule, operation, body);
+            let payers = (amount > 0).then(|| payers(rule.payer));
+            let payers = payers.into_iter().flatten().flatten();
             let budget = rule.budget;
-            payers.map(move |payer| Charge::new(payer.clone(), budget, amount))
+            payers.map(move |payer| Charge::new(payer, budget, amount))
         };
         let opened = |rule: &BudgetRule| {
             let opens = match rule.rule {
@@ -316,7 +293,7 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         };
         let rules = self.rules.iter();
         rules
-            .flat_map(|rule| drawn(rule, amount(&rule.rule, operation, body)).chain(opened(rule)))
+            .flat_map(|rule| drawn(rule).chain(opened(rule)))
             .collect()
     }
 

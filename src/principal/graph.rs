@@ -6,6 +6,8 @@ use std::fmt;
 use hashbrown::HashMap;
 use http::Request;
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::budget::Budget;
 use super::charges::{Charge, Charges};
@@ -17,12 +19,37 @@ use crate::extensions::Caller;
 /// How many requests of a batch run at the same time (Outlook service limits; microsoft-graph-docs, pull 20833).
 const MAX_AT_A_TIME: u32 = 4;
 
-/// The charges of the Outlook service of Microsoft Graph: one application may have four requests at a time in one mailbox.
+/// Who shares one of Graph's budgets.
+///
+/// Microsoft's documents say that limits count for each application and mailbox. Of uploads, contributors to them say that they count
+/// for the mailbox alone, or for the application alone.
+///
+/// ```
+/// use tower_ews::principal::{Budget, GraphCharges, GraphScope};
+///
+/// let charges = GraphCharges::new("app").scope(Budget::UploadBytes, GraphScope::Mailbox);
+/// # let _ = charges;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GraphScope {
+    /// Each application has a budget of its own in each mailbox.
+    #[default]
+    ApplicationAndMailbox,
+    /// All applications share the mailbox's.
+    Mailbox,
+    /// The application has one for all mailboxes.
+    Application,
+}
+
+/// The charges of the Outlook service of Microsoft Graph: one application may have four requests at a time in one mailbox
+/// ([`Budget::Concurrency`]), 10,000 in ten minutes ([`Budget::Requests`]), and may upload 150 MB in five
+/// ([`Budget::UploadBytes`]).
 ///
 /// A `$batch` is charged what runs at the same time in it: for each mailbox as many as it has requests, four at most.
 /// Requests that depend on each other run one after another, so that a sequential batch is charged one. Graph runs four in
-/// all, so that a batch over several mailboxes is charged more than it uses, but never less. A request that names no mailbox
-/// is not charged.
+/// all, so that a batch over several mailboxes is charged more than it uses, but never less. Each of its requests counts as one of the
+/// 10,000. A request that names no mailbox is not charged. The bodies of PATCH, POST and PUT are uploads.
 ///
 /// The mailbox is what the URL calls it, in lower case: `/users/{id}`, `/users('{id}')`, or `/me`, which stands for the
 /// [`Caller`] where there is one. A mailbox that is called by its address and by its id counts as two.
@@ -30,7 +57,7 @@ const MAX_AT_A_TIME: u32 = 4;
 /// For batches larger than twenty requests, [`ConcurrencyByPrincipal`](crate::concurrency_by_principal) belongs beneath
 /// [`BatchSplitter`](crate::batch_splitter::BatchSplitter), so that each part is charged.
 ///
-/// The limit is that of [`ThrottlingPolicy::graph_outlook`](crate::policy::ThrottlingPolicy::graph_outlook).
+/// The limits are those of [`ThrottlingPolicy::graph_outlook`](crate::policy::ThrottlingPolicy::graph_outlook).
 ///
 /// ```
 /// use http::Request;
@@ -47,27 +74,71 @@ const MAX_AT_A_TIME: u32 = 4;
 #[derive(Clone)]
 pub struct GraphCharges {
     application: Box<str>,
+    /// What is charged, and to whom.
+    budgets: SmallVec<[(Budget, GraphScope); 3]>,
 }
+
+const BUDGETS: [Budget; 3] = [Budget::Concurrency, Budget::Requests, Budget::UploadBytes];
 
 impl GraphCharges {
     /// Creates the charges of the application with this id.
     pub fn new(application: impl Into<Box<str>>) -> Self {
+        let budgets = BUDGETS.map(|budget| (budget, GraphScope::default()));
         Self {
             application: application.into(),
+            budgets: SmallVec::from(budgets),
         }
     }
 
-    fn principal(&self, mailbox: &str) -> Principal {
-        Principal::new(format!("{} in {mailbox}", self.application))
+    /// Sets who shares a budget. Default: [`GraphScope::ApplicationAndMailbox`].
+    #[must_use]
+    pub fn scope(mut self, budget: Budget, scope: GraphScope) -> Self {
+        let known = self.budgets.iter_mut().filter(|known| known.0 == budget);
+        known.for_each(|known| known.1 = scope);
+        self
+    }
+
+    /// Charges on these budgets alone.
+    #[must_use]
+    pub(crate) fn only(mut self, budgets: impl IntoIterator<Item = Budget>) -> Self {
+        let wanted: SmallVec<[Budget; 3]> = budgets.into_iter().collect();
+        self.budgets.retain(|known| wanted.contains(&known.0));
+        self
+    }
+
+    fn principal(&self, scope: GraphScope, mailbox: &str) -> Principal {
+        let application = &self.application;
+        match scope {
+            GraphScope::ApplicationAndMailbox => {
+                Principal::new(format!("{application} in {mailbox}"))
+            }
+            GraphScope::Mailbox => Principal::mailbox(mailbox),
+            GraphScope::Application => Principal::new(&**application),
+        }
+    }
+
+    /// Returns the charges of one request.
+    fn of_request(&self, mailbox: &str, upload: u32) -> impl Iterator<Item = Charge> {
+        let charged = self.budgets.iter().map(move |(budget, scope)| {
+            let amount = match budget {
+                Budget::UploadBytes => upload,
+                _ => 1,
+            };
+            (*scope, *budget, amount)
+        });
+        charged
+            .filter(|(.., amount)| *amount > 0)
+            .map(move |(scope, budget, amount)| {
+                Charge::new(self.principal(scope, mailbox), budget, amount)
+            })
     }
 
     /// Returns the charges of a batch, or `None` if it cannot be read.
     fn of_batch(&self, body: &[u8], caller: Option<&Caller>) -> Option<Charges> {
         let batch: Batch<'_> = serde_json::from_slice(body).ok()?;
         let mut steps: HashMap<String, usize> = HashMap::with_capacity(batch.requests.len());
-        let mut known: HashMap<String, usize> = HashMap::new();
-        // Of each mailbox, how many requests each step has.
-        let mut mailboxes: Vec<(Principal, HashMap<usize, u32>)> = Vec::new();
+        let mut at_a_time = AtATime::default();
+        let mut others = Vec::new();
         for request in &batch.requests {
             // Requests of one step can run at the same time.
             let needs = request.depends_on.iter().flatten();
@@ -78,20 +149,41 @@ impl GraphCharges {
             let Some(mailbox) = mailbox(path, caller) else {
                 continue;
             };
-            let principal = self.principal(&mailbox);
-            let at = *known.entry(mailbox).or_insert(mailboxes.len());
-            if at == mailboxes.len() {
-                mailboxes.push((principal, HashMap::new()));
-            }
-            if let Some((_, counts)) = mailboxes.get_mut(at) {
-                *counts.entry(step).or_default() += 1;
+            for charge in self.of_request(&mailbox, request.upload()) {
+                match charge.budget() {
+                    Budget::Concurrency => at_a_time.add(charge.principal(), step),
+                    _ => others.push(charge),
+                }
             }
         }
-        let charges = mailboxes.into_iter().map(|(principal, counts)| {
+        Some(at_a_time.charges().chain(others).collect())
+    }
+}
+
+/// Of each principal, how many requests each step of a batch has.
+#[derive(Default)]
+struct AtATime {
+    known: HashMap<Principal, usize>,
+    principals: Vec<(Principal, HashMap<usize, u32>)>,
+}
+
+impl AtATime {
+    fn add(&mut self, principal: &Principal, step: usize) {
+        let next = self.principals.len();
+        let at = *self.known.entry(principal.clone()).or_insert(next);
+        if at == next {
+            self.principals.push((principal.clone(), HashMap::new()));
+        }
+        if let Some((_, counts)) = self.principals.get_mut(at) {
+            *counts.entry(step).or_default() += 1;
+        }
+    }
+
+    fn charges(self) -> impl Iterator<Item = Charge> {
+        self.principals.into_iter().map(|(principal, counts)| {
             let most = counts.into_values().max().unwrap_or(1);
             Charge::new(principal, Budget::Concurrency, most.min(MAX_AT_A_TIME))
-        });
-        Some(charges.collect())
+        })
     }
 }
 
@@ -103,8 +195,15 @@ impl MakeCharges<ReplayBody> for GraphCharges {
             let charges = self.of_batch(&request.body().to_bytes(), caller);
             return charges.unwrap_or_default();
         }
+        let upload = match uploads(request.method().as_str()) {
+            true => u32::try_from(request.body().len()).unwrap_or(u32::MAX),
+            false => 0,
+        };
         let mailbox = mailbox(path, caller);
-        mailbox.map(|mailbox| self.principal(&mailbox)).into()
+        let charges = mailbox
+            .iter()
+            .flat_map(|mailbox| self.of_request(mailbox, upload));
+        charges.collect()
     }
 }
 
@@ -113,8 +212,16 @@ impl fmt::Debug for GraphCharges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GraphCharges")
             .field("application", &self.application)
+            .field("budgets", &self.budgets)
             .finish()
     }
+}
+
+/// Whether the body of such a request is an upload.
+fn uploads(method: &str) -> bool {
+    ["PATCH", "POST", "PUT"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(method))
 }
 
 #[derive(Deserialize)]
@@ -130,7 +237,20 @@ struct InBatch<'a> {
     id: Cow<'a, str>,
     #[serde(borrow)]
     url: Cow<'a, str>,
+    #[serde(borrow, default)]
+    method: Cow<'a, str>,
     depends_on: Option<Vec<String>>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+impl InBatch<'_> {
+    /// The bytes that it uploads.
+    fn upload(&self) -> u32 {
+        let body = self.body.filter(|_| uploads(&self.method));
+        let length = body.map_or(0, |body| body.get().len());
+        u32::try_from(length).unwrap_or(u32::MAX)
+    }
 }
 
 /// Returns the mailbox that a path names, in lower case.
@@ -160,14 +280,19 @@ mod tests {
     use super::*;
 
     fn charges(request: Request<ReplayBody>) -> Vec<(String, u32)> {
-        let charges = GraphCharges::new("app").make_charges(&request);
-        assert!(
-            charges
-                .iter()
-                .all(|charge| charge.budget() == Budget::Concurrency)
-        );
+        on(Budget::Concurrency, &GraphCharges::new("app"), &request)
+    }
+
+    /// What is drawn on one budget.
+    fn on(
+        budget: Budget,
+        charges: &GraphCharges,
+        request: &Request<ReplayBody>,
+    ) -> Vec<(String, u32)> {
+        let charges = charges.make_charges(request);
+        let charges = charges.iter().filter(|charge| charge.budget() == budget);
         let charge = |charge: &Charge| (charge.principal().name().to_owned(), charge.amount());
-        charges.iter().map(charge).collect()
+        charges.map(charge).collect()
     }
 
     /// A batch of requests of these urls, each with the ids that it depends on. Ids are numbers from 1.
@@ -263,10 +388,68 @@ mod tests {
             let request = Request::post("/v1.0/%24batch").body(body.into()).unwrap();
             assert!(charges(request).is_empty(), "{body}");
         }
-        let charges = GraphCharges::new("app");
-        assert_eq!(
-            format!("{charges:?}"),
-            "GraphCharges { application: \"app\" }"
+        let charges = format!("{:?}", GraphCharges::new("app"));
+        let told = charges.contains(r#"application: "app""#) && !charges.contains("amy");
+        assert!(told, "{charges}");
+    }
+
+    #[test]
+    fn requests_and_uploads_are_counted_by_whom_they_are_shared() {
+        let amy = "/v1.0/users/amy@x/messages";
+        let post = Request::post(amy).body("12345".into()).unwrap();
+        let get = Request::get(amy).body("12345".into()).unwrap();
+        let inner = |method: &str, mailbox: &str, body: &str| {
+            let id = format!("{method}{mailbox}");
+            serde_json::json!({"id": id, "method": method, "url": format!("/users/{mailbox}/messages"), "body": {"a": body}})
+        };
+        let body = serde_json::json!({ "requests": [
+            inner("POST", "amy@x", "xyz"), inner("patch", "amy@x", ""), inner("GET", "amy@x", ""), inner("PUT", "bob@x", "x"),
+        ] });
+        let batch = Request::post("/v1.0/$batch")
+            .body(body.to_string().into())
+            .unwrap();
+        // `{"a":""}` has eight bytes.
+        let (both, mailbox, app) = (
+            GraphScope::ApplicationAndMailbox,
+            GraphScope::Mailbox,
+            GraphScope::Application,
         );
+        type Expected<'a> = &'a [(&'a str, u32)];
+        let cases: [(Budget, GraphScope, &Request<ReplayBody>, Expected<'_>); 10] = [
+            (Budget::Requests, both, &get, &[("app in amy@x", 1)]),
+            (Budget::Requests, app, &post, &[("app", 1)]),
+            (Budget::UploadBytes, both, &get, &[]),
+            (Budget::UploadBytes, both, &post, &[("app in amy@x", 5)]),
+            (Budget::UploadBytes, mailbox, &post, &[("amy@x", 5)]),
+            (
+                Budget::Requests,
+                both,
+                &batch,
+                &[("app in amy@x", 3), ("app in bob@x", 1)],
+            ),
+            (Budget::Requests, app, &batch, &[("app", 4)]),
+            (
+                Budget::UploadBytes,
+                mailbox,
+                &batch,
+                &[("amy@x", 19), ("bob@x", 9)],
+            ),
+            (Budget::UploadBytes, app, &batch, &[("app", 28)]),
+            (Budget::Concurrency, app, &batch, &[("app", 4)]),
+        ];
+        for (budget, scope, request, expected) in cases {
+            let charges = GraphCharges::new("app").scope(budget, scope);
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(name, amount)| ((*name).to_owned(), *amount))
+                .collect();
+            assert_eq!(
+                on(budget, &charges, request),
+                expected,
+                "{budget} {scope:?}"
+            );
+            let none = charges.only([]);
+            assert!(none.make_charges(request).is_empty());
+        }
     }
 }

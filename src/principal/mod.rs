@@ -20,6 +20,8 @@
 
 #[cfg(feature = "ews")]
 mod accounts;
+#[cfg(feature = "ews")]
+mod amounts;
 mod budget;
 mod charges;
 #[cfg(test)]
@@ -44,7 +46,7 @@ pub use self::charges::{Charge, Charges};
 pub use self::ews::EwsCharges;
 #[cfg(feature = "graph")]
 #[cfg_attr(docsrs, doc(cfg(feature = "graph")))]
-pub use self::graph::GraphCharges;
+pub use self::graph::{GraphCharges, GraphScope};
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
 pub use self::lease::{Lease, LeaseChange, ReadLease};

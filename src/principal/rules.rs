@@ -17,8 +17,11 @@ pub enum Payer {
     /// that impersonates one mailbox and touches another charges both.
     #[default]
     Effective,
-    /// The calling account, for what it reaches as a delegate.
-    Delegate,
+    /// The calling account.
+    Caller,
+    /// The mailbox that the call works on, whoever reaches it: the first that it names, else the impersonated one, else the calling
+    /// account's own.
+    Mailbox,
 }
 
 /// Which operations draw on a budget, and how much.
@@ -49,6 +52,21 @@ pub enum ChargeRule {
     Mailboxes,
     /// Each mailbox that the call reaches as a delegate with an operation that changes something.
     MailboxesWritten,
+    /// One for each call, GetStreamingEvents included.
+    AllCalls,
+    /// Each message that the call asks the server to send: the members of SendItem, those of CreateItem and UpdateItem where
+    /// `MessageDisposition` or the meeting attributes say so, and those of DeleteItem where `SendMeetingCancellations` does.
+    /// Appointments that are created without attendees send none.
+    Messages,
+    /// Each recipient of those messages: To, Cc, Bcc, and attendees of all kinds. A message whose recipients the request does not name
+    /// (SendItem knows its items by their ids, a reply goes to whom the server knows) counts as one. A distribution list is one.
+    Recipients,
+    /// One millisecond for each call, and then what passes between sending the call and the head of its response, in milliseconds:
+    /// an estimate of the time that the server works. For [`Budget::BusyTime`] and [`Budget::PercentTime`]; GetStreamingEvents, which
+    /// waits, draws nothing.
+    WireTime,
+    /// The bytes of the request body.
+    UploadedBytes,
     /// One for each call of the operations with these names.
     Only(Vec<String>),
 }

@@ -43,6 +43,7 @@ mod outline_error;
 mod recovery_time;
 pub mod response;
 mod scanner;
+pub(crate) mod sent;
 mod skim;
 mod space;
 mod subscription;

@@ -1,6 +1,7 @@
 //! Tests of [`EwsCharges`]: who is charged, and what for.
 
 use super::*;
+use crate::ledger::Limit;
 use crate::policy::ThrottlingPolicy;
 use crate::principal::{Budget, counted};
 
@@ -313,4 +314,154 @@ fn how_a_mailbox_is_reached_and_which() {
     let reached = charges.reach(&unreadable, Some(&svc));
     assert_eq!(reached, (Access::Owner, own()));
     assert_eq!(charges.reach(&unreadable, None), (Access::Owner, None));
+}
+
+const AMY_SENDS: &str = "impersonation copy of amy@contoso.com";
+
+/// What one budget is charged, as "who x amount".
+fn on(policy: &ThrottlingPolicy, budget: Budget, request: &Request<ReplayBody>) -> Vec<String> {
+    let charges = policy.charges().caller(Caller::new("svc@contoso.com"));
+    let charges = charges.make_charges(request);
+    let charges = charges.iter().filter(|charge| charge.budget() == budget);
+    charges
+        .map(|charge| format!("{} x{}", charge.principal(), charge.amount()))
+        .collect()
+}
+
+/// A policy under which each budget has a limit.
+fn everything() -> ThrottlingPolicy {
+    let mut policy = ThrottlingPolicy::exchange_2013();
+    let bucket = Limit::per_window(1, std::time::Duration::from_secs(1));
+    for budget in [
+        Budget::MessageRate,
+        Budget::RecipientRate,
+        Budget::PercentTime,
+        Budget::Requests,
+        Budget::UploadBytes,
+        Budget::Spacing,
+    ] {
+        policy.set_limit(budget, bucket).unwrap();
+    }
+    policy.set_in_flight(Budget::SyncCalls, 5).unwrap();
+    policy
+}
+
+fn send(number: usize) -> String {
+    let message =
+        "<t:Message><t:ToRecipients><t:Mailbox/><t:Mailbox/></t:ToRecipients></t:Message>";
+    let messages = message.repeat(number);
+    format!(r#"<CreateItem MessageDisposition="SendOnly"><Items>{messages}</Items></CreateItem>"#)
+}
+
+#[test]
+fn what_each_budget_is_charged() {
+    let policy = everything();
+    let as_amy = impersonate("SmtpAddress", "amy@contoso.com");
+    let svc = |amount: usize| vec![format!("account svc@contoso.com x{amount}")];
+    let amy = |amount: usize| vec![format!("{AMY_SENDS} x{amount}")];
+    let mailbox = |name: &str| vec![format!("mailbox {name}@contoso.com x1")];
+    let none = Vec::new;
+    let hanging = "<GetStreamingEvents><SubscriptionIds/></GetStreamingEvents>";
+    let own = "<GetFolder><FolderIds><t:DistinguishedFolderId Id='inbox'/></FolderIds></GetFolder>";
+    let subscribe = |folder: &str| {
+        format!(
+            "<Subscribe><StreamingSubscriptionRequest><t:FolderIds>{folder}</t:FolderIds></StreamingSubscriptionRequest></Subscribe>"
+        )
+    };
+    let inbox = r#"<t:DistinguishedFolderId Id="inbox"/>"#;
+    for (budget, header, body, expected) in [
+        (Budget::MessageRate, "", send(3), svc(3)),
+        (Budget::MessageRate, &*as_amy, send(3), amy(3)),
+        (Budget::MessageRate, "", own.into(), none()),
+        (
+            Budget::MessageRate,
+            "",
+            send(3).replace("SendOnly", "SaveOnly"),
+            none(),
+        ),
+        (Budget::RecipientRate, "", send(3), svc(6)),
+        (Budget::RecipientRate, &*as_amy, send(3), amy(6)),
+        (Budget::RecipientRate, "", own.into(), none()),
+        (Budget::BusyTime, "", own.into(), svc(1)),
+        (Budget::BusyTime, &*as_amy, own.into(), amy(1)),
+        (Budget::BusyTime, "", hanging.into(), none()),
+        (Budget::PercentTime, "", own.into(), svc(1)),
+        (Budget::PercentTime, "", hanging.into(), none()),
+        (Budget::Spacing, "", own.into(), svc(1)),
+        (Budget::Spacing, "", hanging.into(), svc(1)),
+        (Budget::Requests, "", hanging.into(), svc(1)),
+        (
+            Budget::UploadBytes,
+            "",
+            own.into(),
+            svc(envelope("", own).body().len() as usize),
+        ),
+        (Budget::Discovery, "", "<SearchMailboxes/>".into(), svc(1)),
+        (Budget::Discovery, "", own.into(), none()),
+        (Budget::SyncCalls, "", "<SyncFolderItems/>".into(), svc(1)),
+        // The mailbox that is watched pays, however it is reached.
+        (Budget::Subscriptions, "", subscribe(inbox), mailbox("svc")),
+        (
+            Budget::Subscriptions,
+            &*as_amy,
+            subscribe(inbox),
+            mailbox("amy"),
+        ),
+        (
+            Budget::Subscriptions,
+            "",
+            subscribe(&folder("amy@contoso.com")),
+            mailbox("amy"),
+        ),
+        (
+            Budget::Subscriptions,
+            &*as_amy,
+            subscribe(&folder("bob@contoso.com")),
+            mailbox("bob"),
+        ),
+        (Budget::Subscriptions, "", "<Unsubscribe/>".into(), none()),
+    ] {
+        let request = envelope(header, &body);
+        assert_eq!(on(&policy, budget, &request), expected, "{budget}: {body}");
+    }
+    // Before SP2 RU4 the calling account pays for subscriptions.
+    let old = ThrottlingPolicy::exchange_2010_sp1();
+    let request = envelope(&as_amy, &subscribe(inbox));
+    assert_eq!(on(&old, Budget::Subscriptions, &request), svc(1));
+}
+
+#[test]
+fn what_sends_is_charged_in_the_presets_that_limit_it() {
+    let request = envelope("", &send(3));
+    for name in ThrottlingPolicy::names() {
+        let policy = ThrottlingPolicy::named(name).unwrap();
+        let messages = on(&policy, Budget::MessageRate, &request);
+        let recipients = on(&policy, Budget::RecipientRate, &request);
+        let limited = name == "exchange_online";
+        assert_eq!(messages.len(), usize::from(limited), "{name}");
+        assert_eq!(recipients.len(), usize::from(limited), "{name}");
+    }
+}
+
+/// A part of a batch is charged for the members that it has.
+#[test]
+fn a_part_is_charged_for_its_own_members() {
+    let whole = envelope("", &send(5));
+    let outline = whole.body().outline().unwrap();
+    let array = outline.array().unwrap();
+    let members = array.members();
+    let bytes = whole.body().to_bytes();
+    let (head, tail) = (..members[0].start, members[4].end..);
+    let kept = members[1].start..members[2].end;
+    let part = [&bytes[head], &bytes[kept], &bytes[tail]].concat();
+    let part = Request::new(ReplayBody::from(part));
+    let policy = everything();
+    assert_eq!(
+        on(&policy, Budget::MessageRate, &part),
+        ["account svc@contoso.com x2"]
+    );
+    assert_eq!(
+        on(&policy, Budget::RecipientRate, &part),
+        ["account svc@contoso.com x4"]
+    );
 }
