@@ -288,10 +288,17 @@ fn busy(name: &'static str, size: Size) -> Scenario {
             milliseconds(300_000).as_secs()
         ),
     );
-    match name.ends_with("unknown") {
-        true => scenario.with(|scenario| scenario.goal = GOAL_UNTOLD),
-        false => scenario,
-    }
+    scenario.with(|scenario| match name.ends_with("unknown") {
+        true => scenario.goal = GOAL_UNTOLD,
+        false => {
+            let number = |time: Duration| time.as_millis() as u32;
+            let told =
+                scenario
+                    .policy
+                    .set_busy_time(number(burst), number(per_hour), number(cutoff));
+            told.expect("a busy budget");
+        }
+    })
 }
 
 fn messages(size: Size) -> Scenario {

@@ -40,7 +40,7 @@ impl Policies {
         self.server.jitter = rng.f64() / 2.0;
         self.server.impersonation_copy = rng.bool();
         self.client.impersonation_copy = self.server.impersonation_copy;
-        let long = 30 * DAY;
+        let long = 300 * DAY;
         (self.client.deadline, self.client.max_wait) = (long, long);
     }
 
@@ -100,7 +100,7 @@ impl Policies {
             self.set(Budget::MessageRate, within(messages, MINUTE, rng));
         }
         if rng.bool() {
-            let recipients = rng.u32(10..=200);
+            let recipients = rng.u32(20..=200);
             self.server.recipient_rate = Some(recipients);
             self.set(Budget::RecipientRate, within(recipients, DAY, rng));
         }
