@@ -15,7 +15,6 @@ use tower_ews::body::ReplayBody;
 use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 use tower_ews::extensions::Caller;
 use tower_ews::ledger::Ledger;
-use tower_ews::principal::GraphCharges;
 use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 use tower_ews::simulator::DEFAULT_ACCOUNT;
 
@@ -62,7 +61,7 @@ fn ours(scenario: &Scenario, server: &Server, seed: u64) -> Client {
         .deadline(policy.deadline)
         .backoff(policy.backoff_base, policy.backoff_cap)
         .seed(seed);
-    let charged = ConcurrencyByPrincipalLayer::new(ledger, GraphCharges::new("app"));
+    let charged = ConcurrencyByPrincipalLayer::new(ledger, policy.graph_charges("app"));
     whole(backoff.layer(charged.layer(server.clone())))
 }
 

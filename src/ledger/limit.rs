@@ -33,7 +33,7 @@ pub enum Limit {
     /// Amounts per time: a bucket that calls draw from and that fills up again steadily.
     ///
     /// The amounts are the budget's: calls, messages, bytes, milliseconds. They are taken for good when the call is admitted; only a
-    /// call that was never sent gives them back. What is known after the fact is taken with
+    /// call that was never sent gives them back, and one that the server did nothing of: [`Signal::Unspent`](super::Signal::Unspent). What is known after the fact is taken with
     /// [`Signal::Spent`](super::Signal::Spent), and may leave the bucket in debt: then nothing is admitted until it is paid off. An
     /// amount above `limit` is admitted when the bucket is full, and leaves it in debt.
     ///

@@ -282,3 +282,58 @@ impl fmt::Debug for Permit {
         f.debug_tuple("Permit").field(&self.admission).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Limit, LocalLedger};
+    use crate::principal::{Charge, Charges, Principal};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn drawn(ledger: &LocalLedger) -> u32 {
+        let snapshot = ledger.snapshot();
+        let budgets = snapshot.principals.iter().flat_map(|one| &one.budgets);
+        let busy = budgets.filter(|one| one.budget == Budget::BusyTime);
+        busy.map(|one| one.held).sum()
+    }
+
+    /// What a call draws that is sent, takes two seconds and then ends so.
+    async fn taken(budget: Budget, end: fn(Permit)) -> u32 {
+        // What comes back in two seconds rounds to nothing.
+        let bucket = Limit::PerWindow {
+            limit: 10_000,
+            refill: 1,
+            period: HOUR,
+        };
+        let ledger = LocalLedger::builder()
+            .budget(Budget::BusyTime, bucket)
+            .budget(Budget::Requests, bucket)
+            .build();
+        let ledger = Arc::new(ledger);
+        let charges = Charges::from(Charge::new(Principal::new("a"), budget, 1));
+        let request = AcquireRequest::new(charges);
+        let mut permit = Permit::try_acquire(ledger.clone(), &request).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        permit.set_end(End::Unanswered);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        end(permit);
+        drawn(&ledger)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_from_sending_to_the_response_is_spent() {
+        let busy = Budget::BusyTime;
+        let answered = |mut permit: Permit| {
+            permit.set_end(End::Dropped);
+            // However long the body is read.
+            permit.set_end(End::Complete);
+            permit.complete();
+        };
+        assert_eq!(taken(busy, answered).await, 2_000);
+        assert_eq!(taken(busy, drop).await, 2_000, "given up");
+        let not_sent = |mut permit: Permit| permit.set_end(End::NotSent);
+        assert_eq!(taken(busy, not_sent).await, 0);
+        assert_eq!(taken(Budget::Requests, answered).await, 0);
+    }
+}

@@ -48,6 +48,14 @@ pub enum Signal {
         /// How much, in the budget's unit.
         amount: u32,
     },
+    /// The server did nothing of what the call was charged so much for on a [`Limit::PerWindow`](super::Limit::PerWindow) budget: it
+    /// refused the call, say, and sent none of its messages. It comes back.
+    Unspent {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// How much, in the budget's unit.
+        amount: u32,
+    },
     /// The server says how much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget is left until all of it comes back, as in
     /// `RateLimit` fields. It only ever holds calls back: the configured bucket counts besides.
     Remaining {

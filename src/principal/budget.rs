@@ -56,4 +56,9 @@ impl Budget {
     pub(crate) fn counts_time(self) -> bool {
         matches!(self, Self::BusyTime | Self::PercentTime)
     }
+
+    /// Whether it counts what the server has done, so that a call that it refused draws nothing. The others count the call itself.
+    pub(crate) fn counts_what_was_done(self) -> bool {
+        matches!(self, Self::MessageRate | Self::RecipientRate)
+    }
 }

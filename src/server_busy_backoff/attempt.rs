@@ -399,6 +399,7 @@ where
                     connection.leave();
                 }
                 refused.reporter.listen_with(|| self.own_gates());
+                refused.reporter.report_unspent(&refused.refusal);
                 self.warn_of(&refused.reporter);
                 Judged::Refused(head, refused)
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::classify::{Refusal, RefusalScope};
+use super::classify::{Outcome, Refusal, RefusalScope};
 use super::decide::{HeldBy, Waits};
 use super::gate::Gates;
 use crate::ledger::{Admission, AdmissionSlot, Ledger, Signal};
@@ -176,6 +176,28 @@ impl Reporter {
         };
         if let Some(listener) = self.listener.as_ref().filter(|_| is_new) {
             listener.report(signal);
+        }
+    }
+
+    /// Reports what the call was charged for what the server did not do, since it refused the whole call.
+    pub(super) fn report_unspent(&self, refusal: &Refusal) {
+        let Some(Listener::Ledger(ledger, admission)) = &self.listener else {
+            return;
+        };
+        if refusal.outcome != Outcome::NotExecuted {
+            return;
+        }
+        let mut known = None;
+        let mut charges = admission.charges().iter();
+        for charge in charges
+            .by_ref()
+            .filter(|charge| charge.budget().counts_what_was_done())
+        {
+            // All payers of a budget are told at once.
+            let (budget, amount) = (charge.budget(), charge.amount());
+            if known.replace(budget) != Some(budget) {
+                ledger.report(admission, Signal::Unspent { budget, amount });
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Engine {
             .filter(|_| members.len() > 1)
             .unwrap_or(Duration::MAX);
         for (index, member) in members.iter().take(stop).enumerate() {
-            let (delay, time) = match self.turn(execution, progress, &request) {
+            let (delay, time) = match self.turn(execution, progress, &request, index) {
                 Turn::Refused(failure) => {
                     progress.response.members.push(Err(failure));
                     continue;
@@ -203,7 +203,13 @@ impl Engine {
     }
 
     /// Whether the member's turn comes, and how long it takes.
-    fn turn(&self, execution: &Execution, progress: &mut Progress, request: &Element) -> Turn {
+    fn turn(
+        &self,
+        execution: &Execution,
+        progress: &mut Progress,
+        request: &Element,
+        index: usize,
+    ) -> Turn {
         let mut state = self.state.lock();
         let now = self.policy_time(self.now());
         if let Some(wait) = state
@@ -232,16 +238,24 @@ impl Engine {
         let searches = request.child("QueryString").is_some();
         let longest = self.policy.fast_search_timeout.filter(|_| searches);
         let time = scaled(time, swing).min(longest.unwrap_or(Duration::MAX));
-        Turn::Runs(self.delay(execution, &mut state, now), time)
+        Turn::Runs(self.delay(execution, &mut state, index, now), time)
     }
 
-    /// How long a member is held up: for the budgets of its payers, and for the server's load.
-    fn delay(&self, execution: &Execution, state: &mut State, now: Duration) -> Duration {
+    /// How long a member is held up: after the first one for the budgets of its payers, and for
+    /// the server's load.
+    fn delay(
+        &self,
+        execution: &Execution,
+        state: &mut State,
+        index: usize,
+        now: Duration,
+    ) -> Duration {
         let payers = &execution.in_flight.payers;
         let held_up = state.budgets.delay(&self.policy, payers, now);
         if let Some((parameter, _)) = held_up {
             state.counters.violation(parameter);
         }
+        let held_up = held_up.filter(|_| index > 0);
         let load = 100.0 * f64::from(state.present) / f64::from(self.policy.cpu_calls.max(1));
         let busy = self.policy.cpu_start_percent.map_or(0.0, |start| {
             let start = f64::from(start.min(99));

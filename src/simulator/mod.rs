@@ -53,8 +53,8 @@
 //!
 //! **Busy budget.** A payer's balance starts at `max_burst`. It grows by `recharge_rate`
 //! milliseconds per hour, never above `max_burst`, and every member's execution time is taken from
-//! it. Below zero each member is held up before it is executed, by more the lower the balance is:
-//! `overdraft_delay` at the cutoff. Below `-cutoff_balance` the payer is locked out until the
+//! it. Below zero each member but the first of a call is held up before it is executed, by more the
+//! lower the balance is: `overdraft_delay` at the cutoff. Below `-cutoff_balance` the payer is locked out until the
 //! balance has recharged by what `lockout` brings from the cutoff; calls that were still running
 //! overdraw it further, and every call during the lock-out costs `busy_call_cost`, so that both
 //! prolong it. Calls during the lock-out get `ErrorServerBusy` with the remaining time; in a batch

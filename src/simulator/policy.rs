@@ -144,7 +144,7 @@ pub struct Policy {
     pub busy_call_cost: u64,
     /// How a lock-out is told.
     pub busy_response: BusyResponse,
-    /// How long a member is held up before it is executed when the balance is at the cutoff. Between
+    /// How long a member is held up after the one before it when the balance is at the cutoff. Between
     /// a balance of zero and the cutoff the delay grows evenly, and over a percentage of a minute it
     /// is as long as this at most. The documents have the delay without a number (TH, Table 4).
     pub overdraft_delay: Duration,

@@ -753,7 +753,7 @@ async fn every_shape_is_understood() {
                 Signal::Exceeded(Budget::OpenMailboxes) => (To::Mailboxes, None),
                 Signal::Exceeded(other) => panic!("{name}: no response names {other:?}"),
                 Signal::Accepted => panic!("{name}: no call here tests a gate"),
-                Signal::Spent { .. } | Signal::Remaining { .. } => {
+                Signal::Spent { .. } | Signal::Unspent { .. } | Signal::Remaining { .. } => {
                     panic!("{name}: no response says what it cost")
                 }
             });

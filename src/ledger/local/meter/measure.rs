@@ -101,6 +101,9 @@ pub(in super::super) trait Measure: fmt::Debug {
     /// The call cost so much more than it was charged.
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
 
+    /// So much of what the call was charged was not used.
+    fn unspent(&mut self, _amount: u32, _now: Instant) {}
+
     /// The server says that so much is left until then, when all of it comes back.
     fn remains(&mut self, _amount: u32, _until: Instant, _now: Instant) {}
 

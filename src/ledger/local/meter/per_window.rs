@@ -135,12 +135,16 @@ impl Measure for PerWindow {
 
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         if end == End::NotSent {
-            self.fill(clock.now());
-            self.drawn = self.drawn.saturating_sub(self.scaled(ask.amount()));
-            self.fill(clock.now());
-            if let Some(told) = &mut self.told {
-                told.left = told.left.saturating_add(ask.amount());
-            }
+            self.unspent(ask.amount(), clock.now());
+        }
+    }
+
+    fn unspent(&mut self, amount: u32, now: Instant) {
+        self.fill(now);
+        self.drawn = self.drawn.saturating_sub(self.scaled(amount));
+        self.fill(now);
+        if let Some(told) = &mut self.told {
+            told.left = told.left.saturating_add(amount);
         }
     }
 

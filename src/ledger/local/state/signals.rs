@@ -47,6 +47,13 @@ impl State {
                 let spent = |meter: &mut Meter| meter.spent(amount, &mut clock);
                 self.tell_meters(admission, budget, spent, config);
             }
+            Signal::Unspent { budget, amount } => {
+                let unspent = |meter: &mut Meter| meter.unspent(amount, now);
+                self.tell_meters(admission, budget, unspent, config);
+                for (principal, _) in by_principal(admission.charges()) {
+                    self.agenda.principal(principal);
+                }
+            }
             Signal::Remaining {
                 budget,
                 amount,

@@ -369,3 +369,23 @@ async fn late_news_of_a_window_do_not_count() {
     drop(permit);
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_used_comes_back_and_wakes_who_waits() {
+    let ledger = windows(3, 1, secs(60), 100);
+    let start = Instant::now();
+    let permit = Permit::try_acquire(ledger.clone(), &both("a", 3)).unwrap();
+    let waiting = call(&ledger, both("a", 2), Duration::ZERO);
+    tokio::time::sleep(secs(5)).await;
+    // Before the release or after it: the same.
+    let admission = permit.admission().clone();
+    permit.complete();
+    let signal = Signal::Unspent {
+        budget: Budget::Requests,
+        amount: 3,
+    };
+    ledger.report(&admission, signal);
+    assert_eq!(seconds_until(waiting, start).await, 5.0);
+    assert_eq!(drawn(&ledger), 2);
+    nothing_left(&ledger).await;
+}

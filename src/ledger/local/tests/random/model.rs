@@ -98,7 +98,10 @@ impl Model {
                     }
                 }
             }
-            Signal::Accepted | Signal::Spent { .. } | Signal::Remaining { .. } => {}
+            Signal::Accepted
+            | Signal::Spent { .. }
+            | Signal::Unspent { .. }
+            | Signal::Remaining { .. } => {}
         }
     }
 
