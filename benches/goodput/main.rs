@@ -1,7 +1,7 @@
 //! How long whole jobs take beside the least time that the server's numbers allow, in virtual time.
 //!
 //! `cargo bench --bench goodput` prints a table and writes `target/bench/goodput.json`; `-- --quick` runs smaller jobs. Rows by
-//! their names run alone, and write no file: `-- b_delegate`.
+//! their names run alone, and write no file: `-- b_delegate`. `-- --chart` draws `docs/goodput.svg`, too.
 //!
 //! - A job is what a caller offers at once, and each row says how much that is. It ends when the last call has ended, well or not.
 //! - `least_s` is computed in `oracle.rs` from the numbers of the server, which no client is told.
@@ -12,6 +12,7 @@
 //!   for their caller. A peer that is fast with errors has not done the job.
 //! - Everything random comes from one seed, `EWS_TEST_SEED`.
 
+mod chart;
 mod client;
 mod ews;
 mod graph;
@@ -23,6 +24,7 @@ mod results;
 mod scenarios;
 mod tower_stack;
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -97,10 +99,14 @@ fn main() -> io::Result<()> {
     let wanted: Vec<&Scenario> = scenarios.iter().filter(is_wanted).collect();
     print_head();
     let rows = measure(&wanted, seed);
-    match names.is_empty() {
-        true => results::write("goodput", &rows),
-        false => Ok(()),
+    if !names.is_empty() {
+        return Ok(());
     }
+    if env::args().any(|argument| argument == "--chart") {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/goodput.svg");
+        chart::draw(&rows, &path).map_err(|error| io::Error::other(error.to_string()))?;
+    }
+    results::write("goodput", &rows)
 }
 
 /// Runs each job with each client, several at a time: their clocks are virtual, so that none disturbs another.

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceExt};
@@ -15,10 +16,20 @@ use tower_ews::simulator::Exchange;
 
 use super::policies::Policies;
 
-/// What one call does.
+/// What is done one after the other.
+#[derive(Clone, Debug)]
+enum Work {
+    One(String),
+    /// Subscribe, a stream of a minute, Unsubscribe.
+    Stream {
+        impersonated: Option<usize>,
+        mailbox_of: Option<usize>,
+    },
+}
+
 #[derive(Clone, Debug)]
 struct Call {
-    body: String,
+    work: Work,
     at: Duration,
     /// When its caller drops it.
     dropped: Option<Duration>,
@@ -92,7 +103,7 @@ impl Job {
             Duration::from_millis(rng.u64(0..=most.as_millis() as u64))
         };
         let calls = (0..number).map(|_| Call {
-            body: body(rng, items),
+            work: work(rng, items),
             at: milliseconds(rng, within),
             dropped: (rng.f64() < drops).then(|| milliseconds(rng, Duration::from_secs(5))),
         });
@@ -125,14 +136,13 @@ impl Job {
         }));
         let mut running = JoinSet::new();
         for call in self.calls.clone() {
-            let (service, drops_sent) = (service.clone(), self.drops_sent);
+            let client = Client {
+                service: service.clone(),
+                sent: Sent::default(),
+            };
+            let (sent, drops_sent) = (client.sent.clone(), self.drops_sent);
             running.spawn(async move {
                 tokio::time::sleep(call.at).await;
-                let sent = Sent::default();
-                let request = Request::post("https://ews.invalid/EWS/Exchange.asmx")
-                    .extension(sent.clone())
-                    .body(ReplayBody::from(call.body.clone()))
-                    .unwrap();
                 let drops = async {
                     match call.dropped {
                         Some(after) => tokio::time::sleep(after).await,
@@ -142,18 +152,12 @@ impl Job {
                         std::future::pending::<()>().await;
                     }
                 };
-                let ended = async {
-                    let response = service.oneshot(request).await?;
-                    let (head, body) = response.into_parts();
-                    Ok::<_, BoxError>((head.status, body.collect().await?.to_bytes()))
-                };
                 tokio::select! {
-                    // A response that is there is not dropped: what is counted is what the caller saw.
+                    // What has ended is not dropped.
                     biased;
-                    ended = ended => match ended {
-                        Ok((status, text)) if status == 200 && !is_error(&text) => Ended::Well,
-                        Ok((status, text)) => Ended::Failed(format!("{status} {}\n{}", String::from_utf8_lossy(&text), call.body)),
-                        Err(error) => Ended::Failed(format!("{error:?}\n{}", call.body)),
+                    ended = call.work.run(&client) => match ended {
+                        Ok(()) => Ended::Well,
+                        Err(error) => Ended::Failed(format!("{error:?}\n{:?}", call.work)),
                     },
                     () = drops => Ended::Dropped,
                 }
@@ -163,19 +167,77 @@ impl Job {
     }
 }
 
+struct Client<S> {
+    service: S,
+    sent: Sent,
+}
+
+impl<S, B> Client<S>
+where
+    S: Service<Request<ReplayBody>, Response = Response<B>, Error = BoxError> + Clone,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    async fn ask(&self, text: String) -> Result<String, BoxError> {
+        let request = Request::post("https://ews.invalid/EWS/Exchange.asmx")
+            .extension(self.sent.clone())
+            .body(ReplayBody::from(text))?;
+        let response = self.service.clone().oneshot(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(Into::into)?;
+        let text = String::from_utf8(body.to_bytes().to_vec())?;
+        match status == 200 && !is_error(text.as_bytes()) {
+            true => Ok(text),
+            false => Err(format!("{status} {text}").into()),
+        }
+    }
+}
+
+impl Work {
+    async fn run<S, B>(&self, client: &Client<S>) -> Result<(), BoxError>
+    where
+        S: Service<Request<ReplayBody>, Response = Response<B>, Error = BoxError> + Clone,
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (impersonated, mailbox_of) = match self {
+            Self::One(text) => return client.ask(text.clone()).await.map(drop),
+            Self::Stream {
+                impersonated,
+                mailbox_of,
+            } => (*impersonated, *mailbox_of),
+        };
+        let subscribe = format!(
+            "<m:Subscribe><m:StreamingSubscriptionRequest><t:FolderIds>{}</t:FolderIds><t:EventTypes>\
+             <t:EventType>CreatedEvent</t:EventType></t:EventTypes></m:StreamingSubscriptionRequest></m:Subscribe>",
+            folder(mailbox_of)
+        );
+        let text = client.ask(envelope(impersonated, &subscribe)).await?;
+        let (_, id) = text.split_once("<m:SubscriptionId>").ok_or("no id")?;
+        let id = id.split('<').next().unwrap_or_default();
+        let stream = format!(
+            "<m:GetStreamingEvents><m:SubscriptionIds><t:SubscriptionId>{id}</t:SubscriptionId></m:SubscriptionIds>\
+             <m:ConnectionTimeout>1</m:ConnectionTimeout></m:GetStreamingEvents>"
+        );
+        client.ask(envelope(impersonated, &stream)).await?;
+        let unsubscribe =
+            format!("<m:Unsubscribe><m:SubscriptionId>{id}</m:SubscriptionId></m:Unsubscribe>");
+        client.ask(envelope(impersonated, &unsubscribe)).await?;
+        Ok(())
+    }
+}
+
 fn is_error(text: &[u8]) -> bool {
     memchr::memmem::find(text, b"ResponseClass=\"Error\"").is_some()
         || memchr::memmem::find(text, b"Fault").is_some()
 }
 
-/// The body of a call of any kind.
-fn body(rng: &mut fastrand::Rng, items: u32) -> String {
+/// Work of any kind.
+fn work(rng: &mut fastrand::Rng, items: u32) -> Work {
     let other = |rng: &mut fastrand::Rng| Some(rng.usize(0..MAILBOXES));
     let impersonated = if rng.bool() { other(rng) } else { None };
     let mailbox_of = if rng.bool() { other(rng) } else { None };
     let folder = folder(mailbox_of);
     let shape = "<m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape>";
-    let body = match rng.u8(0..8) {
+    let body = match rng.u8(0..9) {
         0 | 1 => format!(
             "<m:GetFolder><m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape><m:FolderIds>{folder}</m:FolderIds>\
              </m:GetFolder>"
@@ -203,10 +265,16 @@ fn body(rng: &mut fastrand::Rng, items: u32) -> String {
               </t:MailboxSearchScope></t:MailboxSearchScopes></t:MailboxQuery></m:SearchQueries>\
               <m:ResultType>StatisticsOnly</m:ResultType></m:SearchMailboxes>"
             .to_owned(),
+        7 => {
+            return Work::Stream {
+                impersonated,
+                mailbox_of,
+            };
+        }
         _ => format!(
             "<m:SyncFolderItems>{shape}<m:SyncFolderId>{folder}</m:SyncFolderId><m:MaxChangesReturned>10</m:MaxChangesReturned>\
              </m:SyncFolderItems>"
         ),
     };
-    envelope(impersonated, &body)
+    Work::One(envelope(impersonated, &body))
 }

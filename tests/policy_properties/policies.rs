@@ -67,6 +67,11 @@ impl Policies {
             self.server.discovery_concurrency = Some(searches);
             self.set(Budget::Discovery, Limit::InFlight(searches));
         }
+        if rng.bool() {
+            let subscriptions = rng.u32(1..=3);
+            self.server.max_subscriptions = Some(subscriptions);
+            self.set(Budget::Subscriptions, Limit::InFlight(subscriptions));
+        }
         let hanging = rng.u32(1..=3);
         self.server.hanging_connections = Some(hanging);
         self.set(Budget::HangingConnections, Limit::InFlight(hanging));
