@@ -1,13 +1,14 @@
-//! What callers put into a request's extensions: who calls, and until when.
+//! What callers put into a request's extensions: who calls, until when, and how urgent it is.
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_ews::extensions::{Caller, Deadline};
+//! use tower_ews::extensions::{Caller, Deadline, Priority};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 //! let mut request = http::Request::new(String::from("<s:Envelope>...</s:Envelope>"));
 //! request.extensions_mut().insert(Caller::new("svc@contoso.com"));
 //! request.extensions_mut().insert(Deadline::within(Duration::from_secs(60)));
+//! request.extensions_mut().insert(Priority::Interactive);
 //! # });
 //! ```
 //!
@@ -59,6 +60,31 @@ impl Caller {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
+
+/// A request extension: how urgent a call is. It orders the calls that wait for the same thing.
+///
+/// The more urgent call goes first, whenever it came. A less urgent one is not overtaken for ever: once
+/// [`max_overtake`](crate::ledger::LocalLedgerBuilder::max_overtake) has passed, the first of them goes next, and so again each time.
+/// [`reserve`](crate::ledger::LocalLedgerBuilder::reserve) keeps permits free for interactive calls.
+///
+/// ```
+/// use tower_ews::extensions::Priority;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Priority::Bulk);
+/// assert!(Priority::Interactive < Priority::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Priority {
+    /// Somebody waits for the response.
+    Interactive,
+    /// The default.
+    #[default]
+    Normal,
+    /// A job that has time: a migration, a backup.
+    Bulk,
+}
 
 impl Deadline {
     /// Creates a deadline that is `time` from now.

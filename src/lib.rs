@@ -83,6 +83,7 @@
 //! | --- | --- | --- | --- |
 //! | down | [`Caller`](extensions::Caller): the account of the call | the caller | `EwsCharges`, ServerBusyBackoff, AuditLog |
 //! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
+//! | down | [`Priority`](extensions::Priority): how urgent the call is | the caller | ConcurrencyByPrincipal, ServerBusyBackoff |
 //! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox) | the caller | AnchorHeaders |
 //! | down | [`CallTrail`](trail::CallTrail): what happened to the call; each layer writes to it | the caller, or AuditLog | AuditLog, the caller |
 //! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter | ConcurrencyByPrincipal fills it |

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, ServiceExt};
 use tower_ews::body::ReplayBody;
+use tower_ews::extensions::Priority;
 
 use super::client::{Client, REFUSED_BY, Server, TakenUp, Who};
 use super::ews::{self, Verdict, verdict};
@@ -178,7 +179,13 @@ impl Call {
     }
 
     fn request(&self, body: Bytes) -> Request<ReplayBody> {
-        let request = Request::post(&*self.uri).header("content-type", "text/xml; charset=utf-8");
+        let priority = match self.of_a_person {
+            true => Priority::Interactive,
+            false => Priority::Normal,
+        };
+        let request = Request::post(&*self.uri)
+            .header("content-type", "text/xml; charset=utf-8")
+            .extension(priority);
         request.body(ReplayBody::from(body)).expect("a request")
     }
 }

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::PermitBody;
 use super::leased::LeasedCall;
 use crate::errors::DeadlineElapsed;
-use crate::extensions::Deadline;
+use crate::extensions::{Deadline, Priority};
 use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
 use crate::principal::Charges;
 use crate::retry::Failure;
@@ -59,11 +59,13 @@ pub(super) fn ask(
     extensions: &Extensions,
 ) -> AcquireRequest {
     if extensions.is_empty() {
-        return AcquireRequest::of_call(charges, endpoint, None, Requeue::new());
+        let (requeue, priority) = (Requeue::new(), Priority::default());
+        return AcquireRequest::of_call(charges, endpoint, None, requeue, priority);
     }
     let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
     let requeue = extensions.get::<Requeue>().copied().unwrap_or_default();
-    AcquireRequest::of_call(charges, endpoint, deadline, requeue)
+    let priority = extensions.get::<Priority>().copied().unwrap_or_default();
+    AcquireRequest::of_call(charges, endpoint, deadline, requeue, priority)
 }
 
 /// Marks that nothing was sent with the permit yet.

@@ -6,6 +6,7 @@ use http::uri::Authority;
 use tokio::time::Instant;
 use triomphe::Arc;
 
+use crate::extensions::Priority;
 use crate::principal::{Budget, Charge, Charges};
 
 /// What a call asks a ledger for.
@@ -34,6 +35,7 @@ struct Inner {
     deadline: Option<Instant>,
     ticket: Option<u64>,
     not_before: Option<Instant>,
+    priority: Priority,
     admitted: Admitted,
     /// The request of the whole call, once charges were split off.
     whole: Option<AcquireRequest>,
@@ -65,6 +67,7 @@ impl AcquireRequest {
         endpoint: Option<Authority>,
         deadline: Option<Instant>,
         requeue: Requeue,
+        priority: Priority,
     ) -> Self {
         Self(Arc::new(Inner {
             charges,
@@ -72,6 +75,7 @@ impl AcquireRequest {
             deadline,
             ticket: requeue.ticket,
             not_before: requeue.not_before,
+            priority,
             admitted: Admitted::default(),
             whole: None,
         }))
@@ -113,6 +117,12 @@ impl AcquireRequest {
         self.change(|inner| inner.not_before = not_before)
     }
 
+    /// Sets how urgent the call is. Default: [`Priority::Normal`].
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        self.change(|inner| inner.priority = priority)
+    }
+
     /// What to acquire: every charge, or none.
     pub fn charges(&self) -> &Charges {
         &self.0.charges
@@ -137,6 +147,11 @@ impl AcquireRequest {
     pub fn not_before(&self) -> Option<Instant> {
         self.0.not_before
     }
+
+    /// How urgent the call is.
+    pub fn priority(&self) -> Priority {
+        self.0.priority
+    }
 }
 
 impl fmt::Debug for AcquireRequest {
@@ -147,6 +162,7 @@ impl fmt::Debug for AcquireRequest {
             .field("deadline", &self.0.deadline)
             .field("ticket", &self.0.ticket)
             .field("not_before", &self.0.not_before)
+            .field("priority", &self.0.priority)
             .finish()
     }
 }
@@ -335,11 +351,12 @@ mod tests {
     async fn a_call_that_is_sent_again_asks_for_its_place_and_its_time() {
         let then = Instant::now() + Duration::from_secs(5);
         let requeue = Requeue::new().ticket(7).not_before(then);
-        let request = AcquireRequest::of_call(Charges::new(), None, None, requeue);
+        let request = AcquireRequest::of_call(Charges::new(), None, None, requeue, Priority::Bulk);
         assert_eq!(
             (request.ticket(), request.not_before()),
             (Some(7), Some(then))
         );
+        assert_eq!(request.priority(), Priority::Bulk);
     }
 
     #[test]

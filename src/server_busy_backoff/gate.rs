@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::classify::Classify;
 use super::endpoint::endpoint_of;
+use crate::extensions::Priority;
 use crate::ledger::{
     AcquireError, AcquireRequest, Admission, Ledger, Limit, LocalLedger, Permit, Requeue, Signal,
 };
@@ -72,11 +73,13 @@ pub(super) fn acquire_request<B>(
     deadline: Instant,
     ticket: Option<u64>,
 ) -> AcquireRequest {
+    let priority = request.extensions().get::<Priority>();
     AcquireRequest::of_call(
         Charges::from(classifier.principal(request)),
         Some(endpoint_of(request)),
         Some(deadline),
         Requeue::new().ticket(ticket),
+        priority.copied().unwrap_or_default(),
     )
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::clock::after;
 use super::meter::Stage;
+use crate::extensions::Priority;
 use crate::ledger::{AcquireError, Contended, Limit};
 use crate::principal::{Budget, Charge};
 
@@ -15,6 +16,8 @@ pub(super) struct Config {
     pub(super) budgets: SmallVec<[(Budget, Limit); 4]>,
     /// Budgets that no call can draw on, since they were configured wrongly. Not among the others.
     pub(super) wrong: Vec<(Budget, AcquireError)>,
+    /// What less urgent calls leave of a budget.
+    pub(super) reserves: Vec<(Budget, u32)>,
     pub(super) max_queued: usize,
     pub(super) max_wait: Duration,
     pub(super) max_overtake: Duration,
@@ -40,6 +43,20 @@ impl Config {
         };
         self.budgets.retain(|(known, _)| *known != budget);
         self.wrong.push((budget, error));
+    }
+
+    // On the hot path, as `limit` is.
+    #[inline]
+    pub(super) fn has_reserves(&self) -> bool {
+        !self.reserves.is_empty()
+    }
+
+    /// What a call of that priority has to leave of a budget.
+    pub(super) fn reserve(&self, budget: Budget, priority: Priority) -> u32 {
+        let mut reserves = self.reserves.iter();
+        let found =
+            reserves.find(|(known, _)| *known == budget && priority != Priority::Interactive);
+        found.map_or(0, |(_, amount)| *amount)
     }
 
     /// Why no call with these charges can ever run, if that is so.

@@ -24,7 +24,8 @@ use crate::principal::{Budget, Principal};
 ///
 /// # Fairness
 ///
-/// First come, first served among the calls that can run now. A call that needs a new value of a
+/// First come, first served among the calls of one [priority](crate::extensions::Priority) that can run now, the more urgent ones
+/// first. While more urgent calls wait for the same thing, a less urgent one goes each `max_overtake`. A call that needs a new value of a
 /// [`Limit::Distinct`] budget waits until a place is free, and calls whose value is open overtake it, for
 /// [`max_overtake`](LocalLedgerBuilder::max_overtake) at most: then an open value takes in no new calls, so that its
 /// place comes free. A call that was admitted and is not polled for a second loses its turn to those behind it, and gets it back
@@ -136,6 +137,30 @@ impl LocalLedgerBuilder {
         self
     }
 
+    /// Keeps `amount` of a budget free for calls of [`Priority::Interactive`](crate::extensions::Priority): others leave so much of a limit of
+    /// amounts in flight, or of a bucket, whatever the limit is now. They run, one at a time, even where the limit is not larger than
+    /// that. A limit of different values has no reserve. Default: none. A second one of the same budget replaces the first.
+    ///
+    /// ```
+    /// use tower_ews::ledger::{Limit, LocalLedger};
+    /// use tower_ews::principal::Budget;
+    ///
+    /// // Of 27 concurrent calls 25 may be those of a migration.
+    /// let ledger = LocalLedger::builder()
+    ///     .budget(Budget::Concurrency, Limit::InFlight(27))
+    ///     .reserve(Budget::Concurrency, 2)
+    ///     .build();
+    /// # let _ = ledger;
+    /// ```
+    pub fn reserve(mut self, budget: Budget, amount: u32) -> Self {
+        let reserves = &mut self.config.reserves;
+        reserves.retain(|(known, _)| *known != budget);
+        if amount > 0 {
+            reserves.push((budget, amount));
+        }
+        self
+    }
+
     /// How many calls may wait in this ledger. Default: 100,000.
     pub fn max_queued(mut self, calls: usize) -> Self {
         self.config.max_queued = calls;
@@ -150,8 +175,8 @@ impl LocalLedgerBuilder {
 
     /// How long calls may be overtaken by others that came later. Default: 5 minutes.
     ///
-    /// It bounds two things: calls to open mailboxes overtaking one that needs a new mailbox, and calls that draw on
-    /// one budget overtaking one that needs several. The default was measured, with steady calls to 20 to 40 mailboxes
+    /// It bounds three things: calls to open mailboxes overtaking one that needs a new mailbox, calls that draw on
+    /// one budget overtaking one that needs several, and urgent calls overtaking less urgent ones. The default was measured, with steady calls to 20 to 40 mailboxes
     /// of which 16 may be open until five minutes after their last use: shorter, and calls wait longer on average, since
     /// places stand idle more often; twice as long, and some time out.
     pub fn max_overtake(mut self, time: Duration) -> Self {
@@ -204,6 +229,7 @@ impl LocalLedger {
             config: Config {
                 budgets: SmallVec::new(),
                 wrong: Vec::new(),
+                reserves: Vec::new(),
                 max_queued: 100_000,
                 max_wait: Duration::from_secs(15 * 60),
                 max_overtake: Duration::from_secs(5 * 60),

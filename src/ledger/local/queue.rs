@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::clock::after;
 use super::meter::Position;
+use crate::extensions::Priority;
 use crate::ledger::{AcquireRequest, Admission, Contended};
 use crate::principal::Principal;
 
@@ -41,6 +42,7 @@ pub(super) struct Queue {
 struct Waiter {
     /// None while an admission has it.
     request: Option<AcquireRequest>,
+    position: Position,
     since: Instant,
     waker: Option<Waker>,
     state: WaiterState,
@@ -68,9 +70,32 @@ struct List {
     /// The groups by their first call.
     heads: BTreeMap<Position, Principal>,
     alarm: Option<(Instant, u64)>,
+    /// When a call was promoted last.
+    promoted: Option<Instant>,
 }
 
 impl List {
+    /// The less urgent call that came first, if calls of several priorities wait.
+    fn overtaken(&self) -> Option<Position> {
+        let (first, last) = (self.order.first()?, self.order.last()?);
+        if first.priority == last.priority {
+            return None;
+        }
+        let lower = [Priority::Normal, Priority::Bulk].into_iter();
+        let heads = lower
+            .filter(|lower| *lower > first.priority)
+            .filter_map(|priority| {
+                let from = Position {
+                    priority,
+                    ticket: 0,
+                    key: 0,
+                };
+                let next = self.order.range(from..).next()?;
+                (next.priority == priority).then_some(*next)
+            });
+        heads.min_by_key(|head| head.ticket)
+    }
+
     fn insert(&mut self, position: Position, value: Option<&Principal>) {
         self.order.insert(position);
         if let Some(value) = value {
@@ -148,11 +173,12 @@ impl Queue {
         self.len += 1;
         let key = self.waiters.insert(Waiter {
             request: Some(request),
+            position,
             since,
             waker: None,
             state: WaiterState::Absent,
         });
-        debug_assert_eq!(key, position.1);
+        debug_assert_eq!(key, position.key);
     }
 
     /// Puts a call into the list of `contended`. It stands in none.
@@ -162,7 +188,7 @@ impl Queue {
         contended: Contended,
         value: Option<Principal>,
     ) {
-        let Some(waiter) = self.waiters.get_mut(position.1) else {
+        let Some(waiter) = self.waiters.get_mut(position.key) else {
             return;
         };
         // Time holds back each call by itself.
@@ -179,7 +205,7 @@ impl Queue {
 
     /// Takes a call out of its list. Returns what it waited for.
     pub(super) fn unpark(&mut self, position: Position) -> Option<Contended> {
-        let waiter = self.waiters.get_mut(position.1)?;
+        let waiter = self.waiters.get_mut(position.key)?;
         let state = std::mem::replace(&mut waiter.state, WaiterState::Absent);
         let WaiterState::Waits {
             contended, value, ..
@@ -205,7 +231,7 @@ impl Queue {
 
     /// Removes a call for good. It stands in no list.
     pub(super) fn remove(&mut self, position: Position) -> Option<Admission> {
-        let waiter = self.waiters.try_remove(position.1)?;
+        let waiter = self.waiters.try_remove(position.key)?;
         self.spent.extend(waiter.waker);
         if self.waiters.is_empty() {
             self.waiters.shrink_to_fit();
@@ -222,7 +248,7 @@ impl Queue {
 
     /// Hands an admission to a call that stands in no list, and wakes it.
     pub(super) fn hand_over(&mut self, position: Position, admission: Admission, now: Instant) {
-        if let Some(waiter) = self.waiters.get_mut(position.1) {
+        if let Some(waiter) = self.waiters.get_mut(position.key) {
             self.len -= 1;
             waiter.state = WaiterState::Admitted(now, admission);
             self.wakers.extend(waiter.waker.take());
@@ -232,7 +258,7 @@ impl Queue {
 
     /// Picks up what a call was admitted to, if it was.
     pub(super) fn claim(&mut self, position: Position) -> Option<Admission> {
-        match &self.waiters.get(position.1)?.state {
+        match &self.waiters.get(position.key)?.state {
             WaiterState::Admitted(..) => self.remove(position),
             WaiterState::Waits { .. } | WaiterState::Absent => None,
         }
@@ -245,7 +271,7 @@ impl Queue {
             return None;
         }
         self.unclaimed.pop_front();
-        let waiter = self.waiters.get_mut(position.1)?;
+        let waiter = self.waiters.get_mut(position.key)?;
         match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
             WaiterState::Admitted(_, admission) => {
                 self.len += 1;
@@ -259,7 +285,7 @@ impl Queue {
     /// The oldest admission that was not picked up.
     fn first_unclaimed(&mut self) -> Option<(Instant, Position)> {
         while let Some(&(at, position)) = self.unclaimed.front() {
-            let waiter = self.waiters.get(position.1);
+            let waiter = self.waiters.get(position.key);
             let state = waiter.map(|waiter| &waiter.state);
             if matches!(state, Some(WaiterState::Admitted(known, _)) if *known == at) {
                 return Some((at, position));
@@ -270,7 +296,7 @@ impl Queue {
     }
 
     pub(super) fn request(&self, position: Position) -> Option<&AcquireRequest> {
-        let waiter = self.waiters.get(position.1)?;
+        let waiter = self.waiters.get(position.key)?;
         match &waiter.state {
             WaiterState::Admitted(_, admission) => Some(admission.request()),
             WaiterState::Waits { .. } | WaiterState::Absent => waiter.request.as_ref(),
@@ -279,25 +305,61 @@ impl Queue {
 
     /// Takes the request of a call that is handed its admission next.
     pub(super) fn take_request(&mut self, position: Position) -> Option<AcquireRequest> {
-        self.waiters.get_mut(position.1)?.request.take()
+        self.waiters.get_mut(position.key)?.request.take()
     }
 
-    /// The first call of a list in which there are `calls`.
+    /// The first call of a list in which there are `calls`, all of one priority.
     pub(super) fn first_of_all(&self, contended: &Contended, calls: u32) -> Option<Position> {
         let order = &self.lists.get(contended)?.order;
-        order
-            .first()
-            .copied()
-            .filter(|_| order.len() == calls as usize)
+        let (first, last) = (order.first()?, order.last()?);
+        let all = order.len() == calls as usize && first.priority == last.priority;
+        all.then_some(*first)
+    }
+
+    /// The call that others overtake, by their priority, and since when it has been its turn.
+    pub(super) fn overtaken(&self, contended: &Contended) -> Option<(Position, Instant)> {
+        let list = self.lists.get(contended)?;
+        let position = list.overtaken()?;
+        let since = self.since(position)?;
+        Some((
+            position,
+            list.promoted.map_or(since, |last| last.max(since)),
+        ))
+    }
+
+    /// Puts a call of a list, which it has left, among the most urgent ones there. Returns where it stands now.
+    pub(super) fn promote(
+        &mut self,
+        position: Position,
+        contended: &Contended,
+        now: Instant,
+    ) -> Position {
+        let promoted = Position {
+            priority: Priority::Interactive,
+            ..position
+        };
+        if let Some(waiter) = self.waiters.get_mut(position.key) {
+            waiter.position = promoted;
+        }
+        if let Some(list) = self.lists.get_mut(contended) {
+            list.promoted = Some(now);
+        }
+        promoted
+    }
+
+    /// Where the call stands that joined at `position`.
+    pub(super) fn current(&self, position: Position) -> Position {
+        let waiter = self.waiters.get(position.key);
+        waiter.map_or(position, |waiter| waiter.position)
     }
 
     pub(super) fn since(&self, position: Position) -> Option<Instant> {
-        Some(self.waiters.get(position.1)?.since)
+        Some(self.waiters.get(position.key)?.since)
     }
 
     /// The value that the call needs first, if it waits for one.
     pub(super) fn value(&self, position: Position) -> Option<&Principal> {
-        match &self.waiters.get(position.1)?.state {
+        match &self.waiters.get(position.key)?.state {
             WaiterState::Waits { value, .. } => value.as_ref(),
             WaiterState::Admitted(..) | WaiterState::Absent => None,
         }
@@ -305,7 +367,7 @@ impl Queue {
 
     /// What the call waits for, and when it was to look again.
     pub(super) fn waits_for(&self, position: Position) -> Option<(&Contended, Option<Instant>)> {
-        match &self.waiters.get(position.1)?.state {
+        match &self.waiters.get(position.key)?.state {
             WaiterState::Waits {
                 contended, until, ..
             } => Some((contended, *until)),
@@ -406,7 +468,7 @@ impl Queue {
 
     /// The call looks again then at the latest.
     pub(super) fn look_at(&mut self, position: Position, at: Instant) {
-        let Some(waiter) = self.waiters.get_mut(position.1) else {
+        let Some(waiter) = self.waiters.get_mut(position.key) else {
             return;
         };
         if let WaiterState::Waits { until, .. } = &mut waiter.state {
@@ -423,7 +485,7 @@ impl Queue {
         if let Some(Waiter {
             state: WaiterState::Waits { until, .. },
             ..
-        }) = self.waiters.get_mut(position.1)
+        }) = self.waiters.get_mut(position.key)
         {
             *until = None;
         }
@@ -435,7 +497,7 @@ impl Queue {
             return;
         };
         for head in list.order.iter().take(ARMED) {
-            if let Some(waiter) = self.waiters.get_mut(head.1) {
+            if let Some(waiter) = self.waiters.get_mut(head.key) {
                 self.wakers.extend(waiter.waker.take());
             }
         }
@@ -443,7 +505,7 @@ impl Queue {
 
     /// What has become of a call. It is woken by `waker` when that changes.
     pub(super) fn look(&mut self, position: Position, waker: &Waker) -> Look {
-        let Some(waiter) = self.waiters.get_mut(position.1) else {
+        let Some(waiter) = self.waiters.get_mut(position.key) else {
             return Look::Absent;
         };
         match &waiter.state {
@@ -478,15 +540,15 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn calls(&self) -> Vec<(Position, AcquireRequest, Stands)> {
         let listed = self.lists.values().flat_map(|list| &list.order);
-        let positions: HashMap<_, _> = listed.map(|position| (position.1, *position)).collect();
+        let positions: HashMap<_, _> = listed.map(|position| (position.key, *position)).collect();
         let calls = self.waiters.iter().map(|(key, waiter)| {
             let stands = match &waiter.state {
                 WaiterState::Waits { contended, .. } => Stands::In(contended.clone()),
                 WaiterState::Admitted(_, admission) => Stands::Admitted(admission.sequence()),
                 WaiterState::Absent => Stands::Nowhere,
             };
-            let position = positions.get(&key).copied().unwrap_or_default();
-            let request = self.request((0, key)).cloned();
+            let position = positions.get(&key).copied().unwrap_or(waiter.position);
+            let request = self.request(waiter.position).cloned();
             (position, request.unwrap_or_default(), stands)
         });
         calls.collect()

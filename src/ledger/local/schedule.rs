@@ -167,6 +167,9 @@ impl State {
         clock: &mut Clock,
         config: &Config,
     ) -> bool {
+        for list in lists {
+            self.promote_overtaken(list, clock, config);
+        }
         let mut stays: SmallVec<[bool; 4]> = SmallVec::from_elem(false, lists.len());
         loop {
             let heads = lists.iter().enumerate().filter(|(at, _)| !stays[*at]);
@@ -187,6 +190,27 @@ impl State {
                 self.arm(&lists[at], until, clock, config);
             }
         }
+    }
+
+    /// A call that more urgent ones have overtaken for too long is among them from now on, one at a time.
+    fn promote_overtaken(&mut self, list: &Contended, clock: &mut Clock, config: &Config) {
+        let Some((position, since)) = self.queue.overtaken(list) else {
+            return;
+        };
+        let now = clock.now();
+        let request = self.queue.request(position).cloned();
+        let Some(request) = request.filter(|_| config.is_aged(since, now)) else {
+            return;
+        };
+        let blocked = Blocked {
+            contended: list.clone(),
+            until: None,
+            value: self.queue.value(position).cloned(),
+        };
+        self.agenda.not_starved(position);
+        self.unpark(&request, position, false);
+        let position = self.queue.promote(position, list, now);
+        self.park(&request, position, blocked, clock, config);
     }
 
     /// Looks at the calls that need `value`. Each leaves the list, or it is the last one that is looked at. Returns false if there
@@ -355,7 +379,11 @@ impl State {
         self.sweep(now);
         self.settle(&mut clock, config);
         let ticket = self.ticket(&request);
-        let position = (ticket, self.queue.next_key());
+        let position = Position {
+            priority: request.priority(),
+            ticket,
+            key: self.queue.next_key(),
+        };
         match self.blocked(&request, position, &mut clock, config) {
             None => {
                 self.came(ticket);
@@ -403,6 +431,7 @@ impl State {
         config: &Config,
     ) -> (Look, Option<Instant>) {
         let mut clock = Clock::at(now);
+        let position = self.queue.current(position);
         // Before it could be taken back: a call that is late still has its turn.
         if let Some(admission) = self.queue.claim(position) {
             self.settle(&mut clock, config);
@@ -478,6 +507,7 @@ impl State {
 
     /// Takes a call out of the queue, or gives back what it was admitted to meanwhile.
     pub(super) fn leave(&mut self, position: Position, now: Instant, config: &Config) {
+        let position = self.queue.current(position);
         let Some(request) = self.queue.request(position).cloned() else {
             return;
         };

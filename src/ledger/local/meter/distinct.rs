@@ -251,7 +251,7 @@ impl Measure for Distinct {
     }
 
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        let (ticket, _) = ask.position;
+        let ticket = ask.position.ticket;
         let now = clock.now();
         self.close_if_above_limit(now);
         // After a refusal a value is open to a second call once its first one has worked.
@@ -365,7 +365,7 @@ impl Measure for Distinct {
     }
 
     fn keep_place(&mut self, ask: Ask<'_>, clock: &mut Clock) {
-        let (ticket, _) = ask.position;
+        let ticket = ask.position.ticket;
         // A call that needs more places than there are runs alone: what is kept for it would last longer than the call, and would
         // be in the way of those that it waits for.
         self.close_if_above_limit(clock.now());

@@ -80,7 +80,7 @@ impl Measure for InFlight {
     }
 
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        let amount = ask.amount();
+        let amount = ask.needed();
         let (held, limit, fits) = (self.held, self.limit, self.fits_plain(amount));
         let room = match &mut self.adaptive {
             Some(adaptive) => adaptive.room(held, amount, limit, clock.now()),

@@ -5,11 +5,19 @@ use std::fmt;
 use tokio::time::Instant;
 
 use super::super::clock::Clock;
+use crate::extensions::Priority;
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Charge, Principal};
 
-/// A call's place in the queue and its key there: what orders the calls that wait.
-pub(in super::super) type Position = (u64, usize);
+/// What orders the calls that wait: the more urgent first, then those that came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in super::super) struct Position {
+    /// The call's own, or the highest for one that was overtaken for too long.
+    pub(in super::super) priority: Priority,
+    pub(in super::super) ticket: u64,
+    /// Its key in the queue.
+    pub(in super::super) key: usize,
+}
 
 /// What one call asks of one meter.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +27,19 @@ pub(in super::super) struct Ask<'a> {
     pub(in super::super) position: Position,
     /// The number that the call has among the admissions, or would have if it were the next one.
     pub(in super::super) sequence: u64,
+    /// How much the call has to leave for others.
+    pub(in super::super) reserve: u32,
 }
 
 impl<'a> Ask<'a> {
     pub(super) fn amount(&self) -> u32 {
         let amounts = self.charges.iter().map(Charge::amount);
         amounts.fold(0, u32::saturating_add)
+    }
+
+    /// What has to be free for the call, with what it leaves for others.
+    pub(super) fn needed(&self) -> u32 {
+        self.amount().saturating_add(self.reserve)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &'a Principal> + Clone + use<'a> {

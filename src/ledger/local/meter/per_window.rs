@@ -110,7 +110,8 @@ impl PerWindow {
     /// When the server's own window has `amount` left. None: it does now.
     fn left_at(&mut self, amount: u32, now: Instant) -> Option<Instant> {
         self.told.take_if(|told| told.until <= now);
-        let told = self.told.filter(|told| told.left < amount)?;
+        let wanted = amount.min(self.limit);
+        let told = self.told.filter(|told| told.left < wanted)?;
         Some(told.until)
     }
 }
@@ -120,7 +121,7 @@ impl Measure for PerWindow {
         if self.at.is_none() && self.told.is_none() {
             return Verdict::Room { value: None };
         }
-        let (amount, now) = (ask.amount(), clock.now());
+        let (amount, now) = (ask.needed(), clock.now());
         let until = self.holds_at(amount, now).max(self.left_at(amount, now));
         match until {
             None => Verdict::Room { value: None },

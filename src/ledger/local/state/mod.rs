@@ -70,8 +70,12 @@ pub(super) struct Left {
 }
 
 /// The place of a call that does not wait: behind all.
-fn not_queued(ticket: u64) -> Position {
-    (ticket, usize::MAX)
+fn not_queued(request: &AcquireRequest, ticket: u64) -> Position {
+    Position {
+        priority: request.priority(),
+        ticket,
+        key: usize::MAX,
+    }
 }
 
 impl State {
@@ -123,7 +127,7 @@ impl State {
         if request.not_before().is_some() || self.is_overloaded(request.endpoint()) {
             return Fast::Slow;
         }
-        if self.agenda.has_starved() {
+        if self.agenda.has_starved() || config.has_reserves() {
             return Fast::Slow;
         }
         self.accounts.get_or_new(charge.principal()).take_fast(
@@ -151,7 +155,7 @@ impl State {
         let mut clock = Clock::default();
         self.sweep_if_any(&mut clock);
         let ticket = self.ticket(&request);
-        let position = not_queued(ticket);
+        let position = not_queued(&request, ticket);
         let blocked = self.blocked(&request, position, &mut clock, config);
         if blocked.is_some() {
             self.tidy_all(request.charges(), &mut clock);
@@ -286,6 +290,7 @@ impl State {
                 charges,
                 position,
                 sequence,
+                reserve: config.reserve(budget, request.priority()),
             };
             let queued = account.queued() > 0;
             let (until, value) = match account.meter_or_new(budget, limit).admit(ask, clock) {
@@ -344,6 +349,7 @@ impl State {
                     charges,
                     position,
                     sequence,
+                    reserve: 0,
                 };
                 let account = self.accounts.get_or_new(principal);
                 let meter = account.meter_or_new(budget, limit);
@@ -354,6 +360,6 @@ impl State {
                 }
             }
         }
-        Admission::new(request, position.0, sequence).watched(watched)
+        Admission::new(request, position.ticket, sequence).watched(watched)
     }
 }

@@ -54,6 +54,7 @@ impl State {
                 charges,
                 position,
                 sequence: self.last + 1,
+                reserve: 0,
             };
             let account = self.accounts.get_or_new(principal);
             account.meter_or_new(budget, limit).keep_place(ask, clock);

@@ -38,6 +38,7 @@ impl State {
             || admission.is_divided()
             || !self.endpoints.is_empty()
             || !self.agenda.is_idle()
+            || config.has_reserves()
         {
             return None;
         }
@@ -60,7 +61,7 @@ impl State {
         self.queue.unpark(next);
         let request = self.queue.take_request(next)?;
         self.last += 1;
-        let admission = Admission::new(request, next.0, self.last);
+        let admission = Admission::new(request, next.ticket, self.last);
         self.queue.hand_over(next, admission, Instant::now());
         Some(())
     }
@@ -133,8 +134,9 @@ impl State {
             for (_, budget, charges) in by_budget(of_one) {
                 let ask = Ask {
                     charges,
-                    position: not_queued(admission.ticket()),
+                    position: not_queued(admission.request(), admission.ticket()),
                     sequence,
+                    reserve: 0,
                 };
                 if let (Some(_), Some(meter)) = (config.limit(budget), account.meter_mut(budget)) {
                     meter.give_back(ask, end, clock);

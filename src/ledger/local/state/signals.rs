@@ -177,8 +177,9 @@ impl State {
             for (_, budget, charges) in by_budget(of_one) {
                 let ask = Ask {
                     charges,
-                    position: not_queued(admission.ticket()),
+                    position: not_queued(admission.request(), admission.ticket()),
                     sequence,
+                    reserve: 0,
                 };
                 if let Some(meter) = account.meter_mut(budget) {
                     meter.accepted(ask, clock);
@@ -225,8 +226,9 @@ impl State {
             };
             let ask = Ask {
                 charges,
-                position: not_queued(admission.ticket()),
+                position: not_queued(admission.request(), admission.ticket()),
                 sequence: admission.sequence(),
+                reserve: 0,
             };
             let meter = self
                 .accounts

@@ -5,6 +5,7 @@ mod learnt;
 mod log;
 mod order;
 mod outside;
+mod priorities;
 mod random;
 mod reports;
 mod scale;

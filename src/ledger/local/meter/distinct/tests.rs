@@ -1,7 +1,16 @@
 //! Tests of [`Distinct`] by itself: who is told what.
 
 use super::*;
+use crate::extensions::Priority;
 use crate::principal::Charge;
+
+fn at(ticket: u64) -> Position {
+    Position {
+        priority: Priority::default(),
+        ticket,
+        key: 0,
+    }
+}
 
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -43,8 +52,9 @@ impl Line {
         let charges: Vec<Charge> = values.iter().map(open).collect();
         let ask = Ask {
             charges: &charges,
-            position: (ticket, 0),
+            position: at(ticket),
             sequence,
+            reserve: 0,
         };
         what(&mut self.meter, ask, &mut Clock::at(self.now))
     }
@@ -91,7 +101,7 @@ impl Line {
     }
 
     fn leave(&mut self, ticket: u64) -> bool {
-        self.meter.leave_place((ticket, 0))
+        self.meter.leave_place(at(ticket))
     }
 
     fn held(&self) -> u32 {

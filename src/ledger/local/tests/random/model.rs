@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::*;
+use crate::extensions::Priority;
 use crate::ledger::Contended;
 use crate::ledger::local::meter::Position;
 use crate::ledger::local::queue::Stands;
@@ -13,10 +14,15 @@ type Numbers = Vec<(Instant, Option<u32>)>;
 /// The limits, what is held as far as the callers know, and what was closed.
 pub(super) struct Model {
     policy: HashMap<Budget, Limit>,
+    /// What less urgent calls leave of each budget.
+    pub(super) reserves: HashMap<Budget, u32>,
     max_overtake: Duration,
     /// Numbers set from outside, with the time from which they hold.
     numbers: HashMap<(Principal, Budget), Numbers>,
     held: HashMap<(Principal, Budget), u32>,
+    /// What is drawn from buckets, times the period in nanoseconds, and when that was so. Never more than in truth: when exactly a
+    /// call was admitted is not known.
+    drawn: HashMap<(Principal, Budget), (u128, Instant)>,
     /// Calls in flight of a principal, and to the endpoint.
     in_flight: HashMap<Contended, u32>,
     values: HashMap<Principal, HashMap<Principal, Value>>,
@@ -48,9 +54,11 @@ impl Model {
     pub(super) fn new(policy: &[(Budget, Limit)], max_overtake: Duration) -> Self {
         Self {
             policy: policy.iter().copied().collect(),
+            reserves: HashMap::new(),
             max_overtake,
             numbers: HashMap::new(),
             held: HashMap::new(),
+            drawn: HashMap::new(),
             in_flight: HashMap::new(),
             values: HashMap::new(),
             gates: HashMap::new(),
@@ -98,10 +106,15 @@ impl Model {
                     }
                 }
             }
-            Signal::Accepted
-            | Signal::Spent { .. }
-            | Signal::Unspent { .. }
-            | Signal::Remaining { .. } => {}
+            Signal::Spent { budget, amount } => {
+                for (principal, charged, ..) in by_budget(request) {
+                    if charged == budget {
+                        self.draw((principal, budget), amount, Instant::now());
+                    }
+                }
+            }
+            // What is left only holds calls back; nothing is given back here.
+            Signal::Accepted | Signal::Unspent { .. } | Signal::Remaining { .. } => {}
         }
     }
 
@@ -147,6 +160,40 @@ impl Model {
         }
     }
 
+    /// How fast the bucket fills at the most, for any number that was set, and its period in nanoseconds.
+    fn refill(&self, (principal, budget): &(Principal, Budget)) -> Option<(u128, u128)> {
+        let policy = *self.policy.get(budget)?;
+        let numbers = self.numbers.get(&(principal.clone(), *budget));
+        let set = numbers
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, number)| *number);
+        let most = set.chain([policy.number()]).max()?;
+        match policy.with_number(most) {
+            Limit::PerWindow { refill, period, .. } => Some((refill.into(), period.as_nanos())),
+            _ => None,
+        }
+    }
+
+    /// What is drawn now.
+    fn drawn(&self, key: &(Principal, Budget)) -> u128 {
+        let Some(((drawn, at), (refill, _))) = self.drawn.get(key).zip(self.refill(key)) else {
+            return 0;
+        };
+        drawn.saturating_sub(at.elapsed().as_nanos() * refill)
+    }
+
+    /// Draws `amount` at `then`.
+    fn draw(&mut self, key: (Principal, Budget), amount: u32, then: Instant) {
+        let Some((refill, period)) = self.refill(&key) else {
+            return;
+        };
+        let left = u128::from(amount) * period;
+        let left = left.saturating_sub(then.elapsed().as_nanos() * refill);
+        let drawn = self.drawn(&key) + left;
+        self.drawn.insert(key, (drawn, Instant::now()));
+    }
+
     fn idle(&self) -> Duration {
         let limits = self.policy.values();
         let idle = limits.filter_map(|limit| match limit {
@@ -169,12 +216,14 @@ impl Model {
             .collect()
     }
 
-    /// A call was admitted that was polled then the last time. `unclaimed` were admitted before it, and do not know it.
+    /// A call was admitted that was polled then the last time. `unclaimed` were admitted before it, and do not know it. `late`: calls
+    /// that were admitted after it are known already.
     pub(super) fn admitted(
         &mut self,
         request: &AcquireRequest,
         last_poll: Instant,
         unclaimed: &[&AcquireRequest],
+        late: bool,
     ) {
         let now = Instant::now();
         assert!(request.not_before().is_none_or(|time| time <= now));
@@ -188,6 +237,7 @@ impl Model {
                 "{request:?}"
             );
         }
+        let mut drawn_now = Vec::new();
         for (principal, budget, amount, values) in by_budget(request) {
             assert!(
                 !closed(Contended::Gate(principal.clone())),
@@ -197,9 +247,19 @@ impl Model {
             let Some(limit) = self.highest_limit(&principal, budget, last_poll) else {
                 continue;
             };
+            let key = (principal.clone(), budget);
+            if let Some((_, period)) = self.refill(&key) {
+                let needed = amount + reserve(&self.reserves, budget, request);
+                let (drawn, limit) = (self.drawn(&key), u128::from(limit) * period);
+                let fits = late || drawn == 0 || drawn + u128::from(needed) * period <= limit;
+                assert!(fits, "{drawn} of {limit} drawn, granted {}", text(request));
+                drawn_now.push((key, amount));
+                continue;
+            }
             if values.is_empty() {
                 let held = self.held.entry((principal.clone(), budget)).or_default();
-                let fits = *held == 0 || *held + amount <= limit;
+                let needed = amount + reserve(&self.reserves, budget, request);
+                let fits = *held == 0 || *held + needed <= limit;
                 assert!(fits, "{held} of {limit} held, granted {}", text(request));
                 *held += amount;
                 continue;
@@ -234,6 +294,9 @@ impl Model {
                 value.in_use += 1;
             }
         }
+        for (key, amount) in drawn_now {
+            self.draw(key, amount, last_poll);
+        }
         for gate in gates(request) {
             *self.in_flight.entry(gate).or_default() += 1;
         }
@@ -243,6 +306,14 @@ impl Model {
     pub(super) fn released(&mut self, part: &Admission, end: End, call: Option<&AcquireRequest>) {
         for (principal, budget, amount, values) in by_budget(part.request()) {
             if !self.policy.contains_key(&budget) {
+                continue;
+            }
+            let key = (principal.clone(), budget);
+            if let Some((_, period)) = self.refill(&key) {
+                if end == End::NotSent {
+                    let drawn = self.drawn(&key).saturating_sub(u128::from(amount) * period);
+                    self.drawn.insert(key, (drawn, Instant::now()));
+                }
                 continue;
             }
             if values.is_empty() {
@@ -282,6 +353,7 @@ impl Model {
         calls: &[Waits],
         since: impl Fn(&AcquireRequest) -> Instant,
         is_lively: impl Fn(&AcquireRequest) -> bool,
+        in_buckets: &HashMap<(Principal, Budget), u32>,
     ) {
         let now = Instant::now();
         for (_, request, _) in calls {
@@ -323,7 +395,7 @@ impl Model {
                 Contended::Budget(principal, budget) => {
                     let gate = Contended::Gate(principal.clone());
                     self.is_gated(&gate, &unclaimed)
-                        || self.is_full(principal, *budget, request, calls, &unclaimed)
+                        || self.is_full(principal, *budget, request, calls, &unclaimed, in_buckets)
                         || !is_first && !self.overtakes(principal, *budget, request)
                         || self.is_behind_starved(*ticket, request, calls, &since)
                 }
@@ -364,6 +436,7 @@ impl Model {
         request: &AcquireRequest,
         calls: &[Waits],
         unclaimed: &[&AcquireRequest],
+        in_buckets: &HashMap<(Principal, Budget), u32>,
     ) -> bool {
         let key = (principal.clone(), budget);
         let limit = self.limit(principal, budget).unwrap();
@@ -378,11 +451,17 @@ impl Model {
         let Some((_, _, amount, values)) = of_key(request) else {
             panic!("{request:?} waits for what it does not need");
         };
+        if self.refill(&key).is_some() {
+            let needed = amount + reserve(&self.reserves, budget, request);
+            let drawn = in_buckets.get(&key).copied().unwrap_or_default();
+            return drawn.saturating_add(needed.min(limit)) > limit;
+        }
         if values.is_empty() {
             let unclaimed = unclaimed.iter().filter_map(|request| of_key(request));
             let unclaimed: u32 = unclaimed.map(|(_, _, amount, _)| amount).sum();
             let held = self.held.get(&key).copied().unwrap_or_default() + unclaimed;
-            return held > 0 && held + amount > limit;
+            let needed = amount + reserve(&self.reserves, budget, request);
+            return held > 0 && held + needed > limit;
         }
         // Waiting calls may keep what they need here.
         let mut open = self.open(principal);
@@ -433,6 +512,15 @@ impl Model {
     }
 }
 
+/// What a call leaves of a budget.
+fn reserve(reserves: &HashMap<Budget, u32>, budget: Budget, request: &AcquireRequest) -> u32 {
+    let kept = reserves.get(&budget).copied().unwrap_or_default();
+    match request.priority() {
+        Priority::Interactive => 0,
+        Priority::Normal | Priority::Bulk => kept,
+    }
+}
+
 /// A call in one line.
 pub(super) fn text(request: &AcquireRequest) -> String {
     let charges = request.charges().iter().map(|charge| {
@@ -443,7 +531,12 @@ pub(super) fn text(request: &AcquireRequest) -> String {
     });
     let charges: Vec<_> = charges.collect();
     let host = request.endpoint().map_or("", |_| " to the endpoint");
-    format!("[{}]{host}", charges.join(", "))
+    let priority = match request.priority() {
+        Priority::Interactive => "interactive ",
+        Priority::Normal => "",
+        Priority::Bulk => "bulk ",
+    };
+    format!("{priority}[{}]{host}", charges.join(", "))
 }
 
 /// What a call draws on each budget: an amount, or values.

@@ -6,6 +6,7 @@ use std::task::Wake;
 
 use super::super::*;
 use super::model::{Model, Waits, text};
+use crate::extensions::Priority;
 use crate::ledger::Contended;
 use crate::ledger::local::queue::Stands;
 
@@ -18,6 +19,9 @@ pub(super) struct Schedule {
     rng: fastrand::Rng,
     ledger: Arc<LocalLedger>,
     model: Model,
+    max_overtake: Duration,
+    /// Whether calls have priorities.
+    urgent: bool,
     policy: Vec<(Budget, Limit)>,
     signals: bool,
     tells: bool,
@@ -32,6 +36,8 @@ pub(super) struct Schedule {
     /// What has ended, and whom its reports speak for.
     ended: Vec<(Admission, AcquireRequest)>,
     grants: u64,
+    /// The latest admission that was looked at.
+    newest: u64,
 }
 
 /// A call in the queue.
@@ -53,6 +59,7 @@ struct Call {
 struct Fresh {
     permit: Permit,
     request: AcquireRequest,
+    since: Instant,
     last_poll: Instant,
     joined_after: u64,
     always_lively: bool,
@@ -84,6 +91,14 @@ impl Schedule {
             (Budget::FindCount, Limit::InFlight(100)),
             (SUBSCRIPTIONS, Limit::InFlight(rng.u32(1..4))),
             (Budget::OpenMailboxes, open),
+            (
+                Budget::Requests,
+                Limit::PerWindow {
+                    limit: rng.u32(1..10),
+                    refill: rng.u32(1..10),
+                    period: Duration::from_millis(rng.u64(100..20_000)),
+                },
+            ),
         ];
         let max_overtake = secs(rng.u64(1..60));
         let mut builder = LocalLedger::builder()
@@ -92,9 +107,24 @@ impl Schedule {
         for (budget, limit) in &policy {
             builder = builder.budget(*budget, *limit);
         }
+        let mut model = Model::new(&policy, max_overtake);
+        if rng.u8(..3) == 0 {
+            let budgets = [
+                (Budget::Concurrency, 3),
+                (Budget::FindCount, 30),
+                (Budget::Requests, 4),
+            ];
+            for (budget, most) in budgets {
+                let reserve = rng.u32(1..=most);
+                builder = builder.reserve(budget, reserve);
+                model.reserves.insert(budget, reserve);
+            }
+        }
         Self {
             ledger: Arc::new(builder.build()),
-            model: Model::new(&policy, max_overtake),
+            model,
+            max_overtake,
+            urgent: rng.bool(),
             policy,
             signals: rng.bool(),
             tells: std::env::var_os("EWS_TEST_SEED").is_some(),
@@ -108,6 +138,7 @@ impl Schedule {
             kept: Vec::new(),
             ended: Vec::new(),
             grants: 0,
+            newest: 0,
         }
     }
 
@@ -195,12 +226,13 @@ impl Schedule {
         for _ in 0..[1, 1, 1, 2, 4][self.rng.usize(..5)] {
             let who = self.rng.usize(..self.principals);
             let who = self.name(who);
-            let amounts = match self.rng.u8(..10) {
+            let amounts = match self.rng.u8(..13) {
                 0..5 => (Budget::Concurrency, 1),
                 5 => (Budget::Concurrency, self.rng.u32(1..8)),
                 6 => (Budget::FindCount, self.rng.u32(1..250)),
                 7 => (SUBSCRIPTIONS, 1),
                 8 => (UNLIMITED, 1),
+                10..13 => (Budget::Requests, self.rng.u32(0..5)),
                 _ => {
                     let value = Principal::mailbox(["u", "v", "w", "x", "y"][self.rng.usize(..5)]);
                     charges.push(Charge::of_value(who, Budget::OpenMailboxes, value));
@@ -223,7 +255,13 @@ impl Schedule {
         };
         let not_before = (self.rng.u8(..12) == 0)
             .then(|| Instant::now() + Duration::from_millis(self.rng.u64(..10_000)));
+        let priority = match self.rng.u8(..if self.urgent { 4 } else { 1 }) {
+            0 | 1 => Priority::Normal,
+            2 => Priority::Interactive,
+            _ => Priority::Bulk,
+        };
         AcquireRequest::new(charges)
+            .with_priority(priority)
             .with_endpoint(endpoint)
             .with_deadline(deadline)
             .with_ticket(ticket)
@@ -243,6 +281,7 @@ impl Schedule {
                     joined_after: permit.admission().sequence(),
                     permit,
                     request,
+                    since: now,
                     last_poll: now,
                     always_lively: true,
                 });
@@ -287,8 +326,10 @@ impl Schedule {
                 matches!(stands, Stands::Admitted(sequence) if *sequence < fresh.sequence())
             });
             let unclaimed: Vec<_> = unclaimed.map(|(_, request, _)| request).collect();
+            let late = fresh.sequence() < self.newest;
+            self.newest = self.newest.max(fresh.sequence());
             self.model
-                .admitted(&fresh.request, fresh.last_poll, &unclaimed);
+                .admitted(&fresh.request, fresh.last_poll, &unclaimed, late);
             self.check_order(&fresh, &calls);
             self.held.push((fresh.permit, fresh.request));
         }
@@ -300,8 +341,14 @@ impl Schedule {
             return;
         };
         let (ticket, sequence) = (fresh.permit.admission().ticket(), fresh.sequence());
+        // One that more urgent ones have overtaken for too long may go before anybody else.
+        if self.urgent && fresh.since + self.max_overtake <= Instant::now() {
+            return;
+        }
         let is_rival = |request: &AcquireRequest, always_lively: bool, joined_after: u64| {
-            always_lively && joined_after < sequence && single(request).as_ref() == Some(&key)
+            let as_urgent = request.priority() <= fresh.request.priority();
+            let same = single(request).as_ref() == Some(&key);
+            always_lively && joined_after < sequence && same && as_urgent
         };
         for later in &self.fresh {
             let is_rival = is_rival(&later.request, later.always_lively, later.joined_after);
@@ -315,7 +362,7 @@ impl Schedule {
             let deadline = rival.request.deadline();
             let overtaken = calls.iter().any(|(older, request, stands)| {
                 request.deadline() == deadline
-                    && older.0 < ticket
+                    && older.ticket < ticket
                     && matches!(stands, Stands::In(_))
             });
             assert!(!overtaken, "{} was overtaken", text(&rival.request));
@@ -336,6 +383,7 @@ impl Schedule {
             Ok(permit) => self.fresh.push(Fresh {
                 permit,
                 request: call.request,
+                since: call.since,
                 last_poll,
                 joined_after: call.joined_after,
                 always_lively: call.always_lively,
@@ -407,10 +455,17 @@ impl Schedule {
             state.queue.calls()
         };
         assert_eq!(calls.len(), self.waiting.len());
+        let snapshot = self.ledger.snapshot().principals.into_iter();
+        let in_buckets = snapshot.flat_map(|one| {
+            let used = one.budgets.into_iter();
+            used.map(move |used| ((one.principal.clone(), used.budget), used.held))
+        });
+        let in_buckets = in_buckets.collect();
         self.model.check(
             &calls,
             |request| known[&request.deadline()].0,
             |request| known[&request.deadline()].1,
+            &in_buckets,
         );
     }
 
@@ -458,8 +513,18 @@ impl Schedule {
 
     fn signal(&mut self) -> Signal {
         let until = Instant::now() + Duration::from_millis(self.rng.u64(..8_000));
-        match self.rng.u8(..if self.signals { 8 } else { 3 }) {
+        let amount = self.rng.u32(..6);
+        match self.rng.u8(..if self.signals { 10 } else { 3 }) {
             0 => Signal::Busy { until },
+            8 => Signal::Spent {
+                budget: Budget::Requests,
+                amount,
+            },
+            9 => Signal::Remaining {
+                budget: Budget::Requests,
+                amount,
+                until,
+            },
             3 => Signal::EndpointBusy { until },
             4 | 5 => Signal::Exceeded(Budget::Concurrency),
             6 => Signal::Exceeded(Budget::OpenMailboxes),
