@@ -48,6 +48,8 @@ fn run(seed: u64, drops_sent: bool) -> Case {
         let job = Job::random(&mut rng, &policies, drops_sent);
         job.prepare(&exchange).await;
         exchange.reset_report();
+        // What the preparation has used is forgotten by then.
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
         let stack = EwsStack::new(policies.client.clone()).caller(Caller::new(DEFAULT_ACCOUNT));
         let ended = job.run(&stack, &exchange).await;
         let report = exchange.report();
