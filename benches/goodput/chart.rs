@@ -37,6 +37,7 @@ pub(super) fn draw(rows: &[Row], path: &Path) -> Result<(), Box<dyn Error>> {
         root.draw(&Rectangle::new([(x, 12), (x + 12, 24)], colour.filled()))?;
         root.draw(&Text::new(*name, (x + 18, 10), text(14)))?;
     }
+    root.draw(&Text::new("times the least time", (8, TOP - 26), text(12)))?;
     for times in [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0] {
         let x = place(times);
         let line = vec![(x, TOP - 8), (x, height - 20)];

@@ -320,8 +320,9 @@ fn interactive(size: Size) -> Scenario {
     let (bulk, people) = (size.of(27_000), size.of(100));
     let server = online().with(|policy| policy.jitter = 0.0);
     let mut all: Vec<Call> = calls(bulk, &own()).collect();
+    // Each at another moment between the ends of two rounds.
     all.extend((0..people).map(|second| Call {
-        at: Duration::from_secs(second as u64),
+        at: Duration::from_millis(1_000 * second as u64 + 37 * second as u64 % 100),
         of_a_person: true,
         ..call(own())
     }));
