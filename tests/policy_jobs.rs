@@ -247,7 +247,7 @@ async fn the_servers_time_is_kept_to() {
     }
 }
 
-/// A job for Graph in one mailbox: how many seconds it took, and how long its first `burst` requests did.
+/// A job for Graph in one mailbox, all requests at once: how many seconds it took.
 async fn graph(requests: usize, method: &str, body: Bytes) -> f64 {
     let mut policy = ThrottlingPolicy::graph_outlook();
     (policy.deadline, policy.max_wait) = (A_DAY, A_DAY);

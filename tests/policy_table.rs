@@ -255,9 +255,11 @@ not exist: the budget is off there. `ThrottlingPolicy::set_limit` sets any of th
 The test `policy_table` reads the numbers off the presets and makes this page: `EWS_WRITE_DOCS=1 cargo test --all-features --test policy_table`.
 
 - **Payer and rule** are those of `BudgetPolicy::of`. `Effective` is the impersonated mailbox's copy, or else the calling account.
-- **30 in 1 min** is a bucket: 30 can go at once, and what was drawn comes back bit by bit, 30 in each minute.
+- **30 in 1 min** is a bucket: 30 can go at once, and what was drawn comes back bit by bit, 30 in each minute. A client that has just
+  started begins with a full one, so that it sends up to 60 in its first minute.
 - Messages and recipients are counted in the request, for each part of a batch by itself. SendItem and replies do not say who gets
-  them: each message counts as one recipient then. What the server refused whole has sent nothing, and draws nothing.
+  them: each message counts as one recipient then. A call that the server refused has sent nothing, and draws nothing. Members that come back
+  refused one by one are counted again with the part that they are sent in next.
 - Exchange counts the time that it works. A client knows the time from sending a call to the head of its response, which is more.
 ";
 
@@ -467,11 +469,8 @@ fn each_test_that_the_page_names_exists() {
 
 /// The first column of the tables in a section, without what stands in brackets.
 fn parameters<'a>(page: &'a str, section: &str) -> Vec<&'a str> {
-    let sections = page.split("\n## ");
-    let text = sections
-        .filter(|text| text.starts_with(section))
-        .next()
-        .unwrap();
+    let mut sections = page.split("\n## ");
+    let text = sections.find(|text| text.starts_with(section)).unwrap();
     let rows = text.lines().filter(|line| line.starts_with('|'));
     let first = rows.filter_map(|line| line.split('|').nth(1));
     let names = first.map(|cell| cell.split(" (").next().unwrap_or_default().trim());

@@ -35,6 +35,6 @@ impl LazyOutline {
 
     pub(super) fn sent(&self, body: impl Fn() -> Bytes) -> Option<Sent> {
         let outline = self.outline(&body).ok()?;
-        Some(*self.sent.get_or_init(|| outline.sent(&body())))
+        Some(*self.sent.get_or_init(|| outline.sent(&body)))
     }
 }

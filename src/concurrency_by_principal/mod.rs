@@ -46,7 +46,7 @@
 //!
 //! A subscription counts from Subscribe to Unsubscribe. [`MakeCharges::lease`] says which charges last longer than their call, and
 //! reads in the response under which id: what was drawn on that budget is kept until a call ends it, a response says that it is lost,
-//! or it has expired. `EwsCharges` does so for [`Budget::Subscriptions`](crate::principal::Budget::Subscriptions). The kept
+//! or it has expired. `EwsCharges` does so for [`Budget::Subscriptions`]. The kept
 //! permits belong to the layer and its clones, 100,000 at most. A call that is given up, or whose response breaks off, keeps
 //! nothing. A response that is compressed here cannot be read, and keeps nothing either.
 //!

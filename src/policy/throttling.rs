@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::error::SetLimitError;
 use super::row::BudgetPolicy;
 use crate::ledger::{Limit, LocalLedger};
-#[cfg(feature = "ews")]
-use crate::principal::EwsCharges;
+use crate::principal::Budget;
 #[cfg(feature = "graph")]
 use crate::principal::GraphCharges;
-use crate::principal::{Budget, BudgetRule};
+#[cfg(feature = "ews")]
+use crate::principal::{BudgetRule, EwsCharges};
 
 /// What a server allows, and how long this client waits for it.
 ///
@@ -59,7 +59,7 @@ use crate::principal::{Budget, BudgetRule};
 /// let error = serde_json::from_str::<ThrottlingPolicy>(json).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     r#"limits.Concurrency.InFlight: invalid type: string "ten", expected u32 at line 1 column 71"#
+///     r#"limits.Concurrency.InFlight: invalid type: string "ten", expected u32 at line 1 column 72"#
 /// );
 /// # }
 /// ```
@@ -248,17 +248,13 @@ impl ThrottlingPolicy {
         self
     }
 
-    /// Returns what charges what: the rows without their limits.
-    fn rules(&self) -> impl Iterator<Item = BudgetRule> {
-        let rows = self.budgets.iter();
-        rows.map(|row| BudgetRule::new(row.budget, row.payer, row.rule.clone()))
-    }
-
     /// Returns the charges of EWS calls under this policy.
     #[cfg(feature = "ews")]
     #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
     pub fn charges(&self) -> EwsCharges {
-        EwsCharges::new(self.rules()).impersonation_copy(self.impersonation_copy)
+        let rows = self.budgets.iter();
+        let rules = rows.map(|row| BudgetRule::new(row.budget, row.payer, row.rule.clone()));
+        EwsCharges::new(rules).impersonation_copy(self.impersonation_copy)
     }
 
     /// Returns the charges of the calls of this application to Microsoft Graph, on the budgets of this policy.

@@ -25,6 +25,7 @@ pub(crate) mod characters;
 pub mod code;
 mod code_class;
 mod code_table;
+mod disposition;
 mod elements;
 mod find;
 mod header;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use memchr::memchr2;
 use smallvec::SmallVec;
 
+use super::disposition::Disposition;
 use super::elements::{child, root, skip};
 use super::header::Header;
 pub use super::header::{ConnectingSid, SidKind};
@@ -52,6 +53,7 @@ pub struct Outline {
     arrays: SmallVec<[ArrayOutline; 1]>,
     element: Range<usize>,
     scope: Scope,
+    disposition: Disposition,
 }
 
 /// Where an array and its members stand. Every element inside the container is a member; between
@@ -138,6 +140,7 @@ impl Outline {
             element,
             arrays,
             scope,
+            disposition,
         }) = found
         else {
             return Err(OutlineError::NotSoap {
@@ -159,6 +162,7 @@ impl Outline {
             arrays,
             element,
             scope,
+            disposition,
         })
     }
 
@@ -217,6 +221,11 @@ impl Outline {
         &self.scope
     }
 
+    /// What the operation's attributes ask to be sent.
+    pub(super) fn disposition(&self) -> Disposition {
+        self.disposition
+    }
+
     /// The outline of a part of this request: the same header, operation and arrays, at other
     /// places. `at` tells where an offset of this outline is in the part, and `arrays` which
     /// members each array has left (by index); arrays without any are not in the part.
@@ -258,6 +267,7 @@ impl Outline {
             element: self.element.clone(),
             // What comes before the operation is in each part as it is.
             scope: self.scope.clone(),
+            disposition: self.disposition,
         }
     }
 }
@@ -268,6 +278,7 @@ struct Found {
     element: Range<usize>,
     arrays: SmallVec<[ArrayOutline; 1]>,
     scope: Scope,
+    disposition: Disposition,
 }
 
 fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), OutlineError> {
@@ -284,6 +295,7 @@ fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), 
             Some(_) => None,
             None => Some(String::from_utf8_lossy(start.local).into()),
         };
+        let disposition = Disposition::of(operation, reader, &start);
         let kinds = operation.map_or(&[][..], Operation::arrays);
         let mut arrays = SmallVec::new();
         let end = if start.empty || kinds.is_empty() {
@@ -298,6 +310,7 @@ fn operations(reader: &mut Reader<'_>, found: &mut Option<Found>) -> Result<(), 
             element: start.at..end,
             arrays,
             scope: scope.clone(),
+            disposition,
         });
     }
     Ok(())

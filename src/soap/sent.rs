@@ -1,4 +1,5 @@
 //! What a request asks the server to send: messages, and their recipients.
+use super::disposition::Disposition;
 use super::elements::{child, skip};
 use super::operation::Operation;
 use super::outline::Outline;
@@ -31,65 +32,39 @@ impl Sent {
 }
 
 impl Outline {
-    /// Counts what the request asks the server to send. `body` must be the body that this outline was made from.
-    pub(crate) fn sent(&self, body: &[u8]) -> Sent {
+    /// Counts what the request asks the server to send. `body` must be the body that this outline was made from: it is asked for only
+    /// where somebody is named in it.
+    pub(crate) fn sent<B: AsRef<[u8]>>(&self, body: impl FnOnce() -> B) -> Sent {
+        let disposition = self.disposition();
+        if disposition.sends_none() {
+            return Sent::default();
+        }
         match self.operation() {
-            Some(Operation::SEND_ITEM) => Sent::unnamed(self.members()),
-            Some(Operation::CREATE_ITEM | Operation::UPDATE_ITEM | Operation::DELETE_ITEM) => {
+            Some(Operation::CREATE_ITEM | Operation::UPDATE_ITEM) => {
+                let mut sent = Sent::default();
                 // The body had an outline, so that it is sound; a wrong one ends the walk.
-                self.asked_to_send(body).unwrap_or_default()
+                let _broken = self.walk(body().as_ref(), &mut sent);
+                sent
             }
-            _ => Sent::default(),
+            _ => Sent::unnamed(
+                self.arrays()
+                    .iter()
+                    .map(|array| array.members().len())
+                    .sum(),
+            ),
         }
     }
 
-    fn members(&self) -> usize {
-        self.arrays()
-            .iter()
-            .map(|array| array.members().len())
-            .sum()
-    }
-
-    fn asked_to_send(&self, body: &[u8]) -> Result<Sent, OutlineError> {
+    fn walk(&self, body: &[u8], sent: &mut Sent) -> Result<(), OutlineError> {
         let mut reader = Reader::within(body, self.operation_element(), self.scope());
-        let Some(operation) = child(&mut reader)? else {
-            return Ok(Sent::default());
-        };
-        let asks = Asks::of(&reader, &operation)?;
-        let mut sent = Sent::default();
-        if operation.empty || !(asks.messages || asks.meetings) {
-            return Ok(sent);
+        match child(&mut reader)? {
+            Some(operation) if !operation.empty => {}
+            _ => return Ok(()),
         }
         match self.operation() {
-            Some(Operation::CREATE_ITEM) => created(&mut reader, asks, &mut sent)?,
-            Some(Operation::UPDATE_ITEM) => updated(&mut reader, &mut sent)?,
-            _ => sent = Sent::unnamed(self.members()),
+            Some(Operation::CREATE_ITEM) => created(&mut reader, self.disposition(), sent),
+            _ => updated(&mut reader, sent),
         }
-        Ok(sent)
-    }
-}
-
-/// Which kinds of items the attributes of the operation ask to send.
-#[derive(Clone, Copy)]
-struct Asks {
-    messages: bool,
-    meetings: bool,
-}
-
-impl Asks {
-    fn of<'a>(reader: &Reader<'a>, operation: &Start<'a>) -> Result<Self, OutlineError> {
-        let mut meetings = false;
-        for name in [
-            "SendMeetingInvitations",
-            "SendMeetingInvitationsOrCancellations",
-            "SendMeetingCancellations",
-        ] {
-            let value = reader.value(operation, name)?;
-            meetings |= value.is_some_and(|value| &*value != "SendToNone");
-        }
-        let disposition = reader.value(operation, "MessageDisposition")?;
-        let messages = matches!(disposition.as_deref(), Some("SendOnly" | "SendAndSaveCopy"));
-        Ok(Self { messages, meetings })
     }
 }
 
@@ -122,7 +97,11 @@ fn kind(member: &Start<'_>) -> Created {
 }
 
 /// The members of CreateItem.
-fn created(reader: &mut Reader<'_>, asks: Asks, sent: &mut Sent) -> Result<(), OutlineError> {
+fn created(
+    reader: &mut Reader<'_>,
+    asks: Disposition,
+    sent: &mut Sent,
+) -> Result<(), OutlineError> {
     each(reader, |reader, array| {
         if !array.is(Space::Messages, "Items") {
             return past(reader, &array);
@@ -228,7 +207,7 @@ mod tests {
             r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Body>{operation}</s:Body></s:Envelope>"#
         );
         let outline = Outline::parse(body.as_bytes()).unwrap();
-        let sent = outline.sent(body.as_bytes());
+        let sent = outline.sent(|| body.as_bytes());
         (sent.messages, sent.recipients)
     }
 
@@ -376,7 +355,7 @@ mod tests {
     #[test]
     fn a_prefix_or_none_makes_no_difference() {
         let body = br#"<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body><CreateItem xmlns="http://schemas.microsoft.com/exchange/services/2006/messages" MessageDisposition='SendOnly'><Items><Message xmlns="http://schemas.microsoft.com/exchange/services/2006/types"><ToRecipients><Mailbox/></ToRecipients><ToRecipients xmlns="other"><Mailbox/></ToRecipients><CcRecipients><Mailbox/></CcRecipients></Message></Items></CreateItem></Body></Envelope>"#;
-        let sent = Outline::parse(body).unwrap().sent(body);
+        let sent = Outline::parse(body).unwrap().sent(|| body);
         assert_eq!((sent.messages, sent.recipients), (1, 2));
     }
 }

@@ -153,7 +153,7 @@ pub(crate) fn request(operation: &str, members: usize) -> Request<Full<Bytes>> {
                 .map(|id| format!("<t:Message><t:Subject>{id}</t:Subject></t:Message>"))
                 .collect();
             format!(
-                r#"<m:CreateItem MessageDisposition="SendAndSaveCopy"><m:Items>{items}</m:Items></m:CreateItem>"#
+                r#"<m:CreateItem MessageDisposition="SaveOnly"><m:Items>{items}</m:Items></m:CreateItem>"#
             )
         }
         other => panic!("{other}"),

@@ -113,8 +113,9 @@ impl Model {
                     }
                 }
             }
-            // What is left only holds calls back; nothing is given back here.
-            Signal::Accepted | Signal::Unspent { .. } | Signal::Remaining { .. } => {}
+            // It only holds calls back.
+            Signal::Accepted | Signal::Remaining { .. } => {}
+            Signal::Unspent { .. } => unreachable!("no report of these tests"),
         }
     }
 
