@@ -138,6 +138,36 @@ async fn answers_are_valid() {
     let junk = ask(&exchange, post).await;
     let old = ask(&exchange, post).await;
 
+    let subscribe = |kind: &str, time: &str| {
+        format!(
+            "<m:Subscribe><m:{kind}SubscriptionRequest><t:FolderIds>{CALENDAR}</t:FolderIds><t:EventTypes>\
+             <t:EventType>CreatedEvent</t:EventType></t:EventTypes>{time}</m:{kind}SubscriptionRequest></m:Subscribe>"
+        )
+    };
+    let subscription = |text: &str| {
+        let (_, rest) = text.split_once("<m:SubscriptionId>").unwrap();
+        rest.split('<').next().unwrap().to_owned()
+    };
+    let pull = ask(&exchange, &subscribe("Pull", "<t:Timeout>10</t:Timeout>")).await;
+    let of_pull = subscription(&pull);
+    let of_pull = format!("<m:SubscriptionId>{of_pull}</m:SubscriptionId>");
+    let streaming = ask(&exchange, &subscribe("Streaming", "")).await;
+    let of_stream = subscription(&streaming);
+    responses.extend([pull, streaming].map(|text| ("Subscribe".to_owned(), text)));
+    let stream = |id: &str| {
+        format!(
+            "<m:GetStreamingEvents><m:SubscriptionIds><t:SubscriptionId>{id}</t:SubscriptionId></m:SubscriptionIds>\
+             <m:ConnectionTimeout>1</m:ConnectionTimeout></m:GetStreamingEvents>"
+        )
+    };
+    ask(&exchange, create).await;
+    let hanging = ask(&exchange, &stream(&of_stream)).await;
+    let envelopes = hanging.split_inclusive("</s:Envelope>");
+    responses.extend(envelopes.map(|text| ("GetStreamingEvents".to_owned(), text.to_owned())));
+    let search = "<m:SearchMailboxes><m:SearchQueries><t:MailboxQuery><t:Query>b</t:Query><t:MailboxSearchScopes>\
+        <t:MailboxSearchScope><t:Mailbox>svc@contoso.com</t:Mailbox><t:SearchScope>All</t:SearchScope></t:MailboxSearchScope>\
+        </t:MailboxSearchScopes></t:MailboxQuery></m:SearchQueries><m:ResultType>StatisticsOnly</m:ResultType></m:SearchMailboxes>";
+
     let every = ["calendar", "contacts", "drafts", "inbox", "tasks"];
     let every: String = every
         .iter()
@@ -246,6 +276,11 @@ async fn answers_are_valid() {
             &first["<t:ItemId ".len()..first.find(" ChangeKey").unwrap()]
         ),
         "<m:Unknown/>".to_owned(),
+        format!("<m:GetEvents>{of_pull}<m:Watermark>AAAAAAAAAAA=</m:Watermark></m:GetEvents>"),
+        format!("<m:GetEvents>{of_pull}<m:Watermark>AAAAAAAAAAA=</m:Watermark></m:GetEvents>"),
+        format!("<m:Unsubscribe>{of_pull}</m:Unsubscribe>"),
+        stream("none"),
+        search.to_owned(),
     ];
     for (number, request) in requests.iter().enumerate() {
         let response = ask(&exchange, request).await;
@@ -257,6 +292,7 @@ async fn answers_are_valid() {
             "Id='nowhere'",
             ">nobody</t:EmailAddress></m:Mailbox>",
             "<m:Unknown/>",
+            ">none<",
         ];
         let fails = wrong.iter().any(|wrong| request.contains(wrong));
         assert_eq!(

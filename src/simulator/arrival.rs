@@ -24,8 +24,9 @@ use super::soap::{self, Request};
 const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
                         <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
 
-///  back-off of a refused synchronisation call (the recorded response says so).
-const SYNC_BACK_OFF: Duration = Duration::from_secs(5);
+///  back-off of a refused synchronisation call (the recorded response says so), and of other calls
+/// of which only some may run at a time.
+const KIND_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// What becomes of a call that has arrived.
 pub(super) enum Arrival {
@@ -148,7 +149,7 @@ impl Engine {
         let (caller, effective) = (admitted.caller.clone(), facts.effective);
         let (operation, payers) = (admitted.operation, admitted.payers);
         drop(guard);
-        let in_flight = InFlight::new(self.clone(), payers, operation.is_sync());
+        let in_flight = InFlight::new(self.clone(), payers, operation.kind());
         let Ok(request) = parsed else {
             return Arrival::Lost(ConnectionLost::reset());
         };
@@ -345,6 +346,7 @@ impl Engine {
                 .into());
         };
         if let Some(status) = unreadable {
+            state.counters.violation("message size");
             return Err(Reply::new(status, "", status.as_str()).into());
         }
         if head.method != Method::POST {
@@ -442,37 +444,56 @@ impl Engine {
         let now = self.policy_time(self.now());
         let refusal = match state
             .budgets
-            .arrive(&self.policy, &payers, operation.is_sync(), now)
+            .arrive(&self.policy, &payers, operation.kind(), now)
         {
             Ok(()) => return Ok(payers),
             Err(refusal) => refusal,
         };
-        Err(match refusal {
+        Err(self.over_budget(operation, facts, refusal, state).into())
+    }
+
+    /// The response to a call that some budget has no room for.
+    fn over_budget(
+        &self,
+        operation: Operation,
+        facts: &Facts<'_>,
+        refusal: Refusal,
+        state: &mut State,
+    ) -> Reply {
+        state.counters.violation(refusal.parameter());
+        let wait = match refusal {
             Refusal::Connections(limit) => {
                 state.counters.report.connection_violations += 1;
                 state.counters.throttled("ErrorExceededConnectionCount");
-                Reply::fault(&Failure::connections(limit)).into()
+                return Reply::fault(&Failure::connections("MaxConcurrency", limit));
             }
-            Refusal::Syncs(limit) => {
+            Refusal::Hanging(limit) => {
+                state.counters.throttled("ErrorExceededConnectionCount");
+                return Reply::fault(&Failure::connections("HangingConnectionLimit", limit));
+            }
+            Refusal::Syncs(limit) | Refusal::Discoveries(limit) => {
                 state.counters.throttled("ErrorServerBusy");
-                let failure = Failure::syncs(limit, self.real(SYNC_BACK_OFF));
-                self.all_members(operation, facts, failure).into()
+                let wait = self.real(KIND_BACK_OFF);
+                let failure = Failure::too_many(refusal.parameter(), limit, wait);
+                return self.all_members(operation, facts, failure);
             }
             Refusal::Busy(wait) => {
                 state.counters.report.calls_during_backoff += 1;
-                state.counters.throttled("ErrorServerBusy");
-                let failure = Failure::busy(Some(self.real(wait)));
-                let as_fault = match self.policy.busy_response {
-                    BusyResponse::Fault => true,
-                    BusyResponse::Messages => false,
-                    BusyResponse::Either => state.rng.bool(),
-                };
-                match as_fault {
-                    true => Reply::fault(&failure).into(),
-                    false => self.all_members(operation, facts, failure).into(),
-                }
+                wait
             }
-        })
+            Refusal::Time(_, wait) | Refusal::Spacing(wait) => wait,
+        };
+        state.counters.throttled("ErrorServerBusy");
+        let failure = Failure::busy(Some(self.real(wait)));
+        let as_fault = match self.policy.busy_response {
+            BusyResponse::Fault => true,
+            BusyResponse::Messages => false,
+            BusyResponse::Either => state.rng.bool(),
+        };
+        match as_fault {
+            true => Reply::fault(&failure),
+            false => self.all_members(operation, facts, failure),
+        }
     }
 
     /// Who is charged: the caller, or the impersonated mailbox's copy, or both when the call leaves

@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::engine::InFlight;
+use super::stream::Stream;
 
 /// The connection was lost. Its source is an [`io::Error`] of the kind that a real client would see
 /// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows
@@ -93,6 +94,8 @@ pub struct Body {
     /// Boxed, so that the body can be moved: the bodies of real clients can.
     sleep: Option<Pin<Box<Sleep>>>,
     lost: Option<ConnectionLost>,
+    /// What comes after the frames, for as long as it hangs.
+    stream: Option<Stream>,
     in_flight: Option<InFlight>,
 }
 
@@ -112,8 +115,15 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: None,
+            stream: None,
             in_flight,
         }
+    }
+
+    /// The same bytes, and then what the stream sends.
+    pub(super) fn hanging(mut self, stream: Stream) -> Self {
+        self.stream = Some(stream);
+        self
     }
 
     /// The same bytes in several frames, with a pause before each.
@@ -147,6 +157,7 @@ impl Body {
             pause: Duration::ZERO,
             sleep: None,
             lost: Some(error),
+            stream: None,
             in_flight: None,
         }
     }
@@ -161,16 +172,24 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ConnectionLost>>> {
         let this = self.get_mut();
-        if this.frames.is_empty() && this.lost.is_none() {
+        if this.is_end_stream() {
             return Poll::Ready(None);
         }
-        if !this.pause.is_zero() {
-            let pause = this.pause;
+        let next = this.stream.as_ref().filter(|_| this.frames.is_empty());
+        let pause = next.map_or(this.pause, Stream::pause);
+        if this.sleep.is_some() || !pause.is_zero() {
             let sleep = this
                 .sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
             ready!(sleep.as_mut().poll(cx));
             this.sleep = None;
+        }
+        if let Some(stream) = next {
+            let frame = stream.next();
+            if frame.last {
+                (this.stream, this.in_flight) = (None, None);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(frame.bytes))));
         }
         let Some(bytes) = this.frames.pop_front() else {
             this.in_flight = None;
@@ -178,18 +197,21 @@ impl http_body::Body for Body {
         };
         this.promised = this.promised.saturating_sub(bytes.len() as u64);
         // With the last frame the response is sent: whoever takes it may call again at once.
-        if this.frames.is_empty() && this.lost.is_none() {
+        if this.is_end_stream() {
             this.in_flight = None;
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.lost.is_none()
+        self.frames.is_empty() && self.lost.is_none() && self.stream.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.promised)
+        match self.stream {
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(self.promised),
+        }
     }
 }
 

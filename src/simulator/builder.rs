@@ -14,6 +14,7 @@ use super::faults::Faults;
 use super::mailbox::Store;
 use super::policy::Policy;
 use super::report::Counters;
+use super::subscription::Subscriptions;
 
 /// The account of an exchange that was given none.
 pub const DEFAULT_ACCOUNT: &str = "svc@contoso.com";
@@ -191,6 +192,7 @@ impl Builder {
                 state: Mutex::new(State {
                     store,
                     budgets: Budgets::default(),
+                    subscriptions: Subscriptions::default(),
                     faults: self.faults,
                     counters: Counters::default(),
                     rng: fastrand::Rng::with_seed(self.seed),

@@ -8,11 +8,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::account::Account;
-use super::budget::{Budgets, Payer};
+use super::budget::{Budgets, CallKind, Payer};
 use super::faults::Faults;
 use super::mailbox::Store;
 use super::policy::Policy;
 use super::report::Counters;
+use super::subscription::Subscriptions;
 
 /// The server.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(super) struct Engine {
 pub(super) struct State {
     pub(super) store: Store,
     pub(super) budgets: Budgets,
+    pub(super) subscriptions: Subscriptions,
     pub(super) faults: Faults,
     pub(super) counters: Counters,
     pub(super) rng: fastrand::Rng,
@@ -44,17 +46,17 @@ pub(super) struct State {
 pub(super) struct InFlight {
     engine: Arc<Engine>,
     pub(super) payers: Vec<Payer>,
-    sync: bool,
+    kind: CallKind,
     pub(super) rows: u32,
 }
 
 impl InFlight {
     /// The place of a call that the budgets have let in.
-    pub(super) fn new(engine: Arc<Engine>, payers: Vec<Payer>, sync: bool) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, payers: Vec<Payer>, kind: CallKind) -> Self {
         Self {
             engine,
             payers,
-            sync,
+            kind,
             rows: 0,
         }
     }
@@ -64,7 +66,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let mut state = self.engine.state.lock();
         state.present = state.present.saturating_sub(1);
-        state.budgets.leave(&self.payers, self.sync, self.rows);
+        state.budgets.leave(&self.payers, self.kind, self.rows);
     }
 }
 

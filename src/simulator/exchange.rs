@@ -102,6 +102,17 @@ impl Exchange {
         self.engine.state.lock().budgets.in_flight(payer)
     }
 
+    /// Subscriptions that this payer has now. Where the mailbox pays it is the payer's copy.
+    pub fn subscriptions(&self, payer: &Payer) -> usize {
+        let now = self.engine.policy_time(self.engine.now());
+        self.engine.state.lock().subscriptions.of(payer, now)
+    }
+
+    /// Loses all subscriptions, as a server does that is restarted.
+    pub fn lose_subscriptions(&self) {
+        self.engine.state.lock().subscriptions.clear();
+    }
+
     /// The policy that it enforces.
     pub fn policy(&self) -> &Policy {
         &self.engine.policy

@@ -16,6 +16,7 @@ use super::faults::Fault;
 use super::operation::{Context, Operation, OperationResponse, Scratch};
 use super::policy::BatchCut;
 use super::soap::{self, Request};
+use super::stream::Stream;
 use super::xml::Element;
 
 /// A call that the server executes.
@@ -51,7 +52,8 @@ struct Progress {
 /// What is decided of a member before it is executed.
 enum Turn {
     Refused(Failure),
-    Runs(Duration),
+    /// After a delay, for this time.
+    Runs(Duration, Duration),
 }
 
 impl Engine {
@@ -100,20 +102,28 @@ impl Engine {
             .filter(|_| members.len() > 1)
             .unwrap_or(Duration::MAX);
         for (index, member) in members.iter().take(stop).enumerate() {
-            let time = match self.turn(execution, progress) {
+            let (delay, time) = match self.turn(execution, progress, &request, index) {
                 Turn::Refused(failure) => {
                     progress.response.members.push(Err(failure));
                     continue;
                 }
-                Turn::Runs(time) => time,
+                Turn::Runs(delay, time) => (delay, time),
             };
             let left = limit.saturating_sub(progress.spent);
-            progress.cut = time > left;
-            let time = time.min(left);
-            progress.spent += time;
-            progress.due = later(progress.due, self.real(time));
-            self.pause_until(progress.due).await;
+            progress.cut = delay + time > left;
+            let delay = delay.min(left);
+            let time = time.min(left - delay);
+            progress.spent += delay + time;
+            progress.due = later(progress.due, self.real(delay + time));
+            // A search has its rows in memory while it runs; anything else is done at its end.
+            let finds = execution.operation.finds();
+            if !finds {
+                self.pause_until(progress.due).await;
+            }
             let stopped = self.execute_member(execution, progress, &request, (index, member), time);
+            if finds {
+                self.pause_until(progress.due).await;
+            }
             if progress.cut || progress.response.batch_error.is_some() {
                 break;
             }
@@ -133,7 +143,8 @@ impl Engine {
         }
         let mut guard = self.state.lock();
         let now = self.policy_time(self.now());
-        let mut context = self.context(&mut guard, execution, &mut progress.scratch, now);
+        let took = Duration::ZERO;
+        let mut context = self.context(&mut guard, execution, &mut progress.scratch, now, took);
         progress.response.trailer = context.finish(&request);
     }
 
@@ -159,7 +170,7 @@ impl Engine {
             )),
             _ => None,
         };
-        let mut context = self.context(state, execution, &mut progress.scratch, now);
+        let mut context = self.context(state, execution, &mut progress.scratch, now, time);
         if !std::mem::replace(&mut progress.prepared, true) {
             if let Err(failure) = context.prepare(request) {
                 progress.response.batch_error = Some(failure);
@@ -192,7 +203,13 @@ impl Engine {
     }
 
     /// Whether the member's turn comes, and how long it takes.
-    fn turn(&self, execution: &Execution, progress: &mut Progress) -> Turn {
+    fn turn(
+        &self,
+        execution: &Execution,
+        progress: &mut Progress,
+        request: &Element,
+        index: usize,
+    ) -> Turn {
         let mut state = self.state.lock();
         let now = self.policy_time(self.now());
         if let Some(wait) = state
@@ -218,7 +235,36 @@ impl Engine {
                 .copied()
                 .unwrap_or(self.policy.member_time),
         };
-        Turn::Runs(scaled(time, swing))
+        let searches = request.child("QueryString").is_some();
+        let longest = self.policy.fast_search_timeout.filter(|_| searches);
+        let time = scaled(time, swing).min(longest.unwrap_or(Duration::MAX));
+        Turn::Runs(self.delay(execution, &mut state, index, now), time)
+    }
+
+    /// How long a member is held up: after the first one for the budgets of its payers, and for
+    /// the server's load.
+    fn delay(
+        &self,
+        execution: &Execution,
+        state: &mut State,
+        index: usize,
+        now: Duration,
+    ) -> Duration {
+        let payers = &execution.in_flight.payers;
+        let held_up = state.budgets.delay(&self.policy, payers, now);
+        if let Some((parameter, _)) = held_up {
+            state.counters.violation(parameter);
+        }
+        let held_up = held_up.filter(|_| index > 0);
+        let load = 100.0 * f64::from(state.present) / f64::from(self.policy.cpu_calls.max(1));
+        let busy = self.policy.cpu_start_percent.map_or(0.0, |start| {
+            let start = f64::from(start.min(99));
+            ((load - start) / (100.0 - start)).clamp(0.0, 1.0)
+        });
+        let delay = held_up.map_or(Duration::ZERO, |(_, delay)| delay);
+        let delay = delay + self.policy.cpu_delay.mul_f64(busy);
+        state.counters.report.delayed_members += u64::from(!delay.is_zero());
+        delay
     }
 
     fn context<'a>(
@@ -227,17 +273,21 @@ impl Engine {
         execution: &'a mut Execution,
         scratch: &'a mut Scratch,
         now: Duration,
+        took: Duration,
     ) -> Context<'a> {
         Context {
             policy: &self.policy,
             store: &mut state.store,
             budgets: &mut state.budgets,
+            subscriptions: &mut state.subscriptions,
             counters: &mut state.counters,
             caller: &execution.caller,
             effective: execution.effective,
             payers: &execution.in_flight.payers,
             old_version: execution.request.old_version,
             now,
+            speed: self.speed,
+            took,
             rows: &mut execution.in_flight.rows,
             scratch,
             operation: execution.operation,
@@ -279,7 +329,7 @@ impl Engine {
 
     /// Responds with what was done, and counts it.
     fn close(
-        &self,
+        self: &Arc<Self>,
         execution: Execution,
         progress: Progress,
     ) -> Result<Response<Body>, ConnectionLost> {
@@ -304,6 +354,10 @@ impl Engine {
             .count();
         self.count(&execution, &progress, throttled, (!lost).then_some(status));
         let in_flight = Some(execution.in_flight);
+        let stream = progress.scratch.hanging.map(|hanging| {
+            let ends = later(self.now(), self.real(hanging.lasts));
+            Stream::new(self.clone(), hanging.ids, hanging.number, ends)
+        });
         let body = match execution.fault {
             _ if lost => return Err(ConnectionLost::reset()),
             Some(Fault::CutBody) => Body::whole(text, in_flight).cut(),
@@ -315,6 +369,10 @@ impl Engine {
                 Body::whole(half.slice(..half.len() / 2), in_flight)
             }
             _ => Body::whole(text, in_flight),
+        };
+        let body = match stream {
+            Some(stream) => body.hanging(stream),
+            None => body,
         };
         Ok(respond(status, execution.headers, body))
     }

@@ -15,6 +15,8 @@ pub(super) struct Failure {
     pub(super) text: String,
     /// `MessageXml`: names and values.
     pub(super) values: Vec<(&'static str, String)>,
+    /// What stands after the error in its response message.
+    pub(super) payload: String,
 }
 
 impl Failure {
@@ -23,6 +25,7 @@ impl Failure {
             code: code.into(),
             text: text.into(),
             values: Vec::new(),
+            payload: String::new(),
         }
     }
 
@@ -51,13 +54,15 @@ impl Failure {
         }
     }
 
-    pub(super) fn connections(limit: u32) -> Self {
+    /// `ErrorExceededConnectionCount` of `MaxConcurrency` or `HangingConnectionLimit`.
+    pub(super) fn connections(part: &str, limit: u32) -> Self {
+        let mut values = vec![("Policy", part.to_owned())];
+        if part == "MaxConcurrency" {
+            values.push(("MaxConcurrencyLimit", limit.to_string()));
+        }
+        values.push(("ErrorMessage", over_budget(part, limit, 0)));
         Self {
-            values: vec![
-                ("Policy", "MaxConcurrency".to_owned()),
-                ("MaxConcurrencyLimit", limit.to_string()),
-                ("ErrorMessage", over_budget("MaxConcurrency", limit, 0)),
-            ],
+            values,
             ..Self::new(
                 "ErrorExceededConnectionCount",
                 "You have exceeded the available concurrent connections for your account.  Try again once your \
@@ -66,12 +71,12 @@ impl Failure {
         }
     }
 
-    /// `ErrorServerBusy` of `ConcurrentSyncCalls`;  back-off is real time.
-    pub(super) fn syncs(limit: u32, back_off: Duration) -> Self {
+    /// `ErrorServerBusy` of a limit on some calls at a time;  back-off is real time.
+    pub(super) fn too_many(part: &str, limit: u32, back_off: Duration) -> Self {
         let mut failure = Self::busy(Some(back_off));
         failure.text = format!(
             "{BUSY_TEXT}, {}",
-            over_budget("ConcurrentSyncCalls", limit, milliseconds_up(back_off))
+            over_budget(part, limit, milliseconds_up(back_off))
         );
         failure
     }
@@ -89,6 +94,14 @@ impl Failure {
         Self::new(
             "ErrorTimeoutExpired",
             "The operation did not complete in the time allowed.",
+        )
+    }
+
+    /// Too many recipients within a day.
+    pub(super) fn submission_quota() -> Self {
+        Self::new(
+            "ErrorSubmissionQuotaExceeded",
+            "The message cannot be sent: the sending quota of the account is used up for now.",
         )
     }
 
@@ -136,7 +149,11 @@ impl Failure {
     pub(super) fn throttled(&self) -> bool {
         matches!(
             self.code.as_str(),
-            "ErrorServerBusy" | "ErrorTooManyObjectsOpened" | "ErrorExceededFindCountLimit"
+            "ErrorServerBusy"
+                | "ErrorTooManyObjectsOpened"
+                | "ErrorExceededFindCountLimit"
+                | "ErrorExceededSubscriptionCount"
+                | "ErrorSubmissionQuotaExceeded"
         )
     }
 
@@ -161,6 +178,7 @@ impl Failure {
             escaped(&self.code)
         );
         self.message_xml("m", out);
+        out.push_str(&self.payload);
     }
 
     /// As a whole envelope with a fault.

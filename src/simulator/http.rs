@@ -23,9 +23,6 @@ use tower_service::Service;
 use super::body::{Body, ConnectionLost};
 use super::exchange::Exchange;
 
-/// Exchange takes requests of 64 MB (67,108,864 bytes) on premises.
-const LARGEST_REQUEST: usize = 64 << 20;
-
 type Outcome = Result<Response<Body>, ConnectionLost>;
 
 /// The response to come. When it is dropped after the request has arrived, the server goes on
@@ -106,9 +103,8 @@ where
         let flag = arrived.clone();
         let response = async move {
             let (head, body) = request.into_parts();
-            let bytes: Result<Bytes, StatusCode> = match Limited::new(body, LARGEST_REQUEST)
-                .collect()
-                .await
+            let largest = usize::try_from(engine.policy.max_request).unwrap_or(usize::MAX);
+            let bytes: Result<Bytes, StatusCode> = match Limited::new(body, largest).collect().await
             {
                 Ok(collected) => Ok(collected.to_bytes()),
                 Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),

@@ -53,11 +53,24 @@
 //!
 //! **Busy budget.** A payer's balance starts at `max_burst`. It grows by `recharge_rate`
 //! milliseconds per hour, never above `max_burst`, and every member's execution time is taken from
-//! it. Below `-cutoff_balance` the payer is locked out until the balance has recharged by what
-//! `lockout` brings from the cutoff; calls that were still running overdraw it further, and every
-//! call during the lock-out costs `busy_call_cost`, so that both prolong it. Calls during the
-//! lock-out get `ErrorServerBusy` with the remaining time; in a batch the budget is looked at
-//! before each member, and the members after a lock-out has begun come back throttled.
+//! it. Below zero each member but the first of a call is held up before it is executed, by more the
+//! lower the balance is: `overdraft_delay` at the cutoff. Below `-cutoff_balance` the payer is locked out until the
+//! balance has recharged by what `lockout` brings from the cutoff; calls that were still running
+//! overdraw it further, and every call during the lock-out costs `busy_call_cost`, so that both
+//! prolong it. Calls during the lock-out get `ErrorServerBusy` with the remaining time; in a batch
+//! the budget is looked at before each member, and the members after a lock-out has begun come back
+//! throttled. Exchange 2010 has percentages of a minute instead: over one of them members are held
+//! up, and further calls get `ErrorServerBusy` until the minute has room again.
+//!
+//! **Rates.** Messages count for a minute and recipients for a day from when they were sent. A
+//! message over the rate is late, which nobody is told; a member with too many recipients comes back
+//! `ErrorSubmissionQuotaExceeded`.
+//!
+//! **Notifications.** A subscription counts until it is ended or expires: a pull subscription its
+//! timeout after it was last asked, one for streams half an hour after its stream was closed. Events
+//! of items are told, those of folders are not. [`Exchange::lose_subscriptions`] loses all of them.
+//!
+//! **Somebody else.** [`Policy::other_client`] is another application on the same accounts.
 //!
 //! **Batches.** The members of a call are executed one after another, each taking its time. A call
 //! with several of them that has taken `batch_limit` is cut there, and `batch_cut` says what comes
@@ -75,7 +88,8 @@
 //! folders (Find, Get, Create, Update, Delete, Move, Copy, Empty, MarkAllItemsAsRead),
 //! SyncFolderItems and SyncFolderHierarchy, delegates (Get, Add, Update, Remove; a list that gives
 //! nobody any rights), ConvertId between EWS and entry ids, ResolveNames, GetMailTips,
-//! GetServerTimeZones, GetUserAvailability. An exported item is its XML in base64; any other data
+//! GetServerTimeZones, GetUserAvailability, Subscribe, Unsubscribe, GetEvents, GetStreamingEvents,
+//! SearchMailboxes (how many subjects have the phrase). An exported item is its XML in base64; any other data
 //! that is uploaded becomes a message with that text as its subject.
 //!
 //! [`Report::done`] says by operation what was done how often, so that a test sees what a client
@@ -105,7 +119,7 @@
 //!
 //! # What it leaves out
 //!
-//! Notifications (and with them `HangingConnectionLimit` and `EWSMaxSubscriptions`), what
+//! Push notifications (a push subscription counts, and nothing is pushed), events of folders, what
 //! permissions allow, delivery (sent mail is counted, not delivered), archive mailboxes (archived
 //! items go to a folder of the same one), attachments of attachments, query strings beyond a phrase
 //! in the subject, recurrence. An operation that it does not know gets the fault
@@ -129,11 +143,14 @@ mod id;
 mod item_xml;
 mod mailbox;
 mod operation;
+mod other_client;
 mod policy;
 mod report;
 mod response_shape;
 mod schema;
 mod soap;
+mod stream;
+mod subscription;
 mod xml;
 
 pub use self::account::Account;
@@ -143,7 +160,8 @@ pub use self::builder::{Builder, DEFAULT_ACCOUNT, DEFAULT_PASSWORD};
 pub use self::exchange::{Exchange, StoredItem};
 pub use self::faults::{Fault, Faults};
 pub use self::http::{ResponseFuture, Server};
-pub use self::policy::{BatchCut, BusyResponse, OpenedBy, Policy};
+pub use self::other_client::OtherClient;
+pub use self::policy::{BatchCut, BusyResponse, OpenedBy, PercentTime, Policy, SubscriptionPayer};
 pub use self::report::{Call, Report};
 
 #[cfg(test)]

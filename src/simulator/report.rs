@@ -70,7 +70,8 @@ pub struct Report {
     /// Members executed, by operation.
     pub executed: BTreeMap<String, u64>,
     /// Throttled responses by kind: `503`, `ErrorServerBusy`, `ErrorExceededConnectionCount`,
-    /// `ErrorTooManyObjectsOpened` (per member), `EWSFindCountLimit` (per member).
+    /// `ErrorExceededSubscriptionCount`, `ErrorTooManyObjectsOpened`,
+    /// `ErrorSubmissionQuotaExceeded` (per member), `EWSFindCountLimit` (per member).
     /// Faults on demand are not among them.
     pub throttled: BTreeMap<String, u64>,
     /// The most calls in flight at once, by payer.
@@ -87,6 +88,11 @@ pub struct Report {
     pub open_mailbox_violations: u64,
     /// Impersonating calls whose `X-AnchorMailbox` is missing or names another mailbox.
     pub anchor_violations: u64,
+    /// What went over a parameter, by its name (`EWSMaxConcurrency`, `MessageRateLimit`, ...):
+    /// calls, members, messages. `open mailboxes` and `spacing` have no parameter.
+    pub violations: BTreeMap<String, u64>,
+    /// Members that were held up before they were executed.
+    pub delayed_members: u64,
     /// Faults on demand that happened, by [`Fault::name`](super::Fault::name).
     pub faults: BTreeMap<String, u64>,
     /// Calls whose client went away before the response.
@@ -179,6 +185,10 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn throttled(&mut self, kind: &str) {
         count(&mut self.report.throttled, kind);
+    }
+
+    pub(super) fn violation(&mut self, parameter: &str) {
+        count(&mut self.report.violations, parameter);
     }
 
     pub(super) fn executed(&mut self, operation: &str) {

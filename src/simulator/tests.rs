@@ -14,6 +14,7 @@ use tower::ServiceExt;
 use super::*;
 
 mod batches;
+mod limits;
 mod round_trips;
 
 const AUTH: &str = "Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==";

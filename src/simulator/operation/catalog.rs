@@ -1,5 +1,6 @@
 //! The operations that the server knows: their names and their members.
 
+use super::super::budget::CallKind;
 use super::super::xml::{Element, Ns};
 
 /// An operation of the simulated server.
@@ -40,13 +41,18 @@ pub(in super::super) enum Operation {
     AddDelegate,
     UpdateDelegate,
     RemoveDelegate,
+    SearchMailboxes,
+    Subscribe,
+    Unsubscribe,
+    GetEvents,
+    GetStreamingEvents,
 }
 
 use Operation::*;
 
 /// Every operation, its name, and the array that holds its members; an operation without one is its
 /// own member.
-const ALL: [(Operation, &str, &str); 35] = [
+const ALL: [(Operation, &str, &str); 40] = [
     (GetFolder, "GetFolder", "FolderIds"),
     (FindFolder, "FindFolder", "ParentFolderIds"),
     (CreateFolder, "CreateFolder", "Folders"),
@@ -86,6 +92,11 @@ const ALL: [(Operation, &str, &str); 35] = [
     (AddDelegate, "AddDelegate", "DelegateUsers"),
     (UpdateDelegate, "UpdateDelegate", "DelegateUsers"),
     (RemoveDelegate, "RemoveDelegate", "UserIds"),
+    (SearchMailboxes, "SearchMailboxes", ""),
+    (Subscribe, "Subscribe", ""),
+    (Unsubscribe, "Unsubscribe", ""),
+    (GetEvents, "GetEvents", ""),
+    (GetStreamingEvents, "GetStreamingEvents", ""),
 ];
 
 impl Operation {
@@ -108,8 +119,18 @@ impl Operation {
         self.row().map_or("", |(_, name, _)| name)
     }
 
-    pub(in super::super) fn is_sync(self) -> bool {
-        matches!(self, SyncFolderItems | SyncFolderHierarchy)
+    pub(in super::super) fn kind(self) -> CallKind {
+        match self {
+            SyncFolderItems | SyncFolderHierarchy => CallKind::Sync,
+            GetStreamingEvents => CallKind::Hanging,
+            SearchMailboxes => CallKind::Discovery,
+            _ => CallKind::Plain,
+        }
+    }
+
+    /// Whether its members hold rows in memory while they are executed.
+    pub(in super::super) fn finds(self) -> bool {
+        matches!(self, FindItem | FindFolder)
     }
 
     /// Whether some failures of a member leave the members after it undone.
@@ -134,6 +155,11 @@ impl Operation {
                 | GetUserAvailability
                 | GetMailTips
                 | GetDelegate
+                | SearchMailboxes
+                | Subscribe
+                | Unsubscribe
+                | GetEvents
+                | GetStreamingEvents
         )
     }
 
@@ -149,6 +175,11 @@ impl Operation {
                 | GetServerTimeZones
                 | GetDelegate
                 | UpdateDelegate
+                | SearchMailboxes
+                | Subscribe
+                | Unsubscribe
+                | GetEvents
+                | GetStreamingEvents
         );
         let members: Vec<&Element> = match array {
             Some(array) => array.children().collect(),

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use super::super::account::Account;
-use super::super::budget::{Budgets, Payer};
+use super::super::budget::{Budgets, Payer, Refused, Submission};
 use super::super::clock;
+use super::super::engine::scaled;
 use super::super::failure::Failure;
 use super::super::id::{Id, guid_text};
 use super::super::mailbox::{ItemKey, Mailbox, Store};
 use super::super::policy::Policy;
 use super::super::report::Counters;
+use super::super::subscription::Subscriptions;
 use super::super::xml::Element;
 use super::catalog::Operation;
 
@@ -19,6 +21,7 @@ pub(in super::super) struct Context<'a> {
     pub(in super::super) policy: &'a Policy,
     pub(in super::super) store: &'a mut Store,
     pub(in super::super) budgets: &'a mut Budgets,
+    pub(in super::super) subscriptions: &'a mut Subscriptions,
     pub(in super::super) counters: &'a mut Counters,
     pub(in super::super) caller: &'a Account,
     /// The impersonated mailbox, else the caller's own, if it has one.
@@ -27,6 +30,10 @@ pub(in super::super) struct Context<'a> {
     pub(in super::super) old_version: bool,
     /// Policy time.
     pub(in super::super) now: Duration,
+    /// How much faster than real time policy time is.
+    pub(in super::super) speed: f64,
+    /// How long the member took, policy time.
+    pub(in super::super) took: Duration,
     /// Rows that the call has in memory.
     pub(in super::super) rows: &'a mut u32,
     pub(in super::super) scratch: &'a mut Scratch,
@@ -40,6 +47,17 @@ pub(in super::super) struct Scratch {
     mailboxes: Vec<usize>,
     /// Whether it has changed the item whose change key it came with.
     pub(super) changed: bool,
+    /// What it sends on after its response.
+    pub(in super::super) hanging: Option<Hanging>,
+}
+
+/// A stream that a call has opened.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Hanging {
+    pub(in super::super) number: u64,
+    pub(in super::super) ids: Vec<String>,
+    /// Policy time.
+    pub(in super::super) lasts: Duration,
 }
 
 impl Context<'_> {
@@ -84,6 +102,7 @@ impl Context<'_> {
             return Ok(());
         }
         self.counters.report.open_mailbox_violations += 1;
+        self.counters.violation("open mailboxes");
         self.counters.throttled("ErrorTooManyObjectsOpened");
         Err(Failure::new(
             "ErrorTooManyObjectsOpened",
@@ -93,6 +112,30 @@ impl Context<'_> {
                  mdbGuid = 00000000-0000-0000-0000-000000000000, maiboxGuid = {guid}"
             ),
         ))
+    }
+
+    /// Submits a message to its recipients, or says why it cannot be sent now.
+    pub(super) fn submit(&mut self, recipients: u64) -> Result<(), Failure> {
+        let submitted = self
+            .budgets
+            .submit(self.policy, self.payers, recipients, self.now);
+        match submitted {
+            Ok(Submission::InTime) => Ok(()),
+            Ok(Submission::Late) => {
+                self.counters.violation("MessageRateLimit");
+                Ok(())
+            }
+            Err(Refused::Messages(wait)) => {
+                self.counters.violation("MessageRateLimit");
+                self.counters.throttled("ErrorServerBusy");
+                Err(Failure::busy(Some(scaled(wait, 1.0 / self.speed))))
+            }
+            Err(Refused::Recipients) => {
+                self.counters.violation("RecipientRateLimit");
+                self.counters.throttled("ErrorSubmissionQuotaExceeded");
+                Err(Failure::submission_quota())
+            }
+        }
     }
 
     /// The mailbox and folder of a `FolderId` or `DistinguishedFolderId`, entered.

@@ -6,7 +6,8 @@ use super::catalog::Operation::*;
 use super::context::Context;
 use super::response::MemberResult;
 use super::{
-    attachments, delegates, directory, find, folder_moves, folders, items, sync, transfer,
+    attachments, delegates, directory, discovery, find, folder_moves, folders, items,
+    notifications, sync, transfer,
 };
 
 impl Context<'_> {
@@ -65,6 +66,11 @@ impl Context<'_> {
             AddDelegate => delegates::add(self, request, member),
             UpdateDelegate => delegates::update(self, request, member),
             RemoveDelegate => delegates::remove(self, request, member),
+            SearchMailboxes => discovery::search(self, request),
+            Subscribe => notifications::subscribe(self, request),
+            Unsubscribe => notifications::unsubscribe(self, request),
+            GetEvents => notifications::get_events(self, request),
+            GetStreamingEvents => notifications::get_streaming_events(self, request),
         }
     }
 

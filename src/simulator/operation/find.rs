@@ -24,7 +24,7 @@ pub(super) struct Page {
 
 impl Page {
     /// The page of a view over that many rows, of which no more than `most` may be given.
-    pub(super) fn of(view: Option<&Element>, total: usize, most: Option<usize>) -> Self {
+    fn of(view: Option<&Element>, total: usize, most: Option<usize>) -> Self {
         let number = |name| {
             view.and_then(|view| view.attribute(name))
                 .and_then(|text| text.parse::<usize>().ok())
@@ -68,6 +68,13 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     let query = request
         .child_text("QueryString")
         .filter(|query| !query.is_empty());
+    let slow = context
+        .policy
+        .fast_search_timeout
+        .is_some_and(|limit| context.took >= limit);
+    if query.is_some() && slow {
+        return Err(Failure::timed_out());
+    }
     let calendar = request.child("CalendarView");
     let mailbox = context.store.get(index).ok_or_else(Failure::no_mailbox)?;
     let mut found: Vec<(ItemKey, &Item)> = mailbox
@@ -77,29 +84,16 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         .filter(|(_, item)| calendar.is_none_or(|view| overlaps(item, view)))
         .collect();
     in_order(&mut found, request);
+    let found: Vec<ItemKey> = found.into_iter().map(|(item_key, _)| item_key).collect();
     let view = request.child("IndexedPageItemView");
-    let paged = view.is_some();
     let filtered = restriction.is_some() || query.is_some();
-    let limit = match filtered {
-        true => context.policy.find_count_filtered,
-        false => context.policy.find_count,
-    };
-    let full = Page::of(view.or(calendar), found.len(), None);
-    let left = limit.map(|limit| context.budgets.rows_left(limit, context.payers) as usize);
-    let page = match left.filter(|left| *left < full.rows) {
-        None => full,
-        Some(left) => {
-            context.counters.throttled("EWSFindCountLimit");
-            // What is over the limit: an error to old clients and without pages, else a short page.
-            if context.old_version {
-                return Err(Failure::busy(None));
-            }
-            if !paged || left == 0 {
-                return Err(too_many_found());
-            }
-            Page::of(view, found.len(), Some(left))
-        }
-    };
+    let page = page(
+        context,
+        view.or(calendar),
+        view.is_some(),
+        filtered,
+        found.len(),
+    )?;
     let shape = ResponseShape::of(request, "ItemShape", true);
     let mut out = if calendar.is_some() {
         format!(
@@ -110,14 +104,50 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
     } else {
         format!("<m:RootFolder{}><t:Items>", page.attributes(found.len()))
     };
-    for (item_key, item) in found.iter().skip(page.offset).take(page.rows) {
-        write_item(mailbox, *item_key, item, &shape, &mut out);
+    let mailbox = context.mailbox(index)?;
+    for item_key in found.iter().skip(page.offset).take(page.rows) {
+        if let Some(item) = mailbox.items.get(item_key) {
+            write_item(mailbox, *item_key, item, &shape, &mut out);
+        }
     }
     out.push_str("</t:Items></m:RootFolder>");
+    Ok(out)
+}
+
+/// The page of a view over that many rows, as far as the budget has room for them. They are in
+/// memory from now until the call ends.
+pub(super) fn page(
+    context: &mut Context<'_>,
+    view: Option<&Element>,
+    paged: bool,
+    filtered: bool,
+    total: usize,
+) -> Result<Page, Failure> {
+    let limit = match filtered {
+        true => context.policy.find_count_filtered,
+        false => context.policy.find_count,
+    };
+    let full = Page::of(view, total, None);
+    let left = limit.map(|limit| context.budgets.rows_left(limit, context.payers) as usize);
+    let page = match left.filter(|left| *left < full.rows) {
+        None => full,
+        Some(left) => {
+            context.counters.throttled("EWSFindCountLimit");
+            context.counters.violation("EWSFindCountLimit");
+            // What is over the limit: an error to old clients and without pages, else a short page.
+            if context.old_version {
+                return Err(Failure::busy(None));
+            }
+            if !paged || left == 0 {
+                return Err(too_many_found());
+            }
+            Page::of(view, total, Some(left))
+        }
+    };
     let rows = u32::try_from(page.rows).unwrap_or(u32::MAX);
     context.budgets.hold_rows(context.payers, rows);
     *context.rows += rows;
-    Ok(out)
+    Ok(page)
 }
 
 fn too_many_found() -> Failure {

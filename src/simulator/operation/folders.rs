@@ -32,7 +32,10 @@ pub(super) fn find(context: &mut Context<'_>, request: &Element, parent: &Elemen
         true => mailbox.descendants(number),
         false => mailbox.children(number).map(|(child, _)| child).collect(),
     };
-    let page = super::find::Page::of(request.child("IndexedPageFolderView"), found.len(), None);
+    let view = request.child("IndexedPageFolderView");
+    let filtered = request.child("Restriction").is_some();
+    let page = super::find::page(context, view, view.is_some(), filtered, found.len())?;
+    let mailbox = context.mailbox(index)?;
     let shape = ResponseShape::of(request, "FolderShape", true);
     let mut out = format!("<m:RootFolder{}><t:Folders>", page.attributes(found.len()));
     for number in found.iter().skip(page.offset).take(page.rows) {

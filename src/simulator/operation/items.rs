@@ -125,6 +125,9 @@ pub(super) fn create(context: &mut Context<'_>, request: &Element, item: &Elemen
     if !STORED.contains(&item.name.as_str()) {
         return Ok("<m:Items/>".to_owned());
     }
+    if sends {
+        context.submit(recipients(item.children()))?;
+    }
     let stamp = context.stamp();
     let subject = item.child_text("Subject").unwrap_or_default();
     context.counters.created(&subject, sends);
@@ -306,6 +309,22 @@ pub(super) fn send(context: &mut Context<'_>, request: &Element, id: &Element) -
     Ok(String::new())
 }
 
+/// To how many an item with these fields is sent.
+fn recipients<'a>(fields: impl Iterator<Item = &'a Element>) -> u64 {
+    let lists = fields.filter(|field| {
+        matches!(
+            field.name.as_str(),
+            "ToRecipients"
+                | "CcRecipients"
+                | "BccRecipients"
+                | "RequiredAttendees"
+                | "OptionalAttendees"
+                | "Resources"
+        )
+    });
+    lists.map(|list| list.children().count() as u64).sum()
+}
+
 /// Sends an item away; the copy goes to that folder, else to the sent items.
 fn dispatch(
     context: &mut Context<'_>,
@@ -314,6 +333,11 @@ fn dispatch(
     save: bool,
     folder: Option<(usize, u64)>,
 ) -> Result<(), Failure> {
+    let number = match context.mailbox(index)?.items.get(&item_key) {
+        Some(item) => recipients(item.fields.iter()),
+        None => return Ok(()),
+    };
+    context.submit(number)?;
     let mailbox = context.mailbox_mut(index)?;
     let Some(item) = mailbox.remove_item(item_key) else {
         return Ok(());
