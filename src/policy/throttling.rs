@@ -195,8 +195,8 @@ impl ThrottlingPolicy {
     ///
     /// Each account has a balance of execution time, `burst` at most, that grows by `recharge` in an hour. Exchange slows an
     /// account's calls down when its balance is below zero, and locks it out when it has fallen to `-cutoff`. So `burst + cutoff` can be
-    /// used before the first lock-out. What calls cost is known when they have ended: the smaller of the two is kept for the calls that
-    /// are on their way, and [`Budget::BusyTime`] is a bucket of the larger one.
+    /// used before the first lock-out: [`Budget::BusyTime`] is a bucket of that. What calls cost is known when they have ended. Those
+    /// on their way are expected to cost what earlier ones did.
     ///
     /// The client knows the time on the wire only, which is more than the time that the server works.
     ///
@@ -210,7 +210,7 @@ impl ThrottlingPolicy {
         cutoff: u32,
     ) -> Result<(), SetLimitError> {
         let bucket = Limit::PerWindow {
-            limit: burst.max(cutoff),
+            limit: burst.saturating_add(cutoff),
             refill: recharge,
             period: Duration::from_secs(3600),
         };
@@ -414,9 +414,9 @@ mod tests {
             })
         };
         let mut policy = ThrottlingPolicy::exchange_2019();
-        for (burst, cutoff) in [(300, 3_000), (3_000, 300), (0, 3_000), (3_000, 0)] {
+        for (burst, cutoff) in [(300, 3_000), (3_300, 0), (0, 3_300)] {
             policy.set_busy_time(burst, 900, cutoff).unwrap();
-            assert_eq!(policy.limit(Budget::BusyTime), bucket(3_000, 900, 3600));
+            assert_eq!(policy.limit(Budget::BusyTime), bucket(3_300, 900, 3600));
         }
         assert!(policy.set_busy_time(0, 900, 0).is_err());
         assert!(policy.set_busy_time(300, 0, 300).is_err());

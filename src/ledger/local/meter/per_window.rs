@@ -24,6 +24,8 @@ pub(in super::super) struct PerWindow {
     bucket: Bucket,
     /// When the calls drew that are in flight, by their numbers: those before it was full last have nothing to give back.
     taken: HashMap<u64, Instant>,
+    /// What calls have cost that told it afterwards. Those in flight are expected to cost as much.
+    expected: u128,
     told: Option<Told>,
     /// Since when it is not full, and what was drawn since.
     begun: Option<(Instant, u128)>,
@@ -68,10 +70,17 @@ impl PerWindow {
             set: false,
             bucket: Bucket::new(scaled(limit, period), Rate::new(refill.into(), 1)),
             taken: HashMap::new(),
+            expected: 0,
             told: None,
             begun: None,
             learnt: None,
         }
+    }
+
+    /// What the calls in flight are expected to cost besides what they have drawn. One more call counts when it has cost something: a
+    /// server does not look ahead either.
+    fn to_come(&self) -> u128 {
+        self.expected.saturating_mul(self.taken.len() as u128)
     }
 
     fn fill(&mut self, now: Instant) {
@@ -139,9 +148,11 @@ impl Measure for PerWindow {
         let (amount, now) = (ask.needed(), clock.now());
         self.fill(now);
         let scaled = scaled(amount, self.period);
-        let holds_at = |bucket: &Bucket| bucket.holds_at(scaled, now);
-        let learnt = self.learnt().and_then(holds_at);
-        let until = holds_at(&self.bucket).max(learnt);
+        let learnt = self
+            .learnt()
+            .and_then(|bucket| bucket.holds_at(scaled, now));
+        let with_costs = scaled.saturating_add(self.to_come());
+        let until = self.bucket.holds_at(with_costs, now).max(learnt);
         match until.max(self.left_at(amount, now)) {
             None => Verdict::Room { value: None },
             until => Verdict::Full { until, value: None },
@@ -179,6 +190,12 @@ impl Measure for PerWindow {
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
+        let cost = scaled(amount, self.period);
+        // Later ones count for an eighth: the cost of one call says little of the next one's.
+        self.expected = match self.expected {
+            0 => cost,
+            known => known - known / 8 + cost / 8,
+        };
         self.draw(amount, clock.now());
     }
 

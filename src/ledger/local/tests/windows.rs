@@ -118,6 +118,40 @@ async fn a_cost_that_is_known_later_leaves_a_debt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_in_flight_are_expected_to_cost_what_others_did() {
+    let ledger = windows(1000, 100, secs(1), 100);
+    let spend = |permit: Permit, amount| {
+        let budget = Budget::Requests;
+        permit.report(Signal::Spent { budget, amount });
+        permit.complete();
+    };
+    // Nothing is known of the first ones.
+    let first: Vec<_> = (0..3)
+        .map(|_| try_now(&ledger, &requests("a", 0)).unwrap())
+        .collect();
+    for permit in first {
+        spend(permit, 100);
+    }
+    assert_eq!(drawn(&ledger), 300);
+    let mut running = Vec::new();
+    while let Some(permit) = try_now(&ledger, &requests("a", 0)) {
+        running.push(permit);
+    }
+    assert_eq!(running.len(), 8);
+    // One ends for less than expected: room for no more than one other.
+    spend(running.pop().unwrap(), 40);
+    running.push(try_now(&ledger, &requests("a", 0)).unwrap());
+    assert!(try_now(&ledger, &requests("a", 0)).is_none());
+    running.into_iter().for_each(|permit| spend(permit, 100));
+    // More than the bucket holds: the next goes when the debt is paid.
+    let permit = ledger.clone().acquire(requests("a", 0)).await.unwrap();
+    spend(permit, 100_000);
+    let permit = ledger.clone().acquire(requests("a", 0)).await.unwrap();
+    spend(permit, 0);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_what_was_never_sent_comes_back() {
     let ledger = windows(10, 1, secs(1), 100);
     for (end, left) in [
