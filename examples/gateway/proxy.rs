@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -166,6 +166,9 @@ impl Proxy {
         let changes = operation.is_some_and(|operation| {
             !operation.is_read() && operation.split() != Split::ChangesMeaning
         });
+        // IIS wants one, also of an empty body.
+        let length = request.body().len();
+        request.headers_mut().insert(CONTENT_LENGTH, length.into());
         request.extensions_mut().insert(identity.caller.clone());
 
         // The wait for one's turn counts: clients do not wait longer.
@@ -189,7 +192,7 @@ impl Proxy {
     /// Passes on a request without credentials, past the stack: it waits for nobody, and nobody for it.
     async fn unauthenticated(
         &self,
-        request: Request<Upload<Body>>,
+        mut request: Request<Upload<Body>>,
         until: Instant,
     ) -> Response<Body> {
         let max = self.stacks.current().policy.max_request;
@@ -209,6 +212,9 @@ impl Proxy {
                 .insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         };
+        if request.body().is_end_stream() && request.method() == Method::POST {
+            request.headers_mut().insert(CONTENT_LENGTH, 0.into());
+        }
         let limit = usize::try_from(max).unwrap_or(usize::MAX);
         let request = request.map(|body| Body::new(Limited::new(body, limit)));
         match timeout_at(until, self.bare.clone().oneshot(request)).await {
@@ -282,12 +288,10 @@ async fn settled(response: Response<Body>) -> Response<Body> {
             return Response::from_parts(head, Body::new(StreamBody::new(rest)));
         }
     }
-    let whole: Vec<u8> = frames
-        .iter()
-        .filter_map(|frame| frame.data_ref())
-        .flatten()
-        .copied()
-        .collect();
+    let mut whole = Vec::with_capacity(size);
+    for data in frames.iter().filter_map(|frame| frame.data_ref()) {
+        whole.extend_from_slice(data);
+    }
     match settle::settle(&whole) {
         Settled::Unchanged => Response::from_parts(head, whole.into()),
         Settled::Body(body) => Response::from_parts(head, body.into()),
