@@ -76,7 +76,7 @@ impl Status {
             .iter()
             .filter(|known| known.gated.is_some())
             .count();
-        principals.sort_by(|one, other| one.rank().cmp(&other.rank()));
+        principals.sort_by_cached_key(PrincipalStatus::rank);
         let principals_left_out = principals.len().saturating_sub(LISTED);
         principals.truncate(LISTED);
         let (calls, oldest) = proxy.running.oldest(LISTED);
