@@ -21,7 +21,9 @@ usage: cargo run --release --features https --example gateway -- [OPTIONS]
   --deadline SECONDS      for one call, below the time-outs of the clients. The EWS Managed API waits
                           100 s, exchangelib 120 s                                              [90]
   --upload-timeout SECONDS  how long a client may send nothing of its request                   [30]
+  --read-timeout SECONDS  how long a client may read nothing of its response                   [60]
   --max-connections N     further ones wait                                                  [10000]
+  --max-buffered BYTES    of all requests together                                      [1073741824]
   --drain SECONDS         for calls under way after SIGTERM                                    [120]
   --tls-cert FILE         certificates in PEM, read again on SIGHUP
   --tls-key FILE          their private key
@@ -43,7 +45,9 @@ pub(crate) struct Args {
     pub(crate) policy: String,
     pub(crate) deadline: Duration,
     pub(crate) upload_timeout: Duration,
+    pub(crate) read_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_buffered: u64,
     pub(crate) drain: Duration,
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) audit: Option<PathBuf>,
@@ -62,7 +66,9 @@ impl Args {
             policy: "exchange_online".to_owned(),
             deadline: Duration::from_secs(90),
             upload_timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(60),
             max_connections: 10_000,
+            max_buffered: 1 << 30,
             drain: Duration::from_secs(120),
             tls: None,
             audit: None,
@@ -86,6 +92,8 @@ impl Args {
                 "--policy" => args.policy = value()?,
                 "--deadline" => args.deadline = seconds(&option, &value()?)?,
                 "--upload-timeout" => args.upload_timeout = seconds(&option, &value()?)?,
+                "--read-timeout" => args.read_timeout = seconds(&option, &value()?)?,
+                "--max-buffered" => args.max_buffered = parsed(&option, &value()?)?,
                 "--max-connections" => args.max_connections = connections(&option, &value()?)?,
                 "--drain" => args.drain = seconds(&option, &value()?)?,
                 "--tls-cert" => certificates = Some(PathBuf::from(value()?)),

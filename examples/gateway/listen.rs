@@ -26,6 +26,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::writes::TimedWrites;
+
 /// For a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -41,6 +43,7 @@ const MAX_STREAMS: u32 = 128;
 pub(crate) struct Listen {
     tls: Option<Arc<Tls>>,
     places: Arc<Semaphore>,
+    read_timeout: Duration,
 }
 
 /// Certificates, and the files that they come from.
@@ -51,7 +54,11 @@ struct Tls {
 }
 
 impl Listen {
-    pub(crate) fn new(tls: Option<(&Path, &Path)>, max_connections: usize) -> Result<Self, String> {
+    pub(crate) fn new(
+        tls: Option<(&Path, &Path)>,
+        max_connections: usize,
+        read_timeout: Duration,
+    ) -> Result<Self, String> {
         let tls = tls.map(|(certificates, key)| {
             Ok::<_, String>(Arc::new(Tls {
                 acceptor: RwLock::new(acceptor(certificates, key)?),
@@ -62,6 +69,7 @@ impl Listen {
         Ok(Self {
             tls: tls.transpose()?,
             places: Arc::new(Semaphore::new(max_connections)),
+            read_timeout,
         })
     }
 
@@ -96,14 +104,15 @@ impl Listen {
                 }
             };
             let _ = stream.set_nodelay(true);
+            let stream = TimedWrites::new(stream, self.read_timeout);
             let (router, watcher) = (router.clone(), graceful.watcher());
             let acceptor = self.tls.as_ref().map(|tls| tls.acceptor.read().clone());
             tokio::spawn(async move {
                 let _place = place;
                 match acceptor {
-                    None => connection(stream, peer, router, watcher).await,
+                    None => connection(Box::pin(stream), peer, router, watcher).await,
                     Some(acceptor) => {
-                        let handshake = timeout(HANDSHAKE, acceptor.accept(stream)).await;
+                        let handshake = timeout(HANDSHAKE, acceptor.accept(Box::pin(stream))).await;
                         if let Ok(Ok(stream)) = handshake {
                             connection(stream, peer, router, watcher).await;
                         }

@@ -21,6 +21,7 @@ mod settle;
 mod stacks;
 mod status;
 mod upload;
+mod writes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ async fn run(args: Args) -> Result<bool, String> {
         .tls
         .as_ref()
         .map(|(certificates, key)| (&**certificates, &**key));
-    let listen = Listen::new(tls, args.max_connections)?;
+    let listen = Listen::new(tls, args.max_connections, args.read_timeout)?;
     let bind = async |address| {
         TcpListener::bind(address)
             .await
@@ -132,7 +133,7 @@ async fn run(args: Args) -> Result<bool, String> {
             "page at http://{}/",
             listener.local_addr().map_err(as_text)?
         );
-        let plain = Listen::new(None, 100)?;
+        let plain = Listen::new(None, 100, args.read_timeout)?;
         serving.push(tokio::spawn(plain.serve(
             listener,
             page::admin(page),

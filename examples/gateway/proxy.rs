@@ -27,7 +27,7 @@ use crate::reply;
 use crate::running::Running;
 use crate::settle::{self, Settled};
 use crate::stacks::Stacks;
-use crate::upload::Upload;
+use crate::upload::{Room, Upload};
 
 /// Requests without credentials at a time. They only ask how to authenticate, and are charged to nobody.
 const UNAUTHENTICATED: usize = 32;
@@ -48,6 +48,7 @@ pub(crate) struct Proxy {
     credentials: Credentials,
     first_tries: FirstTries,
     unauthenticated: Semaphore,
+    room: Arc<Room>,
     deadline: Duration,
     upload_timeout: Duration,
     settles: bool,
@@ -63,6 +64,7 @@ impl Proxy {
             credentials: Credentials::default(),
             first_tries: FirstTries::default(),
             unauthenticated: Semaphore::new(UNAUTHENTICATED),
+            room: Room::new(args.max_buffered),
             deadline: args.deadline,
             upload_timeout: args.upload_timeout,
             settles: !args.keep_busy_members,
@@ -91,7 +93,10 @@ impl Proxy {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         let until = Instant::now() + self.deadline;
-        let mut request = request.map(|body| Upload::new(body, self.upload_timeout, until));
+        // Until the response begins: so long the stack may send the request again.
+        let held = self.room.begin();
+        let mut request =
+            request.map(|body| Upload::new(body, held.clone(), self.upload_timeout, until));
         request.extensions_mut().clear();
         let response = match client {
             Client::Identified(identity) => self.through_stack(request, identity, until).await,

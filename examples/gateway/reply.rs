@@ -9,10 +9,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use tower::BoxError;
 use tower_ews::body::BufferRequestError;
+use tower_ews::soap::ResponseCode;
 use tower_ews::stack::{busy_for, fault_of, status_of};
 
 use crate::first_try::Refused;
-use crate::upload::TooSlow;
+use crate::upload::{NoRoom, TooSlow};
 
 /// A busy server that has not said for how long.
 const USUAL_PAUSE: Duration = Duration::from_secs(5);
@@ -123,6 +124,15 @@ pub(crate) fn of_error(error: &BoxError) -> Response<Body> {
 fn refused_upload(error: &BoxError) -> Option<Response<Body>> {
     if chain(error).any(|error| error.is::<TooSlow>()) {
         return Some(text(StatusCode::REQUEST_TIMEOUT, TooSlow.to_string()));
+    }
+    if chain(error).any(|error| error.is::<NoRoom>()) {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ResponseCode::SERVER_BUSY);
+        return Some(fault(
+            status,
+            code.as_str(),
+            &NoRoom.to_string(),
+            Some(USUAL_PAUSE),
+        ));
     }
     match chain(error).find_map(|error| error.downcast_ref())? {
         BufferRequestError::TooLarge { limit } => Some(text(

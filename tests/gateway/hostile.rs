@@ -1,11 +1,13 @@
 //! Requests that nobody should send.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::harness::*;
@@ -220,4 +222,68 @@ async fn the_page_is_for_this_machine() {
         assert_eq!(get(path, "evil.example").await.0, 404, "{path}");
     }
     assert_eq!(get("/healthz", "evil.example").await.2, "ok\n");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_gives_its_place_back() {
+    let upstream = Upstream::start(|_, _| async {
+        let folders = "<t:Folder/>".repeat(2_000_000);
+        xml(
+            200,
+            envelope(&format!(
+                "<m:GetFolderResponse>{folders}</m:GetFolderResponse>"
+            )),
+        )
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url, &["--read-timeout", "0.5"]);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (auth, body) = (basic("amy@contoso.com", "secret"), get_inbox());
+    let length = body.len();
+    let head = format!(
+        "POST /EWS/Exchange.asmx HTTP/1.1\r\nHost: x\r\nAuthorization: {auth}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    let mut some = [0; 100];
+    stream.read_exact(&mut some).await.unwrap();
+    let held = async || gateway.status().await["principals"].to_string();
+    assert!(held().await.contains("amy@contoso.com"));
+    until("its permit is back", async || {
+        !held().await.contains("amy@contoso.com")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_are_held_have_a_bound_together() {
+    let (go_on, waits) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (goes, waiting) = (Arc::clone(&go_on), Arc::clone(&waits));
+    let upstream = Upstream::start(move |_, _| {
+        let (goes, waiting) = (Arc::clone(&goes), Arc::clone(&waiting));
+        async move {
+            waiting.notify_one();
+            goes.notified().await;
+            xml(200, "<x/>".to_owned())
+        }
+    })
+    .await;
+    let gateway = Arc::new(Gateway::start(&upstream.url, &["--max-buffered", "3000"]));
+    let long = |letter: &str| get_inbox().replace("inbox", &letter.repeat(2_000));
+    let (first, soap) = (Arc::clone(&gateway), long("a"));
+    let first = tokio::spawn(async move { call(&first, "amy@contoso.com", soap).await.0 });
+    waits.notified().await;
+    let (status, headers, body) = call(&gateway, "bob@contoso.com", long("b")).await;
+    assert_eq!(
+        (status.as_u16(), &headers["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
+    assert!(body.contains("a:ErrorServerBusy"), "{body}");
+    go_on.notify_one();
+    assert_eq!(first.await.unwrap(), 200);
+    // What was held is free again.
+    go_on.notify_one();
+    assert_eq!(call(&gateway, "bob@contoso.com", long("b")).await.0, 200);
 }
