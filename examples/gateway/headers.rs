@@ -1,8 +1,8 @@
 //! Headers that belong to one connection, and challenges that cannot be met through a gateway (RFC 9110, 7.6 and 11.6).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -22,8 +22,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Makes the headers of a client's request those of this gateway's own.
 pub(crate) fn prepare_request(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    // The HTTP client sets both again, by the URL and the body that it sends. The body is here, so nobody waits for a 100.
-    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+    // Host and length are set again, by the URL and the body that are sent. The body is here, so nobody waits for a 100. The
+    // stack asks for compressed responses itself: it reads them, and cannot read what a client has asked for.
+    for name in [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING] {
         headers.remove(name);
     }
     headers.append(VIA, HeaderValue::from_static("1.1 tower-ews-gateway"));
@@ -154,6 +155,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("expect", "100-continue"),
+            ("accept-encoding", "br, gzip"),
             ("content-length", "7"),
             ("x-one", "1"),
             ("x-two", "2"),

@@ -1,5 +1,6 @@
 //! What comes through, in whose name, and what errors become.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -125,6 +126,40 @@ async fn headers_of_a_connection_stay_on_it() {
     for name in ["x-mine", "te", "proxy-authorization", "connection"] {
         assert!(!head.headers.contains_key(name), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_busy_signal_is_read_however_the_client_wants_its_response() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |head, _| {
+        let busy = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        let body = created(&[if busy { "ErrorServerBusy" } else { "NoError" }]);
+        async move {
+            let accepted = head.headers["accept-encoding"].to_str().unwrap();
+            assert!(
+                accepted.contains("gzip") && !accepted.contains("br"),
+                "{accepted}"
+            );
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(body.as_bytes()).unwrap();
+            let mut response = xml(200, String::new());
+            response
+                .headers_mut()
+                .insert("content-encoding", "gzip".parse().unwrap());
+            *response.body_mut() = Body::from(gzip.finish().unwrap());
+            response
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url, &[]);
+    let request = Request::post(gateway.url())
+        .header("content-type", "text/xml; charset=utf-8")
+        .header("authorization", basic("amy@contoso.com", "secret"))
+        .header("accept-encoding", "br, gzip");
+    let (status, headers, body) = send(request, create(&["one"])).await;
+    assert_eq!((status.as_u16(), body), (200, created(&["NoError"])));
+    assert!(!headers.contains_key("content-encoding"), "{headers:?}");
+    assert_eq!(upstream.calls(), 2);
 }
 
 #[tokio::test]
