@@ -10,7 +10,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited, StreamBody};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -202,10 +202,7 @@ impl Proxy {
     ) -> Response<Body> {
         let max = self.stacks.current().policy.max_request;
         if request.body().size_hint().lower() > max {
-            return reply::text(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the request has more than {max} bytes"),
-            );
+            return reply::too_large(max);
         }
         let Ok(_place) = self.unauthenticated.try_acquire() else {
             let mut response = reply::text(
@@ -224,10 +221,13 @@ impl Proxy {
         let request = request.map(|body| Body::new(Limited::new(body, limit)));
         match timeout_at(until, self.bare.clone().oneshot(request)).await {
             Ok(Ok(response)) => response.map(Body::new),
-            Ok(Err(error)) => reply::text(
-                StatusCode::BAD_GATEWAY,
-                format!("the server cannot be reached: {error}"),
-            ),
+            Ok(Err(error)) if reply::chain(&error).any(|cause| cause.is::<LengthLimitError>()) => {
+                reply::too_large(max)
+            }
+            Ok(Err(error)) => reply::refused_upload(&error).unwrap_or_else(|| {
+                let text = format!("the server cannot be reached: {error}");
+                reply::text(StatusCode::BAD_GATEWAY, text)
+            }),
             Err(_) => reply::text(
                 StatusCode::GATEWAY_TIMEOUT,
                 "the server has not responded in time",

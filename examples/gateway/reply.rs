@@ -121,7 +121,7 @@ pub(crate) fn of_error(error: &BoxError) -> Response<Body> {
 }
 
 /// What is wrong with a body that never became a call. There may be no SOAP in it, so it gets none back.
-fn refused_upload(error: &BoxError) -> Option<Response<Body>> {
+pub(crate) fn refused_upload(error: &BoxError) -> Option<Response<Body>> {
     if chain(error).any(|error| error.is::<TooSlow>()) {
         return Some(text(StatusCode::REQUEST_TIMEOUT, TooSlow.to_string()));
     }
@@ -135,18 +135,22 @@ fn refused_upload(error: &BoxError) -> Option<Response<Body>> {
         ));
     }
     match chain(error).find_map(|error| error.downcast_ref())? {
-        BufferRequestError::TooLarge { limit } => Some(text(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!(
-                "the request has more than {limit} bytes, which is the most that this gateway takes (`max_request` of its policy)"
-            ),
-        )),
+        BufferRequestError::TooLarge { limit } => Some(too_large(*limit)),
         BufferRequestError::Body(_) => Some(text(
             StatusCode::BAD_REQUEST,
             "the request broke off: nothing of it was sent to the server",
         )),
         _ => None,
     }
+}
+
+pub(crate) fn too_large(limit: u64) -> Response<Body> {
+    text(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!(
+            "the request has more than {limit} bytes, the most that this gateway takes (`max_request` of its policy)"
+        ),
+    )
 }
 
 fn message(error: &BoxError) -> String {

@@ -119,13 +119,15 @@ async fn what_is_too_large_is_not_taken() {
         );
     }
     // In chunks, without a length.
-    let auth = basic("amy@contoso.com", "secret");
-    let head = format!(
-        "POST /EWS/Exchange.asmx HTTP/1.1\r\nHost: x\r\nAuthorization: {auth}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
-    let chunks = format!("190\r\n{}\r\n", "x".repeat(400)).repeat(3);
-    let came = raw(&gateway, format!("{head}{chunks}0\r\n\r\n").as_bytes()).await;
-    assert!(came.starts_with("HTTP/1.1 413"), "{came}");
+    let auth = format!("Authorization: {}\r\n", basic("amy@contoso.com", "secret"));
+    for auth in [&auth, ""] {
+        let head = format!(
+            "POST /EWS/Exchange.asmx HTTP/1.1\r\nHost: x\r\n{auth}Transfer-Encoding: chunked\r\n\r\n"
+        );
+        let chunks = format!("190\r\n{}\r\n", "x".repeat(400)).repeat(3);
+        let came = raw(&gateway, format!("{head}{chunks}0\r\n\r\n").as_bytes()).await;
+        assert!(came.starts_with("HTTP/1.1 413"), "{came}");
+    }
     // In its head.
     let many = "x: y\r\n".repeat(150);
     let came = raw(
