@@ -151,8 +151,75 @@ fn upstream(text: &str) -> Result<Uri, String> {
     let uri: Uri = parsed("--upstream", text)?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => Ok(uri),
-        _ => Err(format!(
-            "--upstream is a URL such as https://mail.contoso.com, not {text:?}"
-        )),
+        _ => Err(
+            "--upstream is a URL such as https://mail.contoso.com, without credentials".to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Args>, String> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_line() {
+        for (line, word) in [
+            ("--listen here", "--listen \"here\""),
+            ("--upstream mail.contoso.com", "https://mail.contoso.com"),
+            (
+                "--upstream https://svc:secret@mail.contoso.com",
+                "--upstream is a URL",
+            ),
+            (
+                "--upstream https://mail.contoso.com --speed 60",
+                "--speed is for the simulated server",
+            ),
+            ("--deadline 0", "between 0.01 and 86400"),
+            ("--deadline nan", "between 0.01 and 86400"),
+            ("--max-connections 0", "between 1 and"),
+            ("--tls-cert x.pem", "go together"),
+            ("--policy", "needs a value"),
+            ("--polcy x", "no \"--polcy\""),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        assert!(parse("--deadline 5 --help").unwrap().is_none());
+        let args = parse("--deadline 5 --upstream https://mail.contoso.com:444/EWS/Exchange.asmx")
+            .unwrap()
+            .unwrap();
+        assert_eq!((args.deadline, args.tls), (Duration::from_secs(5), None));
+    }
+
+    #[test]
+    fn help_names_each_option() {
+        for option in [
+            "listen",
+            "upstream",
+            "policy",
+            "deadline",
+            "upload-timeout",
+            "read-timeout",
+            "max-connections",
+            "max-buffered",
+            "drain",
+            "tls-cert",
+            "tls-key",
+            "admin",
+            "audit",
+            "keep-busy-members",
+            "simulate",
+            "speed",
+        ] {
+            assert!(HELP.contains(&format!("  --{option} ")), "{option}");
+            assert!(
+                !parse(&format!("--{option}")).is_err_and(|error| error.contains("there is no")),
+                "{option}"
+            );
+        }
     }
 }
