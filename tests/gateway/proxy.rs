@@ -356,27 +356,27 @@ async fn nothing_is_lost_or_done_twice_when_the_server_breaks_down() {
             let subject = format!("item {number}");
             let (status, _, body) = call(&gateway, "svc@contoso.com", create(&[&subject])).await;
             let done = status == 200 && body.contains("ResponseClass=\"Success\"");
-            assert!(
-                done || (status == 500 && body.contains("ErrorInternalServerError")),
-                "{status} {body}"
-            );
-            (subject, done)
+            let unknown = status == 500 && body.contains("ErrorInternalServerError");
+            assert!(done || unknown || status == 503, "{status} {body}");
+            (subject, done, unknown)
         })
     });
     let mut unknown = 0;
     for task in calls.collect::<Vec<_>>() {
-        let (subject, done) = task.await.unwrap();
+        let (subject, done, is_unknown) = task.await.unwrap();
         let times = exchange
             .report()
             .created
             .get(&subject)
             .copied()
             .unwrap_or(0);
+        // What is neither done nor unknown was not executed.
+        let is_told_right = times == u64::from(done) || (is_unknown && times == 1);
         assert!(
-            times == 1 || (times == 0 && !done),
-            "{subject} exists {times} times"
+            is_told_right,
+            "{subject} exists {times} times, done: {done}, unknown: {is_unknown}"
         );
-        unknown += usize::from(!done);
+        unknown += usize::from(is_unknown);
     }
     println!("{unknown} of 120 unknown, {:?}", exchange.report().faults);
     assert!(exchange.report().faults.values().sum::<u64>() > 0);
@@ -465,7 +465,10 @@ async fn one_principal_waits_and_the_others_do_not() {
     let begun = Instant::now();
     assert_eq!(call(&gateway, "bob@contoso.com", get_inbox()).await.0, 200);
     assert!(begun.elapsed() < Duration::from_secs(5));
-    assert_eq!(gateway.status().await["queued"], 13);
+    until("the others wait", async || {
+        gateway.status().await["queued"] == 13
+    })
+    .await;
     open.store(true, Ordering::Relaxed);
     for task in amys {
         assert_eq!(task.await.unwrap(), 200);
