@@ -25,13 +25,14 @@ mod writes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tower_ews::audit_log::{AuditLogLayer, JsonLinesSink, Rotation};
 use tower_ews::http_client::HttpsClient;
 use tower_ews::policy::ThrottlingPolicy;
@@ -82,6 +83,7 @@ async fn run(args: Args) -> Result<bool, String> {
         .set_buckets(&BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| error.to_string())?;
+    tokio::spawn(keep_up(metrics.clone()));
     let (file, _guard) = match &args.audit {
         None => (None, None),
         Some(path) => {
@@ -156,6 +158,15 @@ async fn run(args: Args) -> Result<bool, String> {
         }
     });
     Ok(drained.await.is_ok())
+}
+
+/// Sums up what was measured: else it would be kept one by one until somebody asks for the metrics.
+async fn keep_up(metrics: PrometheusHandle) {
+    let mut ticks = interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
 }
 
 /// Reads policy and certificates again on SIGHUP, and returns on SIGTERM or SIGINT.

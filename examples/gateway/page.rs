@@ -141,7 +141,6 @@ async fn metrics(State(page): State<Arc<Page>>) -> Response {
     gauge!("ews_calls_queued").set(status.queued as f64);
     gauge!("ews_principals_gated").set(status.gated as f64);
     gauge!("ews_limits_lowered").set(status.lowered as f64);
-    page.metrics.run_upkeep();
     let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, page.metrics.render()).into_response()
 }
