@@ -33,11 +33,15 @@ impl Client {
 
     /// Runs its job against a server, through the gateway or without it.
     async fn job(&self, faults: Faults, through_gateway: bool) -> Job {
+        self.job_with(faults, through_gateway, &[]).await
+    }
+
+    async fn job_with(&self, faults: Faults, through_gateway: bool, more: &[&str]) -> Job {
         let exchange = Exchange::builder().policy(Policy::exchange_online());
         let exchange = exchange.speed(60.0).faults(faults).seed(3).build();
         let server = exchange.serve_on_loopback().await.unwrap();
         let upstream = format!("http://{}", server.local_addr());
-        let gateway = through_gateway.then(|| Gateway::start(&upstream, &[]));
+        let gateway = through_gateway.then(|| Gateway::start(&upstream, more));
         let url = gateway.as_ref().map_or(server.url(), Gateway::url);
         let mut command = Command::new(&self.program);
         command
@@ -116,6 +120,14 @@ fn busy_calls() -> Faults {
     Faults::none().rate(fault, 0.5)
 }
 
+/// The server asks for more time than a call has.
+fn long_pause() -> Faults {
+    let fault = Fault::ServerBusy {
+        back_off: Some(Duration::from_secs(3)),
+    };
+    Faults::none().rate_on("CreateItem", fault, 0.6)
+}
+
 /// The response to the first batch is lost.
 fn lost_response() -> Faults {
     Faults::none().rate_on("CreateItem", Fault::ResetAfter, 0.6)
@@ -129,6 +141,11 @@ async fn exchangelib_does_its_job() {
     let job = client.job(busy_members(), true).await;
     assert!(job.is_done() && job.doubled() == 0);
     let job = client.job(busy_calls(), true).await;
+    assert!(job.is_done() && job.doubled() == 0);
+    // It is told when to come back, and does.
+    let job = client
+        .job_with(long_pause(), true, &["--deadline", "1"])
+        .await;
     assert!(job.is_done() && job.doubled() == 0);
     // Nobody knows whether it was executed, and exchangelib is told so instead of sending it again.
     let job = client.job(lost_response(), true).await;
