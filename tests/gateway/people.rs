@@ -171,6 +171,20 @@ async fn ews_javascript_api_does_its_job() {
     assert!(!client.job(busy_members(), false).await.is_done());
 }
 
+#[tokio::test]
+async fn davmail_does_its_job() {
+    let Some(client) = Client::installed("EWS_DAVMAIL_PYTHON", "davmail_job.py") else {
+        return;
+    };
+    let job = client.job(busy_calls(), true).await;
+    assert_eq!(
+        (&job.told["created"], job.report.items_created),
+        (&ITEMS.into(), ITEMS as u64)
+    );
+    let job = client.job(busy_calls(), false).await;
+    assert_ne!(job.told["created"], ITEMS);
+}
+
 /// A principal is seen being held back, and released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_sees_who_is_held_back() {
