@@ -30,8 +30,9 @@ use std::time::Duration;
 use http::Uri;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tower_ews::audit_log::{AuditLogLayer, JsonLinesSink, Rotation};
 use tower_ews::http_client::HttpsClient;
@@ -107,49 +108,13 @@ async fn run(args: Args) -> Result<bool, String> {
         .as_ref()
         .map(|(certificates, key)| (&**certificates, &**key));
     let listen = Listen::new(tls, args.max_connections, args.read_timeout)?;
-    let bind = async |address| {
-        TcpListener::bind(address)
-            .await
-            .map_err(|error| format!("{address}: {error}"))
-    };
+    // Before anybody is told that there is something to send signals to.
+    let signals = Signals::new().map_err(as_text)?;
     let (stop, stopped) = watch::channel(false);
-    let page = Arc::new(Page::new(
-        Arc::clone(&proxy),
-        monitor,
-        metrics,
-        stopped.clone(),
-    ));
-    let mut serving = Vec::new();
-    let clients = bind(args.listen).await?;
-    let scheme = if args.tls.is_some() { "https" } else { "http" };
-    let address = clients.local_addr().map_err(as_text)?;
-    let beside = args.admin.is_none().then(|| Arc::clone(&page));
-    serving.push(tokio::spawn(listen.clone().serve(
-        clients,
-        page::clients(proxy.clone(), beside),
-        stopped.clone(),
-    )));
-    if let Some(admin) = args.admin {
-        let listener = bind(admin).await?;
-        println!(
-            "page at http://{}/",
-            listener.local_addr().map_err(as_text)?
-        );
-        let plain = Listen::new(None, 100, args.read_timeout)?;
-        serving.push(tokio::spawn(plain.serve(
-            listener,
-            page::admin(page),
-            stopped,
-        )));
-    }
-    println!(
-        "{scheme}://{address}/EWS/Exchange.asmx -> {}",
-        proxy.upstream
-    );
+    let page = Page::new(Arc::clone(&proxy), monitor, metrics, stopped.clone());
+    let serving = serve(&args, &listen, &proxy, Arc::new(page), &stopped).await?;
 
-    until_terminated(&args, &proxy, &listen)
-        .await
-        .map_err(as_text)?;
+    until_terminated(signals, &args, &proxy, &listen).await;
     tracing::info!("finishing what is under way");
     let _ = stop.send(true);
     let drained = timeout(args.drain, async {
@@ -158,6 +123,44 @@ async fn run(args: Args) -> Result<bool, String> {
         }
     });
     Ok(drained.await.is_ok())
+}
+
+/// Binds what clients reach, and the page, and says where they are.
+async fn serve(
+    args: &Args,
+    listen: &Listen,
+    proxy: &Arc<Proxy>,
+    page: Arc<Page>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>, String> {
+    let bind = async |address| {
+        let bound = TcpListener::bind(address).await;
+        let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        bound.map_err(|error| format!("{address}: {error}"))
+    };
+    let (address, clients) = bind(args.listen).await?;
+    let scheme = if args.tls.is_some() { "https" } else { "http" };
+    let beside = args.admin.is_none().then(|| Arc::clone(&page));
+    let router = page::clients(Arc::clone(proxy), beside);
+    let clients = listen.clone().serve(clients, router, stopped.clone());
+    let mut serving = vec![tokio::spawn(clients)];
+    let mut page_at = format!("{scheme}://{address}/");
+    if let Some(admin) = args.admin {
+        let (address, listener) = bind(admin).await?;
+        page_at = format!("http://{address}/");
+        let plain = Listen::new(None, 100, args.read_timeout)?;
+        serving.push(tokio::spawn(plain.serve(
+            listener,
+            page::admin(page),
+            stopped.clone(),
+        )));
+    }
+    // In one piece, for whoever reads the first line and no more.
+    println!(
+        "{scheme}://{address}/EWS/Exchange.asmx -> {}\npage at {page_at}",
+        proxy.upstream
+    );
+    Ok(serving)
 }
 
 /// Sums up what was measured: else it would be kept one by one until somebody asks for the metrics.
@@ -169,16 +172,29 @@ async fn keep_up(metrics: PrometheusHandle) {
     }
 }
 
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Reads policy and certificates again on SIGHUP, and returns on SIGTERM or SIGINT.
-async fn until_terminated(args: &Args, proxy: &Proxy, listen: &Listen) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn until_terminated(mut signals: Signals, args: &Args, proxy: &Proxy, listen: &Listen) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {}
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {}
         }
         let reloaded = policy(args).and_then(|policy| {
             listen.reload()?;

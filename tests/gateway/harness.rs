@@ -49,10 +49,6 @@ impl Gateway {
         let mut line = String::new();
         out.read_line(&mut line)
             .expect("the gateway says where it listens");
-        if line.starts_with("page at") {
-            line.clear();
-            out.read_line(&mut line).expect("a second line");
-        }
         let address = line
             .split("//")
             .nth(1)
