@@ -147,11 +147,7 @@ impl Proxy {
         match call.oneshot(request).await {
             Ok(response) => response,
             Err(error) if is_soap => reply::of_error(&error),
-            Err(error) => {
-                let response = reply::of_error(&error);
-                // Nobody reads a fault who has not sent SOAP.
-                reply::text(response.status(), error.to_string())
-            }
+            Err(error) => reply::without_fault(reply::of_error(&error), &error),
         }
     }
 

@@ -120,6 +120,18 @@ pub(crate) fn of_error(error: &BoxError) -> Response<Body> {
     }
 }
 
+/// The same response for whoever has not sent SOAP, and reads no fault.
+pub(crate) fn without_fault(mut response: Response<Body>, error: &BoxError) -> Response<Body> {
+    let plain = text(response.status(), message(error));
+    let is_fault = response.headers().get(CONTENT_TYPE) != plain.headers().get(CONTENT_TYPE);
+    if is_fault {
+        let (head, body) = plain.into_parts();
+        response.headers_mut().extend(head.headers);
+        *response.body_mut() = body;
+    }
+    response
+}
+
 /// What is wrong with a body that never became a call. There may be no SOAP in it, so it gets none back.
 pub(crate) fn refused_upload(error: &BoxError) -> Option<Response<Body>> {
     if chain(error).any(|error| error.is::<TooSlow>()) {

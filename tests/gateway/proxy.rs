@@ -256,6 +256,19 @@ async fn errors_are_what_clients_understand() {
         "{body}"
     );
 
+    let request =
+        Request::get(gateway.url()).header("authorization", basic("amy@contoso.com", "secret"));
+    let (status, headers, body) = send(request, "").await;
+    assert_eq!(
+        (status.as_u16(), &headers["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
+    let types: Vec<_> = headers.get_all("content-type").iter().collect();
+    assert!(
+        types == ["text/plain; charset=utf-8"] && !body.contains("Fault"),
+        "{types:?} {body}"
+    );
+
     // Executed, and the response is lost: nobody may send it again.
     let exchange = Exchange::builder().policy(Policy::unlimited()).build();
     exchange.inject(Fault::ResetAfter);
