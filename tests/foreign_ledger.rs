@@ -205,7 +205,9 @@ async fn without_its_back_end_nothing_is_sent_and_with_it_things_go_on() {
     let client = tower::service_fn(move |_: Request<ReplayBody>| {
         count.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok::<_, Infallible>(Response::new(String::from(
-            "<Envelope><Body><R/></Body></Envelope>",
+            "<Envelope><Body><GetFolderResponse><ResponseMessages>\
+             <GetFolderResponseMessage ResponseClass='Success'><ResponseCode>NoError</ResponseCode></GetFolderResponseMessage>\
+             </ResponseMessages></GetFolderResponse></Body></Envelope>",
         ))))
     });
     let policy = ThrottlingPolicy::exchange_online();
