@@ -15,6 +15,8 @@ mod error;
 mod limit;
 mod local;
 mod permit;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod request;
 mod signal;
 mod slot;

@@ -8,6 +8,8 @@ mod in_flight;
 mod kind;
 mod measure;
 mod per_window;
+mod stock;
+mod values;
 
 pub(super) use self::kind::Meter;
 pub(super) use self::measure::{Ask, Keep, Measure, Position, Stage, Verdict};

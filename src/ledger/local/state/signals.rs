@@ -8,6 +8,7 @@ use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::endpoint::Endpoint;
 use super::super::meter::Ask;
+use super::super::news::Told;
 use super::super::notice::Notice;
 use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, Limit, Signal};
@@ -187,6 +188,9 @@ impl State {
             if budget == named {
                 let account = self.accounts.get_or_new(principal);
                 account.meter_or_new(budget, limit).spent(amount, clock);
+                if config.leased {
+                    self.news.told(principal, budget, Told::Spent(amount));
+                }
             }
         }
     }
@@ -222,6 +226,9 @@ impl State {
                 }
                 None if budget == named => {
                     meter.exceeded(ask, last, clock);
+                    if config.leased {
+                        self.news.told(principal, budget, Told::Exceeded(1));
+                    }
                     self.agenda.principal(principal);
                 }
                 Some(_) | None => {}
@@ -230,6 +237,10 @@ impl State {
         if let Some((_, ask, principal, budget)) = fullest {
             if let Some(meter) = self.accounts.get_or_new(principal).meter_mut(budget) {
                 meter.exceeded(ask, last, clock);
+            }
+            if config.leased {
+                let amount = ask.amount();
+                self.news.told(principal, budget, Told::Exceeded(amount));
             }
             self.agenda.principal(principal);
         }
