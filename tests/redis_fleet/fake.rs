@@ -168,9 +168,9 @@ impl State {
                 }
                 Ok(LuaValue::Integer(0))
             }
-            "EXISTS" => {
-                let known = !self.hash(&args[0]).0.is_empty();
-                Ok(LuaValue::Integer(i64::from(known)))
+            "DEL" => {
+                self.hashes.remove(&args[0]);
+                Ok(LuaValue::Integer(1))
             }
             "PEXPIRE" => {
                 let time = Duration::from_millis(args[1].parse().unwrap());

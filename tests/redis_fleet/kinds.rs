@@ -210,6 +210,7 @@ async fn a_permit_is_split() {
     sleep(ms(30_000)).await;
     assert!(soon(&other, request.clone()).await.is_err());
     drop(subscription);
+    sleep(ms(20)).await;
     drop(soon(&other, request).await.unwrap());
     assert_eq!(one.snapshot().queued, 0);
 }

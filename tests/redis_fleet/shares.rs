@@ -131,7 +131,7 @@ async fn a_process_that_waits_is_seen_by_one_that_has_to_spare() {
     for _ in 0..7 {
         permits.push(acquire(&other, svc()).await.unwrap());
     }
-    assert!(begin.elapsed() < ms(30), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < ms(60), "{:?}", begin.elapsed());
     // And the last one once it is given back.
     let begin = Instant::now();
     let waits = tokio::spawn({

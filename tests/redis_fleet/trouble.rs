@@ -59,8 +59,12 @@ async fn without_redis_calls_go_on_for_a_lease_and_then_wait_or_fail_or_share() 
         let fake = Fake::new(1);
         let builder = in_flight(8).when_unavailable(choice);
         let [one, other] = [(); 2].map(|()| process(&fake, &builder));
-        let keeps = acquire(&one, svc()).await.unwrap();
         drop(acquire(&other, svc()).await.unwrap());
+        let keeps = acquire(&one, svc()).await.unwrap();
+        drop([
+            acquire(&one, svc()).await.unwrap(),
+            acquire(&one, svc()).await.unwrap(),
+        ]);
         fake.set_down(true);
         // What is lent is good for a while.
         assert!(Permit::try_acquire(one.clone(), &svc()).is_some());
@@ -84,7 +88,7 @@ async fn without_redis_calls_go_on_for_a_lease_and_then_wait_or_fail_or_share() 
                 while let Some(permit) = Permit::try_acquire(one.clone(), &svc()) {
                     permits.push(permit);
                 }
-                assert!(permits.len() < 4, "{}", permits.len());
+                assert!(permits.len() <= 3, "{}", permits.len());
             }
         }
         fake.set_down(false);

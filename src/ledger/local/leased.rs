@@ -106,15 +106,16 @@ impl LocalLedger {
     }
 
     /// Looks at the demand of a principal and changes what it is lent, with no call in between. `plan` says what comes of it, what changes,
-    /// and whether each release is news from now on.
+    /// and whether each release is news from now on. `named` budgets are among the demand, though nothing is known of them.
     pub(crate) fn lend<T>(
         &self,
         principal: &Principal,
+        named: &[Budget],
         plan: impl FnOnce(&Demand) -> (T, Vec<(Budget, Lease)>, bool),
     ) -> T {
         let now = Instant::now();
         self.with(|state, config| {
-            let demand = state.demand(principal, now, config);
+            let demand = state.demand(principal, named, now, config);
             let (out, leases, wanted) = plan(&demand);
             state.account_mut(principal).wanted = wanted;
             for (budget, lease) in &leases {
@@ -131,7 +132,13 @@ impl LocalLedger {
 }
 
 impl State {
-    fn demand(&mut self, principal: &Principal, now: Instant, config: &Config) -> Demand {
+    fn demand(
+        &mut self,
+        principal: &Principal,
+        named: &[Budget],
+        now: Instant,
+        config: &Config,
+    ) -> Demand {
         let mut demand = Demand::default();
         let lists = self.lists_of(principal);
         let kept = self.news.first_crossing(principal).cloned();
@@ -160,7 +167,7 @@ impl State {
             let values = self.queue.values_of(&list).take(WANTED);
             let wanted: Vec<Principal> = values.cloned().collect();
             let account = self.account_mut(principal);
-            if waiting > 0 {
+            if waiting > 0 || named.contains(budget) {
                 // The first call of a list was not asked for all of its budgets yet.
                 account.meter_or_new(*budget, *limit);
             }

@@ -108,6 +108,7 @@ impl RedisConnect for RedisServer {
                 }
             };
             let answer = connection.req_packed_command(&command).await;
+            let answer = answer.and_then(Value::extract_error);
             if answer.as_ref().is_err_and(|error| !is_answer(error)) {
                 // Another server may be the right one by now.
                 shared.lock().take();

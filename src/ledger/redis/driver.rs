@@ -139,11 +139,12 @@ impl Driver {
         for (principal, mut member) in std::mem::take(&mut self.members) {
             self.number += 1;
             let (number, terms) = (self.number, &self.terms);
-            self.inner.lend(&principal, |demand| {
+            self.inner.lend(&principal, &[], |demand| {
                 let leases = member.lapse(demand, |_, _, _| 0);
                 ((), leases, false)
             });
-            let ask = self.inner.lend(&principal, |demand| {
+            let named = member.named();
+            let ask = self.inner.lend(&principal, &named, |demand| {
                 let ask = member.leave(demand, &principal, number, terms, now);
                 (ask, Vec::new(), false)
             });
@@ -230,7 +231,8 @@ impl Driver {
         }
         let terms = &self.terms;
         let member = self.members.entry(principal.clone()).or_default();
-        let ask = self.inner.lend(principal, |demand| {
+        let named = member.named();
+        let ask = self.inner.lend(principal, &named, |demand| {
             let (ask, leases) = member.plan(demand, principal, number, terms, now);
             (ask, leases, member.is_wanted())
         });
@@ -301,7 +303,7 @@ impl Driver {
             let until = now.checked_add(Duration::from_millis(gate)).unwrap_or(now);
             self.inner.close_gate(principal, until);
         }
-        self.inner.lend(principal, |demand| {
+        self.inner.lend(principal, &[], |demand| {
             let leases = member.replied(number, reply, demand, terms);
             ((), leases.unwrap_or_default(), member.is_wanted())
         });
@@ -347,7 +349,7 @@ impl Driver {
             true => share.min(limit.number() / procs),
             false => 0,
         };
-        self.inner.lend(principal, |demand| {
+        self.inner.lend(principal, &[], |demand| {
             ((), member.lapse(demand, rest), member.is_wanted())
         });
         tracing::debug!(%principal, ?now, "a lease has run out");
@@ -358,7 +360,7 @@ impl Drop for Driver {
     /// Nobody renews from now on: nothing may be used any more.
     fn drop(&mut self) {
         for (principal, member) in &mut self.members {
-            self.inner.lend(principal, |demand| {
+            self.inner.lend(principal, &[], |demand| {
                 ((), member.lapse(demand, |_, _, _| 0), false)
             });
         }

@@ -167,6 +167,8 @@ table.sort(line, function(x, y)
   return x.id < y.id
 end)
 local short, lump, reserved = {}, {}, {}
+-- More is lent than there is: the limit was lowered, or leases were lost.
+for b in pairs(free) do if free[b] < 0 then short[b] = true end end
 for _, at in ipairs(line) do
   local proc, fits = procs[at.id], true
   for b, amount in pairs(at.head.v) do
@@ -376,10 +378,15 @@ for b, values in pairs(open) do
     else gone[#gone + 1] = 'open:' .. b end
   end
 end
-if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
-if #set > 2 or redis.call('EXISTS', key) == 1 then
+local stays = #set > 2 or #known > 1 or next(learnt)
+for b in pairs(bucket) do stays = stays or bucket[b].drawn > 0 end
+for b in pairs(open) do stays = stays or next(open[b]) end
+if stays then
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   redis.call('HSET', key, unpack(set))
   redis.call('PEXPIRE', key, math.ceil(last - now) + 1000)
+elseif #fields > 0 then
+  redis.call('DEL', key)
 end
 for id in pairs(wake) do redis.call('PUBLISH', ask.ch .. id, ask.name) end
 local function pairs_of(map)

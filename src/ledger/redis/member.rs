@@ -83,6 +83,8 @@ pub(super) struct Member {
     sent: Option<(Instant, Ask)>,
     /// When to ask again after a failure.
     retry: Option<Instant>,
+    /// The last request came to nothing.
+    failed: bool,
     /// How many processes have a lease, as far as known.
     procs: u32,
 }
@@ -118,6 +120,13 @@ impl Member {
             Told::Exceeded(amount) => lent.refused = lent.refused.saturating_add(amount),
             Told::Spent(amount) => lent.spent = lent.spent.saturating_add(amount),
         }
+    }
+
+    /// The budgets of which something is lent, or to be told.
+    pub(super) fn named(&self) -> Vec<Budget> {
+        let named = self.budgets.iter();
+        let named = named.filter(|(_, lent)| lent.spent + lent.refused + lent.share > 0);
+        named.map(|(budget, _)| *budget).collect()
     }
 
     pub(super) fn close_gate(&mut self, until: Instant) {
@@ -169,6 +178,7 @@ impl Member {
         }
         let heads: Vec<HeadSay> = demand.heads.iter().map(head_say).collect();
         if !self.has_reason(demand, &heads, now) {
+            self.forget_passed(now);
             return (None, self.hold(demand));
         }
         let renews = self.renew.is_none_or(|renew| renew <= now);
@@ -191,7 +201,7 @@ impl Member {
             if lent.refused > 0 {
                 refusals.insert(budget.to_string(), std::mem::take(&mut lent.refused));
             }
-            if renews {
+            if renews && !self.failed {
                 (lent.peak, lent.drawn) = (0, 0);
             }
         }
@@ -213,6 +223,15 @@ impl Member {
         };
         self.sent = Some((now, ask.clone()));
         (Some(ask), leases)
+    }
+
+    /// What was to be looked at by now came to nothing.
+    fn forget_passed(&mut self, now: Instant) {
+        self.again.take_if(|again| *again <= now);
+        self.retry.take_if(|retry| *retry <= now);
+        if self.until.is_none() {
+            self.renew = None;
+        }
     }
 
     /// As `plan`, for the last time.
@@ -303,7 +322,7 @@ impl Member {
         ttl: Duration,
         leases: &mut Vec<(Budget, Lease)>,
     ) -> Option<Say> {
-        let lapsed = self.until.is_none();
+        let failed = self.failed;
         let lent = self.budgets.entry(of.budget).or_default();
         let mut say = Say {
             l: of.limit.number(),
@@ -314,7 +333,9 @@ impl Member {
                 say.k = String::from("f");
                 let used = held.saturating_add(*kept);
                 let at_hand = match lent.target {
-                    _ if head || lapsed => 0,
+                    // Nobody takes what is given back, as far as known.
+                    _ if failed => lent.share,
+                    _ if head => 0,
                     Some(_) => 0,
                     None if renews && lent.peak == 0 => 0,
                     None if renews => lent.peak.saturating_mul(2).saturating_add(1),
@@ -421,6 +442,7 @@ impl Member {
             0 => Vec::new(),
             _ => heads,
         };
+        self.failed = false;
         self.procs = reply.procs.max(1);
         let has_lease = says.values().any(|say| say.k == "d")
             || reply.share.iter().any(|(_, share)| *share > 0)
@@ -456,6 +478,9 @@ impl Member {
         // Whether Redis knows what waits is not known.
         self.heads.clear();
         self.retry = Some(retry);
+        self.failed = true;
+        // Whatever comes up: somebody has to find out that Redis is back.
+        self.woken = true;
     }
 
     /// Whether the lease has run out.
@@ -469,7 +494,7 @@ impl Member {
         demand: &Demand,
         rest: impl Fn(u32, Limit, u32) -> u32,
     ) -> Vec<(Budget, Lease)> {
-        self.until = None;
+        (self.until, self.renew) = (None, None);
         self.heads.clear();
         self.values.clear();
         let mut leases = Vec::new();

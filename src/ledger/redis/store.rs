@@ -35,7 +35,10 @@ impl Store {
 
     async fn send(&self, command: Cmd) -> Result<Value, StoreError> {
         match timeout(self.patience, self.connect.command(command)).await {
-            Ok(answer) => answer.map_err(StoreError::from),
+            // An error may come as an answer.
+            Ok(answer) => answer
+                .and_then(Value::extract_error)
+                .map_err(StoreError::from),
             Err(_) => Err(StoreError::TimedOut(self.patience)),
         }
     }
