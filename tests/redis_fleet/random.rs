@@ -162,7 +162,9 @@ async fn whatever_is_lost_no_more_runs_than_may() {
     for round in 0..rounds {
         let seed = first.wrapping_add(round);
         println!("EWS_TEST_SEED={seed}");
+        let begin = std::time::Instant::now();
         let (begun, executed) = one(seed).await;
+        println!("{begun} calls, {executed} commands, {:?}", begin.elapsed());
         calls += begun;
         commands += executed;
     }

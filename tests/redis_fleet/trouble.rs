@@ -59,7 +59,7 @@ async fn without_redis_calls_go_on_for_a_lease_and_then_wait_or_fail_or_share() 
         let fake = Fake::new(1);
         let builder = in_flight(8).when_unavailable(choice);
         let [one, other] = [(); 2].map(|()| process(&fake, &builder));
-        drop(acquire(&other, svc()).await.unwrap());
+        let others = acquire(&other, svc()).await.unwrap();
         let keeps = acquire(&one, svc()).await.unwrap();
         drop([
             acquire(&one, svc()).await.unwrap(),
@@ -93,8 +93,8 @@ async fn without_redis_calls_go_on_for_a_lease_and_then_wait_or_fail_or_share() 
         }
         fake.set_down(false);
         let begin = Instant::now();
-        let mut permits = vec![keeps];
-        for number in 0..7 {
+        let mut permits = vec![keeps, others];
+        for number in 0..6 {
             let ledger = if number % 2 == 0 { &one } else { &other };
             let permit = loop {
                 match acquire(ledger, svc()).await {

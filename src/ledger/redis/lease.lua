@@ -27,7 +27,7 @@ for i = 1, #fields, 2 do
   end
 end
 local me = procs[ask.p] or { n = 0, b = {}, h = {} }
-if ask.n <= me.n then return redis.error_reply('STALE') end
+if ask.n <= me.n then return redis.error_reply('STALE a later request has come first') end
 procs[ask.p] = me
 local known = {}
 for id in pairs(procs) do known[#known + 1] = id end
@@ -382,8 +382,9 @@ local stays = #set > 2 or #known > 1 or next(learnt)
 for b in pairs(bucket) do stays = stays or bucket[b].drawn > 0 end
 for b in pairs(open) do stays = stays or next(open[b]) end
 if stays then
-  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  -- First what needs memory: without any, nothing is done.
   redis.call('HSET', key, unpack(set))
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   redis.call('PEXPIRE', key, math.ceil(last - now) + 1000)
 elseif #fields > 0 then
   redis.call('DEL', key)
