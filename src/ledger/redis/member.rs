@@ -93,6 +93,15 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What may be in flight while others are short: the target, but what is kept for a call that waits for a later principal is kept. It
+/// would never get both otherwise.
+fn at_most(target: u32, held: u32, kept: u32) -> u32 {
+    match kept {
+        0 => target,
+        kept => target.max(held.saturating_add(kept)),
+    }
+}
+
 fn head_say(head: &Head) -> HeadSay {
     HeadSay {
         list: head.list.to_string(),
@@ -303,10 +312,14 @@ impl Member {
     fn hold(&self, demand: &Demand) -> Vec<(Budget, Lease)> {
         let mut leases = Vec::new();
         for of in &demand.budgets {
-            let Usage::InFlight { share, .. } = of.usage else {
+            let Usage::InFlight {
+                share, held, kept, ..
+            } = of.usage
+            else {
                 continue;
             };
             let target = self.budgets.get(&of.budget).and_then(|lent| lent.target);
+            let target = target.map(|target| at_most(target, held, kept));
             if let Some(target) = target.filter(|target| *target < share) {
                 leases.push((of.budget, Lease::Share(target)));
             }
@@ -346,7 +359,8 @@ impl Member {
                 let now = used.saturating_add(of.waiting);
                 say.want = now.max(if lent.target.is_some() { 0 } else { lent.peak });
                 say.like = say.want.saturating_mul(2).min(say.l);
-                let share = lent.target.map_or(keep, |target| target.min(keep));
+                let target = lent.target.map(|target| at_most(target, *held, *kept));
+                let share = target.map_or(keep, |target| target.min(keep));
                 leases.push((of.budget, Lease::Share(share)));
                 lent.share = keep;
             }
