@@ -24,6 +24,7 @@ mod endpoint;
 mod expiry;
 mod gate;
 mod keeper;
+#[cfg(feature = "redis")]
 mod leased;
 mod ledger;
 mod meter;

@@ -17,7 +17,8 @@ pub(super) struct News {
     crossing: HashMap<Principal, BTreeMap<Position, AcquireRequest>>,
 }
 
-/// What a response said of a leased budget.
+/// What a response said of a leased budget. Nothing is leased without a fleet's ledger.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     /// A call that draws so much was refused.
@@ -65,6 +66,7 @@ impl News {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(super) fn first_crossing(&self, principal: &Principal) -> Option<&AcquireRequest> {
         self.crossing.get(principal)?.values().next()
     }
@@ -74,6 +76,7 @@ impl News {
         std::mem::take(&mut self.fresh)
     }
 
+    #[cfg(feature = "redis")]
     pub(super) fn take(&mut self) -> (Vec<Principal>, Vec<(Principal, Budget, Told)>) {
         (
             std::mem::take(&mut self.wanted),

@@ -47,12 +47,14 @@ impl InFlight {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(in super::super) fn lend(&mut self, share: u32) {
         self.limit = share;
         self.set = share > 0;
     }
 
     /// What is held, the most that was held since the last look, and what is lent.
+    #[cfg(feature = "redis")]
     pub(in super::super) fn usage(&mut self) -> [u32; 3] {
         let peak = std::mem::replace(&mut self.peak, self.held);
         [self.held, peak, self.limit]

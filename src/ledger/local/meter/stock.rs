@@ -17,6 +17,7 @@ pub(in super::super) struct Stock {
 
 impl Stock {
     /// What is left, and what was drawn since the last look.
+    #[cfg(feature = "redis")]
     pub(in super::super) fn usage(&mut self) -> (u32, u32) {
         (self.left, std::mem::take(&mut self.drawn))
     }
@@ -25,6 +26,7 @@ impl Stock {
         self.left = self.left.saturating_add(amount);
     }
 
+    #[cfg(feature = "redis")]
     pub(in super::super) fn take_back(&mut self, amount: u32) {
         self.left = self.left.saturating_sub(amount);
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::clock::{Clock, after};
+use super::super::clock::Clock;
+#[cfg(feature = "redis")]
+use super::super::clock::after;
 use super::measure::{Ask, Keep, Measure, Verdict};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Principal};
@@ -13,6 +15,7 @@ use crate::principal::{Budget, Principal};
 /// The values in use, and those that may be. The fleet's ledger counts them.
 #[derive(Debug)]
 pub(in super::super) struct Values {
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
     idle: Duration,
     values: HashMap<Principal, Value>,
     /// What the server did not open since the last look.
@@ -38,6 +41,7 @@ impl Values {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(in super::super) fn lend(&mut self, value: &Principal, now: Instant) {
         let new = Value {
             lent: true,
@@ -50,6 +54,7 @@ impl Values {
     }
 
     /// New calls may not use it any more.
+    #[cfg(feature = "redis")]
     pub(in super::super) fn take_back(&mut self, value: &Principal) {
         if let Some(known) = self.values.get_mut(value) {
             known.lent = false;
@@ -60,6 +65,7 @@ impl Values {
     }
 
     /// Forgets what was not used for the idle time. Returns the rest, each with how long it was not used; `None` is in use.
+    #[cfg(feature = "redis")]
     pub(in super::super) fn usage(&mut self, now: Instant) -> Vec<(Principal, Option<Duration>)> {
         let idle = self.idle;
         self.values
@@ -74,7 +80,9 @@ impl Values {
     }
 }
 
+#[cfg(feature = "redis")]
 impl Values {
+    /// What the server did not open since the last look.
     pub(in super::super) fn take_refused(&mut self) -> Vec<Principal> {
         std::mem::take(&mut self.refused)
     }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::account::{Account, Fast};
+#[cfg(feature = "redis")]
+use super::account::Account;
+use super::account::Fast;
 use super::accounts::Accounts;
 use super::agenda::Agenda;
 use super::blocked::{Blocked, by_budget, by_principal};
@@ -28,7 +30,9 @@ use super::news::News;
 use super::notice::Notice;
 use super::queue::Queue;
 use crate::ledger::{AcquireRequest, Admission, Contended, Limit};
-use crate::principal::{Charge, Principal};
+use crate::principal::Charge;
+#[cfg(feature = "redis")]
+use crate::principal::Principal;
 
 /// When an endpoint is looked at again for which calls still wait.
 const RETRY: Duration = Duration::from_secs(60);
@@ -83,6 +87,7 @@ impl State {
         state
     }
 
+    #[cfg(feature = "redis")]
     pub(super) fn account_mut(&mut self, principal: &Principal) -> &mut Account {
         self.accounts.get_or_new(principal)
     }
