@@ -43,10 +43,15 @@ pub(crate) struct Weather {
     pub(crate) late: u8,
 }
 
+/// The fields of a hash, and when it ends.
+type Hash = (BTreeMap<String, String>, Option<Instant>);
+/// Its channels, and where it hears.
+type Listener = (Vec<String>, mpsc::UnboundedSender<(String, String)>);
+
 #[derive(Default)]
 struct State {
-    hashes: HashMap<String, (BTreeMap<String, String>, Option<Instant>)>,
-    listeners: Vec<(Vec<String>, mpsc::UnboundedSender<(String, String)>)>,
+    hashes: HashMap<String, Hash>,
+    listeners: Vec<Listener>,
     outbox: Vec<(String, String)>,
     started: Option<Instant>,
 }
@@ -127,7 +132,7 @@ impl State {
         Duration::from_secs(1_800_000_000) + started.elapsed()
     }
 
-    fn hash(&mut self, key: &str) -> &mut (BTreeMap<String, String>, Option<Instant>) {
+    fn hash(&mut self, key: &str) -> &mut Hash {
         let now = Instant::now();
         let hash = self.hashes.entry(key.to_owned()).or_default();
         if hash.1.is_some_and(|until| until <= now) {

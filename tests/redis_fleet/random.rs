@@ -79,7 +79,7 @@ impl Case {
                 let mut done = 0;
                 for request in requests {
                     sleep(ms(case.u64(0..500))).await;
-                    let mut patience = ms(case.u64(0..2_000));
+                    let mut patience = ms(case.u64(1..2_000));
                     loop {
                         let deadline = Instant::now() + patience;
                         let asked = request.clone().with_deadline(deadline);

@@ -9,7 +9,7 @@ use tower_ews::ledger::redis::RedisLedger;
 use tower_ews::ledger::{AcquireRequest, Ledger, Limit, Permit};
 use tower_ews::principal::{Budget, Charge, Charges, Principal};
 
-use super::fake::Fake;
+use super::fake::{Fake, Weather};
 use super::job::{Server, acquire, in_flight, ms, process, svc};
 
 /// What came of a job.
@@ -210,4 +210,36 @@ async fn weighted_and_crossed_charges_are_taken_all_or_nothing() {
         "{:?}",
         begin.elapsed()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freed_share_reaches_a_waiter_within_three_round_trips() {
+    let fake = Fake::new(1);
+    // There and back: 30 ms on average.
+    fake.set_weather(Weather {
+        one_way: ms(20),
+        lost: 0,
+        late: 0,
+    });
+    let ledgers = [(); 2].map(|()| process(&fake, &in_flight(1)));
+    let mut held = acquire(&ledgers[0], svc()).await.unwrap();
+    let mut times = Vec::new();
+    for number in 1..60 {
+        let next = Arc::clone(&ledgers[number % 2]);
+        let waits =
+            tokio::spawn(async move { (acquire(&next, svc()).await.unwrap(), Instant::now()) });
+        sleep(ms(300)).await;
+        let released = Instant::now();
+        drop(held);
+        let (permit, admitted) = waits.await.unwrap();
+        times.push(admitted - released);
+        held = permit;
+    }
+    times.sort();
+    println!(
+        "{:?} at p50, {:?} at most",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
+    assert!(times[times.len() / 2] <= ms(90));
 }

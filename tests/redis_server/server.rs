@@ -1,4 +1,6 @@
 //! A redis-server of a test's own.
+// The benchmark uses some of it.
+#![allow(dead_code)]
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
