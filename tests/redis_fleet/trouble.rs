@@ -92,6 +92,8 @@ async fn without_redis_calls_go_on_for_a_lease_and_then_wait_or_fail_or_share() 
             }
         }
         fake.set_down(false);
+        // A request that was lost is given up, and the next one says what is held.
+        sleep(ms(6_000)).await;
         let begin = Instant::now();
         let mut permits = vec![keeps, others];
         for number in 0..6 {

@@ -22,7 +22,7 @@ use crate::principal::Principal;
 
 /// What a process does once its lease has run out and Redis cannot be asked.
 ///
-/// While the lease is good, calls go on as ever, whatever is chosen. No choice lets more run than the last lease did.
+/// While the lease is good, calls go on as ever, whatever is chosen. No choice lets more run in this process than its last lease did.
 ///
 /// ```
 /// use tower_ews::ledger::redis::WhenUnavailable;

@@ -55,6 +55,8 @@ struct Lent {
     share: u32,
     /// Others are short: no more than so much is to be kept.
     target: Option<u32>,
+    /// What the process allows itself once the lease has run out.
+    local: u32,
     /// The most that was held, and what was drawn, since the last renewal.
     peak: u32,
     drawn: u32,
@@ -85,6 +87,8 @@ pub(super) struct Member {
     retry: Option<Instant>,
     /// The last request came to nothing.
     failed: bool,
+    /// The request under way says nothing, to find out whether Redis is back: the process goes on with its own share meanwhile.
+    probing: bool,
     /// How many processes have a lease, as far as known.
     procs: u32,
 }
@@ -134,7 +138,8 @@ impl Member {
     /// The budgets of which something is lent, or to be told.
     pub(super) fn named(&self) -> Vec<Budget> {
         let named = self.budgets.iter();
-        let named = named.filter(|(_, lent)| lent.spent + lent.refused + lent.share > 0);
+        let named =
+            named.filter(|(_, lent)| lent.spent + lent.refused + lent.share + lent.local > 0);
         named.map(|(budget, _)| *budget).collect()
     }
 
@@ -166,7 +171,7 @@ impl Member {
             && self
                 .budgets
                 .values()
-                .all(|lent| lent.spent + lent.refused + lent.share == 0)
+                .all(|lent| lent.spent + lent.refused + lent.share + lent.local == 0)
     }
 
     /// Decides whether to ask, and what to lower before that.
@@ -192,9 +197,15 @@ impl Member {
         }
         let renews = self.renew.is_none_or(|renew| renew <= now);
         let mut leases = Vec::new();
+        let alone = self.failed && self.until.is_none();
+        self.probing = alone && self.budgets.values().any(|lent| lent.local > 0);
+        let (budgets, heads) = match self.probing {
+            true => (&[][..], Vec::new()),
+            false => (&demand.budgets[..], heads),
+        };
         let mut says = BTreeMap::new();
         self.values.clear();
-        for of in &demand.budgets {
+        for of in budgets {
             let heads = &demand.heads;
             let head = heads.iter().any(|head| {
                 let mut amounts = head.amounts.iter();
@@ -309,8 +320,9 @@ impl Member {
     }
 
     /// Lowers to the target what others are short of, until there is something to give back.
-    fn hold(&self, demand: &Demand) -> Vec<(Budget, Lease)> {
+    fn hold(&mut self, demand: &Demand) -> Vec<(Budget, Lease)> {
         let mut leases = Vec::new();
+        let alone = self.until.is_none() && !self.is_asking();
         for of in &demand.budgets {
             let Usage::InFlight {
                 share, held, kept, ..
@@ -318,8 +330,13 @@ impl Member {
             else {
                 continue;
             };
-            let target = self.budgets.get(&of.budget).and_then(|lent| lent.target);
-            let target = target.map(|target| at_most(target, held, kept));
+            let lent = self.budgets.entry(of.budget).or_default();
+            if alone && lent.local > lent.share {
+                // It asked in vain, with what was in use.
+                lent.share = lent.local;
+                leases.push((of.budget, Lease::Share(lent.local)));
+            }
+            let target = lent.target.map(|target| at_most(target, held, kept));
             if let Some(target) = target.filter(|target| *target < share) {
                 leases.push((of.budget, Lease::Share(target)));
             }
@@ -335,7 +352,7 @@ impl Member {
         ttl: Duration,
         leases: &mut Vec<(Budget, Lease)>,
     ) -> Option<Say> {
-        let failed = self.failed;
+        let (lapsed, failed) = (self.until.is_none(), self.failed);
         let lent = self.budgets.entry(of.budget).or_default();
         let mut say = Say {
             l: of.limit.number(),
@@ -346,6 +363,8 @@ impl Member {
                 say.k = String::from("f");
                 let used = held.saturating_add(*kept);
                 let at_hand = match lent.target {
+                    // Others may have it by now.
+                    _ if lapsed => 0,
                     // Nobody takes what is given back, as far as known.
                     _ if failed => lent.share,
                     _ if head => 0,
@@ -414,7 +433,7 @@ impl Member {
         (!empty).then_some(say)
     }
 
-    /// Takes in a reply. Returns what is lent from now on; None if it belongs to no request that is under way.
+    /// Takes in a reply. Returns what is lent from now on; None if it says nothing of that.
     pub(super) fn replied(
         &mut self,
         number: u64,
@@ -424,11 +443,16 @@ impl Member {
     ) -> Option<Vec<(Budget, Lease)>> {
         let (at, ask) = self.sent.take_if(|(_, ask)| ask.n == number)?;
         let (says, heads) = (ask.b, ask.h);
+        if std::mem::take(&mut self.probing) {
+            (self.failed, self.woken) = (false, true);
+            return None;
+        }
         let mut leases = Vec::new();
         for of in &demand.budgets {
             let name = of.budget.to_string();
             let lent = self.budgets.entry(of.budget).or_default();
             let share = Reply::of(&reply.share, &name).unwrap_or(0);
+            lent.local = 0;
             lent.target = Reply::of(&reply.target, &name);
             match of.usage {
                 Usage::InFlight { .. } => {
@@ -518,6 +542,7 @@ impl Member {
             match &of.usage {
                 Usage::InFlight { .. } => {
                     lent.share = rest(lent.share, of.limit, self.procs.max(1));
+                    lent.local = lent.share;
                     leases.push((of.budget, Lease::Share(lent.share)));
                 }
                 Usage::Stock { left, .. } => leases.push((of.budget, Lease::TakeBack(*left))),
