@@ -108,7 +108,8 @@ for b, amount in pairs(ask.ex) do
   end
   local l = learnt[b] or { l = limit[b] or 1, at = now, level = 0 }
   l.l = math.max(1, math.min(l.l, used) - amount)
-  if math.abs(l.l - l.level) > l.level / 8 then l.level, l.at = l.l, now end
+  -- A level lasts though single tries leave it: the longer it has lasted, the longer until the next try.
+  if math.abs(l.l - l.level) > math.max(1, l.level / 8) then l.level, l.at = l.l, now end
   l.step = 1
   l.try = now + math.min(900000, math.max(200, (now - l.at) / 3))
   learnt[b] = l
