@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -140,7 +141,13 @@ impl State {
         config: &Config,
     ) -> Demand {
         let mut demand = Demand::default();
+        // A call behind a closed gate needs nothing; after that one goes first, for which enough is kept.
+        let account = self.account_mut(principal);
+        let tested = account.gate_mut().is_some();
+        let closed = account.closed_until(now).is_some();
         let lists = self.lists_of(principal);
+        let lists = lists.into_iter().filter(|_| !closed);
+        let lists: SmallVec<[Contended; 4]> = lists.collect();
         let kept = self.news.first_crossing(principal).cloned();
         let kept = kept.map(|request| amounts(&request, principal));
         for list in &lists {
@@ -156,6 +163,8 @@ impl State {
                 });
             }
         }
+        let first = demand.heads.first().map(|head| head.amounts.clone());
+        let kept = kept.or(first.filter(|_| tested));
         for (budget, limit) in &config.budgets {
             let list = Contended::Budget(principal.clone(), *budget);
             let waiting = demand.heads.iter().map(|head| {

@@ -167,9 +167,14 @@ table.sort(line, function(x, y)
   if x.head.s ~= y.head.s then return x.head.s < y.head.s end
   return x.id < y.id
 end)
-local short, lump, reserved = {}, {}, {}
+local short, lump, reserved, who = {}, {}, {}, {}
+-- A process that alone is short has nothing to give to others.
+local function lacking(b, id)
+  short[b] = true
+  who[b] = (who[b] == nil or who[b] == id) and id or 'several'
+end
 -- More is lent than there is: the limit was lowered, or leases were lost.
-for b in pairs(free) do if free[b] < 0 then short[b] = true end end
+for b in pairs(free) do if free[b] < 0 then lacking(b, 'several') end end
 for _, at in ipairs(line) do
   local proc, fits = procs[at.id], true
   for b, amount in pairs(at.head.v) do
@@ -193,7 +198,7 @@ for _, at in ipairs(line) do
       local s = proc.b[b]
       if s and free[b] then
         if free[b] - (reserved[b] or 0) < amount then
-          short[b] = true
+          lacking(b, at.id)
           if s.a == 0 and not lump[b] then lump[b] = amount end
           if kind[b] == 'w' then
             local lack = amount + (reserved[b] or 0) - free[b]
@@ -251,7 +256,7 @@ for _, id in ipairs(known) do
       rest[#rest + 1] = { list = head.list, v = head.v, s = now }
       for b, amount in pairs(head.v) do
         if free[b] and free[b] - (reserved[b] or 0) < amount then
-          short[b] = true
+          lacking(b, ask.p)
           if kind[b] == 'w' then look(amount * spec[b].t / spec[b].r) end
         end
       end
@@ -266,7 +271,7 @@ for b, of in pairs(kind) do
       local s = procs[id].b[b]
       if s then
         local told = nil
-        if short[b] then told = level end
+        if short[b] and who[b] ~= id then told = level end
         if id == ask.p then
           s.told = told
           target[b] = told
@@ -278,7 +283,7 @@ for b, of in pairs(kind) do
       end
     end
   elseif of == 'w' and me.b[b] then
-    target[b] = short[b] and 0 or nil
+    target[b] = short[b] and who[b] ~= ask.p and 0 or nil
   end
 end
 
