@@ -118,6 +118,7 @@
 //! * `https`: a client over HTTPS with defaults that fit Exchange, [`http_client`].
 //! * `json`: the audit log as JSON Lines, in files that rotate.
 //! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
+//! * `redis`: one budget for a fleet of processes, in Redis or Valkey ([`ledger::redis`]).
 //! * `reqwest`: as `client`, for reqwest, whose client becomes a service, [`http_client`].
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
 //! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.

@@ -16,6 +16,8 @@ mod leases;
 mod limit;
 mod local;
 mod permit;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod request;
 mod signal;
 mod slot;

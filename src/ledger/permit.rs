@@ -178,6 +178,13 @@ impl Permit {
         }
     }
 
+    /// The same permit, given back to `ledger`.
+    #[cfg(feature = "redis")]
+    pub(super) fn of_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
+        self.ledger = ledger;
+        self
+    }
+
     /// The ledger that it is given back to.
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
         &self.ledger

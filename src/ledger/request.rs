@@ -123,6 +123,11 @@ impl AcquireRequest {
         self.change(|inner| inner.priority = priority)
     }
 
+    #[cfg(feature = "redis")]
+    pub(super) fn with_charges(self, charges: Charges) -> Self {
+        self.change(|inner| inner.charges = charges)
+    }
+
     /// What to acquire: every charge, or none.
     pub fn charges(&self) -> &Charges {
         &self.0.charges
@@ -255,6 +260,18 @@ impl Admission {
             Some(whole) => whole.charges(),
             None => self.charges(),
         }
+    }
+
+    /// Who is told that the server was busy: those that pay for the call, or for what was split off.
+    #[cfg(feature = "redis")]
+    pub(super) fn charged(&self) -> impl Iterator<Item = &crate::principal::Principal> {
+        let charged = match self.is_split_off() {
+            true => self.charges(),
+            false => self.call_charges(),
+        };
+        let mut last = None;
+        let principals = charged.iter().map(Charge::principal);
+        principals.filter(move |principal| last.replace(*principal) != Some(*principal))
     }
 
     /// Whether it is a part of what was admitted.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::error::SetLimitError;
 use super::row::BudgetPolicy;
+#[cfg(feature = "redis")]
+use crate::ledger::redis::{RedisLedger, RedisLedgerBuilder};
 use crate::ledger::{Limit, LocalLedger};
 use crate::principal::Budget;
 #[cfg(feature = "graph")]
@@ -285,6 +287,18 @@ impl ThrottlingPolicy {
             .iter()
             .fold(ledger, |ledger, row| ledger.budget(row.budget, row.limit));
         ledger.build()
+    }
+
+    /// Starts to configure a ledger for a fleet of processes that keeps this policy's budgets.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn redis_ledger(&self) -> RedisLedgerBuilder {
+        let ledger = RedisLedger::builder()
+            .max_queued(self.max_queued)
+            .max_wait(self.max_wait)
+            .max_overtake(self.max_overtake);
+        let rows = self.budgets.iter();
+        rows.fold(ledger, |ledger, row| ledger.budget(row.budget, row.limit))
     }
 }
 

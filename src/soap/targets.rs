@@ -355,7 +355,7 @@ mod tests {
             assert_eq!(outline.arrays().len(), 2 * n);
             LOOKS.set(0);
             let targets = outline.targets(body.as_bytes());
-            assert_eq!(targets.mailboxes, ["bo@contoso.com".into()]);
+            assert_eq!(targets.mailboxes, [Box::from("bo@contoso.com")]);
             assert!(LOOKS.get() <= 4 * n, "{} looks for {n} arrays", LOOKS.get());
         }
     }

@@ -9,6 +9,8 @@ mod backend;
 mod budget;
 mod client;
 mod counts;
+#[path = "../redis_fleet/fake.rs"]
+mod fake;
 mod gate;
 mod message;
 mod queue;
@@ -63,6 +65,8 @@ pub(crate) enum Kind {
     Local,
     /// One with a back end of its own.
     Remote,
+    /// The one that a fleet shares, by its own script.
+    Redis,
 }
 
 impl Kind {
@@ -73,11 +77,15 @@ impl Kind {
                 let ledger: Arc<dyn Ledger> = Backend::spawn(Limits::of(&policy)).connect();
                 EwsStack::new(policy).ledger(ledger)
             }
+            Kind::Redis => {
+                let ledger = policy.redis_ledger().build(fake::Fake::new(1));
+                EwsStack::new(policy).ledger(Arc::new(ledger))
+            }
         }
     }
 }
 
-/// Makes two tests of each function: one with each kind of ledger.
+/// Makes three tests of each function: one with each kind of ledger.
 macro_rules! with_each_ledger {
     ($($test:ident),* $(,)?) => {
         mod local_ledger {
@@ -91,6 +99,13 @@ macro_rules! with_each_ledger {
             $(#[tokio::test(start_paused = true)]
             async fn $test() {
                 super::$test(crate::remote_ledger::Kind::Remote).await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                super::$test(crate::remote_ledger::Kind::Redis).await;
             })*
         }
     };

@@ -220,7 +220,7 @@ async fn errors_with_their_sources() {
         assert_eq!(
             record.error[..],
             [
-                "the client failed".into(),
+                Box::from("the client failed"),
                 io::Error::from(kind).to_string().into()
             ]
         );

@@ -18,6 +18,10 @@ pub(super) struct Account {
     queued: u32,
     /// A later look at this principal is scheduled.
     scheduled: bool,
+    /// Its budgets allow what a fleet's ledger lends, and nothing else.
+    leased: bool,
+    /// The fleet's ledger is told of each release: somebody waits for what is not used.
+    pub(super) wanted: bool,
 }
 
 /// What the fast path comes to.
@@ -30,13 +34,15 @@ pub(super) enum Fast {
 }
 
 impl Account {
-    pub(super) fn new(principal: Principal) -> Self {
+    pub(super) fn new(principal: Principal, leased: bool) -> Self {
         Self {
             principal,
             meters: SmallVec::new(),
             gate: None,
             queued: 0,
             scheduled: false,
+            leased,
+            wanted: false,
         }
     }
 
@@ -61,7 +67,7 @@ impl Account {
     /// Gives `amount` back if nobody else has to hear of it. Says whether nothing is left then; `None` is the slow path.
     #[inline]
     pub(super) fn give_back_fast(&mut self, budget: Budget, amount: u32) -> Option<bool> {
-        if self.gate.is_some() || self.queued > 0 {
+        if self.gate.is_some() || self.queued > 0 || self.wanted {
             return None;
         }
         let [(known, meter)] = &mut *self.meters else {
@@ -87,7 +93,8 @@ impl Account {
     pub(super) fn meter_or_new(&mut self, budget: Budget, limit: Limit) -> &mut Meter {
         let known = self.meters.iter().position(|(known, _)| *known == budget);
         let at = known.unwrap_or_else(|| {
-            self.meters.push((budget, Meter::new(limit, budget)));
+            let meter = Meter::new(limit, budget, self.leased);
+            self.meters.push((budget, meter));
             self.meters.len() - 1
         });
         &mut self.meters[at].1

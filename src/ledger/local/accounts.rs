@@ -12,6 +12,8 @@ pub(super) struct Accounts {
     /// The principal, by its hash, of which nothing was left last. It stays until there is another: its next call, which is the
     /// usual one of a job in one account, finds it in place.
     spare: Option<u64>,
+    /// Whether budgets allow what a fleet's ledger lends, and nothing else.
+    pub(super) leased: bool,
 }
 
 impl Accounts {
@@ -31,7 +33,10 @@ impl Accounts {
         );
         match entry {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Account::new(principal.clone())).into_mut(),
+            Entry::Vacant(entry) => {
+                let account = Account::new(principal.clone(), self.leased);
+                entry.insert(account).into_mut()
+            }
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Config {
     pub(super) max_queued: usize,
     pub(super) max_wait: Duration,
     pub(super) max_overtake: Duration,
+    /// Budgets allow what a fleet's ledger lends, and nothing else.
+    pub(super) leased: bool,
 }
 
 impl Config {

@@ -115,6 +115,8 @@ pub struct LocalLedger {
     pub(super) state: Mutex<State>,
     /// Wakes the keeper before its time.
     pub(super) hurry: Arc<Notify>,
+    /// Wakes a fleet's ledger: there is news for it.
+    pub(super) news: Arc<Notify>,
 }
 
 /// Configures a [`LocalLedger`].
@@ -198,10 +200,12 @@ impl LocalLedgerBuilder {
     /// Builds the ledger.
     #[must_use]
     pub fn build(self) -> LocalLedger {
+        let state = State::new(self.config.leased);
         LocalLedger {
             config: self.config,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(state),
             hurry: Arc::default(),
+            news: Arc::default(),
         }
     }
 }
@@ -244,6 +248,7 @@ impl LocalLedger {
                 max_queued: 100_000,
                 max_wait: Duration::from_secs(15 * 60),
                 max_overtake: Duration::from_secs(5 * 60),
+                leased: false,
             },
         }
     }
@@ -311,7 +316,8 @@ impl LocalLedger {
         let mut state = self.state.lock();
         let out = change(&mut state, &self.config);
         let hurry = state.hurries_keeper();
-        if !hurry && !state.queue.has_wakers() && state.notices.is_empty() {
+        let news = state.news.is_fresh();
+        if !hurry && !news && !state.queue.has_wakers() && state.notices.is_empty() {
             return out;
         }
         let [wakers, spent] = state.queue.take_wakers();
@@ -321,6 +327,9 @@ impl LocalLedger {
         wakers.into_iter().for_each(std::task::Waker::wake);
         if hurry {
             self.hurry.notify_one();
+        }
+        if news {
+            self.news.notify_one();
         }
         notices.iter().for_each(Notice::log);
         out

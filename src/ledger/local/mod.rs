@@ -10,6 +10,7 @@
 //! meter/           how much of one budget one principal uses; know no queues
 //! gate   adapt   expiry   notice   clock
 //! keeper           looks at the queue in time, for calls that are not polled
+//! leased, news     what a fleet's ledger lends, and what it is told
 //! ```
 
 mod account;
@@ -23,8 +24,11 @@ mod endpoint;
 mod expiry;
 mod gate;
 mod keeper;
+#[cfg(feature = "redis")]
+mod leased;
 mod ledger;
 mod meter;
+mod news;
 mod notice;
 mod queue;
 mod schedule;
@@ -37,7 +41,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+pub(super) use self::leased::{BudgetDemand, Demand, Head, Lease, Usage};
 pub use self::ledger::{LocalLedger, LocalLedgerBuilder, SetLimitError};
+#[cfg(feature = "redis")]
+pub(super) use self::news::Told;
 use self::wait::Waiting;
 use super::{Acquire, AcquireRequest, Admission, End, Ledger, Signal, Snapshot};
 

@@ -14,10 +14,14 @@ use crate::principal::Budget;
 #[derive(Debug)]
 pub(in super::super) struct InFlight {
     held: u32,
+    /// The most that was held since a fleet's ledger last asked.
+    peak: u32,
     /// The policy's limit, or the one that was set from outside.
     limit: u32,
     set: bool,
     hanging: bool,
+    /// The limit is what a fleet's ledger lends, and holds for single amounts too.
+    leased: bool,
     /// From the first refusal until the limit holds again.
     adaptive: Option<Box<AdaptiveLimit>>,
 }
@@ -26,11 +30,34 @@ impl InFlight {
     pub(super) fn new(limit: u32, budget: Budget) -> Self {
         Self {
             held: 0,
+            peak: 0,
             limit,
             set: false,
             hanging: matches!(budget, Budget::HangingConnections | Budget::Subscriptions),
+            leased: false,
             adaptive: None,
         }
+    }
+
+    /// Nothing is lent yet.
+    pub(super) fn leased() -> Self {
+        Self {
+            leased: true,
+            ..Self::new(0, Budget::Concurrency)
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    pub(in super::super) fn lend(&mut self, share: u32) {
+        self.limit = share;
+        self.set = share > 0;
+    }
+
+    /// What is held, the most that was held since the last look, and what is lent.
+    #[cfg(feature = "redis")]
+    pub(in super::super) fn usage(&mut self) -> [u32; 3] {
+        let peak = std::mem::replace(&mut self.peak, self.held);
+        [self.held, peak, self.limit]
     }
 
     /// Whether it is a count and nothing else.
@@ -42,7 +69,7 @@ impl InFlight {
     /// Whether the limit allows `amount` more. An amount above the limit fits when nothing else is held.
     #[inline]
     pub(in super::super) fn fits_plain(&self, amount: u32) -> bool {
-        self.held == 0 || self.held.saturating_add(amount) <= self.limit
+        self.held == 0 && !self.leased || self.held.saturating_add(amount) <= self.limit
     }
 
     /// Whether exactly as much is held as the limit allows: who takes over an amount leaves no room for others.
@@ -54,6 +81,7 @@ impl InFlight {
     #[inline]
     pub(in super::super) fn take_plain(&mut self, amount: u32) {
         self.held = self.held.saturating_add(amount);
+        self.peak = self.peak.max(self.held);
     }
 
     #[inline]
@@ -95,7 +123,7 @@ impl Measure for InFlight {
 
     fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
         let amount = ask.amount();
-        self.held = self.held.saturating_add(amount);
+        self.take_plain(amount);
         let Some(adaptive) = &mut self.adaptive else {
             return false;
         };
@@ -126,6 +154,10 @@ impl Measure for InFlight {
     }
 
     fn exceeded(&mut self, ask: Ask<'_>, last: u64, clock: &mut Clock) {
+        if self.leased {
+            // The fleet learns, not one process.
+            return;
+        }
         let now = clock.now();
         let (held, limit, hanging) = (self.held, self.limit, self.hanging);
         self.adaptive

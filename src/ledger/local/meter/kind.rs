@@ -6,6 +6,8 @@ use super::distinct::Distinct;
 use super::in_flight::InFlight;
 use super::measure::Measure;
 use super::per_window::PerWindow;
+use super::stock::Stock;
+use super::values::Values;
 use crate::ledger::Limit;
 use crate::principal::Budget;
 
@@ -15,6 +17,10 @@ pub(in super::super) enum Meter {
     InFlight(InFlight),
     Distinct(Box<Distinct>),
     PerWindow(Box<PerWindow>),
+    /// A leased part of a bucket.
+    Stock(Box<Stock>),
+    /// Leased values.
+    Values(Box<Values>),
 }
 
 impl Deref for Meter {
@@ -25,6 +31,8 @@ impl Deref for Meter {
             Self::InFlight(meter) => meter,
             Self::Distinct(meter) => &**meter,
             Self::PerWindow(meter) => &**meter,
+            Self::Stock(meter) => &**meter,
+            Self::Values(meter) => &**meter,
         }
     }
 }
@@ -35,13 +43,19 @@ impl DerefMut for Meter {
             Self::InFlight(meter) => meter,
             Self::Distinct(meter) => &mut **meter,
             Self::PerWindow(meter) => &mut **meter,
+            Self::Stock(meter) => &mut **meter,
+            Self::Values(meter) => &mut **meter,
         }
     }
 }
 
 impl Meter {
-    pub(in super::super) fn new(limit: Limit, budget: Budget) -> Self {
+    /// `leased`: it allows nothing but what a fleet's ledger lends.
+    pub(in super::super) fn new(limit: Limit, budget: Budget, leased: bool) -> Self {
         match limit {
+            Limit::InFlight(_) if leased => Self::InFlight(InFlight::leased()),
+            Limit::Distinct { idle, .. } if leased => Self::Values(Box::new(Values::new(idle))),
+            Limit::PerWindow { .. } if leased => Self::Stock(Box::default()),
             Limit::InFlight(limit) => Self::InFlight(InFlight::new(limit, budget)),
             Limit::Distinct { limit, idle } => Self::Distinct(Box::new(Distinct::new(limit, idle))),
             Limit::PerWindow {

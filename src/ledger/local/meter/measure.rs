@@ -32,7 +32,7 @@ pub(in super::super) struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn amount(&self) -> u32 {
+    pub(in super::super) fn amount(&self) -> u32 {
         let amounts = self.charges.iter().map(Charge::amount);
         amounts.fold(0, u32::saturating_add)
     }

@@ -10,6 +10,8 @@ mod kind;
 mod learnt_rate;
 mod measure;
 mod per_window;
+mod stock;
+mod values;
 
 pub(super) use self::kind::Meter;
 pub(super) use self::measure::{Ask, Keep, Measure, Position, Stage, Verdict};

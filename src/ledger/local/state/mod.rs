@@ -14,6 +14,8 @@ use std::time::Duration;
 use http::uri::Authority;
 use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+use super::account::Account;
 use super::account::Fast;
 use super::accounts::Accounts;
 use super::agenda::Agenda;
@@ -24,10 +26,13 @@ use super::endpoint::Endpoint;
 use super::expiry::Expiry;
 use super::gate::Pass;
 use super::meter::{Ask, Position, Stage, Verdict};
+use super::news::News;
 use super::notice::Notice;
 use super::queue::Queue;
 use crate::ledger::{AcquireRequest, Admission, Contended, Limit};
 use crate::principal::Charge;
+#[cfg(feature = "redis")]
+use crate::principal::Principal;
 
 /// When an endpoint is looked at again for which calls still wait.
 const RETRY: Duration = Duration::from_secs(60);
@@ -46,6 +51,7 @@ pub(super) struct State {
     /// The number of the last admission.
     last: u64,
     pub(super) notices: Vec<Notice>,
+    pub(super) news: News,
 }
 
 /// What may be forgotten at some time: a principal by its hash, an endpoint by its name.
@@ -79,6 +85,17 @@ fn not_queued(request: &AcquireRequest, ticket: u64) -> Position {
 }
 
 impl State {
+    pub(super) fn new(leased: bool) -> Self {
+        let mut state = Self::default();
+        state.accounts.leased = leased;
+        state
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn account_mut(&mut self, principal: &Principal) -> &mut Account {
+        self.accounts.get_or_new(principal)
+    }
+
     /// The place in the queue of a call: the one that an earlier attempt had, if this ledger gave it. The first is 1.
     pub(super) fn ticket(&self, request: &AcquireRequest) -> u64 {
         request
@@ -110,7 +127,13 @@ impl State {
                 self.last += 1;
                 Ok(Admission::new(request, ticket, self.last))
             }
-            Fast::Full => Err(request),
+            Fast::Full => {
+                // Nothing is lent to it perhaps, and then nothing keeps it.
+                if let (true, [charge]) = (config.leased, &**request.charges()) {
+                    self.accounts.keep_spare(charge.principal().hash64());
+                }
+                Err(request)
+            }
             Fast::Slow => self.try_acquire_slow(request, config),
         }
     }
@@ -283,7 +306,12 @@ impl State {
             let Some(limit) = config.limit(budget).filter(|l| Stage::of(*l) == stage) else {
                 continue;
             };
-            let Some(account) = self.accounts.get_mut(principal) else {
+            // Nothing is held by who is not known. Nothing is lent to them either.
+            let account = match config.leased {
+                true => Some(self.accounts.get_or_new(principal)),
+                false => self.accounts.get_mut(principal),
+            };
+            let Some(account) = account else {
                 continue;
             };
             let ask = Ask {

@@ -29,6 +29,9 @@ impl State {
                 if let Some(limit) = config.limit(*budget) {
                     account.meter_or_new(*budget, limit);
                     stage = Some(Stage::of(limit));
+                    if config.leased {
+                        self.news.wanted(principal);
+                    }
                 }
             }
             Contended::Gate(principal) => self.accounts.get_or_new(principal).joined(),
@@ -42,6 +45,9 @@ impl State {
         // A call that waits for a time or a gate keeps nothing from others.
         if stage != Some(Stage::Amounts) {
             return;
+        }
+        if let (true, Some(principal)) = (config.leased, contended.principal()) {
+            self.news.crosses(request, position, principal);
         }
         for (principal, budget, charges) in by_budget(request.charges()) {
             let Some(limit) = config
@@ -85,6 +91,7 @@ impl State {
             }
             Contended::Time => {}
         }
+        self.news.crossed(request, position);
         if keep_places {
             return;
         }

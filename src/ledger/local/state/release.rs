@@ -142,6 +142,9 @@ impl State {
                     meter.give_back(ask, end, clock);
                 }
             }
+            if account.wanted {
+                self.news.wanted(principal);
+            }
             if account.queued() > 0 {
                 for (_, budget, charges) in by_budget(of_one) {
                     self.agenda.opened(principal, budget, charges, &self.queue);

@@ -8,6 +8,7 @@ use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::endpoint::Endpoint;
 use super::super::meter::{Ask, Meter, Stage};
+use super::super::news::Told;
 use super::super::notice::Notice;
 use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, Limit, Signal};
@@ -47,6 +48,13 @@ impl State {
             Signal::Spent { budget, amount } => {
                 let spent = |meter: &mut Meter| meter.spent(amount, &mut clock);
                 self.tell_meters(admission, budget, spent, config);
+                if config.leased {
+                    for (principal, charged, _) in by_budget(admission.charges()) {
+                        if charged == budget {
+                            self.news.told(principal, budget, Told::Spent(amount));
+                        }
+                    }
+                }
             }
             Signal::Unspent { budget, amount } => {
                 let unspent = |meter: &mut Meter| meter.unspent(amount, now);
@@ -273,6 +281,9 @@ impl State {
                 }
                 None if budget == named => {
                     meter.exceeded(ask, last, clock);
+                    if config.leased {
+                        self.news.told(principal, budget, Told::Exceeded(1));
+                    }
                     self.agenda.principal(principal);
                 }
                 Some(_) | None => {}
@@ -281,6 +292,10 @@ impl State {
         if let Some((_, ask, principal, budget)) = fullest {
             if let Some(meter) = self.accounts.get_or_new(principal).meter_mut(budget) {
                 meter.exceeded(ask, last, clock);
+            }
+            if config.leased {
+                let amount = ask.amount();
+                self.news.told(principal, budget, Told::Exceeded(amount));
             }
             self.agenda.principal(principal);
         }

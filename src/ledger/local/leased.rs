@@ -1,0 +1,260 @@
+//! What a fleet's ledger lends to the ledger of one process, and what it asks of it: [`Demand`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::agenda::Work;
+use super::blocked::by_budget;
+use super::clock::Clock;
+use super::config::Config;
+use super::ledger::{LocalLedger, LocalLedgerBuilder};
+use super::meter::Meter;
+use super::news::Told;
+use super::state::State;
+use crate::ledger::{Contended, Limit};
+use crate::principal::{Budget, Principal};
+
+/// What one principal has and waits for in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Demand {
+    pub(crate) budgets: Vec<BudgetDemand>,
+    /// The first call of each list in which calls wait for amounts.
+    pub(crate) heads: Vec<Head>,
+}
+
+/// One budget of it.
+#[derive(Debug)]
+pub(crate) struct BudgetDemand {
+    pub(crate) budget: Budget,
+    pub(crate) limit: Limit,
+    pub(crate) usage: Usage,
+    /// What the calls that wait draw on it, as if all of a list were like its first one.
+    pub(crate) waiting: u32,
+}
+
+/// What is lent of a budget, and used.
+#[derive(Debug)]
+pub(crate) enum Usage {
+    InFlight {
+        share: u32,
+        held: u32,
+        /// The most that was held since the last look.
+        peak: u32,
+        /// Unused, but meant for a call that waits for a later principal of its charges.
+        kept: u32,
+    },
+    Stock {
+        left: u32,
+        /// What was drawn since the last look.
+        drawn: u32,
+    },
+    Values {
+        /// How long each was not used; `None` is in use.
+        lent: Vec<(Principal, Option<Duration>)>,
+        /// What the server did not open since the last look.
+        refused: Vec<Principal>,
+        /// What calls wait for, the first one first.
+        wanted: Vec<Principal>,
+    },
+}
+
+/// The first call of a list, and what it draws on the principal's budgets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) list: Budget,
+    pub(crate) amounts: Vec<(Budget, u32)>,
+}
+
+/// What changes for one budget.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// So much may be in flight.
+    Share(u32),
+    /// So much more may be drawn.
+    Add(u32),
+    /// So much may not be drawn any more.
+    TakeBack(u32),
+    /// New calls may use the value.
+    Open(Principal),
+    /// New calls may not use it any more.
+    Close(Principal),
+}
+
+/// How many values calls ask for at a time.
+const WANTED: usize = 64;
+
+impl LocalLedgerBuilder {
+    /// Lets calls draw on what is lent, and on nothing else.
+    pub(crate) fn leased(mut self) -> Self {
+        self.config.leased = true;
+        self
+    }
+}
+
+impl LocalLedger {
+    /// Wakes whoever lends: there is news.
+    pub(crate) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
+    }
+
+    /// The principals of which calls wait for more, and what responses said of leased budgets.
+    pub(crate) fn take_news(&self) -> (Vec<Principal>, Vec<(Principal, Budget, Told)>) {
+        self.state.lock().news.take()
+    }
+
+    /// Looks at the demand of a principal and changes what it is lent, with no call in between. `plan` says what comes of it, what changes,
+    /// and whether each release is news from now on. `named` budgets are among the demand, though nothing is known of them.
+    pub(crate) fn lend<T>(
+        &self,
+        principal: &Principal,
+        named: &[Budget],
+        plan: impl FnOnce(&Demand) -> (T, Vec<(Budget, Lease)>, bool),
+    ) -> T {
+        let now = Instant::now();
+        self.with(|state, config| {
+            let demand = state.demand(principal, named, now, config);
+            let (out, leases, wanted) = plan(&demand);
+            state.account_mut(principal).wanted = wanted;
+            for (budget, lease) in &leases {
+                state.apply(principal, *budget, lease, now, config);
+            }
+            if !leases.is_empty() {
+                state.agenda.principal(principal);
+                state.settle(&mut Clock::at(now), config);
+            }
+            state.tidy(principal, now);
+            out
+        })
+    }
+}
+
+impl State {
+    fn demand(
+        &mut self,
+        principal: &Principal,
+        named: &[Budget],
+        now: Instant,
+        config: &Config,
+    ) -> Demand {
+        let mut demand = Demand::default();
+        // A call behind a closed gate needs nothing; after that one goes first, for which enough is kept.
+        let account = self.account_mut(principal);
+        let tested = account.gate_mut().is_some();
+        let closed = account.closed_until(now).is_some();
+        let lists = self.lists_of(principal);
+        let lists = lists.into_iter().filter(|_| !closed);
+        let lists: SmallVec<[Contended; 4]> = lists.collect();
+        let kept = self.news.first_crossing(principal).cloned();
+        let kept = kept.map(|request| amounts(&request, principal));
+        for list in &lists {
+            let (Some(budget), false) = (list.budget(), config.waits_for_value(list)) else {
+                continue;
+            };
+            let first = self.queue.first(list);
+            if let Some(request) = first.and_then(|first| self.queue.request(first)) {
+                let amounts = amounts(request, principal);
+                demand.heads.push(Head {
+                    list: budget,
+                    amounts,
+                });
+            }
+        }
+        let first = demand.heads.first().map(|head| head.amounts.clone());
+        let kept = kept.or(first.filter(|_| tested));
+        for (budget, limit) in &config.budgets {
+            let list = Contended::Budget(principal.clone(), *budget);
+            let waiting = demand.heads.iter().map(|head| {
+                let of_list = Contended::Budget(principal.clone(), head.list);
+                let calls = u32::try_from(self.queue.len_of(&of_list)).unwrap_or(u32::MAX);
+                calls.saturating_mul(amount(&head.amounts, *budget))
+            });
+            let waiting = waiting.fold(0, u32::saturating_add);
+            let values = self.queue.values_of(&list).take(WANTED);
+            let wanted: Vec<Principal> = values.cloned().collect();
+            let account = self.account_mut(principal);
+            if waiting > 0 || named.contains(budget) {
+                // The first call of a list was not asked for all of its budgets yet.
+                account.meter_or_new(*budget, *limit);
+            }
+            let usage = match account.meter_mut(*budget) {
+                Some(Meter::InFlight(meter)) => {
+                    let [held, peak, share] = meter.usage();
+                    let kept = kept.as_ref().map_or(0, |kept| amount(kept, *budget));
+                    Usage::InFlight {
+                        share,
+                        held,
+                        peak,
+                        kept,
+                    }
+                }
+                Some(Meter::Stock(meter)) => {
+                    let (left, drawn) = meter.usage();
+                    Usage::Stock { left, drawn }
+                }
+                Some(Meter::Values(meter)) => Usage::Values {
+                    lent: meter.usage(now),
+                    refused: meter.take_refused(),
+                    wanted,
+                },
+                _ => continue,
+            };
+            demand.budgets.push(BudgetDemand {
+                budget: *budget,
+                limit: *limit,
+                usage,
+                waiting,
+            });
+        }
+        demand
+    }
+
+    fn apply(
+        &mut self,
+        principal: &Principal,
+        budget: Budget,
+        lease: &Lease,
+        now: Instant,
+        config: &Config,
+    ) {
+        let Some(limit) = config.limit(budget) else {
+            return;
+        };
+        let account = self.account_mut(principal);
+        match (account.meter_or_new(budget, limit), lease) {
+            (Meter::InFlight(meter), Lease::Share(share)) => meter.lend(*share),
+            (Meter::Stock(meter), Lease::Add(amount)) => meter.add(*amount),
+            (Meter::Stock(meter), Lease::TakeBack(amount)) => meter.take_back(*amount),
+            (Meter::Values(meter), Lease::Close(value)) => meter.take_back(value),
+            (Meter::Values(meter), Lease::Open(value)) => {
+                meter.lend(value, now);
+                let list = Contended::Budget(principal.clone(), budget);
+                if self.queue.first_of(&list, value).is_some()
+                    && self.agenda.values.insert((list.clone(), value.clone()))
+                {
+                    self.agenda.work.push_back(Work::Value(list, value.clone()));
+                }
+            }
+            (meter, lease) => debug_assert!(false, "{lease:?} for {meter:?}"),
+        }
+    }
+}
+
+/// What a call draws on each budget of one principal.
+fn amounts(request: &crate::ledger::AcquireRequest, principal: &Principal) -> Vec<(Budget, u32)> {
+    by_budget(request.charges())
+        .filter(|(paying, ..)| *paying == principal)
+        .map(|(_, budget, charges)| {
+            let amounts = charges.iter().map(crate::principal::Charge::amount);
+            (budget, amounts.fold(0, u32::saturating_add))
+        })
+        .collect()
+}
+
+fn amount(amounts: &[(Budget, u32)], budget: Budget) -> u32 {
+    let of_budget = amounts.iter().find(|(known, _)| *known == budget);
+    of_budget.map_or(0, |(_, amount)| *amount)
+}

@@ -1,0 +1,407 @@
+-- One process renews its lease of one principal: it says what it keeps and what waits, and is told what it may use.
+--
+-- KEYS[1]  the hash of the principal. Fields: layout, gate, p:<process>, learnt:<budget>, bucket:<budget>, open:<budget>
+-- ARGV[1]  the request, JSON: see `wire.rs`. Times are milliseconds that have passed or are to pass, never times of a client's clock.
+-- Returns the reply, JSON.
+local LAYOUT = '1'
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local key, ask = KEYS[1], cjson.decode(ARGV[1])
+
+-- 1. What is known.
+local fields, procs, gate = redis.call('HGETALL', key), {}, 0
+local learnt, bucket, open = {}, {}, {}
+local gone = {}
+for i = 1, #fields, 2 do
+  local name, value = fields[i], fields[i + 1]
+  local kind, of = string.match(name, '^(%a+):(.*)$')
+  if name == 'layout' then
+    if value ~= LAYOUT then return redis.error_reply('LAYOUT ' .. value) end
+  elseif name == 'gate' then gate = tonumber(value)
+  elseif kind == 'p' then
+    local proc = cjson.decode(value)
+    if proc.e > now then procs[of] = proc else gone[#gone + 1] = name end
+  elseif kind == 'learnt' then learnt[of] = cjson.decode(value)
+  elseif kind == 'bucket' then bucket[of] = cjson.decode(value)
+  elseif kind == 'open' then open[of] = cjson.decode(value)
+  end
+end
+local me = procs[ask.p] or { n = 0, b = {}, h = {} }
+if ask.n <= me.n then return redis.error_reply('STALE a later request has come first') end
+procs[ask.p] = me
+local known = {}
+for id in pairs(procs) do known[#known + 1] = id end
+table.sort(known)
+local changed, wake = { [ask.p] = true }, {}
+
+-- 2. What this process says. A budget: l limit, a what it has (g of it not told yet), d what it would use, w what it would like.
+me.n, me.e, me.ttl = ask.n, now + ask.ttl, ask.ttl
+local before, granted = me.b, {}
+me.b = {}
+for b, say in pairs(ask.b) do
+  local old = before[b]
+  -- Not what was meant for a call that is gone.
+  granted[b] = math.min(old and old.g or 0, math.max(0, say.want - say.keep))
+  me.b[b] = {
+    k = say.k, l = say.l, a = say.keep + granted[b], g = 0, d = say.want, w = say.like,
+    r = say.r, t = say.t, told = old and old.told,
+  }
+end
+-- Whether calls like the one at this head would use more than the process has.
+local function lacks(head)
+  for b, amount in pairs(head.v) do
+    local s = me.b[b]
+    if s and s.k ~= 'd' and s.d < s.a + amount then return false end
+  end
+  return true
+end
+local waits = {}
+for _, head in ipairs(ask.h) do
+  local old, covered = nil, next(head.v) ~= nil
+  for _, known_head in ipairs(me.h) do
+    if known_head.list == head.list then old = known_head end
+  end
+  for b, amount in pairs(head.v) do
+    if (granted[b] or 0) < amount then covered = false end
+  end
+  if covered then
+    for b, amount in pairs(head.v) do granted[b] = granted[b] - amount end
+  end
+  -- What was granted already is for this call; then the one behind it begins to wait.
+  if not covered or lacks(head) then
+    waits[#waits + 1] = { list = head.list, v = head.v, s = old and old.s or now }
+  end
+end
+me.h = waits
+if ask.gate > 0 and now + ask.gate > gate then
+  gate = now + ask.gate
+  for _, id in ipairs(known) do if id ~= ask.p then wake[id] = true end end
+end
+
+-- 3. The limits: the lowest that a living process was configured with, and what refusals have taught.
+local limit, kind, spec = {}, {}, {}
+for _, id in ipairs(known) do
+  for b, s in pairs(procs[id].b) do
+    kind[b], spec[b] = s.k, s
+    limit[b] = math.min(limit[b] or s.l, s.l)
+  end
+end
+local function sum(b)
+  local all = 0
+  for _, id in ipairs(known) do
+    local s = procs[id].b[b]
+    if s then all = all + s.a end
+  end
+  return all
+end
+local again
+local function look(ms)
+  ms = math.max(1, math.ceil(ms))
+  if not again or ms < again then again = ms end
+end
+for b, amount in pairs(ask.ex) do
+  local used = limit[b] or 1
+  if kind[b] == 'f' then used = sum(b) end
+  if kind[b] == 'd' then
+    used = 0
+    for _ in pairs(open[b] or {}) do used = used + 1 end
+  end
+  local l = learnt[b] or { l = limit[b] or 1, at = now, level = 0 }
+  l.l = math.max(1, math.min(l.l, used) - amount)
+  -- A level lasts though single tries leave it: the longer it has lasted, the longer until the next try.
+  if math.abs(l.l - l.level) > math.max(1, l.level / 8) then l.level, l.at = l.l, now end
+  l.step = 1
+  l.try = now + math.min(900000, math.max(200, (now - l.at) / 3))
+  learnt[b] = l
+  changed['learnt:' .. b] = true
+end
+for b, l in pairs(learnt) do
+  if limit[b] then
+    if now >= l.try then
+      l.l = l.l + l.step
+      l.step = math.min(l.step * 2, 1024)
+      l.try = now + 200
+      changed['learnt:' .. b] = true
+    end
+    if l.l >= limit[b] then
+      learnt[b] = nil
+      gone[#gone + 1] = 'learnt:' .. b
+    else
+      limit[b] = l.l
+      look(l.try - now)
+    end
+  end
+end
+
+-- 4. What is free. A bucket: drawn is what has not come back, never less than what processes hold of it unused.
+local free = {}
+for b, of in pairs(kind) do
+  if of == 'f' then
+    free[b] = limit[b] - sum(b)
+  elseif of == 'w' then
+    local k = bucket[b] or { drawn = 0, at = now }
+    local held = sum(b)
+    local say = ask.b[b]
+    k.drawn = math.max(0, k.drawn - (now - k.at) * spec[b].r / spec[b].t)
+    if say then k.drawn = k.drawn - say.back + say.spent end
+    k.drawn = math.max(held, k.drawn)
+    k.at, k.r, k.t = now, spec[b].r, spec[b].t
+    bucket[b] = k
+    changed['bucket:' .. b] = true
+    free[b] = math.floor(limit[b] - k.drawn + 1e-6)
+  end
+end
+local function give(s, b, amount, quietly)
+  s.a = s.a + amount
+  if quietly then s.g = s.g + amount end
+  free[b] = free[b] - amount
+  if kind[b] == 'w' then bucket[b].drawn = bucket[b].drawn + amount end
+end
+
+-- 5. The calls at the heads of lists, in the order in which their processes began to wait. What one lacks is kept from those behind it.
+local line = {}
+for _, id in ipairs(known) do
+  for _, head in ipairs(procs[id].h) do line[#line + 1] = { id = id, head = head } end
+end
+table.sort(line, function(x, y)
+  if x.head.s ~= y.head.s then return x.head.s < y.head.s end
+  return x.id < y.id
+end)
+local short, lump, reserved, who = {}, {}, {}, {}
+-- A process that alone is short has nothing to give to others.
+local function lacking(b, id)
+  short[b] = true
+  who[b] = (who[b] == nil or who[b] == id) and id or 'several'
+end
+-- More is lent than there is: the limit was lowered, or leases were lost.
+for b in pairs(free) do if free[b] < 0 then lacking(b, 'several') end end
+for _, at in ipairs(line) do
+  local proc, fits = procs[at.id], true
+  for b, amount in pairs(at.head.v) do
+    local s = proc.b[b]
+    if s and free[b] then
+      local left = free[b] - (reserved[b] or 0)
+      local whole = amount > limit[b] and not reserved[b]
+        and (kind[b] == 'f' and sum(b) == 0 or kind[b] == 'w' and bucket[b].drawn < 1e-6)
+      if left < amount and not whole then fits = false end
+    end
+  end
+  if fits then
+    for b, amount in pairs(at.head.v) do
+      if proc.b[b] and free[b] then give(proc.b[b], b, amount, at.id ~= ask.p) end
+    end
+    at.head.done = true
+    changed[at.id] = true
+    if at.id ~= ask.p then wake[at.id] = true end
+  else
+    for b, amount in pairs(at.head.v) do
+      local s = proc.b[b]
+      if s and free[b] then
+        if free[b] - (reserved[b] or 0) < amount then
+          lacking(b, at.id)
+          if s.a == 0 and not lump[b] then lump[b] = amount end
+          if kind[b] == 'w' then
+            local lack = amount + (reserved[b] or 0) - free[b]
+            if amount > limit[b] then lack = bucket[b].drawn end
+            look(lack * spec[b].t / spec[b].r)
+          end
+        end
+        reserved[b] = (reserved[b] or 0) + amount
+      end
+    end
+  end
+end
+
+-- 6. Fair shares: what each may keep while others are short, and take while nobody is.
+local function fair(b)
+  local demands = {}
+  for _, id in ipairs(known) do
+    local s = procs[id].b[b]
+    if s and s.d > 0 then demands[#demands + 1] = s.d end
+  end
+  table.sort(demands)
+  local left, n = limit[b], #demands
+  for i, demand in ipairs(demands) do
+    local each = left / (n - i + 1)
+    if demand > each then
+      if lump[b] and n > 1 then
+        return math.max(0, math.min(math.ceil(each), math.floor((limit[b] - lump[b]) / (n - 1))))
+      end
+      return math.ceil(each)
+    end
+    left = left - demand
+  end
+  return limit[b]
+end
+local share, target = {}, {}
+for b, of in pairs(kind) do
+  local mine = me.b[b]
+  if of ~= 'd' and mine then
+    local left = free[b] - (reserved[b] or 0)
+    local want = short[b] and mine.d or mine.w
+    -- As long as nobody is short a process that is at work has an equal part at hand.
+    if of == 'f' and not short[b] and mine.d > 0 then want = math.max(want, math.floor(limit[b] / #known)) end
+    if of == 'f' then want = math.min(want, short[b] and fair(b) or limit[b]) else left = math.floor(left / #known) end
+    local more = math.min(left, want - mine.a)
+    if more > 0 then give(mine, b, more, false) end
+    share[b] = mine.a
+  end
+end
+for _, id in ipairs(known) do
+  local rest = {}
+  for _, head in ipairs(procs[id].h) do
+    if not head.done then
+      rest[#rest + 1] = head
+    elseif id == ask.p and lacks(head) then
+      rest[#rest + 1] = { list = head.list, v = head.v, s = now }
+      for b, amount in pairs(head.v) do
+        if free[b] and free[b] - (reserved[b] or 0) < amount then
+          lacking(b, ask.p)
+          if kind[b] == 'w' then look(amount * spec[b].t / spec[b].r) end
+        end
+      end
+    end
+  end
+  procs[id].h = rest
+end
+for b, of in pairs(kind) do
+  if of == 'f' then
+    local level = fair(b)
+    for _, id in ipairs(known) do
+      local s = procs[id].b[b]
+      if s then
+        local told = nil
+        if short[b] and who[b] ~= id then told = level end
+        if id == ask.p then
+          s.told = told
+          target[b] = told
+        elseif told and s.a > 0 and (not s.told or told < s.told) then
+          s.told = told
+          changed[id] = true
+          wake[id] = true
+        end
+      end
+    end
+  elseif of == 'w' and me.b[b] then
+    target[b] = short[b] and who[b] ~= ask.p and 0 or nil
+  end
+end
+
+-- 7. Values. One that is open costs nobody anything; another one opens if there is room, the processes that wait in turn.
+local lent, closed = {}, {}
+for b, say in pairs(ask.b) do
+  if say.k == 'd' then
+    local values = open[b] or {}
+    local count = 0
+    for v, o in pairs(values) do
+      if o.c <= now then values[v] = nil else count = count + 1 end
+    end
+    for v, unused in pairs(say.use) do
+      local o = values[v] or { s = now, c = 0 }
+      if not values[v] then count = count + 1 end
+      values[v] = o
+      if unused < 0 then o.c = math.max(o.c, now + ask.ttl + say.i)
+      else o.c = math.max(o.c, now + say.i - unused) end
+      if o.x then closed[#closed + 1] = { b, v } end
+    end
+    if ask.ex[b] then
+      for _, v in ipairs(say.refused) do
+        if values[v] then values[v] = nil count = count - 1 end
+      end
+    end
+    local mine, before_me = me.b[b], 0
+    for _, id in ipairs(known) do
+      local s = procs[id].b[b]
+      if id ~= ask.p and s and s.wait and s.wait < (before[b] and before[b].wait or now) then before_me = before_me + 1 end
+    end
+    local waits_still = false
+    for _, v in ipairs(say.values) do
+      local o = values[v]
+      if o and not o.x then
+        o.c = math.max(o.c, now + ask.ttl + say.i)
+        lent[#lent + 1] = { b, v }
+      elseif not o and count < limit[b] - before_me then
+        values[v] = { s = now, c = now + ask.ttl + say.i }
+        count = count + 1
+        lent[#lent + 1] = { b, v }
+      else
+        waits_still = true
+      end
+    end
+    mine.wait = waits_still and (before[b] and before[b].wait or now) or nil
+    if waits_still then
+      local first, oldest
+      for v, o in pairs(values) do
+        first = math.min(first or o.c, o.c)
+        if not o.x and (not oldest or o.s < values[oldest].s) then oldest = v end
+      end
+      if first then look(math.max(first - now, before_me > 0 and 20 or 1)) end
+      if now - mine.wait > ask.overtake and oldest and before_me == 0 then
+        local closing = false
+        for _, o in pairs(values) do closing = closing or o.x end
+        if not closing then
+          values[oldest].x = true
+          for _, id in ipairs(known) do if id ~= ask.p then wake[id] = true end end
+        end
+      end
+    end
+    open[b] = values
+    changed['open:' .. b] = true
+  end
+end
+
+-- 8. Write, wake, reply.
+local last = math.max(gate, me.e)
+for _, id in ipairs(known) do last = math.max(last, procs[id].e) end
+local set = { 'layout', LAYOUT }
+if gate > now then set[#set + 1] = 'gate' set[#set + 1] = tostring(gate) else gone[#gone + 1] = 'gate' end
+local idle = true
+for _, s in pairs(me.b) do
+  if s.a > 0 or s.d > 0 or s.k == 'd' then idle = false end
+end
+if idle and #me.h == 0 then
+  gone[#gone + 1] = 'p:' .. ask.p
+  changed[ask.p] = nil
+end
+for _, id in ipairs(known) do
+  if changed[id] then set[#set + 1] = 'p:' .. id set[#set + 1] = cjson.encode(procs[id]) end
+end
+for b, l in pairs(learnt) do
+  last = math.max(last, l.try + 900000)
+  if changed['learnt:' .. b] then set[#set + 1] = 'learnt:' .. b set[#set + 1] = cjson.encode(l) end
+end
+for b, k in pairs(bucket) do
+  last = math.max(last, now + k.drawn * k.t / k.r)
+  if changed['bucket:' .. b] then
+    if k.drawn > 0 then set[#set + 1] = 'bucket:' .. b set[#set + 1] = cjson.encode(k)
+    else gone[#gone + 1] = 'bucket:' .. b end
+  end
+end
+for b, values in pairs(open) do
+  for _, o in pairs(values) do last = math.max(last, o.c) end
+  if changed['open:' .. b] then
+    if next(values) then set[#set + 1] = 'open:' .. b set[#set + 1] = cjson.encode(values)
+    else gone[#gone + 1] = 'open:' .. b end
+  end
+end
+local stays = #set > 2 or #known > 1 or next(learnt)
+for b in pairs(bucket) do stays = stays or bucket[b].drawn > 0 end
+for b in pairs(open) do stays = stays or next(open[b]) end
+if stays then
+  -- First what needs memory: without any, nothing is done.
+  redis.call('HSET', key, unpack(set))
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  redis.call('PEXPIRE', key, math.ceil(last - now) + 1000)
+elseif #fields > 0 then
+  redis.call('DEL', key)
+end
+for id in pairs(wake) do redis.call('PUBLISH', ask.ch .. id, ask.name) end
+local function pairs_of(map)
+  local out = {}
+  for b, x in pairs(map) do out[#out + 1] = { b, x } end
+  return #out > 0 and out or nil
+end
+return cjson.encode({
+  share = pairs_of(share), target = pairs_of(target), lent = #lent > 0 and lent or nil, closed = #closed > 0 and closed or nil,
+  gate = gate > now and gate - now or nil, again = again, procs = #known, waits = #me.h,
+})
