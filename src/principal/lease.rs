@@ -27,10 +27,10 @@ use super::budget::Budget;
 /// }
 ///
 /// let lease = Lease::new(Budget::Subscriptions, Subscribed("s1"));
-/// assert_eq!(lease.budget(), Budget::Subscriptions);
+/// assert_eq!(lease.budget(), Some(Budget::Subscriptions));
 /// ```
 pub struct Lease {
-    budget: Budget,
+    budget: Option<Budget>,
     reader: Box<dyn ReadLease>,
 }
 
@@ -38,13 +38,21 @@ impl Lease {
     /// A lease of what the call draws on `budget`. `reader` reads the response.
     pub fn new(budget: Budget, reader: impl ReadLease + 'static) -> Self {
         Self {
-            budget,
+            budget: Some(budget),
             reader: Box::new(reader),
         }
     }
 
-    /// The budget whose charges last longer.
-    pub fn budget(&self) -> Budget {
+    /// A lease that keeps nothing: `reader` only hears what the response says, so that later calls can be charged by it.
+    pub fn of_nothing(reader: impl ReadLease + 'static) -> Self {
+        Self {
+            budget: None,
+            reader: Box::new(reader),
+        }
+    }
+
+    /// The budget whose charges last longer, if one's do.
+    pub fn budget(&self) -> Option<Budget> {
         self.budget
     }
 
