@@ -1,4 +1,4 @@
-//! [`LeasedCall`]: a call that begins, uses or ends something that outlives calls.
+//! [`LeasedCall`]: a call that begins, uses or ends something that outlives calls, or whose charges learn from its response.
 
 use std::io::IoSlice;
 use std::sync::Arc;

@@ -62,7 +62,7 @@ pub(super) struct KnownRows(Mutex<Generations>);
 impl KnownRows {
     /// How many rows `search` may find: a quarter more than the last time, or twice what similar ones found of late.
     /// [`MAX_ROWS`] if nothing is known.
-    pub(super) fn expect(&self, search: Search) -> u32 {
+    pub(super) fn likely(&self, search: Search) -> u32 {
         let known = self.0.lock();
         let this = known.get(search.this).map(|rows| rows + rows / 4);
         let expected = this.or_else(|| known.get(search.similar).map(|rows| 2 * rows));
@@ -204,7 +204,7 @@ mod tests {
             for (search, found) in *found {
                 known.learn(*search, *found);
             }
-            let drawn = [A, B, UNSEEN, OTHER].map(|search| known.expect(search));
+            let drawn = [A, B, UNSEEN, OTHER].map(|search| known.likely(search));
             assert_eq!(drawn, *expected, "{found:?}");
         }
     }
@@ -219,7 +219,7 @@ mod tests {
             assert!(kept.young.len() <= MAX_ENTRIES && kept.old.len() <= MAX_ENTRIES);
         }
         assert_eq!(known.0.lock().get(A.this), None);
-        assert_eq!(known.expect(A), 37, "by similar ones");
+        assert_eq!(known.likely(A), 37, "by similar ones");
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
                 if ends {
                     assert_eq!(reader.end(), LeaseChange::None);
                 }
-                assert_eq!(known.expect(A), expected);
+                assert_eq!(known.likely(A), expected);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::budget::Budget;
 
-/// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls.
+/// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls, or
+/// whose response tells what later calls cost ([`of_nothing`](Self::of_nothing)).
 ///
 /// EWS subscriptions are one: what Subscribe draws on [`Budget::Subscriptions`] is drawn until Unsubscribe, or until the
 /// subscription expires. The layer that holds the call's permit passes the response's bytes to the [`ReadLease`], and keeps the
