@@ -13,6 +13,7 @@ use tower_ews::body::ReplayBody;
 use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::simulator::{Exchange, Policy};
+use tower_ews::stack::EwsService;
 
 const FOLDERS: [&str; 5] = ["inbox", "drafts", "calendar", "contacts", "tasks"];
 const CALL: Duration = Duration::from_millis(100);
@@ -28,9 +29,11 @@ fn request(operation: &str) -> Request<ReplayBody> {
         .unwrap()
 }
 
-fn find(folder: &str) -> Request<ReplayBody> {
+/// A search of a folder. Other spaces make it one that was not made before.
+fn find(folder: &str, spaces: usize) -> Request<ReplayBody> {
+    let spaces = " ".repeat(spaces);
     request(&format!(
-        r#"<m:FindItem Traversal="Shallow"><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape><m:ParentFolderIds><t:DistinguishedFolderId Id="{folder}"/></m:ParentFolderIds></m:FindItem>"#
+        r#"<m:FindItem Traversal="Shallow"><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape>{spaces}<m:ParentFolderIds><t:DistinguishedFolderId Id="{folder}"/></m:ParentFolderIds></m:FindItem>"#
     ))
 }
 
@@ -46,71 +49,101 @@ async fn fill(exchange: &Exchange, folder: &str, items: usize) {
     assert!(!body.contains("ResponseClass=\"Error\""), "{body}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn small_folders_side_by_side_and_then_one_that_has_grown() {
-    let server = Policy::exchange_online().with(|policy| {
+/// A server with ten items in each folder, whose calls last [`CALL`].
+async fn server() -> Exchange {
+    let policy = Policy::exchange_online().with(|policy| {
         policy.jitter = 0.0;
         policy.max_burst = None;
         policy.latency = Duration::ZERO;
         policy.member_time = CALL;
     });
-    let exchange = Exchange::builder().policy(server).seed(1).build();
+    let exchange = Exchange::builder().policy(policy).seed(1).build();
     for folder in FOLDERS {
         fill(&exchange, folder, 10).await;
     }
-    let stack =
-        EwsStack::new(ThrottlingPolicy::exchange_online()).caller(Caller::new("svc@contoso.com"));
-    let service = stack.service(exchange.clone());
-    // Ten at a time, `rounds` times each folder. Returns how long it took.
-    let job = async |rounds: usize| {
-        let start = Instant::now();
-        let calls = (0..rounds).flat_map(|_| FOLDERS).map(|folder| {
-            let service = service.clone();
-            async move {
-                let response = service.oneshot(find(folder)).await.unwrap();
-                let status = response.status();
-                let body = response.into_body().collect().await.unwrap().to_bytes();
-                let body = String::from_utf8_lossy(&body).into_owned();
-                let well = status.is_success() && body.contains("<m:ResponseCode>NoError");
-                assert!(well, "{folder}: {status} {body}");
-            }
-        });
-        stream::iter(calls)
-            .buffer_unordered(10)
-            .collect::<Vec<()>>()
-            .await;
-        start.elapsed()
-    };
-    let refused = || {
-        let report = exchange.report();
-        report
-            .throttled
-            .get("EWSFindCountLimit")
-            .copied()
-            .unwrap_or(0)
-    };
+    exchange
+}
 
-    let first = job(1).await;
-    let known = job(40).await;
+/// Now there are 900 tasks. The server gives each call a minute.
+async fn grow(exchange: &Exchange) {
+    for _ in 0..10 {
+        fill(exchange, "tasks", 89).await;
+    }
+}
+
+fn stack(exchange: &Exchange) -> EwsService<Exchange> {
+    let caller = Caller::new("svc@contoso.com");
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online()).caller(caller);
+    stack.service(exchange.clone())
+}
+
+/// Searches, so many at a time. Each ends well. Returns how long all of them took.
+async fn job(
+    service: &EwsService<Exchange>,
+    at_a_time: usize,
+    searches: impl IntoIterator<Item = Request<ReplayBody>>,
+) -> Duration {
+    let start = Instant::now();
+    let calls = searches.into_iter().map(|search| async {
+        let response = service.clone().oneshot(search).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body);
+        let well = status.is_success() && body.contains("<m:ResponseCode>NoError");
+        assert!(well, "{status} {body}");
+    });
+    let calls = stream::iter(calls).buffer_unordered(at_a_time);
+    calls.collect::<Vec<()>>().await;
+    start.elapsed()
+}
+
+/// Each folder so many times.
+fn each(rounds: usize) -> impl Iterator<Item = Request<ReplayBody>> {
+    (0..rounds)
+        .flat_map(|_| FOLDERS)
+        .map(|folder| find(folder, 0))
+}
+
+fn refused(exchange: &Exchange) -> u64 {
+    let throttled = exchange.report().throttled;
+    throttled.get("EWSFindCountLimit").copied().unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_folders_side_by_side_and_then_one_that_has_grown() {
+    let exchange = server().await;
+    let service = stack(&exchange);
+    let first = job(&service, 10, each(1)).await;
+    let known = job(&service, 10, each(40)).await;
     println!("five that are not known: {first:?}; 200 that are: {known:?}");
     assert!(first >= CALL * 5 && first < CALL * 7, "{first:?}");
     assert!(known >= CALL * 20 && known < CALL * 22, "{known:?}");
-    assert_eq!(refused(), 0);
+    assert_eq!(refused(&exchange), 0);
 
-    for _ in 0..10 {
-        // The server gives each call a minute.
-        fill(&exchange, "tasks", 89).await;
-    }
-    let grown = job(40).await;
-    println!(
-        "200 with one that has grown: {grown:?}, refused: {}",
-        refused()
-    );
-    // That one draws 1,000 rows now, and runs alone.
-    assert!((1..=2).contains(&refused()), "{}", refused());
+    grow(&exchange).await;
+    let grown = job(&service, 10, each(40)).await;
+    let refusals = refused(&exchange);
+    println!("200 with one that has grown: {grown:?}, {refusals} refused");
+    // That one draws 1,000 rows from then on, and runs alone.
+    assert!((1..=2).contains(&refusals), "{refusals}");
     assert!(grown < CALL * 90, "{grown:?}");
-    let before = refused();
-    let known = job(4).await;
+    let known = job(&service, 10, each(4)).await;
     println!("20 with one that is known to be large: {known:?}");
-    assert_eq!(refused(), before);
+    assert_eq!(refused(&exchange), refusals);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_large_folders_after_small_ones() {
+    let exchange = server().await;
+    let service = stack(&exchange);
+    job(&service, 10, each(4)).await;
+    grow(&exchange).await;
+    // Each of them is expected to be as small as the others were.
+    let large = (1..=60).map(|spaces| find("tasks", spaces));
+    let took = job(&service, 27, large).await;
+    let refusals = refused(&exchange);
+    println!("60 large ones: {took:?}, {refusals} refused");
+    // No more than were on their way at the first refusal.
+    assert!((1..=27).contains(&refusals), "{refusals}");
+    assert!(took < CALL * 120, "{took:?}");
 }
