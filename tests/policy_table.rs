@@ -57,8 +57,11 @@ const EWS: &[Kept] = &[
     Kept {
         names: &["EWSFindCountLimit"],
         budget: Budget::FindCount,
-        source: "EWS throttling in Exchange, Table 1. A row counts four times with a restriction or a query string, whose limit is 250",
-        tests: &["who_is_charged"],
+        source: "EWS throttling in Exchange, Table 1. A row counts four times with a restriction or a query string, whose limit is 250. What a search without a page draws is learnt from responses",
+        tests: &[
+            "who_is_charged",
+            "searches_without_a_page_draw_what_they_found",
+        ],
     },
     Kept {
         names: &["ConcurrentSyncCalls"],

@@ -1,4 +1,4 @@
-//! [`LeasedCall`]: a call that begins, uses or ends something that outlives calls.
+//! [`LeasedCall`]: a call that begins, uses or ends something that outlives calls, or whose charges learn from its response.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ impl LeasedCall {
 
     /// Takes over what the call drew on the budget. The rest is given back when the call ends.
     pub(super) fn split_off(&mut self, permit: &mut Permit) {
-        self.permit = permit.split(self.lease.budget());
+        let budget = self.lease.budget();
+        self.permit = budget.and_then(|budget| permit.split(budget));
     }
 
     /// Reads a frame, in whatever pieces it comes.

@@ -50,6 +50,9 @@
 //! permits belong to the layer and its clones, 100,000 at most. A call that is given up, or whose response breaks off, keeps
 //! nothing. A response that is compressed here cannot be read, and keeps nothing either.
 //!
+//! In the same way charges learn from responses what later calls may cost ([`Lease::of_nothing`](crate::principal::Lease::of_nothing)):
+//! `EwsCharges` does so for [`Budget::FindCount`].
+//!
 //! # Cancellation
 //!
 //! Dropping the response future at any point leaves the queue or gives the permit back.

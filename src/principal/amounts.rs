@@ -1,19 +1,25 @@
 //! What one EWS call draws by one rule.
 
+use super::found_rows::MAX_ROWS;
 use super::rules::ChargeRule;
 use crate::body::ReplayBody;
 use crate::soap::{Operation, Targets};
 
-/// Rows that a find may hold in memory.
-fn found_rows(targets: &Targets) -> u32 {
-    let rows = targets.page_size.unwrap_or(1000).clamp(1, 1000);
+/// Rows that a find may hold in memory. `expected` is what one without a page may find in a folder.
+fn found_rows(targets: &Targets, expected: u32) -> u32 {
+    let rows = targets.page_size.unwrap_or(expected).clamp(1, MAX_ROWS);
     let weight = if targets.has_restriction { 4 } else { 1 };
     rows.saturating_mul(weight)
         .saturating_mul(targets.folders.max(1))
 }
 
-/// Returns what one call draws by one rule, besides mailboxes.
-pub(super) fn amount(rule: &ChargeRule, operation: Option<Operation>, body: &ReplayBody) -> u32 {
+/// Returns what one call draws by one rule, besides mailboxes. `expected` tells how many rows a find without a page may return.
+pub(super) fn amount(
+    rule: &ChargeRule,
+    operation: Option<Operation>,
+    body: &ReplayBody,
+    expected: impl FnOnce() -> u32,
+) -> u32 {
     let is = |operations: &[Operation]| operation.is_some_and(|known| operations.contains(&known));
     let hanging = is(&[Operation::GET_STREAMING_EVENTS]);
     match rule {
@@ -26,9 +32,9 @@ pub(super) fn amount(rule: &ChargeRule, operation: Option<Operation>, body: &Rep
             ];
             u32::from(is(&syncs))
         }
-        ChargeRule::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => {
-            body.targets().map_or(0, found_rows)
-        }
+        ChargeRule::FoundRows if is(&[Operation::FIND_ITEM, Operation::FIND_FOLDER]) => body
+            .targets()
+            .map_or(0, |targets| found_rows(targets, expected())),
         ChargeRule::AllCalls => 1,
         ChargeRule::WireTime => u32::from(!hanging),
         ChargeRule::Messages => body.sent().map_or(0, |sent| sent.messages),

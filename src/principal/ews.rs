@@ -13,6 +13,7 @@ use super::accounts::Accounts;
 use super::amounts::amount;
 use super::budget::Budget;
 use super::charges::{Charge, Charges};
+use super::found_rows::{KnownRows, MAX_ROWS, RowsReader, Search};
 use super::identity::{Access, Principal};
 use super::lease::Lease;
 use super::make_charges::MakeCharges;
@@ -77,6 +78,8 @@ pub struct EwsCharges {
     unnamed: Option<Arc<Accounts>>,
     map_principal: Option<Arc<MapPrincipal>>,
     known: Arc<RwLock<HashMap<Uuid, Box<str>>>>,
+    /// How much searches found.
+    rows: Arc<KnownRows>,
 }
 
 impl EwsCharges {
@@ -91,6 +94,7 @@ impl EwsCharges {
             unnamed: Some(Arc::new(Accounts::new())),
             map_principal: None,
             known: Arc::default(),
+            rows: Arc::default(),
         }
     }
 
@@ -188,6 +192,28 @@ impl EwsCharges {
         }
     }
 
+    /// Who pays what the effective user pays.
+    fn effective(&self, impersonated: Option<&str>, caller: &Principal) -> Principal {
+        match impersonated {
+            Some(mailbox) if self.impersonation_copy => Principal::impersonation(mailbox),
+            Some(mailbox) => Principal::account(mailbox),
+            None => caller.clone(),
+        }
+    }
+
+    /// Reads how much a search found, if it draws by that.
+    fn search(&self, request: &Request<ReplayBody>) -> Option<Lease> {
+        let mut rules = self.rules.iter();
+        if !rules.any(|rule| rule.rule == ChargeRule::FoundRows) {
+            return None;
+        }
+        let body = request.body();
+        let impersonated = self.impersonated(body.outline().ok()?);
+        let caller = Principal::account(self.caller_of(request).name());
+        let search = Search::of(&self.effective(impersonated.as_deref(), &caller), body)?;
+        Some(Lease::of_nothing(RowsReader::new(&self.rows, search)))
+    }
+
     /// The impersonated mailbox, by the kind of identity that says most.
     fn impersonated<'a>(&self, outline: &'a Outline) -> Option<Cow<'a, str>> {
         let rank = |sid: &&ConnectingSid| match sid.kind {
@@ -256,11 +282,7 @@ impl MakeCharges<ReplayBody> for EwsCharges {
         let own = impersonated.as_deref().or(Some(caller.name()));
         let reached = self.reached(outline, body, own, impersonated.is_some());
         let reached: Vec<_> = reached.collect();
-        let effective = match &impersonated {
-            Some(mailbox) if self.impersonation_copy => Principal::impersonation(mailbox),
-            Some(mailbox) => Principal::account(mailbox),
-            None => caller.clone(),
-        };
+        let effective = self.effective(impersonated.as_deref(), &caller);
         let operation = outline.operation();
         let writes = operation.is_none_or(|operation| !operation.is_read());
         let both = impersonated.is_some() && !reached.is_empty();
@@ -273,7 +295,11 @@ impl MakeCharges<ReplayBody> for EwsCharges {
             }
         };
         let drawn = |rule: &BudgetRule| {
-            let amount = amount(&rule.rule, operation, body);
+            let expected = || {
+                let search = Search::of(&effective, body);
+                search.map_or(MAX_ROWS, |search| self.rows.likely(search))
+            };
+            let amount = amount(&rule.rule, operation, body, expected);
             let payers = (amount > 0).then(|| payers(rule.payer));
             let payers = payers.into_iter().flatten().flatten();
             let budget = rule.budget;
@@ -297,24 +323,24 @@ impl MakeCharges<ReplayBody> for EwsCharges {
             .collect()
     }
 
-    /// What Subscribe draws on [`Budget::Subscriptions`] lasts until Unsubscribe, or until the subscription has expired.
+    /// What Subscribe draws on [`Budget::Subscriptions`] lasts until Unsubscribe, or until the subscription has expired. The
+    /// response of a search without a page tells what the next one draws by [`ChargeRule::FoundRows`].
     fn lease(&self, request: &Request<ReplayBody>) -> Option<Lease> {
-        let budget = Budget::Subscriptions;
-        if !self.rules.iter().any(|rule| rule.budget == budget) {
-            return None;
+        match request.body().outline().ok()?.operation()? {
+            Operation::FIND_ITEM | Operation::FIND_FOLDER => self.search(request),
+            operation @ (Operation::SUBSCRIBE
+            | Operation::UNSUBSCRIBE
+            | Operation::GET_EVENTS
+            | Operation::GET_STREAMING_EVENTS) => {
+                let budget = Budget::Subscriptions;
+                if !self.rules.iter().any(|rule| rule.budget == budget) {
+                    return None;
+                }
+                let reader = SubscriptionReader::of(operation, &request.body().to_bytes())?;
+                Some(Lease::new(budget, reader))
+            }
+            _ => None,
         }
-        let operation = request.body().outline().ok()?.operation()?;
-        let subscribes = [
-            Operation::SUBSCRIBE,
-            Operation::UNSUBSCRIBE,
-            Operation::GET_EVENTS,
-            Operation::GET_STREAMING_EVENTS,
-        ];
-        if !subscribes.contains(&operation) {
-            return None;
-        }
-        let reader = SubscriptionReader::of(operation, &request.body().to_bytes())?;
-        Some(Lease::new(budget, reader))
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::budget::Budget;
 
-/// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls.
+/// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls, or
+/// whose response tells what later calls cost ([`of_nothing`](Self::of_nothing)).
 ///
 /// EWS subscriptions are one: what Subscribe draws on [`Budget::Subscriptions`] is drawn until Unsubscribe, or until the
 /// subscription expires. The layer that holds the call's permit passes the response's bytes to the [`ReadLease`], and keeps the
@@ -27,10 +28,10 @@ use super::budget::Budget;
 /// }
 ///
 /// let lease = Lease::new(Budget::Subscriptions, Subscribed("s1"));
-/// assert_eq!(lease.budget(), Budget::Subscriptions);
+/// assert_eq!(lease.budget(), Some(Budget::Subscriptions));
 /// ```
 pub struct Lease {
-    budget: Budget,
+    budget: Option<Budget>,
     reader: Box<dyn ReadLease>,
 }
 
@@ -38,13 +39,21 @@ impl Lease {
     /// A lease of what the call draws on `budget`. `reader` reads the response.
     pub fn new(budget: Budget, reader: impl ReadLease + 'static) -> Self {
         Self {
-            budget,
+            budget: Some(budget),
             reader: Box::new(reader),
         }
     }
 
-    /// The budget whose charges last longer.
-    pub fn budget(&self) -> Budget {
+    /// A lease that keeps nothing: `reader` only hears what the response says, so that later calls can be charged by it.
+    pub fn of_nothing(reader: impl ReadLease + 'static) -> Self {
+        Self {
+            budget: None,
+            reader: Box::new(reader),
+        }
+    }
+
+    /// The budget whose charges last longer, if one's do.
+    pub fn budget(&self) -> Option<Budget> {
         self.budget
     }
 

@@ -12,7 +12,7 @@ pub trait MakeCharges<B> {
     fn make_charges(&self, request: &http::Request<B>) -> Charges;
 
     /// Says what of the charges lasts longer than the call, if anything does, or which earlier [`Lease`] the call uses or ends.
-    /// Default: nothing.
+    /// A [`Lease::of_nothing`] learns from the response. Default: nothing.
     fn lease(&self, _request: &http::Request<B>) -> Option<Lease> {
         None
     }

@@ -28,6 +28,8 @@ mod charges;
 pub(crate) mod counted;
 #[cfg(feature = "ews")]
 mod ews;
+#[cfg(feature = "ews")]
+mod found_rows;
 #[cfg(feature = "graph")]
 mod graph;
 mod identity;

@@ -28,6 +28,7 @@ mod code_table;
 mod disposition;
 mod elements;
 mod find;
+mod found_rows;
 mod header;
 pub mod item_id;
 mod levels;
@@ -56,6 +57,7 @@ pub(crate) mod truncation;
 mod xml;
 
 pub use self::characters::InvalidCharacter;
+pub(crate) use self::found_rows::FoundRows;
 pub use self::recovery_time::RecoveryTime;
 pub(crate) use self::subscription::{SubscriptionRequest, SubscriptionResponse};
 pub use self::targets::Targets;

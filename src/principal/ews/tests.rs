@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::Limit;
 use crate::policy::ThrottlingPolicy;
-use crate::principal::{Budget, counted};
+use crate::principal::{Budget, Charge, counted};
 
 const GUID_ID: &str = "AAMkADkzNjJjODUzLWZhMDMtNDVkMS05ZDdjLWVmMDlkYjQ1Zjc4MwBGAAAAAABSSWVKrmGUTJE+MVIvofglBwDZGACZQpSgSpyNkexYe2b7AAAAAAENAADZGACZQpSgSpyNkexYe2b7AAANGFYwAAA=";
 
@@ -116,6 +116,84 @@ fn who_is_charged() {
         let charged = charged(&online, &request);
         assert_eq!(charged, *expected, "{name}");
     }
+}
+
+/// A search with this inside, over these folders.
+fn find(inside: &str, folders: &[&str]) -> String {
+    let ids = folders
+        .iter()
+        .map(|id| format!(r#"<t:DistinguishedFolderId Id="{id}"/>"#));
+    let ids: String = ids.collect();
+    format!(
+        r#"<FindItem Traversal="Shallow"><ItemShape/>{inside}<ParentFolderIds>{ids}</ParentFolderIds></FindItem>"#
+    )
+}
+
+#[test]
+fn searches_without_a_page_draw_what_they_found() {
+    let charges = ThrottlingPolicy::exchange_online().charges();
+    let charges = charges.caller(Caller::new("svc@contoso.com"));
+    let rows = |request: &Request<ReplayBody>| {
+        let charged = charges.make_charges(request);
+        let mut found = charged.iter();
+        let found = found.find(|charge| charge.budget() == Budget::FindCount);
+        found.map_or(0, Charge::amount)
+    };
+    // Whether somebody reads this response to the request.
+    let says = |request: &Request<ReplayBody>, inner: &str| {
+        let Some(mut lease) = charges.lease(request) else {
+            return false;
+        };
+        assert_eq!(lease.budget(), None);
+        let response = envelope("", inner).into_body().to_bytes();
+        lease.reader().read(&response);
+        lease.reader().end();
+        true
+    };
+    let ten = r#"<FindItemResponse><RootFolder TotalItemsInView="10"/></FindItemResponse>"#;
+    let too_many = "<R><ResponseCode>ErrorExceededFindCountLimit</ResponseCode></R>";
+    let amy = impersonate("SmtpAddress", "amy@contoso.com");
+    let restriction = "<Restriction><t:Exists/></Restriction>";
+    let page =
+        r#"<IndexedPageItemView MaxEntriesReturned="500" Offset="0" BasePoint="Beginning"/>"#;
+    let inbox = envelope("", &find("", &["inbox"]));
+    let drafts = envelope("", &find("", &["drafts"]));
+    let both = envelope("", &find("", &["inbox", "drafts"]));
+    let paged = envelope("", &find(page, &["inbox"]));
+    let restricted = envelope("", &find(restriction, &["inbox"]));
+    let of_amy = envelope(&amy, &find("", &["inbox"]));
+    let folders = envelope("", &find("", &["inbox"]).replace("FindItem", "FindFolder"));
+    let all = [
+        &inbox,
+        &drafts,
+        &both,
+        &paged,
+        &restricted,
+        &of_amy,
+        &folders,
+    ];
+    let drawn = || all.map(rows);
+
+    assert_eq!(drawn(), [1000, 1000, 2000, 500, 4000, 1000, 1000]);
+    // Nobody reads what says nothing of one folder.
+    for request in [&both, &paged, &envelope("", &get_folder("amy@contoso.com"))] {
+        assert!(!says(request, ten));
+    }
+    assert!(says(&inbox, ten));
+    assert_eq!(drawn(), [37, 37, 2000, 500, 4000, 1000, 1000]);
+    assert!(says(&restricted, ten) && says(&of_amy, ten));
+    assert_eq!(drawn(), [37, 37, 2000, 500, 148, 37, 1000]);
+    assert!(says(&inbox, too_many));
+    assert_eq!(drawn(), [1000, 1000, 2000, 500, 148, 37, 1000]);
+    assert!(says(&inbox, "<R/>"));
+    assert_eq!(rows(&inbox), 1000);
+    // Clones know the same, others nothing.
+    assert_eq!(
+        charges.clone().make_charges(&of_amy),
+        charges.make_charges(&of_amy)
+    );
+    let without = EwsCharges::new([]);
+    assert!(without.lease(&inbox).is_none());
 }
 
 #[test]
