@@ -40,7 +40,9 @@ where
             sent.lock().unwrap().push(request.body().to_bytes());
             async {
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
-                    "<Envelope><Body><R/></Body></Envelope>",
+                    "<Envelope><Body><CreateItemResponse><ResponseMessages>\
+                     <CreateItemResponseMessage ResponseClass='Success'><ResponseCode>NoError</ResponseCode></CreateItemResponseMessage>\
+                     </ResponseMessages></CreateItemResponse></Body></Envelope>",
                 )))
             }
         })

@@ -9,6 +9,8 @@ use tower_ews::simulator::{OpenedBy, Policy};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Of a message in a job.
+pub(crate) const MOST_RECIPIENTS: u32 = 10;
 
 /// What the server allows, and what the client is told.
 #[derive(Debug)]
@@ -102,12 +104,15 @@ impl Policies {
             let messages = rng.u32(1..=30);
             self.server.message_rate = Some(messages);
             self.server.message_rate_refuses = rng.bool();
-            self.set(Budget::MessageRate, within(messages, MINUTE, rng));
+            self.set(Budget::MessageRate, within(messages, 1, MINUTE, rng));
         }
         if rng.bool() {
             let recipients = rng.u32(20..=200);
             self.server.recipient_rate = Some(recipients);
-            self.set(Budget::RecipientRate, within(recipients, DAY, rng));
+            self.set(
+                Budget::RecipientRate,
+                within(recipients, MOST_RECIPIENTS, DAY, rng),
+            );
         }
         if rng.bool() {
             let spacing = Duration::from_millis(rng.u64(10..=2_000));
@@ -118,9 +123,10 @@ impl Policies {
     }
 }
 
-/// A bucket that lets no more than `number` through in any time of that length: what it holds, and what it gets back meanwhile.
-fn within(number: u32, period: Duration, rng: &mut fastrand::Rng) -> Limit {
-    let limit = rng.u32(1..=number);
+/// A bucket that lets no more than `number` through in any time of that length: what it holds, and what it gets back meanwhile. It holds
+/// the `largest` amount, which would leave a debt otherwise.
+fn within(number: u32, largest: u32, period: Duration, rng: &mut fastrand::Rng) -> Limit {
+    let limit = rng.u32(largest..=number);
     Limit::PerWindow {
         limit,
         refill: number + 1 - limit,
