@@ -35,7 +35,7 @@ use super::xml::{Reader, Start};
 ///     </ParentFolderIds>
 ///   </FindItem></Body></Envelope>"#;
 /// let targets = Outline::parse(body)?.targets(body);
-/// assert_eq!(targets.mailboxes, ["ada@contoso.com".into()]);
+/// assert_eq!(&*targets.mailboxes[0], "ada@contoso.com");
 /// assert_eq!((targets.folders, targets.page_size), (2, Some(100)));
 /// # Ok::<(), tower_ews::soap::OutlineError>(())
 /// ```
