@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use super::leased::LeasedCall;
+use super::followed::Followed;
 use crate::ledger::{End, Permit};
 
 /// A response body that gives the call's permit back when it has ended, failed or is dropped.
@@ -45,7 +45,7 @@ pub struct PermitBody<B: Body> {
     inner: B,
     permit: Option<Permit>,
     /// Until the body has ended.
-    lease: Option<Box<LeasedCall>>,
+    followed: Option<Box<Followed>>,
 }
 
 impl<B: Body> PermitBody<B> {
@@ -53,7 +53,7 @@ impl<B: Body> PermitBody<B> {
     pub(super) fn new(
         inner: B,
         mut permit: Option<Permit>,
-        lease: Option<Box<LeasedCall>>,
+        followed: Option<Box<Followed>>,
     ) -> Self {
         if let Some(permit) = permit.as_mut().filter(|_| inner.is_end_stream()) {
             permit.set_end(End::Complete);
@@ -61,7 +61,7 @@ impl<B: Body> PermitBody<B> {
         Self {
             inner,
             permit,
-            lease,
+            followed,
         }
     }
 }
@@ -89,18 +89,20 @@ impl<B: Body> Body for PermitBody<B> {
                 if let Some(permit) = this.permit.as_mut().filter(|_| ends()) {
                     permit.set_end(End::Complete);
                 }
-                if this.lease.is_some() {
-                    LeasedCall::read(this.lease, &frame, ends());
+                if this.followed.is_some() {
+                    Followed::read(this.followed, &frame, ends());
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
                 *this.permit = None;
-                *this.lease = None;
+                *this.followed = None;
                 Some(Err(error))
             }
             None => {
-                LeasedCall::end(this.lease);
+                if this.followed.is_some() {
+                    Followed::end(this.followed);
+                }
                 if let Some(permit) = this.permit.take() {
                     permit.complete();
                 }

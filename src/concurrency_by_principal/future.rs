@@ -15,8 +15,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::PermitBody;
-use super::leased::LeasedCall;
-use super::timed::Timed;
+use super::followed::Followed;
 use crate::errors::DeadlineElapsed;
 use crate::extensions::{Deadline, Priority};
 use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
@@ -31,34 +30,27 @@ pub struct ResponseFuture<S, ReqB>
 where
     S: Service<Request<ReqB>>,
 {
-    /// The clone of the inner service to call, and the request.
-    pub(super) call: Option<(S, Request<ReqB>)>,
+    /// The clone of the inner service to call.
+    pub(super) inner: S,
+    /// None once it was sent.
+    pub(super) request: Option<Request<ReqB>>,
     /// The ledger to acquire from. None once it was asked.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
     // Dropped before the permit: the connection is closed, and the time reported, before the next call is admitted.
     #[pin]
     pub(super) step: Step<S::Future>,
+    pub(super) followed: Option<Box<Followed>>,
     /// None before it is acquired, and once it was handed on.
     pub(super) permit: Option<Permit>,
-    /// For a call that begins, uses or ends something that outlives calls.
-    pub(super) lease: Option<Box<LeasedCall>>,
     pub(super) release_on_headers: bool,
 }
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
     New(Option<AcquireRequest>),
-    Waiting {
-        acquire: Acquire,
-        since: Instant,
-    },
+    Waiting { acquire: Acquire, since: Instant },
     Ready,
-    Calling {
-        #[pin]
-        future: F,
-        /// If one of its budgets counts time.
-        timed: Option<Box<Timed>>,
-    },
+    Calling(#[pin] F),
 }
 
 /// Makes the request of a call to its ledger.
@@ -128,46 +120,66 @@ where
         let mut this = self.project();
         loop {
             match this.step.as_mut().project() {
-                StepProj::New(request) => {
-                    let asked = this.ledger.take().zip(request.take());
-                    let (Some((ledger, request)), Some((_, call_with))) = (asked, &this.call)
-                    else {
+                StepProj::New(asked) => {
+                    let asked = this.ledger.take().zip(asked.take());
+                    let (Some((ledger, asked)), Some(request)) = (asked, &*this.request) else {
                         return Poll::Pending;
                     };
-                    if let Some(elapsed) = DeadlineElapsed::of(request.deadline().map(Deadline)) {
+                    if let Some(elapsed) = DeadlineElapsed::of(asked.deadline().map(Deadline)) {
                         return Poll::Ready(Err(elapsed.into()));
                     }
                     // Without a clock if the permit is there and no deadline was given: `benches/overhead` watches it.
-                    match ledger.try_acquire(request) {
+                    match ledger.try_acquire(asked) {
                         Ok(admission) => {
                             let permit = this.permit.insert(unsent(Permit::new(ledger, admission)));
-                            let extensions = call_with.extensions();
+                            let extensions = request.extensions();
                             if !extensions.is_empty() {
                                 tell(extensions, permit, None);
                             }
-                            ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
+                            ready!(call(
+                                this.inner,
+                                this.request,
+                                this.permit,
+                                this.followed,
+                                this.step.as_mut(),
+                                cx
+                            ))?;
                         }
-                        Err(request) => {
-                            let acquire = ledger.acquire(request);
+                        Err(asked) => {
+                            let acquire = ledger.acquire(asked);
                             let since = Instant::now();
-                            note_wait(call_with, since, false);
+                            note_wait(request, since, false);
                             this.step.set(Step::Waiting { acquire, since });
                         }
                     }
                 }
                 StepProj::Waiting { acquire, since } => {
                     let acquired = ready!(acquire.as_mut().poll(cx));
-                    if let (Err(_), Some((_, request))) = (&acquired, &*this.call) {
+                    if let (Err(_), Some(request)) = (&acquired, &*this.request) {
                         note_wait(request, *since, true);
                     }
                     let permit = this.permit.insert(unsent(acquired?));
-                    if let Some((_, request)) = this.call {
+                    if let Some(request) = this.request {
                         tell(request.extensions(), permit, Some(*since));
                     }
-                    ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
+                    ready!(call(
+                        this.inner,
+                        this.request,
+                        this.permit,
+                        this.followed,
+                        this.step.as_mut(),
+                        cx
+                    ))?;
                 }
-                StepProj::Ready => ready!(call(this.call, this.permit, this.step.as_mut(), cx))?,
-                StepProj::Calling { future, timed } => {
+                StepProj::Ready => ready!(call(
+                    this.inner,
+                    this.request,
+                    this.permit,
+                    this.followed,
+                    this.step.as_mut(),
+                    cx
+                ))?,
+                StepProj::Calling(future) => {
                     let response = match ready!(future.poll(cx)) {
                         Ok(response) => response,
                         Err(error) => {
@@ -177,21 +189,20 @@ where
                                 if let Some(permit) = this.permit {
                                     permit.set_end(End::NotSent);
                                 }
-                                if let Some(timed) = timed {
-                                    timed.unsent();
+                                if let Some(followed) = this.followed {
+                                    followed.unsent();
                                 }
                             }
-                            *timed = None;
+                            *this.followed = None;
                             *this.permit = None;
                             return Poll::Ready(Err(error));
                         }
                     };
-                    *timed = None;
                     let mut permit = this.permit.take();
                     if let Some(permit) = &mut permit {
                         permit.set_answered();
-                        if let Some(lease) = this.lease {
-                            lease.split_off(permit);
+                        if this.followed.is_some() {
+                            Followed::answered(this.followed, permit);
                         }
                     }
                     if *this.release_on_headers {
@@ -200,7 +211,7 @@ where
                         }
                     }
                     return Poll::Ready(Ok(
-                        response.map(|body| PermitBody::new(body, permit, this.lease.take()))
+                        response.map(|body| PermitBody::new(body, permit, this.followed.take()))
                     ));
                 }
             }
@@ -211,8 +222,10 @@ where
 /// Calls the inner service once it is ready.
 #[inline]
 fn call<S, ReqB>(
-    call: &mut Option<(S, Request<ReqB>)>,
+    inner: &mut S,
+    request: &mut Option<Request<ReqB>>,
     permit: &mut Option<Permit>,
+    followed: &mut Option<Box<Followed>>,
     mut step: Pin<&mut Step<S::Future>>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), BoxError>>
@@ -220,7 +233,7 @@ where
     S: Service<Request<ReqB>>,
     S::Error: Into<BoxError>,
 {
-    if let Some((inner, request)) = call {
+    if let Some(request) = request {
         match inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
@@ -249,17 +262,17 @@ where
             }
         }
     }
-    let Some((mut inner, request)) = call.take() else {
+    let Some(request) = request.take() else {
         return Poll::Pending;
     };
-    let mut timed = None;
     if let Some(permit) = permit {
         // Until a response has come: the server may be at work on it.
         permit.set_end(End::Unanswered);
-        timed = Timed::of(permit);
+        if let Some(followed) = followed {
+            followed.sent(permit);
+        }
     }
-    let future = inner.call(request);
-    step.set(Step::Calling { future, timed });
+    step.set(Step::Calling(inner.call(request)));
     Poll::Ready(Ok(()))
 }
 

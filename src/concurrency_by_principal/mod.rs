@@ -67,6 +67,7 @@
 //! - The inner service's own error.
 
 mod body;
+mod followed;
 mod future;
 mod leased;
 mod timed;
@@ -83,9 +84,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::body::PermitBody;
+use self::followed::Followed;
 pub use self::future::ResponseFuture;
 use self::future::Step;
-use self::leased::LeasedCall;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Leases, Ledger, Limit, LocalLedger};
 use crate::principal::{Budget, MakeCharges, RequestCharges};
@@ -266,17 +267,17 @@ where
         // In this order: all of it is moved into the future at the end, and what has just been written is slow to read.
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
-        let ask = future::ask(charges, endpoint, request.extensions());
         let lease = self.layer.make_charges.lease(&request);
-        let lease = lease.map(|lease| Box::new(LeasedCall::new(lease, &self.layer.leases)));
-        let inner = self.inner.clone();
+        let followed = Followed::of(&charges, lease, &self.layer.leases);
+        let ask = future::ask(charges, endpoint, request.extensions());
         ResponseFuture {
-            call: Some((inner, request)),
+            inner: self.inner.clone(),
+            request: Some(request),
             ledger: Some(Arc::clone(&self.layer.ledger)),
-            permit: None,
-            lease,
-            release_on_headers: self.layer.release_on_headers,
             step: Step::New(Some(ask)),
+            followed,
+            permit: None,
+            release_on_headers: self.layer.release_on_headers,
         }
     }
 }

@@ -17,27 +17,16 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    /// None if no budget of the call counts time: then no clock is read. Watched by `benches/overhead`,
-    /// `concurrency_by_principal/1`.
-    #[inline]
-    pub(super) fn of(permit: &Permit) -> Option<Box<Self>> {
-        let mut charges = permit.admission().charges().iter();
-        charges
-            .any(|charge| charge.budget().counts_time())
-            .then(|| Self::new(permit))
-    }
-
-    #[cold]
-    fn new(permit: &Permit) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(permit: &Permit) -> Self {
+        Self {
             since: Some(Instant::now()),
             ledger: Arc::clone(permit.ledger()),
             admission: permit.admission().clone(),
-        })
+        }
     }
 
     /// It was not sent after all.
-    pub(super) fn unsent(&mut self) {
+    pub(super) fn unsent(mut self) {
         self.since = None;
     }
 }
