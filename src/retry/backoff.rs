@@ -13,6 +13,16 @@ pub(crate) struct Backoff {
     pub(crate) cap: Duration,
 }
 
+/// 500 ms and 60 s: what every layer that sends again has by default.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(60),
+        }
+    }
+}
+
 impl Backoff {
     /// Draws the wait after `earlier` waits of this kind. Never zero, which would be a hot loop.
     pub(crate) fn wait(self, earlier: u32, rng: &mut fastrand::Rng) -> Duration {
