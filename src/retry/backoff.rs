@@ -98,6 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn the_calls_of_a_seed_differ_and_come_again() {
+        for seed in [0, 1, u64::MAX] {
+            let draw = || {
+                let jitter = Jitter::new(Some(seed));
+                [(); 4].map(|()| jitter.rng().u64(..))
+            };
+            let mut drawn = draw();
+            assert_eq!(draw(), drawn);
+            drawn.sort_unstable();
+            assert!(drawn.windows(2).all(|pair| pair[0] != pair[1]), "{seed}");
+        }
+    }
+
+    #[test]
     fn survives_absurd_settings() {
         let mut rng = fastrand::Rng::with_seed(1);
         for (base, cap) in [
