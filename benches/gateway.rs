@@ -5,7 +5,7 @@
 //! cargo bench --features https --bench gateway
 //! ```
 //!
-//! It prints a table and writes `target/bench/gateway.json`; `-- --quick` takes some ten seconds. Both proxies are processes of their own
+//! It prints a table and writes `target/bench/gateway.json`; `-- --quick` takes a few seconds. Both proxies are processes of their own
 //! before the same server, which responds at once with 2 KB. Calls go through them in turns, over connections that are kept.
 //! `us` is what a call through the gateway takes, `bare_us` through the bare proxy, `direct_us` directly to the server, and
 //! `added_us` what the gateway adds to the bare proxy. `bytes` is the memory of the gateway's process for each idle connection.
@@ -70,17 +70,17 @@ async fn main() -> Result<(), BoxError> {
         "us a call", "direct", "bare", "gateway", "added"
     );
     for callers in [1, 16] {
-        let rounds = if quick { 10 } else { 60 };
+        let (rounds, calls) = if quick { (4, 500) } else { (60, 2_000) };
         let mut times = [(); 3].map(|()| Histogram::<u64>::new(3).expect("three digits"));
         for round in 0..=rounds {
             for (to, times) in [server, gateway.address, bare.address]
                 .into_iter()
                 .zip(&mut times)
             {
-                let calls = load(to, callers, 2_000 / callers).await?;
+                let taken = load(to, callers, calls / callers).await?;
                 // The first round opens the connections.
                 if round > 0 {
-                    *times += calls;
+                    *times += taken;
                 }
             }
         }

@@ -233,20 +233,7 @@ impl<S> ClientRequestId<S> {
 }
 
 impl<S, M> ClientRequestId<S, M> {
-    /// Returns a reference to the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns a mutable reference to the inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 impl<S, ReqBody, ResBody, M> Service<Request<ReqBody>> for ClientRequestId<S, M>

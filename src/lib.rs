@@ -127,6 +127,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[macro_use]
+mod accessors;
 mod address;
 pub mod anchor_headers;
 pub mod audit_log;

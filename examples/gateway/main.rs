@@ -23,6 +23,7 @@ mod status;
 mod upload;
 mod writes;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,11 +156,12 @@ async fn serve(
             stopped.clone(),
         )));
     }
-    // In one piece, for whoever reads the first line and no more.
-    println!(
-        "{scheme}://{address}/EWS/Exchange.asmx -> {}\npage at {page_at}",
+    let at = format!(
+        "{scheme}://{address}/EWS/Exchange.asmx -> {}\npage at {page_at}\n",
         proxy.upstream
     );
+    // `println!` would panic where nobody reads it, or nobody but the first line.
+    let _ = std::io::stdout().write_all(at.as_bytes());
     Ok(serving)
 }
 

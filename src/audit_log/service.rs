@@ -58,20 +58,7 @@ impl<S, F> AuditLog<S, F> {
         }
     }
 
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service, to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 
     // By itself, so that the request of a call that is not recorded need not be moved to where it can be looked at.
     #[inline(never)]

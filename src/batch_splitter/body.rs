@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::body::boxed_errors::{PollFrame, PolledFrame, poll_frame};
+use crate::body::boxed_errors::PolledFrame;
+use crate::body::either::EitherBody;
 use crate::body::{Rope, RopeIntoIter};
 
 /// Where the bytes of a merged response come from.
@@ -44,13 +45,7 @@ pub(super) trait Source: Send {
 /// ```
 #[must_use = "bodies do nothing unless they are polled"]
 #[pin_project]
-pub struct MergedBody<B>(#[pin] Kind<B>);
-
-#[pin_project(project = KindProject)]
-enum Kind<B> {
-    Unchanged(#[pin] B, PollFrame<B>),
-    Joined(JoinedBody),
-}
+pub struct MergedBody<B>(#[pin] pub(super) EitherBody<B, JoinedBody>);
 
 /// The body of a response to a batch that was split.
 pub(super) enum JoinedBody {
@@ -63,20 +58,6 @@ pub(super) enum JoinedBody {
     /// Never locked: the mutex makes the body `Sync`, as bodies of HTTP clients are.
     Merged(Mutex<Box<dyn Source>>),
     Ended,
-}
-
-impl<B> MergedBody<B> {
-    pub(super) fn unchanged(body: B) -> Self
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        Self(Kind::Unchanged(body, poll_frame))
-    }
-
-    pub(super) fn joined(body: JoinedBody) -> Self {
-        Self(Kind::Joined(body))
-    }
 }
 
 impl JoinedBody {
@@ -93,9 +74,14 @@ impl JoinedBody {
     pub(super) fn merged(source: impl Source + 'static) -> Self {
         Self::Merged(Mutex::new(Box::new(source)))
     }
+}
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
-        match self {
+impl Body for JoinedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
+        match &mut *self {
             Self::OnePart {
                 pieces,
                 left,
@@ -144,34 +130,25 @@ impl<B: Body> Body for MergedBody<B> {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
-        match self.project().0.project() {
-            KindProject::Unchanged(body, poll_frame) => poll_frame(body, cx),
-            KindProject::Joined(body) => body.poll_frame(cx),
-        }
+        self.project().0.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Unchanged(body, _) => body.is_end_stream(),
-            Kind::Joined(body) => body.is_end_stream(),
-        }
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Unchanged(body, _) => body.size_hint(),
-            Kind::Joined(body) => body.size_hint(),
-        }
+        self.0.size_hint()
     }
 }
 
 impl<B> fmt::Debug for MergedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0 {
-            Kind::Unchanged(..) => "unchanged",
-            Kind::Joined(JoinedBody::OnePart { .. }) => "response of one part",
-            Kind::Joined(JoinedBody::Merged(_)) => "merged",
-            Kind::Joined(JoinedBody::Ended) => "ended",
+            EitherBody::Inner(..) => "unchanged",
+            EitherBody::Made(JoinedBody::OnePart { .. }) => "response of one part",
+            EitherBody::Made(JoinedBody::Merged(_)) => "merged",
+            EitherBody::Made(JoinedBody::Ended) => "ended",
         };
         f.debug_tuple("MergedBody").field(&kind).finish()
     }

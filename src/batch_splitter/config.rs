@@ -29,10 +29,7 @@ impl Default for Config {
             target_time: Duration::from_secs(20),
             parallel: 1,
             stall_timeout: Duration::from_secs(15 * 60),
-            backoff: Backoff {
-                base: Duration::from_millis(500),
-                cap: Duration::from_secs(60),
-            },
+            backoff: Backoff::default(),
             seed: None,
         }
     }

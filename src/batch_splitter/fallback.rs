@@ -157,6 +157,29 @@ mod tests {
         assert_eq!(chosen.result.unwrap_err().to_string(), "cut off");
     }
 
+    /// Of failures that are retried the last counts, but a refusal says more than what looks good and is incomplete.
+    #[test]
+    fn a_refusal_says_more_than_what_looked_good() {
+        let good = |name: &str| Candidate {
+            looks_good: true,
+            ..Candidate::error(name.into(), false)
+        };
+        let refused = |name: &str| Candidate::error(name.into(), false);
+        for (first, second, expected) in [
+            (refused("refused"), good("odd"), "refused"),
+            (good("odd"), refused("refused"), "refused"),
+            (good("odd"), good("odder"), "odder"),
+            (refused("refused"), refused("again"), "again"),
+        ] {
+            let mut fallback = Fallback::new(false);
+            fallback.retry(first);
+            fallback.retry(second);
+            fallback.end_retries();
+            let chosen = fallback.take().unwrap().result.unwrap_err();
+            assert_eq!(chosen.to_string(), expected);
+        }
+    }
+
     #[test]
     fn the_first_failure_counts_unless_a_later_one_is_in_doubt() {
         use Event::{Conclude, EndRetries, Forget, Retry};

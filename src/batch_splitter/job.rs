@@ -8,10 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, Stream};
 use http::{Request, Response, request};
-use http_body::Body;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
-use tower_service::Service;
 
 use super::body::{JoinedBody, Source};
 use super::format::Batch;
@@ -20,13 +18,14 @@ use super::part_end::PartEnd;
 use super::progress::{Output, Part, Progress, Step};
 use super::shared::Shared;
 use crate::body::ReplayBody;
+use crate::body::client::Client;
 use crate::extensions::Deadline;
 use crate::ledger::{AdmissionSlot, Requeue};
 use crate::trail::{CallTrail, PartOfBatch, RetryAttempt};
 
 /// One batch on its way.
-pub(super) struct Job<S, B> {
-    service: S,
+pub(super) struct Job<B> {
+    client: Client,
     progress: Progress<B>,
     max_response: u64,
     /// What the requests of all parts have in common.
@@ -45,26 +44,17 @@ struct SentPart {
     slot: AdmissionSlot,
 }
 
-impl<S, F, B> Job<S, F>
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    F: Batch,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Batch> Job<B> {
     pub(super) fn new(
-        service: S,
+        client: Client,
         shared: Arc<Shared>,
-        batch: F,
+        batch: B,
         request: Request<ReplayBody>,
     ) -> Self {
         let (head, _) = request.into_parts();
         let deadline = head.extensions.get::<Deadline>().map(|deadline| deadline.0);
         Self {
-            service,
+            client,
             max_response: shared.config.max_response,
             progress: Progress::new(batch, shared, deadline),
             trail: CallTrail::of(&head.extensions).cloned(),
@@ -139,7 +129,7 @@ where
         let (number, members) = (part.number, part.members.clone());
         let deadline = part.deadline.map(Deadline);
         let request = self.request(part, trail.as_ref(), &slot);
-        let sending = part::send(self.service.clone(), request, self.max_response);
+        let sending = part::send(self.client.clone(), request, self.max_response);
         self.in_flight.push(Box::pin(async move {
             let began = Instant::now();
             let result = match deadline {
@@ -191,16 +181,7 @@ where
     }
 }
 
-impl<S, F, B> Source for Job<S, F>
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    F: Batch,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Batch> Source for Job<B> {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
         self.poll_output(cx).map(|output| match output {
             Output::Bytes(bytes) => Some(Ok(bytes)),

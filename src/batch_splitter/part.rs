@@ -1,13 +1,13 @@
 //! One part on its way: the request, and the complete response to it.
 
 use http::header::ACCEPT_ENCODING;
-use http::{Request, Response, request};
-use http_body::Body;
+use http::{Request, request};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::body::ReplayBody;
+use crate::body::client::Client;
 use crate::body::collected::{CollectError, CollectedResponse, collect, remove_body_headers};
 use crate::errors::{AccessDenied, CredentialsError};
 use crate::retry::Failure;
@@ -40,22 +40,15 @@ pub(super) fn shared_head(mut head: request::Parts) -> request::Parts {
 }
 
 /// Sends a part, and reads its response at once, so that whatever is held for it is released.
-pub(super) async fn send<S, B>(
-    mut service: S,
+pub(super) async fn send(
+    mut client: Client,
     request: Request<ReplayBody>,
     max_response: u64,
-) -> SendResult
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: Body,
-    B::Error: Into<BoxError>,
-{
+) -> SendResult {
     let trail = CallTrail::of(request.extensions()).cloned();
-    let calling = match service.ready().await {
-        Ok(service) => service.call(request),
+    let calling = match client.ready().await {
+        Ok(client) => client.call(request),
         Err(error) => {
-            let error = error.into();
             return match Failure::of(&*error) {
                 Failure::Permanent => SendResult::Unsendable(error),
                 Failure::NotSent | Failure::Lost => SendResult::NotSent(error),
@@ -65,7 +58,6 @@ where
     let response = match calling.await {
         Ok(response) => response,
         Err(error) => {
-            let error = error.into();
             return match Failure::of(&*error) {
                 // Who could not fetch them knows best what is worth another try.
                 Failure::NotSent

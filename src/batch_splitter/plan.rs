@@ -468,3 +468,6 @@ fn ranks(batch: &impl Batch) -> Option<Vec<u32>> {
     }
     (seen.len() > MAX_GROUPS).then_some(ranks)
 }
+
+#[cfg(test)]
+mod tests;

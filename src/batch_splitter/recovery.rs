@@ -378,3 +378,23 @@ fn alike(why: &PartError) -> PartError {
         ..PartError::not_executed(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_told_what_every_part_got() {
+        let why = PartError {
+            code: Some("ErrorServerBusy".into()),
+            text: "busy".into(),
+            maybe_executed: true,
+            ..PartError::default()
+        };
+        let rest = alike(&why);
+        assert_eq!(rest.code.as_deref(), Some("ErrorServerBusy"));
+        assert_eq!(&*rest.text, "the server responds to every part alike: busy");
+        // It is sent no more, so it was not executed.
+        assert!(!rest.maybe_executed);
+    }
+}

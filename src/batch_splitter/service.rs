@@ -10,7 +10,6 @@ use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
 use tower::BoxError;
-use tower::util::Oneshot;
 use tower_service::Service;
 
 use super::body::{JoinedBody, MergedBody};
@@ -19,6 +18,9 @@ use super::format::{Batch, BatchFormat};
 use super::job::Job;
 use super::shared::Shared;
 use crate::body::ReplayBody;
+use crate::body::client::client;
+use crate::body::either::EitherCall;
+use crate::body::forward::Forward;
 
 /// Splits a batch into parts that a server can take, and merges their responses. See the [module](super).
 ///
@@ -82,20 +84,7 @@ impl<S, F> BatchSplitter<S, F> {
         self
     }
 
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service, to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service, without this one.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 impl<S: Clone, F> Clone for BatchSplitter<S, F> {
@@ -141,12 +130,15 @@ where
     fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
         let batch = self.format.batch(&request);
         ResponseFuture(match batch.filter(|batch| batch.members() > 1) {
-            None if self.inner_is_always_ready => Call::Direct(self.inner.call(request)),
-            None => Call::Unchanged(Oneshot::new(self.inner.clone(), request)),
+            None => {
+                let ready = self.inner_is_always_ready;
+                EitherCall::Forwarded(Forward::new(&mut self.inner, ready, request))
+            }
             Some(batch) => {
                 let shared = Arc::clone(&self.shared);
-                let job = Job::new(self.inner.clone(), shared, batch, request);
-                Call::Split(Box::pin(job.respond()))
+                let client = client(self.inner.clone());
+                let job = Job::new(client, shared, batch, request);
+                EitherCall::Made(Box::pin(job.respond()))
             }
         })
     }
@@ -176,20 +168,7 @@ where
 /// ```
 #[must_use = "futures do nothing unless they are polled"]
 #[pin_project]
-pub struct ResponseFuture<S: Service<Request<ReplayBody>>>(#[pin] Call<S>);
-
-type SplitCall = Pin<Box<dyn Future<Output = Result<Response<JoinedBody>, BoxError>> + Send>>;
-
-#[pin_project(project = CallProject)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "requests that are forwarded unchanged do not pay for a box"
-)]
-enum Call<S: Service<Request<ReplayBody>>> {
-    Unchanged(#[pin] Oneshot<S, Request<ReplayBody>>),
-    Direct(#[pin] S::Future),
-    Split(SplitCall),
-}
+pub struct ResponseFuture<S: Service<Request<ReplayBody>>>(#[pin] EitherCall<S, JoinedBody>);
 
 impl<S, B> Future for ResponseFuture<S>
 where
@@ -201,25 +180,15 @@ where
     type Output = Result<Response<MergedBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.project().0.project() {
-            CallProject::Unchanged(call) => ready!(call.poll(cx)),
-            CallProject::Direct(call) => ready!(call.poll(cx)),
-            CallProject::Split(call) => {
-                let response = ready!(call.as_mut().poll(cx))?;
-                return Poll::Ready(Ok(response.map(MergedBody::joined)));
-            }
-        };
-        Poll::Ready(match response {
-            Ok(response) => Ok(response.map(MergedBody::unchanged)),
-            Err(error) => Err(error.into()),
-        })
+        let response = ready!(self.project().0.poll(cx))?;
+        Poll::Ready(Ok(response.map(MergedBody)))
     }
 }
 
 impl<S: Service<Request<ReplayBody>>> fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("split", &matches!(self.0, Call::Split(_)))
+            .field("split", &self.0.is_made())
             .finish()
     }
 }

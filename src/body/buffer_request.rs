@@ -13,10 +13,10 @@ use http_body::Body;
 use http_body_util::Full;
 use pin_project::pin_project;
 use tower::BoxError;
-use tower::util::Oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::forward::Forward;
 use super::frame_buffer::FrameBuffer;
 #[cfg(feature = "ews")]
 use super::invalid_characters::InvalidCharacters;
@@ -159,20 +159,7 @@ impl<S> BufferRequest<S> {
         self
     }
 
-    /// Returns a reference to the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns a mutable reference to the inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 /// Why a request body was not taken; nothing was sent.
@@ -226,10 +213,7 @@ where
             Some(Err(error)) => State::Refused(Some(error)),
             Some(Ok(body)) => {
                 let request = buffered(parts, body);
-                match self.always_ready {
-                    true => State::Called(self.inner.call(request)),
-                    false => State::Call(Oneshot::new(self.inner.clone(), request)),
-                }
+                State::Call(Forward::new(&mut self.inner, self.always_ready, request))
             }
             None => State::Read {
                 body,
@@ -279,8 +263,7 @@ where
         taken: Option<(S, http::request::Parts)>,
         frames: FrameBuffer,
     },
-    Call(#[pin] Oneshot<S, Request<ReplayBody>>),
-    Called(#[pin] S::Future),
+    Call(#[pin] Forward<S>),
     Refused(Option<BufferRequestError>),
 }
 
@@ -339,7 +322,6 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Call(call) => return call.poll(cx).map_err(Into::into),
-                StateProj::Called(call) => return call.poll(cx).map_err(Into::into),
                 StateProj::Refused(error) => {
                     return error
                         .take()
@@ -379,7 +361,9 @@ where
                             };
                             let whole = ReplayBody::new(mem::take(frames).into_rope().to_bytes());
                             match this.rules.check(whole) {
-                                Ok(body) => State::Call(Oneshot::new(inner, buffered(parts, body))),
+                                Ok(body) => {
+                                    State::Call(Forward::when_ready(inner, buffered(parts, body)))
+                                }
                                 Err(error) => State::Refused(Some(error)),
                             }
                         }

@@ -2,7 +2,10 @@
 
 pub(crate) mod boxed_errors;
 mod buffer_request;
+pub(crate) mod client;
 pub(crate) mod collected;
+pub(crate) mod either;
+pub(crate) mod forward;
 pub(crate) mod frame_buffer;
 #[cfg(any(feature = "ews", feature = "graph"))]
 pub(crate) mod inflate;

@@ -223,20 +223,7 @@ impl<S, M> ConcurrencyByPrincipal<S, M> {
         &self.layer.ledger
     }
 
-    /// Returns a reference to the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns a mutable reference to the inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 impl<S: fmt::Debug, M> fmt::Debug for ConcurrencyByPrincipal<S, M> {

@@ -15,8 +15,9 @@ use tower::BoxError;
 
 use super::calls::Fetched;
 use super::report::PagingReport;
-use crate::body::boxed_errors::{PollFrame, PolledFrame, poll_frame};
+use crate::body::boxed_errors::PolledFrame;
 use crate::body::collected::remove_body_headers;
+use crate::body::either::EitherBody;
 
 /// The response body of [`FindPaging`](super::FindPaging): the inner body unchanged, or the entries of all pages.
 ///
@@ -40,13 +41,7 @@ use crate::body::collected::remove_body_headers;
 /// ```
 #[must_use = "bodies do nothing unless they are polled"]
 #[pin_project]
-pub struct PagedBody<B>(#[pin] Kind<B>);
-
-#[pin_project(project = KindProject)]
-enum Kind<B> {
-    Unchanged(#[pin] B, PollFrame<B>),
-    Pages(Pages),
-}
+pub struct PagedBody<B>(#[pin] pub(super) EitherBody<B, Pages>);
 
 /// A body of bytes that came, and perhaps of pages that are still to come.
 pub(super) struct Pages {
@@ -112,8 +107,13 @@ impl Pages {
             self.pieces.push_back(piece);
         }
     }
+}
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
+impl Body for Pages {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
                 self.left = self.left.saturating_sub(piece.len() as u64);
@@ -153,52 +153,29 @@ impl Pages {
     }
 }
 
-impl<B> PagedBody<B> {
-    pub(super) fn unchanged(body: B) -> Self
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        Self(Kind::Unchanged(body, poll_frame))
-    }
-
-    pub(super) fn pages(pages: Pages) -> Self {
-        Self(Kind::Pages(pages))
-    }
-}
-
 impl<B: Body> Body for PagedBody<B> {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
-        match self.project().0.project() {
-            KindProject::Unchanged(body, poll_frame) => poll_frame(body, cx),
-            KindProject::Pages(pages) => pages.poll_frame(cx),
-        }
+        self.project().0.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Unchanged(body, _) => body.is_end_stream(),
-            Kind::Pages(pages) => pages.is_end_stream(),
-        }
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Unchanged(body, _) => body.size_hint(),
-            Kind::Pages(pages) => pages.size_hint(),
-        }
+        self.0.size_hint()
     }
 }
 
 impl<B> fmt::Debug for PagedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
-            Kind::Unchanged(..) => "unchanged",
-            Kind::Pages(Pages { more: None, .. }) => "all pages came",
-            Kind::Pages(_) => "pages are followed",
+            EitherBody::Inner(..) => "unchanged",
+            EitherBody::Made(Pages { more: None, .. }) => "all pages came",
+            EitherBody::Made(_) => "pages are followed",
         };
         f.debug_tuple("PagedBody").field(&kind).finish()
     }

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, Request, Response, StatusCode, request, response};
-use http_body::Body;
+use http::{HeaderMap, Request, StatusCode, request, response};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
-use tower_service::Service;
 
 use super::config::Shared;
 use super::errors::{NextPage, PageFailure, PagingError};
 use super::report::PagingReport;
 use crate::body::ReplayBody;
+use crate::body::client::Client;
 use crate::body::collected::{CollectError, CollectedResponse, collect, remove_body_headers};
 use crate::errors::{CutShort, DeadlineElapsed};
 use crate::extensions::Deadline;
@@ -24,8 +23,8 @@ use crate::soap::{OutlineError, ResponseCode, SoapResponse};
 use crate::trail::{CallTrail, RetryAttempt};
 
 /// What the calls for all pages of a request have in common.
-pub(super) struct Calls<S> {
-    service: S,
+pub(super) struct Calls {
+    client: Client,
     operation: Box<str>,
     /// The body of the request.
     pub(super) body: Bytes,
@@ -51,8 +50,8 @@ pub(super) struct Fetched<P> {
 /// Reads what a response body is.
 type Read<P> = fn(&[u8]) -> Result<PageResponse<P>, OutlineError>;
 
-impl<S> Calls<S> {
-    pub(super) fn new(service: S, shared: Arc<Shared>, request: Request<ReplayBody>) -> Self {
+impl Calls {
+    pub(super) fn new(client: Client, shared: Arc<Shared>, request: Request<ReplayBody>) -> Self {
         let (mut head, body) = request.into_parts();
         let outline = body.outline();
         let operation = outline.map_or("", |outline| outline.operation_name());
@@ -60,7 +59,7 @@ impl<S> Calls<S> {
         // Compressed responses cannot be merged.
         head.headers.remove(ACCEPT_ENCODING);
         Self {
-            service,
+            client,
             operation: operation.into(),
             body: body.to_bytes(),
             report: PagingReport::default(),
@@ -100,17 +99,11 @@ impl<S> Calls<S> {
     }
 
     /// Asks for a page, again if its response breaks off: nothing is changed by that.
-    pub(super) async fn fetch<P, B>(
+    pub(super) async fn fetch<P>(
         &mut self,
         body: ReplayBody,
         read: Read<P>,
-    ) -> Result<Fetched<P>, PageFailure>
-    where
-        S: Service<Request<ReplayBody>, Response = Response<B>> + Clone,
-        S::Error: Into<BoxError>,
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<Fetched<P>, PageFailure> {
         let mut tries = 0;
         loop {
             let broken = match self.send(body.rewind(), tries > 0).await? {
@@ -131,17 +124,11 @@ impl<S> Calls<S> {
 
     /// Sends one request, and reads the response at once, so that whatever is held for it is released. The inner error is
     /// that of a response that broke off.
-    async fn send<B>(
+    async fn send(
         &mut self,
         body: ReplayBody,
         again: bool,
-    ) -> Result<Result<CollectedResponse, BoxError>, PageFailure>
-    where
-        S: Service<Request<ReplayBody>, Response = Response<B>> + Clone,
-        S::Error: Into<BoxError>,
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<Result<CollectedResponse, BoxError>, PageFailure> {
         if let Some(late) = DeadlineElapsed::of(self.deadline) {
             return Err(PageFailure::Call(late.into()));
         }
@@ -155,7 +142,7 @@ impl<S> Calls<S> {
         let request = self.request(body, trail.as_ref(), &slot, deadline);
         self.sent = self.sent.saturating_add(1);
         let began = Instant::now();
-        let (service, max_page) = (self.service.clone(), self.shared.config.max_page);
+        let (client, max_page) = (self.client.clone(), self.shared.config.max_page);
         let answered = |status: StatusCode| {
             if let Some(trail) = &trail {
                 trail.record(|attempt| {
@@ -165,8 +152,8 @@ impl<S> Calls<S> {
             }
         };
         let calling = async {
-            let response = service.oneshot(request).await;
-            let response = response.map_err(|error| PageFailure::Call(error.into()))?;
+            let response = client.oneshot(request).await;
+            let response = response.map_err(PageFailure::Call)?;
             answered(response.status());
             match collect(response, max_page).await {
                 Ok(response) => Ok(Ok(response)),

@@ -27,10 +27,7 @@ impl Default for Config {
             max_page: 256 * 1024 * 1024,
             max_sync: 64 * 1024 * 1024,
             stall_timeout: Duration::from_secs(15 * 60),
-            backoff: Backoff {
-                base: Duration::from_millis(500),
-                cap: Duration::from_secs(60),
-            },
+            backoff: Backoff::default(),
             seed: None,
         }
     }

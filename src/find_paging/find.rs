@@ -4,10 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response};
-use http_body::Body;
+use http::Response;
 use tower::BoxError;
-use tower_service::Service;
 
 use super::body::{Chunk, Pages};
 use super::calls::{Calls, Fetched};
@@ -19,8 +17,8 @@ use crate::soap::page_request::FindRequest;
 use crate::soap::page_response::{Edit, FindPage, PageResponse, splice};
 
 /// One request, and how far its response has come.
-pub(super) struct FindPages<S> {
-    calls: Calls<S>,
+pub(super) struct FindPages {
+    calls: Calls,
     request: FindRequest,
     size: u32,
     /// The offset of the first page of each folder.
@@ -55,8 +53,8 @@ struct Envelope {
     close: Bytes,
 }
 
-impl<S> FindPages<S> {
-    pub(super) fn new(calls: Calls<S>, request: FindRequest, size: u32, first: u32) -> Self {
+impl FindPages {
+    pub(super) fn new(calls: Calls, request: FindRequest, size: u32, first: u32) -> Self {
         Self {
             calls,
             request,
@@ -70,17 +68,7 @@ impl<S> FindPages<S> {
             envelope: None,
         }
     }
-}
 
-impl<S, B> FindPages<S>
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
     /// Follows the pages until the response begins. The body follows them to their end.
     pub(super) async fn respond(mut self) -> Result<Response<Pages>, BoxError> {
         let fetched = match self.page().await {

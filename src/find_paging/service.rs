@@ -10,7 +10,6 @@ use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
 use tower::BoxError;
-use tower::util::Oneshot;
 use tower_service::Service;
 
 use super::body::{PagedBody, Pages};
@@ -20,7 +19,10 @@ use super::find::FindPages;
 use super::paging::{Mode, Paging};
 use super::sync::SyncPages;
 use crate::body::ReplayBody;
+use crate::body::client::{Client, client};
 use crate::body::collected::remove_body_headers;
+use crate::body::either::{EitherCall, MadeCall};
+use crate::body::forward::Forward;
 use crate::soap::page_request::{FindRequest, PageRequest};
 
 /// Adds page views to searches, and follows pages. See the [module](super).
@@ -71,20 +73,7 @@ impl<S> FindPaging<S> {
         self
     }
 
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service, to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service, without this one.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 }
 
 impl<S> fmt::Debug for FindPaging<S> {
@@ -120,18 +109,14 @@ impl Plan {
     }
 }
 
-impl<S> FindPaging<S> {
+impl Shared {
     /// Begins a call whose pages are followed, or returns the request that is forwarded.
-    fn begin<B>(&self, request: Request<ReplayBody>) -> Result<PagedCall, Request<ReplayBody>>
-    where
-        S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let config = &self.shared.config;
+    fn begin(
+        self: &Arc<Self>,
+        client: impl FnOnce() -> Client,
+        request: Request<ReplayBody>,
+    ) -> Result<MadeCall<Pages>, Request<ReplayBody>> {
+        let config = &self.config;
         let asked = request.extensions().get().copied();
         let paging: Paging = asked.unwrap_or(config.paging);
         let size = |find: &FindRequest| match find.is_restricted {
@@ -147,7 +132,7 @@ impl<S> FindPaging<S> {
                 Err(Request::from_parts(head, ReplayBody::from_pieces(pieces)))
             }
             Some(Plan::Follow(follow)) => {
-                let calls = Calls::new(self.inner.clone(), Arc::clone(&self.shared), request);
+                let calls = Calls::new(client(), Arc::clone(self), request);
                 Ok(match follow {
                     PageRequest::Find(find) => {
                         let size = size(&find);
@@ -180,10 +165,13 @@ where
     }
 
     fn call(&mut self, request: Request<ReplayBody>) -> Self::Future {
-        ResponseFuture(match self.begin(request) {
-            Ok(call) => Call::Paged(call),
-            Err(request) if self.inner_is_always_ready => Call::Direct(self.inner.call(request)),
-            Err(request) => Call::Unchanged(Oneshot::new(self.inner.clone(), request)),
+        let begun = self.shared.begin(|| client(self.inner.clone()), request);
+        ResponseFuture(match begun {
+            Ok(call) => EitherCall::Made(call),
+            Err(request) => {
+                let ready = self.inner_is_always_ready;
+                EitherCall::Forwarded(Forward::new(&mut self.inner, ready, request))
+            }
         })
     }
 }
@@ -210,20 +198,7 @@ where
 /// ```
 #[must_use = "futures do nothing unless they are polled"]
 #[pin_project]
-pub struct ResponseFuture<S: Service<Request<ReplayBody>>>(#[pin] Call<S>);
-
-type PagedCall = Pin<Box<dyn Future<Output = Result<Response<Pages>, BoxError>> + Send>>;
-
-#[pin_project(project = CallProject)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "requests that are forwarded unchanged do not pay for a box"
-)]
-enum Call<S: Service<Request<ReplayBody>>> {
-    Unchanged(#[pin] Oneshot<S, Request<ReplayBody>>),
-    Direct(#[pin] S::Future),
-    Paged(PagedCall),
-}
+pub struct ResponseFuture<S: Service<Request<ReplayBody>>>(#[pin] EitherCall<S, Pages>);
 
 impl<S, B> Future for ResponseFuture<S>
 where
@@ -235,25 +210,15 @@ where
     type Output = Result<Response<PagedBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.project().0.project() {
-            CallProject::Unchanged(call) => ready!(call.poll(cx)),
-            CallProject::Direct(call) => ready!(call.poll(cx)),
-            CallProject::Paged(call) => {
-                let response = ready!(call.as_mut().poll(cx))?;
-                return Poll::Ready(Ok(response.map(PagedBody::pages)));
-            }
-        };
-        Poll::Ready(match response {
-            Ok(response) => Ok(response.map(PagedBody::unchanged)),
-            Err(error) => Err(error.into()),
-        })
+        let response = ready!(self.project().0.poll(cx))?;
+        Poll::Ready(Ok(response.map(PagedBody)))
     }
 }
 
 impl<S: Service<Request<ReplayBody>>> fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("paged", &matches!(self.0, Call::Paged(_)))
+            .field("paged", &self.0.is_made())
             .finish()
     }
 }

@@ -1,10 +1,8 @@
 //! [`SyncPages`]: follows the pages of a synchronisation, and makes one response of them.
 
 use bytes::Bytes;
-use http::{Request, Response, response};
-use http_body::Body;
+use http::{Response, response};
 use tower::BoxError;
-use tower_service::Service;
 
 use super::body::Pages;
 use super::calls::{Calls, Fetched};
@@ -19,29 +17,19 @@ use crate::soap::page_response::{PageResponse, SyncPage, splice};
 
 /// One request, and what has come so far. The state comes before the changes, so that nothing can be handed out before the
 /// last page is there.
-pub(super) struct SyncPages<S> {
-    calls: Calls<S>,
+pub(super) struct SyncPages {
+    calls: Calls,
     request: SyncRequest,
 }
 
 /// So many pages in a row may have no change. Each of them brings a new state.
 const MAX_EMPTY: u32 = 100;
 
-impl<S> SyncPages<S> {
-    pub(super) fn new(calls: Calls<S>, request: SyncRequest) -> Self {
+impl SyncPages {
+    pub(super) fn new(calls: Calls, request: SyncRequest) -> Self {
         Self { calls, request }
     }
-}
 
-impl<S, B> SyncPages<S>
-where
-    S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
     pub(super) async fn respond(mut self) -> Result<Response<Pages>, BoxError> {
         let report = self.calls.report.clone();
         let body = ReplayBody::new(self.calls.body.clone());

@@ -13,6 +13,16 @@ pub(crate) struct Backoff {
     pub(crate) cap: Duration,
 }
 
+/// 500 ms and 60 s: what every layer that sends again has by default.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(60),
+        }
+    }
+}
+
 impl Backoff {
     /// Draws the wait after `earlier` waits of this kind. Never zero, which would be a hot loop.
     pub(crate) fn wait(self, earlier: u32, rng: &mut fastrand::Rng) -> Duration {
@@ -84,6 +94,20 @@ mod tests {
             // Full jitter uses the whole range.
             assert!(waits.iter().any(|wait| *wait < ceiling / 10));
             assert!(waits.iter().any(|wait| *wait > ceiling / 10 * 9));
+        }
+    }
+
+    #[test]
+    fn the_calls_of_a_seed_differ_and_come_again() {
+        for seed in [0, 1, u64::MAX] {
+            let draw = || {
+                let jitter = Jitter::new(Some(seed));
+                [(); 4].map(|()| jitter.rng().u64(..))
+            };
+            let mut drawn = draw();
+            assert_eq!(draw(), drawn);
+            drawn.sort_unstable();
+            assert!(drawn.windows(2).all(|pair| pair[0] != pair[1]), "{seed}");
         }
     }
 

@@ -237,6 +237,28 @@ mod tests {
         assert_eq!(failure(&wrapped("no idea")), Failure::Permanent);
     }
 
+    #[test]
+    fn each_layer_that_sends_nothing_says_so() {
+        let source = || BoxError::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        let caller = crate::extensions::Caller::new("svc@contoso.com");
+        let refused = AccessDenied::new(
+            http::StatusCode::FORBIDDEN,
+            crate::errors::AccessScope::Caller,
+            std::time::Duration::ZERO,
+        );
+        let deadline = crate::extensions::Deadline(tokio::time::Instant::now());
+        let errors: [BoxError; 4] = [
+            AcquireError::QueueFull { queued: 1 }.into(),
+            DeadlineElapsed::at(deadline).into(),
+            // Whatever became of the request for them.
+            CredentialsError::new(caller, source()).into(),
+            refused.into(),
+        ];
+        for error in errors {
+            assert_eq!(failure(&*error), Failure::NotSent, "{error}");
+        }
+    }
+
     /// An error of a client that this crate does not know.
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]

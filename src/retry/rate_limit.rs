@@ -335,6 +335,31 @@ mod tests {
     }
 
     #[test]
+    fn dates_that_are_none() {
+        let seconds = |text| {
+            let date = internet_date(text)?;
+            Some(
+                date.duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap()
+                    .as_secs(),
+            )
+        };
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2026-11-30T12:00:00Z"), Some(1_796_040_000));
+        assert_eq!(seconds("9999-12-31T00:00:00+00:00"), Some(253_402_214_400));
+        for text in [
+            "1969-12-31T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "2026-00-30T12:00:00Z",
+            "2026-13-30T12:00:00Z",
+            "2026-11-00T12:00:00Z",
+            "2026-11-32T12:00:00Z",
+        ] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn what_says_nothing() {
         for fields in [
             &[("x-ratelimit-remaining", "5")][..],

@@ -511,6 +511,7 @@ mod tests {
             (Method::GET, Idempotency::Safe),
             (Method::HEAD, Idempotency::Safe),
             (Method::OPTIONS, Idempotency::Safe),
+            (Method::TRACE, Idempotency::Safe),
             (Method::PUT, Idempotency::Idempotent),
             (Method::DELETE, Idempotency::Idempotent),
             (Method::POST, Idempotency::NonIdempotent),
@@ -524,6 +525,41 @@ mod tests {
             assert_eq!(class.idempotency, idempotency, "{method}");
             assert_eq!(class.operation, method.as_str());
         }
+    }
+
+    #[test]
+    fn a_key_makes_a_request_idempotent_that_is_not() {
+        for (method, keyed) in [
+            (Method::GET, Idempotency::Safe),
+            (Method::PUT, Idempotency::Idempotent),
+            (Method::POST, Idempotency::Idempotent),
+        ] {
+            let mut request = Request::new(());
+            *request.method_mut() = method;
+            let plain = RequestClass::by_method(request.method()).idempotency;
+            assert_eq!(RequestClass::by_head(&request).idempotency, plain);
+            let key = http::HeaderValue::from_static("8e03978e");
+            request.headers_mut().insert("idempotency-key", key);
+            assert_eq!(RequestClass::by_head(&request).idempotency, keyed);
+        }
+    }
+
+    /// Finds nothing.
+    struct Nothing;
+
+    impl BodyClassifier for Nothing {
+        fn read(&mut self, _: &[u8], _: &mut dyn FnMut(&Refusal)) {}
+
+        fn so_far(&self) -> Reading {
+            Reading::Open
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_by_what_is_given_for_it() {
+        let classified = ClassifiedResponse::from(Box::new(Nothing) as Box<dyn BodyClassifier>);
+        assert!(classified.body_classifier.is_some());
+        assert!(format!("{classified:?}").contains("reads_body: true"));
     }
 
     #[test]
@@ -542,7 +578,7 @@ mod tests {
             (RefusalScope::Endpoint, None)
         );
         for status in [
-            200, 202, 302, 401, 403, 404, 413, 421, 456, 501, 505, 507, 511,
+            100, 200, 202, 302, 401, 403, 404, 413, 421, 456, 501, 505, 507, 511, 600, 999,
         ] {
             assert_eq!(refusal(status, &[("retry-after", "10")]), None, "{status}");
         }

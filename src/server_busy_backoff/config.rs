@@ -41,10 +41,7 @@ impl Default for Config {
             find_endpoint: None,
             deadline: Duration::from_secs(15 * 60),
             attempt_timeout: Duration::from_secs(100),
-            backoff: Backoff {
-                base: Duration::from_millis(500),
-                cap: Duration::from_secs(60),
-            },
+            backoff: Backoff::default(),
             read_limits: ReadLimits {
                 max_prefix: 64 * 1024,
                 max_buffered: 1024 * 1024,

@@ -246,3 +246,37 @@ fn is_xml(headers: &HeaderMap, by_default: bool) -> bool {
         windows.any(|window| window.eq_ignore_ascii_case(b"xml"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of one piece is what most clients have at hand.
+    #[test]
+    fn a_full_body_is_classified_as_one_that_can_be_sent_again() {
+        let soap = "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/' \
+                    xmlns:t='http://schemas.microsoft.com/exchange/services/2006/types'><s:Header>\
+                    <t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>amy@contoso.com\
+                    </t:PrimarySmtpAddress></t:ConnectingSID></t:ExchangeImpersonation></s:Header>\
+                    <s:Body><GetFolder/></s:Body></s:Envelope>";
+        let classifier = EwsClassifier;
+        let full = Request::post("https://mail.contoso.com/EWS/Exchange.asmx");
+        let full = full.body(Full::from(soap)).unwrap();
+        let replay = full.clone().map(|_| ReplayBody::from(soap));
+        let class = classifier.request(&full);
+        assert_eq!(class, classifier.request(&replay));
+        assert_eq!(classifier.principal(&full), classifier.principal(&replay));
+        let access = Some(Access::to(Some("amy@contoso.com")));
+        assert_eq!(classifier.access(&replay), access);
+        assert_eq!(classifier.access(&full), access);
+        let (head, ()) = http::Response::builder()
+            .status(503)
+            .body(())
+            .unwrap()
+            .into_parts();
+        let refusal = Classify::<Full<Bytes>>::response(&classifier, &class, &head).refusal;
+        assert!(refusal.is_some());
+        let as_replay = Classify::<ReplayBody>::response(&classifier, &class, &head).refusal;
+        assert_eq!(refusal, as_replay);
+    }
+}

@@ -1,10 +1,10 @@
 //! Starts the gateway as a process, talks to it, and stands in for the server behind it.
 
 use std::convert::Infallible;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ use tokio::net::TcpListener;
 
 /// A gateway that is killed when this is dropped.
 pub(crate) struct Gateway {
-    child: Child,
-    out: BufReader<ChildStdout>,
+    pub(crate) child: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl Gateway {
-    pub(crate) fn start(upstream: &str, more: &[&str]) -> Self {
+    /// The program, listening on `port` of the loopback interface; 0 is any.
+    pub(crate) fn command(upstream: &str, port: u16) -> Command {
         let test = std::env::current_exe().expect("the test is a file");
         let built = test
             .ancestors()
@@ -37,12 +37,19 @@ impl Gateway {
             .map(|profile| profile.join("examples/gateway"));
         let built = built.filter(|file| file.exists());
         let built = built.expect("run `cargo build --features https --example gateway` first");
-        let mut child = Command::new(built)
-            .args(["--listen", "127.0.0.1:0", "--upstream", upstream])
-            .args(more)
+        let mut command = Command::new(built);
+        command
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--upstream", upstream])
             .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    pub(crate) fn start(upstream: &str, more: &[&str]) -> Self {
+        let mut child = Self::command(upstream, 0)
+            .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .expect("the gateway starts");
         let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -55,9 +62,8 @@ impl Gateway {
             .and_then(|rest| rest.split('/').next());
         let address = address.and_then(|text| text.parse().ok());
         Self {
-            address: address.unwrap_or_else(|| panic!("{line:?}")),
             child,
-            out,
+            address: address.unwrap_or_else(|| panic!("{line:?}")),
         }
     }
 
@@ -77,8 +83,6 @@ impl Gateway {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                let mut rest = String::new();
-                let _ = self.out.read_to_string(&mut rest);
                 return status;
             }
             assert!(Instant::now() < until, "the gateway does not end");

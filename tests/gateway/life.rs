@@ -1,5 +1,6 @@
 //! From start to end: policies, certificates, shutdown.
 
+use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::harness::*;
@@ -30,6 +31,27 @@ async fn held() -> (Upstream, Arc<Semaphore>) {
         }
     });
     (upstream.await, gate)
+}
+
+#[tokio::test]
+async fn output_that_nobody_takes_does_not_end_a_gateway() {
+    let upstream = Upstream::start(|_, _| async { xml(200, "<x/>".to_owned()) }).await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    // Each write to it fails, as to a pipe whose reader has gone.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = Gateway::command(&upstream.url, address.port())
+        .stdout(full)
+        .spawn()
+        .unwrap();
+    let gateway = Gateway { child, address };
+    until("the gateway", async || {
+        TcpStream::connect(address).await.is_ok()
+    })
+    .await;
+    gateway.signal("TERM");
+    assert!(gateway.ended().await.success());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::batch_splitter::config::Config;
-use crate::batch_splitter::sizing::Sizing;
+use crate::batch_splitter::sizing::{PartSizes, Sizing};
 use crate::retry::backoff::Backoff;
 
 #[tokio::test(start_paused = true)]
@@ -140,14 +140,33 @@ fn config() -> Config {
 #[test]
 fn the_table_is_bounded() {
     let (sizing, config) = (Sizing::default(), config());
-    for n in 0..25_000 {
+    let known = |n| {
         sizing.shrink(&format!("key {n}"), &config, 10);
-        assert!(sizing.known() <= 10_000);
-    }
-    assert!(sizing.known() > 8_000);
+        sizing.known()
+    };
+    let counts: Vec<usize> = (0..25_000).map(known).collect();
+    assert_eq!(counts.iter().max(), Some(&10_000));
+    // A tenth is forgotten at once, with the oldest of those that stay.
+    assert_eq!(counts[9_999..10_002], [10_000, 9_000, 9_001]);
     // The newest ones are known, the oldest are not.
     assert_eq!(sizing.members("key 24999", &config), 5);
     assert_eq!(sizing.members("key 0", &config), 100);
+}
+
+#[test]
+fn a_small_part_that_was_late_makes_no_larger_ones() {
+    let (sizing, config) = (Arc::new(Sizing::default()), config());
+    let sizes = PartSizes::new(Arc::clone(&sizing), config.clone(), "x");
+    sizes.shrink(1);
+    assert_eq!(sizes.members(), 100, "one member says nothing about sizes");
+    sizes.record_loss(100, seconds(45));
+    assert_eq!(sizes.members(), 100);
+    sizes.record_loss(100, seconds(46));
+    assert_eq!(sizes.members(), 50);
+    sizes.shrink(400);
+    assert_eq!(sizes.members(), 50);
+    sizes.shrink(3);
+    assert_eq!(sizes.members(), 1);
 }
 
 #[test]

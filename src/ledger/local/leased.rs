@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -145,34 +144,16 @@ impl State {
         let account = self.account_mut(principal);
         let tested = account.gate_mut().is_some();
         let closed = account.closed_until(now).is_some();
-        let lists = self.lists_of(principal);
-        let lists = lists.into_iter().filter(|_| !closed);
-        let lists: SmallVec<[Contended; 4]> = lists.collect();
+        if !closed {
+            demand.heads = self.heads(principal, config);
+        }
         let kept = self.news.first_crossing(principal).cloned();
         let kept = kept.map(|request| amounts(&request, principal));
-        for list in &lists {
-            let (Some(budget), false) = (list.budget(), config.waits_for_value(list)) else {
-                continue;
-            };
-            let first = self.queue.first(list);
-            if let Some(request) = first.and_then(|first| self.queue.request(first)) {
-                let amounts = amounts(request, principal);
-                demand.heads.push(Head {
-                    list: budget,
-                    amounts,
-                });
-            }
-        }
         let first = demand.heads.first().map(|head| head.amounts.clone());
         let kept = kept.or(first.filter(|_| tested));
         for (budget, limit) in &config.budgets {
             let list = Contended::Budget(principal.clone(), *budget);
-            let waiting = demand.heads.iter().map(|head| {
-                let of_list = Contended::Budget(principal.clone(), head.list);
-                let calls = u32::try_from(self.queue.len_of(&of_list)).unwrap_or(u32::MAX);
-                calls.saturating_mul(amount(&head.amounts, *budget))
-            });
-            let waiting = waiting.fold(0, u32::saturating_add);
+            let waiting = self.waiting_for(*budget, &demand.heads, principal);
             let values = self.queue.values_of(&list).take(WANTED);
             let wanted: Vec<Principal> = values.cloned().collect();
             let account = self.account_mut(principal);
@@ -210,6 +191,33 @@ impl State {
             });
         }
         demand
+    }
+
+    /// The first call of each list of the principal that amounts would move.
+    fn heads(&mut self, principal: &Principal, config: &Config) -> Vec<Head> {
+        let lists = self.lists_of(principal);
+        let heads = lists.into_iter().filter_map(|list| {
+            let budget = list.budget()?;
+            if config.waits_for_value(&list) {
+                return None;
+            }
+            let request = self.queue.request(self.queue.first(&list)?)?;
+            Some(Head {
+                list: budget,
+                amounts: amounts(request, principal),
+            })
+        });
+        heads.collect()
+    }
+
+    /// How much of `budget` all calls need that wait behind `heads`, if each needs what its head does.
+    fn waiting_for(&self, budget: Budget, heads: &[Head], principal: &Principal) -> u32 {
+        let waiting = heads.iter().map(|head| {
+            let of_list = Contended::Budget(principal.clone(), head.list);
+            let calls = u32::try_from(self.queue.len_of(&of_list)).unwrap_or(u32::MAX);
+            calls.saturating_mul(amount(&head.amounts, budget))
+        });
+        waiting.fold(0, u32::saturating_add)
     }
 
     fn apply(

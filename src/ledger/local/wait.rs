@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
@@ -41,6 +41,9 @@ struct Queued {
     deadline: Instant,
     warned: bool,
 }
+
+/// A call in the queue, and what came of the first look at it.
+type Joined = (Queued, (Look, Option<Instant>));
 
 impl Waiting {
     pub(super) fn new(ledger: Arc<LocalLedger>, request: AcquireRequest) -> Self {
@@ -87,6 +90,40 @@ impl Queued {
 }
 
 impl LocalLedger {
+    /// Puts a call into the queue and looks at it, under one lock. The result of one that need not wait is the error.
+    fn join(
+        self: &Arc<Self>,
+        request: AcquireRequest,
+        since: Instant,
+        waker: &Waker,
+    ) -> Result<Joined, Result<Permit, AcquireError>> {
+        let bound = after(since, self.config.max_wait);
+        let deadline = request.deadline().map_or(bound, |given| given.min(bound));
+        if let Some(error) = self.config.refusal(request.charges()) {
+            return Err(Err(error));
+        }
+        let (join, keep) = self.with(|state, config| {
+            let join = match state.join(request, since, config) {
+                Join::Admitted(admission) => Err(Ok(admission)),
+                Join::Full(queued) => Err(Err(AcquireError::QueueFull { queued })),
+                Join::Waits(position) => {
+                    let queued = Queued {
+                        position,
+                        since,
+                        deadline,
+                        warned: false,
+                    };
+                    Ok((queued, state.look_once(position, waker, since)))
+                }
+            };
+            (join, state.wants_keeper(since))
+        });
+        if keep {
+            keeper::start(self);
+        }
+        join.map_err(|ended| ended.map(|admission| Permit::new(self.clone(), admission)))
+    }
+
     /// Tells the log that a call waits for long, and what holds it back.
     fn warn(&self, contended: &Contended, now: Instant) {
         let usage = self.with(|state, _| state.usage(contended, now));
@@ -122,41 +159,15 @@ impl Future for Waiting {
         let mut joined = None;
         let mut now = Instant::now();
         if let Step::New(request) = this.step {
-            let bound = after(now, this.ledger.config.max_wait);
-            let deadline = request.deadline().map_or(bound, |given| given.min(bound));
             let request = request.clone();
             *this.step = Step::Done;
-            if let Some(error) = this.ledger.config.refusal(request.charges()) {
-                return Poll::Ready(Err(error));
-            }
-            let (join, look, keep) = this.ledger.with(|state, config| {
-                let join = state.join(request, now, config);
-                let look = match join {
-                    Join::Waits(position) => Some(state.look_once(position, cx.waker(), now)),
-                    Join::Admitted(_) | Join::Full(_) => None,
-                };
-                (join, look, state.wants_keeper(now))
-            });
-            if keep {
-                keeper::start(this.ledger);
-            }
-            match join {
-                Join::Admitted(admission) => {
-                    return Poll::Ready(Ok(Permit::new(this.ledger.clone(), admission)));
+            match this.ledger.join(request, now, cx.waker()) {
+                Ok((queued, look)) => {
+                    *this.step = Step::Queued(queued);
+                    joined = Some(look);
                 }
-                Join::Full(queued) => {
-                    return Poll::Ready(Err(AcquireError::QueueFull { queued }));
-                }
-                Join::Waits(position) => {
-                    *this.step = Step::Queued(Queued {
-                        position,
-                        since: now,
-                        deadline,
-                        warned: false,
-                    });
-                }
+                Err(ended) => return Poll::Ready(ended),
             }
-            joined = look;
         }
         loop {
             let Step::Queued(queued) = this.step else {

@@ -166,7 +166,7 @@ fn whether_a_failed_attempt_is_repeated_depends_on_what_it_proves() {
 #[test]
 fn what_a_failure_is_called() {
     use Failure::{Lost, NotSent, Permanent};
-    use FailurePhase::{Body, Call, Ready};
+    use FailurePhase::{Body, Call, Deadline, Ready, TimedOut};
     for (failure, phase, signal) in [
         (NotSent, Ready, Some("not sent")),
         (NotSent, Call, Some("not sent")),
@@ -175,6 +175,9 @@ fn what_a_failure_is_called() {
         (Lost, Call, Some("response lost")),
         (Permanent, Ready, None),
         (Permanent, Body, None),
+        (Lost, TimedOut, Some("attempt timed out")),
+        (Permanent, TimedOut, Some("attempt timed out")),
+        (Lost, Deadline, Some("no response before the deadline")),
     ] {
         assert_eq!(phase.signal(failure), signal, "{failure:?} in {phase:?}");
     }
@@ -310,6 +313,68 @@ fn refusals_are_retried_as_often_as_they_allow() {
     let doubtful = refused(busy().outcome_unknown().max_retries(1));
     assert!(doubtful.apply(&mut call).is_err());
     assert!(at_most(1).apply(&mut call).is_ok());
+}
+
+/// What is said of its mailbox is for the sender of the batch, unless the mailbox was granted before.
+#[test]
+fn a_part_is_sent_again_for_a_counted_refusal_only_where_it_was_granted() {
+    for (unless_granted, is_part, repeated) in [
+        (false, true, false),
+        (true, true, true),
+        (false, false, true),
+    ] {
+        let mut call = match is_part {
+            true => Call::part_of_batch(Idempotency::Safe),
+            false => Call::new(Idempotency::Safe),
+        };
+        let mut refusal = busy().max_retries(1);
+        refusal.unless_granted = unless_granted;
+        let decided = refused(refusal).apply(&mut call);
+        assert_eq!(decided.is_ok(), repeated, "{unless_granted}, {is_part}");
+    }
+}
+
+#[test]
+fn a_retry_that_was_not_sent_does_not_count() {
+    let mut call = Call::new(Idempotency::Safe)
+        .after(refused(busy()))
+        .after(refused(busy()));
+    // The first attempt stays: nothing was sent before it.
+    for attempts in [3, 2, 1, 1] {
+        assert_eq!(call.state.attempt_count(), attempts);
+        call.state.take_back_retry();
+    }
+}
+
+#[test]
+fn another_server_is_asked_for_what_may_be_repeated_and_in_time() {
+    let (not_executed, unknown) = (busy(), busy().outcome_unknown());
+    for (refusal, idempotency, may) in [
+        (&not_executed, Idempotency::NonIdempotent, true),
+        (&not_executed, Idempotency::Safe, true),
+        (&unknown, Idempotency::Idempotent, true),
+        (&unknown, Idempotency::NonIdempotent, false),
+    ] {
+        let call = Call::new(idempotency);
+        let case = format!("{refusal:?}, {idempotency:?}");
+        assert_eq!(call.state.may_move(refusal, call.now), may, "{case}");
+        let late = call.begin + DEADLINE + Duration::from_nanos(1);
+        assert!(!call.state.may_move(refusal, late), "{case}");
+    }
+    // What the first server may have done is not forgotten.
+    for (refusals, repeated) in [
+        (vec![&not_executed], false),
+        (vec![&unknown], true),
+        (vec![&unknown, &not_executed], true),
+    ] {
+        let mut call = Call::new(Idempotency::Idempotent);
+        for refusal in refusals {
+            let wait = call.state.after_move(refusal, call.now);
+            assert_eq!((wait.until, wait.held), (call.now, false));
+            call.state.begin_attempt();
+        }
+        assert_eq!(call.state.maybe_repeated(), repeated);
+    }
 }
 
 #[test]

@@ -441,6 +441,11 @@ mod tests {
             .collect()
     }
 
+    fn arrives(budgets: &mut Budgets, policy: &Policy, payers: &[Payer]) {
+        let arrived = budgets.arrive(policy, payers, CallKind::Plain, seconds(0));
+        arrived.unwrap();
+    }
+
     #[test]
     fn a_call_of_two_payers_takes_both_or_none() {
         let policy = Policy {
@@ -449,18 +454,14 @@ mod tests {
         };
         let mut budgets = Budgets::default();
         let (a, ab) = (payers(&["a"]), payers(&["b", "a"]));
-        budgets
-            .arrive(&policy, &a, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &a);
         assert_eq!(
             budgets.arrive(&policy, &ab, CallKind::Plain, seconds(0)),
             Err(Refusal::Connections(1))
         );
         assert_eq!(budgets.in_flight(&ab[0]), 0);
         budgets.leave(&a, CallKind::Plain, 0);
-        budgets
-            .arrive(&policy, &ab, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &ab);
         assert_eq!(budgets.peaks()[&ab[0]], 1);
     }
 
@@ -479,9 +480,7 @@ mod tests {
             budgets.arrive(&policy, &a, CallKind::Sync, seconds(0)),
             Err(Refusal::Syncs(1))
         );
-        budgets
-            .arrive(&policy, &a, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &a);
     }
 
     #[test]
@@ -496,9 +495,7 @@ mod tests {
         };
         let mut budgets = Budgets::default();
         let a = payers(&["a"]);
-        budgets
-            .arrive(&policy, &a, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &a);
         budgets.execute(&policy, &a, Duration::from_millis(1_500), seconds(0));
         assert_eq!(budgets.locked(&policy, &a, seconds(0)), None);
         budgets.execute(&policy, &a, Duration::from_millis(100), seconds(0));
@@ -537,9 +534,7 @@ mod tests {
         };
         let mut budgets = Budgets::default();
         let a = payers(&["a"]);
-        budgets
-            .arrive(&policy, &a, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &a);
         budgets.execute(&policy, &a, seconds(1), seconds(0));
         assert_eq!(budgets.locked(&policy, &a, seconds(0)), Some(DAY));
     }
@@ -580,9 +575,7 @@ mod tests {
         let policy = Policy::unlimited();
         let mut budgets = Budgets::default();
         let a = payers(&["a"]);
-        budgets
-            .arrive(&policy, &a, CallKind::Plain, seconds(0))
-            .unwrap();
+        arrives(&mut budgets, &policy, &a);
         budgets.hold_rows(&a, 70);
         assert_eq!(budgets.rows_left(100, &a), 30);
         budgets.leave(&a, CallKind::Plain, 70);
