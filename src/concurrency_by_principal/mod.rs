@@ -87,7 +87,7 @@ use self::future::Step;
 use self::leased::LeasedCall;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Leases, Ledger, Limit, LocalLedger};
-use crate::principal::{Budget, MakeCharges, RequestCharges};
+use crate::principal::{Budget, Lease, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
 ///
@@ -267,6 +267,7 @@ where
         let charges = self.layer.make_charges.make_charges(&request);
         let ask = future::ask(charges, endpoint, request.extensions());
         let lease = self.layer.make_charges.lease(&request);
+        let ask = ask.with_estimate(lease.as_ref().and_then(Lease::estimate));
         let lease = lease.map(|lease| Box::new(LeasedCall::new(lease, &self.layer.leases)));
         let inner = self.inner.clone();
         ResponseFuture {
