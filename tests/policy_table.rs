@@ -311,6 +311,9 @@ fn number(policy: &ThrottlingPolicy, budget: Budget) -> String {
                 time(period)
             )
         }
+        Some(Limit::Sliding { limit, period }) => {
+            format!("{} in any {}", grouped(limit), time(period))
+        }
         Some(other) => panic!("no way to write {other:?}"),
     }
 }

@@ -89,7 +89,7 @@ pub use self::future::ResponseFuture;
 use self::future::Step;
 pub use crate::errors::DeadlineElapsed;
 use crate::ledger::{Leases, Ledger, Limit, LocalLedger};
-use crate::principal::{Budget, MakeCharges, RequestCharges};
+use crate::principal::{Budget, Lease, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
 ///
@@ -255,8 +255,13 @@ where
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
         let lease = self.layer.make_charges.lease(&request);
+        let estimate = lease.as_ref().and_then(Lease::estimate).cloned();
         let followed = Followed::of(&charges, lease, &self.layer.leases);
         let ask = future::ask(charges, endpoint, request.extensions());
+        let ask = match estimate {
+            Some(estimate) => ask.with_estimate(estimate),
+            None => ask,
+        };
         ResponseFuture {
             inner: self.inner.clone(),
             request: Some(request),

@@ -47,6 +47,20 @@ pub enum Limit {
         #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
         period: Duration,
     },
+    /// Amounts within any time of one length: "30 messages a minute", where the server counts those of the last minute.
+    ///
+    /// As [`PerWindow`](Self::PerWindow), but what a call drew comes back all at once, one `period` after the call has ended, since nobody
+    /// knows when the server counted it in between. So no more than `limit` is ever within one period on the server, where a bucket of the
+    /// same number lets through twice as much in its first period. A fleet's ledger shares it as such a bucket.
+    ///
+    /// It is kept in 256 parts of a period: an amount comes back that much later at the most.
+    Sliding {
+        /// The most within any `period`.
+        limit: u32,
+        /// The time. In a file: seconds. Zero limits nothing.
+        #[cfg_attr(feature = "serde", serde(with = "crate::seconds"))]
+        period: Duration,
+    },
 }
 
 impl Limit {
@@ -64,7 +78,8 @@ impl Limit {
         match self {
             Self::InFlight(number)
             | Self::Distinct { limit: number, .. }
-            | Self::PerWindow { limit: number, .. } => *number,
+            | Self::PerWindow { limit: number, .. }
+            | Self::Sliding { limit: number, .. } => *number,
         }
     }
 
@@ -72,7 +87,7 @@ impl Limit {
     pub fn is_zero(&self) -> bool {
         match self {
             Self::PerWindow { limit, refill, .. } => *limit == 0 || *refill == 0,
-            Self::InFlight(_) | Self::Distinct { .. } => self.number() == 0,
+            Self::InFlight(_) | Self::Distinct { .. } | Self::Sliding { .. } => self.number() == 0,
         }
     }
 
@@ -80,6 +95,10 @@ impl Limit {
     pub fn with_number(self, number: u32) -> Self {
         match self {
             Self::InFlight(_) => Self::InFlight(number),
+            Self::Sliding { period, .. } => Self::Sliding {
+                limit: number,
+                period,
+            },
             Self::Distinct { idle, .. } => Self::Distinct {
                 limit: number,
                 idle,
@@ -103,7 +122,9 @@ impl Limit {
     pub(super) fn bounded(mut self, longest: Duration) -> Self {
         match &mut self {
             Self::InFlight(_) => {}
-            Self::Distinct { idle: time, .. } | Self::PerWindow { period: time, .. } => {
+            Self::Distinct { idle: time, .. }
+            | Self::PerWindow { period: time, .. }
+            | Self::Sliding { period: time, .. } => {
                 *time = (*time).min(longest);
             }
         }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use triomphe::Arc;
 
 use crate::extensions::Priority;
-use crate::principal::{Budget, Charge, Charges};
+use crate::principal::{Budget, Charge, Charges, Estimate};
 
 /// What a call asks a ledger for.
 ///
@@ -28,9 +28,10 @@ use crate::principal::{Budget, Charge, Charges};
 #[derive(Clone, Default)]
 pub struct AcquireRequest(Arc<Inner>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Inner {
     charges: Charges,
+    estimate: Option<Estimate>,
     endpoint: Option<Authority>,
     deadline: Option<Instant>,
     ticket: Option<u64>,
@@ -71,6 +72,7 @@ impl AcquireRequest {
     ) -> Self {
         Self(Arc::new(Inner {
             charges,
+            estimate: None,
             endpoint,
             deadline,
             ticket: requeue.ticket,
@@ -125,7 +127,18 @@ impl AcquireRequest {
 
     #[cfg(feature = "redis")]
     pub(super) fn with_charges(self, charges: Charges) -> Self {
-        self.change(|inner| inner.charges = charges)
+        self.change(|inner| (inner.charges, inner.estimate) = (charges, None))
+    }
+
+    /// Its charges are a guess: the call waits for what is known when its turn has come.
+    pub(crate) fn with_estimate(self, estimate: Estimate) -> Self {
+        self.change(|inner| inner.estimate = Some(estimate))
+    }
+
+    /// The same with the charges that are known now, if they are others.
+    pub(super) fn estimated(&self) -> Option<Self> {
+        let charges = self.0.estimate.as_ref()?(&self.0.charges)?;
+        Some(self.clone().change(|inner| inner.charges = charges))
     }
 
     /// What to acquire: every charge, or none.

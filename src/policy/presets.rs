@@ -34,6 +34,11 @@ const A_DAY: Duration = Duration::from_secs(86_400);
 /// stays below the smaller one is safe.
 const MAX_REQUEST_2010: u64 = 35_000_000;
 
+/// What the documents give a number of "within" some time: nobody says where that begins, so any is meant.
+const fn within(limit: u32, period: Duration) -> Limit {
+    Limit::Sliding { limit, period }
+}
+
 /// What the numbers of one version are, beside those that all have in common.
 struct Version {
     concurrency: u32,
@@ -85,8 +90,8 @@ impl ThrottlingPolicy {
         };
         Self::exchange("exchange_online", online)
             .with(Budget::SyncCalls, Limit::InFlight(5))
-            .with(Budget::MessageRate, Limit::per_window(30, A_MINUTE))
-            .with(Budget::RecipientRate, Limit::per_window(10_000, A_DAY))
+            .with(Budget::MessageRate, within(30, A_MINUTE))
+            .with(Budget::RecipientRate, within(10_000, A_DAY))
     }
 
     /// Exchange Server Subscription Edition: no numbers are published, so those of 2019.
@@ -166,8 +171,8 @@ impl ThrottlingPolicy {
         let (requests, uploads) = (10 * A_MINUTE, 5 * A_MINUTE);
         Self::unlimited("graph_outlook")
             .with(Budget::Concurrency, Limit::InFlight(4))
-            .with(Budget::Requests, Limit::per_window(10_000, requests))
-            .with(Budget::UploadBytes, Limit::per_window(150_000_000, uploads))
+            .with(Budget::Requests, within(10_000, requests))
+            .with(Budget::UploadBytes, within(150_000_000, uploads))
     }
 
     /// Returns the preset of that name.

@@ -45,7 +45,7 @@ use crate::principal::{BudgetRule, EwsCharges};
 ///     deadline = 3600.0
 ///     [limits]
 ///     Concurrency = { InFlight = 10 }
-///     MessageRate = { PerWindow = { limit = 30, refill = 30, period = 60.0 } }
+///     MessageRate = { Sliding = { limit = 30, period = 60.0 } }
 /// ").unwrap();
 /// assert_eq!(policy.deadline, Duration::from_secs(3600));
 /// assert_eq!(policy.in_flight(Budget::Concurrency), Some(10));
@@ -157,8 +157,8 @@ impl ThrottlingPolicy {
     /// use tower_ews::principal::Budget;
     ///
     /// let mut policy = ThrottlingPolicy::exchange_2019();
-    /// // Thirty messages a minute.
-    /// policy.set_limit(Budget::MessageRate, Limit::per_window(30, Duration::from_secs(60)))?;
+    /// // Thirty messages in any minute.
+    /// policy.set_limit(Budget::MessageRate, Limit::Sliding { limit: 30, period: Duration::from_secs(60) })?;
     /// // Half a second between one call of an account and its next.
     /// policy.set_limit(Budget::Spacing, Limit::per_window(1, Duration::from_millis(500)))?;
     /// # Ok::<(), tower_ews::policy::SetLimitError>(())
@@ -245,7 +245,9 @@ impl ThrottlingPolicy {
         for row in &mut self.budgets {
             match &mut row.limit {
                 Limit::InFlight(_) => {}
-                Limit::Distinct { idle: time, .. } | Limit::PerWindow { period: time, .. } => {
+                Limit::Distinct { idle: time, .. }
+                | Limit::PerWindow { period: time, .. }
+                | Limit::Sliding { period: time, .. } => {
                     scale(time);
                 }
             }

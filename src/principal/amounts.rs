@@ -1,6 +1,6 @@
 //! What one EWS call draws by one rule.
 
-use super::found_rows::MAX_ROWS;
+use super::found_rows::{MAX_ROWS, row_weight};
 use super::rules::ChargeRule;
 use crate::body::ReplayBody;
 use crate::soap::{Operation, Targets};
@@ -8,8 +8,7 @@ use crate::soap::{Operation, Targets};
 /// Rows that a find may hold in memory. `expected` is what one without a page may find in a folder.
 fn found_rows(targets: &Targets, expected: u32) -> u32 {
     let rows = targets.page_size.unwrap_or(expected).clamp(1, MAX_ROWS);
-    let weight = if targets.has_restriction { 4 } else { 1 };
-    rows.saturating_mul(weight)
+    rows.saturating_mul(row_weight(targets))
         .saturating_mul(targets.folders.max(1))
 }
 

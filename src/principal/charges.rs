@@ -58,6 +58,13 @@ impl Charge {
         self.budget
     }
 
+    /// The same with another amount.
+    #[cfg(feature = "ews")]
+    pub(super) fn with_amount(mut self, amount: u32) -> Self {
+        self.amount = amount;
+        self
+    }
+
     /// How much. May exceed the budget's limit: such a call runs when the budget is otherwise empty.
     pub fn amount(&self) -> u32 {
         self.amount

@@ -211,7 +211,11 @@ impl EwsCharges {
         let impersonated = self.impersonated(body.outline().ok()?);
         let caller = Principal::account(self.caller_of(request).name());
         let search = Search::of(&self.effective(impersonated.as_deref(), &caller), body)?;
-        Some(Lease::of_nothing(RowsReader::new(&self.rows, search)))
+        let lease = Lease::of_nothing(RowsReader::new(&self.rows, search));
+        let (rules, rows) = (Arc::clone(&self.rules), Arc::clone(&self.rows));
+        Some(lease.with_estimate(Arc::new(move |charges| {
+            estimated(charges, &rules, rows.drawn(search))
+        })))
     }
 
     /// The impersonated mailbox, by the kind of identity that says most.
@@ -268,6 +272,21 @@ impl EwsCharges {
         });
         by_name.map(|name| Cow::Borrowed(&**name)).chain(by_id)
     }
+}
+
+/// The charges of a search that draws `rows`. None: no others.
+fn estimated(charges: &Charges, rules: &[BudgetRule], rows: u32) -> Option<Charges> {
+    let counts_rows = |charge: &Charge| {
+        let mut rules = rules.iter().filter(|rule| rule.budget == charge.budget());
+        rules.all(|rule| rule.rule == ChargeRule::FoundRows)
+    };
+    let is_other = |charge: &&Charge| counts_rows(charge) && charge.amount() != rows;
+    charges.iter().find(is_other)?;
+    let of_now = |charge: &Charge| match counts_rows(charge) {
+        true => charge.clone().with_amount(rows),
+        false => charge.clone(),
+    };
+    Some(charges.iter().map(of_now).collect())
 }
 
 impl MakeCharges<ReplayBody> for EwsCharges {

@@ -11,17 +11,25 @@ use parking_lot::Mutex;
 use super::identity::{HASHER, Principal};
 use super::lease::{LeaseChange, ReadLease};
 use crate::body::ReplayBody;
-use crate::soap::{FoundRows, Operation};
+use crate::soap::{FoundRows, Operation, Targets};
 
 /// Exchange returns no more rows of one folder.
 pub(super) const MAX_ROWS: u32 = 1000;
 /// A search draws no less, however little it found: 27 calls at a time, the default of `EWSMaxConcurrency`, have room beside each
 /// other in the 1,000 rows of `EWSFindCountLimit`.
 const LEAST: u32 = 37;
+/// What a search draws as long as nothing is known: ten have room beside each other. Where folders are large, nine of them are refused
+/// once; where they are small, nobody waits for the first response.
+const UNKNOWN: u32 = 100;
 /// So many entries are kept, and up to as many older ones.
 const MAX_ENTRIES: usize = 16_384;
 /// The number of rows stands at the beginning of a response, behind a header of some hundred bytes.
 const HEAD: usize = 4096;
+
+/// What each row of a search counts for.
+pub(super) fn row_weight(targets: &Targets) -> u32 {
+    if targets.has_restriction { 4 } else { 1 }
+}
 
 /// A search of one folder without a page, by hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub(super) struct Search {
     this: u64,
     /// Of this principal, restricted or not.
     similar: u64,
+    /// What each of its rows counts for.
+    weight: u32,
 }
 
 impl Search {
@@ -51,6 +61,7 @@ impl Search {
         Some(Self {
             this: HASHER.hash_one((principal, words)),
             similar: HASHER.hash_one(similar),
+            weight: row_weight(targets),
         })
     }
 }
@@ -61,12 +72,17 @@ pub(super) struct KnownRows(Mutex<Generations>);
 
 impl KnownRows {
     /// How many rows `search` may find: a quarter more than the last time, or twice what similar ones found of late.
-    /// [`MAX_ROWS`] if nothing is known.
+    /// [`UNKNOWN`] if nothing is known.
     pub(super) fn likely(&self, search: Search) -> u32 {
         let known = self.0.lock();
         let this = known.get(search.this).map(|rows| rows + rows / 4);
         let expected = this.or_else(|| known.get(search.similar).map(|rows| 2 * rows));
-        expected.unwrap_or(MAX_ROWS).clamp(LEAST, MAX_ROWS)
+        expected.unwrap_or(UNKNOWN).clamp(LEAST, MAX_ROWS)
+    }
+
+    /// What `search` draws by what is known now.
+    pub(super) fn drawn(&self, search: Search) -> u32 {
+        self.likely(search).saturating_mul(search.weight)
     }
 
     fn learn(&self, search: Search, found: FoundRows) {
@@ -161,7 +177,11 @@ mod tests {
     use super::*;
 
     const fn search(this: u64, similar: u64) -> Search {
-        Search { this, similar }
+        Search {
+            this,
+            similar,
+            weight: 1,
+        }
     }
 
     /// Two searches of one principal, one that it has not made yet, and one of another principal.
@@ -175,29 +195,32 @@ mod tests {
         // What was found, and what A, B, an unseen search and one of another principal draw then.
         type Case = (&'static [(Search, FoundRows)], [u32; 4]);
         let cases: &[Case] = &[
-            (&[], [1000, 1000, 1000, 1000]),
-            (&[(A, Rows(0))], [37, 37, 37, 1000]),
-            (&[(A, Rows(10))], [37, 37, 37, 1000]),
-            (&[(A, Rows(100))], [125, 200, 200, 1000]),
-            (&[(A, Rows(900))], [1000, 1000, 1000, 1000]),
-            (&[(A, Rows(50_000)), (B, Rows(u32::MAX))], [1000; 4]),
+            (&[], [100; 4]),
+            (&[(A, Rows(0))], [37, 37, 37, 100]),
+            (&[(A, Rows(10))], [37, 37, 37, 100]),
+            (&[(A, Rows(100))], [125, 200, 200, 100]),
+            (&[(A, Rows(900))], [1000, 1000, 1000, 100]),
+            (
+                &[(A, Rows(50_000)), (B, Rows(u32::MAX))],
+                [1000, 1000, 1000, 100],
+            ),
             // A large one counts for some while.
-            (&[(A, Rows(400)), (B, Rows(10))], [500, 37, 400, 1000]),
+            (&[(A, Rows(400)), (B, Rows(10))], [500, 37, 400, 100]),
             (
                 &[(A, Rows(400)), (B, Rows(10)), (B, Rows(10))],
-                [500, 37, 200, 1000],
+                [500, 37, 200, 100],
             ),
-            (&[(A, Rows(10)), (A, Rows(400))], [500, 800, 800, 1000]),
-            // Refused: as if nothing was known.
+            (&[(A, Rows(10)), (A, Rows(400))], [500, 800, 800, 100]),
+            // Refused: the most is expected.
             (
                 &[(A, Rows(10)), (B, Rows(10)), (A, Refused)],
-                [1000, 37, 1000, 1000],
+                [1000, 37, 1000, 100],
             ),
             (
                 &[(A, Rows(10)), (A, Refused), (A, Rows(20))],
-                [37, 1000, 1000, 1000],
+                [37, 1000, 1000, 100],
             ),
-            (&[(OTHER, Rows(10))], [1000, 1000, 1000, 37]),
+            (&[(OTHER, Rows(10))], [100, 100, 100, 37]),
         ];
         for (found, expected) in cases {
             let known = KnownRows::default();
@@ -230,9 +253,9 @@ mod tests {
         let late = response.replacen("<R ", &format!("<R {}", " ".repeat(HEAD)), 1);
         for (text, ends, expected) in [
             (response, true, 37),
-            (response, false, 1000),
+            (response, false, 100),
             (&long, false, 37),
-            (&late, true, 1000),
+            (&late, true, 100),
         ] {
             for size in [1, 7, 9000] {
                 let known = Arc::default();

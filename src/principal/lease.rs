@@ -1,9 +1,14 @@
 //! [`Lease`]: what a call draws on a budget for longer than the call lasts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::charges::Charges;
+
+/// Says what a call that waits draws by what is known now. None: what it was said to.
+pub(crate) type Estimate = Arc<dyn Fn(&Charges) -> Option<Charges> + Send + Sync>;
 
 /// What [`MakeCharges::lease`](super::MakeCharges::lease) returns for a call that begins, uses or ends something that outlasts calls, or
 /// whose response tells what later calls cost ([`of_nothing`](Self::of_nothing)).
@@ -33,6 +38,7 @@ use super::budget::Budget;
 pub struct Lease {
     budget: Option<Budget>,
     reader: Box<dyn ReadLease>,
+    estimate: Option<Estimate>,
 }
 
 impl Lease {
@@ -41,6 +47,7 @@ impl Lease {
         Self {
             budget: Some(budget),
             reader: Box::new(reader),
+            estimate: None,
         }
     }
 
@@ -49,7 +56,19 @@ impl Lease {
         Self {
             budget: None,
             reader: Box::new(reader),
+            estimate: None,
         }
+    }
+
+    /// The call's charges are a guess, which `estimate` makes again while the call waits.
+    #[cfg(feature = "ews")]
+    pub(super) fn with_estimate(mut self, estimate: Estimate) -> Self {
+        self.estimate = Some(estimate);
+        self
+    }
+
+    pub(crate) fn estimate(&self) -> Option<&Estimate> {
+        self.estimate.as_ref()
     }
 
     /// The budget whose charges last longer, if one's do.

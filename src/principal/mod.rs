@@ -51,6 +51,7 @@ pub use self::ews::EwsCharges;
 pub use self::graph::{GraphCharges, GraphScope};
 pub use self::identity::{Access, Principal, PrincipalKind};
 pub use self::key::{ParseBudgetError, ParseKeyError};
+pub(crate) use self::lease::Estimate;
 pub use self::lease::{Lease, LeaseChange, ReadLease};
 pub use self::make_charges::MakeCharges;
 pub use self::requests::RequestCharges;

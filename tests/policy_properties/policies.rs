@@ -96,10 +96,20 @@ impl Policies {
         row.rule = rule;
     }
 
-    /// Amounts per time. The server counts any time of that length, and a call's messages when it is done: calls that take the same
-    /// time come apart as they were sent.
+    /// Amounts per time. The server counts any time of that length, and a call's messages when it is done. For buckets calls take the same
+    /// time, so that they come apart as they were sent; what slides is told so.
     fn rates(&mut self, rng: &mut fastrand::Rng) {
-        self.server.jitter = 0.0;
+        let sliding = rng.bool();
+        if !sliding {
+            self.server.jitter = 0.0;
+        }
+        let within = |number, largest, period, rng: &mut fastrand::Rng| match sliding {
+            true => Limit::Sliding {
+                limit: number,
+                period,
+            },
+            false => within(number, largest, period, rng),
+        };
         if rng.bool() {
             let messages = rng.u32(1..=30);
             self.server.message_rate = Some(messages);
@@ -114,7 +124,7 @@ impl Policies {
                 within(recipients, MOST_RECIPIENTS, DAY, rng),
             );
         }
-        if rng.bool() {
+        if !sliding && rng.bool() {
             let spacing = Duration::from_millis(rng.u64(10..=2_000));
             self.server.min_spacing = Some(spacing);
             let bucket = Limit::per_window(1, spacing);

@@ -18,11 +18,12 @@
 //!   must not begin the waits anew. Where more than twice as much is let in, it was no luck.
 //! - *A refusal of a call that was alone* says that others hold all places. Single calls try, since nothing of ours would tell when
 //!   places come free.
-//! - *Calls that are given up* may hold their places for longer, as those of another client do. How long is not known, so nothing is
-//!   counted for them: refusals tell, and so do tries.
+//! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
+//!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,6 +66,7 @@ pub(super) struct AdaptiveLimit {
     calls: HashMap<u64, Call>,
     /// What is held here and has its response.
     responded: u32,
+    lost: Lost,
     /// The usual time from an admission to its good response.
     round_trip: Option<Duration>,
     /// The longest time from an admission to its refusal, of late.
@@ -81,6 +83,33 @@ struct Call {
     used: u32,
     amount: u32,
     responded: bool,
+}
+
+/// Calls that were given up, and that the server may be at work on.
+#[derive(Debug, Default)]
+struct Lost {
+    amount: u32,
+    /// Until when each counts.
+    calls: BinaryHeap<Reverse<(Instant, u32)>>,
+}
+
+impl Lost {
+    fn add(&mut self, until: Instant, amount: u32) {
+        self.amount = self.amount.saturating_add(amount);
+        self.calls.push(Reverse((until, amount)));
+    }
+
+    /// What counts now, and until when.
+    fn at(&mut self, now: Instant) -> (u32, Option<Instant>) {
+        while let Some(&Reverse((until, amount))) = self.calls.peek() {
+            if until > now {
+                return (self.amount, Some(until));
+            }
+            self.calls.pop();
+            self.amount = self.amount.saturating_sub(amount);
+        }
+        (0, None)
+    }
 }
 
 /// What a limit says about more.
@@ -107,6 +136,7 @@ impl AdaptiveLimit {
             quiet: 0,
             calls: HashMap::new(),
             responded: 0,
+            lost: Lost::default(),
             round_trip: None,
             refusal: None,
             hanging,
@@ -120,16 +150,19 @@ impl AdaptiveLimit {
     }
 
     /// Whether `amount` may be added to what is `held`.
-    pub(super) fn room(&self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
+    pub(super) fn room(&mut self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
+        let (lost, until) = self.lost.at(now);
+        let held = held.saturating_add(lost);
         let used = held.saturating_add(amount);
         if used <= self.limit || held == 0 && self.limit > 0 {
             Room::Free
         } else if held > 0 && used > configured {
-            Room::Full(None)
+            Room::Full(until)
         } else if now >= self.next_try || self.quiet >= QUIET_PER_RAISE {
             Room::Free
         } else {
-            Room::Full(Some(self.next_try))
+            let next = until.map_or(self.next_try, |until| until.min(self.next_try));
+            Room::Full(Some(next))
         }
     }
 
@@ -142,6 +175,7 @@ impl AdaptiveLimit {
         configured: u32,
         now: Instant,
     ) {
+        let held = held.saturating_add(self.lost.at(now).0);
         // A call above the limit that is alone tells nothing.
         let more = held > self.limit && (held > amount || self.limit == 0);
         if more && self.limit < configured {
@@ -170,6 +204,7 @@ impl AdaptiveLimit {
         last: u64,
         now: Instant,
     ) {
+        let held = held.saturating_add(self.lost.at(now).0);
         let mut used = self.under_way(held);
         if let Some(call) = self.take(sequence) {
             used = used.max(call.used);
@@ -218,6 +253,20 @@ impl AdaptiveLimit {
     /// Something was given back.
     pub(super) fn released(&mut self, sequence: u64) {
         self.take(sequence);
+    }
+
+    /// A call was given up before its response came.
+    pub(super) fn given_up(&mut self, sequence: u64, now: Instant) {
+        let Some(call) = self.take(sequence) else {
+            return;
+        };
+        // A stream ends on the server once it writes the next time.
+        if let Some(usual) = self.round_trip.filter(|_| !self.hanging) {
+            let until = after(call.admitted, usual);
+            if until > now {
+                self.lost.add(until, call.amount);
+            }
+        }
     }
 
     fn take(&mut self, sequence: u64) -> Option<Call> {

@@ -342,6 +342,15 @@ impl Queue {
         }
     }
 
+    /// What a call that waits asks for by what is known now.
+    pub(super) fn request_now(&mut self, position: Position) -> Option<AcquireRequest> {
+        let request = self.waiters.get_mut(position.key)?.request.as_mut()?;
+        if let Some(estimated) = request.estimated() {
+            *request = estimated;
+        }
+        Some(request.clone())
+    }
+
     /// Takes the request of a call that is handed its admission next.
     pub(super) fn take_request(&mut self, position: Position) -> Option<AcquireRequest> {
         self.waiters.get_mut(position.key)?.request.take()

@@ -260,7 +260,7 @@ impl State {
         {
             self.agenda.looked += 1;
         }
-        let Some(request) = self.queue.request(position).cloned() else {
+        let Some(request) = self.queue.request_now(position) else {
             debug_assert!(false, "a list names a call that does not wait");
             return Tried::Stays(None);
         };

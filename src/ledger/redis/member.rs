@@ -383,7 +383,14 @@ impl Member {
                 leases.push((of.budget, Lease::Share(share)));
                 lent.share = keep;
             }
-            (Usage::Stock { left, .. }, Limit::PerWindow { refill, period, .. }) => {
+            (
+                Usage::Stock { left, .. },
+                Limit::PerWindow { refill, period, .. }
+                | Limit::Sliding {
+                    limit: refill,
+                    period,
+                },
+            ) => {
                 say.k = String::from("w");
                 (say.r, say.t) = (refill, millis(period).max(1));
                 let idle = renews && lent.drawn == 0;

@@ -30,7 +30,7 @@
 //! | --- | --- |
 //! | [`Limit::InFlight`](crate::ledger::Limit::InFlight) | Shares, whose sum is within the limit. While nobody is short a process that is at work has an equal part at hand. A process that is short is given what others do not use, and then each goes down to its fair share. Where a limit is small beside the number of processes, or one call draws more than a fair share, amounts go round: each release goes to the process that has waited longest. |
 //! | [`Limit::Distinct`](crate::ledger::Limit::Distinct) | A value that is open for one process is open for all. A process may use a value once it was told so. A process that has waited for `max_overtake` has the value closed for it that was open longest. |
-//! | [`Limit::PerWindow`](crate::ledger::Limit::PerWindow) | Amounts are drawn ahead, a little at a time; what a process has of them unused does not come back to the bucket. Debt is everybody's. |
+//! | [`Limit::PerWindow`](crate::ledger::Limit::PerWindow), and [`Limit::Sliding`](crate::ledger::Limit::Sliding) as a bucket of its number | Amounts are drawn ahead, a little at a time; what a process has of them unused does not come back to the bucket. Debt is everybody's. |
 //! | gates | Closed for all as soon as one process is told. Each process sends one probe. |
 //! | refusals | Lower the limit for all. It rises by one after a while, then faster, as long as nothing is refused. |
 //!

@@ -46,7 +46,7 @@ impl Line {
         }
     }
 
-    fn room(&self) -> Room {
+    fn room(&mut self) -> Room {
         self.limit.room(self.held, 1, TOP, self.now)
     }
 
@@ -92,7 +92,7 @@ impl Line {
             }),
             Accepted(calls) => calls.for_each(|call| good(self, call)),
             Good(calls) => self.each(calls, good),
-            GivenUp(calls) => self.each(calls, |_, _| {}),
+            GivenUp(calls) => self.each(calls, |line, call| line.limit.given_up(call, line.now)),
             Cut(level) => self.limit.cut(level, self.now),
         }
     }
@@ -273,12 +273,17 @@ fn how_a_higher_level_is_found() {
         ],
     );
     from_twenty(
-        "calls that are given up have left, until a refusal says that they have not",
+        "calls that are given up leave no room for others: one is tried as if they were there",
+        &[(GivenUp(29..=31), 20), (AdmitAfter(10), 21)],
+    );
+    from_twenty(
+        "they count in a refusal, and until the usual round trip is over",
         &[
             (GivenUp(29..=31), 20),
-            (Admit(3), 20),
             (Sleep(5), 20),
-            (Refused(49..=51), 17),
+            (Refused(48..=48), 19),
+            (AdmitAfter(95), 19),
+            (Admit(2), 19),
         ],
     );
 }
@@ -458,7 +463,7 @@ fn where_nothing_goes_single_calls_try() {
             (Sleep(10), 3),
             (Refused(5..=5), 1),
             (GivenUp(4..=4), 1),
-            (Admit(1), 1),
+            (AdmitAfter(65), 1),
             (Sleep(10), 1),
             (Refused(6..=6), 0),
             (AdmitAfter(50), 1),

@@ -167,8 +167,8 @@ impl Distinct {
             .is_some_and(|open| kept.any(|(kept, number)| kept == value && *number == open.number))
     }
 
-    fn room(&self, others: u32, mine: u32, now: Instant) -> Room {
-        match &self.adaptive {
+    fn room(&mut self, others: u32, mine: u32, now: Instant) -> Room {
+        match &mut self.adaptive {
             Some(adaptive) => adaptive.room(others, mine, self.limit, now),
             None if others == 0 || others.saturating_add(mine) <= self.limit => Room::Free,
             None => Room::Full(None),

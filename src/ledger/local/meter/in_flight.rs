@@ -139,10 +139,14 @@ impl Measure for InFlight {
             return;
         };
         let now = clock.now();
-        if end == End::Complete {
-            adaptive.accepted(ask.sequence, now);
+        match end {
+            End::Complete => {
+                adaptive.accepted(ask.sequence, now);
+                adaptive.released(ask.sequence);
+            }
+            End::Unanswered => adaptive.given_up(ask.sequence, now),
+            End::Dropped | End::NotSent => adaptive.released(ask.sequence),
         }
-        adaptive.released(ask.sequence);
         self.settle(now);
     }
 

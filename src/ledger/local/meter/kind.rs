@@ -55,7 +55,9 @@ impl Meter {
         match limit {
             Limit::InFlight(_) if leased => Self::InFlight(InFlight::leased()),
             Limit::Distinct { idle, .. } if leased => Self::Values(Box::new(Values::new(idle))),
-            Limit::PerWindow { .. } if leased => Self::Stock(Box::default()),
+            Limit::PerWindow { .. } | Limit::Sliding { .. } if leased => {
+                Self::Stock(Box::default())
+            }
             Limit::InFlight(limit) => Self::InFlight(InFlight::new(limit, budget)),
             Limit::Distinct { limit, idle } => Self::Distinct(Box::new(Distinct::new(limit, idle))),
             Limit::PerWindow {
@@ -63,6 +65,9 @@ impl Meter {
                 refill,
                 period,
             } => Self::PerWindow(Box::new(PerWindow::new(limit, refill, period))),
+            Limit::Sliding { limit, period } => {
+                Self::PerWindow(Box::new(PerWindow::sliding(limit, period)))
+            }
         }
     }
 

@@ -80,7 +80,7 @@ pub(in super::super) enum Stage {
 impl Stage {
     pub(in super::super) fn of(limit: Limit) -> Self {
         match limit {
-            Limit::PerWindow { .. } => Self::Windows,
+            Limit::PerWindow { .. } | Limit::Sliding { .. } => Self::Windows,
             Limit::Distinct { .. } => Self::Values,
             Limit::InFlight(_) => Self::Amounts,
         }
@@ -120,7 +120,7 @@ pub(in super::super) trait Measure: fmt::Debug {
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
 
     /// So much of what the call was charged was not used.
-    fn unspent(&mut self, _amount: u32, _now: Instant) {}
+    fn unspent(&mut self, _sequence: u64, _amount: u32, _now: Instant) {}
 
     /// The server says that so much is left until then, when all of it comes back.
     fn remains(&mut self, _amount: u32, _until: Instant, _now: Instant) {}

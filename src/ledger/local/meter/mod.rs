@@ -12,6 +12,7 @@ mod measure;
 mod per_window;
 mod stock;
 mod values;
+mod window;
 
 pub(super) use self::kind::Meter;
 pub(super) use self::measure::{Ask, Keep, Measure, Position, Stage, Verdict};

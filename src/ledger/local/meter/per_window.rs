@@ -1,4 +1,4 @@
-//! [`PerWindow`]: amounts per time, drawn from a bucket that fills up again steadily.
+//! [`PerWindow`]: amounts per time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use super::super::clock::{Clock, after};
 use super::bucket::{Bucket, Rate};
 use super::learnt_rate::LearntRate;
 use super::measure::{Ask, Keep, Measure, Verdict};
+use super::window::{Sliding, Window};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
-/// The bucket of the policy, and what the server tells besides.
+/// The bucket or the window of the policy, and what the server tells besides.
 ///
 /// Amounts are kept times the period in nanoseconds: then what comes back in a time is a whole number, and nothing is lost or gained
 /// by rounding, however often somebody looks.
@@ -21,9 +22,9 @@ pub(in super::super) struct PerWindow {
     limit: u32,
     period: Duration,
     set: bool,
-    bucket: Bucket,
-    /// When the calls drew that are in flight, by their numbers: those before it was full last have nothing to give back.
-    taken: HashMap<u64, Instant>,
+    window: Window,
+    /// The calls in flight, by their numbers: those before it was full last have nothing to give back.
+    taken: HashMap<u64, Taken>,
     /// What calls have cost that told it afterwards. Those in flight are expected to cost as much.
     expected: u128,
     told: Option<Told>,
@@ -31,6 +32,13 @@ pub(in super::super) struct PerWindow {
     begun: Option<(Instant, u128)>,
     /// From the first lock-out until it is not used any more.
     learnt: Option<Box<LearntRate>>,
+}
+
+/// What a call in flight has drawn of it, and when.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    amount: u128,
+    since: Instant,
 }
 
 /// What the server says is left of its own window.
@@ -63,12 +71,24 @@ fn scaled(amount: u32, period: Duration) -> u128 {
 }
 
 impl PerWindow {
+    /// A bucket that fills up again steadily.
     pub(super) fn new(limit: u32, refill: u32, period: Duration) -> Self {
+        let bucket = Bucket::new(scaled(limit, period), Rate::new(refill.into(), 1));
+        Self::of(Window::Steady(bucket), limit, period)
+    }
+
+    /// What was drawn within the last `period`.
+    pub(super) fn sliding(limit: u32, period: Duration) -> Self {
+        let sliding = Sliding::new(scaled(limit, period), period);
+        Self::of(Window::Sliding(sliding), limit, period)
+    }
+
+    fn of(window: Window, limit: u32, period: Duration) -> Self {
         Self {
             limit,
             period,
             set: false,
-            bucket: Bucket::new(scaled(limit, period), Rate::new(refill.into(), 1)),
+            window,
             taken: HashMap::new(),
             expected: 0,
             told: None,
@@ -84,8 +104,8 @@ impl PerWindow {
     }
 
     fn fill(&mut self, now: Instant) {
-        self.bucket.fill(now);
-        if self.bucket.is_full() {
+        self.window.fill(now);
+        if self.window.is_full() {
             self.taken = HashMap::new();
             self.begun = None;
         }
@@ -94,7 +114,7 @@ impl PerWindow {
     fn draw(&mut self, amount: u32, now: Instant) {
         self.fill(now);
         let scaled = scaled(amount, self.period);
-        self.bucket.draw(scaled, now);
+        self.window.draw(scaled, now);
         let (_, drawn) = self.begun.get_or_insert((now, 0));
         *drawn = drawn.saturating_add(scaled);
         if let Some(learnt) = &mut self.learnt {
@@ -105,9 +125,9 @@ impl PerWindow {
         }
     }
 
-    /// Takes back what a call drew, of which `rest` is still missing.
-    fn undraw(&mut self, amount: u32, rest: u128, now: Instant) {
-        self.bucket.give_back(rest, now);
+    /// Takes back what a call drew, of which `rest` is still missing. `open`: the call has not ended.
+    fn undraw(&mut self, amount: u32, rest: u128, open: bool, now: Instant) {
+        self.window.give_back(rest, open, now);
         if let Some((_, drawn)) = &mut self.begun {
             *drawn = drawn.saturating_sub(scaled(amount, self.period));
         }
@@ -142,7 +162,7 @@ impl PerWindow {
 
 impl Measure for PerWindow {
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        if self.bucket.is_full() && self.told.is_none() && self.learnt.is_none() {
+        if self.window.is_full() && self.told.is_none() && self.learnt.is_none() {
             return Verdict::Room { value: None };
         }
         let (amount, now) = (ask.needed(), clock.now());
@@ -152,7 +172,7 @@ impl Measure for PerWindow {
             .learnt()
             .and_then(|bucket| bucket.holds_at(scaled, now));
         let with_costs = scaled.saturating_add(self.to_come());
-        let until = self.bucket.holds_at(with_costs, now).max(learnt);
+        let until = self.window.holds_at(with_costs, now).max(learnt);
         match until.max(self.left_at(amount, now)) {
             None => Verdict::Room { value: None },
             until => Verdict::Full { until, value: None },
@@ -162,22 +182,20 @@ impl Measure for PerWindow {
     fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
         let now = clock.now();
         self.draw(ask.amount(), now);
-        self.taken.insert(ask.sequence, now);
+        let amount = scaled(ask.amount(), self.period);
+        let taken = Taken { amount, since: now };
+        self.taken.insert(ask.sequence, taken);
         false
     }
 
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let taken = self.taken.remove(&ask.sequence);
         if end == End::NotSent {
-            let (amount, now) = (scaled(ask.amount(), self.period), clock.now());
-            // What has come back since then would have been lost if the bucket had been fuller.
-            let back = |since| {
-                self.bucket
-                    .rate()
-                    .back(now.saturating_duration_since(since))
-            };
-            let rest = taken.map_or(0, |since| amount.saturating_sub(back(since)));
-            self.undraw(ask.amount(), rest, now);
+            let now = clock.now();
+            let rest = taken.map(|taken| self.window.rest(taken.amount, taken.since, now));
+            self.undraw(ask.amount(), rest.unwrap_or_default(), true, now);
+        } else if let Some(taken) = taken {
+            self.window.ended(taken.amount, clock.now());
         }
         if let Some(learnt) = self.learnt.as_mut().filter(|_| end == End::Complete) {
             learnt.good(ask.sequence);
@@ -185,8 +203,12 @@ impl Measure for PerWindow {
     }
 
     /// A response takes no time to speak of, and may have ended before this is told: what has come back since counts twice.
-    fn unspent(&mut self, amount: u32, now: Instant) {
-        self.undraw(amount, scaled(amount, self.period), now);
+    fn unspent(&mut self, sequence: u64, amount: u32, now: Instant) {
+        let rest = scaled(amount, self.period);
+        let open = self.taken.get_mut(&sequence).map(|taken| {
+            taken.amount = taken.amount.saturating_sub(rest);
+        });
+        self.undraw(amount, rest, open.is_some(), now);
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
@@ -197,6 +219,7 @@ impl Measure for PerWindow {
             known => known - known / 8 + cost / 8,
         };
         self.draw(amount, clock.now());
+        self.window.ended(cost, clock.now());
     }
 
     fn remains(&mut self, amount: u32, until: Instant, now: Instant) {
@@ -213,10 +236,14 @@ impl Measure for PerWindow {
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
         let limit = number.map_or(policy, |number| policy.with_number(number));
-        if let Limit::PerWindow { limit, refill, .. } = limit {
-            let capacity = scaled(limit, self.period);
-            self.bucket.change(capacity, Rate::new(refill.into(), 1));
-            self.limit = limit;
+        self.limit = limit.number();
+        let capacity = scaled(self.limit, self.period);
+        match (&mut self.window, limit) {
+            (Window::Steady(bucket), Limit::PerWindow { refill, .. }) => {
+                bucket.change(capacity, Rate::new(refill.into(), 1));
+            }
+            (Window::Steady(bucket), _) => bucket.change(capacity, bucket.rate()),
+            (Window::Sliding(sliding), _) => sliding.change(capacity),
         }
         // What was learnt below another number says nothing about this one.
         self.learnt = None;
@@ -245,7 +272,7 @@ impl Measure for PerWindow {
         self.learnt.take_if(|learnt| learnt.keep_until() <= now);
         let told = self.told.map(|told| told.until);
         let learnt = self.learnt.as_ref().map(|learnt| learnt.keep_until());
-        match self.bucket.full_at(now).max(told).max(learnt) {
+        match self.window.full_at(now).max(told).max(learnt) {
             _ if self.set => Keep::InUse,
             Some(until) => Keep::Until(until),
             None => Keep::Nothing,
@@ -255,7 +282,7 @@ impl Measure for PerWindow {
     fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot {
         let told = self.told.filter(|told| told.until > now);
         let gone = told.map_or(0, |told| self.limit.saturating_sub(told.left));
-        let drawn = self.amount(self.bucket.missing(now)).max(gone);
+        let drawn = self.amount(self.window.missing(now)).max(gone);
         let (drawn, limit) = match self.learnt() {
             Some(learnt) => {
                 let limit = self.amount(learnt.capacity()).min(self.limit);

@@ -57,7 +57,8 @@ impl State {
                 }
             }
             Signal::Unspent { budget, amount } => {
-                let unspent = |meter: &mut Meter| meter.unspent(amount, now);
+                let sequence = admission.sequence();
+                let unspent = |meter: &mut Meter| meter.unspent(sequence, amount, now);
                 self.tell_meters(admission, budget, unspent, config);
                 for (principal, _) in by_principal(admission.charges()) {
                     self.agenda.principal(principal);

@@ -423,3 +423,51 @@ async fn what_was_not_used_comes_back_and_wakes_who_waits() {
     assert_eq!(drawn(&ledger), 2);
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_slides_comes_back_a_period_after_the_end() {
+    let sliding = Limit::Sliding {
+        limit: 3,
+        period: secs(10),
+    };
+    let ledger = LocalLedger::builder().budget(Budget::Requests, sliding);
+    let ledger = Arc::new(ledger.max_wait(secs(24 * 3600)).build());
+    let start = Instant::now();
+    let calls: Vec<_> = (0..8)
+        .map(|_| call(&ledger, requests("a", 1), secs(1)))
+        .collect();
+    let mut began = Vec::new();
+    for waiting in calls {
+        began.push(seconds_until(waiting, start).await);
+    }
+    assert_eq!(began, [0.0, 0.0, 0.0, 11.0, 11.0, 11.0, 22.0, 22.0]);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_used_slides_back_at_once() {
+    for late in [false, true] {
+        let sliding = Limit::Sliding {
+            limit: 3,
+            period: secs(10),
+        };
+        let ledger = LocalLedger::builder().budget(Budget::Requests, sliding);
+        let ledger = Arc::new(ledger.build());
+        let refused = try_now(&ledger, &requests("a", 2)).unwrap();
+        let mut unsent = try_now(&ledger, &requests("a", 1)).unwrap();
+        unsent.set_end(End::NotSent);
+        drop(unsent);
+        let admission = refused.admission().clone();
+        let mut refused = Some(refused).filter(|_| !late);
+        let signal = Signal::Unspent {
+            budget: Budget::Requests,
+            amount: 2,
+        };
+        ledger.report(&admission, signal);
+        assert_eq!(drawn(&ledger), 0, "{late}");
+        drop(refused.take());
+        assert_eq!(drawn(&ledger), 0, "{late}");
+        assert!(try_now(&ledger, &requests("a", 3)).is_some());
+        nothing_left(&ledger).await;
+    }
+}
