@@ -291,11 +291,13 @@ fn advice(scope: &AccessScope, again_in: Duration) -> String {
                 mailbox => format!("to the mailbox {mailbox}"),
             };
             format!(
-                "{whose}: an administrator can look at its licence (kiosk and frontline licences have no EWS) and at EwsEnabled of                  Set-CASMailbox"
+                "{whose}: an administrator can look at its licence (kiosk and frontline licences have no EWS) and at EwsEnabled of \
+                 Set-CASMailbox"
             )
         }
         AccessScope::Caller => String::from(
-            "to every mailbox that was tried: until EWS ends in Exchange Online on 1 April 2027, an administrator can set              EwsEnabled, EwsAllowedAppIDs and EwsAllowList of Set-OrganizationConfig, which takes up to a day",
+            "to every mailbox that was tried: until EWS ends in Exchange Online on 1 April 2027, an administrator can set \
+             EwsEnabled, EwsAllowedAppIDs and EwsAllowList of Set-OrganizationConfig, which takes up to a day",
         ),
         AccessScope::Credential => {
             String::from("with these credentials: new ones are tried at once")

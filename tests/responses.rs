@@ -1,5 +1,7 @@
 //! What becomes of a call for each kind of response: alone, in a batch of 20, in one of 1,000. The whole stack, virtual time.
 
+#[path = "responses/access.rs"]
+mod access;
 #[path = "responses/cases.rs"]
 mod cases;
 #[path = "responses/collected.rs"]

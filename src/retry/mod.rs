@@ -2,20 +2,27 @@
 
 pub(crate) mod backoff;
 mod connection;
+mod credentials;
+pub(crate) mod denials;
 mod failure;
 mod idempotency;
 mod info;
 mod rate_limit;
+mod recent;
 mod retry_after;
 mod status;
 
 pub(crate) use self::connection::Connection;
+pub(crate) use self::credentials::CredentialMemory;
+#[cfg(feature = "ews")]
+pub(crate) use self::credentials::CredentialsChanged;
 pub use self::failure::Failure;
 #[cfg(feature = "ews")]
 pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;
 pub use self::info::RetryInfo;
 pub(crate) use self::rate_limit::rate_limit;
+pub(crate) use self::recent::Recent;
 pub use self::retry_after::retry_after;
 #[cfg(feature = "graph")]
 pub(crate) use self::retry_after::retry_after_among;

@@ -282,8 +282,9 @@ pub struct Refusal {
     pub(super) of_members: bool,
     /// Another server has to be asked. Inside is the one that it names.
     pub(super) moved: Option<Option<Box<Uri>>>,
-    /// Final, unless the principal was let in before.
-    pub(super) unless_granted: bool,
+    /// It is about who asks. What is said of a part's mailbox or credentials is not cured by smaller parts, so parts are sent
+    /// again as well. Where no retry is worth it, one is if the principal was let in before.
+    pub(super) about_caller: bool,
 }
 
 impl Refusal {
@@ -297,7 +298,7 @@ impl Refusal {
             max_retries: None,
             of_members: false,
             moved: None,
-            unless_granted: false,
+            about_caller: false,
         }
     }
 

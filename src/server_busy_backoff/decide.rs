@@ -356,8 +356,7 @@ impl CallState {
             return false;
         }
         match refusal.max_retries {
-            // A part is not sent again in smaller ones for what is said of its mailbox.
-            Some(max_retries) if refusal.unless_granted => self.count_retry(max_retries),
+            Some(max_retries) if refusal.about_caller => self.count_retry(max_retries),
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
             // What single members are told is for their sender, and so is a body that nobody has read.
             None if self.is_part => self.class.expects_soap && !refusal.of_members,

@@ -223,7 +223,7 @@ fn judge(message: &ResponseMessage) -> Judgement {
             if message.is_fault && *effective == ResponseCode::IMPERSONATE_USER_DENIED =>
         {
             let mut refusal = Refusal::new(reason(effective)).max_retries(0);
-            refusal.unless_granted = true;
+            refusal.about_caller = true;
             return Judgement::Refused(refusal);
         }
         MemberStatus::Settled => return Judgement::Settled,

@@ -48,7 +48,9 @@ const REST: &str = "
   there. Without a hook the response has a `MailboxMoved` in its extensions, which says what to do.
 - `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once more.
 - A 401 of credentials, or a 403 of a mailbox, is remembered: nothing like it is sent for a minute, then for ever longer, up
-  to an hour. After three mailboxes in a row a 403 speaks for the account and its program. New credentials are tried at once.
+  to an hour, not even by calls that wait already. After three mailboxes in a row a 403 speaks for the account and its program.
+  New credentials are tried at once: in the same call, if the hook that puts them on has others after a 401. A 401 of
+  credentials that were good before is a mishap, and the second one in a row is not.
 ";
 
 fn page() -> String {
