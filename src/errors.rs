@@ -180,8 +180,8 @@ fn progress(status: Option<StatusCode>) -> String {
 
 /// Nothing more came of a response that had begun.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing more of the response came for five minutes")]
-pub(crate) struct Stalled;
+#[error("nothing more of the response came for {}", Seconds(*.0))]
+pub(crate) struct Stalled(pub(crate) Duration);
 
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
 ///

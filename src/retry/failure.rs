@@ -90,6 +90,12 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
     })
 }
 
+/// Returns whether an attempt was given up because nothing came any more. The server may still be at work on it.
+pub(crate) fn took_too_long(error: &(dyn StdError + 'static)) -> bool {
+    let mut chain = std::iter::successors(Some(error), |&error| source(error));
+    chain.any(|error| error.is::<AttemptTimedOut>() || error.is::<Stalled>())
+}
+
 /// Returns the next error of the chain.
 pub(crate) fn source<'a>(
     error: &'a (dyn StdError + 'static),

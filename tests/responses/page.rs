@@ -32,8 +32,9 @@ const REST: &str = "
 - A lost response, or one that leaves open what was executed, is asked for six more times at most. The waits between grow from
   half a second to half a minute at most in all. Response codes are asked for as often as their condition lasts: seconds 3
   times, minutes 6, hours once.
-- An attempt is given up when its response has not begun after 100 s (`attempt_timeout`), longer for large uploads. Another
-  connection often helps, so a read is asked for twice more. Calls that stream notifications have no such limit.
+- An attempt is given up when its response has not begun after 100 s (`attempt_timeout`), longer for large uploads, and the
+  response to a part of a batch when it pauses for as long. Another connection often helps, so a read is asked for twice more.
+  Calls that stream notifications have no such limit.
 - Throttling is waited for until the deadline. A wait that the server sets is never shortened; from 30 s on it has a margin
   of a hundredth. A server that goes on to ask for too little is asked ever more seldom.
 - A part of a batch that fails as a whole is sent in halves, down to the members that are to blame. After two failures in a
