@@ -180,8 +180,8 @@ fn progress(status: Option<StatusCode>) -> String {
 
 /// Nothing more came of a response that had begun.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing more of the response came for five minutes")]
-pub(crate) struct Stalled;
+#[error("nothing more of the response came for {}", Seconds(*.0))]
+pub(crate) struct Stalled(pub(crate) Duration);
 
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
 ///
@@ -291,11 +291,13 @@ fn advice(scope: &AccessScope, again_in: Duration) -> String {
                 mailbox => format!("to the mailbox {mailbox}"),
             };
             format!(
-                "{whose}: an administrator can look at its licence (kiosk and frontline licences have no EWS) and at EwsEnabled of                  Set-CASMailbox"
+                "{whose}: an administrator can look at its licence (kiosk and frontline licences have no EWS) and at EwsEnabled of \
+                 Set-CASMailbox"
             )
         }
         AccessScope::Caller => String::from(
-            "to every mailbox that was tried: until EWS ends in Exchange Online on 1 April 2027, an administrator can set              EwsEnabled, EwsAllowedAppIDs and EwsAllowList of Set-OrganizationConfig, which takes up to a day",
+            "to every mailbox that was tried: until EWS ends in Exchange Online on 1 April 2027, an administrator can set \
+             EwsEnabled, EwsAllowedAppIDs and EwsAllowList of Set-OrganizationConfig, which takes up to a day",
         ),
         AccessScope::Credential => {
             String::from("with these credentials: new ones are tried at once")
@@ -336,6 +338,11 @@ impl AccessDenied {
 #[derive(Debug, thiserror::Error)]
 #[error("the response is incomplete")]
 pub(crate) struct CutShort;
+
+/// A response came that is none to what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the response is one to something else: {0}")]
+pub(crate) struct OtherResponse(pub(crate) Box<str>);
 
 /// Describes an error and its sources in one line.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Box<str> {

@@ -25,7 +25,7 @@ fn get_inbox(url: &str) -> Request<String> {
 
 /// One call through the whole stack.
 async fn call(client: impl EwsClient, url: &str) -> Result<String, BoxError> {
-    let stack = EwsStack::new(ThrottlingPolicy::exchange_online().faster(1_000.0)).service(client);
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online().faster(20.0)).service(client);
     let response = stack.oneshot(get_inbox(url)).await?;
     assert_eq!(response.status(), StatusCode::OK);
     let body = response.into_body().collect().await?.to_bytes();

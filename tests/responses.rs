@@ -1,5 +1,7 @@
 //! What becomes of a call for each kind of response: alone, in a batch of 20, in one of 1,000. The whole stack, virtual time.
 
+#[path = "responses/access.rs"]
+mod access;
 #[path = "responses/cases.rs"]
 mod cases;
 #[path = "responses/collected.rs"]
@@ -61,9 +63,8 @@ impl Worth {
     /// The most requests for a batch, if the server goes on to respond like this.
     fn requests_of_batch(self) -> usize {
         match self {
-            Self::FinalForPart => 5,
+            Self::FinalForPart | Self::Hangs => 5,
             Self::Once | Self::Seconds => 6,
-            Self::Hangs => 7,
             // In order, the first member has all its tries before two others fail.
             Self::Minutes => 11,
             Self::Final | Self::UntilDeadline => self.requests(),
@@ -75,7 +76,7 @@ impl Worth {
             Self::Final | Self::FinalForPart => 1,
             Self::Once | Self::Seconds => 8,
             Self::Minutes => 50,
-            Self::Hangs => 750,
+            Self::Hangs => 510,
             Self::UntilDeadline => 901,
         })
     }
@@ -160,6 +161,13 @@ fn rows() -> Vec<Row> {
         row("a response element alone", Minutes, true, |ask| {
             Answer::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
         }),
+        row("a response to something else", Minutes, true, |ask| {
+            let other = Ask {
+                operation: "GetFolder".to_owned(),
+                ..ask.clone()
+            };
+            good(&other)
+        }),
         row("a response that breaks off", Minutes, true, |_| {
             Answer::Cut(envelope("")[..200].to_owned())
         }),
@@ -174,6 +182,21 @@ fn rows() -> Vec<Row> {
         row("a response that stalls", Hangs, true, |_| {
             Answer::Stall(envelope("")[..200].to_owned())
         }),
+        row(
+            "a response that stalls at its beginning",
+            Hangs,
+            true,
+            |_| Answer::Stall(String::new()),
+        ),
+        row(
+            "a response that stalls at its end",
+            Hangs,
+            true,
+            |ask| match good(ask) {
+                Answer::Response { body, .. } => Answer::Stall(body[..body.len() - 9].to_owned()),
+                other => other,
+            },
+        ),
         row("fault ErrorServerBusy", UntilDeadline, false, |_| {
             Answer::xml(500, fault("ErrorServerBusy", ""))
         }),
@@ -622,6 +645,67 @@ async fn one_busy_member_holds_up_nobody() {
             let case = format!("{operation} of {members}: {} requests", outcome.requests());
             assert_eq!(outcome.done(), members - count, "{case}");
             assert!(outcome.requests() <= 150 && outcome.unknown == 0, "{case}");
+        }
+    }
+}
+
+/// A server that goes silent in the middle of a batch: before the head of a response, behind it, or behind its first messages.
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_server_goes_silent_ends_in_minutes() {
+    fn begun(ask: &Ask) -> Answer {
+        let Answer::Response { body, .. } = good(ask) else {
+            return Answer::Hang;
+        };
+        // Behind the first message, or in it.
+        let end = body
+            .find("ResponseMessage>")
+            .map_or(body.len(), |end| end + 16);
+        Answer::Stall(body[..end].to_owned())
+    }
+    for (what, silent) in [
+        ("no head", (|_| Answer::Hang) as fn(&Ask) -> Answer),
+        ("no body", |_| Answer::Stall(String::new())),
+        ("a message", begun),
+    ] {
+        for (operation, members) in [("GetItem", 1000), ("CreateItem", 1000)] {
+            let outcome = send(request(operation, members), None, move |ask| {
+                if ask.number < 2 {
+                    good(ask)
+                } else {
+                    silent(ask)
+                }
+            })
+            .await;
+            let case = format!(
+                "{what}, {operation}: {} requests, {:?}, {} done, {} unknown",
+                outcome.requests(),
+                outcome.took,
+                outcome.done(),
+                outcome.unknown
+            );
+            println!("{case}");
+            let done: usize = outcome.asks[..2].iter().map(|ask| ask.ids.len()).sum();
+            assert_eq!(outcome.done(), done, "{case}");
+            let most = if operation == "GetItem" { 2 + 5 } else { 2 + 2 };
+            assert!(outcome.requests() <= most, "{case}");
+            assert!(outcome.took < Duration::from_secs(510), "{case}");
+            let doubt = if operation == "GetItem" { 0 } else { 51 };
+            assert!(outcome.unknown <= doubt, "{case}");
+        }
+        // One member is to blame.
+        for members in [20, 1000] {
+            let outcome = send(request("GetItem", members), None, move |ask| {
+                match ask.ids.contains(&"ID0007".to_owned()) {
+                    true => silent(ask),
+                    false => good(ask),
+                }
+            })
+            .await;
+            let case = format!("{what}, {members}: {} requests", outcome.requests());
+            println!("{case}, {:?}", outcome.took);
+            assert_eq!(outcome.done(), members - 1, "{case}");
+            assert!(outcome.requests() <= 40, "{case}");
+            assert!(outcome.took <= Duration::from_secs(1010), "{case}");
         }
     }
 }

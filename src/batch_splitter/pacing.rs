@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::retry::backoff::Backoff;
-use crate::retry::with_margin;
+use crate::retry::{cut_to, with_margin};
 
 /// How long nothing is sent after the outcome of a part was lost, in milliseconds: most outages, as the restart of a proxy,
 /// are over then.
@@ -81,7 +81,7 @@ impl Pacing {
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Option<Instant> {
-        let drawn = self.backoff.wait(earlier, &mut self.rng);
+        let drawn = self.draw(earlier, now);
         let wait = retry_after.map_or(drawn, |wait| with_margin(wait).max(drawn));
         self.in_time(wait, now)
     }
@@ -91,6 +91,13 @@ impl Pacing {
     pub(super) fn after_loss(&mut self, now: Instant) -> Option<Instant> {
         let wait = Duration::from_millis(self.rng.u64(LOSS_PAUSE));
         self.in_time(wait, now)
+    }
+
+    /// Draws a wait after `earlier` ones that leaves time for a response.
+    fn draw(&mut self, earlier: u32, now: Instant) -> Duration {
+        let drawn = self.backoff.wait(earlier, &mut self.rng);
+        let end = self.end(now);
+        end.map_or(drawn, |end| cut_to(end, drawn, now))
     }
 
     fn in_time(&self, wait: Duration, now: Instant) -> Option<Instant> {
@@ -115,7 +122,7 @@ impl Pacing {
             None => {
                 let earlier = self.unhinted_waits;
                 self.unhinted_waits = self.unhinted_waits.saturating_add(1);
-                self.backoff.wait(earlier, &mut self.rng)
+                self.draw(earlier, now)
             }
         };
         self.in_time(wait, now)

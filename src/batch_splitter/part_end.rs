@@ -19,8 +19,8 @@ use super::plan::PartError;
 use super::recovery::Recovery;
 use super::sizing::PartSizes;
 use crate::body::collected::CollectedResponse;
-use crate::errors::{BackoffError, NoResponseInTime, describe};
-use crate::retry::{MAX_LOSS_RETRIES, RetryInfo};
+use crate::errors::{BackoffError, NoResponseInTime, Stalled, describe};
+use crate::retry::{MAX_LOSS_RETRIES, RetryInfo, retries_of_loss};
 
 /// How sending a part ended.
 #[derive(Debug)]
@@ -92,6 +92,7 @@ impl<B: Batch> Ending<'_, B> {
             }
             SendResult::Lost(error) => {
                 self.ends.sizes.record_loss(self.part.len(), took);
+                let again = again.max_retries(retries_of_loss(&*error));
                 self.lost(error, again);
             }
             SendResult::TooLate => {
@@ -126,20 +127,14 @@ impl<B: Batch> Ending<'_, B> {
     /// The time of a part was over before it came back. If that of the call is over with it, it makes no difference whether a
     /// read was executed: what the server has said before counts.
     fn too_late(self, again: Retry) {
-        let (operation, attempts) = (self.members.batch.operation().into(), 1);
         let source = NoResponseInTime.into();
         if !self.members.only_reads() {
-            let error = BackoffError::OutcomeUnknown {
-                operation,
-                attempts,
-                source,
-            };
-            return self.lost(error.into(), again);
+            return self.lost(source, again);
         }
         let is_over = self.recovery.is_over(self.now).is_some();
         let error = BackoffError::DeadlinePassed {
-            operation,
-            attempts,
+            operation: self.members.batch.operation().into(),
+            attempts: 1,
             source,
         };
         match is_over {
@@ -150,6 +145,17 @@ impl<B: Batch> Ending<'_, B> {
 
     fn lost(self, error: BoxError, again: Retry) {
         let why = part_error(&error, true);
+        // What this layer has given up itself.
+        let given_up = error.is::<Stalled>() || error.is::<NoResponseInTime>();
+        let error = match given_up && !self.members.only_reads() {
+            true => BackoffError::OutcomeUnknown {
+                operation: self.members.batch.operation().into(),
+                attempts: 1,
+                source: error,
+            }
+            .into(),
+            false => error,
+        };
         self.outcome_unknown(&why, Candidate::error(error, true), again);
     }
 

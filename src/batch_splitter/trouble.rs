@@ -165,8 +165,11 @@ impl Trouble {
     /// Returns whether as many parts in a row failed as are worth trying, for a failure that is worth `max_retries` retries.
     pub(super) fn lasts(&self, max_retries: u32, now: Instant) -> bool {
         let lasted = self.since.map_or(Duration::ZERO, |since| now - since);
-        let is_over = !self.settled_some || lasted >= OUTAGE;
-        self.in_a_row > self.retries(max_retries) && is_over
+        // Each failure can take as long as an outage.
+        match lasted >= OUTAGE {
+            true => self.in_a_row > max_retries,
+            false => !self.settled_some && self.in_a_row > self.retries(max_retries),
+        }
     }
 
     /// Returns whether every part fails like this.

@@ -3,18 +3,20 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Buf;
 use http::header::{CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, response};
 use http_body::Body;
+use tokio::time::timeout;
 use tower::BoxError;
 
 use super::frame_buffer::FrameBuffer;
 #[cfg(any(feature = "ews", feature = "graph"))]
 use super::inflate::Inflate;
 use super::rope::Rope;
-use crate::errors::CutShort;
+use crate::errors::{CutShort, Stalled};
 
 /// A response whose body was read to its end.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(crate) enum CollectError {
     /// It is longer than is accepted.
     TooLong,
 }
+
+/// How long a response may pause. Exchange works on a batch for a minute at most ("Throttling implications for EWS batch
+/// requests"), so nothing comes after a longer pause.
+const MAX_PAUSE: Duration = Duration::from_secs(100);
 
 /// After so many frames other tasks have their turn.
 const FRAMES_PER_TURN: usize = 1024;
@@ -72,7 +78,12 @@ where
         if count % FRAMES_PER_TURN == 0 {
             tokio::task::yield_now().await;
         }
-        let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        // Only a body that has nothing ready sets a timer.
+        let next = timeout(MAX_PAUSE, poll_fn(|cx| body.as_mut().poll_frame(cx)));
+        let next = next
+            .await
+            .map_err(|_| CollectError::Lost(Stalled(MAX_PAUSE).into()))?;
+        let frame = match next {
             None => break,
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Err(CollectError::Lost(error.into())),

@@ -17,7 +17,7 @@ use crate::body::collected::{CollectError, CollectedResponse, collect, remove_bo
 use crate::errors::{CutShort, DeadlineElapsed};
 use crate::extensions::Deadline;
 use crate::ledger::{AdmissionSlot, Requeue};
-use crate::retry::MAX_LOSS_RETRIES;
+use crate::retry::retries_of_loss;
 use crate::soap::page_response::PageResponse;
 use crate::soap::{OutlineError, ResponseCode, SoapResponse};
 use crate::trail::{CallTrail, RetryAttempt};
@@ -114,7 +114,7 @@ impl Calls {
                 Err(error) => error,
             };
             tries += 1;
-            if tries > MAX_LOSS_RETRIES {
+            if tries > retries_of_loss(&*broken) {
                 let source = broken;
                 return Err(PageFailure::Incomplete { tries, source });
             }

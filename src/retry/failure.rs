@@ -5,7 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
-    NoResponseInTime, Stalled,
+    NoResponseInTime, OtherResponse, Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -90,6 +90,12 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
     })
 }
 
+/// Returns whether an attempt was given up because nothing came any more. The server may still be at work on it.
+pub(crate) fn took_too_long(error: &(dyn StdError + 'static)) -> bool {
+    let mut chain = std::iter::successors(Some(error), |&error| source(error));
+    chain.any(|error| error.is::<AttemptTimedOut>() || error.is::<Stalled>())
+}
+
 /// Returns the next error of the chain.
 pub(crate) fn source<'a>(
     error: &'a (dyn StdError + 'static),
@@ -154,6 +160,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
         return Some(Failure::NotSent);
     }
     let lost = error.is::<CutShort>()
+        || error.is::<OtherResponse>()
         || error.is::<NoResponseInTime>()
         || error.is::<AttemptTimedOut>()
         || error.is::<Stalled>()

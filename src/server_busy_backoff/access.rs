@@ -1,8 +1,6 @@
 //! [`AccessMemory`]: remembers who was refused access, so that a job does not ask ten thousand times.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use hashbrown::HashMap;
 use http::{Request, StatusCode};
@@ -12,17 +10,13 @@ use tokio::time::Instant;
 use super::endpoint::endpoint_of;
 use crate::errors::{AccessDenied, AccessScope};
 use crate::extensions::Caller;
-
-/// How long nobody asks again after the first refusal, and at most. The wait doubles with each refusal in between. A change
-/// of Exchange Online's settings takes up to a day to become effective, so asking more often would not help.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+use crate::retry::denials::{Denial, Denials, Leave};
 
 /// How many mailboxes are refused, without one that is not, before it is taken to be about who asks.
 const MAILBOXES: u32 = 3;
 
-/// How many refusals are remembered.
-const MAX_KNOWN: usize = 10_000;
+/// How many accounts are remembered of which mailboxes were refused.
+const MAX_CALLERS: usize = 10_000;
 
 /// Who asks, and for which mailbox.
 ///
@@ -37,6 +31,8 @@ const MAX_KNOWN: usize = 10_000;
 pub struct Access {
     /// The mailbox that the request is for. None if it is for several: it is not known then which of them is refused.
     pub mailbox: Option<Box<str>>,
+    /// A 403 speaks of the mailbox, or of who asks.
+    by_mailbox: bool,
 }
 
 impl Access {
@@ -44,42 +40,40 @@ impl Access {
     pub fn to(mailbox: Option<impl Into<Box<str>>>) -> Self {
         Self {
             mailbox: mailbox.map(Into::into),
+            by_mailbox: true,
+        }
+    }
+
+    /// Creates the access that a credential gives. A 401 speaks of that, and a 403 of what was asked for alone.
+    ///
+    /// ```
+    /// use tower_ews::server_busy_backoff::Access;
+    ///
+    /// assert_ne!(Access::by_credential(), Access::to(None::<&str>));
+    /// ```
+    pub fn by_credential() -> Self {
+        Self {
+            mailbox: None,
+            by_mailbox: false,
         }
     }
 }
 
-/// What a refusal is remembered for. Hashes, since credentials are not to be kept.
+/// What a refusal is remembered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
     /// One mailbox for one account and program.
     Mailbox(u64),
     /// One account and program.
     Caller(u64),
-    /// One account and program with one credential.
-    Credential(u64),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Denial {
-    status: StatusCode,
-    pause: Duration,
-    /// One request is sent then, to see whether it still is refused.
-    ask_again_at: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    denials: HashMap<Key, Denial>,
-    /// How many mailboxes each account and program was refused since one was not.
-    mailboxes: HashMap<u64, u32>,
-}
-
-/// The refusals of one layer and all its services.
+/// The refusals (403) of one layer and all its services.
 #[derive(Debug, Default)]
 pub(super) struct AccessMemory {
-    table: Mutex<Table>,
-    /// Whether anybody was ever refused. Until then no call pays for it.
-    used: AtomicBool,
+    denials: Denials<Key>,
+    /// How many mailboxes each account and program was refused since one was not.
+    mailboxes: Mutex<HashMap<u64, u32>>,
     hasher: RandomState,
 }
 
@@ -87,142 +81,90 @@ pub(super) struct AccessMemory {
 #[derive(Debug)]
 pub(super) struct Asked {
     caller: u64,
-    credential: Option<u64>,
     mailbox: Option<(u64, Box<str>)>,
 }
 
 impl AccessMemory {
     pub(super) fn is_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
+        self.denials.are_used()
     }
 
-    pub(super) fn asked<B>(&self, request: &Request<B>, access: Access) -> Asked {
-        let headers = request.headers();
-        let program = headers.get(http::header::USER_AGENT);
+    /// Returns what is remembered of a request, if a 403 speaks of more than what it asks for.
+    pub(super) fn asked<B>(&self, request: &Request<B>, access: Access) -> Option<Asked> {
+        if !access.by_mailbox {
+            return None;
+        }
+        let program = request.headers().get(http::header::USER_AGENT);
         let account = request.extensions().get::<Caller>().map(Caller::name);
         let caller = self
             .hasher
             .hash_one((endpoint_of(request).as_str(), account, program));
-        // Negotiate and NTLM authenticate connections, with other bytes each time.
-        let credential = headers.get(http::header::AUTHORIZATION).filter(|value| {
-            let scheme = value.as_bytes().split(|byte| *byte == b' ').next();
-            scheme.is_some_and(|scheme| {
-                scheme.eq_ignore_ascii_case(b"basic") || scheme.eq_ignore_ascii_case(b"bearer")
-            })
-        });
-        Asked {
+        Some(Asked {
             caller,
-            credential: credential.map(|value| self.hasher.hash_one((caller, value))),
             mailbox: access.mailbox.map(|mailbox| {
                 let mailbox = mailbox.to_ascii_lowercase().into_boxed_str();
                 (self.hasher.hash_one((caller, &mailbox)), mailbox)
             }),
-        }
+        })
     }
 
     /// Returns why a request is not sent, if the same was refused a short time ago.
-    pub(super) fn check(&self, asked: &Asked, now: Instant) -> Result<(), AccessDenied> {
-        let table = &mut *self.table.lock();
+    pub(super) fn check(&self, asked: &Asked, now: Instant) -> Result<Leave, AccessDenied> {
+        let mut leave = Leave::Free;
         for key in asked.keys() {
-            let Some(denial) = table.denials.get_mut(&key) else {
-                continue;
-            };
-            if now < denial.ask_again_at {
-                return Err(denied(denial, key, asked, now));
+            match self.denials.check(key, now) {
+                Ok(Leave::Free) => {}
+                Ok(Leave::Probe) => leave = Leave::Probe,
+                Err(denial) => return Err(denied(&denial, key, asked, now)),
             }
-            // This one asks. Others wait for what it hears.
-            denial.ask_again_at = now + denial.pause;
         }
-        Ok(())
+        Ok(leave)
     }
 
-    /// Remembers a refusal. Returns what the caller is told.
-    pub(super) fn refused(&self, asked: &Asked, status: StatusCode, now: Instant) -> AccessDenied {
-        self.used.store(true, Ordering::Relaxed);
-        let table = &mut *self.table.lock();
-        table.forget(now);
-        let mut key = asked.narrowest(status);
-        if let Some(known) = key {
-            let is_new = !table.denials.contains_key(&known);
-            table.deny(known, status, now);
-            if let (Key::Mailbox(_), true) = (known, is_new) {
-                let mailboxes = table.mailboxes.entry(asked.caller).or_default();
-                *mailboxes += 1;
-                if *mailboxes >= MAILBOXES {
-                    key = Some(Key::Caller(asked.caller));
-                    table.deny(Key::Caller(asked.caller), status, now);
-                }
-            }
-        }
-        let unknown = Denial {
-            status,
-            pause: Duration::ZERO,
-            ask_again_at: now,
+    /// Remembers a refusal of a request that was sent at `sent`. Returns what the caller is told.
+    pub(super) fn refused(&self, asked: &Asked, sent: Instant, now: Instant) -> AccessDenied {
+        let status = StatusCode::FORBIDDEN;
+        let add = |key| self.denials.add(key, status, false, sent, now);
+        let caller = Key::Caller(asked.caller);
+        let Some((mailbox, _)) = asked.mailbox else {
+            return denied(&Denial::unremembered(status, now), caller, asked, now);
         };
-        let denial = key.and_then(|key| table.denials.get(&key)).copied();
-        let key = key.unwrap_or(Key::Caller(asked.caller));
-        denied(&denial.unwrap_or(unknown), key, asked, now)
+        let (denial, is_first) = add(Key::Mailbox(mailbox));
+        if is_first && self.one_more_mailbox(asked.caller) >= MAILBOXES {
+            return denied(&add(caller).0, caller, asked, now);
+        }
+        denied(&denial, Key::Mailbox(mailbox), asked, now)
+    }
+
+    /// Returns how many mailboxes in a row the caller was refused, with this one.
+    fn one_more_mailbox(&self, caller: u64) -> u32 {
+        let known = &mut *self.mailboxes.lock();
+        if known.len() >= MAX_CALLERS {
+            known.clear();
+        }
+        let mailboxes = known.entry(caller).or_default();
+        *mailboxes = mailboxes.saturating_add(1);
+        *mailboxes
     }
 
     /// Forgets refusals, since access was granted.
     pub(super) fn granted(&self, asked: &Asked) {
-        let table = &mut *self.table.lock();
-        table.mailboxes.remove(&asked.caller);
-        for key in asked.keys() {
-            table.denials.remove(&key);
-        }
+        self.mailboxes.lock().remove(&asked.caller);
+        asked.keys().for_each(|key| self.denials.remove(key));
     }
 
     #[cfg(test)]
     fn known(&self) -> usize {
-        self.table.lock().denials.len()
+        self.denials.len()
     }
 }
 
 impl Asked {
     fn keys(&self) -> impl Iterator<Item = Key> {
-        let credential = self.credential.map(Key::Credential);
         let mailbox = self.mailbox.as_ref().map(|(key, _)| Key::Mailbox(*key));
-        let caller = Some(Key::Caller(self.caller));
-        [credential, caller, mailbox].into_iter().flatten()
-    }
-
-    /// What a refusal is about, as far as one of them can tell. A 401 without a credential only asks for one.
-    fn narrowest(&self, status: StatusCode) -> Option<Key> {
-        match status {
-            StatusCode::UNAUTHORIZED => self.credential.map(Key::Credential),
-            _ => self.mailbox.as_ref().map(|(key, _)| Key::Mailbox(*key)),
-        }
-    }
-}
-
-impl Table {
-    fn deny(&mut self, key: Key, status: StatusCode, now: Instant) {
-        let pause = match self.denials.get(&key) {
-            Some(known) => (known.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
-        };
-        let denial = Denial {
-            status,
-            pause,
-            ask_again_at: now + pause,
-        };
-        self.denials.insert(key, denial);
-    }
-
-    /// Forgets what nobody has asked about for long, or everything, when there is too much of it.
-    fn forget(&mut self, now: Instant) {
-        if self.denials.len() + 2 <= self.denials.capacity() {
-            return;
-        }
-        self.denials
-            .retain(|_, denial| denial.ask_again_at + LONGEST_PAUSE > now);
-        if self.denials.len() >= MAX_KNOWN {
-            self.denials.clear();
-        }
-        if self.mailboxes.len() >= MAX_KNOWN {
-            self.mailboxes.clear();
-        }
+        [Some(Key::Caller(self.caller)), mailbox]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -233,33 +175,31 @@ fn denied(denial: &Denial, key: Key, asked: &Asked, now: Instant) -> AccessDenie
             AccessScope::Mailbox(mailbox.unwrap_or_default())
         }
         Key::Caller(_) => AccessScope::Caller,
-        Key::Credential(_) => AccessScope::Credential,
     };
-    let again_in = denial.ask_again_at.saturating_duration_since(now);
-    AccessDenied::new(denial.status, scope, again_in)
+    AccessDenied::new(denial.status, scope, denial.again_in(now))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
-    fn request(authorization: Option<&str>) -> Request<()> {
-        let mut request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx");
-        if let Some(authorization) = authorization {
-            request = request.header("authorization", authorization);
-        }
+    fn request() -> Request<()> {
+        let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx");
         request.body(()).unwrap()
     }
 
+    fn asked(memory: &AccessMemory, mailbox: &str) -> Asked {
+        memory.asked(&request(), Access::to(Some(mailbox))).unwrap()
+    }
+
     fn forbidden(memory: &AccessMemory, mailbox: &str, now: Instant) -> AccessScope {
-        let asked = memory.asked(&request(None), Access::to(Some(mailbox)));
-        let denied = memory.refused(&asked, StatusCode::FORBIDDEN, now);
+        let denied = memory.refused(&asked(memory, mailbox), now, now);
         denied.scope().clone()
     }
 
     fn is_refused(memory: &AccessMemory, mailbox: &str, now: Instant) -> bool {
-        let asked = memory.asked(&request(None), Access::to(Some(mailbox)));
-        memory.check(&asked, now).is_err()
+        memory.check(&asked(memory, mailbox), now).is_err()
     }
 
     #[test]
@@ -276,10 +216,12 @@ mod tests {
         assert_eq!(forbidden(&memory, "carl", now), AccessScope::Caller);
         assert!(is_refused(&memory, "dora", now));
         // Another account, or another program, is not meant.
-        let mut other = request(None);
+        let mut other = request();
         other.extensions_mut().insert(Caller::new("other"));
-        let asked = memory.asked(&other, Access::to(Some("dora")));
+        let asked = memory.asked(&other, Access::to(Some("dora"))).unwrap();
         assert!(memory.check(&asked, now).is_ok());
+        // What has a credential alone is neither refused nor granted with it.
+        assert!(memory.asked(&request(), Access::by_credential()).is_none());
     }
 
     #[test]
@@ -289,8 +231,7 @@ mod tests {
             let kiosk = format!("kiosk{round}");
             let scope = forbidden(&memory, &kiosk, now);
             assert_eq!(scope, AccessScope::Mailbox((&*kiosk).into()));
-            let good = memory.asked(&request(None), Access::to(Some("amy")));
-            memory.granted(&good);
+            memory.granted(&asked(&memory, "amy"));
         }
         assert!(is_refused(&memory, "kiosk9", now) && !is_refused(&memory, "amy", now));
     }
@@ -313,41 +254,7 @@ mod tests {
         assert_eq!(sent, 6 + 22);
         let later = now + Duration::from_secs(25 * 60 * 60);
         assert!(!is_refused(&memory, "amy", later));
-        let asked = memory.asked(&request(None), Access::to(Some("amy")));
-        memory.granted(&asked);
+        memory.granted(&asked(&memory, "amy"));
         assert_eq!(memory.known(), 0);
-    }
-
-    #[test]
-    fn another_credential_is_tried_at_once() {
-        let (memory, now) = (AccessMemory::default(), Instant::now());
-        let asked = |authorization: Option<&str>| {
-            memory.asked(&request(authorization), Access::to(Some("amy")))
-        };
-        let wrong = asked(Some("Basic d3Jvbmc="));
-        let denied = memory.refused(&wrong, StatusCode::UNAUTHORIZED, now);
-        assert_eq!(*denied.scope(), AccessScope::Credential);
-        assert!(memory.check(&wrong, now).is_err());
-        assert!(memory.check(&asked(Some("basic cmlnaHQ=")), now).is_ok());
-        assert!(memory.check(&asked(None), now).is_ok());
-        // These only ask for credentials, or authenticate a connection.
-        for authorization in [None, Some("NTLM TlRMTQ=="), Some("Negotiate YII=")] {
-            let asked = asked(authorization);
-            let denied = memory.refused(&asked, StatusCode::UNAUTHORIZED, now);
-            assert!(denied.again_in().is_zero());
-            assert!(memory.check(&asked, now).is_ok());
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let (memory, now) = (AccessMemory::default(), Instant::now());
-        for number in 0..50_000 {
-            let host = format!("https://host{number}.contoso.com/EWS/Exchange.asmx");
-            let request = Request::post(host).body(()).unwrap();
-            let asked = memory.asked(&request, Access::to(Some("amy")));
-            memory.refused(&asked, StatusCode::FORBIDDEN, now);
-        }
-        assert!(memory.known() <= 2 * MAX_KNOWN, "{}", memory.known());
     }
 }

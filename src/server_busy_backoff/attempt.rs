@@ -1,5 +1,8 @@
 //! [`Attempt`]: sends the request once, in time.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+
 use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt};
@@ -7,7 +10,7 @@ use tower_service::Service;
 
 use super::attempt_time::AttemptTime;
 use super::decide::FailurePhase;
-use crate::errors::DeadlineElapsed;
+use crate::errors::{AccessDenied, DeadlineElapsed};
 use crate::ledger::Permit;
 use crate::retry::Connection;
 use crate::trail::{Attempt as TrailAttempt, CallTrail};
@@ -61,11 +64,12 @@ impl Attempt {
         self.record(|attempt| attempt.ended = Some(Instant::now()));
     }
 
-    /// Sends `request`. What it holds further in is given back when its time is over.
+    /// Sends `request`. What it holds further in is given back when its time is over, or if it waits there and `check` fails.
     pub(super) async fn send<S, B, ResB>(
         &mut self,
         inner: &mut S,
         mut request: Request<B>,
+        check: impl FnMut() -> Result<(), AccessDenied>,
     ) -> Result<Response<ResB>, (BoxError, FailurePhase)>
     where
         S: Service<Request<B>, Response = Response<ResB>>,
@@ -78,8 +82,9 @@ impl Attempt {
             None => return Err((DeadlineElapsed::at(deadline).into(), FailurePhase::Ready)),
         }
         self.connection = Some(Connection::of(&mut request));
-        match self.time.bound(inner.call(request)).await {
-            Some(sent) => sent.map_err(|error| (error.into(), FailurePhase::Call)),
+        let sending = while_waiting(&self.time, check, inner.call(request));
+        match self.time.bound(sending).await {
+            Some(sent) => sent.map_err(|error| (error, FailurePhase::Call)),
             None => {
                 self.leave_connection();
                 Err(self.time.over(None))
@@ -105,4 +110,22 @@ impl Attempt {
     pub(super) fn refused(&mut self) {
         self.permit = None;
     }
+}
+
+/// Polls `sending`. While it waits to be sent, `check` is asked before each poll: the poll that would send it, too.
+async fn while_waiting<T, E: Into<BoxError>>(
+    time: &AttemptTime,
+    mut check: impl FnMut() -> Result<(), AccessDenied>,
+    sending: impl Future<Output = Result<T, E>>,
+) -> Result<T, BoxError> {
+    let mut sending = pin!(sending);
+    let mut was_polled = false;
+    poll_fn(|cx| {
+        if was_polled && time.is_waiting() {
+            check()?;
+        }
+        was_polled = true;
+        sending.as_mut().poll(cx).map_err(Into::into)
+    })
+    .await
 }

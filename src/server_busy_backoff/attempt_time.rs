@@ -57,12 +57,22 @@ impl AttemptTime {
         let Some(timeout) = self.timeout else {
             return self.deadline;
         };
-        let since = match self.slot.is_waiting() {
+        let since = match self.is_waiting() {
             true => Instant::now(),
-            false => self.slot.since().unwrap_or(self.began).max(self.began),
+            false => self.sent(),
         };
         let end = since.checked_add(timeout).unwrap_or(self.deadline);
         end.min(self.deadline)
+    }
+
+    /// Returns whether the attempt waits further in, and was not sent yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.slot.is_waiting()
+    }
+
+    /// Returns when the attempt was sent, as far as that is known.
+    pub(super) fn sent(&self) -> Instant {
+        self.slot.since().unwrap_or(self.began).max(self.began)
     }
 
     /// Runs `future` as long as the attempt may take. A future that ends at once, or at the end by itself, ends as it does.

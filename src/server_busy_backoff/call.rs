@@ -23,7 +23,7 @@ use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
 use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Reporter, report_rate_limit};
-use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed};
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
 use crate::retry::{Failure, RetryInfo};
@@ -81,7 +81,9 @@ where
                 Err(error) => return call.not_admitted(error.into()),
             };
             let request = call.request_of(&attempt);
-            let next = match attempt.send(&mut call.inner, request).await {
+            let (inner, holder) = (&mut call.inner, &mut call.request);
+            let sent = attempt.send(inner, request, || holder.check_access());
+            let next = match sent.await {
                 Err((error, phase)) => call.after_failure(attempt, error, phase),
                 Ok(response) => match call.judge(response, &mut attempt).await {
                     Judged::Accepted(response) => return Ok(response),
@@ -180,14 +182,17 @@ where
             attempt.responded.get_or_insert_with(Instant::now);
         });
         let (mut head, body) = response.into_parts();
-        self.request.note_access(&mut head);
+        self.request.note_access(&mut head, attempt.time().sent());
         if let Some(ledger) = &self.request.config().ledger {
             report_rate_limit(ledger, self.request.slot(), &head.headers);
         }
-        let classified = self
-            .request
-            .classifier()
-            .response(self.state.class(), &head);
+        let classified = match self.request.credentials_changed(&mut head) {
+            Some(refusal) => refusal.into(),
+            None => {
+                let classifier = self.request.classifier();
+                classifier.response(self.state.class(), &head)
+            }
+        };
         if classified.compressed {
             let warnings = &self.request.config().warnings;
             warnings.compressed(&self.state.class().operation);
@@ -312,7 +317,7 @@ where
         ResB::Error: Into<BoxError>,
     {
         if matches!(phase, FailurePhase::Ready | FailurePhase::Call) {
-            if says::<CredentialsError>(&*error) {
+            if says::<CredentialsError>(&*error) || says::<AccessDenied>(&*error) {
                 self.state.take_back_retry();
                 attempt.record_end();
                 let ending = self.state.after_no_credentials();
@@ -364,7 +369,7 @@ where
         // The refusal was reported, so the next call at the gate knows it.
         attempt.refused();
         attempt.record_signal(Some(&refused.refusal.reason));
-        if refused.refusal.unless_granted && self.request.was_granted(self.state.class()) {
+        if refused.refusal.about_caller && self.request.was_granted(self.state.class()) {
             refused.refusal.max_retries = Some(1);
         }
         if let Some(moved) = self.request.moved(&refused.refusal) {

@@ -18,6 +18,9 @@ use super::retry_budget::Retry;
 use crate::errors::{AccessDenied, DeadlineElapsed};
 use crate::extensions::{Caller, Deadline};
 use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue};
+#[cfg(feature = "ews")]
+use crate::retry::CredentialsChanged;
+use crate::retry::denials::Leave;
 use crate::trail::{CallTrail, RetryAttempt};
 
 /// What each attempt of one call sends, and what was learnt of its place in queues.
@@ -37,6 +40,8 @@ pub(super) struct CallRequest<C, B> {
     gate_ticket: Option<u64>,
     /// The hook was asked for another endpoint.
     asked_for_endpoint: bool,
+    /// It is sent to see whether a refusal of access still stands.
+    is_probe: bool,
 }
 
 impl<C, B> CallRequest<C, B>
@@ -56,6 +61,7 @@ where
             ledger_ticket: None,
             gate_ticket: None,
             asked_for_endpoint: false,
+            is_probe: false,
             request,
             shared,
         }
@@ -91,58 +97,90 @@ where
     }
 
     /// Fails if the server has refused the same access a short time ago.
-    pub(super) fn check_access(&self) -> Result<(), AccessDenied> {
-        let memory = &self.config().access;
-        if !memory.is_used() {
+    pub(super) fn check_access(&mut self) -> Result<(), AccessDenied> {
+        let (access, credentials) = (&self.shared.config.access, &self.shared.config.credentials);
+        if self.is_probe || !(access.is_used() || credentials.is_used()) {
             return Ok(());
         }
-        match self.classifier().access(&self.request) {
-            Some(access) => {
-                let asked = memory.asked(&self.request, access);
-                memory.check(&asked, Instant::now())
+        let Some(asks) = self.classifier().access(&self.request) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let credential = credentials.of(&self.request);
+        let by_credential = credential.map(|credential| credentials.check(credential, now));
+        let asked = access.asked(&self.request, asks);
+        let by_access = asked.map(|asked| access.check(&asked, now));
+        for leave in [by_credential, by_access].into_iter().flatten() {
+            self.is_probe |= leave? == Leave::Probe;
+        }
+        Ok(())
+    }
+
+    /// Remembers that the server has refused access, or granted it, to an attempt that was sent at `sent`.
+    pub(super) fn note_access(&self, head: &mut response::Parts, sent: Instant) {
+        // Who has put on other credentials knows.
+        if head.extensions.get::<AccessDenied>().is_some() {
+            return;
+        }
+        let (access, credentials) = (&self.config().access, &self.config().credentials);
+        let asks = || self.classifier().access(&self.request);
+        match head.status {
+            StatusCode::UNAUTHORIZED if asks().is_some() => {
+                let credential = credentials.of(&self.request);
+                let denied = credentials.refused(credential, sent, Instant::now());
+                head.extensions.insert(denied);
             }
-            None => Ok(()),
+            StatusCode::FORBIDDEN => {
+                let asked = asks().and_then(|asks| access.asked(&self.request, asks));
+                if let Some(asked) = asked {
+                    let denied = access.refused(&asked, sent, Instant::now());
+                    head.extensions.insert(denied);
+                }
+            }
+            status if status.is_success() => {
+                if let Some(credential) = credentials.of(&self.request) {
+                    credentials.granted(credential);
+                }
+                let asks = access.is_used().then(asks).flatten();
+                if let Some(asked) = asks.and_then(|asks| access.asked(&self.request, asks)) {
+                    access.granted(&asked);
+                }
+            }
+            _ => {}
         }
     }
 
-    /// Remembers that the server has refused access, or granted it.
-    pub(super) fn note_access(&self, head: &mut response::Parts) {
-        let memory = &self.config().access;
-        let refused = matches!(
-            head.status,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-        );
-        let granted = memory.is_used() && head.status.is_success();
-        if !refused && !granted {
-            return;
+    /// Returns what a 401 means after which there are other credentials: the next attempt has them.
+    pub(super) fn credentials_changed(&self, head: &mut response::Parts) -> Option<Refusal> {
+        #[cfg(feature = "ews")]
+        if head.extensions.remove::<CredentialsChanged>().is_some() {
+            let mut refusal = Refusal::new(head.status.as_str().to_owned()).max_retries(1);
+            refusal.about_caller = true;
+            return Some(refusal);
         }
-        let Some(access) = self.classifier().access(&self.request) else {
-            return;
-        };
-        let asked = memory.asked(&self.request, access);
-        match refused {
-            true => {
-                let denied = memory.refused(&asked, head.status, Instant::now());
-                head.extensions.insert(denied);
-            }
-            false => memory.granted(&asked),
-        }
+        let _ = head;
+        None
     }
 
     /// Remembers that the server has let in whoever the request impersonates.
     pub(super) fn note_granted(&self, class: &RequestClass) {
         if let Some(who) = class.impersonates {
-            let memory = &self.config().granted;
-            memory.note(memory.key(&self.request, who));
+            self.config().granted.note(self.impersonation(who));
         }
     }
 
     /// Returns whether the server has let it in before.
     pub(super) fn was_granted(&self, class: &RequestClass) -> bool {
-        let memory = &self.config().granted;
         class
             .impersonates
-            .is_some_and(|who| memory.knows(memory.key(&self.request, who)))
+            .is_some_and(|who| self.config().granted.knows(self.impersonation(who)))
+    }
+
+    /// Returns what is remembered of the account that impersonates `who`.
+    fn impersonation(&self, who: u64) -> u64 {
+        let account = self.request.extensions().get::<Caller>().map(Caller::name);
+        let endpoint = endpoint_of(&self.request);
+        self.config().granted.key((endpoint.as_str(), account, who))
     }
 
     /// Returns what to tell of a refusal that names another server than the one that the request was sent to.

@@ -150,6 +150,8 @@ pub struct RequestClass {
     pub streaming: bool,
     /// Whether a success without a SOAP body is incomplete.
     pub(super) expects_soap: bool,
+    /// Whether a response to another operation is none. Who has cut a batch looks at what its parts get.
+    pub(super) checks_response: bool,
     /// The bytes of the request body, as far as they are known.
     pub(super) upload: u64,
     /// The hash of the mailbox that is impersonated.
@@ -164,6 +166,7 @@ impl RequestClass {
             idempotency,
             streaming: false,
             expects_soap: false,
+            checks_response: false,
             upload: 0,
             impersonates: None,
         }
@@ -282,8 +285,9 @@ pub struct Refusal {
     pub(super) of_members: bool,
     /// Another server has to be asked. Inside is the one that it names.
     pub(super) moved: Option<Option<Box<Uri>>>,
-    /// Final, unless the principal was let in before.
-    pub(super) unless_granted: bool,
+    /// It is about who asks. What is said of a part's mailbox or credentials is not cured by smaller parts, so parts are sent
+    /// again as well. Where no retry is worth it, one is if the principal was let in before.
+    pub(super) about_caller: bool,
 }
 
 impl Refusal {
@@ -297,7 +301,7 @@ impl Refusal {
             max_retries: None,
             of_members: false,
             moved: None,
-            unless_granted: false,
+            about_caller: false,
         }
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::access::AccessMemory;
 use super::examine::ReadLimits;
 use super::gate::Gates;
-use super::granted::GrantedMemory;
 use super::moved::FindEndpoint;
 use super::retry_budget::RetryBudget;
 use super::warnings::Warnings;
 use crate::ledger::Ledger;
 use crate::retry::backoff::{Backoff, Jitter};
+use crate::retry::{CredentialMemory, Recent};
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
@@ -20,7 +20,9 @@ pub(super) struct Config {
     pub(super) warnings: Arc<Warnings>,
     pub(super) retry_budget: Arc<RetryBudget>,
     pub(super) access: Arc<AccessMemory>,
-    pub(super) granted: Arc<GrantedMemory>,
+    pub(super) credentials: Arc<CredentialMemory>,
+    /// The principals that were let in.
+    pub(super) granted: Arc<Recent>,
     pub(super) find_endpoint: Option<FindEndpoint>,
     pub(super) deadline: Duration,
     pub(super) attempt_timeout: Duration,
@@ -37,6 +39,7 @@ impl Default for Config {
             warnings: Arc::default(),
             retry_budget: Arc::default(),
             access: Arc::default(),
+            credentials: Arc::default(),
             granted: Arc::default(),
             find_endpoint: None,
             deadline: Duration::from_secs(15 * 60),

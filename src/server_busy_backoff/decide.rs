@@ -8,15 +8,13 @@ use tower::BoxError;
 use super::classify::{Idempotency, Outcome, Refusal, RequestClass};
 use crate::errors::BackoffError;
 use crate::retry::backoff::Backoff;
-use crate::retry::{Failure, MAX_LOSS_RETRIES, MAX_TIMEOUT_RETRIES, RetryInfo, with_margin};
+use crate::retry::{
+    Failure, MAX_LOSS_RETRIES, MAX_TIMEOUT_RETRIES, RetryInfo, cut_to, with_margin,
+};
 
 /// The shortest wait of a call that waits in the ledger's queue. A ledger that does not hold it back must not cause a
 /// hot loop.
 const SHORTEST_QUEUE_WAIT: Duration = Duration::from_millis(10);
-
-/// What is left of the deadline for the last attempt if the wait before it is cut. An attempt without time for a response would
-/// only leave open what became of it.
-const LEAST_TIME: Duration = Duration::from_secs(1);
 
 /// The largest number of attempts of one call, whatever the server says and however short the waits are set. The waits of
 /// the defaults end before: some seventy fit into 15 minutes.
@@ -205,11 +203,7 @@ impl CallState {
     /// Cuts a drawn wait that leaves no time for another attempt, unless there is none in any case. A wait of the server is
     /// never shortened.
     pub(super) fn cut(&self, drawn: Duration, now: Instant) -> Duration {
-        let left = self.deadline.saturating_duration_since(now);
-        match left.saturating_sub(LEAST_TIME) {
-            Duration::ZERO => drawn,
-            longest => drawn.min(longest),
-        }
+        cut_to(self.deadline, drawn, now)
     }
 
     /// Returns what an accepted response is handed on with.
@@ -356,8 +350,7 @@ impl CallState {
             return false;
         }
         match refusal.max_retries {
-            // A part is not sent again in smaller ones for what is said of its mailbox.
-            Some(max_retries) if refusal.unless_granted => self.count_retry(max_retries),
+            Some(max_retries) if refusal.about_caller => self.count_retry(max_retries),
             Some(max_retries) => !self.is_part && self.count_retry(max_retries),
             // What single members are told is for their sender, and so is a body that nobody has read.
             None if self.is_part => self.class.expects_soap && !refusal.of_members,

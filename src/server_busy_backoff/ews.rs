@@ -20,6 +20,7 @@ use crate::body::{ReplayBody, encoding};
 use crate::principal::Principal;
 use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
 use crate::soap::{Operation, OperationIdempotency, SidKind};
+use crate::trail::PartOfBatch;
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
 ///
@@ -69,7 +70,7 @@ impl Classify<ReplayBody> for EwsClassifier {
     }
 
     fn access(&self, request: &Request<ReplayBody>) -> Option<Access> {
-        access(request.body())
+        Some(access(request.body()))
     }
 }
 
@@ -87,7 +88,7 @@ impl Classify<Full<Bytes>> for EwsClassifier {
     }
 
     fn access(&self, request: &Request<Full<Bytes>>) -> Option<Access> {
-        access(&replay(request.body()))
+        Some(access(&replay(request.body())))
     }
 }
 
@@ -118,20 +119,23 @@ fn impersonated(body: &ReplayBody) -> Option<Principal> {
     Some(Principal::impersonation(&sid.value))
 }
 
-/// The mailbox that a request is for: the impersonated one, the one that it names, else the account's own.
-fn access(body: &ReplayBody) -> Option<Access> {
-    let outline = body.outline().ok()?;
+/// The mailbox that a request is for: the impersonated one, the one that it names, else the account's own. What is no SOAP has
+/// the same credentials.
+fn access(body: &ReplayBody) -> Access {
+    let Ok(outline) = body.outline() else {
+        return Access::by_credential();
+    };
     if let Some(sid) = outline.impersonation().first() {
-        return Some(Access::to(Some(&*sid.value)));
+        return Access::to(Some(&*sid.value));
     }
     let targets = outline.targets(&body.to_bytes());
     let guids = targets.guids.iter().map(|guid| guid.to_string().into());
     let mut named = targets.mailboxes.into_iter().chain(guids);
     let first = named.next();
-    Some(match (first, named.next()) {
+    match (first, named.next()) {
         (Some(_), Some(_)) => Access::to(None::<Box<str>>),
         (one, _) => Access::to(Some(one.unwrap_or_default())),
-    })
+    }
 }
 
 fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
@@ -175,6 +179,7 @@ fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let mut class = RequestClass::new(operation.name(), idempotency);
     class.streaming = operation == Operation::GET_STREAMING_EVENTS;
     class.expects_soap = true;
+    class.checks_response = request.extensions().get::<PartOfBatch>().is_none();
     class
 }
 

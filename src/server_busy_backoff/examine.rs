@@ -9,7 +9,7 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::classify::{BodyClassifier, Reading, Refusal, RequestClass};
+use super::classify::{BodyClassifier, Idempotency, Reading, Refusal, RequestClass};
 use super::peek::{Prefix, Rest, Scan};
 use super::report::Reporter;
 use crate::extensions::Deadline;
@@ -80,6 +80,7 @@ where
 {
     let mut prefix = Prefix::default();
     let mut body = Box::pin(body);
+    let is_handed_on = class.streaming || class.idempotency == Idempotency::NonIdempotent;
     // A refusal that the head told stays one, even if its body fails or does not end.
     let refused = by_head.is_some();
     let timeout = Deadline(match refused {
@@ -90,8 +91,8 @@ where
         let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
         match timeout.bound(next).await {
             None if refused => break (classifier.end().is_ok(), Rest::Begun(body)),
-            // The rest of a response that is handed on in any case has no deadline.
-            None if matches!(classifier.so_far(), Reading::Final) => {
+            // The rest of a response that is handed on in any case has no deadline. What may be repeated is asked for again.
+            None if is_handed_on && matches!(classifier.so_far(), Reading::Final) => {
                 break (false, Rest::Begun(body));
             }
             None => return Err(Broken::TooSlow),

@@ -51,7 +51,8 @@
 //!   [`RetryInfo::maybe_repeated`] and [`Attempt::resend`](crate::trail::Attempt::resend) say so.
 //! - A response in which only some members are refused is never retried: that would create the other members twice.
 //! - A refusal that no wait can cure (401, 403, schema errors, denied impersonation) is handed on at once. Impersonation that was
-//!   granted before is tried once more.
+//!   granted before is tried once more. Nothing like what a 401 or a 403 refused is sent for a while, not even by calls that
+//!   wait already: [`AccessDenied`]. A credential that was good before is held back after its second 401 in a row.
 //! - A mailbox that another server has is asked for there, if [`ServerBusyBackoffLayer::find_endpoint`] knows where that is. Else
 //!   the response goes on, with [`MailboxMoved`] in its extensions.
 //!
@@ -122,7 +123,6 @@ mod ews;
 mod ews_body;
 mod examine;
 mod gate;
-mod granted;
 mod http;
 mod layer;
 mod moved;

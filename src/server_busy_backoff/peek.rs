@@ -185,7 +185,7 @@ where
                 .get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
             ready!(stall.as_mut().poll(cx));
             this.rest.set(Rest::Ended);
-            let error = broken_off(this.tail.take(), Stalled.into());
+            let error = broken_off(this.tail.take(), Stalled(STALL_TIMEOUT).into());
             return Poll::Ready(Some(Err(error)));
         };
         *this.stall = None;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Instant, timeout_at};
@@ -23,12 +23,21 @@ use crate::errors::{CredentialsError, DeadlineElapsed};
 use crate::extensions::{Caller, Deadline};
 use crate::ledger::AdmissionSlot;
 use crate::principal::EwsCharges;
+use crate::retry::{CredentialMemory, CredentialsChanged};
 
 type Fetch = Pin<Box<dyn Future<Output = Result<HeaderValue, BoxError>> + Send>>;
 
 /// What [`EwsStack::credentials`](super::EwsStack::credentials) was given.
 #[derive(Clone)]
 pub(super) struct Credentials(Arc<dyn Fn(Caller) -> Fetch + Send + Sync>);
+
+/// Whose credentials are put on, and what became of them.
+struct Authority {
+    credentials: Credentials,
+    /// Say whose call it is.
+    charges: EwsCharges,
+    memory: CredentialMemory,
+}
 
 impl Credentials {
     pub(super) fn new<F, Fut>(fetch: F) -> Self
@@ -46,13 +55,19 @@ impl Credentials {
 #[derive(Clone)]
 pub(super) struct Authorize<S> {
     inner: S,
-    /// With the charges, which say whose call it is.
-    credentials: Option<(Credentials, EwsCharges)>,
+    authority: Option<Arc<Authority>>,
 }
 
 impl<S> Authorize<S> {
     pub(super) fn new(inner: S, credentials: Option<(Credentials, EwsCharges)>) -> Self {
-        Self { inner, credentials }
+        let authority = credentials.map(|(credentials, charges)| {
+            Arc::new(Authority {
+                credentials,
+                charges,
+                memory: CredentialMemory::default(),
+            })
+        });
+        Self { inner, authority }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -72,7 +87,7 @@ impl<S> fmt::Debug for Authorize<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The inner service may hold credentials.
         f.debug_struct("Authorize")
-            .field("credentials", &self.credentials.is_some())
+            .field("credentials", &self.authority.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -92,40 +107,81 @@ impl<S: EwsClient> Service<Request<ReplayBody>> for Authorize<S> {
         if inflates {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
         }
-        let Some((credentials, charges)) = &self.credentials else {
+        let Some(authority) = &self.authority else {
             let step = Step::Called(self.inner.call(request));
             return AuthorizeFuture { step, inflates };
         };
-        let caller = charges.caller_or(request.extensions().get()).clone();
-        let value = (credentials.0)(caller.clone());
+        let caller = authority.charges.caller_or(request.extensions().get());
+        let authorizing = Authorizing {
+            caller: caller.clone(),
+            authority: Arc::clone(authority),
+            deadline: request.extensions().get().copied(),
+            slot: request.extensions().get().cloned(),
+        };
         // The one that is ready makes the call.
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        let step = Step::Authorizing(Box::pin(authorize(value, caller, ready, request)));
+        let step = Step::Authorizing(Box::pin(authorizing.send(ready, request)));
         AuthorizeFuture { step, inflates }
     }
 }
 
-async fn authorize<S: EwsClient>(
-    value: Fetch,
+/// One attempt that credentials are put on.
+struct Authorizing {
     caller: Caller,
-    mut ready: S,
-    mut request: Request<ReplayBody>,
-) -> Result<Response<S::ResponseBody>, BoxError> {
-    let deadline = request.extensions().get().copied();
-    let slot: Option<AdmissionSlot> = request.extensions().get().cloned();
-    if let Some(slot) = &slot {
-        slot.wait();
+    authority: Arc<Authority>,
+    deadline: Option<Deadline>,
+    slot: Option<AdmissionSlot>,
+}
+
+impl Authorizing {
+    async fn send<S: EwsClient>(
+        self,
+        mut ready: S,
+        mut request: Request<ReplayBody>,
+    ) -> Result<Response<S::ResponseBody>, BoxError> {
+        let fetched = self.fetch().await?;
+        let mut value =
+            fetched.map_err(|source| CredentialsError::new(self.caller.clone(), source))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value.clone());
+
+        let memory = &self.authority.memory;
+        let credential = memory.of(&request);
+        let sent = Instant::now();
+        if let Some(credential) = credential {
+            memory.check(credential, sent)?;
+        }
+        let mut response = ready.call(request).await.map_err(Into::into)?;
+        match (response.status(), credential) {
+            (StatusCode::UNAUTHORIZED, _) => {
+                let denied = memory.refused(credential, sent, Instant::now());
+                response.extensions_mut().insert(denied);
+                // A token can be out of date before its time.
+                if let Ok(Ok(now)) = self.fetch().await {
+                    if now != value {
+                        response.extensions_mut().insert(CredentialsChanged);
+                    }
+                }
+            }
+            (status, Some(credential)) if status.is_success() => memory.granted(credential),
+            _ => {}
+        }
+        Ok(response)
     }
-    let mut value = in_time(deadline, value)
-        .await?
-        .map_err(|source| CredentialsError::new(caller, source))?;
-    if let Some(slot) = &slot {
-        slot.resume();
+
+    /// Asks for credentials. That takes no time of the attempt.
+    async fn fetch(&self) -> Result<Result<HeaderValue, BoxError>, DeadlineElapsed> {
+        if let Some(slot) = &self.slot {
+            slot.wait();
+        }
+        let value = (self.authority.credentials.0)(self.caller.clone());
+        let value = in_time(self.deadline, value).await?;
+        if let Some(slot) = &self.slot {
+            slot.resume();
+        }
+        Ok(value)
     }
-    value.set_sensitive(true);
-    request.headers_mut().insert(AUTHORIZATION, value);
-    ready.call(request).await.map_err(Into::into)
 }
 
 /// Waits for `value` until the call's deadline. Nothing is sent after that.
@@ -152,12 +208,12 @@ pub(super) struct AuthorizeFuture<F, B> {
     inflates: bool,
 }
 
-type Authorizing<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+type Sending<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
 
 #[pin_project(project = StepProj)]
 enum Step<F, B> {
     Called(#[pin] F),
-    Authorizing(Authorizing<B>),
+    Authorizing(Sending<B>),
 }
 
 impl<F, B, E> Future for AuthorizeFuture<F, B>

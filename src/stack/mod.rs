@@ -208,7 +208,9 @@ impl EwsStack {
     /// back for an hour. `fetch` is called after all waits, with the [`Caller`] in the request's extensions, or else the
     /// [`caller`](Self::caller) of the stack. It replaces an `Authorization` header that is there. The value is marked as
     /// [sensitive](HeaderValue::set_sensitive). `fetch` is called once for each attempt, so it should keep tokens that are still
-    /// good; the permit of the call is held meanwhile.
+    /// good; the permit of the call is held meanwhile. It is called once more after a 401. If it has another value then, the call
+    /// is sent once more. Else nothing is sent with that value for a while: see
+    /// [`AccessDenied`](crate::server_busy_backoff::AccessDenied).
     ///
     /// An error ends the call with [`CredentialsError`], and the attempt is not sent. A hook that is not done by the call's deadline
     /// is dropped, and ends the call as other waits do. It is not tried again: `fetch` knows best what can be.

@@ -125,8 +125,11 @@ async fn each_page_waits_out_a_busy_server_by_itself() {
 /// The service of a stack is one type, whether it pages or not.
 #[tokio::test(start_paused = true)]
 async fn a_view_alone_is_added_without_following() {
+    // What it echoes is no response to FindItem.
     let echo = tower::service_fn(async |request: Request<ReplayBody>| {
-        Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
+        let mut response = http::Response::new(request.into_body());
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        Ok::<_, std::convert::Infallible>(response)
     });
     let plain = stack().service(echo);
     let viewed = stack().find_paging(|paging| paging).service(echo);

@@ -107,12 +107,7 @@ async fn a_graph_batch_hears_the_same() {
                 Worth::Final => Worth::FinalForPart.requests_of_batch(),
                 worth => worth.requests_of_batch(),
             };
-            let time = match row.worth {
-                // Nothing reads the beginning of such a body but the splitter.
-                Worth::Hangs => Worth::UntilDeadline.time(),
-                worth => worth.time(),
-            };
-            if outcome.asks.len() > most || outcome.took > time {
+            if outcome.asks.len() > most || outcome.took > row.worth.time() {
                 wrong.push(format!("too much: {case}"));
             }
             if method == "GET" && outcome.unknown > 0 {

@@ -32,8 +32,9 @@ const REST: &str = "
 - A lost response, or one that leaves open what was executed, is asked for six more times at most. The waits between grow from
   half a second to half a minute at most in all. Response codes are asked for as often as their condition lasts: seconds 3
   times, minutes 6, hours once.
-- An attempt is given up when its response has not begun after 100 s (`attempt_timeout`), longer for large uploads. Another
-  connection often helps, so a read is asked for twice more. Calls that stream notifications have no such limit.
+- An attempt is given up when its response has not begun after 100 s (`attempt_timeout`), longer for large uploads, and the
+  response to a part of a batch when it pauses for as long. Another connection often helps, so a read is asked for twice more.
+  Calls that stream notifications have no such limit.
 - Throttling is waited for until the deadline. A wait that the server sets is never shortened; from 30 s on it has a margin
   of a hundredth. A server that goes on to ask for too little is asked ever more seldom.
 - A part of a batch that fails as a whole is sent in halves, down to the members that are to blame. After two failures in a
@@ -48,7 +49,9 @@ const REST: &str = "
   there. Without a hook the response has a `MailboxMoved` in its extensions, which says what to do.
 - `ErrorImpersonateUserDenied` is final, unless the same account was let into the same mailbox before: then it is tried once more.
 - A 401 of credentials, or a 403 of a mailbox, is remembered: nothing like it is sent for a minute, then for ever longer, up
-  to an hour. After three mailboxes in a row a 403 speaks for the account and its program. New credentials are tried at once.
+  to an hour, not even by calls that wait already. After three mailboxes in a row a 403 speaks for the account and its program.
+  New credentials are tried at once: in the same call, if the hook that puts them on has others after a 401. A 401 of
+  credentials that were good before is a mishap, and the second one in a row is not.
 ";
 
 fn page() -> String {

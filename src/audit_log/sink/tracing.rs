@@ -177,9 +177,9 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
+    use tracing::dispatcher::with_default;
     use tracing::field::{Field, Visit};
     use tracing::span;
-    use tracing::subscriber::with_default;
     use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
@@ -224,7 +224,10 @@ mod tests {
     fn seen(record: &Record) -> (Level, String, BTreeMap<String, String>) {
         let notes = Notes::default();
         let seen = Arc::clone(&notes.0);
-        with_default(notes, || TracingSink::new().record(record));
+        let notes = tracing::Dispatch::new(notes);
+        // While there is one listener alone, an event that another thread is the first to come to is nobody's for ever.
+        let _silent = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+        with_default(&notes, || TracingSink::new().record(record));
         let mut seen = seen.lock().unwrap();
         assert_eq!(seen.len(), 1);
         seen.remove(0)

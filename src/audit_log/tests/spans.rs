@@ -17,14 +17,17 @@ use crate::body::ReplayBody;
 pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    /// Collects what this thread tells, until the guard is dropped.
-    pub(super) fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+    /// Collects what this thread tells, until the guard is dropped. While there is one listener alone, an event that another
+    /// thread is the first to come to is nobody's for ever: so there are two, one of which hears nothing.
+    pub(super) fn subscribe(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::set_default(subscriber)
+        let guard = tracing::subscriber::set_default(subscriber);
+        let silent = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+        (guard, silent)
     }
 
     pub(super) fn events(&self) -> Vec<serde_json::Value> {

@@ -39,14 +39,20 @@ impl<'a> MakeWriter<'a> for Printed {
     }
 }
 
-fn print() -> (Printed, tracing::subscriber::DefaultGuard) {
+/// Listens as long as it lives. While there is one listener alone, an event that another thread is the first to come to is
+/// nobody's for ever: so there are two, one of which hears nothing.
+type Listener = (tracing::subscriber::DefaultGuard, tracing::Dispatch);
+
+fn print() -> (Printed, Listener) {
     let printed = Printed::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_writer(printed.clone())
         .with_ansi(false)
         .finish();
-    (printed, tracing::subscriber::set_default(subscriber))
+    let guard = tracing::subscriber::set_default(subscriber);
+    let silent = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    (printed, (guard, silent))
 }
 
 const BROTLI: (&str, &str) = ("content-encoding", "br");
