@@ -46,6 +46,7 @@ const FLOORS: [Floor; 5] = [
     // from.
     Floor {
         modules: &[
+            "account_pool",
             "anchor_headers",
             "audit_log",
             "batch_splitter",

@@ -86,7 +86,7 @@ pub use self::future::ResponseFuture;
 use self::future::Step;
 use self::leased::LeasedCall;
 pub use crate::errors::DeadlineElapsed;
-use crate::ledger::{Leases, Ledger, Limit, LocalLedger};
+use crate::ledger::{AcquiredPermit, Leases, Ledger, Limit, LocalLedger, Permit};
 use crate::principal::{Budget, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
@@ -237,6 +237,33 @@ impl<S, M> ConcurrencyByPrincipal<S, M> {
     }
 }
 
+impl<S, M> ConcurrencyByPrincipal<S, M> {
+    #[inline]
+    fn lease<ReqB>(&self, request: &Request<ReqB>) -> Option<Box<LeasedCall>>
+    where
+        M: MakeCharges<ReqB>,
+    {
+        let lease = self.layer.make_charges.lease(request);
+        lease.map(|lease| Box::new(LeasedCall::new(lease, &self.layer.leases)))
+    }
+
+    /// A call whose permit a layer further out has acquired.
+    fn call_with<ReqB>(&self, permit: Permit, request: Request<ReqB>) -> ResponseFuture<S, ReqB>
+    where
+        S: Service<Request<ReqB>> + Clone,
+        M: MakeCharges<ReqB>,
+    {
+        ResponseFuture {
+            lease: self.lease(&request),
+            call: Some((self.inner.clone(), request)),
+            ledger: None,
+            permit: Some(permit),
+            release_on_headers: self.layer.release_on_headers,
+            step: Step::Ready,
+        }
+    }
+}
+
 impl<S: fmt::Debug, M> fmt::Debug for ConcurrencyByPrincipal<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConcurrencyByPrincipal")
@@ -261,13 +288,18 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        if !request.extensions().is_empty() {
+            let extensions = request.extensions_mut();
+            if let Some(permit) = AcquiredPermit::take_over(extensions, &self.layer.ledger) {
+                return self.call_with(permit, request);
+            }
+        }
         // In this order: all of it is moved into the future at the end, and what has just been written is slow to read.
         let endpoint = request.uri().authority().cloned();
         let charges = self.layer.make_charges.make_charges(&request);
         let ask = future::ask(charges, endpoint, request.extensions());
-        let lease = self.layer.make_charges.lease(&request);
-        let lease = lease.map(|lease| Box::new(LeasedCall::new(lease, &self.layer.leases)));
+        let lease = self.lease(&request);
         let inner = self.inner.clone();
         ResponseFuture {
             call: Some((inner, request)),

@@ -23,7 +23,7 @@ use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
 use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Reporter, report_rate_limit};
-use crate::errors::{CredentialsError, DeadlineElapsed};
+use crate::errors::{CredentialsError, DeadlineElapsed, NoAccount};
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
 use crate::retry::{Failure, RetryInfo};
@@ -312,7 +312,7 @@ where
         ResB::Error: Into<BoxError>,
     {
         if matches!(phase, FailurePhase::Ready | FailurePhase::Call) {
-            if says::<CredentialsError>(&*error) {
+            if says::<CredentialsError>(&*error) || says::<NoAccount>(&*error) {
                 self.state.take_back_retry();
                 attempt.record_end();
                 let ending = self.state.after_no_credentials();
