@@ -6,7 +6,7 @@ use http::Request;
 use tokio::time::{Instant, timeout};
 use tower::BoxError;
 
-use super::homes::{Numbers, Place, Seeker};
+use super::homes::{Found, Numbers, Place, Seeker};
 use super::shared::{Shared, Visit};
 use crate::errors::DeadlineElapsed;
 use crate::extensions::{Deadline, Priority};
@@ -73,13 +73,14 @@ impl<'a, M> Choice<'a, M> {
     }
 
     /// Waits for an account.
-    pub(super) async fn find<B>(self, request: &mut Request<B>) -> Result<Chosen, BoxError> {
+    pub(super) async fn find<B>(mut self, request: &mut Request<B>) -> Result<Chosen, BoxError> {
         if let Some(elapsed) = DeadlineElapsed::of(self.deadline) {
             return Err(elapsed.into());
         }
         let mut wait = Waiting::new(request);
-        let (home, seeker) = self.home(&mut wait).await?;
         let was_sent = self.requeue.ticket.is_some();
+        let (home, seeker, ticket) = self.home(&mut wait).await?;
+        self.requeue.ticket = self.requeue.ticket.or(ticket);
         let (first, later) = self.order(&home, was_sent);
 
         let mut any = AcquireAny::new(Arc::clone(&self.shared.ledger));
@@ -99,7 +100,9 @@ impl<'a, M> Choice<'a, M> {
             .value
             .map(|value| Visit::begin(state, value, number, refused));
         // The calls that wait for what this one has found look it up now.
-        drop(seeker);
+        if let Some(seeker) = seeker {
+            seeker.found(permit.admission().ticket());
+        }
         Ok(Chosen {
             number,
             permit,
@@ -107,10 +110,12 @@ impl<'a, M> Choice<'a, M> {
         })
     }
 
-    /// The accounts that have the mailbox open. None if this call looks for one.
-    async fn home(&self, wait: &mut Waiting) -> Result<(Numbers, Option<Seeker>), BoxError> {
+    /// The accounts that have the mailbox open, and the ticket of the call that has opened it, if it was waited for. No
+    /// account, if this call looks for one.
+    async fn home(&self, wait: &mut Waiting) -> Result<(Numbers, Option<Seeker>, Found), BoxError> {
+        let mut found = None;
         let Some(value) = &self.value else {
-            return Ok((Numbers::new(), None));
+            return Ok((Numbers::new(), None, found));
         };
         let is_candidate = |number| self.charges.iter().any(|(known, _)| *known == number);
         loop {
@@ -120,12 +125,12 @@ impl<'a, M> Choice<'a, M> {
                 homes.place(value, self.priority, is_candidate, stay, now)
             };
             let mut sought = match place {
-                Place::Home(home) => return Ok((home, None)),
-                Place::Anywhere(seeker) => return Ok((Numbers::new(), Some(seeker))),
+                Place::Home(home) => return Ok((home, None, found)),
+                Place::Anywhere(seeker) => return Ok((Numbers::new(), Some(seeker), found)),
                 Place::Sought(sought) => sought,
             };
             wait.begin();
-            // An error says that the other call has done looking.
+            // An error says that the other call has gone.
             let done = sought.changed();
             if let Some(deadline) = self.deadline {
                 let done = deadline.bound(done).await;
@@ -135,6 +140,7 @@ impl<'a, M> Choice<'a, M> {
             } else {
                 let _ = done.await;
             }
+            found = *sought.borrow();
         }
     }
 

@@ -69,7 +69,10 @@ impl BodyReader {
             return false;
         }
         self.seen.extend_from_slice(data);
-        let ends = self.seen.trim_ascii_end().ends_with(b"Envelope>");
+        let last_tag = memchr::memrchr(b'<', &self.seen).and_then(|at| self.seen.get(at..));
+        let ends = last_tag.is_some_and(|tag| {
+            tag.starts_with(b"</") && tag.trim_ascii_end().ends_with(b"Envelope>")
+        });
         !ends && (self.is_fault || codes::may_be_named(&self.seen))
     }
 
