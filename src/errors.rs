@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -221,6 +222,31 @@ impl CredentialsError {
     /// Returns the account whose credentials they are.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+}
+
+/// The journal of a job cannot be written, so that a call was not sent.
+///
+/// ```
+/// use tower_ews::job::JournalError;
+///
+/// fn is_disk_full(error: &JournalError) -> bool {
+///     error.kind() == std::io::ErrorKind::StorageFull
+/// }
+/// # let _ = is_disk_full;
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the journal cannot be written, so that the call was not sent: {0}")]
+pub struct JournalError(Arc<std::io::Error>);
+
+impl JournalError {
+    pub(crate) fn new(error: std::io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// Returns what kind of error the writer gave.
+    pub fn kind(&self) -> std::io::ErrorKind {
+        self.0.kind()
     }
 }
 

@@ -17,6 +17,8 @@
 //! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
 //! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
 //!
+//! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on.
+//!
 //! [`EwsStack`] puts them in their order, from one [`ThrottlingPolicy`](policy::ThrottlingPolicy). Each layer also
 //! works alone, without EWS: [`ServiceBuilderExt`]. What they share is a [`ledger`] of budgets and, if wanted, a
 //! [`trail`] of what happened to a call. [`soap`] and [`body`] read requests and responses without parsing them in full.
@@ -145,6 +147,7 @@ pub mod find_paging;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;
+pub mod job;
 pub mod ledger;
 pub mod policy;
 pub mod principal;

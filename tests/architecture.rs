@@ -53,6 +53,7 @@ const FLOORS: [Floor; 5] = [
             "client_request_id",
             "concurrency_by_principal",
             "find_paging",
+            "job",
             "policy",
             "server_busy_backoff",
         ],

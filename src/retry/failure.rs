@@ -5,7 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
-    NoAccount, NoResponseInTime, Stalled,
+    JournalError, NoAccount, NoResponseInTime, Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -79,6 +79,7 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
         || error.is::<DeadlineElapsed>()
         || error.is::<CredentialsError>()
         || error.is::<NoAccount>()
+        || error.is::<JournalError>()
         || error.is::<AccessDenied>();
     if unsent {
         return Some(Failure::NotSent);

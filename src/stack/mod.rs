@@ -33,9 +33,9 @@ use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
 use crate::extensions::Caller;
 use crate::find_paging::{FindPagingLayer, Paging};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Limit};
 use crate::policy::ThrottlingPolicy;
-use crate::principal::EwsCharges;
+use crate::principal::{Budget, EwsCharges};
 use crate::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
 use crate::soap::SidKind;
 
@@ -141,7 +141,7 @@ impl EwsStack {
     pub fn new(policy: ThrottlingPolicy) -> Self {
         let (ledger, charges): (Arc<dyn Ledger>, _) = (Arc::new(policy.ledger()), policy.charges());
         Self {
-            accounts: AccountPoolLayer::ews(Arc::clone(&ledger), charges.clone()),
+            accounts: accounts(&policy, Arc::clone(&ledger), charges.clone()),
             ledger,
             charges,
             anchor: EwsAnchor::new(),
@@ -422,6 +422,19 @@ impl EwsStack {
     /// Returns who is charged: tells the access of a request, and learns mailbox GUIDs.
     pub fn charges(&self) -> &EwsCharges {
         &self.charges
+    }
+}
+
+/// A pool without accounts: mailboxes stay with them for as long as the policy says that they are open.
+fn accounts(
+    policy: &ThrottlingPolicy,
+    ledger: Arc<dyn Ledger>,
+    charges: EwsCharges,
+) -> AccountPoolLayer<EwsCharges> {
+    let pool = AccountPoolLayer::ews(ledger, charges);
+    match policy.limit(Budget::OpenMailboxes) {
+        Some(Limit::Distinct { idle, .. }) => pool.stay(idle).spill_over(idle / 10),
+        _ => pool,
     }
 }
 
