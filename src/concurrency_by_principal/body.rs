@@ -70,6 +70,8 @@ impl<B: Body> Body for PermitBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
+    // Watched by `benches/overhead`, `concurrency_by_principal/1`.
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,13 +89,8 @@ impl<B: Body> Body for PermitBody<B> {
                 if let Some(permit) = this.permit.as_mut().filter(|_| ends()) {
                     permit.set_end(End::Complete);
                 }
-                if let Some(lease) = this.lease.as_mut() {
-                    if let Some(data) = frame.data_ref() {
-                        lease.read(data);
-                    }
-                }
-                if let Some(lease) = this.lease.take_if(|_| ends()) {
-                    lease.end();
+                if this.lease.is_some() {
+                    LeasedCall::read(this.lease, &frame, ends());
                 }
                 Some(Ok(frame))
             }
@@ -103,9 +100,7 @@ impl<B: Body> Body for PermitBody<B> {
                 Some(Err(error))
             }
             None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.end();
-                }
+                LeasedCall::end(this.lease);
                 if let Some(permit) = this.permit.take() {
                     permit.complete();
                 }

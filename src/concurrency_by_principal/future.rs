@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::PermitBody;
 use super::leased::LeasedCall;
+use super::timed::Timed;
 use crate::errors::DeadlineElapsed;
 use crate::extensions::{Deadline, Priority};
 use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
@@ -34,21 +35,30 @@ where
     pub(super) call: Option<(S, Request<ReqB>)>,
     /// The ledger to acquire from. None once it was asked.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    // Dropped before the permit: the connection is closed, and the time reported, before the next call is admitted.
+    #[pin]
+    pub(super) step: Step<S::Future>,
     /// None before it is acquired, and once it was handed on.
     pub(super) permit: Option<Permit>,
     /// For a call that begins, uses or ends something that outlives calls.
     pub(super) lease: Option<Box<LeasedCall>>,
     pub(super) release_on_headers: bool,
-    #[pin]
-    pub(super) step: Step<S::Future>,
 }
 
 #[pin_project(project = StepProj)]
 pub(super) enum Step<F> {
     New(Option<AcquireRequest>),
-    Waiting { acquire: Acquire, since: Instant },
+    Waiting {
+        acquire: Acquire,
+        since: Instant,
+    },
     Ready,
-    Calling(#[pin] F),
+    Calling {
+        #[pin]
+        future: F,
+        /// If one of its budgets counts time.
+        timed: Option<Box<Timed>>,
+    },
 }
 
 /// Makes the request of a call to its ledger.
@@ -76,11 +86,8 @@ fn unsent(mut permit: Permit) -> Permit {
 }
 
 /// Fills the slot and the trail of the call, if it has them, with what it was charged.
-fn tell<ReqB>(request: &Request<ReqB>, permit: &Permit, since: Option<Instant>) {
-    let extensions = request.extensions();
-    if extensions.is_empty() {
-        return;
-    }
+#[cold]
+fn tell(extensions: &Extensions, permit: &Permit, since: Option<Instant>) {
     if let Some(slot) = extensions.get::<AdmissionSlot>() {
         slot.fill(permit);
     }
@@ -134,7 +141,10 @@ where
                     match ledger.try_acquire(request) {
                         Ok(admission) => {
                             let permit = this.permit.insert(unsent(Permit::new(ledger, admission)));
-                            tell(call_with, permit, None);
+                            let extensions = call_with.extensions();
+                            if !extensions.is_empty() {
+                                tell(extensions, permit, None);
+                            }
                             ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
                         }
                         Err(request) => {
@@ -152,32 +162,37 @@ where
                     }
                     let permit = this.permit.insert(unsent(acquired?));
                     if let Some((_, request)) = this.call {
-                        tell(request, permit, Some(*since));
+                        tell(request.extensions(), permit, Some(*since));
                     }
                     ready!(call(this.call, this.permit, this.step.as_mut(), cx))?;
                 }
                 StepProj::Ready => ready!(call(this.call, this.permit, this.step.as_mut(), cx))?,
-                StepProj::Calling(future) => {
+                StepProj::Calling { future, timed } => {
                     let response = match ready!(future.poll(cx)) {
                         Ok(response) => response,
                         Err(error) => {
                             let error = error.into();
                             // Now, not when the caller drops this future.
-                            if let Some(mut permit) = this.permit.take() {
-                                if Failure::of(&*error) == Failure::NotSent {
+                            if Failure::of(&*error) == Failure::NotSent {
+                                if let Some(permit) = this.permit {
                                     permit.set_end(End::NotSent);
                                 }
+                                if let Some(timed) = timed {
+                                    timed.unsent();
+                                }
                             }
+                            *timed = None;
+                            *this.permit = None;
                             return Poll::Ready(Err(error));
                         }
                     };
+                    *timed = None;
                     let mut permit = this.permit.take();
                     if let Some(permit) = &mut permit {
-                        permit.set_end(End::Dropped);
-                    }
-                    let mut lease = this.lease.take();
-                    if let (Some(lease), Some(permit)) = (&mut lease, &mut permit) {
-                        lease.split_off(permit);
+                        permit.set_answered();
+                        if let Some(lease) = this.lease {
+                            lease.split_off(permit);
+                        }
                     }
                     if *this.release_on_headers {
                         if let Some(permit) = permit.take() {
@@ -185,7 +200,7 @@ where
                         }
                     }
                     return Poll::Ready(Ok(
-                        response.map(|body| PermitBody::new(body, permit, lease))
+                        response.map(|body| PermitBody::new(body, permit, this.lease.take()))
                     ));
                 }
             }
@@ -228,19 +243,23 @@ where
             }
         }
         // It waited for the service, so it begins only now.
-        let slot = request.extensions().get::<AdmissionSlot>();
-        if let Some(slot) = slot.filter(|_| matches!(&*step, Step::Ready)) {
-            slot.resume();
+        if matches!(&*step, Step::Ready) {
+            if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
+                slot.resume();
+            }
         }
     }
     let Some((mut inner, request)) = call.take() else {
         return Poll::Pending;
     };
+    let mut timed = None;
     if let Some(permit) = permit {
         // Until a response has come: the server may be at work on it.
         permit.set_end(End::Unanswered);
+        timed = Timed::of(permit);
     }
-    step.set(Step::Calling(inner.call(request)));
+    let future = inner.call(request);
+    step.set(Step::Calling { future, timed });
     Poll::Ready(Ok(()))
 }
 

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Buf;
+use http_body::Frame;
 
 use crate::ledger::{Leases, Permit};
 use crate::principal::Lease;
@@ -32,17 +33,31 @@ impl LeasedCall {
         self.permit = budget.and_then(|budget| permit.split(budget));
     }
 
-    /// Reads a frame, in whatever pieces it comes.
-    pub(super) fn read(&mut self, frame: &impl Buf) {
-        let mut pieces = [IoSlice::new(&[]); 16];
-        let count = frame.chunks_vectored(&mut pieces);
-        for piece in pieces.iter().take(count) {
-            self.lease.reader().read(piece);
+    /// Reads a frame, in whatever pieces it comes, and whether the response ends with it.
+    #[cold]
+    pub(super) fn read<D: Buf>(this: &mut Option<Box<Self>>, frame: &Frame<D>, ends: bool) {
+        if let (Some(lease), Some(data)) = (&mut *this, frame.data_ref()) {
+            let mut pieces = [IoSlice::new(&[]); 16];
+            let count = data.chunks_vectored(&mut pieces);
+            for piece in pieces.iter().take(count) {
+                lease.lease.reader().read(piece);
+            }
+        }
+        if ends {
+            Self::end(this);
         }
     }
 
     /// The response has ended.
-    pub(super) fn end(mut self) {
+    #[inline]
+    pub(super) fn end(this: &mut Option<Box<Self>>) {
+        if let Some(lease) = this.take() {
+            lease.ended();
+        }
+    }
+
+    #[cold]
+    fn ended(mut self: Box<Self>) {
         let change = self.lease.reader().end();
         self.leases.apply(change, self.permit.take());
     }

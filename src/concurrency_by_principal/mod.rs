@@ -69,6 +69,7 @@
 mod body;
 mod future;
 mod leased;
+mod timed;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,9 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::error::AcquireError;
 use super::request::{AcquireRequest, Admission};
@@ -130,16 +127,9 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
     admission: Admission,
+    /// From its response on.
+    unread: Option<Unread>,
     end: End,
-    phase: Option<Phase>,
-}
-
-/// What is kept of a call that was sent.
-enum Phase {
-    /// Since when it waits for its response, if one of its budgets counts time.
-    Sent(Instant),
-    /// Its response has come.
-    Unread(#[expect(dead_code, reason = "counts until it is dropped")] Unread),
 }
 
 impl Permit {
@@ -148,8 +138,8 @@ impl Permit {
         Self {
             ledger,
             admission,
+            unread: None,
             end: End::Dropped,
-            phase: None,
         }
     }
 
@@ -234,39 +224,17 @@ impl Permit {
     }
 
     /// Sets what the ledger is told when the permit is dropped. Default: [`End::Dropped`].
-    ///
-    /// A call that was sent sets [`End::Unanswered`] first, and another end once its response has come. From then on the permit counts
-    /// as held by a body that is not read, which the log tells calls that wait for long.
-    ///
-    /// The time in between is reported as [spent](Signal::Spent) on [`Budget::BusyTime`] and [`Budget::PercentTime`].
     #[inline]
     pub fn set_end(&mut self, end: End) {
-        if self.end == End::Unanswered {
-            if let Some(Phase::Sent(since)) = self.phase.take().filter(|_| end != End::NotSent) {
-                self.report_time(since.elapsed());
-            }
-            self.phase = Unread::of(self.admission.charges()).map(Phase::Unread);
-        }
-        if end == End::Unanswered {
-            // No clock is read where no budget counts time: watched by `benches/overhead`, `concurrency_by_principal/1`.
-            let mut charges = self.admission.charges().iter();
-            let counts_time = charges.any(|charge| charge.budget().counts_time());
-            self.phase = counts_time.then(|| Phase::Sent(Instant::now()));
-        }
         self.end = end;
     }
 
-    /// Reports what the call has taken beyond what it was charged when it was admitted.
-    fn report_time(&self, taken: Duration) {
-        let taken = u32::try_from(taken.as_millis()).unwrap_or(u32::MAX);
-        for budget in [Budget::BusyTime, Budget::PercentTime] {
-            let mut charges = self.admission.charges().iter();
-            let known = charges.find(|charge| charge.budget() == budget);
-            let Some(amount) = known.and_then(|charge| taken.checked_sub(charge.amount())) else {
-                continue;
-            };
-            self.report(Signal::Spent { budget, amount });
-        }
+    /// The response of its call has come: dropped now, the permit ends as [`End::Dropped`]. From here on it counts as held by a body
+    /// that is not read, which the log tells calls that wait for long.
+    #[inline]
+    pub fn set_answered(&mut self) {
+        self.end = End::Dropped;
+        self.unread = Unread::of(self.admission.charges());
     }
 
     /// Gives it back because the response has ended.
@@ -277,9 +245,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(Phase::Sent(since)) = self.phase.take() {
-            self.report_time(since.elapsed());
-        }
         self.ledger.release(&self.admission, self.end);
     }
 }
@@ -287,60 +252,5 @@ impl Drop for Permit {
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Permit").field(&self.admission).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::{Limit, LocalLedger};
-    use crate::principal::{Charge, Charges, Principal};
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn drawn(ledger: &LocalLedger) -> u32 {
-        let snapshot = ledger.snapshot();
-        let budgets = snapshot.principals.iter().flat_map(|one| &one.budgets);
-        let busy = budgets.filter(|one| one.budget == Budget::BusyTime);
-        busy.map(|one| one.held).sum()
-    }
-
-    /// What a call draws that is sent, takes two seconds and then ends so.
-    async fn taken(budget: Budget, end: fn(Permit)) -> u32 {
-        // What comes back in two seconds rounds to nothing.
-        let bucket = Limit::PerWindow {
-            limit: 10_000,
-            refill: 1,
-            period: HOUR,
-        };
-        let ledger = LocalLedger::builder()
-            .budget(Budget::BusyTime, bucket)
-            .budget(Budget::Requests, bucket)
-            .build();
-        let ledger = Arc::new(ledger);
-        let charges = Charges::from(Charge::new(Principal::new("a"), budget, 1));
-        let request = AcquireRequest::new(charges);
-        let mut permit = Permit::try_acquire(ledger.clone(), &request).unwrap();
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        permit.set_end(End::Unanswered);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        end(permit);
-        drawn(&ledger)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_from_sending_to_the_response_is_spent() {
-        let busy = Budget::BusyTime;
-        let answered = |mut permit: Permit| {
-            permit.set_end(End::Dropped);
-            // However long the body is read.
-            permit.set_end(End::Complete);
-            permit.complete();
-        };
-        assert_eq!(taken(busy, answered).await, 2_000);
-        assert_eq!(taken(busy, drop).await, 2_000, "given up");
-        let not_sent = |mut permit: Permit| permit.set_end(End::NotSent);
-        assert_eq!(taken(busy, not_sent).await, 0);
-        assert_eq!(taken(Budget::Requests, answered).await, 0);
     }
 }

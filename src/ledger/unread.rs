@@ -9,34 +9,38 @@ const COUNTERS: usize = 1024;
 
 static UNREAD: [AtomicU32; COUNTERS] = [const { AtomicU32::new(0) }; COUNTERS];
 
-fn counter(hash: u64) -> &'static AtomicU32 {
-    // Tables use the low and the highest bits.
-    &UNREAD[(hash >> 16) as usize % COUNTERS]
+/// Which counter. Tables use the low and the highest bits of the hash.
+fn index(hash: u64) -> u16 {
+    (hash >> 16) as u16 % COUNTERS as u16
 }
 
-/// Counts one response of the call's first principal until it is dropped.
+fn counter(index: u16) -> &'static AtomicU32 {
+    &UNREAD[usize::from(index) % COUNTERS]
+}
+
+/// Counts one response of the call's first principal until it is dropped. By its index, so that a permit is small.
 #[derive(Debug)]
-pub(super) struct Unread(&'static AtomicU32);
+pub(super) struct Unread(u16);
 
 impl Unread {
     #[inline]
     pub(super) fn of(charges: &Charges) -> Option<Self> {
-        let counter = counter(charges.first()?.principal().hash64());
-        counter.fetch_add(1, Ordering::Relaxed);
-        Some(Self(counter))
+        let index = index(charges.first()?.principal().hash64());
+        counter(index).fetch_add(1, Ordering::Relaxed);
+        Some(Self(index))
     }
 }
 
 impl Drop for Unread {
     #[inline]
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        counter(self.0).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// The responses of a principal, by its hash, that are not read to their end.
 pub(super) fn of_hash(hash: u64) -> u32 {
-    counter(hash).load(Ordering::Relaxed)
+    counter(index(hash)).load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -50,7 +54,7 @@ mod tests {
     fn few_principals_share_a_counter() {
         let counters = (0..1000).map(|n| {
             let hash = Principal::new(n.to_string()).hash64();
-            std::ptr::from_ref(counter(hash))
+            index(hash)
         });
         let counters: std::collections::HashSet<_> = counters.collect();
         assert!(counters.len() > 400, "{}", counters.len());

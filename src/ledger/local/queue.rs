@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -66,7 +67,7 @@ enum WaiterState {
 #[derive(Debug, Default)]
 struct List {
     order: BTreeSet<Position>,
-    groups: HashMap<Principal, BTreeSet<Position>>,
+    groups: HashMap<Principal, Group>,
     /// The groups by their first call.
     heads: BTreeMap<Position, Principal>,
     alarm: Option<(Instant, u64)>,
@@ -98,13 +99,17 @@ impl List {
 
     fn insert(&mut self, position: Position, value: Option<&Principal>) {
         self.order.insert(position);
-        if let Some(value) = value {
-            let group = self.groups.entry(value.clone()).or_default();
-            let head = group.first().copied();
-            group.insert(position);
-            if head.is_none_or(|head| position < head) {
-                head.map(|head| self.heads.remove(&head));
+        let Some(value) = value else { return };
+        match self.groups.entry(value.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Group::of(position));
                 self.heads.insert(position, value.clone());
+            }
+            Entry::Occupied(mut entry) => {
+                if let Some(head) = entry.get_mut().insert(position) {
+                    self.heads.remove(&head);
+                    self.heads.insert(position, value.clone());
+                }
             }
         }
     }
@@ -115,14 +120,48 @@ impl List {
         let Some(group) = self.groups.get_mut(value) else {
             return;
         };
-        group.remove(&position);
-        let next = group.first().copied();
-        if self.heads.remove(&position).is_some() {
-            next.map(|next| self.heads.insert(next, value.clone()));
+        if group.head != position {
+            group.rest.remove(&position);
+            return;
         }
-        if next.is_none() {
-            self.groups.remove(value);
+        self.heads.remove(&position);
+        match group.rest.pop_first() {
+            Some(next) => {
+                group.head = next;
+                self.heads.insert(next, value.clone());
+            }
+            None => {
+                self.groups.remove(value);
+            }
         }
+    }
+}
+
+/// The calls that need the same value first. Where each call needs its own there are as many groups as calls, and a set takes
+/// room for eleven.
+#[derive(Debug)]
+struct Group {
+    head: Position,
+    rest: BTreeSet<Position>,
+}
+
+impl Group {
+    fn of(head: Position) -> Self {
+        Self {
+            head,
+            rest: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a call. Returns the head before, if the call comes in front of it.
+    fn insert(&mut self, position: Position) -> Option<Position> {
+        if position >= self.head {
+            self.rest.insert(position);
+            return None;
+        }
+        let head = std::mem::replace(&mut self.head, position);
+        self.rest.insert(head);
+        Some(head)
     }
 }
 
@@ -395,7 +434,7 @@ impl Queue {
     /// The first call of those that need `value` first.
     pub(super) fn first_of(&self, contended: &Contended, value: &Principal) -> Option<Position> {
         let groups = &self.lists.get(contended)?.groups;
-        groups.get(value)?.first().copied()
+        Some(groups.get(value)?.head)
     }
 
     /// How many wait for `contended`.

@@ -121,11 +121,8 @@ async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
         let mut held: Vec<_> = (0..3)
             .map(|_| try_now(&ledger, &draw("reader")).unwrap())
             .collect();
-        for permit in &mut held {
-            permit.set_end(End::Unanswered);
-        }
         for permit in &mut held[..responded] {
-            permit.set_end(End::Dropped);
+            permit.set_answered();
         }
         let waiting = call(&ledger, draw("reader"), secs(1));
         sleep(secs(31)).await;
