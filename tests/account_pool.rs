@@ -196,6 +196,24 @@ async fn a_job_goes_on_when_an_account_fails() {
         let start = Instant::now();
         done(calls).await;
         is_whole(&exchange, mailboxes, each);
+        let calls = exchange.calls();
+        let refused = |outcome: &str| {
+            matches!(
+                outcome,
+                "401" | "456" | "ErrorAccountDisabled" | "ErrorServerBusy"
+            )
+        };
+        let refused: Vec<u64> = calls
+            .iter()
+            .filter(|call| refused(&call.outcome))
+            .map(|call| call.at.as_secs())
+            .collect();
+        // Those that were under way, and one now and then that asks.
+        assert!(
+            refused.len() <= 27 + 8,
+            "{trouble:?}: {} at {refused:?}",
+            refused.len()
+        );
         // Three accounts do what four would have done.
         let bound = least(mailboxes, 3).mul_f64(1.05) + Duration::from_secs(60);
         let took = start.elapsed();

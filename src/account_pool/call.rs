@@ -37,17 +37,27 @@ pub(super) struct Call<S, B, M, ResB: Body> {
     refused: Numbers,
     /// Those of them that are left out once another account works.
     suspects: Vec<(usize, LeftOutReason, Claim)>,
-    /// The credentials that an account was refused with, which is asked for fresh ones.
-    rejected: Option<Rejected>,
+    /// An account that has fresh credentials, since its last ones were refused.
+    renewed: Option<Renewed>,
+    /// The place in the queue of the account before.
+    ticket: Option<u64>,
     /// What the last refusal said.
     last: Option<Last<ResB>>,
 }
 
-/// Credentials that the server has refused.
-struct Rejected {
+/// Fresh credentials of an account.
+struct Renewed {
     number: usize,
     value: HeaderValue,
     claim: Claim,
+}
+
+/// What the hook of an account has given.
+enum Fetched {
+    /// It has no hook.
+    None,
+    Value(HeaderValue),
+    LeftOut,
 }
 
 /// How an attempt with an account ended that is not used.
@@ -80,7 +90,8 @@ where
             shared,
             refused: Numbers::new(),
             suspects: Vec::new(),
-            rejected: None,
+            renewed: None,
+            ticket: None,
             last: None,
         }
     }
@@ -95,18 +106,20 @@ where
             if candidates.is_empty() {
                 return self.give_up(accounts);
             }
-            let choice = Choice::new(&self.shared, &mut self.request, &candidates);
+            let ticket = self.ticket;
+            let choice = Choice::new(&self.shared, &mut self.request, &candidates, ticket);
             let Chosen {
                 number,
                 mut permit,
                 visit,
             } = choice.find(&mut self.request).await?;
             permit.set_end(End::NotSent);
+            self.ticket = Some(permit.admission().ticket());
             let Some(member) = self.shared.members.get(number).cloned() else {
                 continue;
             };
-            let claim = match &self.rejected {
-                Some(rejected) => rejected.claim,
+            let claim = match &self.renewed {
+                Some(renewed) => renewed.claim,
                 None => member.claim(Instant::now()),
             };
             if claim == Claim::LeftOut {
@@ -128,8 +141,8 @@ where
 
     /// The accounts that may make the attempt now.
     fn candidates(&self, accounts: Range<usize>) -> Numbers {
-        if let Some(rejected) = &self.rejected {
-            return Numbers::from_slice(&[rejected.number]);
+        if let Some(renewed) = &self.renewed {
+            return Numbers::from_slice(&[renewed.number]);
         }
         let left = accounts.filter(|number| !self.refused.contains(number));
         self.shared.available(left, Instant::now())
@@ -141,31 +154,20 @@ where
         turn: Turn,
         permit: Permit,
     ) -> Result<Option<Response<PoolBody<ResB>>>, BoxError> {
-        let rejected = self.rejected.take().map(|rejected| rejected.value);
-        let mut request = self.request.clone();
-        let (deadline, slot) = (
-            request.extensions().get().copied(),
-            request.extensions().get().cloned(),
-        );
-        let value = match turn.member.account().fetch(rejected.clone()) {
-            None => None,
-            Some(fetch) => match authorization(fetch, deadline, slot).await? {
-                // What was refused is not sent once more.
-                Ok(value) if Some(&value) == rejected.as_ref() => {
-                    self.leave_out(&turn, Refusal::Account(LeftOutReason::Refused));
-                    return Ok(None);
-                }
-                Ok(value) => {
-                    request.headers_mut().insert(AUTHORIZATION, value.clone());
-                    Some(value)
-                }
-                Err(error) => {
-                    self.leave_out(&turn, Refusal::Account(LeftOutReason::NoCredentials));
-                    self.last = Some(Last::NoCredentials(error));
-                    return Ok(None);
-                }
+        let renewed = self.renewed.take().map(|renewed| renewed.value);
+        let is_renewed = renewed.is_some();
+        let value = match renewed {
+            Some(value) => Some(value),
+            None => match self.fetch(&turn, None).await? {
+                Fetched::None => None,
+                Fetched::Value(value) => Some(value),
+                Fetched::LeftOut => return Ok(None),
             },
         };
+        let mut request = self.request.clone();
+        if let Some(value) = &value {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
         let extensions = request.extensions_mut();
         extensions.insert(turn.member.caller().clone());
         let acquired = send_with(extensions, permit);
@@ -193,7 +195,7 @@ where
             self.works(&turn);
             let mut permit = acquired.take();
             if let Some(permit) = &mut permit {
-                permit.set_end(End::Dropped);
+                permit.set_answered();
             }
             let held = Held {
                 permit,
@@ -203,21 +205,57 @@ where
             let response = Response::from_parts(head, body);
             return Ok(Some(response.map(|body| PoolBody::pooled(body, held))));
         };
+        // Nothing is held while another account is asked.
+        drop(acquired.take());
+        body.let_go(MAX_KEPT, KEPT_BY).await;
+        self.last = Some(Last::Response(Response::from_parts(head, body)));
         match (refusal, value) {
-            (Refusal::Account(LeftOutReason::Refused), Some(value)) if rejected.is_none() => {
-                self.rejected = Some(Rejected {
+            (Refusal::Account(LeftOutReason::Refused), Some(value)) if !is_renewed => {
+                self.renew(&turn, value).await?;
+            }
+            _ => self.leave_out(&turn, refusal),
+        }
+        Ok(None)
+    }
+
+    /// Asks for fresh credentials of an account whose last ones were refused.
+    async fn renew(&mut self, turn: &Turn, rejected: HeaderValue) -> Result<(), DeadlineElapsed> {
+        match self.fetch(turn, Some(rejected.clone())).await? {
+            Fetched::Value(value) if value != rejected => {
+                self.renewed = Some(Renewed {
                     number: turn.number,
                     value,
                     claim: turn.claim,
                 });
             }
-            _ => self.leave_out(&turn, refusal),
+            // What was refused is not sent once more.
+            Fetched::Value(_) | Fetched::None => {
+                self.leave_out(turn, Refusal::Account(LeftOutReason::Refused));
+            }
+            Fetched::LeftOut => {}
         }
-        // Nothing is held while another account is asked.
-        drop(acquired.take());
-        body.let_go(MAX_KEPT, KEPT_BY).await;
-        self.last = Some(Last::Response(Response::from_parts(head, body)));
-        Ok(None)
+        Ok(())
+    }
+
+    /// Fetches the credentials of an account. It is left out if there are none to be had.
+    async fn fetch(
+        &mut self,
+        turn: &Turn,
+        rejected: Option<HeaderValue>,
+    ) -> Result<Fetched, DeadlineElapsed> {
+        let Some(fetch) = turn.member.account().fetch(rejected) else {
+            return Ok(Fetched::None);
+        };
+        let extensions = self.request.extensions();
+        let (deadline, slot) = (extensions.get().copied(), extensions.get().cloned());
+        match authorization(fetch, deadline, slot).await? {
+            Ok(value) => Ok(Fetched::Value(value)),
+            Err(error) => {
+                self.leave_out(turn, Refusal::Account(LeftOutReason::NoCredentials));
+                self.last = Some(Last::NoCredentials(error));
+                Ok(Fetched::LeftOut)
+            }
+        }
     }
 
     fn leave_out(&mut self, turn: &Turn, refusal: Refusal) {
@@ -227,6 +265,9 @@ where
                 turn.member.leave_out(reason, turn.claim, Instant::now());
             }
             Refusal::AccountOrMailbox(reason) => {
+                let mailbox = turn.visit.as_ref().map(Visit::value);
+                turn.member
+                    .suspect(reason, mailbox, turn.claim, Instant::now());
                 self.suspects.push((turn.number, reason, turn.claim));
             }
         }

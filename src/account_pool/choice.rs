@@ -32,15 +32,18 @@ pub(super) struct Choice<'a, M> {
     priority: Priority,
     deadline: Option<Deadline>,
     requeue: Requeue,
+    /// Whether a layer further out sends the call again: the account of its mailbox may be the one that has refused it.
+    was_sent: bool,
     endpoint: Option<http::uri::Authority>,
 }
 
 impl<'a, M> Choice<'a, M> {
-    /// Asks what the call costs with each of the candidates.
+    /// Asks what the call costs with each of the candidates. `ticket` is the place in the queue of an account that did not work.
     pub(super) fn new<B>(
         shared: &'a Shared<M>,
         request: &mut Request<B>,
         candidates: &[usize],
+        ticket: Option<u64>,
     ) -> Self
     where
         M: MakeCharges<B>,
@@ -57,6 +60,8 @@ impl<'a, M> Choice<'a, M> {
         let value = all.filter_map(Charge::value).next().cloned();
         let extensions = request.extensions();
         let mut requeue: Requeue = extensions.get().copied().unwrap_or_default();
+        let was_sent = requeue.ticket.is_some();
+        requeue.ticket = ticket.or(requeue.ticket);
         if charges.len() > 1 {
             // It holds for the account that refused the call, and the ledger knows that one.
             requeue.not_before = None;
@@ -67,6 +72,7 @@ impl<'a, M> Choice<'a, M> {
             priority: extensions.get().copied().unwrap_or_default(),
             deadline: extensions.get().copied(),
             requeue,
+            was_sent,
             endpoint: request.uri().authority().cloned(),
             charges,
         }
@@ -78,10 +84,9 @@ impl<'a, M> Choice<'a, M> {
             return Err(elapsed.into());
         }
         let mut wait = Waiting::new(request);
-        let was_sent = self.requeue.ticket.is_some();
         let (home, seeker, ticket) = self.home(&mut wait).await?;
         self.requeue.ticket = self.requeue.ticket.or(ticket);
-        let (first, later) = self.order(&home, was_sent);
+        let (first, later) = self.order(&home);
 
         let mut any = AcquireAny::new(Arc::clone(&self.shared.ledger));
         let at_once = any.offer(first.iter().filter_map(|number| self.ask(*number)));
@@ -94,7 +99,7 @@ impl<'a, M> Choice<'a, M> {
         };
         let (number, permit) = acquired?;
         wait.end(&permit);
-        let refused = was_sent && !home.contains(&number);
+        let refused = self.was_sent && !home.contains(&number);
         let state = &self.shared.state;
         let visit = self
             .value
@@ -145,13 +150,13 @@ impl<'a, M> Choice<'a, M> {
     }
 
     /// Whom to ask now, in this order, and whom to ask as well if that takes too long.
-    fn order(&self, home: &[usize], was_sent: bool) -> (Numbers, Numbers) {
+    fn order(&self, home: &[usize]) -> (Numbers, Numbers) {
         let mut first: Numbers = home.into();
         self.shared.order(&mut first);
         let others = self.charges.iter().map(|(number, _)| *number);
         let mut later: Numbers = others.filter(|number| !home.contains(number)).collect();
         self.shared.order(&mut later);
-        if was_sent || first.is_empty() {
+        if self.was_sent || first.is_empty() {
             first.append(&mut later);
         }
         let mut all = self.charges.iter().map(|(_, charges)| charges);

@@ -5,16 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::account::Account;
 use crate::errors::{LeftOut, LeftOutReason};
 use crate::extensions::Caller;
 use crate::ledger::PrincipalSnapshot;
+use crate::principal::Principal;
 
 /// How long an account is left out first, and at the longest. The same as for refused access in `ServerBusyBackoff`.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// So many mailboxes in a row that are refused for one reason show that it is the account. The same as in `ServerBusyBackoff`.
+const MAILBOXES: usize = 3;
 
 /// How one account of a pool does.
 ///
@@ -51,6 +56,8 @@ pub(super) struct Member {
     account: Account,
     in_flight: AtomicUsize,
     out: Mutex<Option<Out>>,
+    /// The mailboxes for which it was refused though that may be theirs, since it has worked.
+    suspicious: Mutex<SmallVec<[Principal; MAILBOXES]>>,
 }
 
 /// Since when it does not work.
@@ -78,6 +85,7 @@ impl Member {
             account,
             in_flight: AtomicUsize::new(0),
             out: Mutex::new(None),
+            suspicious: Mutex::new(SmallVec::new()),
         }
     }
 
@@ -133,8 +141,31 @@ impl Member {
         );
     }
 
+    /// It was refused for a reason that may be the mailbox's. Leaves it out if that has happened for several mailboxes.
+    pub(super) fn suspect(
+        &self,
+        reason: LeftOutReason,
+        mailbox: Option<&Principal>,
+        claim: Claim,
+        now: Instant,
+    ) {
+        let Some(mailbox) = mailbox else {
+            return;
+        };
+        let mut suspicious = self.suspicious.lock();
+        if !suspicious.contains(mailbox) {
+            suspicious.push(mailbox.clone());
+        }
+        if suspicious.len() >= MAILBOXES {
+            suspicious.clear();
+            drop(suspicious);
+            self.leave_out(reason, claim, now);
+        }
+    }
+
     /// An attempt that was told so has shown that it works.
     pub(super) fn works(&self, claim: Claim) {
+        self.suspicious.lock().clear();
         if claim != Claim::Asks {
             return;
         }
@@ -171,6 +202,24 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_mailboxes_in_a_row_are_enough() {
+        let (member, now) = (Member::new(Account::new("svc")), Instant::now());
+        let refused = |mailbox: &str| {
+            let mailbox = Principal::mailbox(mailbox);
+            let reason = LeftOutReason::Disabled;
+            member.suspect(reason, Some(&mailbox), Claim::Works, now);
+            !member.is_available(now)
+        };
+        for _ in 0..5 {
+            assert!(!refused("amy"), "one mailbox says nothing of the account");
+        }
+        assert!(!refused("bob"));
+        member.works(Claim::Works);
+        assert!(!refused("amy") && !refused("bob"));
+        assert!(refused("carl"));
+    }
 
     #[test]
     fn one_that_is_left_out_is_asked_after_growing_pauses_by_one_call() {

@@ -10,7 +10,7 @@
 //! It acquires the permit of the attempt from the [`Ledger`] that the other layers share, names the account with a [`Caller`]
 //! in the request's extensions, and puts its credentials on.
 //! [`ConcurrencyByPrincipal`](crate::concurrency_by_principal), beneath it, takes the permit over. Without that layer the pool
-//! holds it until the response body has ended.
+//! holds it until the response body has ended; budgets that count time or subscriptions need the layer.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -64,7 +64,7 @@
 //! | --- | --- |
 //! | HTTP 401 | gets fresh credentials once, then is left out |
 //! | HTTP 456 | is locked: left out |
-//! | `ErrorPasswordExpired`, `ErrorPasswordChangeRequired`, `ErrorAccountDisabled`, `ErrorAccountSuspend`, for all members | is left out once another account has made the same call: the code can mean the mailbox |
+//! | `ErrorPasswordExpired`, `ErrorPasswordChangeRequired`, `ErrorAccountDisabled`, `ErrorAccountSuspend`, for all members | is left out once another account has made the same call, or after three mailboxes in a row: the code can mean the mailbox |
 //! | credentials that cannot be fetched | is left out |
 //!
 //! In each case nothing was executed, so the attempt moves to the next account. The log warns, with the target

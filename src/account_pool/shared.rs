@@ -112,6 +112,13 @@ impl Visit {
     }
 }
 
+impl Visit {
+    /// Returns the mailbox.
+    pub(super) fn value(&self) -> &Principal {
+        &self.value
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         let mut homes = self.state.homes.lock();

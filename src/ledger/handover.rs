@@ -7,6 +7,7 @@ use http::Extensions;
 use parking_lot::Mutex;
 
 use super::permit::{Ledger, Permit};
+use super::signal::End;
 
 /// A request extension: the permit of this attempt, which a layer further out has acquired already.
 ///
@@ -31,7 +32,10 @@ impl AcquiredPermit {
     ) -> Option<Permit> {
         let acquired = extensions.remove::<Self>()?;
         let mut permit = acquired.0.lock();
-        permit.take_if(|permit| Arc::ptr_eq(permit.ledger(), ledger))
+        let mut permit = permit.take_if(|permit| Arc::ptr_eq(permit.ledger(), ledger))?;
+        // Whoever takes it over has not sent anything yet.
+        permit.set_end(End::NotSent);
+        Some(permit)
     }
 }
 
