@@ -3,7 +3,6 @@
 //!
 //! `EWS_TEST_CASES=1000 cargo test --release --test job` is the long run.
 
-use std::collections::HashMap;
 use std::env;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -121,12 +120,7 @@ fn stack() -> EwsStack {
 /// A process: it settles what is in doubt, does what is left, and may be killed. Returns whether everything is done.
 async fn run(exchange: &Exchange, disk: &Disk, killed_after: Option<Duration>) -> bool {
     let mut past = disk.past();
-    let existing: HashMap<String, u64> = exchange
-        .report()
-        .existing
-        .into_iter()
-        .map(|(subject, number)| (subject, number as u64))
-        .collect();
+    let existing = exchange.report().existing;
     for key in past.in_doubt() {
         match existing.contains_key(&key) {
             true => past.was_executed(&key),

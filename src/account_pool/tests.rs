@@ -45,9 +45,11 @@ fn charges(request: &Request<String>) -> Charges {
 }
 
 /// Who called for which mailbox, and with what.
+type Seen = (String, String, Option<HeaderValue>);
+
 #[derive(Clone, Debug, Default)]
 struct Server {
-    calls: Arc<Mutex<Vec<(String, String, Option<HeaderValue>)>>>,
+    calls: Arc<Mutex<Vec<Seen>>>,
     /// What accounts are told instead of a success.
     refuses: Arc<Mutex<HashMap<String, StatusCode>>>,
     /// The only authorization that is taken, if there is one.

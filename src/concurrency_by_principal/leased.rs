@@ -52,12 +52,12 @@ impl LeasedCall {
     #[inline]
     pub(super) fn end(this: &mut Option<Box<Self>>) {
         if let Some(lease) = this.take() {
-            lease.ended();
+            (*lease).ended();
         }
     }
 
     #[cold]
-    fn ended(mut self: Box<Self>) {
+    fn ended(mut self) {
         let change = self.lease.reader().end();
         self.leases.apply(change, self.permit.take());
     }
