@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::layer::JournalLayer;
 use super::line::{self, Entry};
 use super::outcome::JobOutcome;
 use super::past::Past;
@@ -67,11 +66,9 @@ impl Journal {
         journal
     }
 
-    /// Returns the layer that notes calls when they are sent. It belongs beneath all layers that wait or send again: next to the
-    /// client. Without it a call counts as begun as soon as the job offers it, so that more is in doubt after an interruption.
-    pub fn layer(&self) -> JournalLayer {
+    /// Says that calls are noted when they are sent.
+    pub(super) fn add_layer(&self) {
         self.0.has_layer.store(true, Ordering::Relaxed);
-        JournalLayer::new()
     }
 
     /// What earlier runs have done.

@@ -10,10 +10,10 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::journal::Mark;
+use super::journal::{Journal, Mark};
 use crate::errors::JournalError;
 
-/// Applies [`JournalService`] to a client. Made by [`Journal::layer`](super::Journal::layer).
+/// Applies [`JournalService`] to a client. Made by [`Journal::layer`].
 ///
 /// ```
 /// use tower::Layer;
@@ -30,9 +30,12 @@ use crate::errors::JournalError;
 #[must_use = "layers do nothing until they are applied to a service"]
 pub struct JournalLayer(());
 
-impl JournalLayer {
-    pub(super) fn new() -> Self {
-        Self(())
+impl Journal {
+    /// Returns the layer that notes calls when they are sent. It belongs beneath all layers that wait or send again: next to the
+    /// client. Without it a call counts as begun as soon as the job offers it, so that more is in doubt after an interruption.
+    pub fn layer(&self) -> JournalLayer {
+        self.add_layer();
+        JournalLayer(())
     }
 }
 
