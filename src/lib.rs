@@ -12,9 +12,12 @@
 //! | [`find_paging`] | adds page views to searches, and follows pages |
 //! | [`batch_splitter`] | cuts a batch into parts that the server can take, and merges their responses |
 //! | [`server_busy_backoff`] | waits and resends what the server did not execute |
+//! | [`account_pool`] | picks the account of each attempt, where there are several |
 //! | [`concurrency_by_principal`] | limits the concurrent calls of each identity that the server charges |
 //! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
 //! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
+//!
+//! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on.
 //!
 //! [`EwsStack`] puts them in their order, from one [`ThrottlingPolicy`](policy::ThrottlingPolicy). Each layer also
 //! works alone, without EWS: [`ServiceBuilderExt`]. What they share is a [`ledger`] of budgets and, if wanted, a
@@ -82,14 +85,15 @@
 //!
 //! | way | what | put there by | read by |
 //! | --- | --- | --- | --- |
-//! | down | [`Caller`](extensions::Caller): the account of the call | the caller | `EwsCharges`, ServerBusyBackoff, AuditLog |
+//! | down | [`Caller`](extensions::Caller): the account of the call | the caller, AccountPool for each attempt | `EwsCharges`, ServerBusyBackoff, AuditLog |
 //! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | FindPaging, BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
 //! | down | [`Priority`](extensions::Priority): how urgent the call is | the caller | ConcurrencyByPrincipal, ServerBusyBackoff |
 //! | down | [`Paging`](find_paging::Paging): whether the pages of the request are followed | the caller | FindPaging |
 //! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox) | the caller | AnchorHeaders |
 //! | down | [`CallTrail`](trail::CallTrail): what happened to the call; each layer writes to it | the caller, or AuditLog | AuditLog, the caller |
-//! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal fills it |
-//! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal |
+//! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal or AccountPool fills it |
+//! | down | a permit that is there already, of one account of several | AccountPool | ConcurrencyByPrincipal takes it over |
+//! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal, AccountPool |
 //! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter, FindPaging | ClientRequestId |
 //! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
@@ -98,7 +102,7 @@
 //! | up | [`BatchReport`](batch_splitter::BatchReport): what became of the members | BatchSplitter | the caller |
 //! | up | [`PagingReport`](find_paging::PagingReport): how many pages came, and whether they are all | FindPaging | the caller |
 //! | up | [typed errors](EwsStack#errors) | each layer | the layers further out, [`stack::busy_for`], [`stack::status_of`], [`stack::fault_of`] |
-//! | sideways | [`Ledger`](ledger::Ledger): ServerBusyBackoff [reports](ledger::Ledger::report) what a response says of a budget, ConcurrencyByPrincipal acquires from it | both | every call of the principal |
+//! | sideways | [`Ledger`](ledger::Ledger): ServerBusyBackoff [reports](ledger::Ledger::report) what a response says of a budget, ConcurrencyByPrincipal or AccountPool acquires from it | both | every call of the principal |
 //!
 //! Layers that are put together in a way that cannot work as meant log one warning that names the cure, with the target
 //! `tower_ews::wiring`.
@@ -129,6 +133,7 @@
 
 #[macro_use]
 mod accessors;
+pub mod account_pool;
 mod address;
 pub mod anchor_headers;
 pub mod audit_log;
@@ -144,6 +149,7 @@ pub mod find_paging;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;
+pub mod job;
 pub mod ledger;
 pub mod policy;
 pub mod principal;

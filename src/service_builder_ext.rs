@@ -6,6 +6,7 @@ use std::time::Duration;
 use tower::ServiceBuilder;
 use tower::layer::util::Stack;
 
+use crate::account_pool::AccountPoolLayer;
 use crate::anchor_headers::AnchorHeadersLayer;
 use crate::audit_log::{AuditLogLayer, Sink};
 use crate::batch_splitter::BatchSplitterLayer;
@@ -85,6 +86,14 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
         ledger: Arc<dyn Ledger>,
         classifier: C,
     ) -> ServiceBuilder<Stack<ServerBusyBackoffLayer<C>, L>>;
+
+    /// Makes each attempt with one of several accounts: see [`account_pool`](crate::account_pool).
+    ///
+    /// It has to have the ledger of the ServerBusyBackoff and the ConcurrencyByPrincipal around it.
+    fn account_pool<M>(
+        self,
+        pool: AccountPoolLayer<M>,
+    ) -> ServiceBuilder<Stack<AccountPoolLayer<M>, L>>;
 
     /// Allows `limit` concurrent calls of each principal: see [`concurrency_by_principal`](crate::concurrency_by_principal).
     ///
@@ -189,6 +198,13 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
         classifier: C,
     ) -> ServiceBuilder<Stack<ServerBusyBackoffLayer<C>, L>> {
         self.layer(ServerBusyBackoffLayer::new(classifier).ledger(ledger))
+    }
+
+    fn account_pool<M>(
+        self,
+        pool: AccountPoolLayer<M>,
+    ) -> ServiceBuilder<Stack<AccountPoolLayer<M>, L>> {
+        self.layer(pool)
     }
 
     fn concurrency_by_principal<M>(

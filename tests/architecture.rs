@@ -46,12 +46,14 @@ const FLOORS: [Floor; 5] = [
     // from.
     Floor {
         modules: &[
+            "account_pool",
             "anchor_headers",
             "audit_log",
             "batch_splitter",
             "client_request_id",
             "concurrency_by_principal",
             "find_paging",
+            "job",
             "policy",
             "server_busy_backoff",
         ],

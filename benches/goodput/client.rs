@@ -40,6 +40,11 @@ impl Who {
     /// The client, around what leads to the server.
     pub(super) fn client(self, scenario: &Scenario, server: &Server, seed: u64) -> Client {
         let known = scenario.known_concurrency();
+        let mapped = match scenario.accounts {
+            Some(accounts) if self != Self::Ours => accounts.map(server.clone()),
+            _ => server.clone(),
+        };
+        let server = &mapped;
         match self {
             Self::Bare => whole(server.clone()),
             Self::Tower => tower_stack::client(whole(server.clone()), known, seed),
@@ -52,7 +57,11 @@ impl Who {
 fn ours(scenario: &Scenario, server: &Server, seed: u64) -> Client {
     let policy = scenario.policy.clone();
     if scenario.api == Api::Ews {
-        let stack = EwsStack::new(policy).caller(Caller::new(DEFAULT_ACCOUNT));
+        let stack = EwsStack::new(policy);
+        let stack = match scenario.accounts {
+            Some(accounts) => stack.accounts(accounts.pool()),
+            None => stack.caller(Caller::new(DEFAULT_ACCOUNT)),
+        };
         return whole(stack.service(server.clone()));
     }
     let ledger: Arc<dyn Ledger> = Arc::new(policy.ledger());

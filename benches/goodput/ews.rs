@@ -138,6 +138,15 @@ pub(super) fn create_items(name: &str, mailbox: Option<&str>, items: usize) -> S
     )
 }
 
+/// One item with that subject, for an inbox.
+pub(super) fn create_item(subject: &str, mailbox: &str) -> String {
+    format!(
+        "<m:CreateItem MessageDisposition=\"SaveOnly\"><m:SavedItemFolderId>{}</m:SavedItemFolderId><m:Items><t:Message>\
+         <t:Subject>{subject}</t:Subject></t:Message></m:Items></m:CreateItem>",
+        folder("inbox", Some(mailbox)),
+    )
+}
+
 /// A message to one recipient.
 pub(super) fn send_message() -> String {
     "<m:CreateItem MessageDisposition=\"SendOnly\"><m:Items><t:Message><t:Subject>x</t:Subject><t:ToRecipients>\

@@ -21,6 +21,8 @@ use super::scenarios::{Call, Scenario, Work};
 pub(super) struct Counts {
     pub(super) calls: u64,
     pub(super) throttled: u64,
+    /// Items that are not there, and those that are there more than once, where each is to be there once.
+    pub(super) lost_and_twice: Option<(u64, u64)>,
 }
 
 /// A server that a job can be run against.
@@ -63,7 +65,7 @@ pub(super) fn run(scenario: &Scenario, who: Who, seed: u64) -> Outcome {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let ready = scenario.server.ready(seed).await;
+        let ready = scenario.server.ready(scenario.accounts, seed).await;
         let job = Job {
             calls: scenario.calls.clone(),
             told: Arc::new(Mutex::new(vec![None; scenario.calls.len()])),

@@ -12,6 +12,7 @@
 //!   for their caller. A peer that is fast with errors has not done the job.
 //! - Everything random comes from one seed, `EWS_TEST_SEED`.
 
+mod accounts;
 mod chart;
 mod client;
 mod ews;
@@ -54,6 +55,9 @@ struct Row {
     throttled: u64,
     calls: u64,
     caller_errors: u64,
+    /// Items that the job was to create and did not, and those that it created more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_and_twice: Option<(u64, u64)>,
     /// How long calls of a person waited beside those of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_p50_s: Option<f64>,
@@ -164,6 +168,7 @@ impl Row {
             throttled: ours.counts.throttled,
             calls: ours.counts.calls,
             caller_errors: ours.caller_errors,
+            lost_and_twice: ours.counts.lost_and_twice,
             wait_p50_s: ours.wait(0.5).map(seconds),
             wait_p99_s: ours.wait(0.99).map(seconds),
             bare: peer(bare),
@@ -179,7 +184,8 @@ impl Row {
                 peer.s, peer.throttled, peer.caller_errors
             )
         };
-        let verdict = match self.ratio <= self.goal && self.caller_errors == 0 {
+        let whole = self.lost_and_twice.is_none_or(|both| both == (0, 0));
+        let verdict = match self.ratio <= self.goal && self.caller_errors == 0 && whole {
             true => "met",
             false => "NOT MET",
         };
@@ -198,6 +204,9 @@ impl Row {
             peer(&self.tower),
             peer(&self.pool),
         );
+        if let Some((lost, twice)) = self.lost_and_twice {
+            println!("{:<18} items: {lost} lost, {twice} created twice", "");
+        }
         if let (Some(p50), Some(p99)) = (self.wait_p50_s, self.wait_p99_s) {
             println!(
                 "{:<18} waits of a person: {p50} s at p50, {p99} s at p99",

@@ -26,6 +26,22 @@ pub(super) fn mailboxes(
     idle * (mailboxes.div_ceil(open) - 1) as u32 + lasts
 }
 
+/// The same where the number of mailboxes that can be open changes: the time when the last ones are opened.
+pub(super) fn rounds_of(
+    mailboxes: usize,
+    idle: Duration,
+    open: impl Fn(Duration) -> usize,
+) -> Duration {
+    let (mut left, mut time) = (mailboxes, Duration::ZERO);
+    loop {
+        left = left.saturating_sub(open(time));
+        if left == 0 {
+            return time;
+        }
+        time += idle;
+    }
+}
+
 /// So many calls, of which a number may begin within any time of this length: a burst of that number, and the next one when the
 /// first has left the window. Within a burst so many at a time.
 pub(super) fn windows(

@@ -8,9 +8,10 @@ use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, OpenedBy, OtherClient, Policy};
 
+use super::accounts::Accounts;
 use super::graph::Limits;
 use super::job::{Counts, Ready};
-use super::{client, ews, graph, oracle};
+use super::{accounts, client, ews, graph, oracle};
 
 /// How large the jobs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Size {
 
 impl Size {
     /// A number of the full job, and the tenth of it of the quick one.
-    fn of(self, number: usize) -> usize {
+    pub(super) fn of(self, number: usize) -> usize {
         match self {
             Self::Full => number,
             Self::Quick => number.div_ceil(10),
@@ -70,16 +71,19 @@ pub(super) enum ServerSpec {
 }
 
 impl ServerSpec {
-    pub(super) async fn ready(&self, seed: u64) -> Ready {
+    pub(super) async fn ready(&self, accounts: Option<Accounts>, seed: u64) -> Ready {
         let (policy, content) = match self {
             Self::Graph(limits) => return graph::ready(*limits),
             Self::Ews(policy, content) => (policy, content),
         };
-        let exchange = Exchange::builder()
-            .policy((**policy).clone())
-            .anonymous(DEFAULT_ACCOUNT)
-            .seed(seed)
-            .build();
+        let exchange = match accounts {
+            Some(known) => accounts::exchange((**policy).clone(), known, seed),
+            None => Exchange::builder()
+                .policy((**policy).clone())
+                .anonymous(DEFAULT_ACCOUNT)
+                .seed(seed)
+                .build(),
+        };
         let server = client::server(exchange.clone());
         for body in content {
             let request = http::Request::post(EWS)
@@ -89,6 +93,9 @@ impl ServerSpec {
             assert_eq!(response.expect("a response").status(), 200);
         }
         exchange.reset_report();
+        if let Some(accounts) = accounts {
+            accounts.begin(&exchange);
+        }
         Ready {
             server,
             counts: Box::new(move || {
@@ -96,6 +103,8 @@ impl ServerSpec {
                 Counts {
                     calls: report.calls,
                     throttled: report.throttled_total(),
+                    lost_and_twice: accounts
+                        .map(|known| accounts::lost_and_twice(&exchange, known.items)),
                 }
             }),
         }
@@ -119,15 +128,17 @@ pub(super) struct Scenario {
     pub(super) at_once: usize,
     /// When the client is killed and started again.
     pub(super) killed_at: Option<Duration>,
+    /// Where there are several.
+    pub(super) accounts: Option<Accounts>,
 }
 
 const GOAL: f64 = 1.05;
 /// The same where the client is not told the limits, or shares them.
-const GOAL_UNTOLD: f64 = 1.15;
+pub(super) const GOAL_UNTOLD: f64 = 1.15;
 
 const EWS: &str = "https://ews.invalid/EWS/Exchange.asmx";
 const WAY: Duration = Duration::from_millis(20);
-const CALL: Duration = Duration::from_millis(100);
+pub(super) const CALL: Duration = Duration::from_millis(100);
 
 impl Scenario {
     pub(super) fn known_concurrency(&self) -> usize {
@@ -140,7 +151,12 @@ impl Scenario {
         self.least * 2 + Duration::from_secs(3600)
     }
 
-    fn ews(name: &'static str, server: Policy, calls: Vec<Call>, least: Duration) -> Self {
+    pub(super) fn ews(
+        name: &'static str,
+        server: Policy,
+        calls: Vec<Call>,
+        least: Duration,
+    ) -> Self {
         let scenario = Self {
             name,
             offers: String::new(),
@@ -153,12 +169,13 @@ impl Scenario {
             calls: calls.into(),
             at_once: usize::MAX,
             killed_at: None,
+            accounts: None,
         };
         scenario.with(|_| {})
     }
 
     /// Changes it, and makes room for the job in the client.
-    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         let deadline = self.deadline();
         (self.policy.deadline, self.policy.max_wait) = (deadline, deadline);
@@ -166,7 +183,7 @@ impl Scenario {
         self
     }
 
-    fn says(mut self, offers: impl Into<String>, hidden: impl Into<String>) -> Self {
+    pub(super) fn says(mut self, offers: impl Into<String>, hidden: impl Into<String>) -> Self {
         (self.offers, self.hidden) = (offers.into(), hidden.into());
         self
     }
@@ -174,7 +191,7 @@ impl Scenario {
 
 /// All jobs, in the order of their letters.
 pub(super) fn all(size: Size) -> Vec<Scenario> {
-    vec![
+    let mut all = vec![
         impersonation(size),
         delegate(size),
         busy("c_busy_known", size),
@@ -189,11 +206,13 @@ pub(super) fn all(size: Size) -> Vec<Scenario> {
         restart(size),
         given_up(size),
         small_folders(),
-    ]
+    ];
+    all.extend(accounts::all(size));
+    all
 }
 
 /// A server with the documented numbers but for those that a row is about; calls take 100 ms, evenly spread around it.
-fn online() -> Policy {
+pub(super) fn online() -> Policy {
     Policy::exchange_online().with(|policy| {
         policy.max_burst = None;
         policy.latency = WAY;
@@ -221,7 +240,7 @@ fn own() -> Bytes {
     ews::envelope(None, &ews::get_folder(None))
 }
 
-fn mailbox(number: usize) -> String {
+pub(super) fn mailbox(number: usize) -> String {
     format!("user{number}@contoso.com")
 }
 
@@ -230,7 +249,7 @@ fn impersonated(number: usize) -> Bytes {
 }
 
 /// In the order of the first call of each, then of the second, ...: as it comes where many work at the same time.
-fn in_turn(mailboxes: usize, each: usize, body: impl Fn(usize) -> Bytes) -> Vec<Call> {
+pub(super) fn in_turn(mailboxes: usize, each: usize, body: impl Fn(usize) -> Bytes) -> Vec<Call> {
     let bodies: Vec<Bytes> = (0..mailboxes).map(body).collect();
     let round = || bodies.iter().map(|body| call(body.clone()));
     (0..each).flat_map(|_| round()).collect()

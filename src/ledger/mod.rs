@@ -11,7 +11,9 @@
 //! | [`Signal`] | what a response says about a budget |
 //! | [`Limit`] | how a budget is counted, and its number |
 
+mod any;
 mod error;
+mod handover;
 mod leases;
 mod limit;
 mod local;
@@ -24,7 +26,9 @@ mod slot;
 mod snapshot;
 mod unread;
 
+pub(crate) use any::AcquireAny;
 pub use error::{AcquireError, Contended};
+pub(crate) use handover::AcquiredPermit;
 pub(crate) use leases::Leases;
 pub use limit::Limit;
 pub use local::{LocalLedger, LocalLedgerBuilder, SetLimitError};

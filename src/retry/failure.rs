@@ -5,7 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
-    NoResponseInTime, OtherResponse, Stalled,
+    JournalError, NoAccount, NoResponseInTime, OtherResponse, Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -32,8 +32,8 @@ impl Failure {
     ///   - The request was still queued when its connection closed, or HTTP/2's REFUSED_STREAM came (features `client`
     ///     and `reqwest`).
     ///   - A ledger gave no permit ([`AcquireError`](crate::ledger::AcquireError)), or the deadline had already passed
-    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]), or access was
-    ///     refused before ([`AccessDenied`]).
+    ///     ([`DeadlineElapsed`], [`BackoffError::NotSent`]), or there were no credentials ([`CredentialsError`]), or no
+    ///     account that works ([`NoAccount`](crate::account_pool::NoAccount)), or access was refused before ([`AccessDenied`]).
     ///   - [`BackoffError::DeadlinePassed`] and [`BackoffError::RetriesExhausted`], after which nothing has changed on the
     ///     server.
     /// - [`Lost`](Self::Lost): [`BackoffError::OutcomeUnknown`], whatever its source; any other [`std::io::Error`] or error
@@ -78,6 +78,8 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Failure> {
     let unsent = error.is::<AcquireError>()
         || error.is::<DeadlineElapsed>()
         || error.is::<CredentialsError>()
+        || error.is::<NoAccount>()
+        || error.is::<JournalError>()
         || error.is::<AccessDenied>();
     if unsent {
         return Some(Failure::NotSent);

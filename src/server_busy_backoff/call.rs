@@ -23,7 +23,7 @@ use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
 use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Reporter, report_rate_limit};
-use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed};
+use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, JournalError, NoAccount};
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
 use crate::retry::{Failure, RetryInfo};
@@ -317,7 +317,7 @@ where
         ResB::Error: Into<BoxError>,
     {
         if matches!(phase, FailurePhase::Ready | FailurePhase::Call) {
-            if says::<CredentialsError>(&*error) || says::<AccessDenied>(&*error) {
+            if is_not_tried_again(&*error) {
                 self.state.take_back_retry();
                 attempt.record_end();
                 let ending = self.state.after_no_credentials();
@@ -556,6 +556,14 @@ where
         self.pause = self.pause.saturating_add(waited);
         self.state.add_wait(waited);
     }
+}
+
+/// Whether something further in could not send the request, and knows best when it can.
+fn is_not_tried_again(error: &(dyn StdError + 'static)) -> bool {
+    says::<CredentialsError>(error)
+        || says::<AccessDenied>(error)
+        || says::<NoAccount>(error)
+        || says::<JournalError>(error)
 }
 
 /// Whether the error, or one of its sources, is of that type: something further in says that the request was not sent.

@@ -97,6 +97,26 @@ impl fmt::Debug for Account {
     }
 }
 
+/// Why an account does not work any more.
+///
+/// ```
+/// use tower_ews::simulator::{AccountRefusal, DEFAULT_ACCOUNT, Exchange};
+///
+/// let exchange = Exchange::builder().build();
+/// exchange.refuse_account(DEFAULT_ACCOUNT, AccountRefusal::Disabled);
+/// exchange.refuse_account(DEFAULT_ACCOUNT, None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccountRefusal {
+    /// Its password was changed: HTTP 401.
+    WrongPassword,
+    /// Exchange Online has locked it: HTTP 456.
+    Locked,
+    /// `ErrorAccountDisabled` for every member, in HTTP 200.
+    Disabled,
+}
+
 /// Who calls.
 pub(super) fn authenticate<'a>(
     headers: &HeaderMap,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
 
-use super::account::{Account, authenticate};
+use super::account::{Account, AccountRefusal, authenticate};
 use super::body::{Body, ConnectionLost, respond};
 use super::budget::{Payer, Refusal};
 use super::engine::{Engine, InFlight, State};
@@ -181,6 +181,7 @@ impl Engine {
     ) -> Result<Admitted<'a>, Refused> {
         let caller = self.admit_unread(head, unreadable, facts, injected, state)?;
         let operation = self.admit(caller, facts, injected)?;
+        self.refuse_disabled(caller, operation, facts, state)?;
         let payers = self.charge(caller, operation, facts, state)?;
         Ok(Admitted {
             caller,
@@ -336,7 +337,13 @@ impl Engine {
             }
             return Err(reply.into());
         }
-        let Some(caller) = facts.caller else {
+        let refusal = |caller: &&Account| state.refused.get(caller.name()).copied();
+        if facts.caller.as_ref().and_then(refusal) == Some(AccountRefusal::Locked) {
+            let locked = StatusCode::from_u16(456).unwrap_or(StatusCode::UNAUTHORIZED);
+            return Err(Reply::new(locked, "", "456").into());
+        }
+        let works = |caller: &&Account| refusal(caller) != Some(AccountRefusal::WrongPassword);
+        let Some(caller) = facts.caller.filter(works) else {
             return Err(Reply::new(StatusCode::UNAUTHORIZED, "", "401")
                 .with(
                     WWW_AUTHENTICATE,
@@ -353,6 +360,21 @@ impl Engine {
             return Err(Reply::new(StatusCode::METHOD_NOT_ALLOWED, "", "405").into());
         }
         Ok(caller)
+    }
+
+    /// What an account that is disabled is told.
+    fn refuse_disabled(
+        &self,
+        caller: &Account,
+        operation: Operation,
+        facts: &Facts<'_>,
+        state: &State,
+    ) -> Result<(), Refused> {
+        if state.refused.get(caller.name()) != Some(&AccountRefusal::Disabled) {
+            return Ok(());
+        }
+        let failure = Failure::new("ErrorAccountDisabled", "The account is disabled.");
+        Err(self.all_members(operation, facts, failure).into())
     }
 
     /// The faults that befall a call before anything of it is looked at.

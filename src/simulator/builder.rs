@@ -193,6 +193,7 @@ impl Builder {
                     store,
                     budgets: Budgets::default(),
                     subscriptions: Subscriptions::default(),
+                    refused: HashMap::new(),
                     faults: self.faults,
                     counters: Counters::default(),
                     rng: fastrand::Rng::with_seed(self.seed),

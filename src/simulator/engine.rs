@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-use super::account::Account;
+use std::collections::HashMap;
+
+use super::account::{Account, AccountRefusal};
 use super::budget::{Budgets, CallKind, Payer};
 use super::faults::Faults;
 use super::mailbox::Store;
@@ -33,6 +35,8 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) budgets: Budgets,
     pub(super) subscriptions: Subscriptions,
+    /// The accounts that do not work any more.
+    pub(super) refused: HashMap<String, AccountRefusal>,
     pub(super) faults: Faults,
     pub(super) counters: Counters,
     pub(super) rng: fastrand::Rng,

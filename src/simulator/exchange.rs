@@ -1,10 +1,12 @@
 //! [`Exchange`]: the simulated server, and what it saw.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::account::AccountRefusal;
 use super::budget::Payer;
 use super::engine::Engine;
 use super::faults::Fault;
@@ -111,6 +113,22 @@ impl Exchange {
     /// Loses all subscriptions, as a server does that is restarted.
     pub fn lose_subscriptions(&self) {
         self.engine.state.lock().subscriptions.clear();
+    }
+
+    /// The account does not work from now on, or works again.
+    pub fn refuse_account(&self, account: &str, refusal: impl Into<Option<AccountRefusal>>) {
+        let refused = &mut self.engine.state.lock().refused;
+        let account = account.to_lowercase();
+        match refusal.into() {
+            Some(refusal) => refused.insert(account, refusal),
+            None => refused.remove(&account),
+        };
+    }
+
+    /// Locks a payer out for that long, in policy time, as if it had used its busy budget up. Calls meanwhile do not prolong it.
+    pub fn lock_out(&self, payer: &Payer, time: Duration) {
+        let until = self.engine.policy_time(self.engine.now()) + time;
+        self.engine.state.lock().budgets.lock_out(payer, until);
     }
 
     /// The policy that it enforces.

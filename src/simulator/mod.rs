@@ -62,6 +62,9 @@
 //! throttled. Exchange 2010 has percentages of a minute instead: over one of them members are held
 //! up, and further calls get `ErrorServerBusy` until the minute has room again.
 //!
+//! **Accounts.** [`Exchange::refuse_account`] makes one fail from now on, [`Exchange::lock_out`] locks one out as the busy budget
+//! does.
+//!
 //! **Rates.** Messages count for a minute and recipients for a day from when they were sent. A
 //! message over the rate is late, which nobody is told; a member with too many recipients comes back
 //! `ErrorSubmissionQuotaExceeded`.
@@ -153,7 +156,7 @@ mod stream;
 mod subscription;
 mod xml;
 
-pub use self::account::Account;
+pub use self::account::{Account, AccountRefusal};
 pub use self::body::{Body, ConnectionLost};
 pub use self::budget::Payer;
 pub use self::builder::{Builder, DEFAULT_ACCOUNT, DEFAULT_PASSWORD};

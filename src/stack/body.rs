@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
+use crate::account_pool::PoolBody;
 use crate::audit_log::AuditBody;
 use crate::batch_splitter::MergedBody;
 use crate::body::inflate_body::InflateBody;
@@ -17,7 +18,7 @@ use crate::find_paging::PagedBody;
 use crate::server_busy_backoff::PeekBody;
 
 /// The body below the audit log.
-pub(super) type Merged<B> = PagedBody<MergedBody<PeekBody<PermitBody<InflateBody<B>>>>>;
+pub(super) type Merged<B> = PagedBody<MergedBody<PeekBody<PoolBody<PermitBody<InflateBody<B>>>>>>;
 
 type Inner<B> = AuditBody<Merged<B>>;
 

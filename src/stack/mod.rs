@@ -23,6 +23,7 @@ pub use self::client::EwsClient;
 use self::credentials::{Authorize, Credentials};
 pub use self::errors::{busy_for, fault_of, status_of};
 pub use self::service::{EwsFuture, EwsService};
+use crate::account_pool::{Account, AccountPoolLayer, AccountSnapshot};
 use crate::anchor_headers::{AnchorHeadersLayer, AnchorMailbox, EwsAnchor};
 use crate::audit_log::{AuditHandle, AuditLogLayer, EwsFacts, Level, TracingSink};
 use crate::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
@@ -32,9 +33,9 @@ use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 pub use crate::errors::CredentialsError;
 use crate::extensions::Caller;
 use crate::find_paging::{FindPagingLayer, Paging};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Limit};
 use crate::policy::ThrottlingPolicy;
-use crate::principal::EwsCharges;
+use crate::principal::{Budget, EwsCharges};
 use crate::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
 use crate::soap::SidKind;
 
@@ -49,6 +50,7 @@ use crate::soap::SidKind;
 /// | [`find_paging`](crate::find_paging) | adds page views to searches, and follows pages; [off by default](Self::find_paging) |
 /// | [`batch_splitter`](crate::batch_splitter) | cuts a batch into parts, and merges their responses |
 /// | [`server_busy_backoff`](crate::server_busy_backoff) | waits and resends what the server did not execute |
+/// | [`account_pool`](crate::account_pool) | picks the account of each attempt, where there are [several](Self::accounts) |
 /// | [`concurrency_by_principal`](crate::concurrency_by_principal) | acquires a permit from the ledger that both share |
 /// | [`anchor_headers`](crate::anchor_headers) | sets `X-AnchorMailbox` |
 /// | [`client_request_id`](crate::client_request_id) | sets a new id for each attempt |
@@ -58,8 +60,9 @@ use crate::soap::SidKind;
 /// into the other. The result is an [`EwsService`]. It is `Clone`, `Send` and `Sync` if the client is. All services that one
 /// `EwsStack` makes, and their clones, share one ledger.
 ///
-/// One account calls through a stack: name it with [`caller`](Self::caller), or put a [`Caller`] into the extensions of each
+/// Usually one account calls through a stack: name it with [`caller`](Self::caller), or put a [`Caller`] into the extensions of each
 /// request. Without either, all calls count as one account's. That is right as long as they are.
+/// [`accounts`](Self::accounts) makes the calls with several accounts.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -102,6 +105,7 @@ use crate::soap::SidKind;
 /// | [`BufferRequestError`](crate::body::BufferRequestError) | the request body is too large, failed, or has a character that XML does not allow | no |
 /// | [`AnchorError`](crate::anchor_headers::AnchorError) | the mailbox makes no header | no |
 /// | [`CredentialsError`] | the hook failed | no |
+/// | [`NoAccount`](crate::account_pool::NoAccount) | no account of several works | no |
 /// | [`AcquireError`](crate::ledger::AcquireError) | too many calls wait, or the call waited too long for a permit | no |
 /// | [`BackoffError`](crate::server_busy_backoff::BackoffError) | a lost response, or a deadline that passed | its variants tell |
 /// | [`BatchError`](crate::batch_splitter::BatchError) | a batch without a response that could stand for all of it | its variants tell |
@@ -121,6 +125,7 @@ pub struct EwsStack {
     ids: ClientRequestIdLayer,
     find_paging: FindPagingLayer,
     batches: BatchSplitterLayer<EwsBatchFormat>,
+    accounts: AccountPoolLayer<EwsCharges>,
     audit: AuditLogLayer,
     credentials: Option<Credentials>,
     characters: InvalidCharacters,
@@ -134,9 +139,11 @@ type Finding = Pin<Box<dyn Future<Output = Option<Uri>> + Send>>;
 impl EwsStack {
     /// Creates the stack of `policy`, with a ledger for this process.
     pub fn new(policy: ThrottlingPolicy) -> Self {
+        let (ledger, charges): (Arc<dyn Ledger>, _) = (Arc::new(policy.ledger()), policy.charges());
         Self {
-            ledger: Arc::new(policy.ledger()),
-            charges: policy.charges(),
+            accounts: accounts(&policy, Arc::clone(&ledger), charges.clone()),
+            ledger,
+            charges,
             anchor: EwsAnchor::new(),
             default_mailbox: None,
             ids: ClientRequestIdLayer::new(),
@@ -178,7 +185,9 @@ impl EwsStack {
             Some(find) => backoff.find_endpoint(move |moved| find(moved)),
             None => backoff,
         };
-        let backoff = backoff.layer(charged);
+        let accounts = self.accounts.clone();
+        let pooled = accounts.of_stack(Arc::clone(&self.ledger), self.charges.clone());
+        let backoff = backoff.layer(pooled.layer(charged).inner_is_always_ready());
         // ConcurrencyByPrincipal waits for the client to be ready. The layers around it are always ready.
         let batches = self.batches.layer(backoff).inner_is_always_ready();
         let paged = self.find_paging.layer(batches).inner_is_always_ready();
@@ -194,6 +203,47 @@ impl EwsStack {
     pub fn caller(mut self, caller: Caller) -> Self {
         self.charges = self.charges.caller(caller);
         self
+    }
+
+    /// Makes the calls with several accounts: see [`account_pool`](crate::account_pool). Each attempt is made with the one that
+    /// has the mailbox open, else with one that has room.
+    ///
+    /// A request whose extensions name one of them as its [`Caller`] is made with that one. The [`caller`](Self::caller) of the
+    /// stack counts for nothing then. [`account_pool`](Self::account_pool) changes more than the accounts.
+    ///
+    /// ```
+    /// use tower_ews::EwsStack;
+    /// use tower_ews::account_pool::Account;
+    /// use tower_ews::policy::ThrottlingPolicy;
+    ///
+    /// # fn main() -> Result<(), http::header::InvalidHeaderValue> {
+    /// let stack = EwsStack::new(ThrottlingPolicy::exchange_2019()).accounts([
+    ///     Account::new("svc1@contoso.com").authorization("Basic c3ZjMTpvbmU=".parse()?),
+    ///     Account::new("svc2@contoso.com").authorization("Basic c3ZjMjp0d28=".parse()?),
+    /// ]);
+    /// assert!(stack.account_snapshots()[0].left_out.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accounts(self, accounts: impl IntoIterator<Item = Account>) -> Self {
+        self.account_pool(|pool| accounts.into_iter().fold(pool, AccountPoolLayer::account))
+    }
+
+    /// Changes the pool of accounts: how long mailboxes stay with an account, for example. `change` is given a layer without
+    /// accounts, or with those that were added before. The stack's ledger and charges replace the layer's.
+    pub fn account_pool(
+        mut self,
+        change: impl FnOnce(AccountPoolLayer<EwsCharges>) -> AccountPoolLayer<EwsCharges>,
+    ) -> Self {
+        self.accounts = change(self.accounts);
+        self
+    }
+
+    /// Returns how each of the [`accounts`](Self::accounts) does: whether it is left out or locked out, and what it has open.
+    pub fn account_snapshots(&self) -> Vec<AccountSnapshot> {
+        let accounts = self.accounts.clone();
+        let ledger = Arc::clone(&self.ledger);
+        accounts.of_stack(ledger, self.charges.clone()).snapshot()
     }
 
     /// Sets another ledger than the policy's: one that other stacks share, for example. It has to know the policy's budgets.
@@ -374,6 +424,19 @@ impl EwsStack {
     /// Returns who is charged: tells the access of a request, and learns mailbox GUIDs.
     pub fn charges(&self) -> &EwsCharges {
         &self.charges
+    }
+}
+
+/// A pool without accounts: mailboxes stay with them for as long as the policy says that they are open.
+fn accounts(
+    policy: &ThrottlingPolicy,
+    ledger: Arc<dyn Ledger>,
+    charges: EwsCharges,
+) -> AccountPoolLayer<EwsCharges> {
+    let pool = AccountPoolLayer::ews(ledger, charges);
+    match policy.limit(Budget::OpenMailboxes) {
+        Some(Limit::Distinct { idle, .. }) => pool.stay(idle).spill_over(idle / 10),
+        _ => pool,
     }
 }
 

@@ -14,6 +14,7 @@ use tower_service::Service;
 use super::body::{EwsBody, Merged};
 use super::client::EwsClient;
 use super::credentials::Authorize;
+use crate::account_pool::AccountPool;
 use crate::anchor_headers::{AnchorHeaders, EwsAnchor};
 use crate::audit_log::{self, AuditLog, EwsFacts};
 use crate::batch_splitter::{BatchSplitter, EwsBatchFormat};
@@ -29,7 +30,9 @@ pub(super) type Layers<S> = AuditLog<BufferRequest<Paged<S>>, EwsFacts>;
 
 type Paged<S> = FindPaging<Batches<S>>;
 
-type Batches<S> = BatchSplitter<ServerBusyBackoff<Charged<S>, EwsClassifier>, EwsBatchFormat>;
+type Batches<S> = BatchSplitter<ServerBusyBackoff<Pooled<S>, EwsClassifier>, EwsBatchFormat>;
+
+type Pooled<S> = AccountPool<Charged<S>, EwsCharges>;
 
 type Charged<S> =
     ConcurrencyByPrincipal<AnchorHeaders<ClientRequestId<Authorize<S>>, EwsAnchor>, EwsCharges>;
@@ -68,21 +71,21 @@ impl<S> EwsService<S> {
     /// Returns the client.
     pub fn get_ref(&self) -> &S {
         let batches = self.0.get_ref().get_ref().get_ref();
-        let charged = batches.get_ref().get_ref();
+        let charged = batches.get_ref().get_ref().get_ref();
         charged.get_ref().get_ref().get_ref().get_ref()
     }
 
     /// Returns the client, to be changed.
     pub fn get_mut(&mut self) -> &mut S {
         let batches = self.0.get_mut().get_mut().get_mut();
-        let charged = batches.get_mut().get_mut();
+        let charged = batches.get_mut().get_mut().get_mut();
         charged.get_mut().get_mut().get_mut().get_mut()
     }
 
     /// Returns the client, and drops the layers around it.
     pub fn into_inner(self) -> S {
         let batches = self.0.into_inner().into_inner().into_inner();
-        let charged = batches.into_inner().into_inner();
+        let charged = batches.into_inner().into_inner().into_inner();
         charged.into_inner().into_inner().into_inner().into_inner()
     }
 }

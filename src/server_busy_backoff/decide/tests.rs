@@ -315,10 +315,10 @@ fn refusals_are_retried_as_often_as_they_allow() {
     assert!(at_most(1).apply(&mut call).is_ok());
 }
 
-/// What is said of its mailbox is for the sender of the batch, unless the mailbox was granted before.
+/// What a part is told is for the sender of the batch, unless it is about who asks.
 #[test]
-fn a_part_is_sent_again_for_a_counted_refusal_only_where_it_was_granted() {
-    for (unless_granted, is_part, repeated) in [
+fn a_part_is_sent_again_for_a_counted_refusal_only_where_it_is_about_who_asks() {
+    for (about_caller, is_part, repeated) in [
         (false, true, false),
         (true, true, true),
         (false, false, true),
@@ -328,9 +328,9 @@ fn a_part_is_sent_again_for_a_counted_refusal_only_where_it_was_granted() {
             false => Call::new(Idempotency::Safe),
         };
         let mut refusal = busy().max_retries(1);
-        refusal.unless_granted = unless_granted;
+        refusal.about_caller = about_caller;
         let decided = refused(refusal).apply(&mut call);
-        assert_eq!(decided.is_ok(), repeated, "{unless_granted}, {is_part}");
+        assert_eq!(decided.is_ok(), repeated, "{about_caller}, {is_part}");
     }
 }
 

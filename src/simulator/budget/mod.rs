@@ -114,6 +114,8 @@ struct Account {
     messages: Window,
     recipients: Window,
     last_arrival: Option<Duration>,
+    /// Until when somebody has locked it out by hand.
+    locked_until: Option<Duration>,
 }
 
 /// The accounts of every payer, and the open mailboxes of every account. Times are policy time
@@ -139,7 +141,23 @@ fn percentages(policy: &Policy) -> [(&'static str, Option<PercentTime>); 3] {
     ]
 }
 
+impl Account {
+    /// How long a lock-out still lasts, whatever has brought it on.
+    fn locked_for(&self, policy: &Policy, now: Duration) -> Option<Duration> {
+        let by_hand = self.locked_until.and_then(|until| until.checked_sub(now));
+        self.busy
+            .remaining(policy)
+            .max(by_hand.filter(|time| !time.is_zero()))
+    }
+}
+
 impl Budgets {
+    /// Locks a payer out until then.
+    pub(super) fn lock_out(&mut self, payer: &Payer, until: Duration) {
+        let account = self.accounts.entry(payer.clone()).or_default();
+        account.locked_until = Some(until);
+    }
+
     /// Puts a call of all these payers in flight, or says why not and puts none.
     pub(super) fn arrive(
         &mut self,
@@ -226,7 +244,7 @@ impl Budgets {
             .filter_map(|payer| {
                 let account = self.accounts.get_mut(payer)?;
                 account.busy.recharge(policy, now);
-                account.busy.remaining(policy)
+                account.locked_for(policy, now)
             })
             .max()
     }
@@ -296,12 +314,13 @@ impl Budgets {
         payer: &Payer,
         now: Duration,
     ) -> Option<Duration> {
-        let busy = &mut self.accounts.entry(payer.clone()).or_default().busy;
-        busy.recharge(policy, now);
-        if busy.is_locked() {
-            busy.drain(policy, policy.busy_call_cost as f64);
+        let account = self.accounts.entry(payer.clone()).or_default();
+        account.busy.recharge(policy, now);
+        if account.busy.is_locked() {
+            let cost = policy.busy_call_cost as f64;
+            account.busy.drain(policy, cost);
         }
-        busy.remaining(policy)
+        account.locked_for(policy, now)
     }
 
     /// How many of `wanted` rows the payers may still have in memory.

@@ -1,0 +1,48 @@
+//! [`AcquiredPermit`]: a permit that a layer further out has acquired for an attempt.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Extensions;
+use parking_lot::Mutex;
+
+use super::permit::{Ledger, Permit};
+use super::signal::End;
+
+/// A request extension: the permit of this attempt, which a layer further out has acquired already.
+///
+/// Whoever acquires permits takes it over, instead of asking the ledger once more. Clones share one permit: it is taken once.
+#[derive(Clone)]
+pub(crate) struct AcquiredPermit(Arc<Mutex<Option<Permit>>>);
+
+impl AcquiredPermit {
+    pub(crate) fn new(permit: Permit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// Takes the permit, unless it was taken.
+    pub(crate) fn take(&self) -> Option<Permit> {
+        self.0.lock().take()
+    }
+
+    /// Takes the permit of an attempt over, if it has one of `ledger`.
+    pub(crate) fn take_over(
+        extensions: &mut Extensions,
+        ledger: &Arc<dyn Ledger>,
+    ) -> Option<Permit> {
+        let acquired = extensions.remove::<Self>()?;
+        let mut permit = acquired.0.lock();
+        let mut permit = permit.take_if(|permit| Arc::ptr_eq(permit.ledger(), ledger))?;
+        // Whoever takes it over has not sent anything yet.
+        permit.set_end(End::NotSent);
+        Some(permit)
+    }
+}
+
+impl fmt::Debug for AcquiredPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AcquiredPermit")
+            .field(&*self.0.lock())
+            .finish()
+    }
+}
