@@ -33,7 +33,7 @@ pub(crate) enum CollectError {
     TooLong,
 }
 
-/// After so many frames other tasks have their turn.
+/// After this many frames other tasks have their turn.
 const FRAMES_PER_TURN: usize = 1024;
 
 /// Headers that describe the bytes of one body.
