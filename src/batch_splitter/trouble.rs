@@ -14,7 +14,7 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// How often a failure is tried then, whatever it is.
 const OUTAGE_RETRIES: u32 = 6;
 
-/// How many parts in a row have to be answered, for each one that was lost so far, before the doubt that one part may leave grows
+/// How many parts in a row have to get a response, for each one that was lost so far, before the doubt that one part may leave grows
 /// again: after one outage it is soon as large as before, and where single members break the connection it stays small.
 const GOOD_PARTS: u32 = 8;
 
@@ -46,7 +46,7 @@ pub(super) struct Trouble {
     max_in_doubt: Option<usize>,
     /// How many were lost.
     losses: u32,
-    /// How many parts in a row were answered since that was changed.
+    /// How many parts in a row got a response since that was changed.
     good_parts: u32,
 }
 

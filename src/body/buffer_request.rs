@@ -25,7 +25,7 @@ use super::watch::BodyWatch;
 #[cfg(feature = "ews")]
 use crate::soap::InvalidCharacter;
 
-/// After so many frames the runtime has its turn: a body of empty frames can go on for ever.
+/// After this many frames the runtime has its turn: a body of empty frames can go on for ever.
 const FRAMES_PER_POLL: usize = 1024;
 
 /// Makes a [`ReplayBody`] from any request body, by reading it up to a size.

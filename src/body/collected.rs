@@ -39,7 +39,7 @@ pub(crate) enum CollectError {
 /// requests"), so nothing comes after a longer pause.
 const MAX_PAUSE: Duration = Duration::from_secs(100);
 
-/// After so many frames other tasks have their turn.
+/// After this many frames other tasks have their turn.
 const FRAMES_PER_TURN: usize = 1024;
 
 /// Headers that describe the bytes of one body.

@@ -143,7 +143,7 @@ impl Calls {
         self.sent = self.sent.saturating_add(1);
         let began = Instant::now();
         let (client, max_page) = (self.client.clone(), self.shared.config.max_page);
-        let answered = |status: StatusCode| {
+        let responded = |status: StatusCode| {
             if let Some(trail) = &trail {
                 trail.record(|attempt| {
                     attempt.status.get_or_insert(status);
@@ -154,7 +154,7 @@ impl Calls {
         let calling = async {
             let response = client.oneshot(request).await;
             let response = response.map_err(PageFailure::Call)?;
-            answered(response.status());
+            responded(response.status());
             match collect(response, max_page).await {
                 Ok(response) => Ok(Ok(response)),
                 Err(CollectError::Lost(error)) => Ok(Err(error)),

@@ -105,7 +105,7 @@ impl<B> fmt::Debug for HttpsClient<B> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
+#[must_use = "builders do nothing until they are built"]
 pub struct HttpsClientBuilder {
     connect_timeout: Duration,
     read_timeout: Duration,

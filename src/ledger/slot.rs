@@ -13,7 +13,7 @@ use crate::wiring::{IDLE_LEDGER, TWO_LEDGERS};
 /// A request extension: where a layer that asks wants to be told what its call was charged.
 ///
 /// Who wants to know puts an empty slot into the request and keeps a clone. The layer that acquires a permit fills it, with its
-/// ledger. So the answer is there even if the call ends in an error or is cancelled. Clones share one slot; a later
+/// ledger. So it is there even if the call ends in an error or is cancelled. Clones share one slot; a later
 /// admission replaces an earlier one.
 ///
 /// ```

@@ -162,7 +162,7 @@ enum List {
     Indexed(Box<Indexed>),
 }
 
-/// Up to so many charges a look at each is cheaper than an index.
+/// Up to this many charges a look at each is cheaper than an index.
 const SMALL: usize = 16;
 
 impl Charges {

@@ -3,7 +3,7 @@
 use super::lease::{LeaseChange, ReadLease};
 use crate::soap::{Operation, SubscriptionRequest, SubscriptionResponse};
 
-/// The answer to such a call is a few hundred bytes. Of a stream the beginning is read: it says which ids are wrong.
+/// The response to such a call is a few hundred bytes. Of a stream the beginning is read: it says which ids are wrong.
 const MAX_READ: usize = 64 * 1024;
 
 /// Collects the beginning of a response.

@@ -223,7 +223,7 @@ fn iso_8601(mut text: &str) -> Option<Duration> {
     sum
 }
 
-/// Turns so many seconds into as many of `unit`, rounded up to the nanosecond.
+/// Converts seconds to `unit`, rounded up to the nanosecond.
 pub(super) fn scale(seconds: Duration, unit: Unit) -> Duration {
     match unit {
         Unit::Millisecond => seconds.saturating_add(Duration::from_nanos(999)) / 1000,

@@ -317,3 +317,46 @@ fn reach(scope: RefusalScope) -> u8 {
         RefusalScope::Endpoint => 5,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_of_two_members_is_named_after_the_wider_scope() {
+        use RefusalScope::{Call, Concurrency, Endpoint, FindCount, OpenMailboxes, Principal};
+        let scopes = [
+            Call,
+            FindCount,
+            Concurrency,
+            OpenMailboxes,
+            Principal,
+            Endpoint,
+        ];
+        let refusal = |rank: usize| Refusal::new(format!("{rank}")).scope(scopes[rank]);
+        for one in 0..scopes.len() {
+            for other in 0..scopes.len() {
+                let merged = merge(refusal(one), refusal(other));
+                let wider = one.max(other);
+                assert_eq!(merged.scope, scopes[wider]);
+                assert_eq!(merged.reason, wider.to_string());
+            }
+        }
+        // Of two that reach as far the first one counts.
+        let merged = merge(Refusal::new("one"), Refusal::new("other"));
+        assert_eq!(merged.reason, "one");
+    }
+
+    #[test]
+    fn the_refusal_of_two_members_is_of_members_if_both_are() {
+        for (one, other) in [(false, false), (false, true), (true, false), (true, true)] {
+            let refusal = |of_members| {
+                let mut refusal = Refusal::new("busy");
+                refusal.of_members = of_members;
+                refusal
+            };
+            let merged = merge(refusal(one), refusal(other));
+            assert_eq!(merged.of_members, one && other);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::budget::Payer;
 use super::failure::Failure;
 use super::mailbox::{Mailbox, Store};
 
-/// GetEvents and each message of a stream bring so many events at most (the reference page of
+/// GetEvents and each message of a stream bring this many events at most (the reference page of
 /// GetEvents).
 const MOST_EVENTS: usize = 50;
 

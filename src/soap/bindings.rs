@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::space::Space;
 
-/// Up to so many declarations the list is looked through; hardly any request has as many.
+/// Up to this many declarations the list is looked through; hardly any request has as many.
 const FEW: usize = 16;
 
 /// Prefixes and their namespaces, the newest last.

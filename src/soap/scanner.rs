@@ -15,7 +15,7 @@ const MAX_TAG: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lex {
-    /// At the very start, with so many bytes of a byte order mark seen.
+    /// At the very start, with this many bytes of a byte order mark seen.
     Start,
     Bom(u8),
     Text,

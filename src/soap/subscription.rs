@@ -49,7 +49,7 @@ impl SubscriptionRequest {
         });
         read?;
         if push {
-            // It lasts as long as the client's own server answers it.
+            // It lasts as long as the client's own server responds to it.
             lasts = MINUTE * MAX_MINUTES as u32;
         }
         match operation {

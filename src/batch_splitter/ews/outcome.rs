@@ -184,3 +184,100 @@ impl Sent {
         PartFailure::new(PartOutcome::Failed, text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: Sent = Sent {
+        members: 2,
+        idempotency: Idempotency::Safe,
+        mixed: false,
+    };
+
+    #[test]
+    fn what_a_status_alone_says_of_a_part() {
+        let failure = |sent: Sent, status: u16, header: Option<(&str, &str)>| {
+            let mut response = http::Response::builder().status(status);
+            if let Some((name, value)) = header {
+                response = response.header(name, value);
+            }
+            let (head, ()) = response.body(()).unwrap().into_parts();
+            let failure = sent.by_status(&head)?;
+            Some((failure.outcome, failure.too_large))
+        };
+        let single = Sent { members: 1, ..SENT };
+        let mixed = Sent {
+            mixed: true,
+            ..SENT
+        };
+        let again = |max_retries| PartOutcome::Retry(Retry::new(None).max_retries(max_retries));
+        let error_page = Some(("location", "/owa/auth/GenericErrorPage.htm?code=500"));
+        for (sent, status, header, expected) in [
+            (SENT, 200, None, None),
+            (SENT, 503, None, Some((PartOutcome::retry(None), false))),
+            (SENT, 413, None, Some((PartOutcome::Failed, true))),
+            (single, 413, None, Some((PartOutcome::Failed, false))),
+            (SENT, 408, None, Some((again(MAX_LOSS_RETRIES), true))),
+            (single, 408, None, Some((again(MAX_LOSS_RETRIES), false))),
+            (SENT, 425, None, Some((again(MAX_LOSS_RETRIES), false))),
+            // Of one mailbox of several, or of the caller.
+            (mixed, 403, None, Some((PartOutcome::Failed, false))),
+            (SENT, 403, None, Some((PartOutcome::FailedForAll, false))),
+            (mixed, 401, None, Some((PartOutcome::FailedForAll, false))),
+            (SENT, 404, None, Some((PartOutcome::Failed, false))),
+            (SENT, 302, None, Some((PartOutcome::FailedForAll, false))),
+            (
+                SENT,
+                302,
+                error_page,
+                Some((again(MAX_LOSS_RETRIES), false)),
+            ),
+            (SENT, 500, None, Some((again(MAX_LOSS_RETRIES), true))),
+            (single, 500, None, Some((again(MAX_LOSS_RETRIES), false))),
+            (
+                SENT,
+                500,
+                Some(("x-caserrorcode", "x")),
+                Some((again(1), false)),
+            ),
+            (
+                SENT,
+                502,
+                Some(("x-caserrorcode", "x")),
+                Some((again(MAX_LOSS_RETRIES), true)),
+            ),
+        ] {
+            let case = format!("{sent:?}, {status}, {header:?}");
+            assert_eq!(failure(sent, status, header), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_asked_for_again_where_that_does_no_harm() {
+        for (idempotency, unreadable, unattributed) in [
+            (
+                Idempotency::Safe,
+                PartOutcome::Failed,
+                PartOutcome::Retry(Retry::new(None).max_retries(1)),
+            ),
+            (
+                Idempotency::Idempotent,
+                PartOutcome::Unknown,
+                PartOutcome::Retry(Retry::new(None).max_retries(1).maybe_executed()),
+            ),
+            (
+                Idempotency::NonIdempotent,
+                PartOutcome::Unknown,
+                PartOutcome::Unknown,
+            ),
+        ] {
+            let sent = Sent {
+                idempotency,
+                ..SENT
+            };
+            assert_eq!(sent.unreadable(String::new()).outcome, unreadable);
+            assert_eq!(sent.unattributed(String::new()).outcome, unattributed);
+        }
+    }
+}

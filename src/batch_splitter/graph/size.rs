@@ -4,7 +4,7 @@
 pub(super) const MAX_MEMBERS: usize = 20;
 
 /// After how many parts without a refusal one more request is tried, at most.
-const MAX_PATIENCE: u32 = 16;
+const MAX_GOOD_PARTS: u32 = 16;
 
 /// The size of the next part.
 ///
@@ -20,7 +20,7 @@ pub(super) struct PartSize {
     /// How many parts of this size went well.
     went_well: u32,
     /// How many have to.
-    patience: u32,
+    good_parts_needed: u32,
     /// Whether no part of this size has come back.
     is_trial: bool,
 }
@@ -31,7 +31,7 @@ impl Default for PartSize {
             now: MAX_MEMBERS,
             known: MAX_MEMBERS,
             went_well: 0,
-            patience: 1,
+            good_parts_needed: 1,
             is_trial: false,
         }
     }
@@ -42,12 +42,12 @@ impl PartSize {
         self.now
     }
 
-    /// Takes in that of a part with `members` so many were `throttled`.
+    /// Records that the server throttled `throttled` of the `members` of a part.
     pub(super) fn part_ended(&mut self, members: usize, throttled: usize) {
         let passed = members.saturating_sub(throttled);
         if throttled > 0 {
             if self.is_trial {
-                self.patience = (self.patience * 2).min(MAX_PATIENCE);
+                self.good_parts_needed = (self.good_parts_needed * 2).min(MAX_GOOD_PARTS);
             }
             // A part that was sent when more was allowed says nothing new if it was refused for that.
             self.known = self
@@ -60,7 +60,7 @@ impl PartSize {
         } else if members >= self.now {
             self.went_well += 1;
             if std::mem::take(&mut self.is_trial) {
-                self.patience = (self.patience / 2).max(1);
+                self.good_parts_needed = (self.good_parts_needed / 2).max(1);
             }
             self.grow();
         }
@@ -70,7 +70,7 @@ impl PartSize {
         if self.now < self.known {
             self.now = (self.now * 2).min(self.known);
             self.went_well = 0;
-        } else if self.went_well >= self.patience && self.now < MAX_MEMBERS {
+        } else if self.went_well >= self.good_parts_needed && self.now < MAX_MEMBERS {
             self.now += 1;
             self.known = self.now;
             self.went_well = 0;
@@ -83,7 +83,7 @@ impl PartSize {
 mod tests {
     use super::*;
 
-    /// The sizes of so many parts where so many requests pass at a time.
+    /// The sizes of the parts where that many requests pass at a time.
     fn sizes(size: &mut PartSize, parts: usize, passing: usize) -> Vec<usize> {
         let part = |_| {
             let members = size.members();

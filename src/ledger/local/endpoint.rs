@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::adapt::{AdaptiveLimit, Room};
 use super::gate::{Gate, Pass};
 
-/// An endpoint that answered that it is overloaded, until that is forgotten.
+/// An endpoint that said that it is overloaded, until that is forgotten.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     gate: Gate,

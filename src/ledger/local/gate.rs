@@ -26,7 +26,7 @@ enum Step {
         until: Instant,
     },
     Ramp {
-        /// The calls that got a good response, each counted once: so many and one more may go at the same time.
+        /// The calls that got a good response, each counted once: that many and one more may go at the same time.
         accepted: Vec<u64>,
         in_flight: u32,
         /// Calls admitted before this one were sent before the gate closed: they do not count.

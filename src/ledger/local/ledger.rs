@@ -134,7 +134,7 @@ pub struct LocalLedger {
 /// # let _ = ledger;
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
+#[must_use = "builders do nothing until they are built"]
 pub struct LocalLedgerBuilder {
     pub(super) config: Config,
 }

@@ -68,7 +68,7 @@ impl Queued {
             Contended::Time => until,
             _ => gate,
         };
-        // A gate that opens too late is known now: waiting for it would be in vain.
+        // A gate that opens too late is known now: waiting for it gains nothing.
         if let Some(gate) = gate.filter(|gate| *gate > self.deadline) {
             return Some(AcquireError::GateTooLate {
                 wait: gate - now,

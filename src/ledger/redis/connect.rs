@@ -87,8 +87,8 @@ impl fmt::Debug for RedisServer {
     }
 }
 
-/// Whether the server has answered, and the connection is a good one.
-fn is_answer(error: &RedisError) -> bool {
+/// Whether the server has responded, and the connection is a good one.
+fn is_response(error: &RedisError) -> bool {
     matches!(
         error.code(),
         Some("NOSCRIPT" | "STALE" | "LAYOUT" | "OOM" | "NOPERM")
@@ -107,13 +107,13 @@ impl RedisConnect for RedisServer {
                     shared.lock().get_or_insert(new).clone()
                 }
             };
-            let answer = connection.req_packed_command(&command).await;
-            let answer = answer.and_then(Value::extract_error);
-            if answer.as_ref().is_err_and(|error| !is_answer(error)) {
+            let response = connection.req_packed_command(&command).await;
+            let response = response.and_then(Value::extract_error);
+            if response.as_ref().is_err_and(|error| !is_response(error)) {
                 // Another server may be the right one by now.
                 shared.lock().take();
             }
-            answer
+            response
         })
     }
 

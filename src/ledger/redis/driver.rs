@@ -83,7 +83,7 @@ pub(super) struct Driver {
     calls: FuturesUnordered<Call>,
     /// The last number given, to timers and to requests: later ones are larger, for whatever principal.
     number: u64,
-    /// How many requests have failed since one was answered.
+    /// How many requests have failed since one got a response.
     failures: u32,
     /// How many processes share a principal, as known last.
     procs: u32,
@@ -125,7 +125,7 @@ impl Driver {
                 () = news.notified() => driver.take_news(),
                 Some(heard) = hears.recv() => driver.heard(heard, &all),
                 Some((principal, number, reply)) = driver.calls.next() => {
-                    driver.answered(&principal, number, reply);
+                    driver.responded(&principal, number, reply);
                 }
                 () = due, if next.is_some() => driver.look_at_due(),
             }
@@ -277,7 +277,7 @@ impl Driver {
         }
     }
 
-    fn answered(&mut self, principal: &Principal, number: u64, reply: Result<Reply, StoreError>) {
+    fn responded(&mut self, principal: &Principal, number: u64, reply: Result<Reply, StoreError>) {
         match reply {
             Ok(reply) => {
                 if self.failures > 0 {

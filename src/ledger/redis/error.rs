@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use redis::RedisError;
 
-/// Why Redis could not be asked, or what is wrong with its answer. The source of
+/// Why Redis could not be asked, or what is wrong with its response. The source of
 /// [`AcquireError::Unavailable`](crate::ledger::AcquireError::Unavailable).
 ///
 /// ```
 /// use tower_ews::ledger::redis::StoreError;
 ///
 /// let error = StoreError::TimedOut(std::time::Duration::from_secs(1));
-/// assert_eq!(error.to_string(), "Redis did not answer within 1 s");
+/// assert_eq!(error.to_string(), "Redis did not respond within 1 s");
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,8 +19,8 @@ pub enum StoreError {
     /// Redis cannot be reached, or refuses the command.
     #[error("Redis: {0}")]
     Redis(#[source] RedisError),
-    /// Redis did not answer in time.
-    #[error("Redis did not answer within {}", crate::seconds::Seconds(*.0))]
+    /// Redis did not respond in time.
+    #[error("Redis did not respond within {}", crate::seconds::Seconds(*.0))]
     TimedOut(Duration),
     /// Another version of this crate keeps its state otherwise there: give one of them another prefix, and limits of its own.
     #[error(
@@ -31,8 +31,8 @@ pub enum StoreError {
         /// The layout that was found.
         found: String,
     },
-    /// The answer cannot be read.
-    #[error("Redis answered what cannot be read: {0}")]
+    /// The response cannot be read.
+    #[error("the response of Redis cannot be read: {0}")]
     Nonsense(#[source] serde_json::Error),
     /// The runtime that renewed the leases has ended.
     #[error("the runtime that renewed the leases has ended")]

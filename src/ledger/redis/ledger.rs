@@ -66,7 +66,7 @@ pub struct RedisLedger {
 /// # Ok::<_, redis::RedisError>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build` is called"]
+#[must_use = "builders do nothing until they are built"]
 pub struct RedisLedgerBuilder {
     inner: LocalLedgerBuilder,
     lease: Duration,

@@ -53,10 +53,10 @@
 //! | what happens | what follows |
 //! | --- | --- |
 //! | a process is killed, or stands still for longer than a lease | Its share is lent to others a lease after it asked last. What it has sent runs on at the server: for so long there may be too much in flight, by its share at most. |
-//! | Redis does not answer | Calls go on with what is lent until the lease ends. Then it is as [`WhenUnavailable`] says. |
+//! | Redis does not respond | Calls go on with what is lent until the lease ends. Then it is as [`WhenUnavailable`] says. |
 //! | Redis is back | Processes say what they use, each within four seconds with leases of ten; nothing more is lent until that is within the limit. What a process holds from before, or has let in by its own share, comes on top until it has said so. |
 //! | Redis forgets everything (restart, flush, a replica that was behind) | Processes say what they have at their next request, a third of a lease later at most. Until then what was forgotten may be lent once more. Waits for buckets and values begin anew. |
-//! | Redis is out of memory | As if it did not answer. |
+//! | Redis is out of memory | As if it did not respond. |
 //! | a message to a waiting process is lost | It asks again a third of a lease later. |
 //!
 //! # What it needs

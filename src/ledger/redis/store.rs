@@ -17,15 +17,15 @@ const LEASE: &str = include_str!("lease.lua");
 pub(super) struct Store {
     connect: Arc<dyn RedisConnect>,
     sha: Arc<str>,
-    patience: Duration,
+    stall_timeout: Duration,
 }
 
 impl Store {
-    pub(super) fn new(connect: Arc<dyn RedisConnect>, patience: Duration) -> Self {
+    pub(super) fn new(connect: Arc<dyn RedisConnect>, stall_timeout: Duration) -> Self {
         Self {
             connect,
             sha: Script::new(LEASE).get_hash().into(),
-            patience,
+            stall_timeout,
         }
     }
 
@@ -34,12 +34,12 @@ impl Store {
     }
 
     async fn send(&self, command: Cmd) -> Result<Value, StoreError> {
-        match timeout(self.patience, self.connect.command(command)).await {
-            // An error may come as an answer.
-            Ok(answer) => answer
+        match timeout(self.stall_timeout, self.connect.command(command)).await {
+            // An error may come as a response.
+            Ok(response) => response
                 .and_then(Value::extract_error)
                 .map_err(StoreError::from),
-            Err(_) => Err(StoreError::TimedOut(self.patience)),
+            Err(_) => Err(StoreError::TimedOut(self.stall_timeout)),
         }
     }
 
@@ -51,11 +51,11 @@ impl Store {
             command.arg(script).arg(1).arg(&key).arg(&ask);
             command
         };
-        let answer = match self.send(call("EVALSHA", &self.sha)).await {
+        let response = match self.send(call("EVALSHA", &self.sha)).await {
             Err(error) if error.is_no_script() => self.send(call("EVAL", LEASE)).await?,
-            answer => answer?,
+            response => response?,
         };
-        let text: String = redis::from_redis_value(answer).map_err(StoreError::unreadable)?;
+        let text: String = redis::from_redis_value(response).map_err(StoreError::unreadable)?;
         serde_json::from_str(&text).map_err(StoreError::Nonsense)
     }
 

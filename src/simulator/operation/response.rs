@@ -20,7 +20,7 @@ pub(in super::super) struct OperationResponse {
 }
 
 impl OperationResponse {
-    /// The same failure for each of so many members.
+    /// The same failure for each of several members.
     pub(in super::super) fn all(failure: Failure, members: usize) -> Self {
         Self {
             members: vec![Err(failure); members],

@@ -23,7 +23,7 @@ use super::bucket::{Bucket, Rate};
 const FORGET: Duration = Duration::from_secs(3600);
 /// Good responses after a lock-out without which the next one is the same.
 const FEW: u32 = 4;
-/// A rate that has held for so many times the time between two lock-outs is raised by an eighth.
+/// A rate that has held for this many times the time between two lock-outs is raised by an eighth.
 const HELD: u32 = 8;
 /// A bucket holds what comes back in this time at the least.
 const LEAST: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl LearntRate {
         }
     }
 
-    /// Another refusal, with so many calls in flight: the server opens at `until`.
+    /// Another refusal, with this many calls in flight: the server opens at `until`.
     pub(super) fn locked_out(
         &mut self,
         sequence: u64,
