@@ -89,8 +89,9 @@ async fn one_culprit_in_a_hundred() {
             let wait = next.at - job.asks[*at].at;
             assert!((10..=21).contains(&wait.as_secs()), "{seed}: {wait:?}");
         }
-        // It ends sooner only if two parts in a row are lost.
-        let ends = job.lost.windows(2).any(|pair| pair[0] + 1 == pair[1]);
+        // It ends sooner only if three parts in a row are lost, or the first two.
+        let in_a_row = |parts: &[usize]| parts.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        let ends = in_a_row(&job.lost[..2]) || job.lost.windows(3).any(in_a_row);
         assert_eq!(job.unsent > 0, ends, "{seed}");
         let bound = Duration::from_secs(21) * CULPRITS as u32
             + job.asks.len() as u32 * Duration::from_millis(21);
