@@ -449,7 +449,7 @@ where
 /// What was responded, as the script has it.
 async fn text(response: Response<PeekBody<TestBody>>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    as_written(&String::from_utf8(bytes.to_vec()).unwrap())
+    as_written(std::str::from_utf8(&bytes).unwrap())
 }
 
 fn as_written(text: &str) -> String {
