@@ -6,6 +6,8 @@ mod access;
 mod cases;
 #[path = "responses/collected.rs"]
 mod collected;
+#[path = "responses/culprits.rs"]
+mod culprits;
 #[path = "responses/deadline.rs"]
 mod deadline;
 #[path = "responses/graph.rs"]

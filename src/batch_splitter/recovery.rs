@@ -245,11 +245,12 @@ impl Recovery {
         let next_part = members.plan.parts();
         self.trouble
             .part_failed(self.part, next_part, is_new_small, now);
-        if self.trouble.is_general(max_retries, now) {
+        let done = members.report.stats().done;
+        if self.trouble.is_general(max_retries, done, now) {
             self.fallback.end_retries();
             return self.stop(&why);
         }
-        if self.trouble.retries(max_retries) > 0 && holds {
+        if self.trouble.is_waited_for(max_retries, now) && holds {
             // Without time for the wait, the members that wait are given up one by one.
             if let Some(until) = self.pacing.retry_at(again.retry_after, now) {
                 self.hold_until(members, until, now);

@@ -11,6 +11,14 @@ const SMALL_PARTS: u32 = 3;
 /// How long every part has to fail of a batch some of which was done: what was fine before is more likely away for a while.
 const OUTAGE: Duration = Duration::from_secs(60);
 
+/// After this long the server is given up, whatever it has done before.
+const LONG_OUTAGE: Duration = Duration::from_secs(5 * 60);
+
+/// One small part more has to fail for so many members that were done, and how many at most: what is refused beside many
+/// successes is more likely to blame itself.
+const DONE_FOR_ONE: usize = 10;
+const MOST_SMALL_PARTS: usize = 50;
+
 /// How often a failure is tried then, whatever it is.
 const OUTAGE_RETRIES: u32 = 6;
 
@@ -26,8 +34,9 @@ const GOOD_PARTS: u32 = 8;
 /// the rest is not sent, if a single call would have been given up as well.
 ///
 /// If what was lost may have been executed and must not be executed twice, the next part waits, is as small as can be, and
-/// goes alone. If its outcome is lost as well, the rest is not sent: doubt does not spread.
-#[derive(Debug, Default)]
+/// goes alone. If its outcome is lost as well, the rest is not sent: doubt does not spread. Once the server has gone on after a
+/// loss, single members are to blame rather than an outage, and one more is tried.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Trouble {
     /// The parts that failed since a member was last settled.
     in_a_row: u32,
@@ -42,6 +51,10 @@ pub(super) struct Trouble {
     /// What may have been executed is sent again: little at a time.
     careful: bool,
     doubt: Doubt,
+    /// Whether members were settled by parts that were sent after a loss.
+    recovered: bool,
+    /// How many parts that went alone were lost since.
+    lost_tests: u32,
     /// How many members a part may leave in doubt, since a larger one was lost.
     max_in_doubt: Option<usize>,
     /// How many were lost.
@@ -83,7 +96,8 @@ impl Trouble {
 
     /// The outcome of a part of `members` was lost, and none of them may be sent again. Returns whether the rest may be sent.
     pub(super) fn outcome_lost(&mut self, members: usize) -> bool {
-        let may_go_on = self.doubt != Doubt::Testing;
+        self.lost_tests += u32::from(self.doubt == Doubt::Testing);
+        let may_go_on = self.lost_tests <= u32::from(self.recovered);
         self.doubt = Doubt::Lost;
         let half = (members / 2).max(1);
         self.max_in_doubt = Some(self.max_in_doubt.map_or(half, |max| max.min(half)));
@@ -118,6 +132,11 @@ impl Trouble {
     /// Members were settled by the server.
     pub(super) fn members_settled(&mut self) {
         self.settled_some = true;
+        // Others were on their way before the loss.
+        if self.losses > 0 && self.doubt == Doubt::None {
+            self.recovered = true;
+            self.lost_tests = 0;
+        }
     }
 
     /// The server has responded to a part, whatever it said.
@@ -164,17 +183,31 @@ impl Trouble {
 
     /// Returns whether as many parts in a row failed as are worth trying, for a failure that is worth `max_retries` retries.
     pub(super) fn lasts(&self, max_retries: u32, now: Instant) -> bool {
-        let lasted = self.since.map_or(Duration::ZERO, |since| now - since);
         // Each failure can take as long as an outage.
-        match lasted >= OUTAGE {
+        match self.lasted(now) >= OUTAGE {
             true => self.in_a_row > max_retries,
             false => !self.settled_some && self.in_a_row > self.retries(max_retries),
         }
     }
 
-    /// Returns whether every part fails like this.
-    pub(super) fn is_general(&self, max_retries: u32, now: Instant) -> bool {
-        self.small >= SMALL_PARTS && self.lasts(max_retries, now)
+    /// Returns whether every part fails like this, after `done` members were done.
+    pub(super) fn is_general(&self, max_retries: u32, done: usize, now: Instant) -> bool {
+        let more = u32::try_from((done / DONE_FOR_ONE).min(MOST_SMALL_PARTS)).unwrap_or_default();
+        let needed = match self.lasted(now) >= LONG_OUTAGE {
+            true => SMALL_PARTS,
+            false => SMALL_PARTS.max(more),
+        };
+        self.small >= needed && self.lasts(max_retries, now)
+    }
+
+    /// Returns whether nothing is sent for a while after a failure that is worth `max_retries` retries. What has lasted longer
+    /// than an outage is not waited for.
+    pub(super) fn is_waited_for(&self, max_retries: u32, now: Instant) -> bool {
+        self.retries(max_retries) > 0 && !(self.settled_some && self.lasted(now) >= OUTAGE)
+    }
+
+    fn lasted(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now - since)
     }
 }
 
@@ -207,13 +240,13 @@ mod tests {
             }
             assert_eq!(trouble.wants_small(), parts.len() >= 2, "{parts:?}");
             assert!(!trouble.wants_alone());
-            assert_eq!(trouble.is_general(0, now), without, "{parts:?}");
-            assert_eq!(trouble.is_general(6, now), with, "{parts:?}");
+            assert_eq!(trouble.is_general(0, 0, now), without, "{parts:?}");
+            assert_eq!(trouble.is_general(6, 0, now), with, "{parts:?}");
             // A response does not help, messages do.
             trouble.response_came();
-            assert_eq!(trouble.is_general(0, now), without, "{parts:?}");
+            assert_eq!(trouble.is_general(0, 0, now), without, "{parts:?}");
             trouble.messages_came();
-            assert!(!trouble.wants_small() && !trouble.is_general(0, now));
+            assert!(!trouble.wants_small() && !trouble.is_general(0, 0, now));
         }
     }
 
@@ -262,5 +295,31 @@ mod tests {
         assert!(trouble.outcome_lost(50));
         trouble.part_sent();
         assert!(!trouble.outcome_lost(50));
+    }
+
+    #[test]
+    fn after_a_loss_that_was_one_members_a_lost_test_is_followed_by_another() {
+        let lose = |trouble: &mut Trouble| {
+            trouble.part_sent();
+            trouble.outcome_lost(1)
+        };
+        let settle = |trouble: &mut Trouble| {
+            trouble.part_sent();
+            trouble.response_came();
+            trouble.members_settled();
+        };
+        let mut trouble = Trouble::default();
+        settle(&mut trouble);
+        assert!(lose(&mut trouble));
+        // A part that was on its way says nothing about what follows.
+        trouble.members_settled();
+        let mut outage = trouble.clone();
+        assert!(!lose(&mut outage));
+        settle(&mut trouble);
+        for _ in 0..3 {
+            assert!(lose(&mut trouble) && lose(&mut trouble));
+            settle(&mut trouble);
+        }
+        assert!(lose(&mut trouble) && lose(&mut trouble) && !lose(&mut trouble));
     }
 }

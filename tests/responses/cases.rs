@@ -176,3 +176,131 @@ async fn one_message_that_is_longer_than_a_response_may_be() {
     let stats = report.stats();
     assert_eq!((stats.done, stats.unknown, stats.not_executed), (9, 0, 1));
 }
+
+/// A list of waits: the longest one counts, in a response and inside of a Graph batch.
+#[tokio::test(start_paused = true)]
+async fn the_longest_of_several_waits() {
+    for waits in ["30,120", "0,120", "30, 120", "120,30"] {
+        for status in [429, 503] {
+            for (operation, members) in [("GetItem", 1), ("CreateItem", 20)] {
+                let outcome = send(request(operation, members), None, move |ask| {
+                    match ask.number {
+                        0 => Answer::status(status).with("retry-after", waits),
+                        _ => good(ask),
+                    }
+                })
+                .await;
+                let case = format!("{waits}, {status}, {operation}: {outcome:?}");
+                assert_eq!((outcome.requests(), outcome.done()), (2, members), "{case}");
+                assert!(outcome.took >= Duration::from_secs(120), "{case}");
+                assert!(outcome.took < Duration::from_secs(125), "{case}");
+            }
+        }
+    }
+}
+
+/// Any status, with nothing or a page behind it: a bounded number of requests, and nothing is done twice that may have been done.
+#[tokio::test(start_paused = true)]
+async fn any_status_is_bounded() {
+    let others = [600, 605, 700, 999];
+    let mut wrong = Vec::new();
+    for status in (200..600).chain(others) {
+        for page in ["", "<html><title>Moved</title></html>"] {
+            let answer = move |_: &Ask| match page {
+                "" => Answer::status(status),
+                page => Answer::page(status, "text/html", page),
+            };
+            for (operation, members) in [("GetItem", 1), ("GetItem", 20), ("CreateItem", 20)] {
+                let outcome = send(request(operation, members), None, answer).await;
+                let case = format!(
+                    "{status} {page:?}, {operation} of {members}: {} requests, {:?}, {} unknown, {:?}, {}",
+                    outcome.requests(),
+                    outcome.took,
+                    outcome.unknown,
+                    outcome.status,
+                    outcome.error
+                );
+                let throttled = [429, 503].contains(&status);
+                let (most, longest) = match throttled {
+                    true => (90, Duration::from_secs(901)),
+                    false => (11, 3 * MINUTE),
+                };
+                let bounded = outcome.requests() <= most && outcome.took <= longest;
+                // A page is handed on as what it is.
+                let told = outcome
+                    .status
+                    .is_some_and(|told| told != 200 || status == 200)
+                    || !outcome.error.is_empty();
+                // What is certain not to have been executed.
+                let again =
+                    throttled || [408, 425, 507].contains(&status) || (400..500).contains(&status);
+                let mut asked = outcome
+                    .asks
+                    .iter()
+                    .flat_map(|ask| &ask.ids)
+                    .collect::<Vec<_>>();
+                asked.sort_unstable();
+                let twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
+                let doubled = operation == "CreateItem" && twice && !again;
+                if !bounded || !told || doubled || operation == "GetItem" && outcome.unknown > 0 {
+                    wrong.push(case);
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What is no SOAP goes by its method: a photo, or another API through the layer for plain HTTP.
+#[tokio::test(start_paused = true)]
+async fn a_photo_is_asked_for_again() {
+    let photo = || {
+        let request =
+            http::Request::get("https://mail.contoso.com/EWS/Exchange.asmx/s/GetUserPhoto");
+        request.body(replay(Full::default())).unwrap()
+    };
+    let failures: [fn() -> Answer; 9] = [
+        || Answer::Reset,
+        || Answer::status(500),
+        || Answer::status(502),
+        || Answer::status(504),
+        || Answer::status(408),
+        || Answer::status(509),
+        || Answer::status(504).with("retry-after", "2"),
+        || Answer::status(500).with("retry-after", "2"),
+        || Answer::status(502).with("retry-after", "2"),
+    ];
+    for (at, failure) in failures.into_iter().enumerate() {
+        for ends in [true, false] {
+            let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let counted = std::sync::Arc::clone(&count);
+            let server = tower::service_fn(move |_: http::Request<tower_ews::body::ReplayBody>| {
+                let number = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                super::server::respond(match ends && number == 2 {
+                    true => Answer::page(200, "image/jpeg", "a photo"),
+                    false => failure(),
+                })
+            });
+            let begin = tokio::time::Instant::now();
+            let plain = tower_ews::server_busy_backoff::ServerBusyBackoffLayer::http()
+                .layer(server.clone());
+            let result = plain.oneshot(photo()).await;
+            let status = result.map(|response| response.status().as_u16());
+            let requests = count.swap(0, std::sync::atomic::Ordering::Relaxed);
+            let case = format!(
+                "{at}, {ends}: {status:?}, {requests}, {:?}",
+                begin.elapsed()
+            );
+            assert_eq!(requests, if ends { 3 } else { 7 }, "{case}");
+            assert_eq!(status.is_ok_and(|status| status == 200), ends, "{case}");
+            assert!(begin.elapsed() < MINUTE, "{case}");
+            let ews = tower_ews::server_busy_backoff::ServerBusyBackoffLayer::ews().layer(server);
+            let result = ews.oneshot(photo()).await;
+            if let Err(error) = &result {
+                assert!(!error.to_string().contains("may have"), "{error}");
+            }
+            let requests = count.load(std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(requests, if ends { 3 } else { 7 }, "{case}");
+        }
+    }
+}

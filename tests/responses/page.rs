@@ -39,10 +39,12 @@ const REST: &str = "
   of a hundredth. A server that goes on to ask for too little is asked ever more seldom.
 - A part of a batch that fails as a whole is sent in halves, down to the members that are to blame. After two failures in a
   row the parts are as small as can be, and drawn from the whole batch where order makes no difference; three of those
-  speak for the rest.
+  speak for the rest. Beside successes more of them have to fail, one for ten members that were done, up to fifty, or all for
+  five minutes; the first minute is taken for an outage, and waited for.
 - After the outcome of a part is lost that must not be done twice, nothing is sent for 10 to 20 s, then one small part
-  alone. If that is lost too, the rest is not sent. Such parts have 50 members at most (`max_in_doubt`), and half as
-  many as the last one that was lost. They grow again after eight good ones for each that was lost so far.
+  alone. If that is lost too, the rest is not sent; once the server has gone on after a loss, one more is tried before.
+  Such parts have 50 members at most (`max_in_doubt`), and half as many as the last one that was lost. They grow again after
+  eight good ones for each that was lost so far.
 - When everything fails, the retries of all calls together are 100 at once and 10 a second for a server, 20 at once and 2 a
   second for a principal.
 - Where another server has the mailbox, the caller's hook is asked once for its endpoint (`find_endpoint`), and the request goes

@@ -101,10 +101,32 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
             }
         }
         7 => {
+            let odd = rng.u8(0..10);
             done.losses += 1;
-            execute(done, some);
-            match rng.u8(0..5) {
+            // A success that is told, whoever it is told of, was one.
+            execute(done, if odd < 5 { some } else { all });
+            let others = |operation: &str, ids: &[String]| {
+                let ask = Ask {
+                    operation: operation.to_owned(),
+                    ids: ids.to_vec(),
+                    ..ask.clone()
+                };
+                good(&ask)
+            };
+            match odd {
                 0 => Answer::Hang,
+                // To something else, with a message too many or too few, or with nothing behind the first one.
+                5 => others("GetFolder", &ask.ids),
+                6 => others(&ask.operation, &[&ask.ids[..], &ask.ids[..1]].concat()),
+                7 => others(&ask.operation, &ask.ids[1..]),
+                8 => match good(ask) {
+                    Answer::Response { body, .. } => {
+                        let end = body.find("ResponseMessage>").unwrap_or(0);
+                        Answer::Stall(body[..end + 16].to_owned())
+                    }
+                    other => other,
+                },
+                9 => Answer::xml([200, 500][rng.usize(0..2)], fault("ErrorOfNextYear", "")),
                 1 => Answer::xml(200, ""),
                 2 => Answer::xml(200, envelope("")),
                 3 => Answer::page(200, "text/html", "<html>Sign in</html>"),

@@ -40,6 +40,10 @@ struct Doubt {
     /// When the replies to the calls come, their numbers, and what they are.
     replies: Vec<(Instant, usize, Knowledge)>,
     state: DoubtState,
+    /// A call that went alone had a reply: single members are to blame, and one more of these calls may be lost.
+    recovered: bool,
+    /// How many calls that went alone were lost since.
+    lost_tests: usize,
 }
 
 /// What a reply says of what was executed.
@@ -61,7 +65,7 @@ enum DoubtState {
     NotSent,
     /// This call goes alone.
     Testing(usize),
-    /// Its reply was lost, too.
+    /// Its reply was lost, too, and that of one more if an earlier one had one.
     Over,
 }
 
@@ -80,9 +84,14 @@ impl Doubt {
         self.replies = open;
         for (at, number, knowledge) in came {
             let tested = matches!(self.state, DoubtState::Testing(tested) if tested == number);
+            if tested && knowledge == Knowledge::Certain {
+                (self.recovered, self.lost_tests) = (true, 0);
+            }
+            self.lost_tests += usize::from(tested && knowledge == Knowledge::Lost);
+            let is_over = self.lost_tests > usize::from(self.recovered);
             self.state = match (knowledge, self.state) {
                 (_, DoubtState::Over) => DoubtState::Over,
-                (Knowledge::Lost, _) if tested => DoubtState::Over,
+                (Knowledge::Lost, _) if tested && is_over => DoubtState::Over,
                 (Knowledge::Lost, _) => DoubtState::Lost(at),
                 (Knowledge::NotSent, _) if tested => DoubtState::NotSent,
                 (Knowledge::Certain, _) if tested => DoubtState::None,
