@@ -12,6 +12,7 @@
 //! | [`Limit`] | how a budget is counted, and its number |
 
 mod error;
+mod learnt;
 mod leases;
 mod limit;
 mod local;
@@ -25,6 +26,7 @@ mod snapshot;
 mod unread;
 
 pub use error::{AcquireError, Contended};
+pub use learnt::Learnt;
 pub(crate) use leases::Leases;
 pub use limit::Limit;
 pub use local::{LocalLedger, LocalLedgerBuilder, SetLimitError};
