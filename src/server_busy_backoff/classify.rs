@@ -11,7 +11,7 @@ use tower::BoxError;
 use super::access::Access;
 use super::endpoint::UNNAMED;
 use crate::extensions::Caller;
-use crate::principal::Principal;
+use crate::principal::{Budget, Principal};
 use crate::retry::Failure;
 pub use crate::retry::Idempotency;
 use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, retry_after};
@@ -282,6 +282,8 @@ pub struct Refusal {
     pub(super) of_members: bool,
     /// Another server has to be asked. Inside is the one that it names.
     pub(super) moved: Option<Option<Box<Uri>>>,
+    /// A limit of what is in flight whose number the server names.
+    pub(super) limit: Option<(Budget, u32)>,
     /// Final, unless the principal was let in before.
     pub(super) unless_granted: bool,
 }
@@ -297,6 +299,7 @@ impl Refusal {
             max_retries: None,
             of_members: false,
             moved: None,
+            limit: None,
             unless_granted: false,
         }
     }

@@ -188,6 +188,18 @@ impl Measure for InFlight {
         }
     }
 
+    fn named(&mut self, number: u32, now: Instant) {
+        if number >= self.limit || self.leased {
+            return;
+        }
+        let (limit, hanging) = (self.limit, self.hanging);
+        self.adaptive
+            .get_or_insert_with(|| {
+                Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
+            })
+            .named(number, now);
+    }
+
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
         self.limit = number.unwrap_or(policy.number());

@@ -126,6 +126,9 @@ pub(in super::super) trait Measure: fmt::Debug {
     /// The server has locked the principal out until then because this bucket is empty.
     fn locked_out(&mut self, _ask: Ask<'_>, _until: Instant, _last: u64, _now: Instant) {}
 
+    /// The server says that this is its number.
+    fn named(&mut self, _number: u32, _now: Instant) {}
+
     /// The call cost so much more than it was charged.
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}
 

@@ -283,7 +283,7 @@ async fn another_ledger_takes_in_what_one_knows() {
     let third = of_all_kinds();
     third.import(&saved);
     sleep(secs(99)).await;
-    assert!(!try_now(&third, &opens("svc", "new@contoso.com")).is_some());
+    assert!(try_now(&third, &opens("svc", "new@contoso.com")).is_none());
     sleep(secs(2)).await;
     assert!(try_now(&third, &opens("svc", "new@contoso.com")).is_some());
     // What is not kept, or is kept otherwise, is left out.
