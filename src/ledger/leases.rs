@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::permit::Permit;
 use super::signal::Signal;
-use crate::principal::LeaseChange;
+use crate::principal::{Charge, LeaseChange};
 
 /// So many are kept. The one that expires first is given back for another.
 const MAX_KEPT: usize = 100_000;
@@ -110,6 +110,12 @@ impl Leases {
             // Its response was a good one, however long it is kept.
             permit.report(Signal::Accepted);
         }
+        if let (LeaseChange::Refused, Some(permit)) = (&change, &permit) {
+            let mut budgets = permit.admission().charges().iter().map(Charge::budget);
+            if let Some(budget) = budgets.next() {
+                permit.report(Signal::Exceeded(budget));
+            }
+        }
         let mut kept = self.kept.lock();
         let ended = match (change, permit) {
             (LeaseChange::Begin { id, lasts }, Some(permit)) => kept.insert(id, permit, lasts),
@@ -118,7 +124,7 @@ impl Leases {
                 Vec::new()
             }
             (LeaseChange::End(ids), _) => ids.iter().filter_map(|id| kept.remove(id)).collect(),
-            (LeaseChange::None | LeaseChange::Begin { .. }, _) => return,
+            (LeaseChange::None | LeaseChange::Refused | LeaseChange::Begin { .. }, _) => return,
         };
         let unwatched = !kept.watched && kept.next().is_some();
         drop(kept);

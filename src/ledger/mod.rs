@@ -14,6 +14,7 @@
 mod any;
 mod error;
 mod handover;
+mod learnt;
 mod leases;
 mod limit;
 mod local;
@@ -29,6 +30,7 @@ mod unread;
 pub(crate) use any::AcquireAny;
 pub use error::{AcquireError, Contended};
 pub(crate) use handover::AcquiredPermit;
+pub use learnt::Learnt;
 pub(crate) use leases::Leases;
 pub use limit::Limit;
 pub use local::{LocalLedger, LocalLedgerBuilder, SetLimitError};

@@ -40,6 +40,14 @@ pub enum Signal {
     /// time": of the call's budgets that count what is in flight, the one that is nearest to its limit is meant. The rows of
     /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
     Exceeded(Budget),
+    /// The server names the number of its limit of what is in flight, in a refusal for example. A smaller one than the configured one is
+    /// kept to for an hour; a larger one is no news.
+    Limit {
+        /// Which of the call's budgets.
+        budget: Budget,
+        /// The number that the server names.
+        number: u32,
+    },
     /// The call cost so much of a [`Limit::PerWindow`](super::Limit::PerWindow) budget, on top of what it was charged when it was
     /// admitted. The bucket may go into debt by it. Reports add up; other limits count nothing by it.
     Spent {

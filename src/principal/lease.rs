@@ -111,6 +111,8 @@ pub trait ReadLease: Send + Sync {
 pub enum LeaseChange {
     /// Nothing.
     None,
+    /// The server has no room for it: the budget is exceeded.
+    Refused,
     /// It has begun.
     Begin {
         /// What it is known by.

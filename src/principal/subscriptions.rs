@@ -35,6 +35,7 @@ impl ReadLease for SubscriptionReader {
         match &self.request {
             SubscriptionRequest::Create(lasts) => match said.ids.into_iter().next() {
                 Some(id) if said.succeeded => LeaseChange::Begin { id, lasts: *lasts },
+                _ if said.too_many => LeaseChange::Refused,
                 _ => LeaseChange::None,
             },
             SubscriptionRequest::End(ids) if said.succeeded || said.lost => {

@@ -11,7 +11,7 @@ use tower::BoxError;
 use super::access::Access;
 use super::endpoint::UNNAMED;
 use crate::extensions::Caller;
-use crate::principal::Principal;
+use crate::principal::{Budget, Principal};
 use crate::retry::Failure;
 pub use crate::retry::Idempotency;
 use crate::retry::{MAX_LOSS_RETRIES, StatusMeaning, retry_after};
@@ -288,6 +288,8 @@ pub struct Refusal {
     /// It is about who asks. What is said of a part's mailbox or credentials is not cured by smaller parts, so parts are sent
     /// again as well. Where no retry is worth it, one is if the principal was let in before.
     pub(super) about_caller: bool,
+    /// A limit of what is in flight whose number the server names.
+    pub(super) limit: Option<(Budget, u32)>,
 }
 
 impl Refusal {
@@ -302,6 +304,7 @@ impl Refusal {
             of_members: false,
             moved: None,
             about_caller: false,
+            limit: None,
         }
     }
 

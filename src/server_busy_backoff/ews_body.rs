@@ -9,10 +9,12 @@ use tower::BoxError;
 use super::classify::{BodyClassifier, Outcome, Reading, Refusal, RefusalScope, RequestClass};
 use crate::body::inflate::Inflate;
 use crate::errors::{CutShort, OtherResponse};
+use crate::principal::Budget;
 use crate::soap::member_status::MemberStatus;
 use crate::soap::truncation::TruncationMark;
 use crate::soap::{
     CodeClass, Operation, ResponseClass, ResponseCode, ResponseMessage, ResponseScanner, ScanError,
+    policy_part,
 };
 
 /// What is said of a success that is no SOAP, such as a log-in page: it is handed on as it is.
@@ -259,6 +261,7 @@ fn judge(message: &ResponseMessage) -> Judgement {
     refusal.max_retries = max_retries;
     refusal.of_members = message.is_entry;
     refusal.moved = moved.then_some(None);
+    refusal.limit = named_limit(message, code);
     if unknown {
         refusal = refusal.outcome_unknown();
     }
@@ -276,6 +279,25 @@ fn judge(message: &ResponseMessage) -> Judgement {
     })
 }
 
+/// The limit of what is in flight whose number comes with a refusal.
+fn named_limit(message: &ResponseMessage, code: &ResponseCode) -> Option<(Budget, u32)> {
+    if let (CodeClass::ThrottleConnectionCount, Some(number)) =
+        (code.class(), message.max_concurrency)
+    {
+        return Some((Budget::Concurrency, number));
+    }
+    let (part, number) = policy_part(&message.text)?;
+    let budget = match part {
+        "ConcurrentSyncCalls" => Budget::SyncCalls,
+        "EWSMaxConcurrency" => Budget::Concurrency,
+        "HangingConnectionLimit" => Budget::HangingConnections,
+        "EWSFindCountLimit" => Budget::FindCount,
+        "DiscoveryMaxConcurrency" => Budget::Discovery,
+        _ => return None,
+    };
+    Some((budget, number))
+}
+
 fn reason(code: &ResponseCode) -> Cow<'static, str> {
     code.as_str().to_owned().into()
 }
@@ -286,6 +308,7 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
     let retry_after = one.retry_after.max(other.retry_after);
     let of_members = one.of_members && other.of_members;
     let moved = one.moved.clone().and(other.moved.clone());
+    let limit = one.limit.or(other.limit);
     let unknown = [one.outcome, other.outcome].contains(&Outcome::Unknown);
     let max_retries = match (one.max_retries, other.max_retries) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -301,6 +324,7 @@ fn merge(one: Refusal, other: Refusal) -> Refusal {
     }
     merged.of_members = of_members;
     merged.moved = moved;
+    merged.limit = limit;
     merged.retry_after = retry_after;
     merged.max_retries = max_retries;
     merged

@@ -176,6 +176,9 @@ impl Reporter {
         };
         if let Some(listener) = self.listener.as_ref().filter(|_| is_new) {
             listener.report(signal);
+            if let Some((budget, number)) = refusal.limit {
+                listener.report(Signal::Limit { budget, number });
+            }
         }
     }
 

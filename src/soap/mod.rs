@@ -44,6 +44,7 @@ pub mod outline;
 mod outline_error;
 pub(crate) mod page_request;
 pub(crate) mod page_response;
+mod policy_part;
 mod recovery_time;
 pub mod response;
 mod scanner;
@@ -58,6 +59,7 @@ mod xml;
 
 pub use self::characters::InvalidCharacter;
 pub(crate) use self::found_rows::FoundRows;
+pub(crate) use self::policy_part::policy_part;
 pub use self::recovery_time::RecoveryTime;
 pub(crate) use self::subscription::{SubscriptionRequest, SubscriptionResponse};
 pub use self::targets::Targets;

@@ -32,6 +32,8 @@ pub(crate) struct SubscriptionResponse {
     pub(crate) succeeded: bool,
     /// Whether some message says that a subscription does not exist any more.
     pub(crate) lost: bool,
+    /// Whether some message says that there are too many.
+    pub(crate) too_many: bool,
     pub(crate) ids: Vec<Box<str>>,
 }
 
@@ -73,6 +75,7 @@ impl SubscriptionResponse {
                 any = true;
                 failed |= text.trim() != "NoError";
                 found.lost |= is_lost(text.trim());
+                found.too_many |= text.trim() == "ErrorExceededSubscriptionCount";
             }
             _ => {}
         });
@@ -207,6 +210,7 @@ mod tests {
         let expected = SubscriptionResponse {
             succeeded: true,
             lost: false,
+            too_many: false,
             ids: ids(&["A1"]),
         };
         assert_eq!(read, expected);
@@ -218,6 +222,7 @@ mod tests {
         let expected = SubscriptionResponse {
             succeeded: false,
             lost: true,
+            too_many: false,
             ids: ids(&["B"]),
         };
         assert_eq!(read, expected);

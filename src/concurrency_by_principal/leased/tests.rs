@@ -239,15 +239,15 @@ async fn a_subscription_that_is_lost_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn what_was_never_created_is_not_kept() {
     let client = Client::whole();
-    client
-        .send(
-            &subscribe(10),
-            &failed("Subscribe", "ErrorExceededSubscriptionCount"),
-        )
-        .await;
+    let start = Instant::now();
+    let too_many = failed("Subscribe", "ErrorExceededSubscriptionCount");
+    client.send(&subscribe(10), &too_many).await;
     assert_eq!(client.held(), 0);
+    let took = start.elapsed();
     client.send(&subscribe(10), "<html/>").await;
     assert_eq!(client.held(), 0);
+    // The ledger was told: the next one waits until it may be tried.
+    assert!(start.elapsed() > took * 2, "{took:?}");
     // Given up before the response, and before its end.
     let waiting = client.call(&subscribe(10), &subscribed("A"));
     let waiting = tokio::spawn(waiting);

@@ -169,6 +169,11 @@ impl Account {
         self.gate.is_none() && self.queued == 0 && self.meters.iter().all(idle)
     }
 
+    /// The meters, with what they count.
+    pub(super) fn meters(&self) -> impl Iterator<Item = &(Budget, Meter)> {
+        self.meters.iter()
+    }
+
     pub(super) fn snapshot(&self, now: Instant) -> Vec<BudgetSnapshot> {
         let meters = self.meters.iter();
         meters

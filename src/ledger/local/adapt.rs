@@ -20,6 +20,7 @@
 //!   places come free.
 //! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
 //!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
+//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`].
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
 use std::cmp::Reverse;
@@ -35,6 +36,8 @@ use super::clock::after;
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// The longest wait between two tries while others hold all places.
 const LONGEST_ALONE: Duration = Duration::from_secs(30);
+/// How long a number is kept to that the server has named.
+const BELIEVED: Duration = Duration::from_secs(3600);
 /// Good responses after which one more call is tried, however long the level has lasted.
 const QUIET_PER_RAISE: u32 = 400;
 /// What counts as a round trip until one was measured.
@@ -67,6 +70,8 @@ pub(super) struct AdaptiveLimit {
     /// What is held here and has its response.
     responded: u32,
     lost: Lost,
+    /// The number that the server has named.
+    named: Option<Named>,
     /// The usual time from an admission to its good response.
     round_trip: Option<Duration>,
     /// The longest time from an admission to its refusal, of late.
@@ -83,6 +88,16 @@ struct Call {
     used: u32,
     amount: u32,
     responded: bool,
+}
+
+/// A number that the server has named.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    number: u32,
+    /// Until when it is believed.
+    until: Instant,
+    /// Refusals of admissions up to this one say no more than the number does.
+    epoch: u64,
 }
 
 /// Calls that were given up, and that the server may be at work on.
@@ -137,6 +152,7 @@ impl AdaptiveLimit {
             calls: HashMap::new(),
             responded: 0,
             lost: Lost::default(),
+            named: None,
             round_trip: None,
             refusal: None,
             hanging,
@@ -151,6 +167,7 @@ impl AdaptiveLimit {
 
     /// Whether `amount` may be added to what is `held`.
     pub(super) fn room(&mut self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
+        let configured = self.at_most(configured, now);
         let (lost, until) = self.lost.at(now);
         let held = held.saturating_add(lost);
         let used = held.saturating_add(amount);
@@ -175,6 +192,7 @@ impl AdaptiveLimit {
         configured: u32,
         now: Instant,
     ) {
+        let configured = self.at_most(configured, now);
         let held = held.saturating_add(self.lost.at(now).0);
         // A call above the limit that is alone tells nothing.
         let more = held > self.limit && (held > amount || self.limit == 0);
@@ -219,12 +237,31 @@ impl AdaptiveLimit {
             self.epoch = last;
             self.limit = self.limit.min(used);
         }
-        self.lower(self.limit.saturating_sub(amount), now);
+        let named = self.named.filter(|named| sequence <= named.epoch);
+        let least = named.map_or(0, |named| named.number.min(self.limit));
+        self.lower(self.limit.saturating_sub(amount).max(least), now);
     }
 
     /// Lowers the limit because what was in flight was too much, by other news than a refusal of one call.
     pub(super) fn cut(&mut self, level: u32, now: Instant) {
         self.lower(self.limit.min(level.max(1)), now);
+    }
+
+    /// The server says that this is its limit.
+    pub(super) fn named(&mut self, number: u32, now: Instant) {
+        let number = number.max(1);
+        self.named = Some(Named {
+            number,
+            until: after(now, BELIEVED),
+            epoch: self.epoch,
+        });
+        self.limit = self.limit.min(number);
+    }
+
+    /// The configured limit, or what the server says.
+    fn at_most(&self, configured: u32, now: Instant) -> u32 {
+        let named = self.named.filter(|named| named.until > now);
+        named.map_or(configured, |named| named.number.min(configured))
     }
 
     fn lower(&mut self, limit: u32, now: Instant) {
@@ -341,6 +378,9 @@ impl AdaptiveLimit {
 
     /// Until when it has to be kept. None once the configured limit has held for as long as the level before.
     pub(super) fn keep_until(&self, configured: u32, now: Instant) -> Option<Instant> {
+        if let Some(named) = self.named.filter(|named| named.until > now) {
+            return Some(named.until);
+        }
         let holds = self.limit >= configured && self.has_held(1, now);
         (!holds).then(|| after(self.next_try, FORGET))
     }

@@ -14,7 +14,7 @@ use super::clock::LONGEST;
 use super::config::Config;
 use super::notice::Notice;
 use super::state::State;
-use crate::ledger::Limit;
+use crate::ledger::{Learnt, Limit};
 use crate::principal::{Budget, Principal};
 
 /// Keeps the budgets of one process.
@@ -297,6 +297,21 @@ impl LocalLedger {
             state.set_limit(principal, budget, number, policy, Instant::now(), config);
         });
         Ok(())
+    }
+
+    /// Returns what the next process would have to find out again: see [`Learnt`].
+    ///
+    /// What is in flight counts as ended now. The gates of endpoints are not in it.
+    pub fn export(&self) -> Learnt {
+        let now = Instant::now();
+        self.with(|state, _| state.export(now))
+    }
+
+    /// Takes in what the ledger of another process knew. Budgets that this one does not keep, or counts otherwise, are left out, and so is
+    /// what has passed since.
+    pub fn import(&self, learnt: &Learnt) {
+        let now = Instant::now();
+        self.with(|state, config| state.import(learnt, now, config));
     }
 
     /// Closes the gate of a principal until then. Never opens it sooner than it would.

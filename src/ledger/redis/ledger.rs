@@ -233,6 +233,7 @@ impl Ledger for RedisLedger {
             // The local ledger hears of it, and what the fleet has to know goes with the next request.
             Signal::Accepted
             | Signal::Exceeded(_)
+            | Signal::Limit { .. }
             | Signal::Spent { .. }
             | Signal::Unspent { .. }
             | Signal::Remaining { .. } => return,

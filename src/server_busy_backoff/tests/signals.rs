@@ -758,13 +758,17 @@ async fn every_shape_is_understood() {
                 .xml(200, &success());
             let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log)).seed(1);
             send(layer, &server, ews(operation)).await.unwrap();
-            let last = log.signals().last().map(|signal| match *signal {
+            let signals = log.signals();
+            let mut signals = signals.iter().rev();
+            let last = signals.find(|signal| !matches!(signal, Signal::Limit { .. }));
+            let last = last.map(|signal| match *signal {
                 Signal::Busy { until } => (To::Principal, Some(until)),
                 Signal::EndpointBusy { until } => (To::Endpoint, Some(until)),
                 Signal::Exceeded(Budget::Concurrency) => (To::Connections, None),
                 Signal::Exceeded(Budget::FindCount) => (To::Found, None),
                 Signal::Exceeded(Budget::OpenMailboxes) => (To::Mailboxes, None),
                 Signal::Exceeded(other) => panic!("{name}: no response names {other:?}"),
+                Signal::Limit { .. } => unreachable!("left out"),
                 Signal::Accepted => panic!("{name}: no call here tests a gate"),
                 Signal::Spent { .. } | Signal::Unspent { .. } | Signal::Remaining { .. } => {
                     panic!("{name}: no response says what it cost")
@@ -783,6 +787,48 @@ async fn every_shape_is_understood() {
                 (last, expected) => assert_eq!(last, expected, "{name}"),
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_the_server_names_is_told() {
+    let limit = r#"<t:MessageXml><t:Value Name="MaxConcurrencyLimit">13</t:Value></t:MessageXml>"#;
+    let text = "This operation exceeds the throttling budget for policy part 'ConcurrentSyncCalls', policy value '5',  \
+                Budget type: 'Ews'.  Suggested backoff time 5000 ms.";
+    let said = |code, text: &str| {
+        let body = messages("SyncFolderItems", &[("Error", code, "")]);
+        body.replace(">text<", &format!(">{text}<"))
+    };
+    let other = text.replace("ConcurrentSyncCalls", "Something");
+    for (status, body, expected) in [
+        (
+            500,
+            fault("ErrorExceededConnectionCount", limit),
+            Some((Budget::Concurrency, 13)),
+        ),
+        (500, fault("ErrorExceededConnectionCount", ""), None),
+        // A number that belongs to another refusal.
+        (500, fault("ErrorServerBusy", limit), None),
+        (
+            200,
+            said("ErrorServerBusy", text),
+            Some((Budget::SyncCalls, 5)),
+        ),
+        (200, said("ErrorServerBusy", &other), None),
+        (200, said("ErrorFolderNotFound", text), None),
+    ] {
+        let log = Log::new();
+        let server = Server::new(&log)
+            .charged()
+            .respond(status, &[XML], &body)
+            .xml(200, &success());
+        let layer = ServerBusyBackoffLayer::ews().ledger(recorder(&log)).seed(1);
+        send(layer, &server, ews("SyncFolderItems")).await.unwrap();
+        let named = log.signals().iter().find_map(|signal| match *signal {
+            Signal::Limit { budget, number } => Some((budget, number)),
+            _ => None,
+        });
+        assert_eq!(named, expected, "{body}");
     }
 }
 

@@ -547,3 +547,29 @@ fn what_goes_beyond_the_configured_limit_is_no_try() {
     (1..=3).for_each(|value| limit.admitted(u64::from(value), value, 1, 2, now));
     assert_eq!(limit.keep_until(2, now), None);
 }
+
+#[test]
+fn a_number_that_the_server_names_is_believed_for_an_hour() {
+    let mut line = Line::new(false, Duration::ZERO);
+    (0..27).for_each(|_| line.admit());
+    line.happens(Refused(27..=27));
+    line.limit.named(13, line.now);
+    let events = [
+        // Refusals that were on their way say no more.
+        (Refused(14..=26), 13),
+        (Sleep(100), 13),
+        (Good(1..=13), 13),
+        (Admit(13), 13),
+        (Full, 13),
+        (Sleep(1_000_000), 13),
+        (Full, 13),
+    ];
+    for (event, limit) in events {
+        line.happens(event.clone());
+        assert_eq!(line.limit.limit, limit, "{event:?}");
+    }
+    let kept = line.limit.keep_until(TOP, line.now).unwrap();
+    assert!(kept > line.now + Duration::from_secs(2_000));
+    line.sleep(3_600_000);
+    assert_eq!(line.room(), Room::Free, "one more is tried");
+}

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::{Clock, after};
 use super::measure::{Ask, Keep, Measure, Position, Verdict};
+use crate::ledger::learnt::{Known, OpenValue};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Principal};
 
@@ -239,6 +240,58 @@ impl Distinct {
 }
 
 impl Measure for Distinct {
+    fn export(&self, now: Instant) -> Option<Known> {
+        let open = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.used || open.in_use > 0);
+        let values = open.filter_map(|(value, open)| {
+            // What is in use may be in use until now.
+            let last = if open.in_use > 0 { now } else { open.last_used };
+            let closes = after(last, self.idle);
+            let stays = closes.checked_duration_since(now)?;
+            Some(OpenValue {
+                value: value.key(),
+                stays,
+            })
+        });
+        let values: Vec<_> = values.collect();
+        let limit = Some(self.limit_now()).filter(|limit| *limit < self.limit);
+        let is_known = !values.is_empty() || limit.is_some();
+        is_known.then_some(Known::Open { values, limit })
+    }
+
+    fn import(&mut self, known: &Known, age: Duration, now: Instant) {
+        let Known::Open { values, limit } = known else {
+            return;
+        };
+        for open in values {
+            let (Ok(value), Some(stays)) = (
+                Principal::from_key(&open.value),
+                open.stays.checked_sub(age),
+            ) else {
+                continue;
+            };
+            if self.open.contains_key(&value) {
+                continue;
+            }
+            // A clock that does not go back so far: it stays longer.
+            let used = self.idle.saturating_sub(stays);
+            let last_used = now.checked_sub(used).unwrap_or(now);
+            self.open_new(&value, last_used);
+            self.change(&value, |open| {
+                (open.used, open.state) = (true, SlotState::Confirmed);
+            });
+        }
+        if let Some(level) = limit {
+            let pace = self.idle / PACE;
+            let top = self.limit;
+            self.adaptive
+                .get_or_insert_with(|| Box::new(AdaptiveLimit::new(top, true, pace, now)))
+                .cut(*level, now);
+        }
+    }
+
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
         self.set = number.is_some();
         self.limit = number.unwrap_or(policy.number());

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::super::adapt::{AdaptiveLimit, Room};
 use super::super::clock::Clock;
 use super::measure::{Ask, Keep, Measure, Verdict};
+use crate::ledger::learnt::Known;
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
@@ -169,6 +170,34 @@ impl Measure for InFlight {
                 Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
             })
             .refused(ask.sequence, held, ask.amount(), last, now);
+    }
+
+    fn export(&self, _: Instant) -> Option<Known> {
+        let limit = self.limit_now();
+        (limit < self.limit && !self.leased).then_some(Known::Limit(limit))
+    }
+
+    fn import(&mut self, known: &Known, _: Duration, now: Instant) {
+        if let (Known::Limit(level), false) = (known, self.leased) {
+            let (limit, hanging) = (self.limit, self.hanging);
+            self.adaptive
+                .get_or_insert_with(|| {
+                    Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
+                })
+                .cut(*level, now);
+        }
+    }
+
+    fn named(&mut self, number: u32, now: Instant) {
+        if number >= self.limit || self.leased {
+            return;
+        }
+        let (limit, hanging) = (self.limit, self.hanging);
+        self.adaptive
+            .get_or_insert_with(|| {
+                Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
+            })
+            .named(number, now);
     }
 
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {

@@ -65,6 +65,25 @@ impl LearntRate {
         }
     }
 
+    /// A bucket that another process has found, and for how long it has to hold before more is tried.
+    pub(super) fn known(bucket: Bucket, holds: Duration, now: Instant) -> Self {
+        Self {
+            epoch: 0,
+            since: now,
+            good: 0,
+            first: (bucket.capacity(), Duration::ZERO),
+            bucket: Some(bucket),
+            drawn: 0,
+            raise: Some((after(now, holds.max(LEAST)), holds.max(LEAST))),
+            used: now,
+        }
+    }
+
+    /// For how long the rate has to hold before a higher one is tried.
+    pub(super) fn holds(&self) -> Option<Duration> {
+        self.raise.map(|(_, holds)| holds)
+    }
+
     /// Another refusal, with this many calls in flight: the server opens at `until`.
     pub(super) fn locked_out(
         &mut self,

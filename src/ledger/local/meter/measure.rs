@@ -1,11 +1,13 @@
 //! [`Measure`]: what every meter does, and what is asked of it and said by it.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::clock::Clock;
 use crate::extensions::Priority;
+use crate::ledger::learnt::Known;
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::{Budget, Charge, Principal};
 
@@ -107,6 +109,14 @@ pub(in super::super) trait Measure: fmt::Debug {
     /// Says what is used, and of how much.
     fn snapshot(&self, budget: Budget, now: Instant) -> BudgetSnapshot;
 
+    /// Says what the next process would have to find out again.
+    fn export(&self, _now: Instant) -> Option<Known> {
+        None
+    }
+
+    /// Takes in what another process knew, so long ago. What is of another kind is left alone.
+    fn import(&mut self, _known: &Known, _age: Duration, _now: Instant) {}
+
     /// A good response to the call has begun.
     fn accepted(&mut self, _ask: Ask<'_>, _clock: &mut Clock) {}
 
@@ -115,6 +125,9 @@ pub(in super::super) trait Measure: fmt::Debug {
 
     /// The server has locked the principal out until then because this bucket is empty.
     fn locked_out(&mut self, _ask: Ask<'_>, _until: Instant, _last: u64, _now: Instant) {}
+
+    /// The server says that this is its number.
+    fn named(&mut self, _number: u32, _now: Instant) {}
 
     /// The call cost so much more than it was charged.
     fn spent(&mut self, _amount: u32, _clock: &mut Clock) {}

@@ -10,6 +10,7 @@ use super::bucket::{Bucket, Rate};
 use super::learnt_rate::LearntRate;
 use super::measure::{Ask, Keep, Measure, Verdict};
 use super::window::{Sliding, Window};
+use crate::ledger::learnt::{Known, KnownRate};
 use crate::ledger::{BudgetSnapshot, End, Limit};
 use crate::principal::Budget;
 
@@ -63,6 +64,11 @@ impl Told {
             false => self,
         }
     }
+}
+
+/// As [`scaled`], of a part of an amount. What is no number is nothing.
+fn scaled_part(amount: f64, period: Duration) -> u128 {
+    (amount * period.as_nanos() as f64) as u128
 }
 
 /// An amount of a budget with that period.
@@ -153,6 +159,11 @@ impl PerWindow {
         self.learnt.as_ref()?.bucket()
     }
 
+    /// In the budget's unit.
+    fn part(&self, scaled: u128) -> f64 {
+        scaled as f64 / self.period.as_nanos().max(1) as f64
+    }
+
     /// In the budget's unit, rounded up.
     fn amount(&self, scaled: u128) -> u32 {
         let amount = scaled.div_ceil(self.period.as_nanos().max(1));
@@ -220,6 +231,44 @@ impl Measure for PerWindow {
         };
         self.draw(amount, clock.now());
         self.window.ended(cost, clock.now());
+    }
+
+    fn export(&self, now: Instant) -> Option<Known> {
+        let rate = self.learnt.as_ref().and_then(|learnt| {
+            let (bucket, holds) = (learnt.bucket()?, learnt.holds()?);
+            Some(KnownRate {
+                capacity: self.part(bucket.capacity()),
+                per_second: self.part(bucket.rate().back(Duration::from_secs(1))),
+                missing: self.part(bucket.missing(now)),
+                holds,
+            })
+        });
+        let missing = self.part(self.window.missing(now));
+        (missing > 0.0 || rate.is_some()).then_some(Known::Window { missing, rate })
+    }
+
+    fn import(&mut self, known: &Known, age: Duration, now: Instant) {
+        let Known::Window { missing, rate } = known else {
+            return;
+        };
+        let amount = scaled_part(*missing, self.period);
+        let amount = self.window.rest_after(amount, age);
+        if amount > 0 {
+            self.window.draw(amount, now);
+            self.window.ended(amount, now);
+            self.begun = Some((now, amount));
+        }
+        if let Some(rate) = rate {
+            let scaled = |amount: f64| scaled_part(amount, self.period);
+            let second = Duration::from_secs(1).as_nanos();
+            let mut bucket = Bucket::new(
+                scaled(rate.capacity),
+                Rate::new(scaled(rate.per_second), second),
+            );
+            bucket.draw(scaled(rate.missing), now);
+            bucket.give_back(bucket.rate().back(age), now);
+            self.learnt = Some(Box::new(LearntRate::known(bucket, rate.holds, now)));
+        }
     }
 
     fn remains(&mut self, amount: u32, until: Instant, now: Instant) {

@@ -74,6 +74,15 @@ impl Window {
         }
     }
 
+    /// What of an amount that was missing so long ago is missing still, if nothing was drawn since.
+    pub(super) fn rest_after(&self, amount: u128, age: Duration) -> u128 {
+        match self {
+            Self::Steady(bucket) => amount.saturating_sub(bucket.rate().back(age)),
+            Self::Sliding(sliding) if age >= sliding.period => 0,
+            Self::Sliding(_) => amount,
+        }
+    }
+
     /// When it holds `amount`; all of it, where it cannot hold so much. None: it does now.
     pub(super) fn holds_at(&self, amount: u128, now: Instant) -> Option<Instant> {
         match self {

@@ -3,6 +3,7 @@
 //! A call asks each thing that may hold it back, in this order: time, endpoint, gates, meters. It waits in the list of the first
 //! that does. Whatever changes one of them looks at the heads of the lists that may go on then (`schedule`).
 
+mod export;
 mod forget;
 mod places;
 mod release;

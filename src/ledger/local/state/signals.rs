@@ -56,6 +56,10 @@ impl State {
                     }
                 }
             }
+            Signal::Limit { budget, number } => {
+                let named = |meter: &mut Meter| meter.named(number, now);
+                self.tell_meters(admission, budget, named, config);
+            }
             Signal::Unspent { budget, amount } => {
                 let sequence = admission.sequence();
                 let unspent = |meter: &mut Meter| meter.unspent(sequence, amount, now);

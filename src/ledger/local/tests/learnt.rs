@@ -209,3 +209,133 @@ async fn a_limit_that_nobody_tries_is_forgotten_after_a_quarter_of_an_hour() {
     sleep(quarter + secs(300) / 8).await;
     nothing_left_now(&ledger);
 }
+
+/// A ledger with one budget of each kind.
+fn of_all_kinds() -> Arc<LocalLedger> {
+    let open = Limit::Distinct {
+        limit: 2,
+        idle: secs(300),
+    };
+    let sliding = Limit::Sliding {
+        limit: 30,
+        period: secs(60),
+    };
+    let builder = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(27))
+        .budget(Budget::OpenMailboxes, open)
+        .budget(Budget::MessageRate, sliding)
+        .budget(Budget::Requests, Limit::per_window(60, secs(60)));
+    Arc::new(builder.build())
+}
+
+/// What is left of each after a time: calls at a time, messages, requests; whether a mailbox can be opened, and how long the gate is
+/// closed.
+fn left(ledger: &Arc<LocalLedger>) -> (u32, u32, u32, bool, Option<u64>) {
+    let now = |request: &AcquireRequest| try_now(ledger, request).is_some();
+    let most = |budget, most: u32| {
+        (1..=most)
+            .rev()
+            .find(|amount| now(&several([("b", budget, *amount)])))
+    };
+    let gate = ledger.snapshot();
+    let gate = gate.principals.iter().find_map(|one| one.gated);
+    let mut held = Vec::new();
+    while let Some(permit) = try_now(ledger, &draw("a")) {
+        held.push(permit);
+    }
+    (
+        held.len() as u32,
+        most(Budget::MessageRate, 30).unwrap_or(0),
+        most(Budget::Requests, 60).unwrap_or(0),
+        now(&opens("svc", "new@contoso.com")),
+        gate.map(|gate| gate.as_secs_f64().round() as u64),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_ledger_takes_in_what_one_knows() {
+    let first = of_all_kinds();
+    let calls: Vec<_> = (0..20)
+        .filter_map(|_| try_now(&first, &draw("a")))
+        .collect();
+    calls[19].report(Signal::Exceeded(Budget::Concurrency));
+    drop(calls);
+    try_now(&first, &opens("svc", "amy@contoso.com"))
+        .unwrap()
+        .complete();
+    sleep(secs(200)).await;
+    let bo = try_now(&first, &opens("svc", "bo@contoso.com")).unwrap();
+    try_now(&first, &several([("b", Budget::MessageRate, 20)]))
+        .unwrap()
+        .complete();
+    try_now(&first, &several([("b", Budget::Requests, 40)]))
+        .unwrap()
+        .complete();
+    first.close_gate(&of("gated"), Instant::now() + secs(50));
+    let saved = first.export();
+
+    let second = of_all_kinds();
+    second.import(&saved);
+    assert_eq!(left(&second), (19, 10, 20, false, Some(50)));
+    // It is tidied up as if it had been learnt here.
+    nothing_left(&second).await;
+    // Amy's mailbox closes at the time at which it would have closed.
+    let third = of_all_kinds();
+    third.import(&saved);
+    sleep(secs(99)).await;
+    assert!(try_now(&third, &opens("svc", "new@contoso.com")).is_none());
+    sleep(secs(2)).await;
+    assert!(try_now(&third, &opens("svc", "new@contoso.com")).is_some());
+    // What is not kept, or is kept otherwise, is left out.
+    let other = LocalLedger::builder().budget(Budget::Requests, Limit::InFlight(3));
+    let other = Arc::new(other.build());
+    other.import(&saved);
+    assert!(try_now(&other, &several([("b", Budget::Requests, 3)])).is_some());
+    drop(bo);
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test(start_paused = true)]
+async fn what_has_passed_since_is_not_taken_in() {
+    let first = of_all_kinds();
+    try_now(&first, &several([("b", Budget::MessageRate, 20)]))
+        .unwrap()
+        .complete();
+    try_now(&first, &several([("b", Budget::Requests, 40)]))
+        .unwrap()
+        .complete();
+    try_now(&first, &opens("svc", "amy@contoso.com"))
+        .unwrap()
+        .complete();
+    try_now(&first, &opens("svc", "bo@contoso.com"))
+        .unwrap()
+        .complete();
+    first.close_gate(&of("gated"), Instant::now() + secs(50));
+    let saved = serde_json::to_value(first.export()).unwrap();
+    for (age, expected) in [
+        (10.0, (27, 10, 30, false, Some(40))),
+        (59.0, (27, 10, 60, false, None)),
+        (61.0, (27, 30, 60, false, None)),
+        (301.0, (27, 30, 60, true, None)),
+        // Another clock, and none.
+        (-1e6, (27, 10, 20, false, Some(50))),
+        (f64::MIN, (27, 10, 20, false, Some(50))),
+    ] {
+        let mut saved = saved.clone();
+        saved["at"] = serde_json::json!(saved["at"].as_f64().unwrap() - age);
+        let second = of_all_kinds();
+        second.import(&serde_json::from_value(saved).unwrap());
+        assert_eq!(left(&second), expected, "{age}");
+    }
+    // Numbers that nobody has written.
+    let strange = r#"{"at": 1e308, "gates": [{"principal": "x", "closed": 1e9}, {"principal": "account:x", "closed": 1e15}], "budgets": [
+        {"principal": "account:b", "budget": "Requests", "known": {"Window": {"missing": -1e308, "rate":
+            {"capacity": 1e308, "per_second": 0.0, "missing": 1e308, "holds": 0.0}}}},
+        {"principal": "account:b", "budget": "Concurrency", "known": {"Limit": 0}},
+        {"principal": "account:b", "budget": "OpenMailboxes", "known": {"Open": {"values": [{"value": "x", "stays": 1.0},
+            {"value": "mailbox:x", "stays": 1e15}], "limit": 0}}}]}"#;
+    let second = of_all_kinds();
+    second.import(&serde_json::from_str(strange).unwrap());
+    drop(second.export());
+    assert_eq!(left(&second).2, 60);
+}

@@ -73,6 +73,26 @@ const AT_A_TIME: u32 = 10;
 
 /// One job of calls that take 0.2 to 1.8 s of the server each, ten at a time. The client is told `told` times the numbers.
 async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
+    let ledger = told_ledger(hidden, told);
+    let server = Arc::new(Mutex::new(Server::new(hidden)));
+    let costs: Vec<u32> = (0..CALLS).map(|_| rng.u32(200..1_800)).collect();
+    let work: f64 = costs.iter().map(|cost| f64::from(*cost)).sum();
+    let begin = Instant::now();
+    all(&ledger, &server, costs).await;
+    let took = begin.elapsed().as_secs_f64() * 1000.0;
+    let by_bucket = (work - hidden.burst - hidden.cutoff) / hidden.rate;
+    let least = by_bucket.max(work / f64::from(AT_A_TIME));
+    let server = server.lock().unwrap();
+    Came {
+        ratio: took / least,
+        lock_outs: server.lock_outs,
+        refused: server.refused,
+        calls: CALLS,
+    }
+}
+
+/// The ledger of a client that is told `told` times the numbers.
+fn told_ledger(hidden: Hidden, told: f64) -> Arc<LocalLedger> {
     // Ten calls may be in flight when it runs empty.
     let beyond = f64::from(AT_A_TIME) * 1_800.0;
     let bucket = Limit::PerWindow {
@@ -85,27 +105,17 @@ async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
         .budget(Budget::BusyTime, bucket)
         .max_wait(secs(365 * 86_400))
         .build();
-    let ledger = Arc::new(ledger);
-    let server = Arc::new(Mutex::new(Server::new(hidden)));
-    let costs: Vec<u32> = (0..CALLS).map(|_| rng.u32(200..1_800)).collect();
-    let work: f64 = costs.iter().map(|cost| f64::from(*cost)).sum();
-    let begin = Instant::now();
+    Arc::new(ledger)
+}
+
+/// Calls of these costs, all offered at once.
+async fn all(ledger: &Arc<LocalLedger>, server: &Arc<Mutex<Server>>, costs: Vec<u32>) {
     let calls: Vec<_> = costs
         .into_iter()
         .map(|cost| tokio::spawn(one(ledger.clone(), server.clone(), cost)))
         .collect();
     for call in calls {
         call.await.unwrap();
-    }
-    let took = begin.elapsed().as_secs_f64() * 1000.0;
-    let by_bucket = (work - hidden.burst - hidden.cutoff) / hidden.rate;
-    let least = by_bucket.max(work / f64::from(AT_A_TIME));
-    let server = server.lock().unwrap();
-    Came {
-        ratio: took / least,
-        lock_outs: server.lock_outs,
-        refused: server.refused,
-        calls: CALLS,
     }
 }
 
@@ -172,4 +182,41 @@ async fn a_bucket_that_nobody_tells_is_found_by_the_first_lock_outs() {
             assert!(came.refused <= most, "{hidden:?} told {told}: {came:?}");
         }
     }
+}
+
+/// How often the server locks out the second half of a job, by a client that is told ten times the numbers and starts again in the
+/// middle.
+async fn lock_outs_after_a_restart(saves: bool) -> [u32; 2] {
+    let hidden = Hidden {
+        burst: 100_000.0,
+        rate: 0.5,
+        cutoff: 200_000.0,
+    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut half = || (0..CALLS / 2).map(|_| rng.u32(200..1_800)).collect();
+    let server = Arc::new(Mutex::new(Server::new(hidden)));
+    let first = told_ledger(hidden, 10.0);
+    all(&first, &server, half()).await;
+    let before = server.lock().unwrap().lock_outs;
+    let second = told_ledger(hidden, 10.0);
+    if saves {
+        let saved = first.export();
+        #[cfg(feature = "serde")]
+        let saved = serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        second.import(&saved);
+    }
+    all(&second, &server, half()).await;
+    let after = server.lock().unwrap().lock_outs;
+    [before, after - before]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_saved_is_not_found_out_again_by_a_lock_out() {
+    let [before, after] = lock_outs_after_a_restart(true).await;
+    println!("{before} lock-outs, {after} after a restart with saved knowledge");
+    assert!(before > 0);
+    assert_eq!(after, 0);
+    let [_, after] = lock_outs_after_a_restart(false).await;
+    println!("{after} after a restart without");
+    assert!(after > 0);
 }

@@ -115,7 +115,9 @@ impl Model {
             }
             // It only holds calls back.
             Signal::Accepted | Signal::Remaining { .. } => {}
-            Signal::Unspent { .. } => unreachable!("no report of these tests"),
+            Signal::Unspent { .. } | Signal::Limit { .. } => {
+                unreachable!("no report of these tests")
+            }
         }
     }
 
