@@ -1,5 +1,6 @@
 //! [`Call`]: one attempt, with one account after the other until one of them works.
 
+use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,24 +165,7 @@ where
                 Fetched::LeftOut => return Ok(None),
             },
         };
-        let mut request = self.request.clone();
-        if let Some(value) = &value {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
-        }
-        let extensions = request.extensions_mut();
-        extensions.insert(turn.member.caller().clone());
-        let acquired = send_with(extensions, permit);
-
-        let response = match respond(self.inner.clone(), request).await {
-            Ok(response) => response,
-            Err(error) => {
-                let permit = acquired.take();
-                if let (Some(mut permit), Failure::NotSent) = (permit, Failure::of(&*error)) {
-                    permit.set_end(End::NotSent);
-                }
-                return Err(error);
-            }
-        };
+        let (response, acquired) = self.send(&turn, permit, value.as_ref()).await?;
         let (head, body) = response.into_parts();
         let mut body = Pooled::new(body);
         let refusal = match by_head(head.status) {
@@ -216,6 +200,35 @@ where
             _ => self.leave_out(&turn, refusal),
         }
         Ok(None)
+    }
+
+    /// Sends the request in the name of an account. Its permit is where the layer further in has not taken it from.
+    fn send(
+        &self,
+        turn: &Turn,
+        permit: Permit,
+        value: Option<&HeaderValue>,
+    ) -> impl Future<Output = Result<(Response<ResB>, AcquiredPermit), BoxError>> + use<S, B, M, ResB>
+    {
+        let mut request = self.request.clone();
+        if let Some(value) = value {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        let extensions = request.extensions_mut();
+        extensions.insert(turn.member.caller().clone());
+        let acquired = send_with(extensions, permit);
+        let inner = self.inner.clone();
+        async move {
+            let error = match respond(inner, request).await {
+                Ok(response) => return Ok((response, acquired)),
+                Err(error) => error,
+            };
+            let permit = acquired.take();
+            if let (Some(mut permit), Failure::NotSent) = (permit, Failure::of(&*error)) {
+                permit.set_end(End::NotSent);
+            }
+            Err(error)
+        }
     }
 
     /// Asks for fresh credentials of an account whose last ones were refused.
