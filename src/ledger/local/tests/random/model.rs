@@ -109,6 +109,8 @@ impl Model {
             Signal::Spent { budget, amount } => {
                 for (principal, charged, ..) in by_budget(request) {
                     if charged == budget {
+                        // What calls are expected to cost on top may hold others back from now on.
+                        self.learnt.insert((principal.clone(), budget));
                         self.draw((principal, budget), amount, Instant::now());
                     }
                 }
@@ -261,7 +263,13 @@ impl Model {
             }
             if values.is_empty() {
                 let held = self.held.entry((principal.clone(), budget)).or_default();
-                let needed = amount + reserve(&self.reserves, budget, request);
+                // An urgent call that was admitted after it may have taken of what it had to leave.
+                let left = if late {
+                    0
+                } else {
+                    reserve(&self.reserves, budget, request)
+                };
+                let needed = amount + left;
                 let fits = *held == 0 || *held + needed <= limit;
                 assert!(fits, "{held} of {limit} held, granted {}", text(request));
                 *held += amount;
