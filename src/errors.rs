@@ -496,11 +496,6 @@ impl AccessDenied {
 #[error("the response is incomplete")]
 pub(crate) struct CutShort;
 
-/// A response came that is none to what was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("the response is one to something else: {0}")]
-pub(crate) struct OtherResponse(pub(crate) Box<str>);
-
 /// Describes an error and its sources in one line.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Box<str> {
     const MAX_LEN: usize = 1000;

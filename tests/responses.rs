@@ -163,13 +163,6 @@ fn rows() -> Vec<Row> {
         row("a response element alone", Minutes, true, |ask| {
             Answer::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
         }),
-        row("a response to something else", Minutes, true, |ask| {
-            let other = Ask {
-                operation: "GetFolder".to_owned(),
-                ..ask.clone()
-            };
-            good(&other)
-        }),
         row("a response that breaks off", Minutes, true, |_| {
             Answer::Cut(envelope("")[..200].to_owned())
         }),

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
-    JournalError, NoAccount, NoResponseInTime, OtherResponse, Stalled,
+    JournalError, NoAccount, NoResponseInTime, Stalled,
 };
 use crate::ledger::AcquireError;
 
@@ -162,7 +162,6 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
         return Some(Failure::NotSent);
     }
     let lost = error.is::<CutShort>()
-        || error.is::<OtherResponse>()
         || error.is::<NoResponseInTime>()
         || error.is::<AttemptTimedOut>()
         || error.is::<Stalled>()

@@ -150,8 +150,6 @@ pub struct RequestClass {
     pub streaming: bool,
     /// Whether a success without a SOAP body is incomplete.
     pub(super) expects_soap: bool,
-    /// Whether a response to another operation is none. Who has cut a batch looks at what its parts get.
-    pub(super) checks_response: bool,
     /// The bytes of the request body, as far as they are known.
     pub(super) upload: u64,
     /// The hash of the mailbox that is impersonated.
@@ -166,7 +164,6 @@ impl RequestClass {
             idempotency,
             streaming: false,
             expects_soap: false,
-            checks_response: false,
             upload: 0,
             impersonates: None,
         }

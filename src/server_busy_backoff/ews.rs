@@ -20,7 +20,6 @@ use crate::body::{ReplayBody, encoding};
 use crate::principal::Principal;
 use crate::retry::{MAX_LOSS_RETRIES, is_error_page};
 use crate::soap::{Operation, OperationIdempotency, SidKind};
-use crate::trail::PartOfBatch;
 
 /// Exchange Web Services: reads the operation from the request, and faults and response messages from the response.
 ///
@@ -179,7 +178,6 @@ fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let mut class = RequestClass::new(operation.name(), idempotency);
     class.streaming = operation == Operation::GET_STREAMING_EVENTS;
     class.expects_soap = true;
-    class.checks_response = request.extensions().get::<PartOfBatch>().is_none();
     class
 }
 

@@ -8,7 +8,7 @@ use tower::BoxError;
 
 use super::classify::{BodyClassifier, Outcome, Reading, Refusal, RefusalScope, RequestClass};
 use crate::body::inflate::Inflate;
-use crate::errors::{CutShort, OtherResponse};
+use crate::errors::CutShort;
 use crate::principal::Budget;
 use crate::soap::member_status::MemberStatus;
 use crate::soap::truncation::TruncationMark;
@@ -82,8 +82,6 @@ pub(super) struct EwsBody {
     expects_messages: bool,
     /// Of the operation whose responses can have it.
     truncation: Option<TruncationMark>,
-    /// What it has to be a response to.
-    operation: Option<Operation>,
 }
 
 #[derive(Default)]
@@ -119,10 +117,6 @@ impl BodyClassifier for EwsBody {
                 let refusal = Refusal::new("malformed response").outcome_unknown();
                 Reading::Refused(refusal.max_retries(1))
             }
-            _ if self.other_response().is_some() => {
-                let refusal = Refusal::new("a response to something else");
-                Reading::Refused(refusal.outcome_unknown().max_retries(0))
-            }
             _ if findings.settled => Reading::Final,
             None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
             Some(refusal) => Reading::Refused(refusal.clone()),
@@ -139,9 +133,6 @@ impl BodyClassifier for EwsBody {
         let truncation = self.truncation.as_ref();
         if truncation.is_some_and(TruncationMark::is_found) {
             return Err(CutShort.into());
-        }
-        if let Some(other) = self.other_response() {
-            return Err(OtherResponse(String::from_utf8_lossy(other).into()).into());
         }
         match self.scanner.finish() {
             // A fault is complete without the end of its envelope.
@@ -160,19 +151,8 @@ impl EwsBody {
             by_head,
             expects_messages: class.expects_soap && status.is_success(),
             truncation: is_export.then(TruncationMark::default),
-            operation: match class.checks_response && status.is_success() {
-                true => Operation::by_name(&class.operation),
-                false => None,
-            },
             ..Self::default()
         }
-    }
-
-    /// Returns the element of a response to something else. What refuses all of it is a refusal, whatever it was said to.
-    fn other_response(&self) -> Option<&[u8]> {
-        let refuses = self.findings.refusal.is_some() && !self.findings.settled;
-        self.scanner
-            .other_than(self.operation.filter(|_| !refuses)?)
     }
 
     /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its

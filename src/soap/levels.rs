@@ -14,8 +14,6 @@ use super::xml::attributes;
 /// Raw bytes that are kept of a value; EWS has none that comes near.
 const MAX_VALUE: usize = 4 * 1024;
 const MAX_TEXT: usize = 1024;
-/// EWS has no name that is longer.
-const MAX_ELEMENT: usize = 80;
 
 /// Elements that are looked at inside each other; what is deeper is passed over.
 const MAX_LEVELS: usize = 32;
@@ -91,8 +89,6 @@ pub(super) struct Levels {
     pub(super) list: Option<Range<u64>>,
     pub(super) messages: u64,
     pub(super) is_soap: Option<bool>,
-    /// Local name of the first response's element, cut.
-    pub(super) element: SmallVec<[u8; 40]>,
     /// Whether something stands in a body: a fault, or a response that says how it went or has something in it.
     pub(super) responds: bool,
 }
@@ -109,7 +105,6 @@ impl Levels {
             list: None,
             messages: 0,
             is_soap: None,
-            element: SmallVec::new(),
             responds: false,
         }
     }
@@ -278,10 +273,6 @@ impl Levels {
                 Some(Level::Fault)
             }
             (Level::Body, _) => {
-                if self.element.is_empty() {
-                    let name = local.get(..MAX_ELEMENT).unwrap_or(local);
-                    self.element.extend_from_slice(name);
-                }
                 self.own = Some(draft.with_class(attributes));
                 Some(Level::Response)
             }

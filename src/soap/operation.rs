@@ -174,15 +174,6 @@ impl Operation {
         self.element(self.row().entry, "ResponseMessage")
     }
 
-    /// Whether an element with this local name can be its response, as far as that is known.
-    pub(crate) fn responds_with(self, local: &[u8]) -> bool {
-        match self.row().response {
-            Element::Usual => local.strip_suffix(b"Response") == Some(self.name().as_bytes()),
-            Element::Is(name) => local == name.as_bytes(),
-            Element::Unknown => true,
-        }
-    }
-
     fn element(self, element: Element, ending: &str) -> Option<Cow<'static, str>> {
         match element {
             Element::Usual => Some(format!("{}{ending}", self.name()).into()),

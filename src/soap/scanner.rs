@@ -6,7 +6,6 @@ use memchr::{memchr, memchr2};
 use super::find;
 use super::levels::{Levels, Opened};
 use super::message::{ResponseMessage, ScanError};
-use super::operation::Operation;
 use super::skim::{ending, skim, whole_tag};
 use super::xml::is_blank;
 
@@ -164,13 +163,6 @@ impl ResponseScanner {
                 empty_list || !self.levels.responds
             }
         }
-    }
-
-    /// Returns the local name of the response's element, if it is none of a response to `operation`.
-    pub(crate) fn other_than(&self, operation: Operation) -> Option<&[u8]> {
-        let element = &*self.levels.element;
-        let is_other = !element.is_empty() && !operation.responds_with(element);
-        is_other.then_some(element)
     }
 
     /// How many messages were reported.
