@@ -179,7 +179,7 @@ where
             self.works(&turn);
             let mut permit = acquired.take();
             if let Some(permit) = &mut permit {
-                permit.set_answered();
+                permit.set_responded();
             }
             let held = Held {
                 permit,

@@ -57,7 +57,7 @@ impl Followed {
 
     /// Its response has come: nothing is left if that was all.
     #[cold]
-    pub(super) fn answered(this: &mut Option<Box<Self>>, permit: &mut Permit) {
+    pub(super) fn responded(this: &mut Option<Box<Self>>, permit: &mut Permit) {
         let Some(followed) = this else { return };
         followed.timed = None;
         match &mut followed.leased {

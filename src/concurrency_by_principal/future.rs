@@ -200,9 +200,9 @@ where
                     };
                     let mut permit = this.permit.take();
                     if let Some(permit) = &mut permit {
-                        permit.set_answered();
+                        permit.set_responded();
                         if this.followed.is_some() {
-                            Followed::answered(this.followed, permit);
+                            Followed::responded(this.followed, permit);
                         }
                     }
                     if *this.release_on_headers {

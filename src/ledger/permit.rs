@@ -232,7 +232,7 @@ impl Permit {
     /// The response of its call has come: dropped now, the permit ends as [`End::Dropped`]. From here on it counts as held by a body
     /// that is not read, which the log tells calls that wait for long.
     #[inline]
-    pub fn set_answered(&mut self) {
+    pub fn set_responded(&mut self) {
         self.end = End::Dropped;
         self.unread = Unread::of(self.admission.charges());
     }

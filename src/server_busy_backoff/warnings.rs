@@ -18,6 +18,7 @@ impl Warnings {
     pub(super) fn no_ledger(&self, operation: &str) {
         if is_first(&self.no_ledger) {
             tracing::warn!(
+                target: "tower_ews::wiring",
                 operation,
                 "the server asks to wait, but this layer has no ledger, so calls that wait for a permit further in are \
                  still sent: pass the ledger of ConcurrencyByPrincipal to ServerBusyBackoffLayer::ledger"
@@ -41,6 +42,7 @@ impl Warnings {
     pub(super) fn compressed(&self, operation: &str) {
         if is_first(&self.compressed) {
             tracing::warn!(
+                target: "tower_ews::wiring",
                 operation,
                 "a response cannot be read because it is compressed, so a refusal in it goes unnoticed: put a \
                  decompressing layer inside of ServerBusyBackoff, such as tower-http's DecompressionLayer"

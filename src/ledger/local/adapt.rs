@@ -20,7 +20,8 @@
 //!   places come free.
 //! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
 //!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
-//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`].
+//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`]. If a quarter more than that of the calls
+//!   that were under way when it was named are good, it is no limit of such calls: it is not believed again, and as many go as were good.
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
 use std::cmp::Reverse;
@@ -72,6 +73,8 @@ pub(super) struct AdaptiveLimit {
     lost: Lost,
     /// The number that the server has named.
     named: Option<Named>,
+    /// A number was named and is wrong: so many of the calls that were under way up to that admission were good.
+    disproved: Option<(u64, u32)>,
     /// The usual time from an admission to its good response.
     round_trip: Option<Duration>,
     /// The longest time from an admission to its refusal, of late.
@@ -98,6 +101,8 @@ struct Named {
     until: Instant,
     /// Refusals of admissions up to this one say no more than the number does.
     epoch: u64,
+    /// How many of these were good.
+    good: u32,
 }
 
 /// Calls that were given up, and that the server may be at work on.
@@ -153,6 +158,7 @@ impl AdaptiveLimit {
             responded: 0,
             lost: Lost::default(),
             named: None,
+            disproved: None,
             round_trip: None,
             refusal: None,
             hanging,
@@ -249,13 +255,38 @@ impl AdaptiveLimit {
 
     /// The server says that this is its limit.
     pub(super) fn named(&mut self, number: u32, now: Instant) {
+        if self.disproved.is_some() {
+            return;
+        }
         let number = number.max(1);
+        let same = self.named.filter(|named| named.epoch == self.epoch);
         self.named = Some(Named {
             number,
             until: after(now, BELIEVED),
             epoch: self.epoch,
+            good: same.map_or(0, |named| named.good),
         });
         self.limit = self.limit.min(number);
+    }
+
+    /// A call was good that was under way when a number was named, perhaps.
+    fn disprove(&mut self, sequence: u64, amount: u32) {
+        if let Some((epoch, good)) = &mut self.disproved {
+            if sequence <= *epoch {
+                *good = good.saturating_add(amount);
+                self.limit = self.limit.max(*good);
+            }
+            return;
+        }
+        let Some(named) = self.named.as_mut().filter(|named| sequence <= named.epoch) else {
+            return;
+        };
+        named.good = named.good.saturating_add(amount);
+        if named.good > named.number.saturating_add(named.number / 4).max(2) {
+            self.limit = self.limit.max(named.good);
+            self.disproved = Some((named.epoch, named.good));
+            self.named = None;
+        }
     }
 
     /// The configured limit, or what the server says.
@@ -274,6 +305,11 @@ impl AdaptiveLimit {
 
     /// A good response has begun.
     pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
+        let known = self.calls.get(&sequence);
+        if !known.is_some_and(|call| call.responded) {
+            // One that was admitted before anything was learnt is not known.
+            self.disprove(sequence, known.map_or(1, |call| call.amount));
+        }
         let Some(call) = self.calls.get_mut(&sequence).filter(|c| !c.responded) else {
             return;
         };

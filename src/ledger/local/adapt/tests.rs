@@ -573,3 +573,24 @@ fn a_number_that_the_server_names_is_believed_for_an_hour() {
     line.sleep(3_600_000);
     assert_eq!(line.room(), Room::Free, "one more is tried");
 }
+
+#[test]
+fn a_number_that_is_no_limit_of_these_calls_is_believed_no_more() {
+    let mut line = Line::new(false, Duration::ZERO);
+    (0..27).for_each(|_| line.admit());
+    line.happens(Refused(27..=27));
+    line.limit.named(5, line.now);
+    let events = [
+        (Refused(21..=26), 5),
+        (Good(1..=6), 5),
+        // More than five and a quarter of that were under way together.
+        (Good(7..=7), 7),
+        (Good(8..=20), 20),
+    ];
+    for (event, limit) in events {
+        line.happens(event.clone());
+        assert_eq!(line.limit.limit, limit, "{event:?}");
+    }
+    line.limit.named(5, line.now);
+    assert_eq!(line.limit.limit, 20, "named again");
+}

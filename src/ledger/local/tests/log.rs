@@ -122,7 +122,7 @@ async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
             .map(|_| try_now(&ledger, &draw("reader")).unwrap())
             .collect();
         for permit in &mut held[..responded] {
-            permit.set_answered();
+            permit.set_responded();
         }
         let waiting = call(&ledger, draw("reader"), secs(1));
         sleep(secs(31)).await;
