@@ -66,7 +66,11 @@ impl State {
             self.give_back(&admission, End::NotSent, clock, config);
             self.tidy_all(admission.charges(), clock);
         }
-        while let Some(contended) = self.alarm_due(clock) {
+        // Many gates may open at the same time. What is due still is the keeper's, or of the calls at the heads of the lists.
+        for _ in 0..LOOKS {
+            let Some(contended) = self.alarm_due(clock) else {
+                break;
+            };
             self.look_again(&contended);
         }
         let mut looks = LOOKS;
