@@ -15,7 +15,9 @@ impl Printed {
     fn take(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock());
         let text = String::from_utf8(bytes).unwrap();
-        let ours = |line: &&str| line.contains("server_busy_backoff::warnings");
+        let ours = |line: &&str| {
+            line.contains("server_busy_backoff::warnings") || line.contains("tower_ews::wiring")
+        };
         text.lines().filter(ours).map(str::to_owned).collect()
     }
 }
