@@ -115,8 +115,9 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
             };
             match odd {
                 0 => Answer::Hang,
-                // To something else, with a message too many or too few, or with nothing behind the first one.
-                5 => others("GetFolder", &ask.ids),
+                // To something else, with a message too many or too few, or with nothing behind the first one. A single call's is
+                // handed on as it is.
+                5 if ask.ids.len() > 1 => others("GetFolder", &ask.ids),
                 6 => others(&ask.operation, &[&ask.ids[..], &ask.ids[..1]].concat()),
                 7 => others(&ask.operation, &ask.ids[1..]),
                 8 => match good(ask) {

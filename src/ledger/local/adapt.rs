@@ -20,8 +20,9 @@
 //!   places come free.
 //! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
 //!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
-//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`]. If a quarter more than that of the calls
-//!   that were under way when it was named are good, it is no limit of such calls: it is not believed again, and as many go as were good.
+//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`]. If more than twice as many
+//!   of the calls that were under way when it was named are good, it is no limit of such calls: it is not believed again, and as many go
+//!   as were good. (Some more than the number is usual: calls that arrive later find the places of others.)
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
 use std::cmp::Reverse;
@@ -282,7 +283,7 @@ impl AdaptiveLimit {
             return;
         };
         named.good = named.good.saturating_add(amount);
-        if named.good > named.number.saturating_add(named.number / 4).max(2) {
+        if named.good > named.number.saturating_mul(2) {
             self.limit = self.limit.max(named.good);
             self.disproved = Some((named.epoch, named.good));
             self.named = None;

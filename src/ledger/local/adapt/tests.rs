@@ -582,10 +582,10 @@ fn a_number_that_is_no_limit_of_these_calls_is_believed_no_more() {
     line.limit.named(5, line.now);
     let events = [
         (Refused(21..=26), 5),
-        (Good(1..=6), 5),
-        // More than five and a quarter of that were under way together.
-        (Good(7..=7), 7),
-        (Good(8..=20), 20),
+        (Good(1..=10), 5),
+        // More than twice as many were under way together.
+        (Good(11..=11), 11),
+        (Good(12..=20), 20),
     ];
     for (event, limit) in events {
         line.happens(event.clone());
