@@ -20,9 +20,8 @@
 //!   places come free.
 //! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
 //!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
-//! - *A number that the server names* is believed: nothing above it is tried for [`BELIEVED`]. If more than twice as many
-//!   of the calls that were under way when it was named are good, it is no limit of such calls: it is not believed again, and as many go
-//!   as were good. (Some more than the number is usual: calls that arrive later find the places of others.)
+//! - *A number that the server names* with its first refusal is where the limit begins: refusals of calls that were under way then say no
+//!   more. From there it goes on as ever, since the number may count something else than these calls.
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
 use std::cmp::Reverse;
@@ -38,8 +37,6 @@ use super::clock::after;
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// The longest wait between two tries while others hold all places.
 const LONGEST_ALONE: Duration = Duration::from_secs(30);
-/// How long a number is kept to that the server has named.
-const BELIEVED: Duration = Duration::from_secs(3600);
 /// Good responses after which one more call is tried, however long the level has lasted.
 const QUIET_PER_RAISE: u32 = 400;
 /// What counts as a round trip until one was measured.
@@ -74,8 +71,6 @@ pub(super) struct AdaptiveLimit {
     lost: Lost,
     /// The number that the server has named.
     named: Option<Named>,
-    /// A number was named and is wrong: so many of the calls that were under way up to that admission were good.
-    disproved: Option<(u64, u32)>,
     /// The usual time from an admission to its good response.
     round_trip: Option<Duration>,
     /// The longest time from an admission to its refusal, of late.
@@ -98,12 +93,8 @@ struct Call {
 #[derive(Clone, Copy, Debug)]
 struct Named {
     number: u32,
-    /// Until when it is believed.
-    until: Instant,
     /// Refusals of admissions up to this one say no more than the number does.
     epoch: u64,
-    /// How many of these were good.
-    good: u32,
 }
 
 /// Calls that were given up, and that the server may be at work on.
@@ -159,7 +150,6 @@ impl AdaptiveLimit {
             responded: 0,
             lost: Lost::default(),
             named: None,
-            disproved: None,
             round_trip: None,
             refusal: None,
             hanging,
@@ -174,7 +164,6 @@ impl AdaptiveLimit {
 
     /// Whether `amount` may be added to what is `held`.
     pub(super) fn room(&mut self, held: u32, amount: u32, configured: u32, now: Instant) -> Room {
-        let configured = self.at_most(configured, now);
         let (lost, until) = self.lost.at(now);
         let held = held.saturating_add(lost);
         let used = held.saturating_add(amount);
@@ -199,7 +188,6 @@ impl AdaptiveLimit {
         configured: u32,
         now: Instant,
     ) {
-        let configured = self.at_most(configured, now);
         let held = held.saturating_add(self.lost.at(now).0);
         // A call above the limit that is alone tells nothing.
         let more = held > self.limit && (held > amount || self.limit == 0);
@@ -254,46 +242,16 @@ impl AdaptiveLimit {
         self.lower(self.limit.min(level.max(1)), now);
     }
 
-    /// The server says that this is its limit.
-    pub(super) fn named(&mut self, number: u32, now: Instant) {
-        if self.disproved.is_some() {
-            return;
+    /// The server says that this is its limit. Named again it is no news.
+    pub(super) fn named(&mut self, number: u32) {
+        if self.named.is_none() {
+            let number = number.max(1);
+            self.named = Some(Named {
+                number,
+                epoch: self.epoch,
+            });
+            self.limit = self.limit.min(number);
         }
-        let number = number.max(1);
-        let same = self.named.filter(|named| named.epoch == self.epoch);
-        self.named = Some(Named {
-            number,
-            until: after(now, BELIEVED),
-            epoch: self.epoch,
-            good: same.map_or(0, |named| named.good),
-        });
-        self.limit = self.limit.min(number);
-    }
-
-    /// A call was good that was under way when a number was named, perhaps.
-    fn disprove(&mut self, sequence: u64, amount: u32) {
-        if let Some((epoch, good)) = &mut self.disproved {
-            if sequence <= *epoch {
-                *good = good.saturating_add(amount);
-                self.limit = self.limit.max(*good);
-            }
-            return;
-        }
-        let Some(named) = self.named.as_mut().filter(|named| sequence <= named.epoch) else {
-            return;
-        };
-        named.good = named.good.saturating_add(amount);
-        if named.good > named.number.saturating_mul(2) {
-            self.limit = self.limit.max(named.good);
-            self.disproved = Some((named.epoch, named.good));
-            self.named = None;
-        }
-    }
-
-    /// The configured limit, or what the server says.
-    fn at_most(&self, configured: u32, now: Instant) -> u32 {
-        let named = self.named.filter(|named| named.until > now);
-        named.map_or(configured, |named| named.number.min(configured))
     }
 
     fn lower(&mut self, limit: u32, now: Instant) {
@@ -306,11 +264,6 @@ impl AdaptiveLimit {
 
     /// A good response has begun.
     pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
-        let known = self.calls.get(&sequence);
-        if !known.is_some_and(|call| call.responded) {
-            // One that was admitted before anything was learnt is not known.
-            self.disprove(sequence, known.map_or(1, |call| call.amount));
-        }
         let Some(call) = self.calls.get_mut(&sequence).filter(|c| !c.responded) else {
             return;
         };
@@ -415,9 +368,6 @@ impl AdaptiveLimit {
 
     /// Until when it has to be kept. None once the configured limit has held for as long as the level before.
     pub(super) fn keep_until(&self, configured: u32, now: Instant) -> Option<Instant> {
-        if let Some(named) = self.named.filter(|named| named.until > now) {
-            return Some(named.until);
-        }
         let holds = self.limit >= configured && self.has_held(1, now);
         (!holds).then(|| after(self.next_try, FORGET))
     }

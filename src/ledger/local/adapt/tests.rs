@@ -549,48 +549,25 @@ fn what_goes_beyond_the_configured_limit_is_no_try() {
 }
 
 #[test]
-fn a_number_that_the_server_names_is_believed_for_an_hour() {
+fn a_number_that_the_server_names_is_where_the_limit_begins() {
     let mut line = Line::new(false, Duration::ZERO);
     (0..27).for_each(|_| line.admit());
     line.happens(Refused(27..=27));
-    line.limit.named(13, line.now);
+    line.limit.named(13);
     let events = [
         // Refusals that were on their way say no more.
         (Refused(14..=26), 13),
         (Sleep(100), 13),
         (Good(1..=13), 13),
         (Admit(13), 13),
-        (Full, 13),
-        (Sleep(1_000_000), 13),
-        (Full, 13),
     ];
     for (event, limit) in events {
         line.happens(event.clone());
         assert_eq!(line.limit.limit, limit, "{event:?}");
     }
-    let kept = line.limit.keep_until(TOP, line.now).unwrap();
-    assert!(kept > line.now + Duration::from_secs(2_000));
+    line.happens(Refused(28..=28));
+    line.limit.named(13);
+    assert_eq!(line.limit.limit, 12, "somebody else holds a place");
     line.sleep(3_600_000);
     assert_eq!(line.room(), Room::Free, "one more is tried");
-}
-
-#[test]
-fn a_number_that_is_no_limit_of_these_calls_is_believed_no_more() {
-    let mut line = Line::new(false, Duration::ZERO);
-    (0..27).for_each(|_| line.admit());
-    line.happens(Refused(27..=27));
-    line.limit.named(5, line.now);
-    let events = [
-        (Refused(21..=26), 5),
-        (Good(1..=10), 5),
-        // More than twice as many were under way together.
-        (Good(11..=11), 11),
-        (Good(12..=20), 20),
-    ];
-    for (event, limit) in events {
-        line.happens(event.clone());
-        assert_eq!(line.limit.limit, limit, "{event:?}");
-    }
-    line.limit.named(5, line.now);
-    assert_eq!(line.limit.limit, 20, "named again");
 }

@@ -197,7 +197,7 @@ impl Measure for InFlight {
             .get_or_insert_with(|| {
                 Box::new(AdaptiveLimit::new(limit, hanging, Duration::ZERO, now))
             })
-            .named(number, now);
+            .named(number);
     }
 
     fn set_limit(&mut self, number: Option<u32>, policy: Limit) {
