@@ -41,7 +41,7 @@ pub enum Signal {
     /// [`Budget::FindCount`] and the values of [`Budget::OpenMailboxes`] are always told by name.
     Exceeded(Budget),
     /// The server names the number of its limit of what is in flight, in a refusal for example. A smaller one than the configured one is
-    /// kept to for an hour; a larger one is no news.
+    /// where its limit begins, once; a larger one is no news.
     Limit {
         /// Which of the call's budgets.
         budget: Budget,
