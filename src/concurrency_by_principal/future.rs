@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::uri::Authority;
 use http::{Extensions, Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
@@ -19,7 +18,7 @@ use super::followed::Followed;
 use crate::errors::DeadlineElapsed;
 use crate::extensions::{Deadline, Priority};
 use crate::ledger::{Acquire, AcquireRequest, AdmissionSlot, End, Ledger, Permit, Requeue};
-use crate::principal::Charges;
+use crate::principal::{Charges, Estimate};
 use crate::retry::Failure;
 use crate::trail::CallTrail;
 
@@ -55,19 +54,25 @@ pub(super) enum Step<F> {
 
 /// Makes the request of a call to its ledger.
 #[inline]
-pub(super) fn ask(
+pub(super) fn ask<B>(
     charges: Charges,
-    endpoint: Option<Authority>,
-    extensions: &Extensions,
+    estimate: Option<Estimate>,
+    request: &Request<B>,
 ) -> AcquireRequest {
-    if extensions.is_empty() {
-        let (requeue, priority) = (Requeue::new(), Priority::default());
-        return AcquireRequest::of_call(charges, endpoint, None, requeue, priority);
+    let endpoint = request.uri().authority().cloned();
+    let extensions = request.extensions();
+    let ask = if extensions.is_empty() {
+        AcquireRequest::of_call(charges, endpoint, None, Requeue::new(), Priority::default())
+    } else {
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
+        let requeue = extensions.get::<Requeue>().copied().unwrap_or_default();
+        let priority = extensions.get::<Priority>().copied().unwrap_or_default();
+        AcquireRequest::of_call(charges, endpoint, deadline, requeue, priority)
+    };
+    match estimate {
+        Some(estimate) => ask.with_estimate(estimate),
+        None => ask,
     }
-    let deadline = extensions.get::<Deadline>().map(|deadline| deadline.0);
-    let requeue = extensions.get::<Requeue>().copied().unwrap_or_default();
-    let priority = extensions.get::<Priority>().copied().unwrap_or_default();
-    AcquireRequest::of_call(charges, endpoint, deadline, requeue, priority)
 }
 
 /// Marks that nothing was sent with the permit yet.
@@ -262,9 +267,6 @@ where
             }
         }
     }
-    let Some(request) = request.take() else {
-        return Poll::Pending;
-    };
     if let Some(permit) = permit {
         // Until a response has come: the server may be at work on it.
         permit.set_end(End::Unanswered);
@@ -272,7 +274,11 @@ where
             followed.sent(permit);
         }
     }
-    step.set(Step::Calling(inner.call(request)));
+    // Taken where it is sent: it is not moved in between.
+    match request.take() {
+        Some(request) => step.set(Step::Calling(inner.call(request))),
+        None => return Poll::Pending,
+    }
     Poll::Ready(Ok(()))
 }
 

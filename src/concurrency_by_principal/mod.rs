@@ -88,7 +88,7 @@ use self::followed::Followed;
 pub use self::future::ResponseFuture;
 use self::future::Step;
 pub use crate::errors::DeadlineElapsed;
-use crate::ledger::{AcquiredPermit, Leases, Ledger, Limit, LocalLedger, Permit};
+use crate::ledger::{AcquiredPermit, Leases, Ledger, Limit, LocalLedger};
 use crate::principal::{Budget, Lease, MakeCharges, RequestCharges};
 
 /// Layer that applies [`ConcurrencyByPrincipal`].
@@ -226,27 +226,6 @@ impl<S, M> ConcurrencyByPrincipal<S, M> {
     inner_accessors!();
 }
 
-impl<S, M> ConcurrencyByPrincipal<S, M> {
-    /// A call whose permit a layer further out has acquired.
-    fn call_with<ReqB>(&self, permit: Permit, request: Request<ReqB>) -> ResponseFuture<S, ReqB>
-    where
-        S: Service<Request<ReqB>> + Clone,
-        M: MakeCharges<ReqB>,
-    {
-        let lease = self.layer.make_charges.lease(&request);
-        let charges = permit.admission().charges();
-        ResponseFuture {
-            inner: self.inner.clone(),
-            request: Some(request),
-            ledger: None,
-            step: Step::Ready,
-            followed: Followed::of(charges, lease, &self.layer.leases),
-            permit: Some(permit),
-            release_on_headers: self.layer.release_on_headers,
-        }
-    }
-}
-
 impl<S: fmt::Debug, M> fmt::Debug for ConcurrencyByPrincipal<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConcurrencyByPrincipal")
@@ -272,31 +251,34 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let layer = &*self.layer;
+        let mut acquired = None;
         if !request.extensions().is_empty() {
-            let extensions = request.extensions_mut();
-            if let Some(permit) = AcquiredPermit::take_over(extensions, &self.layer.ledger) {
-                return self.call_with(permit, request);
-            }
+            acquired = AcquiredPermit::take_over(request.extensions_mut(), &layer.ledger);
         }
         // In this order: all of it is moved into the future at the end, and what has just been written is slow to read.
-        let endpoint = request.uri().authority().cloned();
-        let charges = self.layer.make_charges.make_charges(&request);
-        let lease = self.layer.make_charges.lease(&request);
-        let estimate = lease.as_ref().and_then(Lease::estimate).cloned();
-        let followed = Followed::of(&charges, lease, &self.layer.leases);
-        let ask = future::ask(charges, endpoint, request.extensions());
-        let ask = match estimate {
-            Some(estimate) => ask.with_estimate(estimate),
-            None => ask,
+        let lease = layer.make_charges.lease(&request);
+        let (step, followed) = match &acquired {
+            Some(permit) => {
+                let charges = permit.admission().charges();
+                (Step::Ready, Followed::of(charges, lease, &layer.leases))
+            }
+            None => {
+                let charges = layer.make_charges.make_charges(&request);
+                let estimate = lease.as_ref().and_then(Lease::estimate).cloned();
+                let followed = Followed::of(&charges, lease, &layer.leases);
+                let ask = future::ask(charges, estimate, &request);
+                (Step::New(Some(ask)), followed)
+            }
         };
         ResponseFuture {
             inner: self.inner.clone(),
-            request: Some(request),
-            ledger: Some(Arc::clone(&self.layer.ledger)),
-            step: Step::New(Some(ask)),
+            ledger: Some(Arc::clone(&layer.ledger)),
+            step,
             followed,
-            permit: None,
-            release_on_headers: self.layer.release_on_headers,
+            permit: acquired,
+            release_on_headers: layer.release_on_headers,
+            request: Some(request),
         }
     }
 }

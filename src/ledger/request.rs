@@ -31,13 +31,20 @@ pub struct AcquireRequest(Arc<Inner>);
 #[derive(Clone, Default)]
 struct Inner {
     charges: Charges,
-    estimate: Option<Estimate>,
     endpoint: Option<Authority>,
+    admitted: Admitted,
+    wishes: Option<Box<Wishes>>,
+}
+
+/// What a call asks for besides. Most do not, and each new call writes and copies an [`Inner`]: watched by `benches/overhead`,
+/// `concurrency_by_principal/1`.
+#[derive(Clone, Default)]
+struct Wishes {
+    estimate: Option<Estimate>,
     deadline: Option<Instant>,
     ticket: Option<u64>,
     not_before: Option<Instant>,
     priority: Priority,
-    admitted: Admitted,
     /// The request of the whole call, once charges were split off.
     whole: Option<AcquireRequest>,
 }
@@ -70,22 +77,36 @@ impl AcquireRequest {
         requeue: Requeue,
         priority: Priority,
     ) -> Self {
+        let Requeue { ticket, not_before } = requeue;
+        let some = deadline.is_some() || ticket.is_some() || not_before.is_some();
+        let wishes = (some || priority != Priority::default()).then(|| {
+            Box::new(Wishes {
+                deadline,
+                ticket,
+                not_before,
+                priority,
+                ..Wishes::default()
+            })
+        });
         Self(Arc::new(Inner {
             charges,
-            estimate: None,
             endpoint,
-            deadline,
-            ticket: requeue.ticket,
-            not_before: requeue.not_before,
-            priority,
             admitted: Admitted::default(),
-            whole: None,
+            wishes,
         }))
     }
 
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
+    }
+
+    fn wish(self, wish: impl FnOnce(&mut Wishes)) -> Self {
+        self.change(|inner| wish(inner.wishes.get_or_insert_default()))
+    }
+
+    fn wishes(&self) -> Option<&Wishes> {
+        self.0.wishes.as_deref()
     }
 
     /// Sets where the call goes to: a closed gate of that endpoint holds it back.
@@ -99,14 +120,14 @@ impl AcquireRequest {
     #[must_use]
     pub fn with_deadline(self, deadline: impl Into<Option<Instant>>) -> Self {
         let deadline = deadline.into();
-        self.change(|inner| inner.deadline = deadline)
+        self.wish(|wishes| wishes.deadline = deadline)
     }
 
     /// Sets the place in the queue that an earlier attempt of the same call had ([`Admission::ticket`]).
     #[must_use]
     pub fn with_ticket(self, ticket: impl Into<Option<u64>>) -> Self {
         let ticket = ticket.into();
-        self.change(|inner| inner.ticket = ticket)
+        self.wish(|wishes| wishes.ticket = ticket)
     }
 
     /// Sets the time before which the call is not to be admitted, whatever the gates say.
@@ -116,29 +137,38 @@ impl AcquireRequest {
     #[must_use]
     pub fn with_not_before(self, not_before: impl Into<Option<Instant>>) -> Self {
         let not_before = not_before.into();
-        self.change(|inner| inner.not_before = not_before)
+        self.wish(|wishes| wishes.not_before = not_before)
     }
 
     /// Sets how urgent the call is. Default: [`Priority::Normal`].
     #[must_use]
     pub fn with_priority(self, priority: Priority) -> Self {
-        self.change(|inner| inner.priority = priority)
+        self.wish(|wishes| wishes.priority = priority)
     }
 
     #[cfg(feature = "redis")]
     pub(super) fn with_charges(self, charges: Charges) -> Self {
-        self.change(|inner| (inner.charges, inner.estimate) = (charges, None))
+        self.change(|inner| {
+            inner.charges = charges;
+            if let Some(wishes) = &mut inner.wishes {
+                wishes.estimate = None;
+            }
+        })
     }
 
     /// Its charges are a guess: the call waits for what is known when its turn has come.
     pub(crate) fn with_estimate(self, estimate: Estimate) -> Self {
-        self.change(|inner| inner.estimate = Some(estimate))
+        self.wish(|wishes| wishes.estimate = Some(estimate))
     }
 
     /// The same with the charges that are known now, if they are others.
     pub(super) fn estimated(&self) -> Option<Self> {
-        let charges = self.0.estimate.as_ref()?(&self.0.charges)?;
+        let charges = self.wishes()?.estimate.as_ref()?(&self.0.charges)?;
         Some(self.clone().change(|inner| inner.charges = charges))
+    }
+
+    fn whole(&self) -> Option<&Self> {
+        self.wishes()?.whole.as_ref()
     }
 
     /// What to acquire: every charge, or none.
@@ -153,22 +183,23 @@ impl AcquireRequest {
 
     /// When waiting is no use any more.
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.deadline
+        self.wishes()?.deadline
     }
 
     /// The place in the queue of an earlier attempt.
     pub fn ticket(&self) -> Option<u64> {
-        self.0.ticket
+        self.wishes()?.ticket
     }
 
     /// The time before which the call is not to be admitted.
     pub fn not_before(&self) -> Option<Instant> {
-        self.0.not_before
+        self.wishes()?.not_before
     }
 
     /// How urgent the call is.
     pub fn priority(&self) -> Priority {
-        self.0.priority
+        self.wishes()
+            .map_or(Priority::default(), |wishes| wishes.priority)
     }
 }
 
@@ -177,10 +208,10 @@ impl fmt::Debug for AcquireRequest {
         f.debug_struct("AcquireRequest")
             .field("charges", &self.0.charges)
             .field("endpoint", &self.0.endpoint)
-            .field("deadline", &self.0.deadline)
-            .field("ticket", &self.0.ticket)
-            .field("not_before", &self.0.not_before)
-            .field("priority", &self.0.priority)
+            .field("deadline", &self.deadline())
+            .field("ticket", &self.ticket())
+            .field("not_before", &self.not_before())
+            .field("priority", &self.priority())
             .finish()
     }
 }
@@ -268,7 +299,7 @@ impl Admission {
 
     /// The charges of the whole call for the part that stands for it, whatever was split off. None for what was split off.
     pub(crate) fn call_charges(&self) -> &[Charge] {
-        match &self.0.0.whole {
+        match self.0.whole() {
             _ if self.is_split_off() => &[],
             Some(whole) => whole.charges(),
             None => self.charges(),
@@ -290,7 +321,7 @@ impl Admission {
     /// Whether it is a part of what was admitted.
     #[inline]
     pub(crate) fn is_divided(&self) -> bool {
-        self.0.0.whole.is_some()
+        self.0.whole().is_some()
     }
 
     /// Divides it into what stays with the call and the charges on `budget`. None if there are no such charges.
@@ -307,12 +338,11 @@ impl Admission {
             .cloned()
             .collect();
         let with = |charges: Charges, split_off: bool| {
-            let whole = self.0.0.whole.clone();
-            let whole = whole.unwrap_or_else(|| self.0.clone());
+            let whole = self.0.whole().unwrap_or(&self.0).clone();
             Self(self.0.clone().change(|inner| {
                 inner.charges = charges;
                 inner.admitted.split_off = split_off;
-                inner.whole = Some(whole);
+                inner.wishes.get_or_insert_default().whole = Some(whole);
             }))
         };
         Some((with(rest, self.is_split_off()), with(taken, true)))
