@@ -23,7 +23,7 @@ use crate::retry::Failure;
 use crate::trail::CallTrail;
 
 /// The response future of [`ConcurrencyByPrincipal`](super::ConcurrencyByPrincipal).
-#[pin_project]
+#[pin_project(project = ResponseFutureProj)]
 #[must_use = "futures do nothing unless they are polled"]
 pub struct ResponseFuture<S, ReqB>
 where
@@ -141,14 +141,7 @@ where
                             if !extensions.is_empty() {
                                 tell(extensions, permit, None);
                             }
-                            ready!(call(
-                                this.inner,
-                                this.request,
-                                this.permit,
-                                this.followed,
-                                this.step.as_mut(),
-                                cx
-                            ))?;
+                            ready!(this.call(cx))?;
                         }
                         Err(asked) => {
                             let acquire = ledger.acquire(asked);
@@ -167,119 +160,105 @@ where
                     if let Some(request) = this.request {
                         tell(request.extensions(), permit, Some(*since));
                     }
-                    ready!(call(
-                        this.inner,
-                        this.request,
-                        this.permit,
-                        this.followed,
-                        this.step.as_mut(),
-                        cx
-                    ))?;
+                    ready!(this.call(cx))?;
                 }
-                StepProj::Ready => ready!(call(
-                    this.inner,
-                    this.request,
-                    this.permit,
-                    this.followed,
-                    this.step.as_mut(),
-                    cx
-                ))?,
+                StepProj::Ready => ready!(this.call(cx))?,
                 StepProj::Calling(future) => {
-                    let response = match ready!(future.poll(cx)) {
-                        Ok(response) => response,
-                        Err(error) => {
-                            let error = error.into();
-                            // Now, not when the caller drops this future.
-                            if Failure::of(&*error) == Failure::NotSent {
-                                if let Some(permit) = this.permit {
-                                    permit.set_end(End::NotSent);
-                                }
-                                if let Some(followed) = this.followed {
-                                    followed.unsent();
-                                }
-                            }
-                            *this.followed = None;
-                            *this.permit = None;
-                            return Poll::Ready(Err(error));
-                        }
-                    };
-                    let mut permit = this.permit.take();
-                    if let Some(permit) = &mut permit {
-                        permit.set_responded();
-                        if this.followed.is_some() {
-                            Followed::responded(this.followed, permit);
-                        }
-                    }
-                    if *this.release_on_headers {
-                        if let Some(permit) = permit.take() {
-                            permit.complete();
-                        }
-                    }
-                    return Poll::Ready(Ok(
-                        response.map(|body| PermitBody::new(body, permit, this.followed.take()))
-                    ));
+                    return Poll::Ready(match ready!(future.poll(cx)) {
+                        Ok(response) => Ok(this.responded(response)),
+                        Err(error) => Err(this.failed(error.into())),
+                    });
                 }
             }
         }
     }
 }
 
-/// Calls the inner service once it is ready.
-#[inline]
-fn call<S, ReqB>(
-    inner: &mut S,
-    request: &mut Option<Request<ReqB>>,
-    permit: &mut Option<Permit>,
-    followed: &mut Option<Box<Followed>>,
-    mut step: Pin<&mut Step<S::Future>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), BoxError>>
+impl<S, ReqB> ResponseFutureProj<'_, S, ReqB>
 where
     S: Service<Request<ReqB>>,
     S::Error: Into<BoxError>,
 {
-    if let Some(request) = request {
-        match inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => {
-                // Now, not when the caller drops this future.
-                *permit = None;
-                return Poll::Ready(Err(error.into()));
-            }
-            Poll::Pending => {
-                // Whoever polls at the deadline hears that nothing was sent.
-                let deadline = request.extensions().get::<Deadline>();
-                if let Some(deadline) = deadline.filter(|deadline| deadline.0 <= Instant::now()) {
-                    *permit = None;
-                    return Poll::Ready(Err(DeadlineElapsed::at(*deadline).into()));
+    /// Calls the inner service once it is ready.
+    #[inline]
+    fn call(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if let Some(request) = self.request {
+            match self.inner.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    // Now, not when the caller drops this future.
+                    *self.permit = None;
+                    return Poll::Ready(Err(error.into()));
                 }
+                Poll::Pending => {
+                    // Whoever polls at the deadline hears that nothing was sent.
+                    let deadline = request.extensions().get::<Deadline>();
+                    if let Some(deadline) = deadline.filter(|deadline| deadline.0 <= Instant::now())
+                    {
+                        *self.permit = None;
+                        return Poll::Ready(Err(DeadlineElapsed::at(*deadline).into()));
+                    }
+                    if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
+                        slot.wait();
+                    }
+                    self.step.set(Step::Ready);
+                    return Poll::Pending;
+                }
+            }
+            // It waited for the service, so it begins only now.
+            if matches!(&*self.step, Step::Ready) {
                 if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
-                    slot.wait();
+                    slot.resume();
                 }
-                step.set(Step::Ready);
-                return Poll::Pending;
             }
         }
-        // It waited for the service, so it begins only now.
-        if matches!(&*step, Step::Ready) {
-            if let Some(slot) = request.extensions().get::<AdmissionSlot>() {
-                slot.resume();
+        if let Some(permit) = self.permit {
+            // Until a response has come: the server may be at work on it.
+            permit.set_end(End::Unanswered);
+            if let Some(followed) = self.followed {
+                followed.sent(permit);
             }
         }
-    }
-    if let Some(permit) = permit {
-        // Until a response has come: the server may be at work on it.
-        permit.set_end(End::Unanswered);
-        if let Some(followed) = followed {
-            followed.sent(permit);
+        // Taken where it is sent: it is not moved in between.
+        match self.request.take() {
+            Some(request) => self.step.set(Step::Calling(self.inner.call(request))),
+            None => return Poll::Pending,
         }
+        Poll::Ready(Ok(()))
     }
-    // Taken where it is sent: it is not moved in between.
-    match request.take() {
-        Some(request) => step.set(Step::Calling(inner.call(request))),
-        None => return Poll::Pending,
+
+    /// Hands the permit on to the response's body.
+    #[inline]
+    fn responded<ResB: Body>(&mut self, response: Response<ResB>) -> Response<PermitBody<ResB>> {
+        let mut permit = self.permit.take();
+        if let Some(permit) = &mut permit {
+            permit.set_responded();
+            if self.followed.is_some() {
+                Followed::responded(self.followed, permit);
+            }
+        }
+        if *self.release_on_headers {
+            if let Some(permit) = permit.take() {
+                permit.complete();
+            }
+        }
+        response.map(|body| PermitBody::new(body, permit, self.followed.take()))
     }
-    Poll::Ready(Ok(()))
+
+    /// Gives the permit back now, not when the caller drops this future.
+    fn failed(&mut self, error: BoxError) -> BoxError {
+        if Failure::of(&*error) == Failure::NotSent {
+            if let Some(permit) = self.permit {
+                permit.set_end(End::NotSent);
+            }
+            if let Some(followed) = self.followed {
+                followed.unsent();
+            }
+        }
+        *self.followed = None;
+        *self.permit = None;
+        error
+    }
 }
 
 impl<S, ReqB> fmt::Debug for ResponseFuture<S, ReqB>
