@@ -4,6 +4,7 @@
 //! and an arm where the compiler asks for one.
 
 mod bucket;
+mod cost;
 mod distinct;
 mod in_flight;
 mod kind;

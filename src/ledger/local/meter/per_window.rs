@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::clock::{Clock, after};
 use super::bucket::{Bucket, Rate};
+use super::cost::Cost;
 use super::learnt_rate::LearntRate;
 use super::measure::{Ask, Keep, Measure, Verdict};
 use super::window::{Sliding, Window};
@@ -26,8 +27,8 @@ pub(in super::super) struct PerWindow {
     window: Window,
     /// The calls in flight, by their numbers: those before it was full last have nothing to give back.
     taken: HashMap<u64, Taken>,
-    /// What calls have cost that told it afterwards. Those in flight are expected to cost as much.
-    expected: u128,
+    /// What calls have cost that told it afterwards.
+    cost: Cost,
     told: Option<Told>,
     /// Since when it is not full, and what was drawn since.
     begun: Option<(Instant, u128)>,
@@ -96,17 +97,18 @@ impl PerWindow {
             set: false,
             window,
             taken: HashMap::new(),
-            expected: 0,
+            cost: Cost::default(),
             told: None,
             begun: None,
             learnt: None,
         }
     }
 
-    /// What the calls in flight are expected to cost besides what they have drawn. One more call counts when it has cost something: a
-    /// server does not look ahead either.
+    /// What one more call and those in flight may cost besides what they have drawn. All of it has to be there: a server may lock out as
+    /// soon as it is below zero.
     fn to_come(&self) -> u128 {
-        self.expected.saturating_mul(self.taken.len() as u128)
+        let calls = self.taken.len() as u128 + 1;
+        self.cost.most().saturating_mul(calls)
     }
 
     fn fill(&mut self, now: Instant) {
@@ -224,11 +226,7 @@ impl Measure for PerWindow {
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
         let cost = scaled(amount, self.period);
-        // Later ones count for an eighth: the cost of one call says little of the next one's.
-        self.expected = match self.expected {
-            0 => cost,
-            known => known - known / 8 + cost / 8,
-        };
+        self.cost.add(cost);
         self.draw(amount, clock.now());
         self.window.ended(cost, clock.now());
     }

@@ -13,6 +13,8 @@ struct Hidden {
     rate: f64,
     /// So far below zero it locks out, until it is at zero again.
     cutoff: f64,
+    /// As soon as it is there, and not when the next call comes.
+    at_once: bool,
 }
 
 #[derive(Debug)]
@@ -37,24 +39,40 @@ impl Server {
         }
     }
 
-    /// Refuses a call until then, or takes it.
-    fn arrive(&mut self) -> Result<(), Instant> {
+    fn recharge(&mut self) {
         let now = Instant::now();
         let back = (now - self.at).as_secs_f64() * 1000.0 * self.hidden.rate;
         self.balance = (self.balance + back).min(self.hidden.burst);
         self.at = now;
         self.locked.take_if(|until| *until <= now);
-        if self.locked.is_none() && self.balance <= -self.hidden.cutoff {
-            let millis = -self.balance / self.hidden.rate;
-            self.locked = Some(now + Duration::from_secs_f64(millis / 1000.0));
-            self.lock_outs += 1;
-        }
+    }
+
+    /// Refuses a call until then, or takes it.
+    fn arrive(&mut self) -> Result<(), Instant> {
+        self.recharge();
+        self.lock_out();
         match self.locked {
             Some(until) => {
                 self.refused += 1;
                 Err(until)
             }
             None => Ok(()),
+        }
+    }
+
+    fn lock_out(&mut self) {
+        if self.locked.is_none() && self.balance <= -self.hidden.cutoff {
+            let millis = -self.balance / self.hidden.rate;
+            self.locked = Some(self.at + Duration::from_secs_f64(millis / 1000.0));
+            self.lock_outs += 1;
+        }
+    }
+
+    fn executed(&mut self, cost: u32) {
+        self.recharge();
+        self.balance -= f64::from(cost);
+        if self.hidden.at_once {
+            self.lock_out();
         }
     }
 }
@@ -91,10 +109,12 @@ async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
     }
 }
 
-/// The ledger of a client that is told `told` times the numbers.
+/// The ledger of a client that is told `told` times the numbers, less what ten calls may take that are in flight when it runs empty.
 fn told_ledger(hidden: Hidden, told: f64) -> Arc<LocalLedger> {
-    // Ten calls may be in flight when it runs empty.
-    let beyond = f64::from(AT_A_TIME) * 1_800.0;
+    ledger_of(hidden, told, f64::from(AT_A_TIME) * 1_800.0)
+}
+
+fn ledger_of(hidden: Hidden, told: f64, beyond: f64) -> Arc<LocalLedger> {
     let bucket = Limit::PerWindow {
         limit: ((hidden.burst + hidden.cutoff) * told - beyond) as u32,
         refill: (hidden.rate * 3_600_000.0 * told) as u32,
@@ -132,7 +152,7 @@ async fn one(ledger: Arc<LocalLedger>, server: Arc<Mutex<Server>>, cost: u32) {
         match arrived {
             Ok(()) => {
                 sleep(Duration::from_millis(cost.into())).await;
-                server.lock().unwrap().balance -= f64::from(cost);
+                server.lock().unwrap().executed(cost);
                 permit.report(Signal::Spent {
                     budget: Budget::BusyTime,
                     amount: cost,
@@ -164,6 +184,7 @@ async fn a_bucket_that_nobody_tells_is_found_by_the_first_lock_outs() {
             burst,
             rate: f64::from(rng.u32(250..4_000)) / 1000.0,
             cutoff: f64::from(rng.u32(50_000..500_000)),
+            at_once: false,
         };
         for told in [1.0, 2.0, 10.0] {
             let came = job(hidden, told, &mut rng).await;
@@ -184,6 +205,34 @@ async fn a_bucket_that_nobody_tells_is_found_by_the_first_lock_outs() {
     }
 }
 
+/// Nothing is counted that the server does not count, as from a machine beside it, and the numbers are exactly the server's.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_is_told_exactly_is_not_overdrawn() {
+    for (seed, spread) in [(1, 0), (2, 500), (3, 1_500), (4, 1_900)] {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let hidden = Hidden {
+            burst: 300_000.0,
+            rate: 0.25,
+            cutoff: 3_000_000.0,
+            at_once: true,
+        };
+        let ledger = ledger_of(hidden, 1.0, 0.0);
+        let server = Arc::new(Mutex::new(Server::new(hidden)));
+        let costs: Vec<u32> = (0..2_400)
+            .map(|_| rng.u32(2_000 - spread..=2_000 + spread))
+            .collect();
+        let work: f64 = costs.iter().map(|cost| f64::from(*cost)).sum();
+        let begin = Instant::now();
+        all(&ledger, &server, costs).await;
+        let took = begin.elapsed().as_secs_f64() * 1000.0;
+        let ratio = took / ((work - hidden.burst - hidden.cutoff) / hidden.rate);
+        let lock_outs = server.lock().unwrap().lock_outs;
+        println!("{spread}: {ratio:.3}, {lock_outs} lock-outs");
+        assert_eq!(lock_outs, 0, "costs of 2000 +- {spread} ms");
+        assert!(ratio <= 1.02, "costs of 2000 +- {spread} ms: {ratio}");
+    }
+}
+
 /// How often the server locks out the second half of a job, by a client that is told ten times the numbers and starts again in the
 /// middle.
 async fn lock_outs_after_a_restart(saves: bool) -> [u32; 2] {
@@ -191,6 +240,7 @@ async fn lock_outs_after_a_restart(saves: bool) -> [u32; 2] {
         burst: 100_000.0,
         rate: 0.5,
         cutoff: 200_000.0,
+        at_once: false,
     };
     let mut rng = fastrand::Rng::with_seed(1);
     let mut half = || (0..CALLS / 2).map(|_| rng.u32(200..1_800)).collect();
