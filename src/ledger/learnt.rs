@@ -78,9 +78,11 @@ pub(super) enum Known {
         values: Vec<OpenValue>,
         limit: Option<u32>,
     },
-    /// What is missing of an amount per time, and the server's own bucket if it has locked the principal out.
+    /// What is missing of an amount per time, the mean and the mean deviation of what calls cost that told it afterwards, and the
+    /// server's own bucket if it has locked the principal out.
     Window {
         missing: f64,
+        cost: [f64; 2],
         rate: Option<KnownRate>,
     },
 }

@@ -8,6 +8,15 @@ pub(super) struct Cost {
 }
 
 impl Cost {
+    pub(super) fn of([mean, deviation]: [u128; 2]) -> Self {
+        Self { mean, deviation }
+    }
+
+    /// The mean and the mean deviation.
+    pub(super) fn parts(self) -> [u128; 2] {
+        [self.mean, self.deviation]
+    }
+
     pub(super) fn add(&mut self, cost: u128) {
         if self.mean == 0 {
             (self.mean, self.deviation) = (cost, cost / 2);

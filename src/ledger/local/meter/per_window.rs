@@ -242,13 +242,25 @@ impl Measure for PerWindow {
             })
         });
         let missing = self.part(self.window.missing(now));
-        (missing > 0.0 || rate.is_some()).then_some(Known::Window { missing, rate })
+        let cost = self.cost.parts().map(|part| self.part(part));
+        let some = missing > 0.0 || rate.is_some();
+        some.then_some(Known::Window {
+            missing,
+            cost,
+            rate,
+        })
     }
 
     fn import(&mut self, known: &Known, age: Duration, now: Instant) {
-        let Known::Window { missing, rate } = known else {
+        let Known::Window {
+            missing,
+            cost,
+            rate,
+        } = known
+        else {
             return;
         };
+        self.cost = Cost::of(cost.map(|part| scaled_part(part, self.period)));
         let amount = scaled_part(*missing, self.period);
         let amount = self.window.rest_after(amount, age);
         if amount > 0 {

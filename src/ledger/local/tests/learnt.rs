@@ -329,7 +329,7 @@ async fn what_has_passed_since_is_not_taken_in() {
     }
     // Numbers that nobody has written.
     let strange = r#"{"at": 1e308, "gates": [{"principal": "x", "closed": 1e9}, {"principal": "account:x", "closed": 1e15}], "budgets": [
-        {"principal": "account:b", "budget": "Requests", "known": {"Window": {"missing": -1e308, "rate":
+        {"principal": "account:b", "budget": "Requests", "known": {"Window": {"missing": -1e308, "cost": [1e308, -1.0], "rate":
             {"capacity": 1e308, "per_second": 0.0, "missing": 1e308, "holds": 0.0}}}},
         {"principal": "account:b", "budget": "Concurrency", "known": {"Limit": 0}},
         {"principal": "account:b", "budget": "OpenMailboxes", "known": {"Open": {"values": [{"value": "x", "stays": 1.0},
