@@ -56,6 +56,7 @@ use crate::principal::{Budget, Principal};
 /// | --- | --- | --- |
 /// | the first lock-out | what was drawn from a full bucket by then | nothing yet: one number says nothing of two |
 /// | the second one | what was drawn between the two came back between them, wherever the server locks out and opens: that is its rate; with the first one, its size | calls keep to 97 % of that, never above the policy, and leave what the calls in flight may cost on top |
+/// | one when nothing is left by the configured numbers either, after as much was drawn as they say comes back | they are the server's, and a call cost more than others | nothing |
 /// | none for eight times as long | somebody else may have left the account | an eighth more, and again |
 /// | nothing drawn for an hour | | it is forgotten |
 ///

@@ -7,6 +7,8 @@
 //! - Amounts count as they were reported, whatever share of the server's own they are: rate and size are in the same unit.
 //! - Calls that are in flight when the bucket runs empty may cost more than it holds: so much of it is not used.
 //! - A lock-out that begins before calls have worked again is the last one still.
+//! - Where the policy's bucket is empty too, and was drawn from at the policy's rate, its numbers are the server's, and a call cost more than
+//!   others do: nothing is learnt.
 //!
 //! So two lock-outs are met, and the third is not, unless a lock-out is not much longer than the calls that are in flight: then it
 //! measures again. Calls keep a little below the rate. Where none comes for long, the rate rises by an
@@ -27,6 +29,9 @@ const FEW: u32 = 4;
 const HELD: u32 = 8;
 /// A bucket holds what comes back in this time at the least.
 const LEAST: Duration = Duration::from_secs(1);
+/// Parts of a hundred of the policy's rate: who is locked out after so much was drawn, and has an empty bucket by the policy, was told the
+/// server's numbers, and overdrew them.
+const EXPLAINED: u128 = 90;
 /// Parts of a hundred of the measured rate that are kept to.
 const KEPT: u128 = 97;
 
@@ -84,13 +89,15 @@ impl LearntRate {
         self.raise.map(|(_, holds)| holds)
     }
 
-    /// Another refusal, with this many calls in flight: the server opens at `until`.
+    /// Another refusal, with this many calls in flight: the server opens at `until`. `policy`: what comes back by the policy, if its
+    /// bucket may be empty too, and by how much it may be so.
     pub(super) fn locked_out(
         &mut self,
         sequence: u64,
         in_flight: usize,
         until: Instant,
         last: u64,
+        policy: Option<(Rate, u128)>,
         now: Instant,
     ) {
         if sequence <= self.epoch {
@@ -101,6 +108,13 @@ impl LearntRate {
             return;
         }
         let time = now.saturating_duration_since(self.since);
+        let explains = |(rate, beyond): (Rate, u128)| {
+            self.drawn.saturating_add(beyond) >= rate.back(time) / 100 * EXPLAINED
+        };
+        if self.bucket.is_none() && policy.is_some_and(explains) {
+            (self.since, self.drawn, self.good) = (now, 0, 0);
+            return;
+        }
         // What the calls that are admitted last cost on top, where that is known after the fact: it may be missing in what was drawn
         // after the last lock-out, or be too much.
         let mean = self.drawn / u128::from(self.good);

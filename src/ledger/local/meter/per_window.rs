@@ -111,6 +111,12 @@ impl PerWindow {
         self.cost.most().saturating_mul(calls)
     }
 
+    /// Whether the calls in flight and one more may have cost all of it.
+    fn is_spent(&self, now: Instant) -> bool {
+        let spent = self.window.missing(now).saturating_add(self.to_come());
+        spent >= scaled(self.limit, self.period)
+    }
+
     fn fill(&mut self, now: Instant) {
         self.window.fill(now);
         if self.window.is_full() {
@@ -315,8 +321,13 @@ impl Measure for PerWindow {
 
     fn locked_out(&mut self, ask: Ask<'_>, until: Instant, last: u64, now: Instant) {
         let in_flight = self.taken.len();
+        let rate = self.window.rate().filter(|_| self.is_spent(now));
+        let policy = rate.map(|rate| (rate, self.to_come()));
         match &mut self.learnt {
-            Some(learnt) => learnt.locked_out(ask.sequence, in_flight, until, last, now),
+            Some(learnt) => {
+                let sequence = ask.sequence;
+                learnt.locked_out(sequence, in_flight, until, last, policy, now);
+            }
             None => {
                 let (begun, drawn) = self.begun.unwrap_or((now, 0));
                 let time = now.saturating_duration_since(begun);

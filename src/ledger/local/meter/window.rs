@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::clock::after;
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Rate};
 
 /// How amounts come back.
 #[derive(Debug)]
@@ -30,6 +30,14 @@ impl Window {
         match self {
             Self::Steady(bucket) => bucket.missing(now),
             Self::Sliding(sliding) => sliding.missing.saturating_sub(sliding.back_by(now)),
+        }
+    }
+
+    /// At which rate it comes back, if bit by bit.
+    pub(super) fn rate(&self) -> Option<Rate> {
+        match self {
+            Self::Steady(bucket) => Some(bucket.rate()),
+            Self::Sliding(_) => None,
         }
     }
 
