@@ -112,6 +112,12 @@ impl Endpoint {
         self.gate.closed_until(now)
     }
 
+    /// Forgets the limit if that has passed.
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.limit
+            .take_if(|limit| limit.keep_until(u32::MAX, now) <= Some(now));
+    }
+
     /// Until when it has to be kept.
     pub(super) fn keep_until(&self, now: Instant) -> Option<Instant> {
         let learnt = self

@@ -303,8 +303,7 @@ impl LocalLedger {
     ///
     /// What is in flight counts as ended now. The gates of endpoints are not in it.
     pub fn export(&self) -> Learnt {
-        let now = Instant::now();
-        self.with(|state, _| state.export(now))
+        self.swept(State::export)
     }
 
     /// Takes in what the ledger of another process knew. Budgets that this one does not keep, or counts otherwise, are left out, and so is
@@ -324,6 +323,13 @@ impl LocalLedger {
     pub fn close_endpoint_gate(&self, endpoint: &Authority, until: Instant) {
         let now = Instant::now();
         self.with(|state, config| state.close_endpoint(endpoint, until, now, config));
+    }
+
+    /// Forgets what has passed, in portions, so that nobody waits for the lock for long. Then looks at the rest.
+    pub(super) fn swept<T>(&self, look: impl FnOnce(&State, Instant) -> T) -> T {
+        let now = Instant::now();
+        while self.with(|state, _| state.sweep(now)) {}
+        self.with(|state, _| look(state, now))
     }
 
     /// Runs `change` on the state, then tells the log and wakes who was admitted or armed, outside the lock.

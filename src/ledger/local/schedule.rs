@@ -396,7 +396,7 @@ impl State {
     /// Adds a new call to the queue, or admits it at once.
     pub(super) fn join(&mut self, request: AcquireRequest, now: Instant, config: &Config) -> Join {
         let mut clock = Clock::at(now);
-        self.sweep(now);
+        self.sweep_for(&request, &mut clock);
         self.settle(&mut clock, config);
         let ticket = self.ticket(&request);
         let position = Position {

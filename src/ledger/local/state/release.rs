@@ -17,7 +17,7 @@ impl State {
                 if let Some(hash) = hash {
                     self.accounts.keep_spare(hash);
                 }
-                if !self.expiry.is_empty() && admission.sequence() & 63 == 0 {
+                if !self.expiry.is_empty() && (self.behind || admission.sequence() & 63 == 0) {
                     self.sweep(Instant::now());
                 }
             }
