@@ -112,6 +112,11 @@ impl Endpoint {
         self.gate.closed_until(now)
     }
 
+    /// Whether calls wait for it, or test its gate.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.queued > 0 || self.gate.is_probed()
+    }
+
     /// Forgets the limit if that has passed.
     pub(super) fn forget(&mut self, now: Instant) {
         self.limit

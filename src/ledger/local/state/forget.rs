@@ -60,13 +60,13 @@ impl State {
             self.notices.push(Notice::opened(contended));
         }
         let until = endpoint.keep_until(now);
-        if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
+        if !endpoint.is_in_use() && until.is_none_or(|until| until <= now) {
             self.endpoints.remove(authority);
             if self.endpoints.is_empty() {
                 self.endpoints.shrink_to(64);
             }
         } else if !std::mem::replace(&mut endpoint.scheduled, true) {
-            // Somebody waits there: later, as often as it takes.
+            // Somebody waits there or tests it: later, as often as it takes.
             let until = until.unwrap_or(now).max(after(now, RETRY));
             self.expiry
                 .schedule(until, Due::Endpoint(authority.as_str().into()));
