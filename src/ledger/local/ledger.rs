@@ -28,8 +28,9 @@ use crate::principal::{Budget, Principal};
 /// first. While more urgent calls wait for the same thing, a less urgent one goes each `max_overtake`. A call that needs a new value of a
 /// [`Limit::Distinct`] budget waits until a place is free, and calls whose value is open overtake it, for
 /// [`max_overtake`](LocalLedgerBuilder::max_overtake) at most: then an open value takes in no new calls, so that its
-/// place comes free. A call that was admitted and is not polled for a second loses its turn to those behind it, and gets it back
-/// once it is polled.
+/// place comes free. A call that was admitted and is not polled for a second loses its turn to those behind it, and asks again
+/// once it is polled. The next one's turn is held for half as long, and so on, until one is polled: however many are not, those behind
+/// them wait two seconds longer.
 ///
 /// # Adaptive limits
 ///
