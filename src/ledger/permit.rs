@@ -9,7 +9,7 @@ use super::error::AcquireError;
 use super::request::{AcquireRequest, Admission};
 use super::signal::{End, Signal};
 use super::snapshot::Snapshot;
-use super::unread::Unread;
+use super::unread;
 use crate::principal::Budget;
 
 /// A permit that is waited for: what [`Ledger::acquire`] returns.
@@ -127,8 +127,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
     admission: Admission,
-    /// From its response on.
-    unread: Option<Unread>,
+    /// Its response has come, and nobody reads it now.
+    unread: bool,
     end: End,
 }
 
@@ -138,7 +138,7 @@ impl Permit {
         Self {
             ledger,
             admission,
-            unread: None,
+            unread: false,
             end: End::Dropped,
         }
     }
@@ -219,7 +219,11 @@ impl Permit {
     #[must_use = "dropping the permit that was split off gives it back at once"]
     pub fn split(&mut self, budget: Budget) -> Option<Self> {
         let (rest, taken) = self.ledger.split(&self.admission, budget)?;
+        // It is counted for the principals that are left.
+        let unread = self.unread;
+        self.set_unread(false);
         self.admission = rest;
+        self.set_unread(unread);
         Some(Self::new(Arc::clone(&self.ledger), taken))
     }
 
@@ -234,7 +238,21 @@ impl Permit {
     #[inline]
     pub fn set_responded(&mut self) {
         self.end = End::Dropped;
-        self.unread = Unread::of(self.admission.charges());
+        self.set_unread(true);
+    }
+
+    /// Whether the body waits for its reader, and not the reader for the body.
+    #[inline]
+    pub(crate) fn set_unread(&mut self, unread: bool) {
+        if self.unread != unread {
+            self.unread = unread;
+            unread::count(self.admission.charges(), unread);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread
     }
 
     /// Gives it back because the response has ended.
@@ -245,6 +263,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.set_unread(false);
         self.ledger.release(&self.admission, self.end);
     }
 }
