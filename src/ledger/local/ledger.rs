@@ -45,7 +45,7 @@ use crate::principal::{Budget, Principal};
 /// | the call more is refused | the level is the limit still | back to the level, at the cost of one resend |
 /// | the call more is not refused for twice as long as refusals take | it was let in | twice as many more are tried next |
 /// | a call is refused that was alone | others hold all places | single calls try, each an eighth later than the last (30 s at most) |
-/// | calls are given up without a response | the server may still be at work on them | nothing, until one more is refused |
+/// | calls are given up without a response, where a limit is learnt | the server works on them for the usual time, and perhaps longer | they count until they would have had their response; what holds places for longer is told by refusals |
 /// | a stream is refused | as for a call; streams that run hold their places | as for a call; the first notification is its good response |
 /// | a mailbox is refused ([`Limit::Distinct`]) | as for a stream | as for a stream, but no try sooner than an eighth of the time that an idle mailbox takes to close |
 ///
