@@ -77,12 +77,14 @@ use crate::principal::{Budget, Principal};
 /// | streams are closed, and hold their places for 30 s to 5 min | 1.12 |
 /// | the endpoint was overloaded, an hour or a month ago | 1.00 |
 /// | fewer mailboxes open than configured, for 5 s or 5 min each | 1.08 |
-/// | another client on the account takes half, most or all of it, every other 1, 3 or 10 s | 1.20 |
+/// | another client on the account takes half, most or all of it, every other 3 or 10 s | 1.12 |
+/// | the same each other second, which is ten round trips | 1.23 |
 /// | bodies that do not tell their end | 1.08 |
-/// | any of that with numbers at random, 400 cases, but for another client and for calls to many mailboxes in turn | 1.16 |
+/// | any of that with numbers at random, 4,800 cases, but for another client and for calls to many mailboxes in turn | 1.20 |
+/// | the same with another client, but for one time that it is there | 1.18 |
 ///
 /// What is left is mostly the time until a higher level is tried. A client cannot do better than that where another one comes
-/// and goes within a few round trips: what it has learnt is old by then. A job that is not done when the other client comes back may have to
+/// and goes within a few round trips: a try and the calls that follow it take two of them each time. A job that is not done when the other client comes back may have to
 /// wait until it is gone again.
 ///
 /// # Cost
