@@ -170,22 +170,11 @@ fn any_server() {
     print(random_rows());
 }
 
-/// None is slow, and one in a hundred may be slower than the scenarios, but for those that no client can know all of.
+/// None is slower than the scenarios, but for what no client can know.
 #[test]
 fn any_server_fast() {
     let rows = random_rows();
     let slow: Vec<_> = rows.iter().filter(|row| !row.is_fast_enough()).collect();
     print(slow.iter().copied());
     assert!(slow.is_empty(), "{} of {}", slow.len(), rows.len());
-    let late = rows
-        .iter()
-        .filter(|row| row.is_like_the_best() && !row.is_fast());
-    let late: Vec<_> = late.collect();
-    print(late.iter().copied());
-    assert!(
-        late.len() <= rows.len().div_ceil(100),
-        "{} of {}",
-        late.len(),
-        rows.len()
-    );
 }

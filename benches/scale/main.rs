@@ -80,7 +80,8 @@ impl Line {
     /// What it costs at the most, beside the fewest.
     fn ratio(&self) -> f64 {
         match (self.points.first(), self.points.last()) {
-            (Some(first), Some(last)) => last.ns / first.ns,
+            // What is left to do may be nothing.
+            (Some(first), Some(last)) => last.ns.max(1.0) / first.ns.max(1.0),
             _ => f64::NAN,
         }
     }

@@ -39,15 +39,18 @@ pub(super) enum State {
     MailboxesFullEach,
     /// The bucket is empty. A call comes back to it each [`IDLE`].
     BucketEmpty,
+    /// So much was drawn within half of [`IDLE`] that no more may be. What a call drew comes back that long after its end.
+    WindowEmpty,
 }
 
-pub(super) const STATES: [State; 6] = [
+pub(super) const STATES: [State; 7] = [
     State::Plain,
     State::Gated,
     State::Aged,
     State::MailboxesFullSame,
     State::MailboxesFullEach,
     State::BucketEmpty,
+    State::WindowEmpty,
 ];
 
 pub(super) const OPERATIONS: [&str; 7] = [
@@ -73,6 +76,7 @@ impl State {
             Self::MailboxesFullSame => "mailboxes_full_same",
             Self::MailboxesFullEach => "mailboxes_full_each",
             Self::BucketEmpty => "bucket_empty",
+            Self::WindowEmpty => "window_empty",
         }
     }
 
@@ -96,6 +100,13 @@ impl State {
                 };
                 builder.budget(Budget::Requests, bucket).build()
             }
+            Self::WindowEmpty => {
+                let window = Limit::Sliding {
+                    limit: OPEN,
+                    period: IDLE / 2,
+                };
+                builder.budget(Budget::Requests, window).build()
+            }
             _ => builder.budget(Budget::OpenMailboxes, mailboxes).build(),
         }
     }
@@ -103,7 +114,7 @@ impl State {
     /// What the call with that number asks for.
     fn request(self, account: &Principal, number: usize) -> AcquireRequest {
         let mailbox = match self {
-            Self::BucketEmpty => return drawing(account),
+            Self::BucketEmpty | Self::WindowEmpty => return drawing(account),
             Self::Plain | Self::Gated => None,
             Self::MailboxesFullSame => Some("one-more@contoso.com".to_owned()),
             Self::Aged | Self::MailboxesFullEach => Some(format!("user{number:07}@contoso.com")),
@@ -195,7 +206,7 @@ impl Run {
                         let one = charged(account, None);
                         (0..IN_FLIGHT).for_each(|_| queue.hold(&one));
                     }
-                    State::BucketEmpty => {
+                    State::BucketEmpty | State::WindowEmpty => {
                         let one = drawing(account);
                         (0..OPEN).for_each(|_| queue.hold(&one));
                     }

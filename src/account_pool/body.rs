@@ -102,7 +102,13 @@ impl<B: Body<Data = Bytes>> Pooled<B> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = match (self.read.pop_front(), &mut self.rest) {
             (Some(frame), _) => Some(frame),
-            (None, Some(rest)) => ready!(rest.as_mut().poll_frame(cx)),
+            (None, Some(rest)) => {
+                let polled = rest.as_mut().poll_frame(cx);
+                if let Some(permit) = self.held.as_mut().and_then(|held| held.permit.as_mut()) {
+                    permit.set_unread(polled.is_ready());
+                }
+                ready!(polled)
+            }
             (None, None) => None,
         };
         match &frame {

@@ -77,7 +77,11 @@ impl<B: Body> Body for PermitBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
-        Poll::Ready(match ready!(this.inner.as_mut().poll_frame(cx)) {
+        let polled = this.inner.as_mut().poll_frame(cx);
+        if let Some(permit) = this.permit {
+            permit.set_unread(polled.is_ready());
+        }
+        Poll::Ready(match ready!(polled) {
             Some(Ok(frame)) => {
                 // Some readers stop once they know that nothing more comes, in whatever way they are told.
                 let body = this.inner.as_ref();
@@ -117,5 +121,38 @@ impl<B: Body> Body for PermitBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::ledger::{AcquireRequest, LocalLedger};
+    use crate::principal::Principal;
+
+    #[tokio::test]
+    async fn a_body_counts_as_unread_while_it_waits_for_its_reader() {
+        let ledger = Arc::new(LocalLedger::in_flight(1));
+        let request = AcquireRequest::new(Principal::new("amy"));
+        let mut permit = Permit::try_acquire(ledger, &request).unwrap();
+        permit.set_responded();
+        let frames = [Frame::data(Bytes::from("one"))].map(Ok::<_, Infallible>);
+        let body = StreamBody::new(stream::iter(frames).chain(stream::pending()));
+        let mut body = PermitBody::new(body, Some(permit), None);
+        let is_unread = |body: &PermitBody<_>| body.permit.as_ref().unwrap().is_unread();
+        assert!(is_unread(&body));
+        // It has a frame, and nobody asks for the next one yet.
+        assert!(assert_ready!(task::spawn(body.frame()).poll()).is_some());
+        assert!(is_unread(&body));
+        assert_pending!(task::spawn(body.frame()).poll());
+        assert!(!is_unread(&body));
     }
 }

@@ -9,7 +9,7 @@ use super::error::AcquireError;
 use super::request::{AcquireRequest, Admission};
 use super::signal::{End, Signal};
 use super::snapshot::Snapshot;
-use super::unread::Unread;
+use super::unread;
 use crate::principal::Budget;
 
 /// A permit that is waited for: what [`Ledger::acquire`] returns.
@@ -28,7 +28,7 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 /// use tokio::sync::Semaphore;
 /// use tower_ews::ledger::{Acquire, AcquireError, AcquireRequest, Admission, End, Ledger, Permit, Signal};
 ///
-/// /// Four calls of each principal at a time; the principal with the most calls pays for a call of several.
+/// /// Four calls at a time of each principal. A call counts for that of its first charge.
 /// #[derive(Debug, Default)]
 /// struct FourEach {
 ///     principals: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -36,19 +36,17 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 /// }
 ///
 /// impl FourEach {
-///     fn of(&self, request: &AcquireRequest) -> Option<Arc<Semaphore>> {
-///         let key = request.charges().first()?.principal().to_string();
-///         let mut principals = self.principals.lock().ok()?;
-///         Some(Arc::clone(principals.entry(key).or_insert_with(|| Arc::new(Semaphore::new(4)))))
+///     fn of(&self, request: &AcquireRequest) -> Arc<Semaphore> {
+///         let key = request.charges().first().map(|charge| charge.principal().to_string());
+///         let mut principals = self.principals.lock().unwrap();
+///         principals.entry(key.unwrap_or_default()).or_insert_with(|| Arc::new(Semaphore::new(4))).clone()
 ///     }
 /// }
 ///
 /// impl Ledger for FourEach {
 ///     fn acquire(self: Arc<Self>, request: AcquireRequest) -> Acquire {
 ///         Box::pin(async move {
-///             if let Some(semaphore) = self.of(&request) {
-///                 semaphore.acquire().await.map_err(AcquireError::unavailable)?.forget();
-///             }
+///             self.of(&request).acquire().await.map_err(AcquireError::unavailable)?.forget();
 ///             let sequence = self.admitted.fetch_add(1, Relaxed);
 ///             let ticket = request.ticket().unwrap_or(sequence);
 ///             Ok(Permit::new(self, Admission::new(request, ticket, sequence)))
@@ -58,17 +56,14 @@ pub type Acquire = Pin<Box<dyn Future<Output = Result<Permit, AcquireError>> + S
 ///     fn report(&self, _: &Admission, _: Signal) {}
 ///
 ///     fn release(&self, admission: &Admission, _: End) {
-///         if let Some(semaphore) = self.of(admission.request()) {
-///             semaphore.add_permits(1);
-///         }
+///         self.of(admission.request()).add_permits(1);
 ///     }
 /// }
-///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let ledger: Arc<dyn Ledger> = Arc::new(FourEach::default());
-/// let permit = ledger.acquire(AcquireRequest::new(tower_ews::principal::Principal::new("a"))).await.unwrap();
-/// permit.complete();
+/// # let ledger: Arc<dyn Ledger> = Arc::new(FourEach::default());
+/// # let permit = ledger.acquire(AcquireRequest::new(tower_ews::principal::Principal::new("a"))).await.unwrap();
+/// # permit.complete();
 /// # }
 /// ```
 pub trait Ledger: fmt::Debug + Send + Sync + 'static {
@@ -127,8 +122,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
     admission: Admission,
-    /// From its response on.
-    unread: Option<Unread>,
+    /// Its response has come, and nobody reads it now.
+    unread: bool,
     end: End,
 }
 
@@ -138,7 +133,7 @@ impl Permit {
         Self {
             ledger,
             admission,
-            unread: None,
+            unread: false,
             end: End::Dropped,
         }
     }
@@ -219,7 +214,11 @@ impl Permit {
     #[must_use = "dropping the permit that was split off gives it back at once"]
     pub fn split(&mut self, budget: Budget) -> Option<Self> {
         let (rest, taken) = self.ledger.split(&self.admission, budget)?;
+        // It is counted for the principals that are left.
+        let unread = self.unread;
+        self.set_unread(false);
         self.admission = rest;
+        self.set_unread(unread);
         Some(Self::new(Arc::clone(&self.ledger), taken))
     }
 
@@ -234,7 +233,21 @@ impl Permit {
     #[inline]
     pub fn set_responded(&mut self) {
         self.end = End::Dropped;
-        self.unread = Unread::of(self.admission.charges());
+        self.set_unread(true);
+    }
+
+    /// Whether the body waits for its reader, and not the reader for the body.
+    #[inline]
+    pub(crate) fn set_unread(&mut self, unread: bool) {
+        if self.unread != unread {
+            self.unread = unread;
+            unread::count(self.admission.charges(), unread);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread
     }
 
     /// Gives it back because the response has ended.
@@ -245,6 +258,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.set_unread(false);
         self.ledger.release(&self.admission, self.end);
     }
 }

@@ -12,14 +12,10 @@ use super::server::{Counts, Server};
 
 /// Slower than this many times the least time is too slow.
 const SLOWEST: f64 = 1.2;
-/// The same where another client comes and goes. What it leaves is found after a part of the time that it was there, by trying.
-const SLOWEST_BESIDE: f64 = 1.25;
-/// The same where it comes and goes within this many round trips: what was learnt is old before it is of use.
-const SLOWEST_BESIDE_HASTE: f64 = 2.0;
-const HASTE: u32 = 8;
-/// The same for a case at random. A higher level is tried after a third of the time that the one before has lasted, and some job waits
-/// for nothing but that. Few do, and that is asserted, too.
-const SLOWEST_OF_ALL: f64 = 4.0 / 3.0;
+/// The same where another client comes and goes within this many round trips. What it leaves is found by a try and by the calls that
+/// follow it: two round trips at the least, each time.
+const SLOWEST_BESIDE_HASTE: f64 = 1.25;
+const HASTE: u32 = 10;
 
 /// A job that has not ended this long after the least time is not waited for.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
@@ -126,24 +122,19 @@ impl Row {
 
     /// The one place that says how fast a job has to be.
     pub(crate) fn is_fast(&self) -> bool {
-        self.ratio() <= self.case.script.other.map_or(SLOWEST, |_| SLOWEST_BESIDE)
-    }
-
-    /// The same for a case at random.
-    pub(crate) fn is_fast_enough(&self) -> bool {
         let script = &self.case.script;
+        let haste = script.longest_round() * HASTE;
         let times = match script.other {
-            None => SLOWEST_OF_ALL,
-            Some(other) if other.period < script.longest_round() * HASTE => SLOWEST_BESIDE_HASTE,
-            Some(_) => SLOWEST_BESIDE,
+            Some(other) if other.period < haste => SLOWEST_BESIDE_HASTE,
+            _ => SLOWEST,
         };
-        let bound = self.least.mul_f64(times) + self.case.on_top();
-        self.took.is_some_and(|took| took <= bound)
+        self.ratio() <= times
     }
 
-    /// Whether nothing but its pace tells it from a client that knows everything.
-    pub(crate) fn is_like_the_best(&self) -> bool {
-        self.case.on_top().is_zero()
+    /// The same for a case at random, which may have on top what no client can know.
+    pub(crate) fn is_fast_enough(&self) -> bool {
+        let bound = self.least.mul_f64(SLOWEST) + self.case.on_top();
+        self.took.is_some_and(|took| took <= bound)
     }
 }
 

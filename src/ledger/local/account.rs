@@ -140,7 +140,11 @@ impl Account {
         if self.queued > 0 {
             return Keep::InUse;
         }
-        let mut keep = Keep::Nothing;
+        let probed = self.gate.as_ref().is_some_and(|gate| gate.is_probed());
+        let mut keep = match probed {
+            true => Keep::InUse,
+            false => Keep::Nothing,
+        };
         self.meters.retain(|(_, meter)| {
             let kept = meter.tidy(now);
             keep = keep.max(kept);

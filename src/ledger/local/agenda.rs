@@ -1,14 +1,14 @@
 //! [`Agenda`]: what a change has brought up, to be looked at before the lock is given back.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use http::uri::Authority;
 
-use super::blocked::{Blocked, by_budget};
+use super::blocked::{Blocked, by_budget, by_principal};
 use super::config::Config;
 use super::meter::{Position, Stage};
 use super::queue::Queue;
-use crate::ledger::{AcquireRequest, Contended};
+use crate::ledger::{AcquireRequest, Admission, Contended};
 use crate::principal::{Budget, Charge, Principal};
 
 /// What has come up, and the call that others must not overtake any more.
@@ -18,6 +18,8 @@ pub(super) struct Agenda {
     /// The values among the work, each of which stands there once: a long list that moves on opens the same one with each call.
     pub(super) values: HashSet<(Contended, Principal)>,
     starved: Option<Starved>,
+    /// How many turns of a list in a row were not picked up in time.
+    misses: HashMap<Contended, u32>,
     /// The calls that were looked at and the work that was taken up, for tests.
     #[cfg(test)]
     pub(super) looked: usize,
@@ -155,6 +157,38 @@ impl Agenda {
         });
     }
 
+    /// Nobody picked up `admission` in time.
+    pub(super) fn missed(&mut self, admission: &Admission, queue: &Queue) {
+        for list in lists_of(admission).filter(|list| queue.has(list)) {
+            let misses = self.misses.entry(list).or_default();
+            *misses = misses.saturating_add(1);
+        }
+    }
+
+    /// How many turns of that list in a row were not picked up.
+    pub(super) fn misses(&self, list: &Contended) -> u32 {
+        match self.misses.is_empty() {
+            true => 0,
+            false => self.misses.get(list).copied().unwrap_or_default(),
+        }
+    }
+
+    /// A call that waited was polled, and took its turn.
+    pub(super) fn picked_up(&mut self, admission: &Admission) {
+        if !self.misses.is_empty() {
+            for list in lists_of(admission) {
+                self.misses.remove(&list);
+            }
+        }
+    }
+
+    /// Nobody waits there any more.
+    pub(super) fn emptied(&mut self, list: &Contended) {
+        if !self.misses.is_empty() {
+            self.misses.remove(list);
+        }
+    }
+
     /// The call does not wait any more.
     pub(super) fn not_starved(&mut self, position: Position) {
         if self.is_starved(position) {
@@ -162,6 +196,16 @@ impl Agenda {
             self.starved = None;
         }
     }
+}
+
+/// The lists in which calls can have waited behind that one.
+fn lists_of(admission: &Admission) -> impl Iterator<Item = Contended> {
+    let charges = admission.charges();
+    let endpoint = admission.endpoint().cloned().map(Contended::Endpoint);
+    let gates = by_principal(charges).map(|(principal, _)| Contended::Gate(principal.clone()));
+    let budgets = by_budget(charges)
+        .map(|(principal, budget, _)| Contended::Budget(principal.clone(), budget));
+    endpoint.into_iter().chain(gates).chain(budgets)
 }
 
 /// What holds a call back behind the starved one, and the principal that the starved one waits for.

@@ -112,6 +112,17 @@ impl Endpoint {
         self.gate.closed_until(now)
     }
 
+    /// Whether calls wait for it, or test its gate.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.queued > 0 || self.gate.is_probed()
+    }
+
+    /// Forgets the limit if that has passed.
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.limit
+            .take_if(|limit| limit.keep_until(u32::MAX, now) <= Some(now));
+    }
+
     /// Until when it has to be kept.
     pub(super) fn keep_until(&self, now: Instant) -> Option<Instant> {
         let learnt = self

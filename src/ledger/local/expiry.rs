@@ -29,9 +29,15 @@ impl<T: Ord> Expiry<T> {
         self.0.push(Reverse((at, thing)));
     }
 
+    /// Whether the time of something has come.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let next = self.0.peek();
+        next.is_some_and(|Reverse((at, _))| *at <= now)
+    }
+
     /// The next thing whose time has come.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<T> {
-        if self.0.peek()?.0.0 > now {
+        if !self.is_due(now) {
             return None;
         }
         let due = self.0.pop().map(|Reverse((_, thing))| thing);

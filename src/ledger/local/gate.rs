@@ -134,6 +134,11 @@ impl Gate {
         }
     }
 
+    /// Whether calls that test it are under way: they may take longer than it is kept without them.
+    pub(super) fn is_probed(&self) -> bool {
+        matches!(self.0, Step::Ramp { in_flight: 1.., .. })
+    }
+
     /// When it opens, if it is closed.
     pub(super) fn closed_until(&self, now: Instant) -> Option<Instant> {
         match self.0 {

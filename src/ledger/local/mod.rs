@@ -46,6 +46,7 @@ pub(super) use self::leased::{BudgetDemand, Demand, Head, Lease, Usage};
 pub use self::ledger::{LocalLedger, LocalLedgerBuilder, SetLimitError};
 #[cfg(feature = "redis")]
 pub(super) use self::news::Told;
+use self::state::State;
 use self::wait::Waiting;
 use super::{Acquire, AcquireRequest, Admission, End, Ledger, Signal, Snapshot};
 
@@ -67,6 +68,6 @@ impl Ledger for LocalLedger {
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.with(|state, _| state.snapshot(Instant::now()))
+        self.swept(State::snapshot)
     }
 }

@@ -19,8 +19,8 @@ use crate::principal::Principal;
 /// The number of calls at the head of a list that have a timer each, so that one that is not polled holds up nobody.
 const ARMED: usize = 4;
 
-/// An admission that is not picked up for this long goes to somebody else.
-const CLAIM: Duration = Duration::from_secs(1);
+/// An admission that is not picked up for this long goes to somebody else, or sooner after others that were not.
+pub(super) const CLAIM: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -28,8 +28,10 @@ pub(super) struct Queue {
     lists: HashMap<Contended, List>,
     /// How many of the waiters still wait.
     len: usize,
-    /// Admissions that were handed over, oldest first. Those that were picked up go once they are first.
+    /// Admissions that were handed over, by when they go to somebody else. Those that were picked up go once they are first.
     unclaimed: VecDeque<(Instant, Position)>,
+    /// Those among them that are held for less than a second.
+    hurried: BTreeSet<(Instant, Position)>,
     /// When lists have to be looked at, whoever does it.
     alarms: BTreeMap<(Instant, u64), Contended>,
     alarms_set: u64,
@@ -58,8 +60,9 @@ enum WaiterState {
         /// When to look again.
         until: Option<Instant>,
     },
+    /// Until then, if it is not picked up.
     Admitted(Instant, Admission),
-    /// It was admitted and not polled in time. It asks again when it is polled.
+    /// It was admitted and not polled in time, or it was woken to ask. It asks again when it is polled.
     Absent,
 }
 
@@ -275,6 +278,7 @@ impl Queue {
         if self.waiters.is_empty() {
             self.waiters.shrink_to_fit();
             self.unclaimed = VecDeque::new();
+            self.hurried = BTreeSet::new();
         }
         match waiter.state {
             WaiterState::Admitted(_, admission) => Some(admission),
@@ -285,13 +289,31 @@ impl Queue {
         }
     }
 
-    /// Hands an admission to a call that stands in no list, and wakes it.
-    pub(super) fn hand_over(&mut self, position: Position, admission: Admission, now: Instant) {
+    /// Hands an admission to a call that stands in no list, for so long, and wakes it.
+    pub(super) fn hand_over(
+        &mut self,
+        position: Position,
+        admission: Admission,
+        now: Instant,
+        hold: Duration,
+    ) {
         if let Some(waiter) = self.waiters.get_mut(position.key) {
             self.len -= 1;
-            waiter.state = WaiterState::Admitted(now, admission);
+            let until = after(now, hold);
+            waiter.state = WaiterState::Admitted(until, admission);
             self.wakers.extend(waiter.waker.take());
-            self.unclaimed.push_back((now, position));
+            if hold < CLAIM {
+                self.hurried.insert((until, position));
+            } else {
+                self.unclaimed.push_back((until, position));
+            }
+        }
+    }
+
+    /// Wakes a call that stands in no list: it may go if it asks.
+    pub(super) fn call_out(&mut self, position: Position) {
+        if let Some(waiter) = self.waiters.get_mut(position.key) {
+            self.wakers.extend(waiter.waker.take());
         }
     }
 
@@ -303,13 +325,12 @@ impl Queue {
         }
     }
 
-    /// Takes back the oldest admission that was not picked up in time.
+    /// Takes back an admission that was not picked up in time.
     pub(super) fn revoke_due(&mut self, now: Instant) -> Option<Admission> {
-        let (at, position) = self.first_unclaimed()?;
-        if after(at, CLAIM) > now {
+        let (until, position) = self.first_unclaimed()?;
+        if until > now {
             return None;
         }
-        self.unclaimed.pop_front();
         let waiter = self.waiters.get_mut(position.key)?;
         match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
             WaiterState::Admitted(_, admission) => {
@@ -321,17 +342,26 @@ impl Queue {
         }
     }
 
-    /// The oldest admission that was not picked up.
+    /// The admission that goes to somebody else first, if it is not picked up.
     fn first_unclaimed(&mut self) -> Option<(Instant, Position)> {
-        while let Some(&(at, position)) = self.unclaimed.front() {
-            let waiter = self.waiters.get(position.key);
-            let state = waiter.map(|waiter| &waiter.state);
-            if matches!(state, Some(WaiterState::Admitted(known, _)) if *known == at) {
-                return Some((at, position));
+        let is_unclaimed = |waiters: &Slab<Waiter>, (until, position): (Instant, Position)| {
+            let state = waiters.get(position.key).map(|waiter| &waiter.state);
+            matches!(state, Some(WaiterState::Admitted(known, _)) if *known == until)
+        };
+        while let Some(&first) = self.unclaimed.front() {
+            if is_unclaimed(&self.waiters, first) {
+                break;
             }
             self.unclaimed.pop_front();
         }
-        None
+        while let Some(&first) = self.hurried.first() {
+            if is_unclaimed(&self.waiters, first) {
+                break;
+            }
+            self.hurried.pop_first();
+        }
+        let first = self.unclaimed.front().into_iter();
+        first.chain(self.hurried.first()).min().copied()
     }
 
     pub(super) fn request(&self, position: Position) -> Option<&AcquireRequest> {
@@ -500,15 +530,17 @@ impl Queue {
         Some(contended)
     }
 
-    /// When a list has to be looked at next.
+    /// When a list has to be looked at next, or an admission that is held for less than a second.
     pub(super) fn next_alarm(&self) -> Option<Instant> {
-        self.alarms.keys().next().map(|(at, _)| *at)
+        let alarm = self.alarms.keys().next().map(|(at, _)| *at);
+        let hurried = self.hurried.first().map(|(until, _)| *until);
+        alarm.into_iter().chain(hurried).min()
     }
 
-    /// When the keeper looks next: an admission that comes later is not due before that.
+    /// When the keeper looks next: an admission that comes later and is held for a second is not due before that.
     pub(super) fn next_look(&mut self, now: Instant) -> Instant {
-        let oldest = self.first_unclaimed().map_or(now, |(at, _)| at);
-        let claim = after(oldest, CLAIM);
+        let first = self.first_unclaimed();
+        let claim = first.map_or(after(now, CLAIM), |(until, _)| until);
         self.next_alarm().map_or(claim, |alarm| alarm.min(claim))
     }
 
@@ -520,7 +552,7 @@ impl Queue {
         // Somebody has to see to it that what is not picked up goes on: the keeper, if there is one.
         let short = self.is_short();
         let claim = self.first_unclaimed().filter(|_| short);
-        let claim = claim.map(|(at, _)| after(at, CLAIM));
+        let claim = claim.map(|(until, _)| until);
         let until = [until, claim].into_iter().flatten().min();
         let Some(until) = until else { return };
         let Some(list) = self.lists.get(contended) else {
@@ -622,7 +654,7 @@ impl Queue {
 
     #[cfg(test)]
     pub(super) fn left(&self) -> (usize, usize, usize) {
-        let alarms = self.alarms.len() + self.unclaimed.len();
+        let alarms = self.alarms.len() + self.unclaimed.len() + self.hurried.len();
         (self.waiters.len(), self.lists.len(), alarms)
     }
 

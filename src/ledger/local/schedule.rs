@@ -5,6 +5,7 @@
 //! the next operation, and the calls at the head of the list are woken to see to it.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -14,7 +15,7 @@ use super::blocked::{Blocked, by_principal};
 use super::clock::{Clock, after};
 use super::config::Config;
 use super::meter::{Position, Stage};
-use super::queue::Look;
+use super::queue::{CLAIM, Look};
 use super::state::State;
 use crate::ledger::{AcquireRequest, Admission, Contended, End};
 use crate::principal::Principal;
@@ -27,6 +28,15 @@ const LOOKS: usize = 64;
 /// What is in flight and what is in a bucket run out in turns, with each call where a call's cost is known after the fact. All that wait
 /// would go from one list to the other and back each time.
 const SCOUTS: usize = 8;
+
+/// How many turns of one list in a row may be missed before whoever is polled first takes the next one.
+const MISSES: u32 = 64;
+
+/// How long a turn is held for its call, after so many in a row that were missed there. Half as long each time: calls that are not
+/// polled cost those behind them two seconds in all, and these keep their order meanwhile.
+fn hold(misses: u32) -> Duration {
+    (CLAIM / (1 << misses.min(10))).max(Duration::from_millis(1))
+}
 
 /// What comes of a call that asks for a permit.
 #[derive(Debug)]
@@ -63,6 +73,7 @@ impl State {
     /// Works off what has come up. Each way into the state that changes something ends with it.
     pub(super) fn settle(&mut self, clock: &mut Clock, config: &Config) {
         while let Some(admission) = self.overdue(clock) {
+            self.agenda.missed(&admission, &self.queue);
             self.give_back(&admission, End::NotSent, clock, config);
             self.tidy_all(admission.charges(), clock);
         }
@@ -301,7 +312,14 @@ impl State {
                     self.agenda.starve(position, &request, config);
                 }
             }
+            // The first that is polled goes. Those that come too late stand where they stood.
+            None if self.agenda.misses(at) >= MISSES => {
+                self.unpark(&request, position, false);
+                self.agenda.not_starved(position);
+                self.queue.call_out(position);
+            }
             None => {
+                let hold = hold(self.agenda.misses(at));
                 self.unpark(&request, position, true);
                 self.agenda.not_starved(position);
                 // The queue's own is dropped first: nobody shares it then, and it is not copied.
@@ -311,7 +329,7 @@ impl State {
                     // Those that wait there watch whether it is picked up.
                     self.agenda.principal(principal);
                 }
-                self.queue.hand_over(position, admission, clock.now());
+                self.queue.hand_over(position, admission, clock.now(), hold);
             }
         }
         Tried::Went
@@ -367,6 +385,9 @@ impl State {
 
     fn unpark(&mut self, request: &AcquireRequest, position: Position, keep_places: bool) {
         if let Some(contended) = self.queue.unpark(position) {
+            if !self.queue.has(&contended) {
+                self.agenda.emptied(&contended);
+            }
             self.unparked(request, position, &contended, keep_places);
         }
     }
@@ -396,7 +417,7 @@ impl State {
     /// Adds a new call to the queue, or admits it at once.
     pub(super) fn join(&mut self, request: AcquireRequest, now: Instant, config: &Config) -> Join {
         let mut clock = Clock::at(now);
-        self.sweep(now);
+        self.sweep_for(&request, &mut clock);
         self.settle(&mut clock, config);
         let ticket = self.ticket(&request);
         let position = Position {
@@ -454,6 +475,7 @@ impl State {
         let position = self.queue.current(position);
         // Before it could be taken back: a call that is late still has its turn.
         if let Some(admission) = self.queue.claim(position) {
+            self.agenda.picked_up(&admission);
             self.settle(&mut clock, config);
             return (Look::Admitted(admission), None);
         }
@@ -514,6 +536,7 @@ impl State {
             None => {
                 self.queue.remove(position);
                 let admission = self.admit(request, position, clock, config);
+                self.agenda.picked_up(&admission);
                 self.settle(clock, config);
                 Look::Admitted(admission)
             }

@@ -9,8 +9,8 @@ use crate::ledger::learnt::{Learnt, LearntBudget, LearntGate};
 use crate::principal::Principal;
 
 impl State {
-    pub(in super::super) fn export(&mut self, now: Instant) -> Learnt {
-        self.sweep(now);
+    /// What has passed is forgotten before.
+    pub(in super::super) fn export(&self, now: Instant) -> Learnt {
         let (mut budgets, mut gates) = (Vec::new(), Vec::new());
         for account in self.accounts.iter() {
             let principal = || account.principal.key();

@@ -10,8 +10,11 @@ use super::super::notice::Notice;
 #[cfg(test)]
 use super::Left;
 use super::{Due, RETRY, State};
-use crate::ledger::{Contended, PrincipalSnapshot, Snapshot};
+use crate::ledger::{AcquireRequest, Contended, PrincipalSnapshot, Snapshot};
 use crate::principal::{Charge, Principal};
+
+/// How many things are forgotten in one operation.
+const PORTION: usize = 64;
 
 impl State {
     /// Forgets what has passed of the principals of `charges`, or schedules a later look.
@@ -22,9 +25,22 @@ impl State {
     }
 
     pub(in super::super) fn tidy(&mut self, principal: &Principal, now: Instant) {
-        let Some(account) = self.accounts.get_mut(principal) else {
-            return;
-        };
+        match self.forget(principal, now) {
+            None | Some(Keep::InUse) => {}
+            Some(Keep::Nothing) => self.accounts.remove(principal),
+            Some(Keep::Until(until)) => {
+                let account = self.accounts.get_mut(principal);
+                if account.is_some_and(|account| !account.schedule()) {
+                    let due = Due::Principal(principal.hash64());
+                    self.expiry.schedule(until, due);
+                }
+            }
+        }
+    }
+
+    /// Forgets what has passed of a principal, but not that there is one. Says until when the rest has to be kept.
+    fn forget(&mut self, principal: &Principal, now: Instant) -> Option<Keep> {
+        let account = self.accounts.get_mut(principal)?;
         if account
             .gate_mut()
             .is_some_and(|gate| gate.open_if_due(now, self.last + 1))
@@ -32,16 +48,7 @@ impl State {
             let contended = Contended::Gate(principal.clone());
             self.notices.push(Notice::opened(contended));
         }
-        match account.tidy(now) {
-            Keep::Nothing => self.accounts.remove(principal),
-            Keep::Until(until) => {
-                if !account.schedule() {
-                    let due = Due::Principal(principal.hash64());
-                    self.expiry.schedule(until, due);
-                }
-            }
-            Keep::InUse => {}
-        }
+        Some(account.tidy(now))
     }
 
     pub(super) fn tidy_endpoint(&mut self, authority: &Authority, now: Instant) {
@@ -53,28 +60,48 @@ impl State {
             self.notices.push(Notice::opened(contended));
         }
         let until = endpoint.keep_until(now);
-        if endpoint.queued == 0 && until.is_none_or(|until| until <= now) {
+        if !endpoint.is_in_use() && until.is_none_or(|until| until <= now) {
             self.endpoints.remove(authority);
             if self.endpoints.is_empty() {
                 self.endpoints.shrink_to(64);
             }
         } else if !std::mem::replace(&mut endpoint.scheduled, true) {
-            // Somebody waits there: later, as often as it takes.
+            // Somebody waits there or tests it: later, as often as it takes.
             let until = until.unwrap_or(now).max(after(now, RETRY));
             self.expiry
                 .schedule(until, Due::Endpoint(authority.as_str().into()));
         }
     }
 
+    /// Forgets what has passed, in portions: much may pass at the same time.
     pub(super) fn sweep_if_any(&mut self, clock: &mut Clock) {
         if !self.expiry.is_empty() {
             self.sweep(clock.now());
         }
     }
 
-    /// Forgets what has passed.
-    pub(in super::super) fn sweep(&mut self, now: Instant) {
-        while let Some(due) = self.expiry.pop_due(now) {
+    /// As `sweep_if_any`, before a call: what has passed must not hold it back, though others are forgotten first.
+    pub(in super::super) fn sweep_for(&mut self, request: &AcquireRequest, clock: &mut Clock) {
+        self.sweep_if_any(clock);
+        if !self.behind {
+            return;
+        }
+        let now = clock.now();
+        for (principal, _) in by_principal(request.charges()) {
+            self.forget(principal, now);
+        }
+        if let Some(endpoint) = request.endpoint().and_then(|e| self.endpoints.get_mut(e)) {
+            endpoint.forget(now);
+        }
+    }
+
+    /// Forgets some of what has passed. Returns whether more is left.
+    pub(in super::super) fn sweep(&mut self, now: Instant) -> bool {
+        for _ in 0..PORTION {
+            let Some(due) = self.expiry.pop_due(now) else {
+                self.behind = false;
+                return false;
+            };
             match due {
                 Due::Principal(hash) => {
                     let Some(account) = self.accounts.by_hash(hash) else {
@@ -95,6 +122,8 @@ impl State {
                 }
             }
         }
+        self.behind = self.expiry.is_due(now);
+        self.behind
     }
 
     /// The number of the last admission, for tests.
@@ -119,8 +148,8 @@ impl State {
         }
     }
 
-    pub(in super::super) fn snapshot(&mut self, now: Instant) -> Snapshot {
-        self.sweep(now);
+    /// What has passed is forgotten before.
+    pub(in super::super) fn snapshot(&self, now: Instant) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for account in self.accounts.iter().filter(|account| !account.is_vacant()) {
             let mut principal = PrincipalSnapshot::new(account.principal.clone());

@@ -48,6 +48,8 @@ pub(super) struct State {
     /// When the keeper looks again, if there is one.
     pub(super) keeper: Option<Instant>,
     expiry: Expiry<Due>,
+    /// More has passed than the last look forgot.
+    behind: bool,
     last_ticket: u64,
     /// The number of the last admission.
     last: u64,
@@ -177,7 +179,7 @@ impl State {
             return Err(request);
         }
         let mut clock = Clock::default();
-        self.sweep_if_any(&mut clock);
+        self.sweep_for(&request, &mut clock);
         let ticket = self.ticket(&request);
         let position = not_queued(&request, ticket);
         let blocked = self.blocked(&request, position, &mut clock, config);

@@ -6,6 +6,7 @@ use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::meter::Ask;
+use super::super::queue::CLAIM;
 use super::{State, not_queued};
 use crate::ledger::{Admission, Contended, End, Limit};
 
@@ -17,7 +18,7 @@ impl State {
                 if let Some(hash) = hash {
                     self.accounts.keep_spare(hash);
                 }
-                if !self.expiry.is_empty() && admission.sequence() & 63 == 0 {
+                if !self.expiry.is_empty() && (self.behind || admission.sequence() & 63 == 0) {
                     self.sweep(Instant::now());
                 }
             }
@@ -49,6 +50,9 @@ impl State {
             return None;
         }
         let contended = Contended::Budget(charge.principal().clone(), charge.budget());
+        if self.agenda.misses(&contended) > 0 {
+            return None;
+        }
         let next = self.queue.first_of_all(&contended, account.queued())?;
         let request = self.queue.request(next)?;
         let [wanted] = &**request.charges() else {
@@ -62,7 +66,7 @@ impl State {
         let request = self.queue.take_request(next)?;
         self.last += 1;
         let admission = Admission::new(request, next.ticket, self.last);
-        self.queue.hand_over(next, admission, Instant::now());
+        self.queue.hand_over(next, admission, Instant::now(), CLAIM);
         Some(())
     }
 

@@ -274,6 +274,37 @@ async fn a_gate_that_opened_a_minute_ago_needs_no_probe() {
     nothing_left(&ledger).await;
 }
 
+/// A probe that takes longer than a gate is kept without one, and holds nothing else that would keep its principal.
+#[tokio::test(start_paused = true)]
+async fn a_long_probe_is_waited_for_whatever_its_charges() {
+    let unlimited = several([("a", Budget::SyncCalls, 1)]);
+    let window = several([("a", Budget::Requests, 1)]);
+    let nothing = weighted("a", 0);
+    for request in [unlimited, window, nothing, draw("a")] {
+        let ledger = LocalLedger::builder()
+            .budget(Budget::Concurrency, Limit::InFlight(27))
+            .budget(Budget::Requests, Limit::per_window(100, secs(10)))
+            .build();
+        let ledger = Arc::new(ledger);
+        let to = request.with_endpoint(host());
+        ledger.close_gate(&of("a"), Instant::now() + secs(1));
+        ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+        sleep(secs(1)).await;
+        let probe = try_now(&ledger, &to).unwrap();
+        for _ in 0..10 {
+            sleep(secs(50)).await;
+            // Something is released now and then, and looks for what has passed.
+            try_now(&ledger, &draw("b")).unwrap().complete();
+            assert!(try_now(&ledger, &to).is_none(), "{to:?}");
+            assert!(try_now(&ledger, &draw("a")).is_none(), "{to:?}");
+            assert!(try_now(&ledger, &draw("c").with_endpoint(host())).is_none());
+        }
+        probe.complete();
+        assert!(try_now(&ledger, &to).is_some());
+        nothing_left(&ledger).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gate_is_open_at_the_time_that_was_named_and_forgotten_a_minute_later() {
     let ledger = ledger(10);

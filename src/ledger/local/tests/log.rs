@@ -137,6 +137,29 @@ async fn a_call_that_waits_for_bodies_that_nobody_reads_says_how_many() {
     }
 }
 
+/// Of several principals each is told of it; and nobody of a body that is read, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn bodies_count_for_each_principal_while_nobody_reads_them() {
+    let both = several([
+        ("left", Budget::Concurrency, 1),
+        ("right", Budget::Concurrency, 1),
+    ]);
+    for (unread, name) in [(true, "left"), (true, "right"), (false, "left")] {
+        let ledger = ledger(1);
+        let (events, _guard) = listen(&ledger);
+        let mut held = try_now(&ledger, &both).unwrap();
+        held.set_responded();
+        held.set_unread(false);
+        held.set_unread(unread);
+        let waiting = call(&ledger, draw(name), secs(1));
+        sleep(secs(31)).await;
+        let told = format!("unread={};", u8::from(unread));
+        assert_eq!(count(&events, &[&told]), 1, "{:?}", events.lock());
+        drop(held);
+        waiting.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gate_is_told_when_it_closes_and_when_it_opens() {
     let ledger = ledger(9);

@@ -68,8 +68,6 @@ impl Crowded {
 
 impl Crowd {
     fn new(state: Crowded) -> Self {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build().unwrap();
         let mut ledger = LocalLedger::builder()
             .budget(Budget::Concurrency, Limit::InFlight(27))
             .max_wait(secs(24 * 3600));
@@ -82,14 +80,20 @@ impl Crowd {
             };
             ledger = ledger.budget(Budget::OpenMailboxes, open);
         }
-        let mut crowd = Self {
-            runtime,
-            ledger: Arc::new(ledger.build()),
-            calls: Vec::new(),
-            held: Vec::new(),
-        };
+        let mut crowd = Self::empty(ledger.build());
         crowd.fill(state);
         crowd
+    }
+
+    fn empty(ledger: LocalLedger) -> Self {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        Self {
+            runtime,
+            ledger: Arc::new(ledger),
+            calls: Vec::new(),
+            held: Vec::new(),
+        }
     }
 
     fn fill(&mut self, state: Crowded) {
@@ -242,6 +246,65 @@ fn a_mailbox_that_opens_is_looked_at_once_for_each_call_that_waits_for_it() {
     // Each is looked at once when it goes on, and with each portion the heads of the lists are.
     assert!(after - before <= 2 * MANY, "{}", after - before);
     assert!(after - before >= MANY, "they have not gone on");
+}
+
+/// Many principals have learnt a limit at the same time, and a month later all of that has passed.
+#[test]
+fn what_passes_for_many_at_the_same_time_is_forgotten_in_portions() {
+    let mut crowd = Crowd::empty(LocalLedger::in_flight(27));
+    let entered = crowd.runtime.enter();
+    for number in 0..MANY {
+        let permit = try_now(&crowd.ledger, &draw(&number.to_string())).expect("a free permit");
+        permit.report(Signal::Exceeded(Budget::Concurrency));
+    }
+    drop(entered);
+    crowd.advance(30 * 86_400);
+    let forgets = |crowd: &mut Crowd, operation: &str, run: &mut dyn FnMut(&mut Crowd)| {
+        let before = crowd.ledger.state.lock().left();
+        crowd.counted(run).check(operation);
+        let after = crowd.ledger.state.lock().left();
+        let forgotten = before.expiries - after.expiries;
+        assert!(forgotten <= 64, "{operation} forgets {forgotten}");
+        after.expiries
+    };
+    // What is not forgotten yet holds nobody back.
+    let request = draw(&(MANY - 1).to_string());
+    forgets(&mut crowd, "a call", &mut |crowd| {
+        crowd.enqueue(request.clone())
+    });
+    for _ in 1..27 {
+        forgets(&mut crowd, "another", &mut |crowd| {
+            crowd.enqueue(request.clone())
+        });
+    }
+    assert_eq!(crowd.held.len(), 27);
+    let mut operations = 0;
+    while forgets(&mut crowd, "a release", &mut Crowd::release) > 0 {
+        forgets(&mut crowd, "a call", &mut |crowd| {
+            crowd.enqueue(request.clone())
+        });
+        operations += 1;
+        assert!(operations < MANY / 64, "it is not worked off");
+    }
+    crowd.held.clear();
+    let left = crowd.ledger.state.lock().left();
+    assert!(left.principals <= 1 && left.room <= 2048, "{left:?}");
+}
+
+/// A snapshot looks at all that is there, but what has passed is not there any more.
+#[test]
+fn a_snapshot_forgets_all_that_has_passed() {
+    let crowd = Crowd::empty(LocalLedger::in_flight(27));
+    let entered = crowd.runtime.enter();
+    for number in 0..MANY {
+        let until = Instant::now() + secs(1);
+        crowd.ledger.close_gate(&of(&number.to_string()), until);
+    }
+    drop(entered);
+    crowd.advance(3600);
+    let _entered = crowd.runtime.enter();
+    nothing_left_now(&crowd.ledger);
+    assert_eq!(crowd.ledger.state.lock().left().principals, 0);
 }
 
 #[test]
