@@ -306,7 +306,15 @@ fn list(left_out: &[LeftOut]) -> String {
 
 /// An account that a pool leaves out, why, and for how long still.
 ///
-/// See [`NoAccount`] for an example.
+/// ```
+/// use tower_ews::account_pool::{LeftOut, LeftOutReason, NoAccount};
+///
+/// /// Who has to be told which password is wrong.
+/// fn wrong_passwords(error: &NoAccount) -> impl Iterator<Item = &str> {
+///     let is_wrong = |left_out: &&LeftOut| *left_out.reason() == LeftOutReason::Refused;
+///     error.left_out().iter().filter(is_wrong).map(|left_out| left_out.caller().name())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LeftOut {
     caller: Caller,

@@ -46,8 +46,22 @@ use self::log::{Log, View};
 
 /// Records what each layer did with a call. Clones share what they record.
 ///
-/// The clone that a layer finds in a request's extensions writes to that request's attempt. See the [module docs](self) for
-/// an example, and for the bounds.
+/// The clone that a layer finds in a request's extensions writes to that request's attempt. The [module docs](self) state the
+/// bounds.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::trail::CallTrail;
+///
+/// let trail = CallTrail::new();
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(trail.clone());
+///
+/// // Each layer does so when it sends the request.
+/// let attempt = CallTrail::of(request.extensions()).unwrap().begin_attempt();
+/// attempt.record(|attempt| attempt.status = Some(http::StatusCode::OK));
+/// assert_eq!(trail.attempts()[0].status, Some(http::StatusCode::OK));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
     log: Arc<Mutex<Log>>,
