@@ -171,7 +171,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[macro_use]
-mod accessors;
+mod macros;
 pub mod account_pool;
 mod address;
 pub mod anchor_headers;

@@ -1,4 +1,4 @@
-//! [`Job`]: makes many calls, so many at a time, and writes down what becomes of them.
+//! [`Job`]: makes many calls with bounded concurrency, and records the outcome of each.
 
 use std::fmt;
 use std::future::Future;
@@ -173,7 +173,7 @@ pub struct Progress {
     pub done: usize,
     /// Calls that were not executed.
     pub not_executed: usize,
-    /// Calls of which nobody knows.
+    /// Calls whose outcome is unknown.
     pub in_doubt: usize,
     /// Calls that were not made, since earlier runs have made them or left them in doubt.
     pub skipped: usize,

@@ -53,7 +53,7 @@ impl Charge {
         &self.principal
     }
 
-    /// Out of which of its budgets.
+    /// Which of its budgets.
     pub fn budget(&self) -> Budget {
         self.budget
     }

@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::{EwsBody, Merged};
+use super::body::{EwsBody, Unlogged};
 use super::client::EwsClient;
 use super::credentials::Authorize;
 use crate::account_pool::AccountPool;
@@ -129,7 +129,11 @@ where
 #[must_use = "futures do nothing unless they are polled"]
 pub struct EwsFuture<S: EwsClient, B>(
     #[pin]
-    audit_log::ResponseFuture<BufferRequestFuture<Paged<S>, B>, Merged<S::ResponseBody>, BoxError>,
+    audit_log::ResponseFuture<
+        BufferRequestFuture<Paged<S>, B>,
+        Unlogged<S::ResponseBody>,
+        BoxError,
+    >,
 );
 
 impl<S, B> Future for EwsFuture<S, B>
