@@ -184,7 +184,7 @@ fn progress(status: Option<StatusCode>) -> String {
 
 /// Nothing more came of a response that had begun.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing more of the response came for {}", Seconds(*.0))]
+#[error("the response stalled: no data came for {}", Seconds(*.0))]
 pub(crate) struct Stalled(pub(crate) Duration);
 
 /// The credentials of an attempt could not be fetched. The attempt was not sent.
@@ -239,7 +239,7 @@ impl CredentialsError {
 /// # let _ = is_disk_full;
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the journal cannot be written, so that the call was not sent: {0}")]
+#[error("the journal cannot be written, so the call was not sent: {0}")]
 pub struct JournalError(Arc<std::io::Error>);
 
 impl JournalError {

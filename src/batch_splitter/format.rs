@@ -118,7 +118,7 @@ pub trait Batch: Send + 'static {
         false
     }
 
-    /// Returns what the member touches, if that is known. Servers limit how many different ones are used at a time
+    /// Returns what the member touches, if that is known. Servers limit how many different ones are in use
     /// (mailboxes, on EWS).
     fn group(&self, _member: usize) -> Option<u64> {
         None

@@ -49,7 +49,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Creates a job without a journal, of 1,000 calls at a time.
+    /// Creates a job without a journal. Default: 1,000 concurrent calls.
     pub fn new() -> Self {
         Self {
             concurrency: 1_000,

@@ -84,7 +84,7 @@ pub struct CallTrail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryAttempt;
 
-/// A request extension: the request is a part of a batch, whose sender can send less at a time, and counts what fails.
+/// A request extension: the request is a part of a batch, whose sender can send smaller parts, and counts what fails.
 ///
 /// A layer that sends requests again only waits for the end of a throttling, and for a server that cannot be reached.
 /// Every other failure it passes on at once: the part may have been too large for the server, or one member of it may be
