@@ -1,13 +1,13 @@
-//! How fast bodies are read, cut into parts, and their answers put together, beside memcpy, a bare `memchr('<')` pass and
+//! How fast bodies are read, cut into parts, and their responses put together, beside memcpy, a bare `memchr('<')` pass and
 //! quick-xml's `NsReader`.
 //!
 //! `cargo bench --bench batch` prints a table and writes `target/bench/batch.json`; `-- --quick` takes under a minute.
 //!
-//! - `outline` finds what matters in the body: of a request operation and members (`Outline::parse`), of an answer its messages
+//! - `outline` finds what matters in the body: of a request operation and members (`Outline::parse`), of a response its messages
 //!   and their codes (`SoapResponse::parse`).
 //! - `split` cuts the request into parts of 20 members, its outline known. The requests of the `get_` bodies are 200 item ids.
-//! - `merge` reads the answers to those parts and puts them together into one. The answer to `create_1mb` is 200 item ids.
-//! - `plain` and `gzip` read an answer to its end through the stack, in frames of 16 KiB: what compression costs, in megabytes of the
+//! - `merge` reads the responses to those parts and puts them together into one. The response to `create_1mb` is 200 item ids.
+//! - `plain` and `gzip` read a response to its end through the stack, in frames of 16 KiB: what compression costs, in megabytes of the
 //!   decompressed body, and what it saves, in bytes over the wire.
 //! - Megabytes are those of the body that the operation reads, and memchr reads the same ones. BatchStats are medians of rounds, the
 //!   cases of a body in turns; the ratio is the median of the rounds' ratios. Copied bytes are those of the result that do not lie in the
@@ -60,7 +60,7 @@ struct Line {
     ratio: f64,
     copied_bytes: u64,
     allocations: u64,
-    /// Of an answer through the stack.
+    /// Of a response through the stack.
     #[serde(skip_serializing_if = "Option::is_none")]
     wire_bytes: Option<u64>,
 }
@@ -144,17 +144,22 @@ fn cases() -> Vec<Case> {
         ("get_10mb_dense", get, bodies::get_10mb_dense()),
     ];
     let mut cases = Vec::new();
-    for (name, request, answer) in bodies {
+    for (name, request, response) in bodies {
         cases.push(match name {
             "create_1mb" => outline(name, request.clone()),
-            _ => messages(name, answer.clone()),
+            _ => messages(name, response.clone()),
         });
         if name != "create_1mb" {
-            cases.push(through_the_stack("plain", name, &answer, answer.clone()));
-            cases.push(through_the_stack("gzip", name, &answer, gzip(&answer)));
+            cases.push(through_the_stack(
+                "plain",
+                name,
+                &response,
+                response.clone(),
+            ));
+            cases.push(through_the_stack("gzip", name, &response, gzip(&response)));
         }
         cases.push(split(name, request.clone()));
-        cases.push(merge(name, request, answer));
+        cases.push(merge(name, request, response));
     }
     cases
 }
@@ -188,7 +193,7 @@ fn outline(name: &str, body: Vec<u8>) -> Case {
 
 fn messages(name: &str, body: Vec<u8>) -> Case {
     Case::new("outline", name, body.clone(), move || {
-        black_box(SoapResponse::parse(black_box(&body))).expect("an answer");
+        black_box(SoapResponse::parse(black_box(&body))).expect("a response");
         0
     })
 }
@@ -199,8 +204,8 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// Reads `answer` through the stack, which comes over the wire as `wire`.
-fn through_the_stack(coding: &'static str, name: &str, answer: &[u8], wire: Vec<u8>) -> Case {
+/// Reads `response` through the stack, which comes over the wire as `wire`.
+fn through_the_stack(coding: &'static str, name: &str, reply: &[u8], wire: Vec<u8>) -> Case {
     let wire = Bytes::from(wire);
     let length = wire.len() as u64;
     let client = tower::service_fn(move |_: Request<ReplayBody>| {
@@ -223,8 +228,8 @@ fn through_the_stack(coding: &'static str, name: &str, answer: &[u8], wire: Vec<
         .enable_time()
         .build()
         .expect("a runtime");
-    let expected = answer.len();
-    let mut case = Case::new(coding, name, answer.to_vec(), move || {
+    let expected = reply.len();
+    let mut case = Case::new(coding, name, reply.to_vec(), move || {
         let call = async {
             let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx")
                 .body(Full::new(request.clone()))
@@ -260,24 +265,24 @@ fn split(name: &str, body: Vec<u8>) -> Case {
     })
 }
 
-fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
-    let parsed = SoapResponse::parse(&answer).expect("an answer");
+fn merge(name: &str, request: Vec<u8>, reply: Vec<u8>) -> Case {
+    let parsed = SoapResponse::parse(&reply).expect("a response");
     let list = parsed.list_content.clone().expect("a list");
-    let slice = |from: u64, to: u64| answer[from as usize..to as usize].to_vec();
+    let slice = |from: u64, to: u64| reply[from as usize..to as usize].to_vec();
     let entries: Vec<Vec<u8>> = parsed
         .entries()
         .map(|entry| slice(entry.range.start, entry.range.end))
         .collect();
-    let answers: Vec<Bytes> = entries
+    let responses: Vec<Bytes> = entries
         .chunks(PART)
         .map(|entries| {
-            let behind = slice(list.end, answer.len() as u64);
+            let behind = slice(list.end, reply.len() as u64);
             [slice(0, list.start), entries.concat(), behind]
                 .concat()
                 .into()
         })
         .collect();
-    let read = answers.concat();
+    let read = responses.concat();
     let request = Request::new(ReplayBody::from(request));
     let (head, ()): (response::Parts, ()) = Response::new(()).into_parts();
     let parts = parts();
@@ -285,8 +290,8 @@ fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
         let mut batch = EwsBatchFormat::new().batch(&request).expect("a batch");
         let mut whole = Rope::new();
         let mut end = Rope::new();
-        for (members, answer) in parts.iter().zip(&answers) {
-            let body = [answer.clone()].into_iter().collect();
+        for (members, reply) in parts.iter().zip(&responses) {
+            let body = [reply.clone()].into_iter().collect();
             let PartResponse::Messages { frame, messages } = batch.response(members, &head, body)
             else {
                 panic!("no messages");
@@ -300,7 +305,7 @@ fn merge(name: &str, request: Vec<u8>, answer: Vec<u8>) -> Case {
             }
         }
         whole.append(end);
-        copied(black_box(&whole).pieces(), &answers)
+        copied(black_box(&whole).pieces(), &responses)
     })
 }
 

@@ -359,9 +359,21 @@ fn first(
     Ok(None)
 }
 
-/// Layer that applies [`AnchorHeaders`].
+/// Layer that applies [`AnchorHeaders`]. The [module docs](self) have an example with a service.
 ///
-/// See the [module docs](self) for an example.
+/// ```
+/// use http::Request;
+/// use tower_ews::anchor_headers::{AnchorHeadersLayer, AnchorMailbox, EwsAnchor};
+/// use tower_ews::body::ReplayBody;
+///
+/// // EWS.
+/// let _layer = AnchorHeadersLayer::new(EwsAnchor::new());
+///
+/// // Another API: the mailbox is a part of the path.
+/// let _layer = AnchorHeadersLayer::new(|request: &Request<ReplayBody>| {
+///     request.uri().path().split('/').nth(3).map(AnchorMailbox::new).transpose()
+/// });
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "layers do nothing until they are applied to a service"]
 pub struct AnchorHeadersLayer<F> {

@@ -161,9 +161,15 @@ impl MakeRequestId for MakeGuid {
     }
 }
 
-/// Layer that applies [`ClientRequestId`].
+/// Layer that applies [`ClientRequestId`]. The [module docs](self) have an example with a service.
 ///
-/// See the [module docs](self) for an example.
+/// ```
+/// use http::HeaderValue;
+/// use tower_ews::client_request_id::ClientRequestIdLayer;
+///
+/// let layer = ClientRequestIdLayer::new().user_agent(HeaderValue::from_static("contoso-sync/1.0"));
+/// # let _ = layer;
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "layers do nothing until they are applied to a service"]
 pub struct ClientRequestIdLayer<M = MakeGuid> {

@@ -76,6 +76,7 @@ pub struct Deadline(pub Instant);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum Priority {
     /// Somebody waits for the response.
     Interactive,

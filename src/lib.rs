@@ -23,7 +23,46 @@
 //! works alone, without EWS: [`ServiceBuilderExt`]. What they share is a [`ledger`] of budgets and, if wanted, a
 //! [`trail`] of what happened to a call. [`soap`] and [`body`] read requests and responses without parsing them in full.
 //!
-//! # Example
+//! # A client
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "ews", feature = "https"))]
+//! # mod example {
+//! use http::Request;
+//! use http_body_util::BodyExt;
+//! use tower::ServiceExt;
+//! use tower_ews::EwsStack;
+//! use tower_ews::extensions::Caller;
+//! use tower_ews::http_client::HttpsClient;
+//! use tower_ews::policy::ThrottlingPolicy;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # pub async fn main() -> Result<(), tower::BoxError> {
+//! # let soap = String::new();
+//! // Make one, and clone it for each call: clones share the account's budgets.
+//! let ews = EwsStack::new(ThrottlingPolicy::exchange_online())
+//!     .caller(Caller::new("svc@contoso.com"))
+//!     .service(HttpsClient::new()?);
+//!
+//! let request = Request::post("https://outlook.office365.com/EWS/Exchange.asmx")
+//!     .header("content-type", "text/xml; charset=utf-8")
+//!     .header("authorization", format!("Bearer {}", std::env::var("EWS_TOKEN")?))
+//!     .body(soap)?;
+//! let response = ews.clone().oneshot(request).await?;
+//! let body = response.into_body().collect().await?.to_bytes();
+//! println!("{}", String::from_utf8_lossy(&body));
+//! # Ok(())
+//! # }
+//! # }
+//! # #[cfg(all(feature = "ews", feature = "https"))]
+//! # use example::main;
+//! # #[cfg(not(all(feature = "ews", feature = "https")))]
+//! # fn main() {}
+//! ```
+//!
+//! [`HttpsClient`](http_client::HttpsClient) is a feature (`https`). Any other tower `Service` over HTTP requests will do.
+//!
+//! # A job without a server
 //!
 //! A job of 100 events in 20 mailboxes, through one account, against the `simulator` (a feature), whose time runs 60 times faster:
 //!
@@ -132,7 +171,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[macro_use]
-mod accessors;
+mod macros;
 pub mod account_pool;
 mod address;
 pub mod anchor_headers;

@@ -20,7 +20,7 @@ mod architecture {
 /// to take its place here.
 const FLOORS: [Floor; 5] = [
     Floor {
-        modules: &["accessors", "address"],
+        modules: &["address", "macros"],
         open: false,
     },
     Floor {

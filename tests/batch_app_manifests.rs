@@ -1,4 +1,4 @@
-//! GetAppManifests through the batch splitter: its ids can be the words of one text, and it answers with one list or another.
+//! GetAppManifests through the batch splitter: its ids can be the words of one text, and it responds with one list or another.
 
 mod batch_server;
 mod schema;
@@ -17,7 +17,7 @@ use tower_ews::soap::Outline;
 use self::batch_server::requests::case_of;
 use self::batch_server::service::{Reply, TableServer, chopped, meaning};
 use self::batch_server::untouched::manifests;
-use self::batch_server::{Fortune, Seen, Style, answer};
+use self::batch_server::{Fortune, Seen, Style, reply};
 
 fn random() -> fastrand::Rng {
     let seed = std::env::var("EWS_TEST_SEED")
@@ -150,9 +150,9 @@ async fn send(
         .max_members(members)
         .parallel(parallel)
         .layer(server.clone());
-    let answer: Response<_> = service.oneshot(Request::new(request.into())).await?;
-    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
-    let body = answer.into_body().collect().await?.to_bytes();
+    let response: Response<_> = service.oneshot(Request::new(request.into())).await?;
+    let merged: BatchReport = response.extensions().get().cloned().unwrap();
+    let body = response.into_body().collect().await?.to_bytes();
     Ok(Ended {
         text: String::from_utf8(body.to_vec())?,
         stats: merged.stats(),
@@ -167,11 +167,11 @@ async fn ten_thousand_ids() {
         let mut cases = cases.filter(|case| case.operation == "GetAppManifests");
         let request = cases.nth(case).unwrap().request(Style::Default, IDS);
         let serve =
-            |_: usize, seen: &Seen| Reply::Xml(200, answer(seen, Style::Usual, |_| Fortune::Done));
+            |_: usize, seen: &Seen| Reply::Xml(200, reply(seen, Style::Usual, |_| Fortune::Done));
         let server = TableServer::new(0, serve);
         let ended = send(&server, request.clone(), 300, parallel).await.unwrap();
         assert_eq!((ended.stats.done, ended.stats.parts), (IDS, 34));
-        let whole = answer(&Seen::read(request.as_bytes()), Style::Usual, |_| {
+        let whole = reply(&Seen::read(request.as_bytes()), Style::Usual, |_| {
             Fortune::Done
         });
         assert_eq!(meaning(&ended.text), meaning(&whole));
@@ -184,7 +184,7 @@ async fn ten_thousand_ids() {
     }
 }
 
-/// A good answer with this in it.
+/// A good response with this in it.
 fn response(style: Style, inside: &str) -> String {
     style.envelope(&format!(
         "<m:GetAppManifestsResponse ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>{inside}</m:GetAppManifestsResponse>"
@@ -311,11 +311,11 @@ async fn lists_are_one_list() {
             println!("{} texts keep {}", texts.len(), schema.display());
         }
     }
-    println!("{rounds} merged answers");
+    println!("{rounds} merged responses");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_of_the_other_kind_is_no_answer() {
+async fn a_list_of_the_other_kind_is_no_response() {
     let pairs = [
         (apps(&["a"], "x"), some(&["YQ=="])),
         (some(&["YQ=="]), apps(&["a"], "x")),

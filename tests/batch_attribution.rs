@@ -16,7 +16,7 @@ use tower_ews::body::ReplayBody;
 
 use self::batch_server::requests::case_of;
 use self::batch_server::service::{Reply, TableServer};
-use self::batch_server::{Fortune, Member, Seen, Style, answer};
+use self::batch_server::{Fortune, Member, Seen, Style, reply};
 
 /// What a caller got, and what the server saw of each member: how often it did it.
 struct Ended {
@@ -67,7 +67,7 @@ async fn send(
             ..Seen::default()
         };
         says(number, &mut said);
-        Reply::Xml(200, answer(&said, Style::Usual, |_| Fortune::Done))
+        Reply::Xml(200, reply(&said, Style::Usual, |_| Fortune::Done))
     });
     let layer = BatchSplitterLayer::new(EwsBatchFormat::new()).seed(1);
     let service = layer

@@ -1,4 +1,4 @@
-//! The EWS format of the batch splitter: parts of every operation, and what their answers say.
+//! The EWS format of the batch splitter: parts of every operation, and what their responses say.
 
 mod batch_server;
 mod schema;
@@ -19,7 +19,7 @@ use tower_ews::soap::{CodeClass, Operation, Outcome, Outline, ResponseCode, Soap
 
 use self::batch_server::requests::{CASES, Case, case_of};
 use self::batch_server::untouched::{nearly_untouched, untouched};
-use self::batch_server::{Fortune, MESSAGES, Seen, Style, TYPES, answer, fault, one_error};
+use self::batch_server::{Fortune, MESSAGES, Seen, Style, TYPES, fault, one_error, reply};
 
 fn random() -> fastrand::Rng {
     let seed = std::env::var("EWS_TEST_SEED")
@@ -151,7 +151,7 @@ fn parts_are_slices_of_the_request() {
 
 /// A splitter of the simplest kind: parts of so many members, one after another, throttled ones again.
 struct Driven {
-    answer: String,
+    response: String,
     parts: usize,
 }
 
@@ -210,35 +210,35 @@ fn drive(
         }
     }
     let frames = frames.expect("some part has messages");
-    let mut answer = Rope::new();
+    let mut reply = Rope::new();
     if collected.is_empty() {
-        answer.append(frames[0].clone());
+        reply.append(frames[0].clone());
         for message in done {
-            answer.append(message.unwrap());
+            reply.append(message.unwrap());
         }
-        answer.append(frames[1].clone());
+        reply.append(frames[1].clone());
     } else {
         for (index, frame) in frames.iter().enumerate() {
-            answer.append(frame.clone());
+            reply.append(frame.clone());
             if let Some(list) = collected.get(index) {
-                answer.append(list.clone());
+                reply.append(list.clone());
             }
         }
     }
     Driven {
-        answer: text(&answer),
+        response: text(&reply),
         parts,
     }
 }
 
-/// The tokens of an answer, each once, as they come.
-fn tokens(answer: &str) -> Vec<usize> {
+/// The tokens of a response, each once, as they come.
+fn tokens(response: &str) -> Vec<usize> {
     let mut tokens = Vec::new();
-    for (at, _) in answer
+    for (at, _) in response
         .match_indices("tok-")
-        .chain(answer.match_indices("TOK-"))
+        .chain(response.match_indices("TOK-"))
     {
-        let number = answer[at + 4..at + 8].parse().unwrap();
+        let number = response[at + 4..at + 8].parse().unwrap();
         if !tokens.contains(&number) {
             tokens.push(number);
         }
@@ -246,11 +246,11 @@ fn tokens(answer: &str) -> Vec<usize> {
     tokens
 }
 
-/// Every namespace and nesting is right, and each entry of an answer has the namespace that it had on its own.
-fn check(case: &Case, answer: &str) {
+/// Every namespace and nesting is right, and each entry of a response has the namespace that it had on its own.
+fn check(case: &Case, response: &str) {
     use quick_xml::events::Event;
     use quick_xml::name::ResolveResult;
-    let mut reader = quick_xml::reader::NsReader::from_str(answer);
+    let mut reader = quick_xml::reader::NsReader::from_str(response);
     loop {
         let (space, event) = reader.read_resolved_event().unwrap();
         let (Event::Start(element) | Event::Empty(element)) = event else {
@@ -260,7 +260,7 @@ fn check(case: &Case, answer: &str) {
             continue;
         };
         let ResolveResult::Bound(space) = space else {
-            panic!("{element:?} has no namespace in {answer}")
+            panic!("{element:?} has no namespace in {response}")
         };
         let space = std::str::from_utf8(space.as_ref()).unwrap();
         let local = String::from_utf8(element.local_name().as_ref().to_vec()).unwrap();
@@ -286,9 +286,9 @@ fn ok(text: String) -> (response::Parts, Vec<Bytes>) {
     (head(200, &[]), vec![text.into()])
 }
 
-/// Answers to batches of all operations, each part of which was answered in another style; with the request.
+/// Responses to batches of all operations, each part of which got a response in another style; with the request.
 fn merged(random: &mut fastrand::Rng) -> Vec<(&'static Case, String)> {
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for case in CASES {
         for first in Style::ALL {
             for second in Style::ALL {
@@ -297,32 +297,37 @@ fn merged(random: &mut fastrand::Rng) -> Vec<(&'static Case, String)> {
                 let mut chop = random.fork();
                 let driven = drive(&mut batch, 3, |seen, part| {
                     let style = if part % 2 == 0 { first } else { second };
-                    let text = answer(seen, style, |_| Fortune::Done);
+                    let text = reply(seen, style, |_| Fortune::Done);
                     match part {
                         1 => (head(200, &[]), chopped(text.as_bytes(), &mut chop)),
                         _ => ok(text),
                     }
                 });
                 assert_eq!(driven.parts, members.div_ceil(3));
-                let mut seen = tokens(&driven.answer);
+                let mut seen = tokens(&driven.response);
                 if case.lists {
                     seen.sort_unstable();
                 }
-                assert_eq!(seen, (0..members).collect::<Vec<_>>(), "{}", driven.answer);
-                check(case, &driven.answer);
-                let read = SoapResponse::parse(driven.answer.as_bytes()).unwrap();
+                assert_eq!(
+                    seen,
+                    (0..members).collect::<Vec<_>>(),
+                    "{}",
+                    driven.response
+                );
+                check(case, &driven.response);
+                let read = SoapResponse::parse(driven.response.as_bytes()).unwrap();
                 if !case.lists {
                     assert_eq!(read.entries().count(), members);
                 }
-                answers.push((case, driven.answer));
+                responses.push((case, driven.response));
             }
         }
     }
-    answers
+    responses
 }
 
 #[test]
-fn answers_are_put_together() {
+fn responses_are_put_together() {
     merged(&mut random());
 }
 
@@ -333,7 +338,7 @@ fn throttled_members_come_again() {
         let mut first = true;
         let driven = drive(&mut batch, 4, |seen, _| {
             let throttled = std::mem::take(&mut first);
-            ok(answer(seen, Style::Usual, |member| {
+            ok(reply(seen, Style::Usual, |member| {
                 let late = member.token.is_none() || member.number() % 2 == 1;
                 match throttled && late {
                     true => Fortune::busy(1500),
@@ -341,24 +346,24 @@ fn throttled_members_come_again() {
                 }
             }))
         });
-        let mut seen = tokens(&driven.answer);
+        let mut seen = tokens(&driven.response);
         if case.lists {
             seen.sort_unstable();
         }
         assert_eq!(seen, (0..9).collect::<Vec<_>>(), "{}", case.operation);
-        assert!(!driven.answer.contains("ErrorServerBusy"));
+        assert!(!driven.response.contains("ErrorServerBusy"));
     }
 }
 
-fn messages(answer: PartResponse) -> Vec<Message> {
-    match answer {
+fn messages(response: PartResponse) -> Vec<Message> {
+    match response {
         PartResponse::Messages { messages, .. } => messages,
         other => panic!("{other:?}"),
     }
 }
 
-fn whole(answer: PartResponse) -> PartFailure {
-    match answer {
+fn whole(response: PartResponse) -> PartFailure {
+    match response {
         PartResponse::Failure(whole) => whole,
         other => panic!("{other:?}"),
     }
@@ -369,7 +374,7 @@ fn outcomes(operation: &str, fortunes: &[Fortune]) -> Vec<MemberOutcome> {
     let mut batch = batch_of(operation, fortunes.len());
     let members: Vec<usize> = (0..fortunes.len()).collect();
     let seen = Seen::read(&batch.part(&members).to_bytes());
-    let body = answer(&seen, Style::Usual, |member| {
+    let body = reply(&seen, Style::Usual, |member| {
         fortunes[member.number()].clone()
     });
     let messages = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
@@ -497,7 +502,7 @@ fn a_member_that_failed_for_good_may_have_been_executed() {
             let mut batch = batch_of(operation, 6);
             let members = [0, 1, 2];
             let seen = Seen::read(&batch.part(&members).to_bytes());
-            let body = answer(&seen, Style::Usual, |member| match member.number() {
+            let body = reply(&seen, Style::Usual, |member| match member.number() {
                 1 => Fortune::error(code),
                 _ => Fortune::Done,
             });
@@ -554,7 +559,7 @@ fn entries_that_do_not_match_are_nobodys() {
         let mut seen = Seen::read(&batch.part(members).to_bytes());
         let one = seen.members[0].clone();
         seen.members.resize(entries, one);
-        let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+        let body = reply(&seen, Style::Usual, |_| Fortune::Done);
         batch.response(members, &head(200, &[]), Rope::from(body))
     };
     // The response to something else, perhaps: once more.
@@ -616,7 +621,7 @@ fn the_response_to_another_operation_is_none() {
                     Fortune::busy(1),
                     Fortune::error("ErrorAccessDenied"),
                 ] {
-                    let body = answer(&seen, style, |_| fortune.clone());
+                    let body = reply(&seen, style, |_| fortune.clone());
                     let found = whole(batch.response(members, &head(200, &[]), Rope::from(body)));
                     let expected = match batch.idempotency() {
                         Idempotency::Safe => PartOutcome::Retry(once),
@@ -659,7 +664,7 @@ fn two_lists_or_lists_in_another_order_are_not_known() {
 }
 
 #[test]
-fn what_the_answers_own_element_says() {
+fn what_the_responses_own_element_says() {
     let own = |operation: &str, code: &str| {
         let text = format!(
             "<m:{operation}Response ResponseClass=\"Error\"><m:MessageText>no</m:MessageText><m:ResponseCode>{code}</m:ResponseCode></m:{operation}Response>"
@@ -691,7 +696,7 @@ fn a_time_out_of_all_asks_for_less() {
     let ask = |operation: &str, fortunes: [Fortune; 2]| {
         let mut batch = batch_of(operation, 6);
         let seen = Seen::read(&batch.part(&[0, 1]).to_bytes());
-        let body = answer(&seen, Style::Usual, |member| {
+        let body = reply(&seen, Style::Usual, |member| {
             fortunes[member.number()].clone()
         });
         batch.response(&[0, 1], &head(200, &[]), Rope::from(body))
@@ -727,18 +732,18 @@ fn ids_say_which_entry_is_whose() {
                 .collect()
         };
         seen.members.reverse();
-        let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+        let body = reply(&seen, Style::Usual, |_| Fortune::Done);
         let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
         assert_eq!(numbers(found), members);
         // One without an id has one place left; of two nobody knows.
-        let body = answer(&seen, Style::Usual, |member| match member.number() {
+        let body = reply(&seen, Style::Usual, |member| match member.number() {
             2 => Fortune::busy(1),
             _ => Fortune::Done,
         });
         let found = messages(batch.response(&members, &head(200, &[]), Rope::from(body)));
         assert!(matches!(found[1].outcome, MemberOutcome::Retry(_)));
         assert_eq!(numbers(found), [0, 99, 4, 5]);
-        let body = answer(&seen, Style::Usual, |member| match member.number() {
+        let body = reply(&seen, Style::Usual, |member| match member.number() {
             2 | 4 => Fortune::busy(1),
             _ => Fortune::Done,
         });
@@ -755,7 +760,7 @@ fn ids_say_which_entry_is_whose() {
                     .position(|number| *number == 2)
                     .unwrap();
                 seen.members[at].token = Some(format!("tok-00{number:02}"));
-                let body = answer(&seen, Style::Usual, |_| Fortune::Done);
+                let body = reply(&seen, Style::Usual, |_| Fortune::Done);
                 let found = batch.response(members, &head(200, &[]), Rope::from(body));
                 match known {
                     true => assert_eq!(numbers(messages(found))[at], number),
@@ -792,16 +797,16 @@ fn lists_that_are_missing_or_empty_are_filled() {
     ];
     for first in firsts {
         let mut batch = batch_of("GetImItems", 8);
-        let mut answers = [
+        let mut responses = [
             response(&first),
             both.clone(),
             both.clone(),
             response(&first),
         ]
         .into_iter();
-        let driven = drive(&mut batch, 2, |_, _| ok(answers.next().unwrap()));
+        let driven = drive(&mut batch, 2, |_, _| ok(responses.next().unwrap()));
         // Whoever reads it finds them where they belong.
-        let mut reader = quick_xml::reader::NsReader::from_str(&driven.answer);
+        let mut reader = quick_xml::reader::NsReader::from_str(&driven.response);
         let (mut path, mut found) = (Vec::new(), Vec::new());
         loop {
             use quick_xml::events::Event;
@@ -845,13 +850,13 @@ fn lists_that_are_missing_or_empty_are_filled() {
             at("m:ImItemList/t:Groups/t:ImGroup"),
             2 + 2 * own_groups,
             "{}",
-            driven.answer
+            driven.response
         );
         assert_eq!(
             at("m:ImItemList/t:Personas/t:Persona"),
             2 + 2 * own_personas,
             "{}",
-            driven.answer
+            driven.response
         );
     }
 }
@@ -882,7 +887,7 @@ fn requests_of_the_reference_are_cut() {
             assert_eq!(part.members.len(), 1, "{name}");
             assert_eq!(part.members[0].text, *member, "{name}");
         }
-        // The answer that stands beside it is read.
+        // The response that stands beside it is read.
         let response = path.with_file_name(name.replace("request", "response"));
         let members: Vec<usize> = (0..all.len()).collect();
         if let Ok(body) = std::fs::read(response) {
@@ -1135,7 +1140,7 @@ fn attachments_get_the_new_change_key() {
         drive(&mut batch, 3, |seen, part| {
             keys.push(seen.parent_change_key.clone());
             // The second part achieves nothing at first.
-            ok(answer(seen, Style::Usual, |member| {
+            ok(reply(seen, Style::Usual, |member| {
                 match (part, member.number()) {
                     (1, _) | (0, 2) => Fortune::busy(1),
                     _ => Fortune::Done,
@@ -1180,7 +1185,7 @@ fn later_changes_of_one_item_get_the_new_change_key() {
     drive(&mut batch, 10, |seen, part| {
         let same = seen.members.iter().filter(|member| member.number() == 4);
         keys.extend(same.map(|member| (part, member.change_key.clone().unwrap())));
-        ok(answer(seen, Style::Usual, |_| Fortune::Done))
+        ok(reply(seen, Style::Usual, |_| Fortune::Done))
     });
     let key = |part, key: &str| (part, key.to_owned());
     assert_eq!(keys, [key(0, "CQ"), key(0, "CQ"), key(5, "new-tok-0004")]);
@@ -1197,7 +1202,7 @@ fn what_counts_for_the_mailbox_is_said_once() {
                     .iter()
                     .any(|child| child == "DeliverMeetingRequests"),
             );
-            ok(answer(seen, Style::Usual, |_| match part {
+            ok(reply(seen, Style::Usual, |_| match part {
                 // Nothing was done by the first part.
                 0 => Fortune::busy(1),
                 _ => Fortune::Done,
@@ -1399,9 +1404,9 @@ fn an_array_without_members_is_not_in_the_part() {
     }
 }
 
-/// Our own messages for every operation, in answers of every style; and what they say.
+/// Our own messages for every operation, in responses of every style; and what they say.
 fn explained() -> Vec<(&'static Case, String)> {
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let whys = [
         Explanation::OutcomeUnknown {
             cause: "<&> \u{1} \"gone\" ]]>",
@@ -1428,7 +1433,7 @@ fn explained() -> Vec<(&'static Case, String)> {
                 continue;
             }
             let seen = Seen::read(&batch.part(&[0]).to_bytes());
-            let body = answer(&seen, style, |_| Fortune::Done);
+            let body = reply(&seen, style, |_| Fortune::Done);
             let PartResponse::Messages { frame, messages } =
                 batch.response(&[0], &head(200, &[]), Rope::from(body))
             else {
@@ -1440,17 +1445,17 @@ fn explained() -> Vec<(&'static Case, String)> {
                 all.append(batch.explain(number + 1, why).unwrap());
             }
             all.append(frame.1);
-            answers.push((case, text(&all)));
+            responses.push((case, text(&all)));
         }
     }
-    answers
+    responses
 }
 
 #[test]
 fn messages_of_our_own() {
-    for (case, answer) in explained() {
-        check(case, &answer);
-        let read = SoapResponse::parse(answer.as_bytes()).unwrap();
+    for (case, response) in explained() {
+        check(case, &response);
+        let read = SoapResponse::parse(response.as_bytes()).unwrap();
         let entries: Vec<_> = read.entries().collect();
         let codes: Vec<&str> = entries.iter().map(|entry| entry.code.as_str()).collect();
         let stopped = "ErrorBatchProcessingStopped";
@@ -1474,7 +1479,7 @@ fn messages_of_our_own() {
 }
 
 #[test]
-fn no_answer_makes_it_panic() {
+fn no_response_makes_it_panic() {
     let mut random = random();
     for round in 0..4000 {
         let case = &CASES[random.usize(..CASES.len())];
@@ -1483,7 +1488,7 @@ fn no_answer_makes_it_panic() {
         let members = [0, 1, 4];
         let seen = Seen::read(&batch.part(&members).to_bytes());
         let style = Style::ALL[random.usize(..4)];
-        let mut body = answer(&seen, style, |_| Fortune::Done).into_bytes();
+        let mut body = reply(&seen, style, |_| Fortune::Done).into_bytes();
         for _ in 0..random.usize(..6) {
             let at = random.usize(..body.len());
             match random.u8(..5) {
@@ -1509,7 +1514,7 @@ fn no_answer_makes_it_panic() {
             {
                 assert_eq!(messages.len(), 3, "round {round}");
             }
-            let good = answer(&seen, Style::Crossed, |_| Fortune::Done);
+            let good = reply(&seen, Style::Crossed, |_| Fortune::Done);
             batch.response(&members, &head(200, &[]), Rope::from(good));
             batch.part(&[0, 3]);
         }
@@ -1533,13 +1538,13 @@ fn all_of_it_is_valid() {
                 let part = batch.part(members).to_bytes();
                 texts.push((case, true, String::from_utf8(part.to_vec()).unwrap()));
                 // Which changes the parts that follow.
-                let body = answer(&Seen::read(&part), style, |_| Fortune::Done);
+                let body = reply(&Seen::read(&part), style, |_| Fortune::Done);
                 batch.response(members, &head(200, &[]), Rope::from(body));
             }
         }
     }
-    let answers = merged(&mut random).into_iter().chain(explained());
-    texts.extend(answers.map(|(case, answer)| (case, false, answer)));
+    let responses = merged(&mut random).into_iter().chain(explained());
+    texts.extend(responses.map(|(case, reply)| (case, false, reply)));
     for schema in schemas {
         let names = std::fs::read_to_string(schema.with_file_name("messages.xsd")).unwrap();
         let known: Vec<String> = texts

@@ -17,7 +17,7 @@ use tower_ews::batch_splitter::{
 use tower_ews::body::{ReplayBody, Rope};
 
 use self::batch_server::requests::case_of;
-use self::batch_server::{Fortune, Seen, Style, answer, one_error};
+use self::batch_server::{Fortune, Seen, Style, one_error, reply};
 
 fn batch(request: String) -> EwsBatch {
     let request = Request::new(request.into());
@@ -46,7 +46,7 @@ fn send(
     fortune: impl Fn(usize) -> Fortune,
 ) -> (Seen, Vec<Message>) {
     let seen = Seen::read(&batch.part(members).to_bytes());
-    let body = answer(&seen, Style::Usual, |member| fortune(member.number()));
+    let body = reply(&seen, Style::Usual, |member| fortune(member.number()));
     match batch.response(members, &head(200), Rope::from(body)) {
         PartResponse::Messages { messages, .. } => (seen, messages),
         other => panic!("{other:?}"),
@@ -229,7 +229,7 @@ async fn nothing_is_sent_behind_what_stopped_the_batch() {
         let server = service_fn(move |request: Request<ReplayBody>| {
             count.fetch_add(1, Ordering::Relaxed);
             let seen = Seen::read(&request.body().to_bytes());
-            let body = answer(&seen, Style::Usual, |member| match member.number() {
+            let body = reply(&seen, Style::Usual, |member| match member.number() {
                 3 => Fortune::error("ErrorAccessDenied"),
                 _ => Fortune::Done,
             });
@@ -268,7 +268,7 @@ async fn what_may_have_been_created_though_it_failed_is_told_and_stops_nobody() 
         let server = service_fn(move |request: Request<ReplayBody>| {
             count.fetch_add(1, Ordering::Relaxed);
             let seen = Seen::read(&request.body().to_bytes());
-            let body = answer(&seen, Style::Usual, |member| match member.number() {
+            let body = reply(&seen, Style::Usual, |member| match member.number() {
                 0..4 => Fortune::error(code),
                 _ => Fortune::Done,
             });

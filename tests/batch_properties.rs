@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use batch_server::entries::{Entry, entries};
 use batch_server::requests::{CASES, Case, case_of};
-use batch_server::{Fortune, Member, Seen, Style, answer, fault, one_error};
+use batch_server::{Fortune, Member, Seen, Style, fault, one_error, reply};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response, StatusCode};
@@ -96,7 +96,7 @@ struct World {
     /// Why a member fails whenever it is executed.
     bad: Vec<Option<&'static str>>,
     executed: Vec<u32>,
-    /// An answer that came through said that it was done.
+    /// A response that came through said that it was done.
     confirmed: Vec<bool>,
     /// CreateAttachment: the parent's change key, and whether the client may know an older one.
     key: String,
@@ -105,13 +105,13 @@ struct World {
     peak: u32,
     largest: usize,
     calls: u32,
-    /// Whether the answer to the call comes after the call has ended.
+    /// Whether the response to the call comes after the call has ended.
     late: bool,
 }
 
 enum Reply {
     Lost(io::ErrorKind),
-    Answer {
+    Response {
         status: u16,
         text: String,
         headers: Vec<(&'static str, String)>,
@@ -122,7 +122,7 @@ enum Reply {
 
 impl Reply {
     fn of(status: u16, text: String) -> Reply {
-        Reply::Answer {
+        Reply::Response {
             status,
             text,
             headers: Vec::new(),
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// An answer that comes through and can be read.
+    /// A response that comes through and can be read.
     fn said(&mut self, seen: &Seen, style: Style, fortunes: &[Fortune]) -> Reply {
         // One error is all that a list says.
         let heard = !self.case.lists || fortunes.iter().all(|one| matches!(one, Fortune::Done));
@@ -199,7 +199,7 @@ impl World {
             }
         }
         let mut fortunes = fortunes.iter().cloned();
-        Reply::of(200, answer(seen, style, |_| fortunes.next().unwrap()))
+        Reply::of(200, reply(seen, style, |_| fortunes.next().unwrap()))
     }
 
     fn reply(&mut self, seen: &Seen) -> Reply {
@@ -244,10 +244,10 @@ impl World {
                 let fortunes = self.run_all(seen, 0, None);
                 self.key_lost = true;
                 let mut fortunes = fortunes.into_iter();
-                let text = answer(seen, style, |_| fortunes.next().unwrap());
+                let text = reply(seen, style, |_| fortunes.next().unwrap());
                 let cut = self.rng.usize(0..text.len());
                 match kind {
-                    // A complete answer to HTTP, but not to XML.
+                    // A complete response to HTTP, but not to XML.
                     3 => {
                         // Nothing smaller can be asked for.
                         self.final_faults += u32::from(count == 1);
@@ -258,7 +258,7 @@ impl World {
                         text.truncate(cut);
                         Reply::of(200, text)
                     }
-                    _ => Reply::Answer {
+                    _ => Reply::Response {
                         status: 200,
                         text,
                         headers: Vec::new(),
@@ -272,7 +272,7 @@ impl World {
                     Some(hint) => vec![("retry-after", (hint / 1_000).to_string())],
                     None => Vec::new(),
                 };
-                Reply::Answer {
+                Reply::Response {
                     status: [429, 503][self.rng.usize(0..2)],
                     text: "<html><body>Service Unavailable".to_owned(),
                     headers,
@@ -342,7 +342,7 @@ impl World {
                     ..Seen::default()
                 };
                 fortunes.next();
-                Reply::of(200, answer(&short, style, |_| fortunes.next().unwrap()))
+                Reply::of(200, reply(&short, style, |_| fortunes.next().unwrap()))
             }
             17 if self.rng.u8(0..4) == 0 => {
                 self.final_faults += 1;
@@ -421,7 +421,7 @@ impl Server {
         drop(running);
         let (status, text, headers, cut) = match reply {
             Reply::Lost(kind) => return Err(kind.into()),
-            Reply::Answer {
+            Reply::Response {
                 status,
                 text,
                 headers,
@@ -455,11 +455,11 @@ impl Server {
     }
 }
 
-/// The numbers of the members that an answer names.
-fn tokens(answer: &str) -> BTreeSet<usize> {
-    let found = answer.match_indices("tok-");
+/// The numbers of the members that a response names.
+fn tokens(response: &str) -> BTreeSet<usize> {
+    let found = response.match_indices("tok-");
     found
-        .map(|(at, _)| answer[at + 4..at + 8].parse().unwrap())
+        .map(|(at, _)| response[at + 4..at + 8].parse().unwrap())
         .collect()
 }
 
@@ -545,11 +545,11 @@ async fn case(seed: u64) -> Ended {
     };
     let service = layer.layer(client);
     let whole = async {
-        let answer = service.oneshot(request).await?;
-        let status = answer.status();
-        let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
-        let length = answer.headers().get("content-length").cloned();
-        let mut body = answer.into_body();
+        let response = service.oneshot(request).await?;
+        let status = response.status();
+        let merged = response.extensions().get::<BatchReport>().unwrap().clone();
+        let length = response.headers().get("content-length").cloned();
+        let mut body = response.into_body();
         if let Some(frames) = unread {
             for _ in 0..frames {
                 match body.frame().await {
@@ -598,10 +598,10 @@ async fn case(seed: u64) -> Ended {
             // Lists have no place for an error: it is what a batch gets that only reads.
             let incomplete = case.lists && twice == Twice::Reads && stats.done < members;
             if incomplete || stats.done == 0 && is_of_one_part(status, &body, members) {
-                whole_answer(&world, status, &body);
+                whole_response(&world, status, &body);
                 Ended::Whole
             } else {
-                merged_answer(&world, &stats, &body, members);
+                merged_response(&world, &stats, &body, members);
                 if faults == 0 && deadline.is_none() {
                     assert_eq!(stats.unknown, 0);
                     let stopped = world.bad.contains(&Some(STOPS));
@@ -633,7 +633,7 @@ async fn case(seed: u64) -> Ended {
     end
 }
 
-/// An error instead of an answer: nothing was achieved, or it says that nobody knows.
+/// An error instead of a response: nothing was achieved, or it says that nobody knows.
 fn failed(world: &World, error: &BoxError) {
     if world.twice == Twice::Reads {
         assert!(
@@ -651,7 +651,7 @@ fn failed(world: &World, error: &BoxError) {
     }
 }
 
-/// Whether it is one part's answer, which stands for the whole batch.
+/// Whether it is one part's response, which stands for the whole batch.
 fn is_of_one_part(status: StatusCode, body: &str, members: usize) -> bool {
     status != StatusCode::OK
         || Reader::from_str(body).read_event().is_err()
@@ -668,7 +668,7 @@ fn is_of_one_part(status: StatusCode, body: &str, members: usize) -> bool {
         })
 }
 
-fn whole_answer(world: &World, status: StatusCode, body: &str) {
+fn whole_response(world: &World, status: StatusCode, body: &str) {
     if world.case.lists && world.twice == Twice::Reads {
         return;
     }
@@ -689,7 +689,7 @@ fn whole_answer(world: &World, status: StatusCode, body: &str) {
     }
 }
 
-fn merged_answer(world: &World, stats: &BatchStats, body: &str, members: usize) {
+fn merged_response(world: &World, stats: &BatchStats, body: &str, members: usize) {
     if world.case.lists {
         let named = tokens(body);
         for member in 0..members {

@@ -1,4 +1,4 @@
-//! Every operation that may be cut, from a caller's request to its answer: what comes through the splitter says the same as what
+//! Every operation that may be cut, from a caller's request to its response: what comes through the splitter says the same as what
 //! the server says to the request as it is.
 
 mod batch_server;
@@ -25,7 +25,7 @@ use tower_ews::trail::{PartOfBatch, RetryAttempt};
 use self::batch_server::requests::{CASES, Case};
 use self::batch_server::service::{Reply, TableServer, chopped, meaning};
 use self::batch_server::untouched::{nearly_untouched, untouched};
-use self::batch_server::{Fortune, Seen, Style, answer, fault, one_error};
+use self::batch_server::{Fortune, Seen, Style, fault, one_error, reply};
 
 const URL: &str = "https://ews.contoso.com/EWS/Exchange.asmx?a=b";
 
@@ -67,7 +67,7 @@ fn post(body: ReplayBody) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// An answer that has come to its end.
+/// A response that has come to its end.
 #[derive(Debug)]
 struct Ended {
     head: http::response::Parts,
@@ -86,19 +86,21 @@ impl Ended {
 
     /// The codes of its entries, in their order.
     fn codes(&self) -> Vec<String> {
-        let answer = SoapResponse::parse(self.text.as_bytes()).unwrap();
-        let codes = answer.entries().map(|entry| entry.code.as_str().to_owned());
+        let response = SoapResponse::parse(self.text.as_bytes()).unwrap();
+        let codes = response
+            .entries()
+            .map(|entry| entry.code.as_str().to_owned());
         codes.collect()
     }
 }
 
-/// Reads an answer; what its head and its size hints promise is kept.
-async fn read<B>(answer: Response<B>) -> Ended
+/// Reads a response; what its head and its size hints promise is kept.
+async fn read<B>(response: Response<B>) -> Ended
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Debug,
 {
-    let (head, body) = answer.into_parts();
+    let (head, body) = response.into_parts();
     let mut body = pin!(body);
     let mut hints = vec![body.size_hint()];
     let (mut text, mut places) = (Vec::new(), vec![0]);
@@ -142,19 +144,19 @@ async fn send(
     Ok(read(layer.layer(server.clone()).oneshot(request).await?).await)
 }
 
-/// The answer to the request as it is.
+/// The response to the request as it is.
 async fn unsplit(server: &TableServer, request: &str) -> Ended {
     let request = post(request.to_owned().into());
     read(server.clone().oneshot(request).await.unwrap()).await
 }
 
-/// An answer that says in the server's version which one it is.
-fn numbered(answer: String, number: usize) -> String {
+/// A response that says in the server's version which one it is.
+fn numbered(response: String, number: usize) -> String {
     let version = format!("MajorVersion=\"15\" MinorVersion=\"{number}\"");
-    answer.replacen("MajorVersion=\"15\"", &version, 1)
+    response.replacen("MajorVersion=\"15\"", &version, 1)
 }
 
-/// What an answer says, apart from its number.
+/// What a response says, apart from its number.
 fn said(text: &str) -> Vec<String> {
     let lines = meaning(text).into_iter();
     lines
@@ -174,8 +176,8 @@ impl Texts {
         }
     }
 
-    fn response(&mut self, case: &'static Case, answer: &Ended) {
-        let text = answer.text.clone();
+    fn response(&mut self, case: &'static Case, reply: &Ended) {
+        let text = reply.text.clone();
         self.0.push((case, false, text));
     }
 
@@ -233,7 +235,7 @@ fn every_operation_is_in_the_table() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_says_what_it_says_to_the_whole_request() {
+async fn the_response_says_what_it_says_to_the_whole_request() {
     let mut random = random();
     let mut texts = Texts::default();
     let mut rounds = 0;
@@ -242,16 +244,16 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
             for parallel in [1, 3] {
                 let members = random.usize(6..20);
                 let size = random.usize(1..5);
-                let answered = random.choice(Style::ALL).unwrap();
-                // All answers in one style, or each in another.
+                let responded = random.choice(Style::ALL).unwrap();
+                // All responses in one style, or each in another.
                 let turns = random.bool();
                 let serve = move |number: usize, seen: &Seen| {
-                    let at = Style::ALL.iter().position(|style| *style == answered);
+                    let at = Style::ALL.iter().position(|style| *style == responded);
                     let style = match turns {
                         true => Style::ALL[(at.unwrap() + number) % 4],
-                        false => answered,
+                        false => responded,
                     };
-                    let text = answer(seen, style, |member| match member.token.as_deref() {
+                    let text = reply(seen, style, |member| match member.token.as_deref() {
                         Some("tok-0004") if !case.lists => Fortune::error("ErrorItemNotFound"),
                         _ => Fortune::Done,
                     });
@@ -266,7 +268,7 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
                 let server = TableServer::new(random.u64(..), serve);
                 let layer = layer(size).parallel(parallel);
                 let merged = send(layer, &server, post(body)).await.unwrap();
-                let about = format!("{} {asked:?} {answered:?} {turns}", case.operation);
+                let about = format!("{} {asked:?} {responded:?} {turns}", case.operation);
                 assert_eq!(said(&merged.text), said(&whole.text), "{about}");
                 if !case.lists {
                     assert_eq!(merged.codes().len(), members);
@@ -278,7 +280,7 @@ async fn the_answer_says_what_it_says_to_the_whole_request() {
                     assert_eq!(done, members - 1);
                 }
 
-                // The head, and the version, are those of the first answer.
+                // The head, and the version, are those of the first response.
                 let first = merged.number();
                 assert!(meaning(&merged.text)[2].contains(&format!("MinorVersion=\"{first}\"")));
                 assert_eq!(merged.head.status, 200);
@@ -362,7 +364,7 @@ fn by_member(seen: &Seen, style: Style, fortune: impl Fn(Option<usize>) -> Fortu
     let number = |token: &Option<String>| token.as_ref().and_then(|token| token[4..].parse().ok());
     Reply::Xml(
         200,
-        answer(seen, style, |member| fortune(number(&member.token))),
+        reply(seen, style, |member| fortune(number(&member.token))),
     )
 }
 
@@ -585,7 +587,7 @@ async fn what_goes_wrong_stands_at_its_place() {
     texts.check("batch_round_trip_troubles");
 }
 
-/// An answer of lists has no place for what went wrong.
+/// A response of lists has no place for what went wrong.
 fn in_lists(
     about: &str,
     idempotency: Idempotency,
@@ -600,8 +602,8 @@ fn in_lists(
         Err(_) => return assert!(!all && idempotency == Idempotency::Safe, "{about}"),
     };
     let good = ended.head.status == 200
-        && SoapResponse::parse(ended.text.as_bytes()).is_ok_and(|answer| {
-            answer
+        && SoapResponse::parse(ended.text.as_bytes()).is_ok_and(|reply| {
+            reply
                 .messages
                 .iter()
                 .all(|message| message.code.as_str() == OK)
@@ -620,7 +622,7 @@ fn in_lists(
     }
 }
 
-/// What differs from the answer to the whole request, and how.
+/// What differs from the response to the whole request, and how.
 struct Exception {
     name: &'static str,
     serve: fn(&Case, usize, &Seen) -> Reply,
@@ -629,7 +631,7 @@ struct Exception {
 
 const EXCEPTIONS: &[Exception] = &[
     Exception {
-        // Each part has the error once. It stands for all of them, as it does in the answer to the whole request.
+        // Each part has the error once. It stands for all of them, as it does in the response to the whole request.
         name: "one error for the whole batch",
         serve: |case, _, seen| match case.lists {
             true => by_member(seen, Style::Usual, |_| Fortune::error(NO_FOLDER)),
@@ -703,7 +705,7 @@ const EXCEPTIONS: &[Exception] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn what_differs_from_the_answer_to_the_whole_request() {
+async fn what_differs_from_the_response_to_the_whole_request() {
     for case in CASES {
         for exception in EXCEPTIONS {
             let request = case.request(Style::Usual, 9);
@@ -747,21 +749,21 @@ async fn a_hundred_mailboxes_at_a_time() {
     assert_eq!(parts.collect::<Vec<_>>(), [100, 100, 50]);
 }
 
-/// Says what it was sent, and answers with what no layer would have made.
+/// Says what it was sent, and responds with what no layer would have made.
 #[tokio::test(start_paused = true)]
 async fn what_may_not_be_cut_is_the_very_same() {
-    const ANSWER: &str = "<odd/>";
+    const RESPONSE: &str = "<odd/>";
     let mut random = random();
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&calls);
     let server = tower::service_fn(move |request: Request<ReplayBody>| {
         seen.lock().unwrap().push(request);
-        let answer = Response::builder()
+        let response = Response::builder()
             .status(207)
             .header("transfer-encoding", "chunked")
             .header("content-encoding", "br");
-        let answer = answer.body(http_body_util::Full::<Bytes>::from(ANSWER));
-        async move { answer }
+        let response = response.body(http_body_util::Full::<Bytes>::from(RESPONSE));
+        async move { response }
     });
     let service = layer(1).parallel(4).layer(server);
     let mut all = untouched();
@@ -779,7 +781,7 @@ async fn what_may_not_be_cut_is_the_very_same() {
         request.headers_mut().extend(given);
         request.extensions_mut().insert("an extension");
         let headers = request.headers().clone();
-        let answer = service.clone().oneshot(request).await.unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
         let mut calls = std::mem::take(&mut *calls.lock().unwrap());
         let call = calls.pop().unwrap();
         assert!(calls.is_empty(), "{why}");
@@ -796,12 +798,18 @@ async fn what_may_not_be_cut_is_the_very_same() {
         let same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr();
         assert!(call.body().pieces().iter().zip(&pieces).all(same), "{why}");
 
-        assert!(answer.extensions().get::<BatchReport>().is_none());
-        assert_eq!((answer.status().as_u16(), answer.headers().len()), (207, 2));
-        assert_eq!(answer.body().size_hint().exact(), Some(ANSWER.len() as u64));
+        assert!(response.extensions().get::<BatchReport>().is_none());
         assert_eq!(
-            answer.into_body().collect().await.unwrap().to_bytes(),
-            ANSWER
+            (response.status().as_u16(), response.headers().len()),
+            (207, 2)
+        );
+        assert_eq!(
+            response.body().size_hint().exact(),
+            Some(RESPONSE.len() as u64)
+        );
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            RESPONSE
         );
     }
     println!("{count} requests went through untouched");

@@ -1,5 +1,5 @@
 //! Round trips through the simulator, in virtual time: of two servers with the same past, one is sent a batch as it is, and the
-//! other one through the splitter. The answers say the same, and both servers hold the same in the end.
+//! other one through the splitter. The responses say the same, and both servers hold the same in the end.
 
 mod batch_server;
 
@@ -47,8 +47,8 @@ fn envelope(body: &str) -> String {
 /// Sends a request as it is.
 async fn ask(exchange: &Exchange, body: &str) -> String {
     let request = post(envelope(body).into());
-    let answer = exchange.clone().oneshot(request).await.unwrap();
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = exchange.clone().oneshot(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -61,10 +61,10 @@ async fn ask_split(
 ) -> (String, BatchStats) {
     let body = chopped(envelope(body).as_bytes(), random);
     let request = post(ReplayBody::from_pieces(body));
-    let answer = layer.layer(exchange.clone()).oneshot(request);
-    let answer = answer.await.unwrap();
-    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = layer.layer(exchange.clone()).oneshot(request);
+    let response = response.await.unwrap();
+    let merged: BatchReport = response.extensions().get().cloned().unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     (text, merged.stats())
 }
@@ -433,7 +433,7 @@ fn exchange(faults: Faults) -> Exchange {
         .build()
 }
 
-/// What an answer says, without what differs when things are done at other times.
+/// What a response says, without what differs when things are done at other times.
 fn said(text: &str) -> Vec<String> {
     const IDS: [&str; 5] = [
         "Id",

@@ -163,8 +163,8 @@ impl Job {
                 ..self.clone()
             };
             let request = create.request(exchange);
-            let answer = exchange.clone().oneshot(request).await.unwrap();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let response = exchange.clone().oneshot(request).await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
             let body = String::from_utf8(body.to_vec()).unwrap();
             let entries = entries(&body).unwrap();
             assert!(
@@ -179,18 +179,18 @@ impl Job {
 /// What the caller got.
 enum Got {
     Entries(Vec<Entry>, BatchStats),
-    /// One answer for all of it, such as a fault.
+    /// One response for all of it, such as a fault.
     Whole(String, BatchStats),
     Error(BoxError),
 }
 
 async fn send(service: &EwsService<Exchange>, request: Request<Full<Bytes>>) -> Got {
-    let answer = match service.clone().oneshot(request).await {
-        Ok(answer) => answer,
+    let response = match service.clone().oneshot(request).await {
+        Ok(response) => response,
         Err(error) => return Got::Error(error),
     };
-    let merged = answer.extensions().get::<BatchReport>().unwrap().clone();
-    let body = match answer.into_body().collect().await {
+    let merged = response.extensions().get::<BatchReport>().unwrap().clone();
+    let body = match response.into_body().collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return Got::Error(error),
     };
@@ -289,7 +289,7 @@ fn check(job: &Job, got: &Got, report: &Report) -> (usize, usize) {
                 }
                 failed += 1;
                 doubtful += usize::from(is_doubtful(entry));
-                // The server's own word when it came again: what was moved or deleted with an answer that was lost is not there
+                // The server's own word when it came again: what was moved or deleted with a response that was lost is not there
                 // any more, and a fault can hit it then.
                 let codes = ["ErrorItemNotFound", "ErrorItemSave", "ErrorQuotaExceeded"];
                 let second = matches!(operation, "DeleteItem" | "MoveItem" | "UpdateItem")
@@ -617,7 +617,7 @@ async fn ten_thousand(
     assert!(stats.resent > 400, "{stats:?}");
     let ideal = 10_000.0 * 0.010;
     println!(
-        "10,000 members of {operation} ({access:?}), 5 % throttled per answer: {} parts, {} calls, {} members resent, {took:.1} s, \
+        "10,000 members of {operation} ({access:?}), 5 % throttled per response: {} parts, {} calls, {} members resent, {took:.1} s, \
          {ideal:.1} s if nothing but members took time ({:.2}x), {:.1} s waited on request",
         stats.parts,
         calls.len(),
@@ -834,7 +834,7 @@ async fn rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again
     }
 }
 
-/// Counts the bytes of answers that somebody holds.
+/// Counts the bytes of responses that somebody holds.
 struct Held {
     bytes: Vec<u8>,
     now: Arc<AtomicUsize>,
@@ -904,8 +904,8 @@ async fn a_slow_reader_holds_what_is_on_its_way_and_one_window() {
              <s:Body><m:GetItem xmlns:m='http://schemas.microsoft.com/exchange/services/2006/messages'><m:ItemShape/><m:ItemIds>{ids}\
              </m:ItemIds></m:GetItem></s:Body></s:Envelope>"
         );
-        let answer = service.oneshot(Request::new(request.into())).await.unwrap();
-        let mut body = answer.into_body();
+        let response = service.oneshot(Request::new(request.into())).await.unwrap();
+        let mut body = response.into_body();
         let (mut read, mut frames) = (0, 0);
         while let Some(frame) = body.frame().await {
             read += frame.unwrap().into_data().unwrap().len();
@@ -935,7 +935,7 @@ async fn a_slow_reader_holds_what_is_on_its_way_and_one_window() {
     }
 }
 
-async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end(kind: Kind) {
+async fn a_write_whose_response_nobody_reads_is_executed_to_its_end(kind: Kind) {
     for access in BOTH {
         let exchange = Exchange::builder()
             .faults(Faults::none().rate(
@@ -950,8 +950,8 @@ async fn a_write_whose_answer_nobody_reads_is_executed_to_its_end(kind: Kind) {
         let service = stack_of(kind, &exchange, |batches| {
             batches.start_members(30).max_members(30)
         });
-        let answer = service.oneshot(job.request(&exchange)).await.unwrap();
-        drop(answer);
+        let response = service.oneshot(job.request(&exchange)).await.unwrap();
+        drop(response);
         let report = exchange.report();
         assert_eq!(report.items_created, 300);
         check_once(&report);
@@ -1004,5 +1004,5 @@ with_each_ledger!(
     a_batch_that_was_stopped_by_what_passes_is_resumed,
     a_batch_that_was_stopped_by_what_is_in_doubt_is_resumed_behind_it,
     rounds_that_achieve_nothing_end_a_batch_that_is_stopped_again_and_again,
-    a_write_whose_answer_nobody_reads_is_executed_to_its_end,
+    a_write_whose_response_nobody_reads_is_executed_to_its_end,
 );

@@ -104,7 +104,7 @@ async fn hand_on(client: TcpStream, to: SocketAddr, sent: Arc<Mutex<Vec<Vec<u8>>
         }
     };
     let down = async move {
-        // An end without an answer reaches the client as what it is.
+        // An end without a response reaches the client as what it is.
         let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
     };
     tokio::select! {
@@ -161,17 +161,19 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let answer = layer.layer(client).oneshot(request).await.unwrap();
-    let merged: BatchReport = answer.extensions().get().cloned().unwrap();
-    let (head, body) = answer.into_parts();
+    let response = layer.layer(client).oneshot(request).await.unwrap();
+    let merged: BatchReport = response.extensions().get().cloned().unwrap();
+    let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
     (Response::from_parts(head, text), merged.stats())
 }
 
 fn codes(text: &str) -> Vec<String> {
-    let answer = SoapResponse::parse(text.as_bytes()).unwrap();
-    let codes = answer.entries().map(|entry| entry.code.as_str().to_owned());
+    let response = SoapResponse::parse(text.as_bytes()).unwrap();
+    let codes = response
+        .entries()
+        .map(|entry| entry.code.as_str().to_owned());
     codes.collect()
 }
 
@@ -220,14 +222,14 @@ where
     }));
     let wire = Wire::before(&exchange).await;
     let begun = std::time::Instant::now();
-    let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;
+    let (response, stats) = send(layer(), client.clone(), post(&wire, create())).await;
     let took = begun.elapsed();
 
-    assert_eq!(answer.status(), 200);
-    let length = answer.headers()["content-length"].to_str().unwrap();
-    assert_eq!(length, answer.body().len().to_string());
-    assert!(!answer.headers().contains_key("transfer-encoding"));
-    assert_eq!(codes(answer.body()), ["NoError"; MEMBERS]);
+    assert_eq!(response.status(), 200);
+    let length = response.headers()["content-length"].to_str().unwrap();
+    assert_eq!(length, response.body().len().to_string());
+    assert!(!response.headers().contains_key("transfer-encoding"));
+    assert_eq!(codes(response.body()), ["NoError"; MEMBERS]);
     let report = exchange.report();
     assert!(report.created_twice().is_empty() && report.lost(subjects()).is_empty());
     assert_eq!(stats.resent, report.throttled_members as usize);
@@ -243,7 +245,7 @@ where
     assert!(took >= stats.waited, "{took:?}, {stats:?}");
     let least = hint * waits as u32;
     assert!(took >= least, "{took:?}, {least:?}");
-    // It begins to count a moment after the answer.
+    // It begins to count a moment after the response.
     assert!(stats.waited >= least.mul_f64(0.9), "{least:?}, {stats:?}");
 
     // On the wire: whole requests, each with its length, each member as often as it was throttled and once more.
@@ -260,8 +262,8 @@ where
     }
     assert_eq!(members, MEMBERS + stats.resent);
 
-    // What was created can be read: in parts that are answered while they are read.
-    let ids: String = answer
+    // What was created can be read: in parts whose responses come while they are read.
+    let ids: String = response
         .body()
         .split("<t:ItemId ")
         .skip(1)
@@ -272,8 +274,8 @@ where
     ));
     for parallel in [1, 3] {
         let layer = layer().parallel(parallel);
-        let (answer, stats) = send(layer, client.clone(), post(&wire, get.clone())).await;
-        let found = answer.body().split("<t:Subject>").skip(1);
+        let (response, stats) = send(layer, client.clone(), post(&wire, get.clone())).await;
+        let found = response.body().split("<t:Subject>").skip(1);
         let found: Vec<&str> = found.filter_map(|rest| rest.split('<').next()).collect();
         assert_eq!(found, subjects());
         assert_eq!((stats.parts, stats.resent), (8, 0));
@@ -321,13 +323,13 @@ async fn a_connection_dies() {
             let exchange = exchange(None);
             let wire = Wire::before(&exchange).await;
             exchange.inject(fault.clone());
-            let (answer, stats) = send(layer(), client.clone(), post(&wire, create())).await;
+            let (response, stats) = send(layer(), client.clone(), post(&wire, create())).await;
             assert!(stats.waited >= Duration::from_secs(10), "{stats:?}");
-            let codes = codes(answer.body());
+            let codes = codes(response.body());
             assert_eq!(codes[..8], ["ErrorInternalServerError"; 8]);
             assert_eq!(codes[8..], ["NoError"; MEMBERS - 8]);
             assert!(
-                answer
+                response
                     .body()
                     .contains("not known whether this was executed")
             );
@@ -353,8 +355,8 @@ async fn a_connection_dies() {
                  <m:FolderIds>{folders}</m:FolderIds></m:GetFolder>"
             ));
             exchange.inject(fault);
-            let (answer, stats) = send(layer(), client.clone(), post(&wire, get)).await;
-            assert_eq!(self::codes(answer.body()), ["NoError"; 6]);
+            let (response, stats) = send(layer(), client.clone(), post(&wire, get)).await;
+            assert_eq!(self::codes(response.body()), ["NoError"; 6]);
             assert_eq!((stats.parts, stats.resent), (3, 6));
         }
     }

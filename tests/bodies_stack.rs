@@ -1,4 +1,4 @@
-//! The small layers and the stack with every usual body, inside of `tokio::spawn(async move { .. })`.
+//! Each layer and the stack with every usual body, inside of `tokio::spawn(async move { .. })`.
 //!
 //! It is enough that this compiles: no task is ever polled. In there the compiler forgets lifetimes, also the `'static` of a
 //! `BoxError`, so a bound such as `Error: Into<BoxError>` on what is held over an await is one that it cannot prove
@@ -12,14 +12,20 @@ use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_ews::account_pool::AccountPoolLayer;
 use tower_ews::anchor_headers::{
     AnchorError, AnchorHeadersLayer, AnchorMailbox, EwsAnchor, FindAnchor,
 };
+use tower_ews::audit_log::{AuditLogLayer, TracingSink};
+use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat, GraphBatchFormat};
 use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
 use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
+use tower_ews::find_paging::FindPagingLayer;
+use tower_ews::job::Journal;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Charges, MakeCharges, Principal};
+use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 use tower_ews::{EwsStack, ServiceBuilderExt};
 
 /// Who is charged, and which mailbox it is. A closure names the body that it is for, so it would be another thing to test.
@@ -88,6 +94,24 @@ macro_rules! each_request {
     };
 }
 
+/// With the request bodies that can be sent again.
+macro_rules! each_clone_request {
+    ($make:expr) => {
+        spawns!(
+            $make,
+            oneshot [String, Full<Bytes>, ReplayBody],
+            call [String, Full<Bytes>, ReplayBody]
+        );
+    };
+}
+
+/// With the body of `BufferRequest`.
+macro_rules! replay_request {
+    ($make:expr) => {
+        spawns!($make, oneshot[ReplayBody], call[ReplayBody]);
+    };
+}
+
 /// A module for each response body.
 macro_rules! responses {
     ($($name:ident: $body:ty,)*) => {$(
@@ -120,10 +144,30 @@ macro_rules! responses {
             }
 
             #[tokio::test]
+            async fn the_audit_log_and_the_journal() {
+                each_request!(AuditLogLayer::new(TracingSink::new()).layer(Client));
+                each_request!(Journal::new(Vec::new()).layer().layer(Client));
+            }
+
+            #[tokio::test]
+            async fn each_layer_that_resends() {
+                each_clone_request!(ServerBusyBackoffLayer::http().layer(Client));
+                each_clone_request!(AccountPoolLayer::in_flight(4, Amy).layer(Client));
+                replay_request!(ServerBusyBackoffLayer::ews().layer(Client));
+                replay_request!(BatchSplitterLayer::new(EwsBatchFormat::new()).layer(Client));
+                replay_request!(BatchSplitterLayer::new(GraphBatchFormat::new()).layer(Client));
+                replay_request!(FindPagingLayer::new().layer(Client));
+            }
+
+            #[tokio::test]
             async fn behind_buffer_request() {
                 each_request!(
                     ServiceBuilder::new()
                         .buffer_request(1024)
+                        .layer(FindPagingLayer::new())
+                        .layer(BatchSplitterLayer::new(EwsBatchFormat::new()))
+                        .layer(ServerBusyBackoffLayer::ews())
+                        .layer(AccountPoolLayer::in_flight(4, Amy))
                         .concurrency_by_principal(4, Amy)
                         .anchor_headers(EwsAnchor::new())
                         .client_request_id()

@@ -40,7 +40,7 @@ fn request(server: &Server) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// One call; returns the answer, read to its end.
+/// One call; returns the response, read to its end.
 async fn call<S, B>(service: S, request: Request<Full<Bytes>>) -> Response<Bytes>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>>,
@@ -48,8 +48,8 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let answer = service.oneshot(request).await.map_err(Into::into).unwrap();
-    let (head, body) = answer.into_parts();
+    let response = service.oneshot(request).await.map_err(Into::into).unwrap();
+    let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(Into::into).unwrap().to_bytes();
     assert_eq!(head.status, StatusCode::OK);
     assert!(body.windows(7).any(|word| word == b"NoError"));
@@ -63,8 +63,8 @@ async fn one_layer_at_a_time() {
     call(client(), request(&server)).await;
 
     let traced = ServiceBuilder::new().client_request_id().service(client());
-    let answer = call(traced, request(&server)).await;
-    assert!(RequestIds::of(&answer).unwrap().sent().is_some());
+    let response = call(traced, request(&server)).await;
+    assert!(RequestIds::of(&response).unwrap().sent().is_some());
 
     let amy = |_: &Request<Full<Bytes>>| -> Result<_, AnchorError> {
         AnchorMailbox::new("amy@contoso.com").map(Some)
@@ -86,8 +86,11 @@ async fn one_layer_at_a_time() {
     let patient = ServiceBuilder::new()
         .server_busy_backoff(EwsClassifier)
         .service(client());
-    let answer = call(patient, request(&server)).await;
-    assert_eq!(answer.extensions().get::<RetryInfo>().unwrap().attempts, 2);
+    let response = call(patient, request(&server)).await;
+    assert_eq!(
+        response.extensions().get::<RetryInfo>().unwrap().attempts,
+        2
+    );
 
     // What the layers find in the SOAP text needs a body that keeps its outline; the client stays as it is.
     let anchored = ServiceBuilder::new()
@@ -110,7 +113,7 @@ async fn one_layer_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_from_a_lost_answer() {
+async fn a_refused_connection_is_told_from_a_lost_response() {
     // Nothing listens there any more.
     let (_, server) = server().await;
     let gone = request(&server);
@@ -156,9 +159,9 @@ async fn credentials_are_never_printed() {
         request.extensions_mut().insert(trail.clone());
         let future = service.clone().oneshot(request);
         match future.await {
-            Ok(answer) => {
-                printed.push(format!("{:?}", answer.extensions().get::<RetryInfo>()));
-                printed.push(format!("{:?}", answer.into_body()));
+            Ok(response) => {
+                printed.push(format!("{:?}", response.extensions().get::<RetryInfo>()));
+                printed.push(format!("{:?}", response.into_body()));
             }
             Err(error) => {
                 let mut next: Option<&dyn Error> = Some(&*error);

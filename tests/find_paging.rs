@@ -38,7 +38,7 @@ pub(crate) fn find_item(folders: &[usize]) -> String {
     ))
 }
 
-pub(crate) type Answered = Response<PagedBody<ServerBody>>;
+pub(crate) type PagedResponse = Response<PagedBody<ServerBody>>;
 
 pub(crate) fn request(body: &str, paging: Option<Paging>) -> Request<ReplayBody> {
     let mut request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx")
@@ -56,7 +56,7 @@ pub(crate) async fn send(
     layer: &FindPagingLayer,
     server: &Server,
     body: &str,
-) -> Result<Answered, BoxError> {
+) -> Result<PagedResponse, BoxError> {
     layer
         .layer(server.clone())
         .oneshot(request(body, None))
@@ -79,7 +79,7 @@ where
 }
 
 /// Reads a body as far as it comes: its text, and the error at its end.
-pub(crate) async fn text_and_error(response: Answered) -> (String, Option<BoxError>) {
+pub(crate) async fn text_and_error(response: PagedResponse) -> (String, Option<BoxError>) {
     let mut body = response.into_body();
     let mut text = Vec::new();
     loop {

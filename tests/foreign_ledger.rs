@@ -277,9 +277,9 @@ async fn given_up(
 ) {
     let mut request = call();
     request.extensions_mut().insert(Deadline::within(deadline));
-    let answer = tokio::time::timeout(stall_timeout, service.oneshot(request)).await;
-    if let Ok(Ok(answer)) = answer {
-        let body = http_body_util::BodyExt::collect(answer.into_body());
+    let response = tokio::time::timeout(stall_timeout, service.oneshot(request)).await;
+    if let Ok(Ok(response)) = response {
+        let body = http_body_util::BodyExt::collect(response.into_body());
         drop(tokio::time::timeout(stall_timeout / 2, body).await);
     }
 }

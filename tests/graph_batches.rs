@@ -235,9 +235,9 @@ async fn drive(
                 states[*member] = State::Settled(batch.explain(*member, why).unwrap(), false);
             }
         };
-        let answer = server.clone().oneshot(request).await;
-        let (head, body) = match answer {
-            Ok(answer) => answer.into_parts(),
+        let response = server.clone().oneshot(request).await;
+        let (head, body) = match response {
+            Ok(response) => response.into_parts(),
             Err(_) if batch.idempotency() == Idempotency::Safe && round < 1000 => continue,
             Err(error) => {
                 let cause = &*error.to_string();
@@ -539,9 +539,9 @@ fn broken_json_harms_nobody() {
         let request = Request::post("/")
             .body(ReplayBody::from(part.clone()))
             .unwrap();
-        let answer = run(server.oneshot(request)).unwrap().into_body();
+        let reply = run(server.oneshot(request)).unwrap().into_body();
         part.clear();
-        part.extend_from_slice(&run(answer.collect()).unwrap().to_bytes());
+        part.extend_from_slice(&run(reply.collect()).unwrap().to_bytes());
         mutate(&mut part, rng);
         let status = rng.choice([200, 400, 429, 500]).unwrap();
         let head = Response::builder().status(status).body(()).unwrap();
@@ -581,7 +581,7 @@ fn post(body: &str) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// An answer that has come to its end, and its responses as they stand in it.
+/// A response that has come to its end, and its responses as they stand in it.
 struct BatchReport {
     head: http::response::Parts,
     body: Bytes,
@@ -589,12 +589,12 @@ struct BatchReport {
 }
 
 impl BatchReport {
-    async fn of<B>(answer: Response<B>) -> BatchReport
+    async fn of<B>(response: Response<B>) -> BatchReport
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
     {
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let promised = http_body::Body::size_hint(&body).exact();
         let body = body.collect().await.unwrap().to_bytes();
         assert!(promised.is_none_or(|promised| promised == body.len() as u64));
@@ -609,15 +609,15 @@ impl BatchReport {
         }
     }
 
-    /// None if it is no answer of a batch.
+    /// None if it is no response of a batch.
     fn responses(&self) -> Option<Vec<&str>> {
         #[derive(serde::Deserialize)]
-        struct Answer<'a> {
+        struct Inner<'a> {
             #[serde(borrow)]
             responses: Vec<&'a RawValue>,
         }
-        let answer: Answer<'_> = serde_json::from_slice(&self.body).ok()?;
-        Some(answer.responses.iter().map(|one| one.get()).collect())
+        let response: Inner<'_> = serde_json::from_slice(&self.body).ok()?;
+        Some(response.responses.iter().map(|one| one.get()).collect())
     }
 
     /// Ids and statuses, in their order.
@@ -657,17 +657,17 @@ fn generated_batches_through_the_layer() {
             .start_members(rng.usize(1..30))
             .parallel(parallel)
             .seed(seed);
-        let answered = run(async {
-            let answer = layer.layer(server.clone()).oneshot(post(&written.body));
-            match answer.await {
-                Ok(answer) => Ok(BatchReport::of(answer).await),
+        let responded = run(async {
+            let response = layer.layer(server.clone()).oneshot(post(&written.body));
+            match response.await {
+                Ok(response) => Ok(BatchReport::of(response).await),
                 Err(error) => Err(error),
             }
         });
         let whole = faults.lost > 0.0 || faults.outage > 0.0;
-        let Ok(merged) = answered else {
+        let Ok(merged) = responded else {
             // Nothing but lost parts, and pages that do not say that anything is wrong.
-            assert!(whole, "{:?}", answered.err());
+            assert!(whole, "{:?}", responded.err());
             return count(0);
         };
         server.report(|report| {
@@ -690,11 +690,11 @@ fn generated_batches_through_the_layer() {
         count(2);
     });
     let [errors, wholes, merged] = ended.get();
-    println!("{merged} merged, {wholes} answers of one part, {errors} errors");
+    println!("{merged} merged, {wholes} responses of one part, {errors} errors");
     assert!(merged * 10 > (errors + wholes) * 9);
 }
 
-/// A server that executes a batch, answers in any order, and does to some of its calls what a test wants.
+/// A server that executes a batch, responds in any order, and does to some of its calls what a test wants.
 fn unreliable<F>(
     server: GraphServer,
     calls: Calls,
@@ -723,11 +723,11 @@ where
             let body = body.collect().await?.to_bytes();
             match change(number, serde_json::from_slice(&body)?) {
                 Some(value) => {
-                    let mut answer = Response::from_parts(head, Full::from(value.to_string()));
-                    answer
+                    let mut response = Response::from_parts(head, Full::from(value.to_string()));
+                    response
                         .headers_mut()
                         .insert("x-number", number.to_string().parse()?);
-                    Ok(answer)
+                    Ok(response)
                 }
                 None => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
             }
@@ -754,13 +754,13 @@ fn a_lost_part_breaks_the_chain() {
     for parallel in [1, 4] {
         let server = GraphServer::new(1, Faults::default());
         let calls = Calls::default();
-        let lossy = unreliable(server.clone(), Arc::clone(&calls), |number, answer| {
-            (number != 1).then_some(answer)
+        let lossy = unreliable(server.clone(), Arc::clone(&calls), |number, response| {
+            (number != 1).then_some(response)
         });
         let layer = layer().parallel(parallel);
         let merged = run(async {
-            let answer = layer.layer(lossy).oneshot(post(&chain(45).body));
-            BatchReport::of(answer.await.unwrap()).await
+            let response = layer.layer(lossy).oneshot(post(&chain(45).body));
+            BatchReport::of(response.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -812,13 +812,13 @@ fn a_lost_part_of_reads_is_asked_for_again() {
         let expected = [20, 20, 20, 10, 10, 10];
         let calls = Calls::default();
         let server = GraphServer::new(2, Faults::default());
-        let lossy = unreliable(server, Arc::clone(&calls), |number, answer| {
-            (number != 1).then_some(answer)
+        let lossy = unreliable(server, Arc::clone(&calls), |number, response| {
+            (number != 1).then_some(response)
         });
         let layer = layer().parallel(parallel);
         let merged = run(async {
-            let answer = layer.layer(lossy).oneshot(post(&reads(70)));
-            BatchReport::of(answer.await.unwrap()).await
+            let response = layer.layer(lossy).oneshot(post(&reads(70)));
+            BatchReport::of(response.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -842,9 +842,9 @@ fn each_inner_throttling_is_waited_for() {
     for parallel in [1, 2] {
         let calls = Calls::default();
         let server = GraphServer::new(3, Faults::default());
-        let throttling = unreliable(server, Arc::clone(&calls), |number, mut answer| {
+        let throttling = unreliable(server, Arc::clone(&calls), |number, mut reply| {
             if number == 0 {
-                for response in answer["responses"].as_array_mut().unwrap() {
+                for response in reply["responses"].as_array_mut().unwrap() {
                     let (status, wait) = match response["id"].as_str() {
                         Some("3") => (429, "2"),
                         Some("7") => (503, "5.5"),
@@ -854,13 +854,13 @@ fn each_inner_throttling_is_waited_for() {
                     response["headers"] = serde_json::json!({ "Retry-After": wait });
                 }
             }
-            Some(answer)
+            Some(reply)
         });
         let layer = layer().parallel(parallel);
         let written = creations(35, |_| String::new());
         let merged = run(async {
-            let answer = layer.layer(throttling).oneshot(post(&written.body));
-            BatchReport::of(answer.await.unwrap()).await
+            let reply = layer.layer(throttling).oneshot(post(&written.body));
+            BatchReport::of(reply.await.unwrap()).await
         });
         let statuses = merged.statuses();
         assert_eq!(
@@ -929,8 +929,8 @@ fn parts_learn_from_inner_refusals() {
             let (merged, took) = run(async {
                 let began = Instant::now();
                 let service = layer().parallel(parallel).layer(server);
-                let answer = service.oneshot(post(&written.body)).await.unwrap();
-                (BatchReport::of(answer).await, began.elapsed())
+                let response = service.oneshot(post(&written.body)).await.unwrap();
+                (BatchReport::of(response).await, began.elapsed())
             });
             assert!(merged.statuses().iter().all(|(_, status)| *status == 201));
             let sent: usize = inner.lock().unwrap().iter().sum();
@@ -983,13 +983,13 @@ fn a_failed_batch_with_responses_inside_loses_and_repeats_nothing() {
                 };
                 let server = server.clone();
                 async move {
-                    let mut answer = server.oneshot(request).await?;
+                    let mut response = server.oneshot(request).await?;
                     if number == failed {
-                        *answer.status_mut() = http::StatusCode::FAILED_DEPENDENCY;
-                        let headers = answer.headers_mut();
+                        *response.status_mut() = http::StatusCode::FAILED_DEPENDENCY;
+                        let headers = response.headers_mut();
                         headers.insert("retry-after", "7".parse()?);
                     }
-                    Ok::<_, BoxError>(answer)
+                    Ok::<_, BoxError>(response)
                 }
             })
         };
@@ -1012,8 +1012,8 @@ fn a_page_inside_costs_one_request_alone() {
     let broken = service_fn(move |request: Request<ReplayBody>| {
         let server = server.clone();
         async move {
-            let answer = server.oneshot(request).await?;
-            let body = answer.into_body().collect().await?.to_bytes();
+            let reply = server.oneshot(request).await?;
+            let body = reply.into_body().collect().await?.to_bytes();
             let body: Value = serde_json::from_slice(&body)?;
             let responses = body["responses"].as_array().unwrap().iter();
             let texts: Vec<String> = responses

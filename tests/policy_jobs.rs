@@ -1,4 +1,4 @@
-//! Whole jobs under the amounts per time of a policy, in virtual time against a server that only answers: a job takes what the policy
+//! Whole jobs under the amounts per time of a policy, in virtual time against a server that only responds: a job takes what the policy
 //! allows at best, and what does not draw on it is not delayed.
 
 use std::convert::Infallible;

@@ -232,7 +232,7 @@ async fn any_server_will_do() {
     let (calls, throttled) = (number(&stack, "calls"), number(&stack, "throttled"));
     assert_eq!(calls + 21, report.calls);
     assert_eq!(throttled, report.throttled_total());
-    // The client counts a call from before it is sent until after its answer.
+    // The client counts a call from before it is sent until after its response.
     let peak = u64::from(report.peak());
     assert!(
         (peak..=27).contains(&number(&stack, "peak_in_flight")),

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use server::{Answer, Ask, Outcome, envelope, fault, good, messages, request, send};
+use server::{Ask, Outcome, Reply, envelope, fault, good, messages, request, send};
 use tower::{Layer, ServiceExt};
 use tower_ews::batch_splitter::{BatchSplitterLayer, EwsBatchFormat};
 use tower_ews::server_busy_backoff::{AccessDenied, ServerBusyBackoffLayer};
@@ -86,20 +86,20 @@ impl Worth {
 
 use Worth::{Final, FinalForPart, Hangs, Minutes, Once, Seconds, UntilDeadline};
 
-/// A kind of response: what it is worth to a read, and whether what it answers may have been executed.
+/// A kind of response: what it is worth to a read, and whether what it responds to may have been executed.
 struct Row {
     name: &'static str,
     worth: Worth,
     executed: bool,
-    answer: fn(&Ask) -> Answer,
+    response: fn(&Ask) -> Reply,
 }
 
-const fn row(name: &'static str, worth: Worth, executed: bool, answer: fn(&Ask) -> Answer) -> Row {
+const fn row(name: &'static str, worth: Worth, executed: bool, response: fn(&Ask) -> Reply) -> Row {
     Row {
         name,
         worth,
         executed,
-        answer,
+        response,
     }
 }
 
@@ -107,149 +107,149 @@ const HTML: &str = "text/html";
 
 fn rows() -> Vec<Row> {
     vec![
-        row("400", FinalForPart, false, |_| Answer::status(400)),
-        row("401", Final, false, |_| Answer::status(401)),
-        row("403", Final, false, |_| Answer::status(403)),
-        row("404", FinalForPart, false, |_| Answer::status(404)),
-        row("405", Final, false, |_| Answer::status(405)),
-        row("408", Minutes, false, |_| Answer::status(408)),
-        row("413", FinalForPart, false, |_| Answer::status(413)),
-        row("418", FinalForPart, false, |_| Answer::status(418)),
-        row("425", Minutes, false, |_| Answer::status(425)),
-        row("429", UntilDeadline, false, |_| Answer::status(429)),
+        row("400", FinalForPart, false, |_| Reply::status(400)),
+        row("401", Final, false, |_| Reply::status(401)),
+        row("403", Final, false, |_| Reply::status(403)),
+        row("404", FinalForPart, false, |_| Reply::status(404)),
+        row("405", Final, false, |_| Reply::status(405)),
+        row("408", Minutes, false, |_| Reply::status(408)),
+        row("413", FinalForPart, false, |_| Reply::status(413)),
+        row("418", FinalForPart, false, |_| Reply::status(418)),
+        row("425", Minutes, false, |_| Reply::status(425)),
+        row("429", UntilDeadline, false, |_| Reply::status(429)),
         row("429, a millisecond", UntilDeadline, false, |_| {
-            Answer::status(429).with("retry-after-ms", "1")
+            Reply::status(429).with("retry-after-ms", "1")
         }),
-        row("440", Final, false, |_| Answer::status(440)),
-        row("456", Final, false, |_| Answer::status(456)),
+        row("440", Final, false, |_| Reply::status(440)),
+        row("456", Final, false, |_| Reply::status(456)),
         row("500, a page", Minutes, true, |_| {
-            Answer::page(500, HTML, "<html><title>Runtime Error</title></html>")
+            Reply::page(500, HTML, "<html><title>Runtime Error</title></html>")
         }),
         row("500, JSON", Minutes, true, |_| {
-            Answer::page(500, "application/json", r#"{"error":"x"}"#)
+            Reply::page(500, "application/json", r#"{"error":"x"}"#)
         }),
-        row("501", Final, false, |_| Answer::status(501)),
-        row("502", Minutes, true, |_| Answer::status(502)),
-        row("503", UntilDeadline, false, |_| Answer::status(503)),
+        row("501", Final, false, |_| Reply::status(501)),
+        row("502", Minutes, true, |_| Reply::status(502)),
+        row("503", UntilDeadline, false, |_| Reply::status(503)),
         row("503, 30 s", UntilDeadline, false, |_| {
-            Answer::status(503).with("retry-after", "30")
+            Reply::status(503).with("retry-after", "30")
         }),
-        row("504", Minutes, true, |_| Answer::status(504)),
-        row("505", Final, false, |_| Answer::status(505)),
-        row("507", FinalForPart, false, |_| Answer::status(507)),
-        row("509", Minutes, true, |_| Answer::status(509)),
-        row("511", Final, false, |_| Answer::status(511)),
-        row("520", Minutes, true, |_| Answer::status(520)),
+        row("504", Minutes, true, |_| Reply::status(504)),
+        row("505", Final, false, |_| Reply::status(505)),
+        row("507", FinalForPart, false, |_| Reply::status(507)),
+        row("509", Minutes, true, |_| Reply::status(509)),
+        row("511", Final, false, |_| Reply::status(511)),
+        row("520", Minutes, true, |_| Reply::status(520)),
         row("a redirect to a log-in page", Final, false, |_| {
-            Answer::status(302).with("location", "/owa/auth/logon.aspx")
+            Reply::status(302).with("location", "/owa/auth/logon.aspx")
         }),
         row("a redirect to another server", Final, false, |_| {
-            Answer::status(302).with("location", "https://new.contoso.com/EWS/Exchange.asmx")
+            Reply::status(302).with("location", "https://new.contoso.com/EWS/Exchange.asmx")
         }),
-        row("nothing", Minutes, true, |_| Answer::xml(200, "")),
+        row("nothing", Minutes, true, |_| Reply::xml(200, "")),
         row("a byte order mark", Minutes, true, |_| {
-            Answer::xml(200, "\u{feff}")
+            Reply::xml(200, "\u{feff}")
         }),
         row("an empty SOAP body", Minutes, true, |_| {
-            Answer::xml(200, envelope(""))
+            Reply::xml(200, envelope(""))
         }),
         row("a response without messages", Minutes, true, |ask| {
             let operation = &ask.operation;
             let list = format!(
                 "<m:{operation}Response><m:ResponseMessages></m:ResponseMessages></m:{operation}Response>"
             );
-            Answer::xml(200, envelope(&list))
+            Reply::xml(200, envelope(&list))
         }),
         row("a response element alone", Minutes, true, |ask| {
-            Answer::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
+            Reply::xml(200, envelope(&format!("<m:{}Response/>", ask.operation)))
         }),
         row("a response that breaks off", Minutes, true, |_| {
-            Answer::Cut(envelope("")[..200].to_owned())
+            Reply::Cut(envelope("")[..200].to_owned())
         }),
         row("half a response", Minutes, true, |_| {
-            Answer::xml(200, &envelope("")[..200])
+            Reply::xml(200, &envelope("")[..200])
         }),
-        row("a reset", Minutes, true, |_| Answer::Reset),
+        row("a reset", Minutes, true, |_| Reply::Reset),
         row("a refused connection", UntilDeadline, false, |_| {
-            Answer::Refused
+            Reply::Refused
         }),
-        row("a hanging connection", Hangs, true, |_| Answer::Hang),
+        row("a hanging connection", Hangs, true, |_| Reply::Hang),
         row("a response that stalls", Hangs, true, |_| {
-            Answer::Stall(envelope("")[..200].to_owned())
+            Reply::Stall(envelope("")[..200].to_owned())
         }),
         row(
             "a response that stalls at its beginning",
             Hangs,
             true,
-            |_| Answer::Stall(String::new()),
+            |_| Reply::Stall(String::new()),
         ),
         row(
             "a response that stalls at its end",
             Hangs,
             true,
             |ask| match good(ask) {
-                Answer::Response { body, .. } => Answer::Stall(body[..body.len() - 9].to_owned()),
+                Reply::Response { body, .. } => Reply::Stall(body[..body.len() - 9].to_owned()),
                 other => other,
             },
         ),
         row("fault ErrorServerBusy", UntilDeadline, false, |_| {
-            Answer::xml(500, fault("ErrorServerBusy", ""))
+            Reply::xml(500, fault("ErrorServerBusy", ""))
         }),
         row("fault ErrorInternalServerError", Once, true, |_| {
-            Answer::xml(500, fault("ErrorInternalServerError", ""))
+            Reply::xml(500, fault("ErrorInternalServerError", ""))
         }),
         row("fault ErrorTimeoutExpired", Once, true, |_| {
-            Answer::xml(500, fault("ErrorTimeoutExpired", ""))
+            Reply::xml(500, fault("ErrorTimeoutExpired", ""))
         }),
         row("fault ErrorMailboxStoreUnavailable", Minutes, true, |_| {
-            Answer::xml(500, fault("ErrorMailboxStoreUnavailable", ""))
+            Reply::xml(500, fault("ErrorMailboxStoreUnavailable", ""))
         }),
         row(
             "fault ErrorConnectionFailedTransientError",
             Seconds,
             true,
-            |_| Answer::xml(500, fault("ErrorConnectionFailedTransientError", "")),
+            |_| Reply::xml(500, fault("ErrorConnectionFailedTransientError", "")),
         ),
         row("fault ErrorMailboxMoveInProgress", Once, false, |_| {
-            Answer::xml(500, fault("ErrorMailboxMoveInProgress", ""))
+            Reply::xml(500, fault("ErrorMailboxMoveInProgress", ""))
         }),
         row("fault ErrorSchemaValidation", FinalForPart, false, |_| {
-            Answer::xml(500, fault("ErrorSchemaValidation", ""))
+            Reply::xml(500, fault("ErrorSchemaValidation", ""))
         }),
         row("fault ErrorWrongServerVersion", FinalForPart, false, |_| {
-            Answer::xml(500, fault("ErrorWrongServerVersion", ""))
+            Reply::xml(500, fault("ErrorWrongServerVersion", ""))
         }),
         row("fault ErrorImpersonateUserDenied", Final, false, |_| {
-            Answer::xml(500, fault("ErrorImpersonateUserDenied", ""))
+            Reply::xml(500, fault("ErrorImpersonateUserDenied", ""))
         }),
         row(
             "fault ErrorInvalidExchangeImpersonationHeaderData",
             Final,
             false,
             |_| {
-                Answer::xml(
+                Reply::xml(
                     500,
                     fault("ErrorInvalidExchangeImpersonationHeaderData", ""),
                 )
             },
         ),
         row("fault ErrorOfNextYear", Minutes, true, |_| {
-            Answer::xml(500, fault("ErrorOfNextYear", ""))
+            Reply::xml(500, fault("ErrorOfNextYear", ""))
         }),
         row("fault ErrorOfNextYear, 200", FinalForPart, true, |_| {
-            Answer::xml(200, fault("ErrorOfNextYear", ""))
+            Reply::xml(200, fault("ErrorOfNextYear", ""))
         }),
         row("fault ErrorOfNextYear, 503", UntilDeadline, false, |_| {
-            Answer::xml(503, fault("ErrorOfNextYear", ""))
+            Reply::xml(503, fault("ErrorOfNextYear", ""))
         }),
         row(
             "fault ErrorNextYearServerBusy",
             UntilDeadline,
             false,
-            |_| Answer::xml(500, fault("ErrorNextYearServerBusy", "")),
+            |_| Reply::xml(500, fault("ErrorNextYearServerBusy", "")),
         ),
         row("fault ErrorSendAsDenied", FinalForPart, true, |_| {
-            Answer::xml(500, fault("ErrorSendAsDenied", ""))
+            Reply::xml(500, fault("ErrorSendAsDenied", ""))
         }),
         row("each ErrorServerBusy", UntilDeadline, false, |ask| {
             messages(ask, |_| "ErrorServerBusy".to_owned())
@@ -285,7 +285,7 @@ async fn a_read_gets_what_can_be_had() {
     let mut wrong = Vec::new();
     for row in rows() {
         for members in [1, 20, 1000] {
-            let outcome = send(request("GetItem", members), None, row.answer).await;
+            let outcome = send(request("GetItem", members), None, row.response).await;
             let case = format!("GetItem of {members}, {}", describe(&row, &outcome));
             println!("{case}");
             let (requests, time) = match members {
@@ -308,7 +308,7 @@ async fn a_write_is_done_once_at_most() {
     let mut wrong = Vec::new();
     for row in rows() {
         for members in [1, 20, 1000] {
-            let outcome = send(request("CreateItem", members), None, row.answer).await;
+            let outcome = send(request("CreateItem", members), None, row.response).await;
             let case = format!("CreateItem of {members}, {}", describe(&row, &outcome));
             println!("{case}");
             let mut times = std::collections::HashMap::new();
@@ -364,10 +364,10 @@ async fn one_bad_member_costs_itself_alone() {
                 (1000, 555),
             ] {
                 let bad = format!("ID{culprit:04}");
-                let answer = row.answer;
+                let response = row.response;
                 let outcome = send(request(operation, members), None, move |ask| {
                     match ask.ids.contains(&bad) {
-                        true => answer(ask),
+                        true => response(ask),
                         false => good(ask),
                     }
                 })
@@ -403,7 +403,7 @@ async fn one_deadline_bounds_everything() {
             ("CreateItem", 2),
         ] {
             let deadline = Duration::from_secs(60);
-            let outcome = send(request(operation, members), Some(deadline), row.answer).await;
+            let outcome = send(request(operation, members), Some(deadline), row.response).await;
             let case = format!("{operation} of {members}, {}", describe(&row, &outcome));
             println!("{case}");
             if outcome.took > deadline + Duration::from_millis(1) {
@@ -424,9 +424,9 @@ async fn one_deadline_bounds_everything() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_leaves_little_in_doubt() {
     for outage in [
-        || Answer::Reset,
-        || Answer::status(502),
-        || Answer::status(504),
+        || Reply::Reset,
+        || Reply::status(502),
+        || Reply::status(504),
     ] {
         let outcome = send(request("CreateItem", 10_000), None, move |ask| {
             let away = ask.number >= 3 && ask.at < Duration::from_secs(10);
@@ -446,7 +446,7 @@ async fn an_outage_leaves_little_in_doubt() {
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_is_remembered() {
     let asks = Arc::new(Mutex::new(Vec::new()));
-    let stack = server::stack(Arc::clone(&asks), |_| Answer::status(403));
+    let stack = server::stack(Arc::clone(&asks), |_| Reply::status(403));
     let mut denied = 0;
     for call in 0..10_000 {
         let request =
@@ -481,7 +481,7 @@ async fn a_403_speaks_for_one_mailbox() {
     ));
     let outcome = send(request, None, |ask| {
         match ask.ids.contains(&"ID0007".to_owned()) {
-            true => Answer::status(403),
+            true => Reply::status(403),
             false => good(ask),
         }
     })
@@ -494,7 +494,7 @@ async fn a_403_speaks_for_one_mailbox() {
 #[tokio::test(start_paused = true)]
 async fn a_truncated_export_is_no_success() {
     const MARK: &str = "=== Truncated Data ===";
-    fn exported(ask: &Ask, in_data: bool) -> Answer {
+    fn exported(ask: &Ask, in_data: bool) -> Reply {
         let entry = |id: &String| {
             let mark = if in_data && id == "ID0003" { MARK } else { "" };
             format!(
@@ -506,7 +506,7 @@ async fn a_truncated_export_is_no_success() {
             "<m:ExportItemsResponse><m:ResponseMessages>{entries}</m:ResponseMessages></m:ExportItemsResponse>"
         ));
         let behind = ask.ids.contains(&"ID0003".to_owned()) && !in_data;
-        Answer::xml(200, if behind { whole + MARK } else { whole })
+        Reply::xml(200, if behind { whole + MARK } else { whole })
     }
     for in_data in [true, false] {
         for members in [1, 10, 100] {
@@ -541,11 +541,11 @@ async fn compressed_responses_are_understood() {
                 for whole in [true, false] {
                     let outcome = send(request(operation, members), None, move |ask| {
                         let busy = match whole {
-                            true => Answer::xml(500, fault("ErrorServerBusy", BACK_OFF)),
+                            true => Reply::xml(500, fault("ErrorServerBusy", BACK_OFF)),
                             false => messages(ask, |_| "ErrorServerBusy".to_owned()),
                         };
-                        let answer = if ask.number == 0 { busy } else { good(ask) };
-                        answer.with("content-encoding", coding)
+                        let response = if ask.number == 0 { busy } else { good(ask) };
+                        response.with("content-encoding", coding)
                     })
                     .await;
                     let case = format!("{coding}, {operation} of {members}, {whole}: {outcome:?}");
@@ -571,11 +571,11 @@ async fn each_reading_layer_understands_compressed_responses_alone() {
 async fn each_reading_layer_understands(coding: &'static str) {
     let asks = Arc::new(Mutex::new(Vec::new()));
     let busy_once = move |ask: &Ask| {
-        let answer = match ask.number {
+        let reply = match ask.number {
             0 => messages(ask, |_| "ErrorServerBusy".to_owned()),
             _ => good(ask),
         };
-        answer.with("content-encoding", coding)
+        reply.with("content-encoding", coding)
     };
     let request = |members| request("GetItem", members).map(server::replay);
 
@@ -647,19 +647,19 @@ async fn one_busy_member_holds_up_nobody() {
 /// A server that goes silent in the middle of a batch: before the head of a response, behind it, or behind its first messages.
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_server_goes_silent_ends_in_minutes() {
-    fn begun(ask: &Ask) -> Answer {
-        let Answer::Response { body, .. } = good(ask) else {
-            return Answer::Hang;
+    fn begun(ask: &Ask) -> Reply {
+        let Reply::Response { body, .. } = good(ask) else {
+            return Reply::Hang;
         };
         // Behind the first message, or in it.
         let end = body
             .find("ResponseMessage>")
             .map_or(body.len(), |end| end + 16);
-        Answer::Stall(body[..end].to_owned())
+        Reply::Stall(body[..end].to_owned())
     }
     for (what, silent) in [
-        ("no head", (|_| Answer::Hang) as fn(&Ask) -> Answer),
-        ("no body", |_| Answer::Stall(String::new())),
+        ("no head", (|_| Reply::Hang) as fn(&Ask) -> Reply),
+        ("no body", |_| Reply::Stall(String::new())),
         ("a message", begun),
     ] {
         for (operation, members) in [("GetItem", 1000), ("CreateItem", 1000)] {
@@ -710,10 +710,10 @@ async fn a_batch_whose_server_goes_silent_ends_in_minutes() {
 async fn an_outage_in_the_middle_of_a_read_loses_nothing() {
     for seconds in [2, 10, 30] {
         for outage in [
-            || Answer::Reset,
-            || Answer::status(502),
-            || Answer::page(200, HTML, "<html>Sign in</html>"),
-            || Answer::xml(500, fault("ErrorInternalServerError", "")),
+            || Reply::Reset,
+            || Reply::status(502),
+            || Reply::page(200, HTML, "<html>Sign in</html>"),
+            || Reply::xml(500, fault("ErrorInternalServerError", "")),
         ] {
             let outcome = send(request("GetItem", 1000), None, move |ask| {
                 let away = ask.number >= 2 && ask.at < Duration::from_secs(seconds);
@@ -722,7 +722,7 @@ async fn an_outage_in_the_middle_of_a_read_loses_nothing() {
             .await;
             let case = format!("{seconds} s: {} requests", outcome.requests());
             // What refuses for good is not tried for long: a few members may be.
-            let refused = matches!(outage(), Answer::Response { status: 200, .. });
+            let refused = matches!(outage(), Reply::Response { status: 200, .. });
             let done = outcome.done();
             assert!(
                 done == 1000 || refused && done >= 997,
@@ -741,7 +741,7 @@ async fn parts_that_are_lost_for_their_size_leave_little_in_doubt() {
     for largest in [30, 1] {
         let outcome = send(request("CreateItem", 1000), None, move |ask| {
             if ask.ids.len() > largest {
-                Answer::Reset
+                Reply::Reset
             } else {
                 good(ask)
             }
@@ -832,7 +832,7 @@ async fn free_busy_that_never_comes_is_not_asked_for_long() {
                 .map(|id| attendee(id, if id == "ID0001" { "NoError" } else { code }))
                 .collect();
             let array = format!("<m:FreeBusyResponseArray>{each}</m:FreeBusyResponseArray>");
-            Answer::xml(
+            Reply::xml(
                 200,
                 envelope(&format!(
                     "<m:GetUserAvailabilityResponse>{array}</m:GetUserAvailabilityResponse>"
@@ -853,7 +853,7 @@ async fn free_busy_that_never_comes_is_not_asked_for_long() {
     }
 }
 
-/// A ConvertId that the server answers with an error for all ids, for good, ends soon: one of a hundred ids and one of one.
+/// A ConvertId that the server responds to with an error for all ids, for good, ends soon: one of a hundred ids and one of one.
 #[tokio::test(start_paused = true)]
 async fn a_conversion_that_always_fails_ends() {
     for members in [1, 100, 1000] {
@@ -867,7 +867,7 @@ async fn a_conversion_that_always_fails_ends() {
                 r#"<m:ConvertId DestinationFormat="OwaId"><m:SourceIds>{ids}</m:SourceIds></m:ConvertId>"#
             ));
             let outcome = send(request, None, move |ask| match whole {
-                true => Answer::xml(500, fault("ErrorInternalServerError", "")),
+                true => Reply::xml(500, fault("ErrorInternalServerError", "")),
                 false => messages(ask, |_| "ErrorInternalServerError".to_owned()),
             })
             .await;

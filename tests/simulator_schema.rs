@@ -41,7 +41,7 @@ const FOLDER_SHAPE: &str =
 const CALENDAR: &str = "<t:DistinguishedFolderId Id='calendar'/>";
 
 #[tokio::test(start_paused = true)]
-async fn answers_are_valid() {
+async fn responses_are_valid() {
     let schemas = schemas();
     if schemas.is_empty() {
         return;

@@ -104,15 +104,15 @@ enum Seen {
 }
 
 async fn send(service: EwsService<Exchange>, request: Request<Full<Bytes>>) -> Seen {
-    let answer = async {
-        let answer = service.oneshot(request).await?;
-        let status = answer.status();
-        let tried = answer.extensions().get::<RetryInfo>();
+    let response = async {
+        let response = service.oneshot(request).await?;
+        let status = response.status();
+        let tried = response.extensions().get::<RetryInfo>();
         let unknown = tried.is_some_and(|tried| tried.outcome_unknown);
-        let body = answer.into_body().collect().await?.to_bytes();
+        let body = response.into_body().collect().await?.to_bytes();
         Ok::<_, BoxError>((status, unknown, String::from_utf8_lossy(&body).into_owned()))
     };
-    match answer.await {
+    match response.await {
         Ok((StatusCode::OK, _, body)) if body.contains("ResponseClass=\"Success\"") => {
             Seen::Created
         }
@@ -147,7 +147,7 @@ async fn job(
     for call in calls {
         match call.await.unwrap() {
             Seen::Created => {}
-            Seen::Refused(answer) => refused.push(answer),
+            Seen::Refused(response) => refused.push(response),
             Seen::Failed(error) => failed.push(error),
         }
     }
@@ -301,7 +301,7 @@ async fn a_hint_of_five_minutes_holds_back_one_principal_and_nobody_else() {
     assert_eq!(bobs.responded.unwrap() - bobs.at, took);
     let opened = amys[0].responded.unwrap() + Duration::from_secs(300);
     assert!(amys[1..].iter().all(|call| call.at >= opened));
-    // One probe first: nobody else before its answer.
+    // One probe first: nobody else before its response.
     let probe = amys[1].responded.unwrap();
     assert!(amys[2..].iter().all(|call| call.at >= probe));
 }
@@ -315,8 +315,8 @@ async fn the_stack_is_clone_send_sync_and_can_be_boxed(kind: Kind) {
         BoxCloneSyncService::new(service);
     check(&boxed);
     let request = create(Access::Delegate, "amy@contoso.com", "boxed");
-    let answer = boxed.oneshot(request).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = boxed.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
@@ -415,7 +415,7 @@ async fn two_processes_share_an_account(kind: Kind) {
     println!("{:.0} s, throttled {:?}", ran.seconds, report.throttled);
 }
 
-/// After a lock-out, a good answer with a long body lets the others go before that body has ended.
+/// After a lock-out, a good response with a long body lets the others go before that body has ended.
 #[tokio::test(start_paused = true)]
 async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -427,7 +427,7 @@ async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {
         let data = |text: &str| Ok(Frame::data(Bytes::copy_from_slice(text.as_bytes())));
         let (status, frames): (_, Frames) = match CALLS.fetch_add(1, Ordering::Relaxed) {
             0 => (500, stream::iter([data(fault)]).boxed()),
-            // Longer than the prefix that is read before an answer is handed over, and never at its end.
+            // Longer than the prefix that is read before a response is handed over, and never at its end.
             1 => {
                 let long = [data(begin), data(&" ".repeat(100_000))];
                 (200, stream::iter(long).chain(stream::pending()).boxed())
@@ -437,10 +437,10 @@ async fn the_first_call_after_a_lock_out_need_not_be_read_to_its_end() {
                 stream::iter([data(begin)]).chain(stream::pending()).boxed(),
             ),
         };
-        let answer = Response::builder()
+        let response = Response::builder()
             .status(status)
             .header("content-type", "text/xml");
-        Ok::<_, Infallible>(answer.body(StreamBody::new(frames)).unwrap())
+        Ok::<_, Infallible>(response.body(StreamBody::new(frames)).unwrap())
     });
     let service = EwsStack::new(ThrottlingPolicy::exchange_online()).layer(client);
     let get = r#"<m:GetItem><m:ItemShape/><m:ItemIds><t:ItemId Id="A"/></m:ItemIds></m:GetItem>"#;

@@ -1,4 +1,4 @@
-//! The bodies: a request, and answers of ten megabytes that differ in what they are full of.
+//! The bodies: a request, and responses of ten megabytes that differ in what they are full of.
 
 const SPACES: &str = r#"xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types" xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages""#;
 
@@ -42,9 +42,9 @@ fn create(members: usize, size: usize) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// The answer to it: an id for each message.
+/// The response to it: an id for each message.
 pub(super) fn created() -> Vec<u8> {
-    answer("CreateItem", MEMBERS, |body| {
+    response("CreateItem", MEMBERS, |body| {
         body.push_str(&format!(
             r#"<t:Message><t:ItemId Id="{ID}" ChangeKey="CQAAABYAAAAN+VjmVZl5Rq1ymCq5eFKOAAAE5+DI"/></t:Message>"#
         ));
@@ -80,9 +80,9 @@ fn request(operation: &str) -> String {
     )
 }
 
-/// A GetItem answer whose items have bodies of escaped HTML.
+/// A GetItem response whose items have bodies of escaped HTML.
 pub(super) fn get_10mb_html() -> Vec<u8> {
-    answer("GetItem", MEMBERS, |body| {
+    response("GetItem", MEMBERS, |body| {
         item(body, |body| {
             body.push_str(r#"<t:Body BodyType="HTML">"#);
             html(body, 10 * MEGABYTE / MEMBERS - 1400);
@@ -91,10 +91,10 @@ pub(super) fn get_10mb_html() -> Vec<u8> {
     })
 }
 
-/// A GetItem answer whose items are MIME in base64, on lines as Exchange has them: none.
+/// A GetItem response whose items are MIME in base64, on lines as Exchange has them: none.
 pub(super) fn get_10mb_mime() -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(0x11);
-    answer("GetItem", MEMBERS, |body| {
+    response("GetItem", MEMBERS, |body| {
         item(body, |body| {
             body.push_str(r#"<t:MimeContent CharacterSet="UTF-8">"#);
             const ALPHABET: &[u8; 64] =
@@ -107,9 +107,9 @@ pub(super) fn get_10mb_mime() -> Vec<u8> {
     })
 }
 
-/// A GetItem answer of items that are all properties.
+/// A GetItem response of items that are all properties.
 pub(super) fn get_10mb_dense() -> Vec<u8> {
-    answer("GetItem", MEMBERS, |body| {
+    response("GetItem", MEMBERS, |body| {
         let begin = body.len();
         body.push_str("<t:Contact>");
         let mut number = 0;
@@ -141,8 +141,8 @@ fn item(body: &mut String, content: impl FnOnce(&mut String)) {
     ));
 }
 
-/// An answer with so many messages.
-fn answer(operation: &str, members: usize, mut content: impl FnMut(&mut String)) -> Vec<u8> {
+/// A response with so many messages.
+fn response(operation: &str, members: usize, mut content: impl FnMut(&mut String)) -> Vec<u8> {
     let mut body = format!(
         r#"<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><h:ServerVersionInfo MajorVersion="15" MinorVersion="20" MajorBuildNumber="9000" MinorBuildNumber="18" xmlns:h="http://schemas.microsoft.com/exchange/services/2006/types"/></s:Header><s:Body><m:{operation}Response {SPACES}><m:ResponseMessages>"#
     );
@@ -157,9 +157,9 @@ fn answer(operation: &str, members: usize, mut content: impl FnMut(&mut String))
     body.into_bytes()
 }
 
-/// The answer to a call of everyday size.
+/// The response to a call of everyday size.
 pub(super) fn get_2kb() -> Vec<u8> {
-    answer("GetItem", 1, |body| {
+    response("GetItem", 1, |body| {
         item(body, |body| {
             body.push_str(r#"<t:Body BodyType="HTML">"#);
             html(body, 600);

@@ -45,8 +45,8 @@ pub(super) static REQUEST: LazyLock<Bytes> = LazyLock::new(|| {
     )
 });
 
-/// Its answer, of 2,048 bytes too.
-static ANSWER: LazyLock<Bytes> = LazyLock::new(|| {
+/// Its response, of 2,048 bytes too.
+static RESPONSE: LazyLock<Bytes> = LazyLock::new(|| {
     padded(
         concat!(
             r#"<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/">"#,
@@ -72,7 +72,7 @@ fn padded(begin: &str, end: &str) -> Bytes {
     Bytes::from(format!("{begin}{text}{end}"))
 }
 
-/// Answers at once, with the headers that Exchange sends.
+/// Responds at once, with the headers that Exchange sends.
 #[derive(Clone)]
 pub(super) struct Bare(Arc<HeaderMap>);
 
@@ -94,8 +94,8 @@ impl Bare {
         Self(Arc::new(headers.into_iter().collect()))
     }
 
-    fn answer(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(ANSWER.clone()));
+    fn reply(&self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(RESPONSE.clone()));
         *response.headers_mut() = HeaderMap::clone(&self.0);
         response
     }
@@ -112,11 +112,11 @@ impl<B> Service<Request<B>> for Bare {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         drop(black_box(request));
-        ready(Ok(self.answer()))
+        ready(Ok(self.reply()))
     }
 }
 
-/// The bare service, if its answer takes one turn of the runtime.
+/// The bare service, if its response takes one turn of the runtime.
 #[derive(Clone)]
 pub(super) struct OneTurn(pub(super) Bare);
 
@@ -152,7 +152,7 @@ impl Future for OneTurnFuture {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(Ok(self.bare.answer()))
+        Poll::Ready(Ok(self.bare.reply()))
     }
 }
 
@@ -192,7 +192,7 @@ pub(super) fn tenant<B>(request: &Request<B>) -> Option<&str> {
     request.headers().get(TENANT)?.to_str().ok()
 }
 
-/// Sends a request and leaves the body of its answer unread.
+/// Sends a request and leaves the body of its response unread.
 pub(super) fn send<S, B, R>(service: &mut S, request: Request<B>) -> R
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -206,7 +206,7 @@ where
     let response = match future.poll(&mut cx) {
         Poll::Ready(Ok(response)) => response,
         Poll::Ready(Err(error)) => panic!("{error:?}"),
-        Poll::Pending => panic!("there is no answer"),
+        Poll::Pending => panic!("there is no response"),
     };
     let (head, body) = response.into_parts();
     drop(black_box(head));
@@ -227,7 +227,7 @@ where
     }
 }
 
-/// One call, to the end of its answer.
+/// One call, to the end of its response.
 pub(super) fn call<S, B, R>(service: &mut S, request: Request<B>)
 where
     S: Service<Request<B>, Response = Response<R>>,

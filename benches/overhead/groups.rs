@@ -214,7 +214,7 @@ where
                     for _ in 0..calls / TASKS {
                         let request = request_of(black_box(0));
                         let ready = service.ready().await.expect("ready");
-                        let response = ready.call(request).await.expect("an answer");
+                        let response = ready.call(request).await.expect("a response");
                         let mut body = pin!(response.into_body());
                         while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
                             drop(black_box(frame.expect("a frame")));
@@ -286,15 +286,15 @@ fn outlined() -> ReplayBody {
 #[derive(Clone)]
 struct WhileBusy(u32);
 
-type Answered = Result<Response<Full<Bytes>>, Infallible>;
+type Responded = Result<Response<Full<Bytes>>, Infallible>;
 
 impl<B: Clone> Policy<Request<B>, Response<Full<Bytes>>, Infallible> for WhileBusy {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut Request<B>, result: &mut Answered) -> Option<Ready<()>> {
+    fn retry(&mut self, _: &mut Request<B>, result: &mut Responded) -> Option<Ready<()>> {
         let busy = result
             .as_ref()
-            .is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE);
+            .is_ok_and(|response| response.status() == StatusCode::SERVICE_UNAVAILABLE);
         self.0 = self.0.checked_sub(u32::from(busy))?;
         busy.then(|| ready(()))
     }
@@ -315,7 +315,7 @@ fn server_busy_backoff() -> Group {
     let retry = group.case(with_body(retry, full));
     group.row(
         "server_busy_backoff",
-        "tower Retry, Full<Bytes> cloned; it reads no answer (ours: 2 KB)",
+        "tower Retry, Full<Bytes> cloned; it reads no response (ours: 2 KB)",
         net(ours, bare),
         vec![net(retry, bare_full)],
         None,
@@ -416,7 +416,7 @@ fn stack() -> Group {
     );
     group.row(
         "stack/without_audit_log",
-        "the same without Trace; it reads no answer",
+        "the same without Trace; it reads no response",
         net(unlogged, bare),
         vec![net(four, bare), outline],
         None,

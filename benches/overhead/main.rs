@@ -4,8 +4,8 @@
 //!
 //! A group by its name (see `groups.rs`) runs alone, and writes no file: `-- stack`.
 //!
-//! - All figures are net: what a call through the layer takes beyond the same call to the bare service, which answers
-//!   at once with 2 KB and is the same for all rows. Calls are made new each time, and answers are read to their end.
+//! - All figures are net: what a call through the layer takes beyond the same call to the bare service, which responds
+//!   at once with 2 KB and is the same for all rows. Calls are made new each time, and responses are read to their end.
 //! - What a row compares is measured in turns of some two thousand calls, in random order, a few hundred rounds or
 //!   more. A figure is the median of its rounds, the ratio the median of the rounds' ratios.
 //! - One thread polls without a runtime's scheduler; only `contended` runs its thousand tasks on one, where each call waits for

@@ -79,7 +79,7 @@ fn envelope(access: Access, mailbox: &str, operation: &str) -> String {
             escape(mailbox)
         ),
     };
-    // The oldest version that knows all that is asked for, so that any server answers.
+    // The oldest version that knows all that is asked for, so that any server responds.
     format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
          <s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\" \
@@ -90,9 +90,9 @@ fn envelope(access: Access, mailbox: &str, operation: &str) -> String {
     )
 }
 
-/// An answer to one of these requests: its response messages, or a fault.
+/// A response to one of these requests: its response messages, or a fault.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct EwsResponse {
     /// One for each event, or one for all; a fault is one, too.
     pub(crate) messages: Vec<Message>,
     /// The subjects of found items.
@@ -108,7 +108,7 @@ pub(crate) struct Message {
     pub(crate) code: String,
 }
 
-impl Answer {
+impl EwsResponse {
     /// Whether all of it is a success.
     pub(crate) fn success(&self) -> bool {
         self.messages.iter().all(|message| message.success)
@@ -121,12 +121,12 @@ impl Answer {
     }
 }
 
-/// The answer is no SOAP, or not all of it.
+/// The response is no SOAP, or not all of it.
 #[derive(Debug)]
 pub(crate) struct Unreadable;
 
-pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
-    let mut answer = Answer::default();
+pub(crate) fn read(body: &[u8]) -> Result<EwsResponse, Unreadable> {
+    let mut response = EwsResponse::default();
     let mut message = Message::default();
     let mut fault_code = String::new();
     let mut open: Vec<Vec<u8>> = Vec::new();
@@ -136,11 +136,11 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
     loop {
         match reader.read_event().map_err(|_| Unreadable)? {
             Event::Start(tag) => {
-                look_at(&tag, &mut answer, &mut message)?;
+                look_at(&tag, &mut response, &mut message)?;
                 open.push(tag.local_name().as_ref().to_vec());
                 text.clear();
             }
-            Event::Empty(tag) => look_at(&tag, &mut answer, &mut message)?,
+            Event::Empty(tag) => look_at(&tag, &mut response, &mut message)?,
             Event::Text(piece) => text.push_str(&piece.decode().map_err(|_| Unreadable)?),
             Event::End(_) => {
                 let ended = open.pop().ok_or(Unreadable)?;
@@ -148,13 +148,13 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
                 match ended.as_slice() {
                     b"ResponseCode" => text.clone_into(&mut message.code),
                     name if name.ends_with(b"ResponseMessage") => {
-                        answer.messages.push(std::mem::take(&mut message));
+                        response.messages.push(std::mem::take(&mut message));
                     }
                     b"faultcode" => {
                         let code = text.rsplit(':').next().unwrap_or(text);
                         code.clone_into(&mut fault_code);
                     }
-                    b"Subject" => answer.subjects.push(text.to_owned()),
+                    b"Subject" => response.subjects.push(text.to_owned()),
                     b"Envelope" => whole = open.is_empty(),
                     _ => {}
                 }
@@ -163,15 +163,15 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
             _ => {}
         }
     }
-    if answer.messages.is_empty() {
+    if response.messages.is_empty() {
         if message.code.is_empty() {
             message.code = fault_code;
         }
-        answer.messages.push(message);
+        response.messages.push(message);
     }
     let told = |message: &Message| !message.code.is_empty();
-    if whole && answer.messages.iter().all(told) {
-        Ok(answer)
+    if whole && response.messages.iter().all(told) {
+        Ok(response)
     } else {
         Err(Unreadable)
     }
@@ -179,7 +179,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
 
 fn look_at(
     tag: &BytesStart<'_>,
-    answer: &mut Answer,
+    response: &mut EwsResponse,
     message: &mut Message,
 ) -> Result<(), Unreadable> {
     let attribute = |name: &str| {
@@ -188,7 +188,7 @@ fn look_at(
     };
     match tag.local_name().as_ref() {
         b"RootFolder" => {
-            answer.last_page = attribute("IncludesLastItemInRange")?.as_deref() == Some(b"true");
+            response.last_page = attribute("IncludesLastItemInRange")?.as_deref() == Some(b"true");
         }
         name if name.ends_with(b"ResponseMessage") => {
             message.success = attribute("ResponseClass")?.as_deref() == Some(b"Success");

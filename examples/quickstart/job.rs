@@ -226,10 +226,10 @@ where
             unknown: unknown || tried.is_some_and(|tried| tried.outcome_unknown),
         }
     };
-    let answer = match body {
+    let reply = match body {
         Ok(body) => ews::read(&body.to_bytes()),
         Err(_) if head.status == StatusCode::OK => {
-            return (all(failed("answer cut short".to_owned(), true)), merged);
+            return (all(failed("reply cut short".to_owned(), true)), merged);
         }
         Err(_) => Err(ews::Unreadable),
     };
@@ -240,8 +240,8 @@ where
         let outcome = ResponseCode::from_text(&message.code).outcome();
         failed(message.code.clone(), outcome != soap::Outcome::NotExecuted)
     };
-    let told = match answer {
-        Ok(answer) => match &*answer.messages {
+    let told = match reply {
+        Ok(reply) => match &*reply.messages {
             // One error for all.
             [message] if !message.success => all(told(message)),
             messages if messages.len() == count => messages.iter().map(told).collect(),
@@ -251,7 +251,7 @@ where
             }
         },
         Err(ews::Unreadable) if head.status == StatusCode::OK => {
-            all(failed("unreadable answer".to_owned(), true))
+            all(failed("unreadable reply".to_owned(), true))
         }
         Err(ews::Unreadable) => {
             let executed =

@@ -29,7 +29,7 @@ use crate::tally::{Results, Tally, grouped};
 /// How long the server has for the first call, which nothing resends.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a call that only reads is tried, if its answer does not come whole.
+/// How often a call that only reads is tried, if its response does not come whole.
 const LOOKS: usize = 3;
 
 pub(crate) async fn run(args: &Args) -> Result<Results, Failure> {
@@ -186,9 +186,9 @@ where
             client.clone(),
             job.post(ews::get_folder(job.access, mailbox)),
         );
-        let answered = tokio::time::timeout(STALL_TIMEOUT, called).await;
-        why = match answered {
-            Err(_) => format!("no answer within {} s", STALL_TIMEOUT.as_secs()),
+        let responded = tokio::time::timeout(STALL_TIMEOUT, called).await;
+        why = match responded {
+            Err(_) => format!("no response within {} s", STALL_TIMEOUT.as_secs()),
             Ok(Err(error)) => {
                 let text = chain(error.as_ref());
                 let never_connected = error
@@ -213,8 +213,8 @@ where
                      or its application is not allowed",
                 ));
             }
-            Ok(Ok((_, Some(answer)))) if is_final(&answer) => {
-                let code = answer.code();
+            Ok(Ok((_, Some(response)))) if is_final(&response) => {
+                let code = response.code();
                 return Err(refused(
                     job,
                     &format!("it does not give the calendar of {mailbox}: {code}"),
@@ -224,7 +224,10 @@ where
             Ok(Ok((_, Some(_)))) => return Ok(()),
             Ok(Ok((status, None))) if status.is_server_error() => return Ok(()),
             Ok(Ok((status, None))) => {
-                format!("it does not answer as EWS does (HTTP {})", status.as_u16())
+                format!(
+                    "it does not response as EWS does (HTTP {})",
+                    status.as_u16()
+                )
             }
         };
     }
@@ -235,8 +238,8 @@ fn refused(job: &Job, why: &str) -> Failure {
     Failure::Server(format!("{}: {why}", job.url))
 }
 
-fn is_final(answer: &ews::Answer) -> bool {
-    !answer.success() && ResponseCode::from_text(answer.code()).class() == CodeClass::Permanent
+fn is_final(response: &ews::EwsResponse) -> bool {
+    !response.success() && ResponseCode::from_text(response.code()).class() == CodeClass::Permanent
 }
 
 /// The subjects of this run's events in one calendar.
@@ -266,7 +269,7 @@ async fn page<S, B>(
     client: &S,
     mailbox: &str,
     offset: usize,
-) -> Result<ews::Answer, String>
+) -> Result<ews::EwsResponse, String>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
@@ -286,11 +289,11 @@ where
     Err(why)
 }
 
-/// One call with its whole answer; `None` if that is not SOAP.
+/// One call with its whole response; `None` if that is not SOAP.
 async fn call<S, B>(
     client: S,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Option<ews::Answer>), BoxError>
+) -> Result<(StatusCode, Option<ews::EwsResponse>), BoxError>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>>,
     S::Error: Into<BoxError>,

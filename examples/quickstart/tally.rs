@@ -22,7 +22,7 @@ pub(crate) struct Tally {
     pub(crate) caller_errors: usize,
     /// One that leaves open whether the event was created.
     pub(crate) unknown: usize,
-    /// Answers by which the server held the caller back.
+    /// Responses by which the server held the caller back.
     pub(crate) throttled: u64,
     /// Requests sent.
     pub(crate) calls: u64,

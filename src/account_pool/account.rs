@@ -90,7 +90,15 @@ impl fmt::Debug for Account {
     }
 }
 
-/// What the hook of an [`Account`] is asked. See there for an example.
+/// What the hook of an [`Account`] is asked.
+///
+/// ```
+/// use tower_ews::account_pool::CredentialsRequest;
+///
+/// fn may_be_cached(request: &CredentialsRequest) -> bool {
+///     request.rejected().is_none()
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CredentialsRequest {
     caller: Caller,

@@ -52,7 +52,7 @@ enum Inner<B: Body> {
     Pooled(Pooled<B>),
 }
 
-/// A body of which the beginning may have been read.
+/// A body whose beginning may have been read.
 pub(super) struct Pooled<B: Body> {
     read: VecDeque<Result<Frame<Bytes>, B::Error>>,
     rest: Option<Pin<Box<B>>>,

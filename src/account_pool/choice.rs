@@ -6,7 +6,7 @@ use http::Request;
 use tokio::time::{Instant, timeout};
 use tower::BoxError;
 
-use super::homes::{Found, Numbers, Place, Seeker};
+use super::homes::{Found, HomeLookup, Numbers, Seeker};
 use super::shared::{Shared, Visit};
 use crate::errors::DeadlineElapsed;
 use crate::extensions::{Deadline, Priority};
@@ -124,15 +124,15 @@ impl<'a, M> Choice<'a, M> {
         };
         let is_candidate = |number| self.charges.iter().any(|(known, _)| *known == number);
         loop {
-            let place = {
+            let found_home = {
                 let mut homes = self.shared.state.homes.lock();
                 let (stay, now) = (self.shared.stay, Instant::now());
-                homes.place(value, self.priority, is_candidate, stay, now)
+                homes.look_up(value, self.priority, is_candidate, stay, now)
             };
-            let mut sought = match place {
-                Place::Home(home) => return Ok((home, None, found)),
-                Place::Anywhere(seeker) => return Ok((Numbers::new(), Some(seeker), found)),
-                Place::Sought(sought) => sought,
+            let mut sought = match found_home {
+                HomeLookup::Home(home) => return Ok((home, None, found)),
+                HomeLookup::Anywhere(seeker) => return Ok((Numbers::new(), Some(seeker), found)),
+                HomeLookup::Sought(sought) => sought,
             };
             wait.begin();
             // An error says that the other call has gone.

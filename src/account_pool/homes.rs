@@ -39,7 +39,7 @@ pub(super) type Found = Option<u64>;
 
 /// Where a call is to go.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum HomeLookup {
     /// To one of these accounts, which have the mailbox open.
     Home(Numbers),
     /// Where another call finds room that looks for it. It has done so when the sender is gone, or has sent.
@@ -79,14 +79,14 @@ impl Homes {
     }
 
     /// Says where a call for `value` is to go.
-    pub(super) fn place(
+    pub(super) fn look_up(
         &mut self,
         value: &Principal,
         priority: Priority,
         is_available: impl Fn(usize) -> bool,
         stay: Duration,
         now: Instant,
-    ) -> Place {
+    ) -> HomeLookup {
         self.sweep(stay, now);
         let home = self.homes.entry(value.clone()).or_insert_with(|| Home {
             accounts: Numbers::new(),
@@ -100,16 +100,18 @@ impl Homes {
         let accounts = home.accounts.iter().copied();
         let accounts: Numbers = accounts.filter(|account| is_available(*account)).collect();
         if !accounts.is_empty() {
-            return Place::Home(accounts);
+            return HomeLookup::Home(accounts);
         }
         let sought = home.is_sought();
         match &home.seeker {
             // One that is more urgent does not wait for the turn of a less urgent one.
-            Some((seeker, done)) if sought && *seeker <= priority => Place::Sought(done.clone()),
+            Some((seeker, done)) if sought && *seeker <= priority => {
+                HomeLookup::Sought(done.clone())
+            }
             _ => {
                 let (sender, done) = watch::channel(None);
                 home.seeker = Some((priority, done));
-                Place::Anywhere(Seeker(sender))
+                HomeLookup::Anywhere(Seeker(sender))
             }
         }
     }
@@ -161,45 +163,45 @@ mod tests {
 
     const STAY: Duration = Duration::from_secs(300);
 
-    fn place(homes: &mut Homes, name: &str, priority: Priority, now: Instant) -> Place {
-        homes.place(&Principal::mailbox(name), priority, |_| true, STAY, now)
+    fn look_up(homes: &mut Homes, name: &str, priority: Priority, now: Instant) -> HomeLookup {
+        homes.look_up(&Principal::mailbox(name), priority, |_| true, STAY, now)
     }
 
     #[test]
     fn one_looks_and_the_others_wait_for_what_it_finds() {
         let (mut homes, now) = (Homes::new(), Instant::now());
         let amy = Principal::mailbox("amy");
-        let Place::Anywhere(seeker) = place(&mut homes, "amy", Priority::Normal, now) else {
+        let HomeLookup::Anywhere(seeker) = look_up(&mut homes, "amy", Priority::Normal, now) else {
             panic!("nobody has it")
         };
-        let Place::Sought(done) = place(&mut homes, "amy", Priority::Bulk, now) else {
+        let HomeLookup::Sought(done) = look_up(&mut homes, "amy", Priority::Bulk, now) else {
             panic!("it is sought")
         };
-        let urgent = place(&mut homes, "amy", Priority::Interactive, now);
-        assert!(matches!(urgent, Place::Anywhere(_)), "{urgent:?}");
+        let urgent = look_up(&mut homes, "amy", Priority::Interactive, now);
+        assert!(matches!(urgent, HomeLookup::Anywhere(_)), "{urgent:?}");
         homes.enter(&amy, 2, false, now);
         assert!(done.has_changed().is_ok());
         seeker.found(7);
         drop(urgent);
         assert!(done.has_changed().is_err());
         assert_eq!(*done.borrow(), Some(7));
-        let found = place(&mut homes, "amy", Priority::Normal, now);
+        let found = look_up(&mut homes, "amy", Priority::Normal, now);
         assert!(
-            matches!(&found, Place::Home(home) if home[..] == [2]),
+            matches!(&found, HomeLookup::Home(home) if home[..] == [2]),
             "{found:?}"
         );
         assert_eq!(homes.of_account(2, STAY, now), 1);
         // Left out: another one is sought.
-        let elsewhere = homes.place(&amy, Priority::Normal, |at| at != 2, STAY, now);
-        assert!(matches!(elsewhere, Place::Anywhere(_)));
+        let elsewhere = homes.look_up(&amy, Priority::Normal, |at| at != 2, STAY, now);
+        assert!(matches!(elsewhere, HomeLookup::Anywhere(_)));
     }
 
     #[test]
     fn a_seeker_that_gives_up_is_followed_by_the_next() {
         let (mut homes, now) = (Homes::new(), Instant::now());
-        drop(place(&mut homes, "amy", Priority::Normal, now));
-        let next = place(&mut homes, "amy", Priority::Normal, now);
-        assert!(matches!(next, Place::Anywhere(_)));
+        drop(look_up(&mut homes, "amy", Priority::Normal, now));
+        let next = look_up(&mut homes, "amy", Priority::Normal, now);
+        assert!(matches!(next, HomeLookup::Anywhere(_)));
     }
 
     #[test]
@@ -208,8 +210,8 @@ mod tests {
         let amy = Principal::mailbox("amy");
         homes.enter(&amy, 0, false, start);
         homes.enter(&amy, 1, false, start);
-        let home = |homes: &mut Homes, now| match place(homes, "amy", Priority::Normal, now) {
-            Place::Home(home) => home.to_vec(),
+        let home = |homes: &mut Homes, now| match look_up(homes, "amy", Priority::Normal, now) {
+            HomeLookup::Home(home) => home.to_vec(),
             _ => Vec::new(),
         };
         assert_eq!(home(&mut homes, start), [0, 1]);
@@ -229,7 +231,7 @@ mod tests {
         for number in 0..100_000_u64 {
             let mailbox = Principal::mailbox(&number.to_string());
             let now = start + Duration::from_secs(number);
-            drop(homes.place(&mailbox, Priority::Normal, |_| true, STAY, now));
+            drop(homes.look_up(&mailbox, Priority::Normal, |_| true, STAY, now));
             homes.enter(&mailbox, 0, false, now);
             homes.leave(&mailbox, now);
         }

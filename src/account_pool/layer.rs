@@ -7,16 +7,11 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::account::Account;
-use super::member::{AccountSnapshot, Member};
+use super::member::AccountSnapshot;
 use super::refusal::Api;
 use super::service::AccountPool;
-use super::shared::{Shared, State};
+use super::shared::Shared;
 use crate::ledger::{Ledger, LocalLedger};
-
-/// How long Exchange keeps a mailbox open for an account after its last call (observed; Microsoft gives no number).
-const STAY: Duration = Duration::from_secs(5 * 60);
-
-const SPILL_OVER: Duration = Duration::from_secs(30);
 
 /// Applies [`AccountPool`] to a service.
 ///
@@ -64,22 +59,13 @@ impl<M> AccountPoolLayer<M> {
 
     fn new(ledger: Arc<dyn Ledger>, make_charges: M, api: Api) -> Self {
         Self {
-            shared: Shared {
-                ledger,
-                make_charges,
-                members: Vec::new(),
-                state: Arc::new(State::new()),
-                stay: STAY,
-                spill_over: SPILL_OVER,
-                api,
-            },
+            shared: Shared::new(ledger, make_charges, api),
         }
     }
 
     /// Adds an account. Services and clones that were made before do not have it.
     pub fn account(mut self, account: Account) -> Self {
-        self.shared.members.push(Arc::new(Member::new(account)));
-        self.shared.state = Arc::new(State::new());
+        self.shared.add(account);
         self
     }
 
@@ -125,6 +111,6 @@ impl<S, M: Clone> Layer<S> for AccountPoolLayer<M> {
     type Service = AccountPool<S, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AccountPool::new(inner, Arc::new(self.shared.clone()))
+        AccountPool::with_shared(inner, Arc::new(self.shared.clone()))
     }
 }

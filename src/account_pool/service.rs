@@ -14,10 +14,13 @@ use tower::BoxError;
 use tower::util::Oneshot;
 use tower_service::Service;
 
+use super::account::Account;
 use super::body::PoolBody;
 use super::call::Call;
+use super::refusal::Api;
 use super::shared::Shared;
 use crate::extensions::Caller;
+use crate::ledger::Ledger;
 use crate::principal::MakeCharges;
 
 /// Makes each attempt with one of several accounts. See the [module](super).
@@ -60,7 +63,20 @@ impl<S: Clone, M> Clone for AccountPool<S, M> {
 }
 
 impl<S, M> AccountPool<S, M> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<M>>) -> Self {
+    /// Creates a new service with a pool of its own for any HTTP API, with the defaults of
+    /// [`AccountPoolLayer::http`](super::AccountPoolLayer::http).
+    pub fn new(
+        inner: S,
+        ledger: Arc<dyn Ledger>,
+        make_charges: M,
+        accounts: impl IntoIterator<Item = Account>,
+    ) -> Self {
+        let mut shared = Shared::new(ledger, make_charges, Api::Http);
+        accounts.into_iter().for_each(|account| shared.add(account));
+        Self::with_shared(inner, Arc::new(shared))
+    }
+
+    pub(super) fn with_shared(inner: S, shared: Arc<Shared<M>>) -> Self {
         Self {
             inner,
             shared,
@@ -76,20 +92,7 @@ impl<S, M> AccountPool<S, M> {
         self
     }
 
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service, to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service, without this one.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_accessors!();
 
     /// Returns the accounts, by number, with which a request may be made. None if it passes untouched.
     fn accounts_of<B>(&self, request: &Request<B>) -> Option<std::ops::Range<usize>> {

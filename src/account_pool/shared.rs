@@ -7,11 +7,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::homes::{Homes, Numbers};
 use super::member::{AccountSnapshot, Member};
 use super::refusal::Api;
 use crate::ledger::Ledger;
 use crate::principal::Principal;
+
+/// How long Exchange keeps a mailbox open for an account after its last call (observed; Microsoft gives no number).
+const STAY: Duration = Duration::from_secs(5 * 60);
+
+const SPILL_OVER: Duration = Duration::from_secs(30);
 
 /// The settings of a pool, and its accounts.
 #[derive(Clone, Debug)]
@@ -35,7 +41,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             homes: Mutex::new(Homes::new()),
             turn: AtomicUsize::new(0),
@@ -44,6 +50,24 @@ impl State {
 }
 
 impl<M> Shared<M> {
+    pub(super) fn new(ledger: Arc<dyn Ledger>, make_charges: M, api: Api) -> Self {
+        Self {
+            ledger,
+            make_charges,
+            members: Vec::new(),
+            state: Arc::new(State::new()),
+            stay: STAY,
+            spill_over: SPILL_OVER,
+            api,
+        }
+    }
+
+    /// Adds an account. Services that were made before do not have it.
+    pub(super) fn add(&mut self, account: Account) {
+        self.members.push(Arc::new(Member::new(account)));
+        self.state = Arc::new(State::new());
+    }
+
     /// Returns the accounts, of those, that may be waited for.
     pub(super) fn available(&self, among: impl Iterator<Item = usize>, now: Instant) -> Numbers {
         let is_available = |number: &usize| {

@@ -125,22 +125,7 @@ impl Body for JoinedBody {
     }
 }
 
-impl<B: Body> Body for MergedBody<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
-        self.project().0.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
+body_of_inner!(MergedBody, Body);
 
 impl<B> fmt::Debug for MergedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

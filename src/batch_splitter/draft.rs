@@ -17,7 +17,7 @@ pub(super) struct Bounds {
     /// Members from here on are not sent yet.
     pub(super) end: usize,
     /// Whether to make no part rather than one that is cut short by `end`.
-    pub(super) patient: bool,
+    pub(super) whole_only: bool,
 }
 
 /// A part that is being filled.

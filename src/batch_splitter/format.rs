@@ -9,7 +9,30 @@ pub use crate::retry::Idempotency;
 
 /// A way to put several members into one request.
 ///
-/// The [module documentation](super) implements one.
+/// The [module documentation](super) implements one, with its [`Batch`]. Here is what is asked of the formats that ship:
+///
+/// ```
+/// # #[cfg(feature = "ews")] {
+/// use http::Request;
+/// use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatchFormat};
+/// use tower_ews::body::ReplayBody;
+///
+/// let request = |ids: &str| {
+///     let soap = format!(
+///         r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
+///              xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"
+///              xmlns="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Body><GetItem>
+///            <ItemShape><t:BaseShape>IdOnly</t:BaseShape></ItemShape>
+///            <ItemIds>{ids}</ItemIds></GetItem></s:Body></s:Envelope>"#
+///     );
+///     Request::new(ReplayBody::from(soap))
+/// };
+/// let batch = EwsBatchFormat::new().batch(&request(r#"<t:ItemId Id="A"/><t:ItemId Id="B"/>"#)).unwrap();
+/// assert_eq!((batch.operation(), batch.members()), ("GetItem", 2));
+/// // One member cannot be split.
+/// assert!(EwsBatchFormat::new().batch(&request(r#"<t:ItemId Id="A"/>"#)).is_none());
+/// # }
+/// ```
 pub trait BatchFormat: Send + Sync + 'static {
     /// One request of this format.
     type Batch: Batch;
@@ -22,7 +45,47 @@ pub trait BatchFormat: Send + Sync + 'static {
 /// One batch: its members, how parts are made of them, and what the responses to parts say.
 ///
 /// Members are numbered from 0, in the order of the request. The splitter puts a member into a part once at most, and
-/// lists the members of a part in ascending order. The [module documentation](super) implements one.
+/// lists the members of a part in ascending order.
+///
+/// A batch whose members are lines, executed in order:
+///
+/// ```
+/// use http::response;
+/// use tower_ews::batch_splitter::{
+///     Batch, Explanation, Idempotency, MemberOutcome, Message, Order, PartResponse,
+/// };
+/// use tower_ews::body::{ReplayBody, Rope};
+///
+/// struct Lines(Vec<&'static str>);
+///
+/// impl Batch for Lines {
+///     fn operation(&self) -> &str { "lines" }
+///     fn sizing_key(&self) -> &str { "lines" }
+///     fn members(&self) -> usize { self.0.len() }
+///     fn member_bytes(&self, member: usize) -> u64 { self.0[member].len() as u64 }
+///     fn shared_bytes(&self) -> u64 { 0 }
+///     fn order(&self) -> Order { Order::Kept }
+///     fn idempotency(&self) -> Idempotency { Idempotency::NonIdempotent }
+///
+///     fn part(&mut self, members: &[usize]) -> ReplayBody {
+///         ReplayBody::from_pieces(members.iter().map(|member| self.0[*member].into()))
+///     }
+///
+///     fn response(&mut self, _: &[usize], _: &response::Parts, body: Rope) -> PartResponse {
+///         let body = body.to_bytes();
+///         let lines = body.split_inclusive(|byte| *byte == b'\n');
+///         let messages = lines.map(|line| Message::new(body.slice_ref(line), MemberOutcome::Done));
+///         PartResponse::Messages { frame: (Rope::new(), Rope::new()), messages: messages.collect() }
+///     }
+///
+///     fn explain(&mut self, _: usize, why: &Explanation<'_>) -> Option<Rope> {
+///         Some(format!("{why:?}\n").into())
+///     }
+/// }
+///
+/// let mut batch = Lines(vec!["1\n", "2\n", "3\n"]);
+/// assert_eq!(batch.part(&[0, 2]).to_bytes(), "1\n3\n");
+/// ```
 pub trait Batch: Send + 'static {
     /// Returns what is done with the members, such as `CreateItem`. For logs and errors.
     fn operation(&self) -> &str;
@@ -55,7 +118,7 @@ pub trait Batch: Send + 'static {
         false
     }
 
-    /// Returns what the member touches, if that is known. Servers limit how many different ones are used at a time
+    /// Returns what the member touches, if that is known. Servers limit how many different ones are in use
     /// (mailboxes, on EWS).
     fn group(&self, _member: usize) -> Option<u64> {
         None

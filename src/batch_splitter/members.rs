@@ -21,7 +21,7 @@ pub(super) struct Members<B> {
 
 /// What the messages of one response came to.
 #[derive(Debug)]
-pub(super) struct Came {
+pub(super) struct MessageSummary {
     /// Some member was done.
     pub(super) achieved: bool,
     /// Some member failed for good.
@@ -37,7 +37,7 @@ pub(super) struct Came {
     pub(super) stopped: Vec<usize>,
 }
 
-impl Came {
+impl MessageSummary {
     /// Whether the server has settled a member.
     pub(super) fn is_settled(&self) -> bool {
         self.achieved || self.failed
@@ -72,8 +72,12 @@ impl<B: Batch> Members<B> {
     }
 
     /// Settles the members that are done or failed, and puts the others back.
-    pub(super) fn put_messages(&mut self, members: &[usize], messages: Vec<Message>) -> Came {
-        let mut came = Came {
+    pub(super) fn put_messages(
+        &mut self,
+        members: &[usize],
+        messages: Vec<Message>,
+    ) -> MessageSummary {
+        let mut summary = MessageSummary {
             achieved: false,
             failed: false,
             throttled: Vec::new(),
@@ -91,11 +95,11 @@ impl<B: Batch> Members<B> {
             } = message;
             match outcome {
                 MemberOutcome::Done => {
-                    came.achieved = true;
+                    summary.achieved = true;
                     self.settle(member, bytes, true);
                 }
                 MemberOutcome::Failed => {
-                    came.failed = true;
+                    summary.failed = true;
                     // It makes no difference to a read.
                     if maybe_executed && !self.only_reads() {
                         self.report.count_unknown();
@@ -105,32 +109,32 @@ impl<B: Batch> Members<B> {
                 MemberOutcome::Unknown => {
                     self.report.count_unknown();
                     self.settle(member, bytes, false);
-                    came.unknown.push(member);
+                    summary.unknown.push(member);
                 }
                 MemberOutcome::Stopped => {
                     self.plan.send_again(member, LastError::Message(bytes));
-                    came.stopped.push(member);
+                    summary.stopped.push(member);
                 }
                 MemberOutcome::Retry(retry) => {
-                    self.retry(member, bytes, retry, &mut came);
+                    self.retry(member, bytes, retry, &mut summary);
                 }
             }
         }
-        came
+        summary
     }
 
-    fn retry(&mut self, member: usize, message: Rope, retry: Retry, came: &mut Came) {
+    fn retry(&mut self, member: usize, message: Rope, retry: Retry, summary: &mut MessageSummary) {
         if retry.maybe_executed {
             self.mark_maybe_executed(&[member]);
         }
         self.plan.send_again(member, LastError::Message(message));
         if retry.max_retries.is_some() {
-            came.again.retry_after = came.again.retry_after.max(retry.retry_after);
-            came.again.max_retries = came.again.max_retries.max(retry.max_retries);
-            came.counted.push(member);
+            summary.again.retry_after = summary.again.retry_after.max(retry.retry_after);
+            summary.again.max_retries = summary.again.max_retries.max(retry.max_retries);
+            summary.counted.push(member);
         } else {
-            came.wait = came.wait.max(retry.retry_after);
-            came.throttled.push(member);
+            summary.wait = summary.wait.max(retry.retry_after);
+            summary.throttled.push(member);
         }
     }
 

@@ -247,11 +247,11 @@ mod tests {
     fn a_server_that_asks_for_short_waits_for_ever_is_asked_ever_less_often() {
         let now = Instant::now();
         let mut pacing = pacing(None);
-        let waits = |pacing: &mut Pacing, hint: Duration| -> Vec<u128> {
-            let until = (0..8).filter_map(|_| pacing.retry_at(Some(hint), now));
+        let waits = |pacing: &mut Pacing, retry_after: Duration| -> Vec<u128> {
+            let until = (0..8).filter_map(|_| pacing.retry_at(Some(retry_after), now));
             until.map(|until| (until - now).as_millis()).collect()
         };
-        // A quarter of the longest wait that would be drawn without a hint.
+        // A quarter of the longest wait that would be drawn without a `Retry-After`.
         let short = waits(&mut pacing, Duration::from_millis(1));
         assert_eq!(short, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
         pacing.progressed();

@@ -213,17 +213,18 @@ impl<B: Batch> Ending<'_, B> {
         }
         self.ends.one_error = None;
         self.recovery.messages_came();
-        let came = self.members.put_messages(self.part, messages);
-        if came.is_settled() {
+        let summary = self.members.put_messages(self.part, messages);
+        if summary.is_settled() {
             self.recovery.progressed();
         }
         // Only a member that failed for good stops others: a round that achieved nothing ends it.
-        if !came.achieved && (came.failed || !came.is_retried()) {
-            self.members.give_up(&came.stopped, &Arc::default());
+        if !summary.achieved && (summary.failed || !summary.is_retried()) {
+            self.members.give_up(&summary.stopped, &Arc::default());
         }
-        let smoothly = !came.is_retried() && came.stopped.is_empty() && came.unknown.is_empty();
+        let smoothly =
+            !summary.is_retried() && summary.stopped.is_empty() && summary.unknown.is_empty();
         self.recovery
-            .messages_left(self.members, self.part, came, gave_up, self.now);
+            .messages_left(self.members, self.part, summary, gave_up, self.now);
         smoothly
     }
 

@@ -91,14 +91,14 @@ pub(super) enum NextPart {
 }
 
 /// Where a member stands among those that wait: the rank of its group, the parts with it that failed, its number.
-type Place = (u32, u32, usize);
+type WaitingKey = (u32, u32, usize);
 
 /// The members of one batch, and where each of them is.
 #[derive(Debug)]
 pub(super) struct Plan {
     members: Vec<Member>,
     /// In the order in which they are sent.
-    waiting: BTreeSet<Place>,
+    waiting: BTreeSet<WaitingKey>,
     /// Whether members that failed go behind the others.
     defers_failed: bool,
     /// The rank of each member's group in that order, if members are sent group by group.
@@ -188,10 +188,10 @@ impl Plan {
     /// Gives a member its final state. Returns whether it had none before.
     pub(super) fn settle(&mut self, member: usize, done: bool) -> bool {
         let open = !self.is_settled(member);
-        let place = self.place(member);
+        let key = self.waiting_key(member);
         if let Some(known) = self.members.get_mut(member).filter(|_| open) {
             if known.state == State::Waiting {
-                self.waiting.remove(&place);
+                self.waiting.remove(&key);
             }
             known.state = if done { State::Done } else { State::Failed };
             known.last_error = None;
@@ -205,12 +205,12 @@ impl Plan {
 
     /// Puts a member that is in flight back among those that wait.
     pub(super) fn send_again(&mut self, member: usize, error: LastError) {
-        let place = self.place(member);
+        let key = self.waiting_key(member);
         if let Some(known) = self.members.get_mut(member) {
             if known.state == State::InFlight {
                 known.state = State::Waiting;
                 known.last_error = Some(error);
-                self.waiting.insert(place);
+                self.waiting.insert(key);
             }
         }
     }
@@ -231,7 +231,7 @@ impl Plan {
         }
     }
 
-    fn place(&self, member: usize) -> Place {
+    fn waiting_key(&self, member: usize) -> WaitingKey {
         let failures = self.members.get(member).map_or(0, |known| known.failures);
         let failures = if self.defers_failed { failures } else { 0 };
         (rank_of(self.ranks.as_deref(), member), failures, member)
@@ -301,7 +301,7 @@ impl Plan {
                 if self.ranks.is_some() {
                     continue;
                 }
-                if bounds.patient && blocked.is_empty() {
+                if bounds.whole_only && blocked.is_empty() {
                     self.put_back(draft.members());
                     return NextPart::Nothing;
                 }
@@ -351,8 +351,8 @@ impl Plan {
     /// Puts the members of a part in flight. Returns them in order.
     fn begin(&mut self, mut part: Vec<usize>) -> Vec<usize> {
         for &member in &part {
-            let place = self.place(member);
-            self.waiting.remove(&place);
+            let key = self.waiting_key(member);
+            self.waiting.remove(&key);
             if let Some(known) = self.members.get_mut(member) {
                 known.state = State::InFlight;
             }

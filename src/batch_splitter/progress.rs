@@ -331,7 +331,7 @@ impl<B: Batch> Progress<B> {
             members,
             bytes: config.max_bytes,
             end: usize::MAX,
-            patient: !must_send,
+            whole_only: !must_send,
         };
         if self.members.only_reads() && !self.members.plan.is_by_group() {
             // What the reader has not taken yet, and what cannot be handed out yet, has to be kept.

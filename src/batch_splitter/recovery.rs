@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fallback::{Candidate, Fallback};
 use super::format::{Batch, Order, Retry};
-use super::members::{Came, Members};
+use super::members::{Members, MessageSummary};
 use super::pacing::Pacing;
 use super::plan::PartError;
 use super::trouble::Trouble;
@@ -161,48 +161,59 @@ impl Recovery {
         &mut self,
         members: &mut Members<B>,
         part: &[usize],
-        mut came: Came,
+        mut summary: MessageSummary,
         gave_up: bool,
         now: Instant,
     ) {
         let is_new_small = members.is_new_small(part);
-        if !came.counted.is_empty() {
+        if !summary.counted.is_empty() {
             if gave_up {
-                came.again.max_retries = Some(0);
+                summary.again.max_retries = Some(0);
             }
-            let is_new = members.any_untried(&came.counted);
-            if !came.is_settled() && is_new && came.throttled.is_empty() {
+            let is_new = members.any_untried(&summary.counted);
+            if !summary.is_settled() && is_new && summary.throttled.is_empty() {
                 let text = "the server responds to every member alike";
                 let why = PartError::not_executed(text);
-                self.one_more_failed(members, is_new_small, true, came.again, why, now);
+                self.one_more_failed(members, is_new_small, true, summary.again, why, now);
             }
-            self.retry_alone(members, &came.counted, came.again, now);
+            self.retry_alone(members, &summary.counted, summary.again, now);
         }
         if gave_up {
-            self.give_up_all(members, &came.throttled, came.achieved);
-        } else if !came.throttled.is_empty() {
+            self.give_up_all(members, &summary.throttled, summary.achieved);
+        } else if !summary.throttled.is_empty() {
             self.trouble.messages_came();
-            self.throttled(members, &came, now);
+            self.throttled(members, &summary, now);
         }
-        match came.unknown.is_empty() || came.is_settled() {
+        match summary.unknown.is_empty() || summary.is_settled() {
             true => self.trouble.response_came(),
             false => {
                 let cause = "the server has left open what was executed";
-                self.doubt(members, came.unknown.len(), cause, now);
+                self.doubt(members, summary.unknown.len(), cause, now);
             }
         }
     }
 
     /// Holds all parts back if the server throttles members, or those alone that it throttles again while others wait.
-    fn throttled<B: Batch>(&mut self, members: &mut Members<B>, came: &Came, now: Instant) {
-        let earlier = members.count_throttled(&came.throttled);
-        let others = members.plan.waiting().len() > came.throttled.len();
+    fn throttled<B: Batch>(
+        &mut self,
+        members: &mut Members<B>,
+        summary: &MessageSummary,
+        now: Instant,
+    ) {
+        let earlier = members.count_throttled(&summary.throttled);
+        let others = members.plan.waiting().len() > summary.throttled.len();
         if earlier == 0 || !others || !self.trouble.settled_some() {
-            return self.hold_or_give_up(members, &came.throttled, came.wait, came.achieved, now);
+            return self.hold_or_give_up(
+                members,
+                &summary.throttled,
+                summary.wait,
+                summary.achieved,
+                now,
+            );
         }
-        match self.pacing.retry_one_at(earlier, came.wait, now) {
-            Some(until) => members.hold(&came.throttled, until),
-            None => self.give_up_all(members, &came.throttled, true),
+        match self.pacing.retry_one_at(earlier, summary.wait, now) {
+            Some(until) => members.hold(&summary.throttled, until),
+            None => self.give_up_all(members, &summary.throttled, true),
         }
     }
 

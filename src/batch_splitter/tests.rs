@@ -167,7 +167,7 @@ impl Batch for LinesBatch {
             };
         }
         let Some(text) = text
-            .strip_prefix("ANSWER\n")
+            .strip_prefix("RESPONSE\n")
             .and_then(|t| t.strip_suffix("END\n"))
         else {
             let mut words = text.split_whitespace();
@@ -216,7 +216,7 @@ impl Batch for LinesBatch {
             );
         }
         PartResponse::Messages {
-            frame: ("ANSWER\n".into(), "END\n".into()),
+            frame: ("RESPONSE\n".into(), "END\n".into()),
             messages,
         }
     }
@@ -299,7 +299,7 @@ impl Call {
             .members
             .iter()
             .map(|member| format!("{member} {}\n", outcome(*member)));
-        text(format!("ANSWER\n{}END\n", lines.collect::<String>()))
+        text(format!("RESPONSE\n{}END\n", lines.collect::<String>()))
     }
 
     fn ok(&self) -> Reply {
@@ -410,7 +410,7 @@ impl Service<Request<ReplayBody>> for Server {
             tokio::time::sleep(reply.after).await;
             let (text, cut) = match reply.what {
                 What::Response(text) => (text, false),
-                What::Cut => ("ANSWER\n".to_owned(), true),
+                What::Cut => ("RESPONSE\n".to_owned(), true),
                 What::Error(error) => return Err(error),
             };
             let response = Response::builder()
@@ -493,7 +493,7 @@ async fn lines(response: Response<MergedBody<ServerBody>>) -> Vec<String> {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
     let body = body
-        .strip_prefix("ANSWER\n")
+        .strip_prefix("RESPONSE\n")
         .and_then(|body| body.strip_suffix("END\n"));
     body.expect("a response")
         .lines()

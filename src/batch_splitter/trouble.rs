@@ -8,7 +8,8 @@ use tokio::time::Instant;
 /// difference they are drawn from the whole batch: a few members that are to blame are hardly drawn three times.
 const SMALL_PARTS: u32 = 3;
 
-/// How long every part has to fail of a batch some of which was done: what was fine before is more likely away for a while.
+/// How long every part of a batch has to fail after some members were done: a server that worked before is more likely away for a
+/// while.
 const OUTAGE: Duration = Duration::from_secs(60);
 
 /// After this long the server is given up, whatever it has done before.

@@ -153,22 +153,7 @@ impl Body for Pages {
     }
 }
 
-impl<B: Body> Body for PagedBody<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
-        self.project().0.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
+body_of_inner!(PagedBody, Body);
 
 impl<B> fmt::Debug for PagedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -72,19 +72,7 @@ impl FindPagingLayer {
         self
     }
 
-    /// Sets the waits before a page is asked for again: the n-th is drawn evenly from nothing to `base` times 2 to the
-    /// power of n-1, `cap` at most. 500 ms and 60 s by default.
-    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
-        self.config.backoff.base = base;
-        self.config.backoff.cap = cap;
-        self
-    }
-
-    /// Makes the random part of waits the same in each run, for tests.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = Some(seed);
-        self
-    }
+    backoff_setters!();
 }
 
 impl<S> Layer<S> for FindPagingLayer {

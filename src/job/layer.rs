@@ -43,16 +43,38 @@ impl<S> Layer<S> for JournalLayer {
     type Service = JournalService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        JournalService(inner)
+        JournalService { inner }
     }
 }
 
 /// Writes a call of a [`Job`](super::Job) to its journal before it is sent for the first time. Other calls pass untouched.
 ///
 /// A call that cannot be written is not sent, and ends with a [`JournalError`].
+///
+/// ```
+/// use tower_ews::job::{Journal, JournalService};
+///
+/// let client = tower::service_fn(async |_: http::Request<String>| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+/// });
+/// let client = JournalService::new(client, &Journal::new(Vec::new()));
+/// # let _ = client;
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "services do nothing until they are called"]
-pub struct JournalService<S>(S);
+pub struct JournalService<S> {
+    inner: S,
+}
+
+impl<S> JournalService<S> {
+    /// Creates a new service around `inner` for the calls of `journal`, as [`Journal::layer`] does.
+    pub fn new(inner: S, journal: &Journal) -> Self {
+        journal.add_layer();
+        Self { inner }
+    }
+
+    inner_accessors!();
+}
 
 impl<S, B> Service<Request<B>> for JournalService<S>
 where
@@ -64,14 +86,14 @@ where
     type Future = JournalFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mark: Option<&Mark> = request.extensions().get();
         JournalFuture(match mark.map(Mark::begin) {
             Some(Err(error)) => Step::NotWritten(Some(error)),
-            Some(Ok(())) | None => Step::Sent(self.0.call(request)),
+            Some(Ok(())) | None => Step::Sent(self.inner.call(request)),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs of many calls: bounded concurrency, progress, and a journal from which an interrupted job goes on.
 //!
 //! A migration is thousands of calls, each to be made exactly once. [`Job`] makes them through any service, a stack of these layers
-//! most of all: it keeps enough calls waiting that the ledger can group them by mailbox, and not so many that they fill the memory.
+//! most of all. It keeps enough calls waiting for the ledger to group them by mailbox, and few enough to fit into memory.
 //! Results come as a [`Stream`](futures_util::Stream), in the order in which calls end.
 //!
 //! ```

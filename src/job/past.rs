@@ -65,7 +65,7 @@ impl Past {
         self.done.contains(key)
     }
 
-    /// Returns the calls of which nobody knows whether they were executed, in the order of their keys. They are not made again
+    /// Returns the calls whose outcome is unknown, in the order of their keys. They are not made again
     /// until [`was_executed`](Self::was_executed) or [`was_not_executed`](Self::was_not_executed) tells.
     pub fn in_doubt(&self) -> Vec<String> {
         self.in_doubt.iter().cloned().collect()

@@ -1,4 +1,4 @@
-//! [`Job`]: makes many calls, so many at a time, and writes down what becomes of them.
+//! [`Job`]: makes many calls with bounded concurrency, and records the outcome of each.
 
 use std::fmt;
 use std::future::Future;
@@ -20,7 +20,26 @@ use super::outcome::{JobOutcome, outcome};
 
 type Judge = Arc<dyn Fn(&Result<Response<Bytes>, BoxError>) -> JobOutcome + Send + Sync>;
 
-/// How a job is done. See the [module](super) for an example.
+/// How a job is done. The [module](super) has an example with a journal.
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use bytes::Bytes;
+/// use futures_util::StreamExt;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower_ews::job::Job;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let client = tower::service_fn(async |_: Request<u32>| {
+///     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("created")))
+/// });
+/// let requests = (0..1_000).map(|item| (item.to_string(), Request::new(item)));
+/// let results = Job::new().concurrency(100).run(client, requests);
+/// assert_eq!(results.count().await, 1_000);
+/// # });
+/// ```
 #[derive(Clone)]
 #[must_use = "a job does nothing until it is run"]
 pub struct Job {
@@ -30,7 +49,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Creates a job without a journal, of 1,000 calls at a time.
+    /// Creates a job without a journal. Default: 1,000 concurrent calls.
     pub fn new() -> Self {
         Self {
             concurrency: 1_000,
@@ -114,7 +133,19 @@ impl fmt::Debug for Job {
     }
 }
 
-/// How one call of a job has ended. See the [module](super) for an example.
+/// How one call of a job has ended.
+///
+/// ```
+/// use tower_ews::job::{JobOutcome, JobResult};
+///
+/// fn report(result: &JobResult) -> String {
+///     match (&result.outcome, &result.result) {
+///         (JobOutcome::Done, _) => format!("{} is there", result.key),
+///         (_, Ok(response)) => format!("{}: HTTP {}", result.key, response.status()),
+///         (_, Err(error)) => format!("{}: {error}", result.key),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct JobResult {
@@ -142,7 +173,7 @@ pub struct Progress {
     pub done: usize,
     /// Calls that were not executed.
     pub not_executed: usize,
-    /// Calls of which nobody knows.
+    /// Calls whose outcome is unknown.
     pub in_doubt: usize,
     /// Calls that were not made, since earlier runs have made them or left them in doubt.
     pub skipped: usize,

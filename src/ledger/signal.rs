@@ -77,6 +77,17 @@ pub enum Signal {
 }
 
 /// How a permit ended.
+///
+/// ```
+/// use tower_ews::ledger::End;
+///
+/// /// Whether a ledger may take it for a sign that the server has room.
+/// fn is_good(end: End) -> bool {
+///     end == End::Complete
+/// }
+///
+/// assert!(is_good(End::Complete) && !is_good(End::NotSent));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {

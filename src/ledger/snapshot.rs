@@ -82,7 +82,7 @@ pub struct PrincipalSnapshot {
 }
 
 impl PrincipalSnapshot {
-    /// Creates the snapshot of a principal of which nothing else is known.
+    /// Creates the snapshot of a principal that has nothing else to show.
     pub fn new(principal: Principal) -> Self {
         Self {
             principal,
@@ -115,7 +115,7 @@ pub struct BudgetSnapshot {
 }
 
 impl BudgetSnapshot {
-    /// Creates the snapshot of a budget of which `held` of `limit` is in use.
+    /// Creates the snapshot of a budget with `held` of `limit` in use.
     pub fn new(budget: Budget, held: u32, limit: u32) -> Self {
         Self {
             budget,

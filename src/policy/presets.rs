@@ -164,7 +164,7 @@ impl ThrottlingPolicy {
         policy
     }
 
-    /// The Outlook service of Microsoft Graph: of each application and mailbox 4 requests at a time, 10,000 requests in 10 minutes, and
+    /// The Outlook service of Microsoft Graph: for each application and mailbox 4 concurrent requests, 10,000 requests in 10 minutes, and
     /// 150 MB of uploads in 5 minutes (Outlook service limits). `graph_charges` (feature `graph`) or a closure over the request gives the
     /// key.
     pub fn graph_outlook() -> Self {

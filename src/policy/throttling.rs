@@ -166,7 +166,7 @@ impl ThrottlingPolicy {
     ///
     /// # Errors
     ///
-    /// [`SetLimitError`] if no call could run under the limit, if it counts something else than the budget, or if nothing says who is
+    /// [`SetLimitError`] if no call could run under the limit, if it counts another thing than the budget, or if nothing says who is
     /// charged. The policy is unchanged then.
     pub fn set_limit(&mut self, budget: Budget, limit: Limit) -> Result<(), SetLimitError> {
         match self.budgets.iter_mut().find(|row| row.budget == budget) {

@@ -53,7 +53,7 @@ impl Charge {
         &self.principal
     }
 
-    /// Out of which of its budgets.
+    /// Which of its budgets.
     pub fn budget(&self) -> Budget {
         self.budget
     }
@@ -145,7 +145,7 @@ impl Charge {
 /// ```
 /// use tower_ews::principal::{Budget, Charges, Principal};
 ///
-/// // One principal stands for one request at a time.
+/// // One principal stands for one concurrent request.
 /// let charges = Charges::from(Principal::new("contoso"));
 /// assert_eq!(charges[0].budget(), Budget::Concurrency);
 /// assert!(Charges::from(None::<Principal>).is_empty());

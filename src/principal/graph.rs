@@ -42,7 +42,7 @@ pub enum GraphScope {
     Application,
 }
 
-/// The charges of the Outlook service of Microsoft Graph: one application may have four requests at a time in one mailbox
+/// The charges of the Outlook service of Microsoft Graph: one application may have four concurrent requests in one mailbox
 /// ([`Budget::Concurrency`]), 10,000 in ten minutes ([`Budget::Requests`]), and may upload 150 MB in five
 /// ([`Budget::UploadBytes`]).
 ///

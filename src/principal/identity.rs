@@ -32,6 +32,13 @@ pub enum Access {
 }
 
 /// The kinds of identity that a server charges.
+///
+/// ```
+/// use tower_ews::principal::{Principal, PrincipalKind};
+///
+/// assert_eq!(Principal::account("svc@contoso.com").kind(), PrincipalKind::Account);
+/// assert_eq!(Principal::new("tenant").kind(), PrincipalKind::Other);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PrincipalKind {

@@ -89,7 +89,34 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Reads in the response of a call what becomes of a [`Lease`]: see there for an example.
+/// Reads in the response of a call what becomes of a [`Lease`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_ews::principal::{LeaseChange, ReadLease};
+///
+/// /// The id of an upload session is the whole body of the response.
+/// #[derive(Default)]
+/// struct Session(Vec<u8>);
+///
+/// impl ReadLease for Session {
+///     fn read(&mut self, bytes: &[u8]) {
+///         self.0.extend_from_slice(bytes);
+///     }
+///
+///     fn end(&mut self) -> LeaseChange {
+///         match std::str::from_utf8(&self.0) {
+///             Ok(id) => LeaseChange::Begin { id: id.into(), lasts: Duration::from_secs(3_600) },
+///             Err(_) => LeaseChange::None,
+///         }
+///     }
+/// }
+///
+/// let mut session = Session::default();
+/// session.read(b"session");
+/// session.read(b"-1");
+/// assert!(matches!(session.end(), LeaseChange::Begin { id, .. } if &*id == "session-1"));
+/// ```
 pub trait ReadLease: Send + Sync {
     /// Takes in the next bytes of the response body.
     fn read(&mut self, bytes: &[u8]);

@@ -1,4 +1,4 @@
-//! [`RequestCharges`]: requests per time instead of requests at a time.
+//! [`RequestCharges`]: requests per time instead of concurrent requests.
 
 use super::budget::Budget;
 use super::charges::{Charge, Charges};

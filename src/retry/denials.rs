@@ -162,6 +162,8 @@ mod tests {
         // One that was sent later says that it still stands.
         let later = sent + 61 * SECOND;
         assert_eq!(denials.check("amy", later).ok(), Some(Leave::Probe));
+        // One alone.
+        assert!(denials.check("amy", later).is_err());
         let (denial, _) = denials.add("amy", DENIED, false, later, later + SECOND);
         assert_eq!(denial.again_in(later + SECOND), 120 * SECOND);
     }

@@ -11,7 +11,12 @@ use crate::ledger::AcquireError;
 
 /// What an error proves.
 ///
-/// See [`Failure::of`] for an example.
+/// ```
+/// use tower_ews::server_busy_backoff::Failure;
+///
+/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// assert_eq!(Failure::of(&refused), Failure::NotSent);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {

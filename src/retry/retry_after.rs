@@ -92,18 +92,18 @@ where
     longest.max(until_latest)
 }
 
-/// Returns how long to wait where the server asks for `hint`: a little longer if it is a long one.
+/// Returns how long to wait where the server asks for `retry_after`: a little longer if that is long.
 ///
 /// A server that counts in whole seconds may round down, the one that sent a date need not be the one whose clock opens the
 /// gate, and a call that arrives a moment early is refused and begins the wait anew. From 30 s on a hundredth is added, 5 s
-/// at most; that costs little beside the wait itself. A shorter hint is as cheap to repeat as it is to stretch, so it stays.
-pub(crate) fn with_margin(hint: Duration) -> Duration {
-    if hint < LONG {
-        return hint;
+/// at most; that costs little beside the wait itself. A shorter wait is as cheap to repeat as it is to stretch, so it stays.
+pub(crate) fn with_margin(retry_after: Duration) -> Duration {
+    if retry_after < LONG {
+        return retry_after;
     }
     // In whole milliseconds, like the timer's.
-    let margin = u64::try_from(hint.as_millis() / 100).unwrap_or(u64::MAX);
-    hint.saturating_add(Duration::from_millis(margin).min(MAX_MARGIN))
+    let margin = u64::try_from(retry_after.as_millis() / 100).unwrap_or(u64::MAX);
+    retry_after.saturating_add(Duration::from_millis(margin).min(MAX_MARGIN))
 }
 
 /// Calls `read` with each element of a list. The comma behind the day of the week in a date separates nothing.
@@ -510,15 +510,15 @@ mod tests {
             (500_000, 505_000),
             (900_000, 905_000),
         ];
-        for (hint, wait) in cases {
+        for (retry_after, wait) in cases {
             let wait = Duration::from_millis(wait);
-            let margin = with_margin(Duration::from_millis(hint)).abs_diff(wait);
-            assert!(margin < Duration::from_millis(1), "{hint} {wait:?}");
+            let margin = with_margin(Duration::from_millis(retry_after)).abs_diff(wait);
+            assert!(margin < Duration::from_millis(1), "{retry_after} {wait:?}");
         }
         assert_eq!(with_margin(Duration::MAX), Duration::MAX);
     }
 
-    /// Whatever a server sends, a readable hint beside it is never shortened.
+    /// Whatever a server sends, a readable value beside it is never shortened.
     #[test]
     fn odd_values_do_no_harm() {
         let mut rng = fastrand::Rng::with_seed(11);

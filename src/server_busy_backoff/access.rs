@@ -15,7 +15,7 @@ use crate::retry::denials::{Denial, Denials, Leave};
 /// How many mailboxes are refused, without one that is not, before it is taken to be about who asks.
 const MAILBOXES: u32 = 3;
 
-/// How many accounts are remembered of which mailboxes were refused.
+/// How many accounts are remembered whose mailboxes were refused.
 const MAX_CALLERS: usize = 10_000;
 
 /// Who asks, and for which mailbox.

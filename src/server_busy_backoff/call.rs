@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::attempt::Attempt;
 use super::attempt_time::AttemptTime;
 use super::call_request::CallRequest;
-use super::classify::{Classify, Idempotency, Refusal, RefusalScope};
+use super::classify::{ClassifiedResponse, Classify, Idempotency, Refusal, RefusalScope};
 use super::config::Shared;
 use super::decide::{CallState, Ending, FailurePhase, HeldBy, Wait, Waits};
 use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
@@ -177,75 +177,79 @@ where
         ResB: Body<Data = Bytes>,
         ResB::Error: Into<BoxError>,
     {
-        attempt.record(|attempt| {
-            attempt.status = Some(response.status());
-            attempt.responded.get_or_insert_with(Instant::now);
-        });
         let (mut head, body) = response.into_parts();
-        self.request.note_access(&mut head, attempt.time().sent());
-        if let Some(ledger) = &self.request.config().ledger {
-            report_rate_limit(ledger, self.request.slot(), &head.headers);
-        }
-        let classified = match self.request.credentials_changed(&mut head) {
-            Some(refusal) => refusal.into(),
-            None => {
-                let classifier = self.request.classifier();
-                classifier.response(self.state.class(), &head)
-            }
-        };
-        if classified.compressed {
-            let warnings = &self.request.config().warnings;
-            warnings.compressed(&self.state.class().operation);
-        }
-        let examined = match (classified.refusal, classified.body_classifier) {
+        let classified = self.classify(&mut head, attempt);
+        let (by_head, classifier) = match (classified.refusal, classified.body_classifier) {
             (None, None) => {
                 attempt.accepted();
-                let rest = Rest::Untouched(body);
-                return Judged::Accepted(self.hand_on(
-                    head,
-                    Prefix::default(),
-                    rest,
-                    None,
-                    self.state.accept(),
-                ));
+                let (prefix, rest) = (Prefix::default(), Rest::Untouched(body));
+                let info = self.state.accept();
+                return Judged::Accepted(self.hand_on(head, prefix, rest, None, info));
             }
             (Some(refusal), None) => {
                 let reporter = self.reporter(attempt, Some(&refusal));
-                Examined::Refused(RefusedResponse::untouched(refusal, body, reporter))
+                let refused = RefusedResponse::untouched(refusal, body, reporter);
+                return self.refused(head, refused, attempt);
             }
-            (by_head, Some(classifier)) => {
-                let reporter = self.reporter(attempt, by_head.as_ref());
-                let limits = self.request.config().read_limits;
-                let class = self.state.class();
-                let end = attempt.time().end();
-                let examined = examine(class, by_head, classifier, body, reporter, limits, end);
-                // Boxed, so that the future of a response that is not examined stays small.
-                match Box::pin(examined).await {
-                    Ok(examined) => examined,
-                    Err(Broken::Off(error)) => return Judged::Failed(error, FailurePhase::Body),
-                    Err(Broken::TooSlow) => {
-                        attempt.leave_connection();
-                        let (error, phase) = attempt.time().over(Some(head.status));
-                        return Judged::Failed(error, phase);
-                    }
-                }
-            }
+            (by_head, Some(classifier)) => (by_head, classifier),
         };
-        match examined {
-            Examined::Accepted(prefix, rest, scan) => {
+        let reporter = self.reporter(attempt, by_head.as_ref());
+        let limits = self.request.config().read_limits;
+        let class = self.state.class();
+        let end = attempt.time().end();
+        let examined = examine(class, by_head, classifier, body, reporter, limits, end);
+        // Boxed, so that the future of a response that is not examined stays small.
+        match Box::pin(examined).await {
+            Ok(Examined::Accepted(prefix, rest, scan)) => {
                 Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
             }
-            Examined::Refused(mut refused) => {
-                // One server of several is overloaded, and a new connection can lead to another one.
-                if refused.refusal.scope == RefusalScope::Endpoint {
-                    attempt.leave_connection();
-                }
-                refused.reporter.listen_with(|| self.request.own_gates());
-                refused.reporter.report_unspent(&refused.refusal);
-                self.warn_of(&refused.reporter);
-                Judged::Refused(head, refused)
+            Ok(Examined::Refused(refused)) => self.refused(head, refused, attempt),
+            Err(Broken::Off(error)) => Judged::Failed(error, FailurePhase::Body),
+            Err(Broken::TooSlow) => {
+                attempt.leave_connection();
+                let (error, phase) = attempt.time().over(Some(head.status));
+                Judged::Failed(error, phase)
             }
         }
+    }
+
+    /// Classifies a response by its head, and notes what that says beside.
+    fn classify(&self, head: &mut response::Parts, attempt: &Attempt) -> ClassifiedResponse {
+        attempt.record(|attempt| {
+            attempt.status = Some(head.status);
+            attempt.responded.get_or_insert_with(Instant::now);
+        });
+        self.request.note_access(head, attempt.time().sent());
+        let config = self.request.config();
+        if let Some(ledger) = &config.ledger {
+            report_rate_limit(ledger, self.request.slot(), &head.headers);
+        }
+        let class = self.state.class();
+        let classified = match self.request.credentials_changed(head) {
+            Some(refusal) => refusal.into(),
+            None => self.request.classifier().response(class, head),
+        };
+        if classified.compressed {
+            config.warnings.compressed(&class.operation);
+        }
+        classified
+    }
+
+    /// Tells whoever listens that the response is a refusal.
+    fn refused<ResB: Body>(
+        &self,
+        head: response::Parts,
+        mut refused: RefusedResponse<ResB>,
+        attempt: &mut Attempt,
+    ) -> Judged<ResB> {
+        // One server of several is overloaded, and a new connection can lead to another one.
+        if refused.refusal.scope == RefusalScope::Endpoint {
+            attempt.leave_connection();
+        }
+        refused.reporter.listen_with(|| self.request.own_gates());
+        refused.reporter.report_unspent(&refused.refusal);
+        self.warn_of(&refused.reporter);
+        Judged::Refused(head, refused)
     }
 
     /// Returns who reports what a response says. `by_head` is the refusal that its head told.

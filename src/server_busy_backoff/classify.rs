@@ -485,7 +485,19 @@ pub trait BodyClassifier: Send + Sync {
 
 /// What a body is, as far as it was read.
 ///
-/// See [`BodyClassifier`] for an example.
+/// ```
+/// use tower_ews::server_busy_backoff::{Reading, Refusal};
+///
+/// fn read(body: &str) -> Reading {
+///     match body {
+///         "BUSY" => Reading::Refused(Refusal::new("BUSY")),
+///         body if "BUSY".starts_with(body) => Reading::Open,
+///         _ => Reading::Final,
+///     }
+/// }
+///
+/// assert_eq!([read("BU"), read("BULK")], [Reading::Open, Reading::Final]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {

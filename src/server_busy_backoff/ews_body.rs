@@ -324,6 +324,13 @@ fn reach(scope: RefusalScope) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use http::header::CONTENT_ENCODING;
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -361,6 +368,67 @@ mod tests {
             };
             let merged = merge(refusal(one), refusal(other));
             assert_eq!(merged.of_members, one && other);
+        }
+    }
+
+    fn envelope(content: &str) -> String {
+        format!(
+            r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
+            xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"
+            ><s:Body>{content}</s:Body></s:Envelope>"#
+        )
+    }
+
+    fn read(body: &mut impl BodyClassifier, text: &[u8]) {
+        body.read(text, &mut |_| {});
+    }
+
+    #[test]
+    fn a_fault_is_complete_without_the_end_of_its_envelope() {
+        let fault = "<s:Fault><faultcode>s:Client</faultcode><faultstring>No.</faultstring>\
+                     <detail/></s:Fault>";
+        let messages = r#"<m:GetItemResponse><m:ResponseMessages><m:GetItemResponseMessage
+            ResponseClass="Success"><m:ResponseCode>NoError</m:ResponseCode
+            ></m:GetItemResponseMessage></m:ResponseMessages></m:GetItemResponse>"#;
+        for (content, is_complete) in [(fault, true), (messages, false)] {
+            let mut body = EwsBody::default();
+            let whole = envelope(content);
+            read(
+                &mut body,
+                whole.trim_end_matches("</s:Envelope>").as_bytes(),
+            );
+            assert_eq!(body.end().is_ok(), is_complete, "{content}");
+        }
+    }
+
+    #[test]
+    fn members_that_were_stopped_by_none_that_was_seen_leave_nothing_to_wait_for() {
+        let mut body = EwsBody::default();
+        assert!(matches!(body.so_far(), Reading::Open));
+        let stopped = r#"<m:GetItemResponse><m:ResponseMessages><m:GetItemResponseMessage
+            ResponseClass="Warning"><m:ResponseCode>ErrorBatchProcessingStopped</m:ResponseCode
+            ></m:GetItemResponseMessage></m:ResponseMessages></m:GetItemResponse>"#;
+        read(&mut body, envelope(stopped).as_bytes());
+        assert!(matches!(body.so_far(), Reading::Final));
+    }
+
+    #[test]
+    fn a_compressed_body_may_be_too_large_to_read_but_not_cut_short() {
+        let text = envelope("<m:GetItemResponse/>");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let gzip = encoder.finish().unwrap();
+        let headers = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
+        let headers: HeaderMap = headers.into_iter().collect();
+        for (max, bytes, is_accepted) in [
+            (1_000, gzip.len(), true),
+            (10, gzip.len(), true),
+            (1_000, gzip.len() - 1, false),
+        ] {
+            let inflate = Inflate::of(&headers, max).unwrap();
+            let mut body = Compressed::new(inflate, EwsBody::default());
+            read(&mut body, &gzip[..bytes]);
+            assert_eq!(body.end().is_ok(), is_accepted, "{max}, {bytes}");
         }
     }
 }

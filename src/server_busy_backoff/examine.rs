@@ -64,13 +64,21 @@ pub(super) enum Broken {
     TooSlow,
 }
 
+/// The beginning of a body, as far as it was read.
+struct Beginning<ResB> {
+    prefix: Prefix,
+    rest: Rest<ResB>,
+    /// Whether what was read speaks for the whole response.
+    complete: bool,
+}
+
 /// Decides by the beginning of the body. `by_head` is the refusal that the head told. `end` is when the attempt has to be over.
 pub(super) async fn examine<ResB>(
     class: &RequestClass,
     by_head: Option<Refusal>,
-    mut classifier: Box<dyn BodyClassifier>,
+    classifier: Box<dyn BodyClassifier>,
     body: ResB,
-    mut reporter: Reporter,
+    reporter: Reporter,
     limits: ReadLimits,
     end: Instant,
 ) -> Result<Examined<ResB>, Broken>
@@ -78,11 +86,50 @@ where
     ResB: Body<Data = Bytes>,
     ResB::Error: Into<BoxError>,
 {
+    let mut scan = Scan {
+        classifier,
+        reporter,
+    };
+    let refused = by_head.is_some();
+    let Beginning {
+        prefix,
+        rest,
+        complete,
+    } = read_beginning(class, refused, &mut scan, body, limits, end).await?;
+    let refusal = verdict(scan.classifier.so_far(), by_head, complete);
+    Ok(match refusal {
+        None => Examined::Accepted(prefix, rest, scan),
+        Some(refusal) => Examined::Refused(RefusedResponse {
+            refusal,
+            prefix,
+            rest,
+            classifier: Some(scan.classifier),
+            reporter: scan.reporter,
+        }),
+    })
+}
+
+/// Reads as much of the body as the verdict needs. A response that its head has `refused` stays so, even if its body fails or
+/// does not end.
+async fn read_beginning<ResB>(
+    class: &RequestClass,
+    refused: bool,
+    scan: &mut Scan,
+    body: ResB,
+    limits: ReadLimits,
+    end: Instant,
+) -> Result<Beginning<ResB>, Broken>
+where
+    ResB: Body<Data = Bytes>,
+    ResB::Error: Into<BoxError>,
+{
+    let Scan {
+        classifier,
+        reporter,
+    } = scan;
     let mut prefix = Prefix::default();
     let mut body = Box::pin(body);
     let is_handed_on = class.streaming || class.idempotency == Idempotency::NonIdempotent;
-    // A refusal that the head told stays one, even if its body fails or does not end.
-    let refused = by_head.is_some();
     let timeout = Deadline(match refused {
         true => end.min(Instant::now() + READ_TIMEOUT),
         false => end,
@@ -114,18 +161,31 @@ where
                 prefix.push(frame);
             }
         }
-        let enough = match classifier.so_far() {
-            // The refusals of many members can fill a long response.
-            Reading::Refused(_) => class.streaming || prefix.bytes() >= limits.max_buffered,
-            Reading::Final => class.streaming || prefix.bytes() >= limits.max_prefix,
-            Reading::Open => prefix.bytes() >= limits.max_prefix,
-        };
-        if enough {
+        if is_enough(class, &classifier.so_far(), prefix.bytes(), limits) {
             break (class.streaming, Rest::Begun(body));
         }
     };
+    Ok(Beginning {
+        prefix,
+        rest,
+        complete,
+    })
+}
 
-    let refusal = match (classifier.so_far(), by_head) {
+/// Whether no more than these bytes has to be read.
+fn is_enough(class: &RequestClass, reading: &Reading, bytes: usize, limits: ReadLimits) -> bool {
+    match reading {
+        // The refusals of many members can fill a long response.
+        Reading::Refused(_) => class.streaming || bytes >= limits.max_buffered,
+        Reading::Final => class.streaming || bytes >= limits.max_prefix,
+        Reading::Open => bytes >= limits.max_prefix,
+    }
+}
+
+/// Returns the refusal that a response is, by its body and by its head. `complete` if what was read of the body speaks for all
+/// of it.
+fn verdict(by_body: Reading, by_head: Option<Refusal>, complete: bool) -> Option<Refusal> {
+    match (by_body, by_head) {
         (Reading::Refused(by_body), by_head) if complete => {
             Some(with_longer_wait(by_body, by_head.as_ref()))
         }
@@ -135,24 +195,7 @@ where
         }
         (Reading::Refused(_) | Reading::Final, _) => None,
         (Reading::Open, by_head) => by_head,
-    };
-    Ok(match refusal {
-        None => Examined::Accepted(
-            prefix,
-            rest,
-            Scan {
-                classifier,
-                reporter,
-            },
-        ),
-        Some(refusal) => Examined::Refused(RefusedResponse {
-            refusal,
-            prefix,
-            rest,
-            classifier: Some(classifier),
-            reporter,
-        }),
-    })
+    }
 }
 
 /// A refusal with the longer wait of its own and of `other`.

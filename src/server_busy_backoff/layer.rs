@@ -95,14 +95,6 @@ impl<C> ServerBusyBackoffLayer<C> {
         self
     }
 
-    /// Sets the waits where the server sets none. The n-th wait of a call is drawn evenly from zero to `base` times 2 to
-    /// the power of n-1, at most `cap`. Default: 500 ms and 60 s.
-    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
-        self.config.backoff.base = base;
-        self.config.backoff.cap = cap;
-        self
-    }
-
     /// Asks `find` where a mailbox is that another server has. Default: nobody is asked, and the response goes on with
     /// [`MailboxMoved`] in its extensions.
     ///
@@ -144,11 +136,7 @@ impl<C> ServerBusyBackoffLayer<C> {
         self
     }
 
-    /// Seeds the random part of the waits, so that tests can be repeated.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = Some(seed);
-        self
-    }
+    backoff_setters!();
 }
 
 impl<S, C> Layer<S> for ServerBusyBackoffLayer<C> {

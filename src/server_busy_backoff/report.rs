@@ -250,3 +250,68 @@ impl fmt::Debug for Reporter {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{AcquireRequest, LocalLedger};
+    use crate::principal::{Charges, Principal};
+
+    /// Who holds a retry back after a refusal of this scope.
+    fn held_by(
+        charged: &[Budget],
+        endpoint: bool,
+        scope: RefusalScope,
+        retry_after: Option<Duration>,
+    ) -> HeldBy {
+        let charge = |budget: &Budget| Charge::new(Principal::new("svc"), *budget, 1);
+        let mut request = AcquireRequest::new(charged.iter().map(charge).collect::<Charges>());
+        if endpoint {
+            request = request.with_endpoint(http::uri::Authority::from_static("mail.contoso.com"));
+        }
+        let ledger = Arc::new(LocalLedger::in_flight(4));
+        let listener = Listener::Ledger(ledger, Admission::new(request, 1, 1));
+        let waits = Waits {
+            drawn: Duration::from_secs(1),
+            shortest: Duration::ZERO,
+        };
+        let mut reporter = Reporter::new(Some(listener), waits);
+        let refusal = Refusal::new("busy").scope(scope).retry_after(retry_after);
+        reporter.report(&refusal);
+        reporter.held_by(&refusal)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_a_retry_back() {
+        use RefusalScope as Of;
+        let gate = HeldBy::Gate(Instant::now() + Duration::from_secs(1));
+        let (calls, found) = (Budget::Concurrency, Budget::FindCount);
+        for (charged, endpoint, scope, expected) in [
+            (&[calls][..], true, Of::Call, HeldBy::Nobody),
+            (&[calls], true, Of::Principal, gate),
+            (&[], true, Of::Principal, HeldBy::Nobody),
+            (&[calls], true, Of::Endpoint, gate),
+            (&[calls], false, Of::Endpoint, HeldBy::Nobody),
+            (&[calls], true, Of::Concurrency, HeldBy::LedgerQueue),
+            // Whatever the call draws on is too much.
+            (&[found], true, Of::Concurrency, HeldBy::LedgerQueue),
+            (&[], true, Of::Concurrency, HeldBy::Nobody),
+            (&[calls, found], true, Of::FindCount, HeldBy::LedgerQueue),
+            (&[calls], true, Of::FindCount, HeldBy::Nobody),
+            (&[calls], true, Of::OpenMailboxes, HeldBy::Nobody),
+            (
+                &[Budget::OpenMailboxes],
+                true,
+                Of::OpenMailboxes,
+                HeldBy::LedgerQueue,
+            ),
+        ] {
+            let case = format!("{charged:?} {endpoint} {scope:?}");
+            assert_eq!(held_by(charged, endpoint, scope, None), expected, "{case}");
+        }
+        // The call waits by itself as long as the server asks it to.
+        let wait = Some(Duration::from_secs(9));
+        let named = held_by(&[calls], true, Of::Concurrency, wait);
+        assert_eq!(named, HeldBy::Nobody);
+    }
+}

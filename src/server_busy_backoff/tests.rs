@@ -6,6 +6,7 @@ mod gates;
 mod hanging;
 mod part_of_batch;
 mod repair;
+mod shared;
 mod signals;
 mod warnings;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request};
+use http::{HeaderMap, Method, Response, StatusCode, request};
 
 use super::account::{Account, AccountRefusal, authenticate};
 use super::body::{Body, ConnectionLost, respond};
@@ -18,14 +18,12 @@ use super::faults::Fault;
 use super::mailbox::Store;
 use super::operation::{Operation, OperationResponse, touched};
 use super::policy::BusyResponse;
+use super::reply::{PAGE_503, Reply, common_headers};
 use super::report::Call;
 use super::soap::{self, Request};
 
-const PAGE_503: &str = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head>\
-                        <body><h2>Service Unavailable</h2><p>HTTP Error 503. Try again later.</p></body></html>";
-
-///  back-off of a refused synchronisation call (the recorded response says so), and of other calls
-/// of which only some may run at a time.
+/// The back-off of a refused synchronisation call (the recorded response says so), and of other calls
+/// that have a limit of their own.
 const KIND_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// What becomes of a call that has arrived.
@@ -33,14 +31,6 @@ pub(super) enum Arrival {
     Response(Box<Response<Body>>),
     Lost(ConnectionLost),
     Execute(Box<Execution>),
-}
-
-/// The response to a call that is not executed.
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    outcome: String,
 }
 
 /// A call that is executed.
@@ -70,37 +60,6 @@ struct Facts<'a> {
     effective: Option<usize>,
     /// The addresses of all mailboxes concerned, the impersonated one first.
     mailboxes: Vec<String>,
-}
-
-impl Reply {
-    fn new(status: StatusCode, body: impl Into<Bytes>, outcome: &str) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: body.into(),
-            outcome: outcome.to_owned(),
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
-        self.headers.append(name, value.into());
-        self
-    }
-
-    fn xml(status: StatusCode, body: String, outcome: &str) -> Self {
-        Self::new(status, body, outcome).with(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/xml; charset=utf-8"),
-        )
-    }
-
-    fn fault(failure: &Failure) -> Self {
-        Self::xml(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            failure.fault(),
-            &failure.code,
-        )
-    }
 }
 
 impl From<Reply> for Refused {
@@ -536,26 +495,4 @@ impl Engine {
             vec![copy]
         }
     }
-}
-
-/// Headers that every response has.
-fn common_headers(head: &request::Parts, state: &mut State) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let id = uuid::Builder::from_random_bytes(state.rng.u128(..).to_le_bytes()).into_uuid();
-    if let Ok(id) = HeaderValue::from_str(&id.hyphenated().to_string()) {
-        headers.insert("request-id", id);
-    }
-    headers.insert("x-feserver", HeaderValue::from_static("SIMFE01"));
-    headers.insert(
-        "x-calculatedbetarget",
-        HeaderValue::from_static("simbe01.simulator.invalid"),
-    );
-    let echo = head
-        .headers
-        .get("return-client-request-id")
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    if let Some(id) = head.headers.get("client-request-id").filter(|_| echo) {
-        headers.insert("client-request-id", id.clone());
-    }
-    headers
 }

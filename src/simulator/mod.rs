@@ -148,6 +148,7 @@ mod mailbox;
 mod operation;
 mod other_client;
 mod policy;
+mod reply;
 mod report;
 mod response_shape;
 mod schema;

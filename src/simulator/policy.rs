@@ -135,7 +135,7 @@ pub struct Policy {
     /// `EwsCutoffBalance`: how far below zero, in milliseconds, the balance may fall before the
     /// payer is locked out. 3,000,000, same source.
     pub cutoff_balance: u64,
-    /// The least length of a lock-out. Five minutes: hints of 297,749 ms and 178,510 ms are on
+    /// The least length of a lock-out. Five minutes: waits of 297,749 ms and 178,510 ms are on
     /// record.
     pub lockout: Duration,
     /// Milliseconds that a call during the lock-out takes from the balance, and so prolongs the

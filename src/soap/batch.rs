@@ -106,7 +106,7 @@ impl Outline {
     }
 
     /// As [`Operation::idempotency`], but read off the request where it depends on it: `Read`,
-    /// `Converges`, `No`, or `Unknown` for an operation of which nobody says. An update that
+    /// `Converges`, `No`, or `Unknown` where no document says. An update that
     /// appends, or that sends mail, does not converge. `body` is asked for if it is needed.
     pub(crate) fn idempotency<B: AsRef<[u8]>>(
         &self,

@@ -159,7 +159,9 @@ mod tests {
         for code in ResponseCode::all() {
             assert_eq!(ResponseCode::from_text(&format!("\n {code}\t")), code);
             assert_ne!(code.class(), CodeClass::Unknown);
+            assert!(code.is_known());
         }
+        assert!(!ResponseCode::from_text("ErrorOfTomorrow").is_known());
     }
 
     #[test]

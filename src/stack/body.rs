@@ -1,13 +1,10 @@
 //! [`EwsBody`]: the response body of the stack.
 
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project::pin_project;
-use tower::BoxError;
 
 use crate::account_pool::PoolBody;
 use crate::audit_log::AuditBody;
@@ -18,9 +15,9 @@ use crate::find_paging::PagedBody;
 use crate::server_busy_backoff::PeekBody;
 
 /// The body below the audit log.
-pub(super) type Merged<B> = PagedBody<MergedBody<PeekBody<PoolBody<PermitBody<InflateBody<B>>>>>>;
+pub(super) type Unlogged<B> = PagedBody<MergedBody<PeekBody<PoolBody<PermitBody<InflateBody<B>>>>>>;
 
-type Inner<B> = AuditBody<Merged<B>>;
+type Inner<B> = AuditBody<Unlogged<B>>;
 
 /// The response body of [`EwsService`](super::EwsService): the client's, or the one response that the parts of a batch make.
 ///
@@ -57,25 +54,7 @@ impl<B: Body<Data = Bytes>> EwsBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for EwsBody<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.project().0.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
+body_of_inner!(EwsBody, Body<Data = Bytes>);
 
 impl<B: Body<Data = Bytes>> fmt::Debug for EwsBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

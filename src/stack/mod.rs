@@ -333,7 +333,7 @@ impl EwsStack {
         self
     }
 
-    /// Changes how batches are cut: with more parts at a time, for example. `change` is given a layer with the policy's times.
+    /// Changes how batches are split: with more concurrent parts, for example. `change` is given a layer with the policy's times.
     ///
     /// ```
     /// use tower_ews::EwsStack;

@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::{EwsBody, Merged};
+use super::body::{EwsBody, Unlogged};
 use super::client::EwsClient;
 use super::credentials::Authorize;
 use crate::account_pool::AccountPool;
@@ -68,21 +68,21 @@ impl<S> EwsService<S> {
         Self(layers)
     }
 
-    /// Returns the client.
+    /// Returns a reference to the client.
     pub fn get_ref(&self) -> &S {
         let batches = self.0.get_ref().get_ref().get_ref();
         let charged = batches.get_ref().get_ref().get_ref();
         charged.get_ref().get_ref().get_ref().get_ref()
     }
 
-    /// Returns the client, to be changed.
+    /// Returns a mutable reference to the client.
     pub fn get_mut(&mut self) -> &mut S {
         let batches = self.0.get_mut().get_mut().get_mut();
         let charged = batches.get_mut().get_mut().get_mut();
         charged.get_mut().get_mut().get_mut().get_mut()
     }
 
-    /// Returns the client, and drops the layers around it.
+    /// Returns the client.
     pub fn into_inner(self) -> S {
         let batches = self.0.into_inner().into_inner().into_inner();
         let charged = batches.into_inner().into_inner().into_inner();
@@ -129,7 +129,11 @@ where
 #[must_use = "futures do nothing unless they are polled"]
 pub struct EwsFuture<S: EwsClient, B>(
     #[pin]
-    audit_log::ResponseFuture<BufferRequestFuture<Paged<S>, B>, Merged<S::ResponseBody>, BoxError>,
+    audit_log::ResponseFuture<
+        BufferRequestFuture<Paged<S>, B>,
+        Unlogged<S::ResponseBody>,
+        BoxError,
+    >,
 );
 
 impl<S, B> Future for EwsFuture<S, B>

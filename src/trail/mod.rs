@@ -46,8 +46,22 @@ use self::log::{Log, View};
 
 /// Records what each layer did with a call. Clones share what they record.
 ///
-/// The clone that a layer finds in a request's extensions writes to that request's attempt. See the [module docs](self) for
-/// an example, and for the bounds.
+/// The clone that a layer finds in a request's extensions writes to that request's attempt. The [module docs](self) state the
+/// bounds.
+///
+/// ```
+/// use http::Request;
+/// use tower_ews::trail::CallTrail;
+///
+/// let trail = CallTrail::new();
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(trail.clone());
+///
+/// // Each layer does so when it sends the request.
+/// let attempt = CallTrail::of(request.extensions()).unwrap().begin_attempt();
+/// attempt.record(|attempt| attempt.status = Some(http::StatusCode::OK));
+/// assert_eq!(trail.attempts()[0].status, Some(http::StatusCode::OK));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct CallTrail {
     log: Arc<Mutex<Log>>,
@@ -70,7 +84,7 @@ pub struct CallTrail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryAttempt;
 
-/// A request extension: the request is a part of a batch, whose sender can send less at a time, and counts what fails.
+/// A request extension: the request is a part of a batch, whose sender can send smaller parts, and counts what fails.
 ///
 /// A layer that sends requests again only waits for the end of a throttling, and for a server that cannot be reached.
 /// Every other failure it passes on at once: the part may have been too large for the server, or one member of it may be

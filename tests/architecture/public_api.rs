@@ -9,7 +9,7 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-use crate::{attribute, end_of_item, for_tests, is_punct};
+use crate::{attribute, end_of_item, for_tests, is_punct, sources};
 
 const ITEMS: [&str; 8] = [
     "const", "enum", "fn", "static", "struct", "trait", "type", "union",
@@ -189,6 +189,55 @@ fn each_public_item_has_its_reason() {
         report += &format!("\n  `{name}` is not public: take it out of docs/public_api.md");
     }
     assert!(report.is_empty(), "{report}");
+}
+
+/// The public traits, layers and errors of a file that show no code in their docs.
+fn without_example<'a>(source: &'a str, public: &BTreeSet<&str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    // Between an item and the one before it is an empty line.
+    for item in source.split("\n\n") {
+        for line in item.lines() {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if let (Some("pub"), Some(kind), Some(name)) =
+                (words.next(), words.next(), words.next())
+            {
+                let is_asked = match kind {
+                    "trait" => true,
+                    "struct" | "enum" => name.ends_with("Layer") || name.ends_with("Error"),
+                    _ => false,
+                };
+                if is_asked && public.contains(name) && !item.contains("```") {
+                    found.push(name);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn each_trait_layer_and_error_has_an_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let public = of_sources(&root.join("src"));
+    let public: BTreeSet<&str> = public
+        .iter()
+        .map(|name| name.rsplit("::").next().unwrap_or(name))
+        .collect();
+    let mut report = String::new();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        for name in without_example(&source, &public) {
+            report += &format!("\n  {name} in {}", file.display());
+        }
+    }
+    assert!(report.is_empty(), "show how they are used:{report}");
+
+    let public = BTreeSet::from(["A", "BLayer", "CError", "D"]);
+    let source = "/// Does.\npub trait A {\n}\n\n/// ```\n/// b();\n/// ```\n#[must_use]\npub struct BLayer;\n\n\
+                  #[non_exhaustive]\npub enum CError {}\n\npub struct D;\n\npub trait Private {}\n";
+    assert_eq!(without_example(source, &public), ["A", "CError"]);
 }
 
 #[test]

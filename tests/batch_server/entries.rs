@@ -1,9 +1,9 @@
-//! The entries of an answer, read with a plain XML parser.
+//! The entries of a response, read with a plain XML parser.
 
 use quick_xml::events::Event;
 use quick_xml::reader::Reader;
 
-/// One entry of a merged answer.
+/// One entry of a merged response.
 #[derive(Debug)]
 pub struct Entry {
     pub class: String,
@@ -13,9 +13,9 @@ pub struct Entry {
     pub inside: String,
 }
 
-/// The entries of an answer, which must be well-formed to its end. None if it has no list of them.
-pub fn entries(answer: &str) -> Option<Vec<Entry>> {
-    let mut reader = Reader::from_str(answer);
+/// The entries of a response, which must be well-formed to its end. None if it has no list of them.
+pub fn entries(response: &str) -> Option<Vec<Entry>> {
+    let mut reader = Reader::from_str(response);
     let mut entries = None;
     let mut depth = 0;
     loop {

@@ -1,7 +1,7 @@
-//! A server for tests that answers every EWS operation with an array: it reads a request with a plain XML parser, and gives each member an
+//! A server for tests that responds to every EWS operation with an array: it reads a request with a plain XML parser, and gives each member an
 //! entry in the operation's shape, or what a test wants instead.
 //!
-//! A member is known by a token in it, `tok-0007`, which its entry repeats: so a test sees which answer is whose. Used by
+//! A member is known by a token in it, `tok-0007`, which its entry repeats: so a test sees which response is whose. Used by
 //! several test binaries, none of which uses all of it.
 #![allow(dead_code, unreachable_pub)]
 
@@ -219,10 +219,10 @@ impl Fortune {
     }
 }
 
-/// How an answer binds its prefixes.
+/// How a response binds its prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// `m` and `t` on the answer's element.
+    /// `m` and `t` on the response's element.
     Usual,
     /// Messages as the default namespace, `t` on the envelope.
     Default,
@@ -235,7 +235,7 @@ pub enum Style {
 impl Style {
     pub const ALL: [Style; 4] = [Style::Usual, Style::Default, Style::Crossed, Style::Far];
 
-    /// Puts an answer, written with `m:` and `t:`, into an envelope of this style.
+    /// Puts a response, written with `m:` and `t:`, into an envelope of this style.
     pub fn envelope(self, text: &str) -> String {
         let header = format!(
             "<h:ServerVersionInfo MajorVersion=\"15\" xmlns:h=\"{TYPES}\" xmlns=\"{TYPES}\"/>"
@@ -262,7 +262,7 @@ impl Style {
                  <s:Body {xsi}>"
             )
         };
-        // Declarations go into the answer's own start tag.
+        // Declarations go into the response's own start tag.
         let declare = |text: &str, bound: &str| {
             let at = text.find([' ', '>']).unwrap();
             format!("{} {bound}{}", &text[..at], &text[at..])
@@ -302,8 +302,8 @@ impl Style {
     }
 }
 
-/// Answers a request; `fortune` says what becomes of each member.
-pub fn answer(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune) -> String {
+/// Responds to a request; `fortune` says what becomes of each member.
+pub fn reply(seen: &Seen, style: Style, fortune: impl FnMut(&Member) -> Fortune) -> String {
     let mut fortune = fortune;
     let op = &*seen.operation;
     let class = |name: &str, class: &str, inside: &str| {
@@ -381,7 +381,7 @@ pub fn one_error(seen: &Seen, style: Style, code: &'static str) -> String {
     for member in &mut seen.members {
         member.token = None;
     }
-    answer(&seen, style, |_| Fortune::error(code))
+    reply(&seen, style, |_| Fortune::error(code))
 }
 
 /// A SOAP fault.
@@ -503,7 +503,7 @@ fn content(op: &str, member: &Member) -> String {
     }
 }
 
-/// What an answer holds for all its members, for operations that answer so.
+/// What a response holds for all its members, for operations that response so.
 fn list_items(seen: &Seen) -> Option<String> {
     let (op, members) = (&*seen.operation, &seen.members);
     let each = |write: &dyn Fn(&Member, &str) -> String| -> String {

@@ -15,7 +15,7 @@ pub struct Case {
     pub arrays: &'static [(&'static str, &'static [&'static str])],
     /// Behind the last container.
     pub close: &'static str,
-    /// Whether the answer has lists for all members together.
+    /// Whether the response has lists for all members together.
     pub lists: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The server of the tables as a service, in virtual time; and what two answers are compared by.
+//! The server of the tables as a service, in virtual time; and what two responses are compared by.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -40,13 +40,13 @@ pub struct Got {
     pub promised: Option<u64>,
 }
 
-type Answering = dyn FnMut(usize, &Seen) -> Reply + Send;
+type Responding = dyn FnMut(usize, &Seen) -> Reply + Send;
 
-/// Answers each request as a function says, which is given the number of the request and what it says. Each answer has its
+/// Responds to each request as a function says, which is given the number of the request and what it says. Each response has its
 /// number in the header `x-number`, comes after a while, and in pieces.
 #[derive(Clone)]
 pub struct TableServer {
-    answering: Arc<Mutex<Box<Answering>>>,
+    responding: Arc<Mutex<Box<Responding>>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -61,7 +61,7 @@ pub type TableBody =
     StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 
 impl TableServer {
-    pub fn new(seed: u64, answering: impl FnMut(usize, &Seen) -> Reply + Send + 'static) -> Self {
+    pub fn new(seed: u64, responding: impl FnMut(usize, &Seen) -> Reply + Send + 'static) -> Self {
         let state = State {
             rng: fastrand::Rng::with_seed(seed),
             got: Vec::new(),
@@ -69,7 +69,7 @@ impl TableServer {
             most_at_once: 0,
         };
         Self {
-            answering: Arc::new(Mutex::new(Box::new(answering))),
+            responding: Arc::new(Mutex::new(Box::new(responding))),
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -113,7 +113,7 @@ impl Service<Request<ReplayBody>> for TableServer {
             let wait = Duration::from_millis(state.rng.u64(1..50));
             (state.got.len() - 1, wait, state.rng.fork())
         };
-        let reply = (server.answering.lock().unwrap())(number, &Seen::read(&body));
+        let reply = (server.responding.lock().unwrap())(number, &Seen::read(&body));
         Box::pin(async move {
             tokio::time::sleep(wait).await;
             server.state.lock().unwrap().at_once -= 1;
@@ -126,14 +126,14 @@ impl Service<Request<ReplayBody>> for TableServer {
             };
             let length: usize = pieces.iter().map(Bytes::len).sum();
             let frames: Vec<_> = pieces.into_iter().map(Frame::data).map(Ok).collect();
-            let answer = Response::builder()
+            let response = Response::builder()
                 .status(StatusCode::from_u16(status)?)
                 .header("content-type", "text/xml; charset=utf-8")
                 .header("content-length", length)
                 .header("content-md5", "Q2hlY2sgSW50ZWdyaXR5IQ==")
                 .header("x-number", number)
                 .body(StreamBody::new(futures_util::stream::iter(frames)))?;
-            Ok(answer)
+            Ok(response)
         })
     }
 }

@@ -11,7 +11,7 @@ use tower_ews::find_paging::{NextPage, PageFailure, Paging, PagingReport};
 
 use tower_ews::principal::Principal;
 
-use super::server::{Server, Style, Turn, answer};
+use super::server::{Server, Style, Turn, reply};
 use crate::{
     FindPagingLayer, envelope, find_item, follow, ids, paging_error, request, send, text,
     text_and_error,
@@ -43,7 +43,7 @@ async fn the_items_of_all_pages_are_one_response() {
             let report = response.extensions().get::<PagingReport>().unwrap().clone();
             assert_eq!(response.headers().get("content-length"), None);
             let body = text(response).await.unwrap();
-            let got = answer(&body);
+            let got = reply(&body);
             assert_eq!(got.messages, [ids(0, 0..count)], "{body}");
             assert_eq!(server.calls(), calls);
             assert_eq!(
@@ -83,7 +83,7 @@ async fn a_page_that_is_smaller_than_asked_is_not_the_end() {
     let body = text(send(&layer, &server, &find_item(&[0])).await.unwrap())
         .await
         .unwrap();
-    assert_eq!(answer(&body).messages, [ids(0, 0..10)]);
+    assert_eq!(reply(&body).messages, [ids(0, 0..10)]);
     let asked: Vec<_> = server
         .asked()
         .iter()
@@ -102,7 +102,7 @@ async fn folders_are_found_likewise() {
     let body = text(send(&follow(), &server, &request).await.unwrap())
         .await
         .unwrap();
-    assert_eq!(answer(&body).messages, [ids(0, 0..25)]);
+    assert_eq!(reply(&body).messages, [ids(0, 0..25)]);
     assert_eq!(server.calls(), 3);
 }
 
@@ -117,7 +117,7 @@ async fn folders_are_asked_one_by_one_and_each_has_its_message() {
             .await
             .unwrap();
         let body = text(response).await.unwrap();
-        let got = answer(&body);
+        let got = reply(&body);
         let expected = [ids(2, 0..25), ids(1, 0..0), ids(0, 0..3), ids(3, 0..10)];
         assert_eq!(got.messages, expected, "{body}");
         let asked: Vec<_> = server
@@ -138,7 +138,7 @@ async fn an_error_of_one_folder_is_its_message() {
         let response = send(&follow(), &server, &find_item(&[0, 1, 2]))
             .await
             .unwrap();
-        let got = answer(&text(response).await.unwrap());
+        let got = reply(&text(response).await.unwrap());
         let mut expected = [ids(0, 0..2), ids(1, 0..2), ids(2, 0..2)];
         expected[at] = Vec::new();
         assert_eq!(got.messages, expected);
@@ -224,10 +224,7 @@ async fn it_goes_on_where_it_broke_off() {
     let paging = Paging::all_pages().from_offset(offset);
     let rest = request(&find_item(&[0]), Some(paging));
     let rest = layer.layer(server).oneshot(rest).await.unwrap();
-    assert_eq!(
-        answer(&text(rest).await.unwrap()).messages,
-        [ids(0, 10..25)]
-    );
+    assert_eq!(reply(&text(rest).await.unwrap()).messages, [ids(0, 10..25)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,7 +247,7 @@ async fn a_page_that_breaks_off_is_asked_for_again() {
         let server = Server::new(&[4]).turns(turns);
         let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
         assert_eq!(
-            answer(&text(response).await.unwrap()).messages,
+            reply(&text(response).await.unwrap()).messages,
             [ids(0, 0..4)]
         );
         assert_eq!(server.calls(), 5);
@@ -275,7 +272,7 @@ async fn empty_pages_are_asked_for_again_but_not_for_ever() {
     let server = Server::new(&[4]).turns([Turn::Empty, Turn::Page(2), Turn::Empty, Turn::Empty]);
     let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
     assert_eq!(
-        answer(&text(response).await.unwrap()).messages,
+        reply(&text(response).await.unwrap()).messages,
         [ids(0, 0..4)]
     );
     assert_eq!(server.calls(), 5);
@@ -335,7 +332,7 @@ async fn no_item_is_asked_for_twice() {
     let server = server.turns([Turn::Raw(odd)]);
     let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
     assert_eq!(
-        answer(&text(response).await.unwrap()).messages,
+        reply(&text(response).await.unwrap()).messages,
         [ids(0, 0..9)]
     );
 }
@@ -354,7 +351,7 @@ async fn a_body_that_is_not_read_holds_no_permit() {
         bodies.push(service.clone().oneshot(request).await.unwrap());
     }
     for body in bodies {
-        assert_eq!(answer(&text(body).await.unwrap()).messages, [ids(0, 0..25)]);
+        assert_eq!(reply(&text(body).await.unwrap()).messages, [ids(0, 0..25)]);
     }
 }
 
@@ -403,7 +400,7 @@ async fn a_partial_page_as_it_was_seen() {
     let body = text(response).await.unwrap();
     let mut expected = vec![String::from("AAMk1")];
     expected.extend(ids(0, 250..253));
-    assert_eq!(answer(&body).messages, [expected], "{body}");
+    assert_eq!(reply(&body).messages, [expected], "{body}");
     assert_eq!(server.asked()[1].offset, Some(250));
     assert!(body.starts_with(&partial[..partial.find("<m:RootFolder").unwrap()]));
     // Of the one view it had 4310 entries, of the other 253.
@@ -418,7 +415,7 @@ async fn without_the_offset_the_entries_are_counted() {
     });
     let response = send(&follow(), &server, &find_item(&[0])).await.unwrap();
     assert_eq!(
-        answer(&text(response).await.unwrap()).messages,
+        reply(&text(response).await.unwrap()).messages,
         [ids(0, 0..25)]
     );
 }
@@ -430,7 +427,7 @@ async fn a_view_that_changes_is_reported() {
     let report = response.extensions().get::<PagingReport>().unwrap().clone();
     let server = server.set(|state| state.folders[0] = 26);
     assert_eq!(
-        answer(&text(response).await.unwrap()).messages,
+        reply(&text(response).await.unwrap()).messages,
         [ids(0, 0..26)]
     );
     assert!(report.view_changed());

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_ews::find_paging::{NextPage, Paging};
 
-use super::server::{Server, Style, Turn, answer};
+use super::server::{Server, Style, Turn, reply};
 use super::sync::sync_items;
 use crate::{find_item, follow, paging_error, request};
 
@@ -92,7 +92,7 @@ async fn case(seed: u64) {
     assert!(faults || !is_refused);
     let Some(error) = error else {
         if !is_refused {
-            let whole = answer(&text);
+            let whole = reply(&text);
             assert_eq!(got, expected, "{text}");
             assert!(
                 whole.folders.iter().all(|folder| folder.ends_with("=true")),
@@ -168,11 +168,11 @@ async fn sync_case(seed: u64) {
         if text.contains("ErrorServerBusy") || text.contains("sign in") {
             continue;
         }
-        let answer = answer(&text);
-        got.extend(answer.messages.into_iter().flatten());
-        state = answer.state;
+        let reply = reply(&text);
+        got.extend(reply.messages.into_iter().flatten());
+        state = reply.state;
         assert_eq!(state, format!("s{}", got.len()));
-        if answer.last == "true" {
+        if reply.last == "true" {
             break;
         }
     }

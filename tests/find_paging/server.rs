@@ -103,7 +103,7 @@ pub(crate) enum Turn {
     Fault(&'static str),
     /// No SOAP, with HTTP 200.
     NoSoap,
-    /// Never answers.
+    /// Never responds.
     Hangs,
     /// A page with no entry, that is not the last one.
     Empty,
@@ -398,7 +398,7 @@ fn envelope(style: Style, operation: &str, messages: &[(String, String)]) -> Str
 
 /// What a caller reads of a response. Panics at what is no well-formed XML, or is in a wrong namespace.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     /// The ids of each message.
     pub(crate) messages: Vec<Vec<String>>,
     /// The attributes of each `RootFolder`.
@@ -408,9 +408,9 @@ pub(crate) struct Answer {
     pub(crate) last: String,
 }
 
-pub(crate) fn answer(body: &str) -> Answer {
+pub(crate) fn reply(body: &str) -> Reply {
     let mut reader = NsReader::from_str(body);
-    let mut answer = Answer::default();
+    let mut response = Reply::default();
     let mut path: Vec<String> = Vec::new();
     loop {
         let (space, event) = reader
@@ -430,16 +430,16 @@ pub(crate) fn answer(body: &str) -> Answer {
             Event::Text(text) => {
                 let text = text.decode().unwrap().into_owned();
                 match path.last().map(String::as_str) {
-                    Some("SyncState") => answer.state += &text,
-                    Some("ResponseCode") => answer.codes.push(text),
-                    Some(name) if name.starts_with("IncludesLast") => answer.last += &text,
+                    Some("SyncState") => response.state += &text,
+                    Some("ResponseCode") => response.codes.push(text),
+                    Some(name) if name.starts_with("IncludesLast") => response.last += &text,
                     _ => {}
                 }
                 continue;
             }
             Event::Eof => {
                 assert!(path.is_empty(), "{body}");
-                return answer;
+                return response;
             }
             _ => continue,
         };
@@ -452,7 +452,7 @@ pub(crate) fn answer(body: &str) -> Answer {
             _ => {}
         }
         if name.ends_with("ResponseMessage") {
-            answer.messages.push(Vec::new());
+            response.messages.push(Vec::new());
         }
         if name == "RootFolder" {
             let attributes = start.attributes().map(|attribute| {
@@ -461,12 +461,12 @@ pub(crate) fn answer(body: &str) -> Answer {
                 format!("{}={}", of(attribute.key.as_ref()), of(&attribute.value))
             });
             let attributes: Vec<_> = attributes.collect();
-            answer.folders.push(attributes.join(" "));
+            response.folders.push(attributes.join(" "));
         }
         if matches!(&*name, "ItemId" | "FolderId") {
             let id = start.try_get_attribute("Id").unwrap().unwrap();
             let id = String::from_utf8(id.value.to_vec()).unwrap();
-            answer.messages.last_mut().unwrap().push(id);
+            response.messages.last_mut().unwrap().push(id);
         }
         if !empty {
             path.push(name);

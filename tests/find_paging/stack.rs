@@ -12,7 +12,7 @@ use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::simulator::{Exchange, Fault, Faults};
 use tower_ews::{EwsService, EwsStack};
 
-use super::server::answer;
+use super::server::reply;
 use crate::envelope;
 use crate::schema::{complaint, schemas};
 
@@ -70,7 +70,7 @@ async fn a_large_folder_in_one_response() {
 
     // Off by default: the server gives no more than 1,000.
     let (body, report) = ask(&plain, &find()).await;
-    assert_eq!(answer(&body).messages[0].len(), 1000);
+    assert_eq!(reply(&body).messages[0].len(), 1000);
     assert!(report.is_none());
 
     // On request of a single call.
@@ -84,11 +84,11 @@ async fn a_large_folder_in_one_response() {
     let followed = stack().find_paging(|paging| paging.default_paging(Paging::all_pages()));
     let followed = followed.service(exchange.clone());
     let (body, report) = ask(&followed, &find()).await;
-    let mut ids = answer(&body).messages.remove(0);
+    let mut ids = reply(&body).messages.remove(0);
     assert_eq!(ids.len(), 2300);
     assert_eq!(report.unwrap().pages(), 3);
     let (synchronised, report) = ask(&followed, &sync()).await;
-    assert_eq!(answer(&synchronised).messages[0].len(), 2300);
+    assert_eq!(reply(&synchronised).messages[0].len(), 2300);
     assert_eq!(report.unwrap().pages(), 5);
     for schema in schemas() {
         let texts = [body.clone(), synchronised.clone()];
@@ -113,7 +113,7 @@ async fn each_page_waits_out_a_busy_server_by_itself() {
         .service(exchange.clone());
     fill(&ews, 950).await;
     let (body, report) = ask(&ews, &find()).await;
-    assert_eq!(answer(&body).messages[0].len(), 950);
+    assert_eq!(reply(&body).messages[0].len(), 950);
     assert_eq!(report.unwrap().pages(), 10);
     // One record of the call, with the attempts of all pages.
     let records = sink.records();

@@ -6,7 +6,7 @@ use tower::{Layer, ServiceExt};
 use tower_ews::extensions::Deadline;
 use tower_ews::find_paging::{NextPage, PageFailure, Paging, PagingReport};
 
-use super::server::{MESSAGES, Server, Style, TYPES, Turn, answer};
+use super::server::{MESSAGES, Server, Style, TYPES, Turn, reply};
 use crate::schema::{complaint, schemas};
 use crate::{FindPagingLayer, envelope, follow, ids, request, send, text};
 
@@ -45,7 +45,7 @@ async fn changes_of_all_pages_are_one_response_with_the_last_state() {
                 let response = send(&follow(), &server, &request("")).await.unwrap();
                 let report = response.extensions().get::<PagingReport>().unwrap().clone();
                 let body = text(response).await.unwrap();
-                let got = answer(&body);
+                let got = reply(&body);
                 assert_eq!(got.messages, [ids(0, 0..count)], "{body}");
                 assert_eq!((got.state, &*got.last), (format!("s{count}"), "true"));
                 assert_eq!(server.calls(), calls);
@@ -119,7 +119,7 @@ async fn what_breaks_off_is_a_response_that_says_so() {
         let server = server.turns([Turn::Page(10), Turn::Page(10), turn.clone()]);
         let response = send(&follow(), &server, &sync_items("")).await.unwrap();
         let report = response.extensions().get::<PagingReport>().unwrap().clone();
-        let got = answer(&text(response).await.unwrap());
+        let got = reply(&text(response).await.unwrap());
         assert_eq!(got.messages, [ids(0, 0..20)], "{turn:?}");
         assert_eq!((&*got.state, &*got.last), ("s20", "false"));
         let error = report.error().unwrap();
@@ -127,7 +127,7 @@ async fn what_breaks_off_is_a_response_that_says_so() {
 
         // The same call again with that state gets the rest.
         let body = sync_items("<m:SyncState>s20</m:SyncState>");
-        let got = answer(
+        let got = reply(
             &text(send(&follow(), &server, &body).await.unwrap())
                 .await
                 .unwrap(),
@@ -165,7 +165,7 @@ async fn pages_without_changes_cost_none_of_the_others() {
         });
         let server = Server::new(&[0]).turns(turns);
         let response = send(&follow(), &server, &sync_items("")).await.unwrap();
-        let got = answer(&text(response).await.unwrap());
+        let got = reply(&text(response).await.unwrap());
         let expected = (0..4).filter(|at| full(*at));
         let expected: Vec<_> = expected
             .flat_map(|at| ids(0, at as usize * 5..at as usize * 5 + 5))
@@ -182,7 +182,7 @@ async fn states_without_changes_do_not_go_on_for_ever() {
     let server = Server::new(&[0]).turns(turns);
     let response = send(&follow(), &server, &sync_items("")).await.unwrap();
     let report = response.extensions().get::<PagingReport>().unwrap().clone();
-    let got = answer(&text(response).await.unwrap());
+    let got = reply(&text(response).await.unwrap());
     // The newest one is handed out all the same.
     assert_eq!((&*got.state, &*got.last), ("p100", "false"));
     assert_eq!(server.calls(), 101);
@@ -205,7 +205,7 @@ async fn the_empty_state_of_a_refusal_is_never_handed_out() {
         let server = Server::new(&[45]).turns(turns);
         let response = send(&follow(), &server, &sync_items("")).await.unwrap();
         let report = response.extensions().get::<PagingReport>().unwrap().clone();
-        let got = answer(&text(response).await.unwrap());
+        let got = reply(&text(response).await.unwrap());
         assert_eq!(
             (got.messages, &*got.state, &*got.last),
             (vec![ids(0, 0..10)], "s10", "false")
@@ -246,7 +246,7 @@ async fn the_same_state_again_is_no_progress() {
     let server = Server::new(&[15]).turns(turns);
     let response = send(&follow(), &server, &sync_items("")).await.unwrap();
     assert_eq!(
-        answer(&text(response).await.unwrap()).messages,
+        reply(&text(response).await.unwrap()).messages,
         [ids(0, 0..15)]
     );
     assert_eq!(server.calls(), 5);
@@ -255,7 +255,7 @@ async fn the_same_state_again_is_no_progress() {
     let server = Server::new(&[15]).turns(turns);
     let response = send(&follow(), &server, &sync_items("")).await.unwrap();
     let report = response.extensions().get::<PagingReport>().unwrap().clone();
-    let got = answer(&text(response).await.unwrap());
+    let got = reply(&text(response).await.unwrap());
     assert_eq!(
         (got.messages, &*got.state, &*got.last),
         (vec![ids(0, 0..10)], "s10", "false")
@@ -274,7 +274,7 @@ async fn what_is_collected_is_bounded() {
         .await
         .unwrap();
     let report = response.extensions().get::<PagingReport>().unwrap().clone();
-    let got = answer(&text(response).await.unwrap());
+    let got = reply(&text(response).await.unwrap());
     let count = got.messages[0].len();
     assert!((20..100).contains(&count), "{count}");
     assert_eq!((got.state, &*got.last), (format!("s{count}"), "false"));
@@ -297,7 +297,7 @@ async fn the_deadline_ends_with_what_came() {
         .oneshot(request)
         .await
         .unwrap();
-    let got = answer(&text(response).await.unwrap());
+    let got = reply(&text(response).await.unwrap());
     assert_eq!(
         (got.messages, &*got.state, &*got.last),
         (vec![ids(0, 0..30)], "s30", "false")
@@ -313,7 +313,7 @@ async fn it_is_followed_on_request_alone() {
             .oneshot(request(&sync_items(""), paging))
             .await
             .unwrap();
-        assert_eq!(answer(&text(response).await.unwrap()).last, "false");
+        assert_eq!(reply(&text(response).await.unwrap()).last, "false");
         assert_eq!(server.requests(), [sync_items("")]);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Faults {
     pub(crate) stray: f64,
     /// A response is no JSON.
     pub(crate) page: f64,
-    /// The batch is executed and answered, with a status of an error.
+    /// The batch is executed and gets a response, with a status of an error.
     pub(crate) outer: f64,
     /// The batch is throttled as a whole.
     pub(crate) busy: f64,
@@ -49,7 +49,7 @@ pub(crate) struct Report {
     pub(crate) most: usize,
     /// Urls, in the order of their execution.
     pub(crate) executed: Vec<String>,
-    /// What was answered to each url, the last one last.
+    /// The response to each url, the last one last.
     pub(crate) said: HashMap<String, Vec<String>>,
     /// Responses of 429, 503 or 509.
     pub(crate) throttled: usize,
@@ -77,7 +77,7 @@ struct State {
 }
 
 enum Outcome {
-    Answer(u16, Option<String>, Bytes),
+    Reply(u16, Option<String>, Bytes),
     Lost,
 }
 
@@ -123,12 +123,12 @@ where
             tokio::time::sleep(Duration::from_millis(time)).await;
             let outcome = server.state.lock().unwrap().batch(&body, server.faults);
             match outcome {
-                Outcome::Answer(status, retry_after, body) => {
-                    let mut answer = Response::builder().status(status);
+                Outcome::Reply(status, retry_after, body) => {
+                    let mut response = Response::builder().status(status);
                     if let Some(retry_after) = retry_after {
-                        answer = answer.header("retry-after", retry_after);
+                        response = response.header("retry-after", retry_after);
                     }
-                    Ok(answer.body(Full::new(body)).unwrap())
+                    Ok(response.body(Full::new(body)).unwrap())
                 }
                 Outcome::Lost => Err("connection reset".into()),
             }
@@ -144,7 +144,7 @@ impl State {
     fn violation(&mut self, text: String) -> Outcome {
         let error = json!({"error": {"code": "BadRequest", "message": text}}).to_string();
         self.report.violations.push(text);
-        Outcome::Answer(400, None, error.into())
+        Outcome::Reply(400, None, error.into())
     }
 
     fn batch(&mut self, body: &[u8], faults: Faults) -> Outcome {
@@ -175,20 +175,20 @@ impl State {
             self.all_closed = Some(until);
             let status = self.rng.choice([429, 503]).unwrap();
             let error = r#"{"error":{"code":"TooManyRequests","message":"busy"}}"#;
-            return Outcome::Answer(status, Some(hint), error.into());
+            return Outcome::Reply(status, Some(hint), error.into());
         }
         let lost = self.chance(faults.lost);
         let outage = self.chance(faults.outage);
         if !((lost || outage) && self.rng.bool()) {
             let before = self.closed.clone();
-            let answer = self.execute(requests, faults);
+            let response = self.execute(requests, faults);
             if !(lost || outage) {
-                let outer = memchr::memmem::find(&answer, b"\"id\"").is_some();
+                let outer = memchr::memmem::find(&response, b"\"id\"").is_some();
                 let status = match outer && self.chance(faults.outer) {
                     true => self.rng.choice([400, 403, 424, 500, 502, 504]).unwrap(),
                     false => 200,
                 };
-                return Outcome::Answer(status, None, answer);
+                return Outcome::Reply(status, None, response);
             }
             // The client was not told.
             self.closed = before;
@@ -197,7 +197,7 @@ impl State {
             return Outcome::Lost;
         }
         let status = self.rng.choice([200, 500, 502, 504]).unwrap();
-        Outcome::Answer(status, None, "<html>sorry</html>".into())
+        Outcome::Reply(status, None, "<html>sorry</html>".into())
     }
 
     /// A `Retry-After` in one of its forms, and until when it is meant.

@@ -321,7 +321,7 @@ impl Fake {
 
     fn execute(&self, args: &[String]) -> Result<Value, redis::RedisError> {
         self.0.calls.fetch_add(1, Relaxed);
-        let answer = match args[0].as_str() {
+        let response = match args[0].as_str() {
             "EVALSHA" if !self.0.loaded.load(Relaxed) => {
                 let code = String::from("NOSCRIPT");
                 return Err(redis::make_extension_error(code, None));
@@ -354,7 +354,7 @@ impl Fake {
             other => panic!("{other} is sent"),
         };
         self.deliver();
-        Ok(answer)
+        Ok(response)
     }
 
     fn deliver(&self) {
@@ -395,12 +395,12 @@ impl RedisConnect for Fake {
                 });
                 std::future::pending::<()>().await;
             }
-            let answer = fake.execute(&args);
+            let response = fake.execute(&args);
             if fake.is_lost() {
                 std::future::pending::<()>().await;
             }
             sleep(fake.way()).await;
-            answer
+            response
         })
     }
 

@@ -109,7 +109,7 @@ impl State {
         let now = Instant::now();
         let queued = self.queue.len();
         if queued >= self.limits.max_queued {
-            answer(reply, Err(Refused::QueueFull { queued }));
+            response(reply, Err(Refused::QueueFull { queued }));
             return;
         }
         let ticket = ask.ticket.unwrap_or(self.tickets);
@@ -284,7 +284,7 @@ impl State {
             probes,
         };
         // Whoever has gone away takes it back itself.
-        answer(waiting.reply, Ok(admitted));
+        response(waiting.reply, Ok(admitted));
         true
     }
 
@@ -328,7 +328,7 @@ impl State {
             let blocked = blocked.map_or(Blocked::Time, |(blocked, _)| blocked);
             if let Some(waiting) = self.queue.leave(id) {
                 let waited = now - waiting.since + ONE_WAY;
-                answer(waiting.reply, Err(Refused::TimedOut { waited, blocked }));
+                response(waiting.reply, Err(Refused::TimedOut { waited, blocked }));
             }
         }
         for id in std::mem::take(&mut self.unchecked) {
@@ -342,7 +342,7 @@ impl State {
             {
                 if let Some(waiting) = self.queue.leave(id) {
                     let wait = until - now;
-                    answer(waiting.reply, Err(Refused::GateTooLate { wait, blocked }));
+                    response(waiting.reply, Err(Refused::GateTooLate { wait, blocked }));
                 }
             }
         }
@@ -387,7 +387,7 @@ impl State {
     }
 }
 
-fn answer(reply: oneshot::Sender<Reply>, outcome: Result<Admitted, Refused>) {
+fn response(reply: oneshot::Sender<Reply>, outcome: Result<Admitted, Refused>) {
     let _ = reply.send(Reply {
         sent: Instant::now(),
         outcome,

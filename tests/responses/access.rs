@@ -17,7 +17,7 @@ use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::server_busy_backoff::{AccessDenied, AccessScope};
 use tower_ews::{EwsService, EwsStack};
 
-use super::server::{Answer, Ask, Server, good, impersonating, replay, request, respond};
+use super::server::{Ask, Reply, Server, good, impersonating, replay, request, respond};
 
 /// What came with each request, and when.
 type Seen = Arc<Mutex<Vec<(String, Duration)>>>;
@@ -49,12 +49,12 @@ fn server(seen: &Seen, status: impl Fn(&str, usize) -> u16 + Send + Sync + 'stat
             number,
             at: begin.elapsed(),
         };
-        let answer = match status(&value, number) {
-            200 if text.is_empty() => Answer::page(200, "image/jpeg", "a photo"),
+        let response = match status(&value, number) {
+            200 if text.is_empty() => Reply::page(200, "image/jpeg", "a photo"),
             200 => good(&ask),
-            status => Answer::status(status),
+            status => Reply::status(status),
         };
-        async move { respond(answer).await }
+        async move { respond(response).await }
     }))
 }
 

@@ -7,7 +7,7 @@ use tower::{Layer, ServiceExt};
 use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, EwsBatchFormat};
 
 use super::server::{
-    Answer, Ask, Outcome, client, envelope, fault, good, messages, replay, request, send, soap,
+    Ask, Outcome, Reply, client, envelope, fault, good, messages, replay, request, send, soap,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,18 +40,18 @@ fn one_of_twenty(outcome: &Outcome, what: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_or_a_page_whenever_one_is_asked_for() {
-    let refused = |answer: fn() -> Answer| {
+    let refused = |response: fn() -> Reply| {
         move |ask: &Ask| match has_seventh(ask) {
-            true => answer(),
+            true => response(),
             false => good(ask),
         }
     };
-    let faults: fn() -> Answer = || Answer::xml(500, fault("ErrorInternalServerError", ""));
-    let page: fn() -> Answer = || Answer::page(500, "text/html", "<html>Runtime Error</html>");
-    for (what, answer) in [("a fault", faults), ("a page", page)] {
-        let outcome = send(soap(&attachment_ids(20)), None, refused(answer)).await;
+    let faults: fn() -> Reply = || Reply::xml(500, fault("ErrorInternalServerError", ""));
+    let page: fn() -> Reply = || Reply::page(500, "text/html", "<html>Runtime Error</html>");
+    for (what, response) in [("a fault", faults), ("a page", page)] {
+        let outcome = send(soap(&attachment_ids(20)), None, refused(response)).await;
         one_of_twenty(&outcome, what);
-        let outcome = send(request("GetItem", 20), None, refused(answer)).await;
+        let outcome = send(request("GetItem", 20), None, refused(response)).await;
         one_of_twenty(&outcome, what);
     }
 }
@@ -78,7 +78,7 @@ async fn one_entry_that_is_always_an_internal_error() {
 #[tokio::test(start_paused = true)]
 async fn what_refuses_all_is_recognised_at_once() {
     let login = || {
-        Answer::page(
+        Reply::page(
             200,
             "text/html",
             "<html><title>Sign in</title><body>to your account</body></html>",
@@ -91,25 +91,25 @@ async fn what_refuses_all_is_recognised_at_once() {
         "{}",
         outcome.error
     );
-    let timeout: fn(&Ask) -> Answer = |_| Answer::status(440);
-    let header: fn(&Ask) -> Answer = |_| {
-        Answer::xml(
+    let timeout: fn(&Ask) -> Reply = |_| Reply::status(440);
+    let header: fn(&Ask) -> Reply = |_| {
+        Reply::xml(
             500,
             fault("ErrorInvalidExchangeImpersonationHeaderData", ""),
         )
     };
-    for answer in [timeout, header] {
-        let outcome = send(request("CreateItem", 1000), None, answer).await;
+    for response in [timeout, header] {
+        let outcome = send(request("CreateItem", 1000), None, response).await;
         assert_eq!((outcome.requests(), outcome.unknown), (1, 0));
     }
     // Nothing, and an empty body, are asked for again, a bounded number of times.
     let id = |at: usize| format!(r#"<t:FolderId Id="ID{at:04}"/>"#);
     let find = of("FindFolder", id, 2, "ParentFolderIds");
-    let nothing: fn(&Ask) -> Answer = |_| Answer::xml(200, "");
-    let empty: fn(&Ask) -> Answer = |_| Answer::xml(200, envelope(""));
-    let other: fn(&Ask) -> Answer = |_| Answer::page(500, "text/html", "<html>No EWS here</html>");
-    for answer in [nothing, empty, other] {
-        let outcome = send(soap(&find), None, answer).await;
+    let nothing: fn(&Ask) -> Reply = |_| Reply::xml(200, "");
+    let empty: fn(&Ask) -> Reply = |_| Reply::xml(200, envelope(""));
+    let other: fn(&Ask) -> Reply = |_| Reply::page(500, "text/html", "<html>No EWS here</html>");
+    for response in [nothing, empty, other] {
+        let outcome = send(soap(&find), None, response).await;
         assert!(outcome.done() == 0 && outcome.requests() > 1);
         assert!(
             outcome.requests() <= 12 && outcome.took < 2 * MINUTE,
@@ -128,7 +128,7 @@ async fn a_507_for_more_than_three() {
     );
     let outcome = send(soap(&body), None, |ask| match ask.ids.len() {
         0..=3 => good(ask),
-        _ => Answer::status(507),
+        _ => Reply::status(507),
     })
     .await;
     assert_eq!(
@@ -157,7 +157,7 @@ async fn one_message_that_is_longer_than_a_response_may_be() {
             )
         });
         let each: String = each.collect();
-        Answer::xml(
+        Reply::xml(
             200,
             envelope(&format!(
                 "<m:GetItemResponse><m:ResponseMessages>{each}</m:ResponseMessages></m:GetItemResponse>"
@@ -185,7 +185,7 @@ async fn the_longest_of_several_waits() {
             for (operation, members) in [("GetItem", 1), ("CreateItem", 20)] {
                 let outcome = send(request(operation, members), None, move |ask| {
                     match ask.number {
-                        0 => Answer::status(status).with("retry-after", waits),
+                        0 => Reply::status(status).with("retry-after", waits),
                         _ => good(ask),
                     }
                 })
@@ -206,12 +206,12 @@ async fn any_status_is_bounded() {
     let mut wrong = Vec::new();
     for status in (200..600).chain(others) {
         for page in ["", "<html><title>Moved</title></html>"] {
-            let answer = move |_: &Ask| match page {
-                "" => Answer::status(status),
-                page => Answer::page(status, "text/html", page),
+            let response = move |_: &Ask| match page {
+                "" => Reply::status(status),
+                page => Reply::page(status, "text/html", page),
             };
             for (operation, members) in [("GetItem", 1), ("GetItem", 20), ("CreateItem", 20)] {
-                let outcome = send(request(operation, members), None, answer).await;
+                let outcome = send(request(operation, members), None, response).await;
                 let case = format!(
                     "{status} {page:?}, {operation} of {members}: {} requests, {:?}, {} unknown, {:?}, {}",
                     outcome.requests(),
@@ -259,16 +259,16 @@ async fn a_photo_is_asked_for_again() {
             http::Request::get("https://mail.contoso.com/EWS/Exchange.asmx/s/GetUserPhoto");
         request.body(replay(Full::default())).unwrap()
     };
-    let failures: [fn() -> Answer; 9] = [
-        || Answer::Reset,
-        || Answer::status(500),
-        || Answer::status(502),
-        || Answer::status(504),
-        || Answer::status(408),
-        || Answer::status(509),
-        || Answer::status(504).with("retry-after", "2"),
-        || Answer::status(500).with("retry-after", "2"),
-        || Answer::status(502).with("retry-after", "2"),
+    let failures: [fn() -> Reply; 9] = [
+        || Reply::Reset,
+        || Reply::status(500),
+        || Reply::status(502),
+        || Reply::status(504),
+        || Reply::status(408),
+        || Reply::status(509),
+        || Reply::status(504).with("retry-after", "2"),
+        || Reply::status(500).with("retry-after", "2"),
+        || Reply::status(502).with("retry-after", "2"),
     ];
     for (at, failure) in failures.into_iter().enumerate() {
         for ends in [true, false] {
@@ -277,7 +277,7 @@ async fn a_photo_is_asked_for_again() {
             let server = tower::service_fn(move |_: http::Request<tower_ews::body::ReplayBody>| {
                 let number = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 super::server::respond(match ends && number == 2 {
-                    true => Answer::page(200, "image/jpeg", "a photo"),
+                    true => Reply::page(200, "image/jpeg", "a photo"),
                     false => failure(),
                 })
             });

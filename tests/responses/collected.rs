@@ -6,24 +6,24 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Worth;
-use super::server::{Answer, request, send};
+use super::server::{Reply, request, send};
 
 /// One sample: the file, and what was written down of it.
 struct Sample {
     name: String,
     class: String,
-    answer: Answer,
+    response: Reply,
 }
 
 impl Sample {
     /// The same, to another operation.
-    fn said_to(&self, operation: &str) -> Answer {
-        let mut answer = self.answer.clone();
+    fn said_to(&self, operation: &str) -> Reply {
+        let mut response = self.response.clone();
         let own = self.name.split('-').nth(1).unwrap_or_default();
-        if let (Answer::Response { body, .. }, true) = (&mut answer, own != "fault") {
+        if let (Reply::Response { body, .. }, true) = (&mut response, own != "fault") {
             *body = body.replace(&format!("{own}Response"), &format!("{operation}Response"));
         }
-        answer
+        response
     }
 
     fn speaks_for_all(&self) -> bool {
@@ -41,9 +41,9 @@ fn samples() -> Option<Vec<Sample>> {
         Sample {
             name: cells[0].to_owned(),
             class: cells[4].to_owned(),
-            answer: match cells[0].strip_suffix(".http") {
+            response: match cells[0].strip_suffix(".http") {
                 Some(_) => message(status, &text),
-                None => Answer::xml(status, text),
+                None => Reply::xml(status, text),
             },
         }
     });
@@ -51,7 +51,7 @@ fn samples() -> Option<Vec<Sample>> {
 }
 
 /// Reads a response as it stands on the wire.
-fn message(status: u16, text: &str) -> Answer {
+fn message(status: u16, text: &str) -> Reply {
     let text = text.replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
     let headers = head.lines().skip(1).filter_map(|line| {
@@ -61,7 +61,7 @@ fn message(status: u16, text: &str) -> Answer {
         let left_out = ["content-length", "transfer-encoding"].contains(&&*name);
         (!left_out).then(|| (&*Box::leak(name.into_boxed_str()), value.trim().to_owned()))
     });
-    Answer::Response {
+    Reply::Response {
         status,
         headers: headers.collect(),
         body: body.to_owned(),
@@ -108,8 +108,8 @@ async fn no_sample_takes_more_than_its_class_allows() {
             if members > 1 && !sample.speaks_for_all() {
                 continue;
             }
-            let answer = sample.said_to(operation);
-            let outcome = send(request(operation, members), None, move |_| answer.clone()).await;
+            let response = sample.said_to(operation);
+            let outcome = send(request(operation, members), None, move |_| response.clone()).await;
             let requests = worth.requests().max(worth.requests_of_batch());
             let case = format!(
                 "{} ({}), {operation} of {members}: {} requests, {:?}, {:?}, {}",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::server::{Answer, Ask, fault, good, request, send};
+use super::server::{Ask, Reply, fault, good, request, send};
 
 const MEMBERS: usize = 2_000;
 const CULPRITS: usize = MEMBERS / 100;
@@ -29,30 +29,30 @@ fn places(seed: u64) -> Vec<(&'static str, BTreeSet<usize>)> {
 struct Kind {
     operation: &'static str,
     name: &'static str,
-    answer: fn(&Ask) -> Answer,
+    response: fn(&Ask) -> Reply,
     /// How often a culprit is asked for by itself.
     tries: usize,
 }
 
 fn kinds() -> Vec<Kind> {
-    let kind = |operation, name, tries, answer| Kind {
+    let kind = |operation, name, tries, response| Kind {
         operation,
         name,
-        answer,
+        response,
         tries,
     };
     vec![
         kind("GetItem", "500, a page", 7, |_| {
-            Answer::page(500, "text/html", "<html>Runtime Error</html>")
+            Reply::page(500, "text/html", "<html>Runtime Error</html>")
         }),
-        kind("GetItem", "a reset", 7, |_| Answer::Reset),
-        kind("GetItem", "400", 1, |_| Answer::status(400)),
+        kind("GetItem", "a reset", 7, |_| Reply::Reset),
+        kind("GetItem", "400", 1, |_| Reply::status(400)),
         kind("GetItem", "a fault", 2, |_| {
-            Answer::xml(500, fault("ErrorInternalServerError", ""))
+            Reply::xml(500, fault("ErrorInternalServerError", ""))
         }),
-        kind("CreateItem", "400", 1, |_| Answer::status(400)),
+        kind("CreateItem", "400", 1, |_| Reply::status(400)),
         kind("CreateItem", "a fault", 1, |_| {
-            Answer::xml(500, fault("ErrorSchemaValidation", ""))
+            Reply::xml(500, fault("ErrorSchemaValidation", ""))
         }),
     ]
 }
@@ -65,13 +65,13 @@ async fn one_member_in_a_hundred_costs_itself_alone() {
     for (place, culprits) in places(seed) {
         for kind in kinds() {
             let bad: BTreeSet<String> = culprits.iter().map(|at| format!("ID{at:04}")).collect();
-            let answer = kind.answer;
+            let response = kind.response;
             let outcome = send(request(kind.operation, MEMBERS), None, move |ask| match ask
                 .ids
                 .iter()
                 .any(|id| bad.contains(id))
             {
-                true => answer(ask),
+                true => response(ask),
                 false => good(ask),
             })
             .await;

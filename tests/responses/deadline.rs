@@ -12,7 +12,7 @@ use tower_ews::batch_splitter::{BatchReport, BatchStats};
 use tower_ews::extensions::{Caller, Deadline};
 use tower_ews::policy::ThrottlingPolicy;
 
-use super::server::{Answer, Ask, client, envelope, good, messages, request};
+use super::server::{Ask, Reply, client, envelope, good, messages, request};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const MEMBERS: usize = 300;
@@ -33,13 +33,13 @@ async fn send(
     operation: &str,
     parallel: usize,
     before: usize,
-    answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
+    reply: impl Fn(&Ask) -> Reply + Send + Sync + 'static,
 ) -> Ended {
     let asks = Arc::new(Mutex::new(Vec::new()));
     let stack = EwsStack::new(ThrottlingPolicy::exchange_online())
         .caller(Caller::new("svc@contoso.com"))
         .batches(|batches| batches.parallel(parallel).start_members(50).seed(1))
-        .service(client(Arc::clone(&asks), answer));
+        .service(client(Arc::clone(&asks), reply));
     for _ in 0..before {
         tokio::spawn(stack.clone().oneshot(request("GetItem", 1)));
     }
@@ -86,7 +86,7 @@ async fn send(
 /// What the server does after its first part, and what the last part that it had may end with.
 struct Trouble {
     name: &'static str,
-    answer: fn(&Ask) -> Answer,
+    response: fn(&Ask) -> Reply,
     /// Whether the part that is on its way at the deadline may have been executed.
     doubt: bool,
     /// What stands in the messages of those that were refused.
@@ -94,32 +94,32 @@ struct Trouble {
 }
 
 fn troubles() -> Vec<Trouble> {
-    let trouble = |name, answer, doubt, word| Trouble {
+    let trouble = |name, response, doubt, word| Trouble {
         name,
-        answer,
+        response,
         doubt,
         word,
     };
     vec![
-        trouble("it hangs", |_| Answer::Hang, true, "before its deadline"),
+        trouble("it hangs", |_| Reply::Hang, true, "before its deadline"),
         trouble(
             "its responses stall",
-            |_| Answer::Stall(envelope("")[..200].to_owned()),
+            |_| Reply::Stall(envelope("")[..200].to_owned()),
             true,
             "before its deadline",
         ),
-        trouble("503", |_| Answer::status(503), false, "HTTP 503"),
+        trouble("503", |_| Reply::status(503), false, "HTTP 503"),
         trouble(
             "503, and the wait is too long",
-            |_| Answer::status(503).with("retry-after", "300"),
+            |_| Reply::status(503).with("retry-after", "300"),
             false,
             "HTTP 503",
         ),
         trouble(
             "429, then it hangs",
             |ask| match ask.number {
-                1..4 => Answer::status(429).with("retry-after", "5"),
-                _ => Answer::Hang,
+                1..4 => Reply::status(429).with("retry-after", "5"),
+                _ => Reply::Hang,
             },
             true,
             "HTTP 429",
@@ -137,7 +137,7 @@ fn troubles() -> Vec<Trouble> {
 async fn a_batch_has_one_deadline() {
     for Trouble {
         name,
-        answer,
+        response,
         doubt,
         word,
     } in troubles()
@@ -149,7 +149,7 @@ async fn a_batch_has_one_deadline() {
                 let ended = send(operation, parallel, 0, move |ask| {
                     match ask.ids.contains(&"ID0000".to_owned()) && first {
                         true => good(ask),
-                        false => answer(ask),
+                        false => response(ask),
                     }
                 })
                 .await;
@@ -202,16 +202,16 @@ async fn a_batch_has_one_deadline() {
 /// A call waits for a gate, or for permits that others hold, no longer than its deadline. Nothing was sent.
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_not_admitted_before_its_deadline_was_not_sent() {
-    type Case = (&'static str, usize, fn(&Ask) -> Answer);
+    type Case = (&'static str, usize, fn(&Ask) -> Reply);
     let cases: [Case; 2] = [
         ("a gate", 1, |_| {
-            Answer::status(503).with("retry-after", "300")
+            Reply::status(503).with("retry-after", "300")
         }),
-        ("permits", 27, |_| Answer::Hang),
+        ("permits", 27, |_| Reply::Hang),
     ];
-    for (name, before, answer) in cases {
+    for (name, before, response) in cases {
         for operation in ["GetItem", "CreateItem"] {
-            let ended = send(operation, 1, before, answer).await;
+            let ended = send(operation, 1, before, response).await;
             let what = format!("{name}, {operation}: {:?}", ended.said);
             assert!(ended.took <= DEADLINE + Duration::from_millis(1), "{what}");
             // Of the batch, not of those before.
@@ -231,7 +231,7 @@ async fn a_batch_that_is_not_admitted_before_its_deadline_was_not_sent() {
 async fn parts_that_came_before_the_deadline_count() {
     for operation in ["GetItem", "CreateItem"] {
         let ended = send(operation, 1, 0, |ask| match ask.number % 2 {
-            0 => Answer::status(429).with("retry-after", "25"),
+            0 => Reply::status(429).with("retry-after", "25"),
             _ => good(ask),
         })
         .await;

@@ -12,7 +12,7 @@ use tower_ews::batch_splitter::{BatchReport, BatchSplitterLayer, GraphBatchForma
 use tower_ews::body::ReplayBody;
 use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 
-use super::server::{Answer, Ask, respond};
+use super::server::{Ask, Reply, respond};
 use super::{Row, Worth, rows};
 
 fn batch(method: &str) -> Request<ReplayBody> {
@@ -34,7 +34,7 @@ struct Outcome {
     unknown: usize,
 }
 
-async fn send(method: &str, answer: fn(&Ask) -> Answer) -> Outcome {
+async fn send(method: &str, reply: fn(&Ask) -> Reply) -> Outcome {
     let asks = Arc::new(Mutex::new(Vec::new()));
     let begin = Instant::now();
     let server = {
@@ -51,7 +51,7 @@ async fn send(method: &str, answer: fn(&Ask) -> Answer) -> Outcome {
                 at: begin.elapsed(),
             };
             asks.push(ask.clone());
-            respond(answer(&ask))
+            respond(reply(&ask))
         })
     };
     let inner = ServerBusyBackoffLayer::http().layer(server);
@@ -94,7 +94,7 @@ async fn a_graph_batch_hears_the_same() {
     let mut wrong = Vec::new();
     for row in rows().into_iter().filter(|row| !is_of_ews(row)) {
         for method in ["GET", "POST"] {
-            let outcome = send(method, row.answer).await;
+            let outcome = send(method, row.response).await;
             let sizes: Vec<usize> = outcome.asks.iter().map(|ask| ask.ids.len()).collect();
             let mut case = format!(
                 "{method}, {}: {sizes:?}, {:?}, unknown {}, {}",
@@ -161,7 +161,7 @@ async fn what_was_done_inside_of_a_refusal_is_not_done_again() {
                     .collect();
                 let body = format!(r#"{{"responses":[{}]}}"#, responses.join(","));
                 let outer = if is_first { status } else { 200 };
-                respond(Answer::page(outer, "application/json", body))
+                respond(Reply::page(outer, "application/json", body))
             })
         };
         let inner = ServerBusyBackoffLayer::http().layer(server);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::server::{Answer, Ask, good, request, send};
+use super::server::{Ask, Reply, good, request, send};
 
 const MEMBERS: usize = 10_000;
 const CULPRITS: usize = MEMBERS / 100;
@@ -28,7 +28,7 @@ async fn job(seed: u64) -> Job {
     let breaks = culprits.clone();
     let outcome = send(request("CreateItem", MEMBERS), None, move |ask| {
         match ask.ids.iter().any(|id| breaks.contains(id)) {
-            true => Answer::Reset,
+            true => Reply::Reset,
             false => good(ask),
         }
     })

@@ -10,7 +10,7 @@ const PAGE: &str = "docs/responses.md";
 const INTRODUCTION: &str = "\
 # What happens for which response
 
-What becomes of a call that a server, a proxy or a network answers like this, through the whole stack with its default
+What becomes of a call that a server, a proxy or a network responds like this, through the whole stack with its default
 settings. The test `responses` tries each row as a single call, in a batch of 20 and in one of 1,000, as a read (GetItem) and
 as something that must not be done twice (CreateItem), and makes this page: `EWS_WRITE_DOCS=1 cargo test --all-features --test responses`.
 

@@ -1,4 +1,4 @@
-//! Servers that answer at random: any status, any fault, any cut, any stall. The whole stack, virtual time.
+//! Servers that response at random: any status, any fault, any cut, any stall. The whole stack, virtual time.
 //!
 //! `EWS_TEST_CALLS` sets the number of calls (a million in a full run), `EWS_TEST_SEED` the seed of the first one: a call
 //! that goes wrong names its own.
@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::server::{Answer, Ask, envelope, fault, good, messages, request, send};
+use super::server::{Ask, Reply, envelope, fault, good, messages, request, send};
 
 /// Calls that once went wrong.
 const KEPT: [u64; 1] = [1825337495528374790];
@@ -21,8 +21,8 @@ struct Done {
     losses: u32,
 }
 
-/// Answers one request, after executing some of it.
-fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>) -> Answer {
+/// Responds to one request, after executing some of it.
+fn response(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>) -> Reply {
     let done = &mut *done.lock().unwrap();
     let execute = |done: &mut Done, members: usize| {
         for id in &ask.ids[..members] {
@@ -48,19 +48,19 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
         2 => Some("soon"),
         _ => None,
     };
-    let hinted = |answer: Answer| match hint {
-        Some(hint) => answer.with("retry-after", hint),
-        None => answer,
+    let hinted = |response: Reply| match hint {
+        Some(hint) => response.with("retry-after", hint),
+        None => response,
     };
     match kind {
         // Not executed.
-        0 => hinted(Answer::status([429, 503][rng.usize(0..2)])),
-        1 => Answer::Refused,
+        0 => hinted(Reply::status([429, 503][rng.usize(0..2)])),
+        1 => Reply::Refused,
         2 => {
             let statuses = [
                 400, 401, 403, 404, 405, 408, 413, 418, 425, 440, 456, 501, 505, 507, 511, 302,
             ];
-            hinted(Answer::status(statuses[rng.usize(0..statuses.len())]))
+            hinted(Reply::status(statuses[rng.usize(0..statuses.len())]))
         }
         3 => {
             let codes = [
@@ -68,19 +68,19 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
                 "ErrorSchemaValidation",
                 "ErrorAccessDenied",
             ];
-            Answer::xml(500, fault(codes[rng.usize(0..codes.len())], ""))
+            Reply::xml(500, fault(codes[rng.usize(0..codes.len())], ""))
         }
         // Perhaps executed.
         4 => {
             done.losses += 1;
             execute(done, some);
-            Answer::Reset
+            Reply::Reset
         }
         5 => {
             done.losses += 1;
             execute(done, some);
             let statuses = [500, 502, 504, 509, 520, 599];
-            hinted(Answer::page(
+            hinted(Reply::page(
                 statuses[rng.usize(0..statuses.len())],
                 "text/html",
                 "<html>no</html>",
@@ -90,14 +90,14 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
             done.losses += 1;
             execute(done, some);
             let whole = match good(ask) {
-                Answer::Response { body, .. } => body,
+                Reply::Response { body, .. } => body,
                 _ => String::new(),
             };
             let cut = rng.usize(0..whole.len());
             match rng.u8(0..3) {
-                0 => Answer::Cut(whole[..cut].to_owned()),
-                1 => Answer::Stall(whole[..cut].to_owned()),
-                _ => Answer::xml(200, &whole[..cut]),
+                0 => Reply::Cut(whole[..cut].to_owned()),
+                1 => Reply::Stall(whole[..cut].to_owned()),
+                _ => Reply::xml(200, &whole[..cut]),
             }
         }
         7 => {
@@ -114,24 +114,24 @@ fn answer(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done>)
                 good(&ask)
             };
             match odd {
-                0 => Answer::Hang,
+                0 => Reply::Hang,
                 // To something else, with a message too many or too few, or with nothing behind the first one. A single call's is
                 // handed on as it is.
                 5 if ask.ids.len() > 1 => others("GetFolder", &ask.ids),
                 6 => others(&ask.operation, &[&ask.ids[..], &ask.ids[..1]].concat()),
                 7 => others(&ask.operation, &ask.ids[1..]),
                 8 => match good(ask) {
-                    Answer::Response { body, .. } => {
+                    Reply::Response { body, .. } => {
                         let end = body.find("ResponseMessage>").unwrap_or(0);
-                        Answer::Stall(body[..end + 16].to_owned())
+                        Reply::Stall(body[..end + 16].to_owned())
                     }
                     other => other,
                 },
-                9 => Answer::xml([200, 500][rng.usize(0..2)], fault("ErrorOfNextYear", "")),
-                1 => Answer::xml(200, ""),
-                2 => Answer::xml(200, envelope("")),
-                3 => Answer::page(200, "text/html", "<html>Sign in</html>"),
-                _ => Answer::xml(500, fault("ErrorInternalServerError", "")),
+                9 => Reply::xml([200, 500][rng.usize(0..2)], fault("ErrorOfNextYear", "")),
+                1 => Reply::xml(200, ""),
+                2 => Reply::xml(200, envelope("")),
+                3 => Reply::page(200, "text/html", "<html>Sign in</html>"),
+                _ => Reply::xml(500, fault("ErrorInternalServerError", "")),
             }
         }
         // A message for each.
@@ -182,7 +182,7 @@ async fn call(seed: u64) -> [usize; 3] {
     let server = {
         let (done, kinds) = (Arc::clone(&done), kinds.clone());
         let rng = Mutex::new(rng.fork());
-        move |ask: &Ask| answer(ask, &mut rng.lock().unwrap(), &kinds, &done)
+        move |ask: &Ask| response(ask, &mut rng.lock().unwrap(), &kinds, &done)
     };
     let outcome = send(request(operation, members), deadline, server).await;
     let done = done.lock().unwrap();

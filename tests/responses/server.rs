@@ -1,4 +1,4 @@
-//! A server that answers as a test says, behind the whole stack.
+//! A server that responds as a test says, behind the whole stack.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) struct Ask {
 
 /// What the server does with it.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     Response {
         status: u16,
         headers: Vec<(&'static str, String)>,
@@ -51,7 +51,7 @@ pub(crate) enum Answer {
     Stall(String),
 }
 
-impl Answer {
+impl Reply {
     pub(crate) fn xml(status: u16, body: impl Into<String>) -> Self {
         Self::page(status, "text/xml; charset=utf-8", body)
     }
@@ -119,14 +119,14 @@ pub(crate) fn message(operation: &str, id: &str, code: &str) -> String {
 }
 
 /// A response with a message for each member.
-pub(crate) fn messages(ask: &Ask, code: impl Fn(&str) -> String) -> Answer {
+pub(crate) fn messages(ask: &Ask, code: impl Fn(&str) -> String) -> Reply {
     let operation = &ask.operation;
     let each: String = ask
         .ids
         .iter()
         .map(|id| message(operation, id, &code(id)))
         .collect();
-    Answer::xml(
+    Reply::xml(
         200,
         envelope(&format!(
             "<m:{operation}Response><m:ResponseMessages>{each}</m:ResponseMessages></m:{operation}Response>"
@@ -134,7 +134,7 @@ pub(crate) fn messages(ask: &Ask, code: impl Fn(&str) -> String) -> Answer {
     )
 }
 
-pub(crate) fn good(ask: &Ask) -> Answer {
+pub(crate) fn good(ask: &Ask) -> Reply {
     messages(ask, |_| "NoError".to_owned())
 }
 
@@ -219,14 +219,14 @@ impl Outcome {
     }
 }
 
-/// The whole stack over a server that answers like this.
+/// The whole stack over a server that responds like this.
 pub(crate) fn stack(
     asks: Arc<Mutex<Vec<Ask>>>,
-    answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
+    response: impl Fn(&Ask) -> Reply + Send + Sync + 'static,
 ) -> EwsService<Server> {
     EwsStack::new(ThrottlingPolicy::exchange_online())
         .caller(Caller::new("svc@contoso.com"))
-        .service(client(asks, answer))
+        .service(client(asks, response))
 }
 
 pub(crate) fn replay(body: Full<Bytes>) -> ReplayBody {
@@ -234,16 +234,16 @@ pub(crate) fn replay(body: Full<Bytes>) -> ReplayBody {
     ReplayBody::from(bytes)
 }
 
-/// The client of a server that answers like this.
+/// The client of a server that responds like this.
 pub(crate) fn client(
     asks: Arc<Mutex<Vec<Ask>>>,
-    answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
+    response: impl Fn(&Ask) -> Reply + Send + Sync + 'static,
 ) -> Server {
     let begin = Instant::now();
-    let answer = Arc::new(answer);
+    let response = Arc::new(response);
     let server = tower::service_fn(move |request: Request<ReplayBody>| {
         let asks = Arc::clone(&asks);
-        let answer = Arc::clone(&answer);
+        let response = Arc::clone(&response);
         async move {
             let body = request.into_body().to_bytes();
             let ask = {
@@ -252,7 +252,7 @@ pub(crate) fn client(
                 asks.push(ask.clone());
                 ask
             };
-            respond(answer(&ask)).await
+            respond(response(&ask)).await
         }
     });
     BoxCloneSyncService::new(server)
@@ -262,11 +262,11 @@ pub(crate) fn client(
 pub(crate) async fn send(
     request: Request<Full<Bytes>>,
     deadline: Option<Duration>,
-    answer: impl Fn(&Ask) -> Answer + Send + Sync + 'static,
+    reply: impl Fn(&Ask) -> Reply + Send + Sync + 'static,
 ) -> Outcome {
     let asks = Arc::new(Mutex::new(Vec::new()));
     let begin = Instant::now();
-    let stack = stack(Arc::clone(&asks), answer);
+    let stack = stack(Arc::clone(&asks), reply);
     let mut request = request;
     if let Some(deadline) = deadline {
         request.extensions_mut().insert(Deadline::within(deadline));
@@ -349,7 +349,7 @@ fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
     }
 }
 
-pub(crate) async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> {
+pub(crate) async fn respond(reply: Reply) -> Result<Response<Body>, BoxError> {
     // A round trip.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let kind = |kind| BoxError::from(std::io::Error::from(kind));
@@ -368,8 +368,8 @@ pub(crate) async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> 
             .body(body)
             .unwrap()
     };
-    Ok(match answer {
-        Answer::Response {
+    Ok(match reply {
+        Reply::Response {
             status,
             headers,
             body,
@@ -387,10 +387,10 @@ pub(crate) async fn respond(answer: Answer) -> Result<Response<Body>, BoxError> 
             let body = Full::from(body).map_err(|never| match never {});
             response.body(body.boxed_unsync()).unwrap()
         }
-        Answer::Reset => return Err(kind(std::io::ErrorKind::ConnectionReset)),
-        Answer::Refused => return Err(kind(std::io::ErrorKind::ConnectionRefused)),
-        Answer::Hang => std::future::pending().await,
-        Answer::Cut(text) => begun(text, Some(kind(std::io::ErrorKind::ConnectionReset))),
-        Answer::Stall(text) => begun(text, None),
+        Reply::Reset => return Err(kind(std::io::ErrorKind::ConnectionReset)),
+        Reply::Refused => return Err(kind(std::io::ErrorKind::ConnectionRefused)),
+        Reply::Hang => std::future::pending().await,
+        Reply::Cut(text) => begun(text, Some(kind(std::io::ErrorKind::ConnectionReset))),
+        Reply::Stall(text) => begun(text, None),
     })
 }

@@ -43,7 +43,7 @@ pub use self::batch::GraphBatch;
 ///
 /// # Parts
 ///
-/// Graph accepts 20 requests at a time (microsoft-graph-docs, "json-batching"). A smaller batch is sent as it is, but counts
+/// Graph accepts 20 requests in one batch (microsoft-graph-docs, "json-batching"). A smaller batch is sent as it is, but counts
 /// as a batch too: those of its requests that come back throttled are sent again, and only those. A part consists of the
 /// caller's own bytes, including everything beside `requests`. A request body of several pieces is joined once to be read.
 ///
@@ -54,7 +54,7 @@ pub use self::batch::GraphBatch;
 ///
 /// Graph compares ids without regard to case. Requests whose ids differ in nothing else go into different parts.
 ///
-/// Graph executes as many requests as it has room for (four at a time in one mailbox) and throttles the others. Parts shrink to
+/// Graph executes as many requests as it has room for (four concurrent ones in one mailbox) and throttles the others. Parts shrink to
 /// as many as were not throttled, and try one more from time to time. How many a batch in flight draws on is said by
 /// [`GraphCharges`](crate::principal::GraphCharges).
 ///

@@ -95,7 +95,7 @@ const BOUNDS: Bounds = Bounds {
     members: 100,
     bytes: u64::MAX,
     end: usize::MAX,
-    patient: false,
+    whole_only: false,
 };
 
 /// What is drawn with each of many seeds, each once and in order.

@@ -94,7 +94,7 @@ async fn what_was_lost_once_is_never_called_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_too_long_is_asked_for_in_smaller_parts() {
+async fn a_response_that_is_too_long_is_asked_for_in_smaller_parts() {
     let server = Server::new(Call::ok);
     let layer = layer(Lines::reads()).max_response(50).max_members(10);
     let response = send(&layer, &server, 20).await.unwrap();
@@ -158,7 +158,7 @@ async fn what_was_lost_once_is_never_called_stopped_or_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_not_hidden_by_a_later_fault() {
+async fn a_lost_response_is_not_hidden_by_a_later_fault() {
     let server = Server::new(|call| match call.number {
         0 => reset(),
         _ => text("FAULT failed"),
@@ -195,7 +195,7 @@ async fn what_the_layers_below_know_is_understood() {
             _ => format!("{m} ok\n"),
         })
         .collect();
-    assert_eq!(body, format!("ANSWER\n{expected}END\n"));
+    assert_eq!(body, format!("RESPONSE\n{expected}END\n"));
     // Each part has its own attempts in the trail.
     let attempts: Vec<_> = server.calls()[0].trail.attempts();
     let parts: Vec<_> = attempts.iter().map(|attempt| attempt.part).collect();

@@ -38,7 +38,7 @@ async fn the_throttled_members_are_sent_again_and_only_they() {
                 .iter()
                 .all(|(member, times)| *times == if member % 7 == 3 { 2 } else { 1 })
         );
-        // The hint is honoured to the millisecond.
+        // The wait is honoured to the millisecond.
         let at: Vec<_> = server
             .calls()
             .iter()
@@ -102,10 +102,10 @@ async fn waits_of_a_batch_that_goes_on_stay_short() {
 
 #[tokio::test(start_paused = true)]
 async fn what_stays_throttled_keeps_its_last_error() {
-    for (format, hint) in [(Lines::writes(), ""), (Lines::reads(), " 90000")] {
+    for (format, retry_after) in [(Lines::writes(), ""), (Lines::reads(), " 90000")] {
         let server = Server::new(move |call| {
             call.each(|m| match m {
-                4 => format!("busy{hint}"),
+                4 => format!("busy{retry_after}"),
                 _ => "ok".to_owned(),
             })
         });
@@ -242,7 +242,7 @@ async fn a_deadline_that_passes_during_refusals_ends_with_the_last_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_part_that_is_refused_to_the_end_is_the_answer() {
+async fn a_whole_part_that_is_refused_to_the_end_is_the_response() {
     let server = Server::new(|call| text(format!("FAULT again 60000 {}", call.number)));
     let layer = layer(Lines::writes()).stall_timeout(seconds(200));
     let response = send(&layer, &server, 25).await.unwrap();

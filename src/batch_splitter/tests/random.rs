@@ -231,11 +231,11 @@ fn reply(
                 .map(|member| {
                     let outcome = match rng.u32(0..10) {
                         0..4 if rng.u32(0..4) < busy => {
-                            let hint = rng.u32(0..3_000);
-                            if hint < 1_000 {
+                            let retry_after = rng.u32(0..3_000);
+                            if retry_after < 1_000 {
                                 "busy".to_owned()
                             } else {
-                                format!("busy {hint}")
+                                format!("busy {retry_after}")
                             }
                         }
                         9 if busy > 1 => "failed".to_owned(),
@@ -394,7 +394,7 @@ async fn case(seed: u64) -> usize {
                 return 1;
             }
             let lines = body
-                .strip_prefix("ANSWER\n")
+                .strip_prefix("RESPONSE\n")
                 .unwrap()
                 .strip_suffix("END\n")
                 .unwrap();

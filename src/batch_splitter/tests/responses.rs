@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn one_answer_in_the_callers_order() {
+async fn one_response_in_the_callers_order() {
     for format in [Lines::writes(), Lines::reads()] {
         let server = Server::new(Call::ok);
         let response = send(&layer(format), &server, 35).await.unwrap();
@@ -29,7 +29,7 @@ async fn sizes_are_exact_once_all_is_there() {
                 "" => lines.iter().map(|line| format!("{line}\n")).collect(),
                 _ => lines.join(separator),
             };
-            text(format!("ANSWER\n{lines}END\n"))
+            text(format!("RESPONSE\n{lines}END\n"))
         });
         let response = send(&layer(format), &server, 25).await.unwrap();
         let length = response.body().size_hint().exact().unwrap();
@@ -47,7 +47,7 @@ async fn sizes_are_exact_once_all_is_there() {
         assert_eq!(read, length);
         if separator == "," {
             let expected: Vec<_> = (0..25).map(|member| format!("{member} ok")).collect();
-            assert_eq!(all, format!("ANSWER\n{}END\n", expected.join(",")));
+            assert_eq!(all, format!("RESPONSE\n{}END\n", expected.join(",")));
         }
     }
 }
@@ -90,7 +90,7 @@ async fn what_is_no_batch_goes_through_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_no_part_gives_messages_the_first_answer_is_the_answer() {
+async fn if_no_part_gives_messages_the_first_response_is_the_response() {
     for format in [Lines::writes(), Lines::reads()] {
         for fault in ["failed", "failed each", "forall"] {
             let server = Server::new(move |call| text(format!("FAULT {fault} {}", call.number)));
@@ -250,7 +250,7 @@ async fn lists_are_put_behind_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_answer_that_does_not_fit_is_not_the_answer_to_all() {
+async fn a_good_response_that_does_not_fit_is_not_the_response_to_all() {
     let server = Server::new(|call| match call.members.contains(&8) {
         true => text("LISTS\na8 "),
         false => text("LISTS\na|b"),

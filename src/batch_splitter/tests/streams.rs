@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_batch_answers_with_its_first_part() {
+async fn a_reading_batch_responds_with_its_first_part() {
     let server = Server::new(|call| call.ok().after(15_000));
     let response = send(&layer(Lines::reads()), &server, 30).await.unwrap();
     assert_eq!(server.calls().len(), 1);
@@ -48,7 +48,7 @@ async fn a_reading_batch_keeps_no_more_than_a_part_ahead() {
         let seen = server.parts().into_iter().flatten().max().unwrap();
         assert!(seen < 10 * (parallel + 1), "{seen}");
         let body = body.await.unwrap().unwrap().to_bytes();
-        assert!(body.starts_with(b"ANSWER\n0 ok\n1 ok\n") && body.ends_with(b"\n999 ok\nEND\n"));
+        assert!(body.starts_with(b"RESPONSE\n0 ok\n1 ok\n") && body.ends_with(b"\n999 ok\nEND\n"));
     }
 }
 
@@ -90,7 +90,7 @@ async fn a_wait_holds_back_all_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_is_through_before_it_answers() {
+async fn a_write_is_through_before_it_responds() {
     let server = Server::new(|call| call.ok().after(1_000));
     let response = send(&layer(Lines::writes()), &server, 60).await.unwrap();
     assert!(stats(&response).complete);

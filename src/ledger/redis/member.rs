@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lent::{Lent, Moment, at_most, millis, say_values, says_nothing};
 use super::wire::{Ask, HeadSay, Reply, Say};
 use crate::ledger::Limit;
 use crate::ledger::local::{BudgetDemand, Demand, Head, Lease, Told, Usage};
@@ -48,23 +49,6 @@ impl Terms {
     }
 }
 
-/// What is lent of one budget.
-#[derive(Debug, Default)]
-struct Lent {
-    /// What Redis counts for this process, at least.
-    share: u32,
-    /// Others are short: no more than so much is to be kept.
-    target: Option<u32>,
-    /// What the process allows itself once the lease has run out.
-    local: u32,
-    /// The most that was held, and what was drawn, since the last renewal.
-    peak: u32,
-    drawn: u32,
-    /// What calls cost on top, not told yet.
-    spent: u32,
-    refused: u32,
-}
-
 /// The lease of one principal.
 #[derive(Debug, Default)]
 pub(super) struct Member {
@@ -91,19 +75,6 @@ pub(super) struct Member {
     probing: bool,
     /// How many processes have a lease, as far as known.
     procs: u32,
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What may be in flight while others are short: the target, but what is kept for a call that waits for a later principal is kept. It
-/// would never get both otherwise.
-fn at_most(target: u32, held: u32, kept: u32) -> u32 {
-    match kept {
-        0 => target,
-        kept => target.max(held.saturating_add(kept)),
-    }
 }
 
 fn head_say(head: &Head) -> HeadSay {
@@ -203,28 +174,8 @@ impl Member {
             true => (&[][..], Vec::new()),
             false => (&demand.budgets[..], heads),
         };
-        let mut says = BTreeMap::new();
-        self.values.clear();
-        for of in budgets {
-            let heads = &demand.heads;
-            let head = heads.iter().any(|head| {
-                let mut amounts = head.amounts.iter();
-                amounts.any(|(budget, amount)| *budget == of.budget && *amount > 0)
-            });
-            let say = self.say(of, head, renews, terms.ttl, &mut leases);
-            if let Some(say) = say {
-                says.insert(of.budget.to_string(), say);
-            }
-        }
-        let mut refusals = BTreeMap::new();
-        for (budget, lent) in &mut self.budgets {
-            if lent.refused > 0 {
-                refusals.insert(budget.to_string(), std::mem::take(&mut lent.refused));
-            }
-            if renews && !self.failed {
-                (lent.peak, lent.drawn) = (0, 0);
-            }
-        }
+        let says = self.says(budgets, &demand.heads, renews, terms.ttl, &mut leases);
+        let refusals = self.take_refusals(renews);
         let gate = self.gate.take();
         let gate = gate.map_or(0, |gate| millis(gate.saturating_duration_since(now)));
         self.woken = false;
@@ -243,6 +194,51 @@ impl Member {
         };
         self.sent = Some((now, ask.clone()));
         (Some(ask), leases)
+    }
+
+    /// Returns what the request says of each budget, and adds what is lowered before.
+    fn says(
+        &mut self,
+        budgets: &[BudgetDemand],
+        heads: &[Head],
+        renews: bool,
+        ttl: Duration,
+        leases: &mut Vec<(Budget, Lease)>,
+    ) -> BTreeMap<String, Say> {
+        self.values.clear();
+        let (lapsed, failed) = (self.until.is_none(), self.failed);
+        let mut says = BTreeMap::new();
+        for of in budgets {
+            let head = heads.iter().any(|head| {
+                let mut amounts = head.amounts.iter();
+                amounts.any(|(budget, amount)| *budget == of.budget && *amount > 0)
+            });
+            let moment = Moment {
+                head,
+                renews,
+                lapsed,
+                failed,
+                ttl,
+            };
+            if let Some(say) = self.say(of, moment, leases) {
+                says.insert(of.budget.to_string(), say);
+            }
+        }
+        says
+    }
+
+    /// Takes the refusals that are to be told, and begins to count anew if the request renews the lease.
+    fn take_refusals(&mut self, renews: bool) -> BTreeMap<String, u32> {
+        let mut refusals = BTreeMap::new();
+        for (budget, lent) in &mut self.budgets {
+            if lent.refused > 0 {
+                refusals.insert(budget.to_string(), std::mem::take(&mut lent.refused));
+            }
+            if renews && !self.failed {
+                (lent.peak, lent.drawn) = (0, 0);
+            }
+        }
+        refusals
     }
 
     /// What was to be looked at by now came to nothing.
@@ -332,7 +328,7 @@ impl Member {
             };
             let lent = self.budgets.entry(of.budget).or_default();
             if alone && lent.local > lent.share {
-                // It asked in vain, with what was in use.
+                // Its request failed while that was in use.
                 lent.share = lent.local;
                 leases.push((of.budget, Lease::Share(lent.local)));
             }
@@ -344,44 +340,18 @@ impl Member {
         leases
     }
 
+    /// Returns what the request says of one budget, and adds what is lowered before.
     fn say(
         &mut self,
         of: &BudgetDemand,
-        head: bool,
-        renews: bool,
-        ttl: Duration,
+        moment: Moment,
         leases: &mut Vec<(Budget, Lease)>,
     ) -> Option<Say> {
-        let (lapsed, failed) = (self.until.is_none(), self.failed);
         let lent = self.budgets.entry(of.budget).or_default();
-        let mut say = Say {
-            l: of.limit.number(),
-            ..Say::default()
-        };
-        match (&of.usage, of.limit) {
+        let mut lease = |lease| leases.push((of.budget, lease));
+        let say = match (&of.usage, of.limit) {
             (Usage::InFlight { held, kept, .. }, _) => {
-                say.k = String::from("f");
-                let used = held.saturating_add(*kept);
-                let at_hand = match lent.target {
-                    // Others may have it by now.
-                    _ if lapsed => 0,
-                    // Nobody takes what is given back, as far as known.
-                    _ if failed => lent.share,
-                    _ if head => 0,
-                    Some(_) => 0,
-                    None if renews && lent.peak == 0 => 0,
-                    None if renews => lent.peak.saturating_mul(2).saturating_add(1),
-                    None => lent.share,
-                };
-                let keep = lent.share.min(used.max(at_hand)).max(*held);
-                say.keep = keep;
-                let now = used.saturating_add(of.waiting);
-                say.want = now.max(if lent.target.is_some() { 0 } else { lent.peak });
-                say.like = say.want.saturating_mul(2).min(say.l);
-                let target = lent.target.map(|target| at_most(target, *held, *kept));
-                let share = target.map_or(keep, |target| target.min(keep));
-                leases.push((of.budget, Lease::Share(share)));
-                lent.share = keep;
+                lent.say_in_flight(of, *held, *kept, moment, &mut lease)
             }
             (
                 Usage::Stock { left, .. },
@@ -390,19 +360,7 @@ impl Member {
                     limit: refill,
                     period,
                 },
-            ) => {
-                say.k = String::from("w");
-                (say.r, say.t) = (refill, millis(period).max(1));
-                let idle = renews && lent.drawn == 0;
-                if head || idle || lent.target.is_some() {
-                    say.back = *left;
-                    leases.push((of.budget, Lease::TakeBack(*left)));
-                }
-                say.keep = *left - say.back;
-                say.want = say.keep.saturating_add(of.waiting);
-                say.like = say.want.saturating_add(lent.drawn);
-                say.spent = std::mem::take(&mut lent.spent);
-            }
+            ) => lent.say_stock(of, *left, (refill, period), moment, &mut lease),
             (
                 Usage::Values {
                     lent: used,
@@ -411,33 +369,14 @@ impl Member {
                 },
                 Limit::Distinct { idle, .. },
             ) => {
-                say.k = String::from("d");
-                say.i = millis(idle);
-                say.used = used
-                    .iter()
-                    .map(|(value, unused)| {
-                        let unused = unused.map(|unused| i64::try_from(millis(unused)));
-                        (value.key(), unused.map_or(-1, |ms| ms.unwrap_or(i64::MAX)))
-                    })
-                    .collect();
-                // What is open is known there; it is asked for again when it is needed.
-                let unused = used.iter().filter(|_| renews);
-                let unused = unused.filter(|(_, unused)| unused.is_some_and(|time| time > ttl));
-                let closed = unused.map(|(value, _)| Lease::Close(value.clone()));
-                leases.extend(closed.map(|lease| (of.budget, lease)));
-                say.values = wanted.iter().map(Principal::key).collect();
-                say.refused = refused.iter().map(Principal::key).collect();
+                let values = (&used[..], &wanted[..], &refused[..]);
+                let say = say_values(of, values, idle, moment, &mut lease);
                 self.values.insert(of.budget, say.values.clone());
+                say
             }
             _ => return None,
-        }
-        let empty = say.keep == 0
-            && say.want == 0
-            && say.spent + say.back == 0
-            && say.used.is_empty()
-            && say.values.is_empty()
-            && say.refused.is_empty();
-        (!empty).then_some(say)
+        };
+        (!says_nothing(&say)).then_some(say)
     }
 
     /// Takes in a reply. Returns what is lent from now on; None if it says nothing of that.

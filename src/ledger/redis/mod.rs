@@ -93,11 +93,11 @@
 //!
 //! # How to size it
 //!
-//! The figures for many principals and processes are a plan on paper.
+//! The figures for many principals and processes are calculated, not measured.
 //!
 //! A process at work sends three commands in each lease for each principal, and two for each amount that goes round. One script call
 //! takes time in proportion to the processes that have a lease of the *principal*, not to all of them. A million principals
-//! in a day, of which ten thousand are in use at a time by one process each, are about 4 MB and, with leases of ten seconds, 3,000 commands
+//! in a day, ten thousand of them in use at a time by one process each, are about 4 MB and, with leases of ten seconds, 3,000 commands
 //! a second. A thousand processes on one account are a hash of 310 KB that is read with each call: give such a fleet longer leases,
 //! or fewer processes.
 
@@ -105,6 +105,7 @@ mod connect;
 mod driver;
 mod error;
 mod ledger;
+mod lent;
 mod listen;
 mod member;
 mod store;

@@ -162,19 +162,22 @@ async fn waits_grow_until_the_deadline_where_the_server_sets_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_too_little_is_asked_seldom() {
-    for (hint, attempts) in [("1", 66), ("1000", 66), ("30000", 30)] {
+    for (milliseconds, attempts) in [("1", 66), ("1000", 66), ("30000", 30)] {
         let log = Log::new();
         let mut server = Server::new(&log);
         for _ in 0..200 {
-            server = server.xml(500, &busy_fault(hint));
+            server = server.xml(500, &busy_fault(milliseconds));
         }
         let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem")).await;
         let response = response.unwrap();
         let info = info(&response);
         assert_eq!((response.status().as_u16(), info.gave_up), (500, true));
-        assert_eq!(info.attempts, attempts, "{hint} ms");
+        assert_eq!(info.attempts, attempts, "{milliseconds} ms");
         // The last wait would end behind the deadline of 15 minutes.
-        assert!(info.backed_off > Duration::from_secs(870), "{hint} ms");
+        assert!(
+            info.backed_off > Duration::from_secs(870),
+            "{milliseconds} ms"
+        );
     }
 }
 

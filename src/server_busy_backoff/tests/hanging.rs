@@ -283,3 +283,34 @@ async fn a_client_that_is_slow_to_be_ready_has_its_time_afterwards() {
     service.oneshot(ews("CreateItem")).await.unwrap();
     assert_eq!(log.calls(), [Duration::from_secs(300)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_create_whose_response_has_settled_it_is_handed_on_though_the_rest_is_slow() {
+    let log = Log::new();
+    let whole = success();
+    let (begun, _) = whole.rsplit_once("</s:Body>").unwrap();
+    let server = Server::new(&log).stall(200, begun);
+    let response = send(ServerBusyBackoffLayer::ews(), &server, ews("CreateItem"));
+    assert_eq!(response.await.unwrap().status(), 200);
+    assert_eq!(elapsed(), TIMEOUT);
+}
+
+/// Read by this layer or not.
+#[tokio::test(start_paused = true)]
+async fn a_stream_may_pause_for_as_long_as_it_likes() {
+    for headers in [vec![XML], vec![XML, ("content-encoding", "br")]] {
+        let log = Log::new();
+        let body = TestBody::new(&log, [success()]).endless();
+        let response = http_response(200, &headers, body);
+        let server = Server::new(&log).step(move |_| async move { Ok(response) });
+        let call = send(
+            ServerBusyBackoffLayer::ews(),
+            &server,
+            ews("GetStreamingEvents"),
+        );
+        let mut body = call.await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        let more = tokio::time::timeout(Duration::from_secs(3_600), body.frame()).await;
+        assert!(more.is_err(), "{headers:?}: {more:?}");
+    }
+}

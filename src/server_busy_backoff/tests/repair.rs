@@ -3,7 +3,7 @@
 use super::*;
 use ::http::Uri;
 
-/// A server that answers by the authority that it is asked by, and writes down each.
+/// A server that responds by the authority that it is asked by, and writes down each.
 fn by_host(log: &Log, hosts: &Arc<Mutex<Vec<String>>>, old: Response<TestBody>) -> Server {
     let seen = Arc::clone(hosts);
     let note = move |request: &Request<ReplayBody>| {
@@ -179,7 +179,7 @@ async fn what_speaks_for_some_or_leads_elsewhere_is_no_move() {
         ("Success", "NoError", "<m:Items/>"),
     ];
     let same = "https://ews.contoso.com/ews/exchange.asmx";
-    let answers = [
+    let responses = [
         xml(&log, 200, messages("GetItem", &some)),
         elsewhere(&log, 302, ("location", "/owa/auth/logon.aspx")),
         elsewhere(&log, 302, ("location", "https://login.contoso.com/oauth2")),
@@ -187,9 +187,9 @@ async fn what_speaks_for_some_or_leads_elsewhere_is_no_move() {
         elsewhere(&log, 302, ("location", "::")),
         elsewhere(&log, 451, ("location", THERE)),
     ];
-    for answer in answers {
-        let case = format!("{} {:?}", answer.status(), answer.headers());
-        let server = Server::new(&log).step(move |_| async move { Ok(answer) });
+    for reply in responses {
+        let case = format!("{} {:?}", reply.status(), reply.headers());
+        let server = Server::new(&log).step(move |_| async move { Ok(reply) });
         let layer = ServerBusyBackoffLayer::ews().find_endpoint(|_| async { unreachable!() });
         let response = send(layer, &server, ews("GetItem")).await.unwrap();
         let moved: Option<&MailboxMoved> = response.extensions().get();

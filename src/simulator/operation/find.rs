@@ -23,7 +23,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The page of a view over that many rows, of which no more than `most` may be given.
+    /// The page of a view over that many rows: no more than `most` of them.
     fn of(view: Option<&Element>, total: usize, most: Option<usize>) -> Self {
         let number = |name| {
             view.and_then(|view| view.attribute(name))

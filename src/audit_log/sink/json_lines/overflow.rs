@@ -2,7 +2,13 @@
 
 /// What happens to a record for which the queue has no room.
 ///
-/// See [`JsonLinesBuilder`](super::JsonLinesBuilder) for an example.
+/// ```
+/// use tower_ews::audit_log::{JsonLinesSink, Overflow};
+///
+/// let builder = JsonLinesSink::builder().overflow(Overflow::Block);
+/// # let _ = builder;
+/// assert_eq!(Overflow::default(), Overflow::Drop);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {

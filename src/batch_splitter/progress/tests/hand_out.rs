@@ -107,3 +107,20 @@ fn members_without_messages_of_their_own_end_a_batch_that_only_reads() {
         assert_eq!(end, expected);
     }
 }
+
+#[test]
+fn no_more_is_sent_ahead_than_the_reader_leaves_room_for() {
+    let batch = numbers(10, Order::Free, Idempotency::Safe);
+    let mut config = config(1);
+    config.parallel = 2;
+    let mut run = Run::new(batch, config, None);
+    assert_eq!((run.sent(), run.sent()), (vec![0], vec![1]));
+    run.ended(&[0], messages("d"));
+    run.ended(&[1], messages("d"));
+    assert!(matches!(run.step(), Step::HandOut(Output::Head(_))));
+    assert_eq!(run.sent(), [2]);
+    run.ended(&[2], messages("d"));
+    // Nothing is in flight, but two parts and one more wait for the reader.
+    let step = run.step();
+    assert!(matches!(step, Step::HandOut(Output::Bytes(_))), "{step:?}");
+}

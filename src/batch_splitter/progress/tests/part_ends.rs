@@ -597,3 +597,71 @@ fn a_member_that_is_tried_again_holds_up_nobody() {
     assert_eq!(run.finish(), (vec![], Ok(text)));
     assert_eq!(run.stats().not_executed, 1);
 }
+
+/// Messages that ask for so many retries.
+fn retries(members: &[usize], max_retries: u32) -> SendResult {
+    let retry = Retry::new(None).max_retries(max_retries);
+    let message = |_| Message::new("later", MemberOutcome::Retry(retry));
+    let frame = ("".into(), "".into());
+    let messages = members.iter().map(message).collect();
+    response(200, PartResponse::Messages { frame, messages })
+}
+
+#[test]
+fn members_that_fail_again_are_no_new_failure_of_the_batch() {
+    let batch = numbers(2, Order::Free, Idempotency::Idempotent);
+    let mut run = Run::new(batch, config(2), None);
+    let (parts, end) = run.finish_with(0, |members| retries(members, 6));
+    assert_eq!(parts, vec![[0, 1]; 7]);
+    assert_eq!(end, Ok("later,later".to_owned()));
+}
+
+#[test]
+fn a_later_failure_that_the_server_has_seen_replaces_its_earlier_word() {
+    for (later, expected) in [
+        (
+            failure(PartOutcome::retry(None)),
+            "not executed,not executed",
+        ),
+        (SendResult::NotSent("no route".into()), "busy,busy"),
+    ] {
+        let batch = numbers(2, Order::Kept, Idempotency::NonIdempotent);
+        let mut run = Run::new(batch, config(2), Some(20 * SECOND));
+        assert_eq!(run.sent(), [0, 1]);
+        run.ended_after(0, &[0, 1], messages("rr"));
+        assert_eq!(run.sent(), [0, 1]);
+        run.ended_after(60, &[0, 1], later);
+        assert_eq!(run.finish(), (vec![], Ok(expected.to_owned())));
+    }
+}
+
+#[test]
+fn members_that_are_throttled_again_hold_the_batch_back_where_no_others_wait() {
+    let mut run = two_of_four(Idempotency::NonIdempotent, false, None);
+    run.ended_after(0, &[0, 1], messages("dd"));
+    for _ in 0..2 {
+        assert_eq!(run.sent(), [2, 3]);
+        run.ended_after(0, &[2, 3], messages("rr"));
+    }
+    let begin = run.now;
+    let part = run.next().unwrap();
+    assert_eq!(
+        (part.members, part.held_back),
+        (vec![2, 3], run.now - begin)
+    );
+    assert!(run.stats().waited >= 2 * SECOND);
+}
+
+#[test]
+fn where_others_go_on_a_member_that_goes_on_to_fail_has_all_its_retries() {
+    let batch = numbers(4, Order::Free, Idempotency::Idempotent);
+    let mut run = Run::new(batch, config(2), None);
+    assert_eq!(run.sent(), [0, 1]);
+    run.ended_after(0, &[0, 1], messages("dd"));
+    let again = Retry::new(None).max_retries(3);
+    let (parts, _) = run.finish_with(30, |_| failure(PartOutcome::Retry(again)));
+    for member in [2, 3] {
+        let alone = parts.iter().filter(|part| **part == [member]).count();
+        assert_eq!(alone, 4, "{parts:?}");
+    }
+}
