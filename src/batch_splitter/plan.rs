@@ -254,7 +254,8 @@ impl Plan {
         };
         let mut all = self.waiting();
         all.retain(|member| ready(self, *member));
-        let untried = |member: &usize| self.members.get(*member).is_some_and(|m| m.tries == 0);
+        let never_failed = |known: &Member| known.tries == 0 && !known.was_alone;
+        let untried = |member: &usize| self.members.get(*member).is_some_and(never_failed);
         let fresh: Vec<usize> = all.iter().copied().filter(untried).collect();
         let from = if fresh.is_empty() { all } else { fresh };
         let Some(&chosen) = rng.choice(&from) else {

@@ -133,6 +133,8 @@ fn what_is_drawn_is_due_and_did_not_fail_by_itself() {
     let batch = Tables::new(3, Order::Free);
     let failed = |member| move |plan: &mut Plan| plan.member(member).unwrap().tries = 1;
     assert_eq!(drawn(&batch, failed(0), now), [[1], [2]]);
+    let was_alone = |plan: &mut Plan| plan.member(2).unwrap().was_alone = true;
+    assert_eq!(drawn(&batch, was_alone, now), [[0], [1]]);
     let held = |until| move |plan: &mut Plan| plan.hold(1, until);
     assert_eq!(drawn(&batch, held(now + SECOND), now), [[0], [2]]);
     assert_eq!(drawn(&batch, held(now), now), [[0], [1], [2]]);
