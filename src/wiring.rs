@@ -20,6 +20,12 @@ pub(crate) static IDLE_LEDGER: Warning = Warning::new(
      waiting calls: put `ConcurrencyByPrincipal` with the same ledger inside of `ServerBusyBackoff`",
 );
 
+/// A layer acquires from one ledger for an attempt, and a layer further in from another one.
+pub(crate) static POOL_LEDGER: Warning = Warning::new(
+    "an attempt was admitted by the ledger of an account pool, and again by another one, so its account is not charged while it \
+     runs: give `AccountPoolLayer::ews` (or `http`) and `ConcurrencyByPrincipalLayer::new` clones of one `Arc<dyn Ledger>`",
+);
+
 /// `ClientRequestId` stands outside of a layer that sends again.
 pub(crate) static ONE_ID_FOR_ALL_ATTEMPTS: Warning = Warning::new(
     "several attempts of a call were sent with one `client-request-id`: put `ClientRequestId` inside of the layer that sends \

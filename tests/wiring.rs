@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{HeaderValue, Request, Response};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_ews::account_pool::{Account, AccountPoolLayer};
 use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
 use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
@@ -172,6 +173,19 @@ fn two_layers_with_different_ledgers() {
         service.oneshot(request()).await.unwrap();
     });
     assert_once(&told, "ConcurrencyByPrincipalLayer::new");
+}
+
+#[test]
+fn a_pool_with_a_ledger_of_its_own() {
+    let told = warnings(async || {
+        let service = ServiceBuilder::new()
+            .layer(AccountPoolLayer::ews(ledger(), who).account(Account::new("svc")))
+            .layer(ConcurrencyByPrincipalLayer::new(ledger(), who))
+            .service(server());
+        service.clone().oneshot(request()).await.unwrap();
+        service.oneshot(request()).await.unwrap();
+    });
+    assert_once(&told, "`AccountPoolLayer::ews`");
 }
 
 #[test]

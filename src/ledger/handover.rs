@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::permit::{Ledger, Permit};
 use super::signal::End;
+use crate::wiring::POOL_LEDGER;
 
 /// A request extension: the permit of this attempt, which a layer further out has acquired already.
 ///
@@ -25,16 +26,19 @@ impl AcquiredPermit {
         self.0.lock().take()
     }
 
-    /// Takes the permit of an attempt over, if it has one of `ledger`.
+    /// Takes the permit of an attempt over, if it has one of `ledger`. One of another ledger is given back.
     pub(crate) fn take_over(
         extensions: &mut Extensions,
         ledger: &Arc<dyn Ledger>,
     ) -> Option<Permit> {
         let acquired = extensions.remove::<Self>()?;
-        let mut permit = acquired.0.lock();
-        let mut permit = permit.take_if(|permit| Arc::ptr_eq(permit.ledger(), ledger))?;
-        // Whoever takes it over has not sent anything yet.
+        let mut permit = acquired.take()?;
+        // Nothing was sent with it yet.
         permit.set_end(End::NotSent);
+        if !Arc::ptr_eq(permit.ledger(), ledger) {
+            POOL_LEDGER.say();
+            return None;
+        }
         Some(permit)
     }
 }
