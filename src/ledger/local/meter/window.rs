@@ -277,6 +277,18 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_calls_is_kept_in_few_parts() {
+        let start = Instant::now();
+        let mut sliding = Sliding::new(u128::MAX, PERIOD);
+        for call in 0..25_600 {
+            let now = start + PERIOD / 25_600 * call;
+            sliding.missing += 1;
+            sliding.ended(1, now);
+            assert!(sliding.ended.len() <= PARTS as usize, "{call}");
+        }
+    }
+
+    #[test]
     fn it_comes_back_a_period_after_the_end() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);

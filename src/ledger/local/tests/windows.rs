@@ -494,3 +494,64 @@ async fn what_was_not_used_slides_back_at_once() {
         nothing_left(&ledger).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_set_holds_for_what_slides_too() {
+    let sliding = Limit::Sliding {
+        limit: 3,
+        period: secs(10),
+    };
+    let ledger = LocalLedger::builder().budget(Budget::Requests, sliding);
+    let ledger = Arc::new(ledger.build());
+    for (number, most) in [(Some(2), 2), (Some(5), 5), (None, 3)] {
+        ledger
+            .set_limit(&of("a"), Budget::Requests, number)
+            .unwrap();
+        let all = std::iter::from_fn(|| try_now(&ledger, &requests("a", 1)));
+        assert_eq!(all.take(10).count(), most);
+        sleep(secs(11)).await;
+    }
+    nothing_left(&ledger).await;
+}
+
+/// Of a window that ends within two seconds of the known one only less is news, and not when it ends.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_window_is_the_one_that_was_named_first() {
+    for (later, ends) in [(1_000, 10.0), (2_000, 10.0), (2_001, 12.001)] {
+        let ledger = windows(100, 100, secs(1), 100);
+        let start = Instant::now();
+        let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+        permit.report(remaining(0, start + secs(10)));
+        permit.report(remaining(0, start + Duration::from_millis(10_000 + later)));
+        let waiting = call(&ledger, requests("a", 1), Duration::ZERO);
+        assert_eq!(seconds_until(waiting, start).await, ends);
+        drop(permit);
+        nothing_left(&ledger).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_which_all_is_left_holds_back_nobody() {
+    let ledger = windows(2, 2, secs(1), 100);
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    permit.report(remaining(2, Instant::now() + secs(60)));
+    for _ in 0..3 {
+        sleep(secs(2)).await;
+        assert!((0..2).all(|_| try_now(&ledger, &requests("a", 1)).is_some()));
+    }
+    drop(permit);
+    nothing_left(&ledger).await;
+}
+
+/// The next process would find out nothing.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_is_full_again_is_not_saved() {
+    let ledger = windows(2, 2, secs(1), 100);
+    let permit = try_now(&ledger, &both("a", 1)).unwrap();
+    let saved = || ledger.export().budgets.len();
+    assert_eq!(saved(), 1);
+    sleep(secs(2)).await;
+    assert_eq!(saved(), 0);
+    drop(permit);
+    nothing_left(&ledger).await;
+}
