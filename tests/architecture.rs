@@ -1,4 +1,4 @@
-//! The rules of the house, read off the sources: which module may name which, that no two files
+//! The rules of the architecture, read off the sources: which module may name which, that no two files
 //! need each other, that nothing panics, and that the trail of a call is read by the audit log
 //! alone.
 

@@ -228,7 +228,7 @@ impl World {
         }
         self.suffered += 1;
         let some = self.rng.usize(0..=count);
-        let hint = self.rng.bool().then(|| self.rng.u64(0..60_000));
+        let retry_after = self.rng.bool().then(|| self.rng.u64(0..60_000));
         let kind = self.rng.u32(0..24);
         let lists = self.case.lists;
         self.kinds.push(kind);
@@ -266,10 +266,10 @@ impl World {
                     },
                 }
             }
-            5 => Reply::of(500, fault("ErrorServerBusy", hint)),
+            5 => Reply::of(500, fault("ErrorServerBusy", retry_after)),
             6 => {
-                let headers = match hint {
-                    Some(hint) => vec![("retry-after", (hint / 1_000).to_string())],
+                let headers = match retry_after {
+                    Some(retry_after) => vec![("retry-after", (retry_after / 1_000).to_string())],
                     None => Vec::new(),
                 };
                 Reply::Response {
@@ -365,7 +365,7 @@ impl World {
                 let fortunes = self.run_all(seen, busy, None);
                 self.said(seen, style, &fortunes)
             }
-            _ => Reply::of(500, fault("ErrorServerBusy", hint)),
+            _ => Reply::of(500, fault("ErrorServerBusy", retry_after)),
         }
     }
 }

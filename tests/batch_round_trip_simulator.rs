@@ -508,10 +508,10 @@ async fn two_servers_end_up_the_same() {
         operations += 1;
         let mut resent_here = 0;
         for (throttled, parallel) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
-            let hint = random.bool().then_some(Duration::from_millis(700));
+            let back_off = random.bool().then_some(Duration::from_millis(700));
             let fault = Fault::ThrottledMembers {
                 share: 0.4,
-                back_off: hint,
+                back_off,
             };
             let faults = match throttled {
                 true => Faults::none().rate_on(name, fault, 1.0),

@@ -206,7 +206,7 @@ fn exchange(fault: Option<Fault>) -> Exchange {
 }
 
 /// Creates items on a server that throttles a third of the members of each call, and gets them again.
-async fn throttled_members_come_through<S, B>(client: S, hint: Option<Duration>)
+async fn throttled_members_come_through<S, B>(client: S, back_off: Option<Duration>)
 where
     S: Service<Request<ReplayBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -216,10 +216,7 @@ where
     B::Error: Into<BoxError>,
 {
     let share = 0.3;
-    let exchange = exchange(Some(Fault::ThrottledMembers {
-        share,
-        back_off: hint,
-    }));
+    let exchange = exchange(Some(Fault::ThrottledMembers { share, back_off }));
     let wire = Wire::before(&exchange).await;
     let begun = std::time::Instant::now();
     let (response, stats) = send(layer(), client.clone(), post(&wire, create())).await;
@@ -241,9 +238,9 @@ where
         .iter()
         .filter(|call| call.throttled > 0)
         .count();
-    let hint = hint.unwrap_or_default();
+    let back_off = back_off.unwrap_or_default();
     assert!(took >= stats.waited, "{took:?}, {stats:?}");
-    let least = hint * waits as u32;
+    let least = back_off * waits as u32;
     assert!(took >= least, "{took:?}, {least:?}");
     // It begins to count a moment after the response.
     assert!(stats.waited >= least.mul_f64(0.9), "{least:?}, {stats:?}");

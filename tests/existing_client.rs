@@ -1,14 +1,23 @@
 //! A plain hyper-util client with `Full<Bytes>` bodies gains one layer at a time, over real sockets.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_ews::anchor_headers::{AnchorError, AnchorMailbox, EwsAnchor};
 use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::RequestIds;
@@ -233,4 +242,100 @@ async fn a_503_is_sent_again_over_a_new_connection() {
     let served = served.lock().unwrap();
     assert_eq!(served.len(), 4);
     assert_ne!(served[2], served[1], "{served:?}");
+}
+
+/// What a server does with the first request.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    /// It is busy, and says so for this account alone.
+    Fault,
+    Hangs,
+    /// The body stops in the middle.
+    Stalls,
+}
+
+/// Serves two requests over HTTP/2. Returns the address, and the number of the connection that each comes over.
+async fn numbering(first: First) -> (String, Arc<Mutex<Vec<usize>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "http://{}/EWS/Exchange.asmx",
+        listener.local_addr().unwrap()
+    );
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let connections = Arc::clone(&seen);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (socket, _) = listener.accept().await.unwrap();
+            let seen = Arc::clone(&connections);
+            let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+                let mut seen = seen.lock().unwrap();
+                seen.push(connection);
+                respond((seen.len() == 1).then_some(first))
+            });
+            tokio::spawn(async move {
+                let service = hyper_util::service::TowerToHyperService::new(service);
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
+            });
+        }
+    });
+    (url, seen)
+}
+
+type Respond =
+    Pin<Box<dyn Future<Output = Result<Response<BoxBody<Bytes, Infallible>>, Infallible>> + Send>>;
+
+fn respond(first: Option<First>) -> Respond {
+    const ENVELOPE: &str = r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
+        xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"><s:Body>"#;
+    let fault = "<s:Fault><faultstring>Busy.</faultstring><detail><e:ResponseCode \
+        xmlns:e=\"http://schemas.microsoft.com/exchange/services/2006/errors\">ErrorServerBusy</e:ResponseCode></detail></s:Fault>";
+    let good = r#"<m:GetFolderResponse><m:ResponseMessages><m:GetFolderResponseMessage ResponseClass="Success"
+        ><m:ResponseCode>NoError</m:ResponseCode></m:GetFolderResponseMessage></m:ResponseMessages></m:GetFolderResponse>"#;
+    let whole = |content: &str| format!("{ENVELOPE}{content}</s:Body></s:Envelope>");
+    let (status, text) = match first {
+        Some(First::Fault) => (500, whole(fault)),
+        Some(First::Stalls) => (200, ENVELOPE.to_owned()),
+        Some(First::Hangs) | None => (200, whole(good)),
+    };
+    let frames = stream::iter([Ok(Frame::data(Bytes::from(text)))]);
+    let body: BoxBody<Bytes, Infallible> = match first {
+        Some(First::Stalls) => BoxBody::new(StreamBody::new(frames.chain(stream::pending()))),
+        _ => BoxBody::new(StreamBody::new(frames)),
+    };
+    let response = Response::builder().status(status);
+    let response = response
+        .header("content-type", "text/xml; charset=utf-8")
+        .body(body);
+    Box::pin(async move {
+        if let Some(First::Hangs) = first {
+            std::future::pending::<()>().await;
+        }
+        Ok(response.unwrap())
+    })
+}
+
+/// HTTP/2 keeps a connection whose calls are given up, and all others would be sent over it.
+#[tokio::test]
+async fn a_silent_server_is_asked_again_over_another_connection() {
+    for (first, expected) in [
+        (First::Fault, [0, 0]),
+        (First::Hangs, [0, 1]),
+        (First::Stalls, [0, 1]),
+    ] {
+        let (url, seen) = numbering(first).await;
+        let mut builder = Client::builder(TokioExecutor::new());
+        let client: Client<_, Full<Bytes>> = builder.http2_only(true).build_http();
+        let millis = Duration::from_millis;
+        let layer = ServerBusyBackoffLayer::ews()
+            .attempt_timeout(millis(300))
+            .backoff(millis(1), millis(1));
+        let (_, server) = server().await;
+        let mut request = request(&server);
+        *request.uri_mut() = url.parse().unwrap();
+        call(layer.layer(client), request).await;
+        assert_eq!(*seen.lock().unwrap(), expected, "{first:?}");
+    }
 }

@@ -473,7 +473,7 @@ fn details() {
 }
 
 #[test]
-fn hints() {
+fn back_offs() {
     let hundred_years = Duration::from_secs(100 * 365 * 86_400);
     let cases = [
         ("0", Some(Duration::ZERO)),

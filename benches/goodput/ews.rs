@@ -32,7 +32,9 @@ pub(super) fn verdict(response: &Response<Bytes>) -> Verdict {
     let has = |text: &str| memmem::find(body, text.as_bytes()).is_some();
     let header = response.headers().get("retry-after");
     let header = header.and_then(|value| value.to_str().ok()?.parse().ok());
-    let back_off = header.map(Duration::from_secs).or_else(|| hint(body));
+    let back_off = header
+        .map(Duration::from_secs)
+        .or_else(|| back_off_of(body));
     if matches!(response.status().as_u16(), 429 | 503) {
         return Verdict::Refused {
             back_off,
@@ -52,7 +54,7 @@ pub(super) fn verdict(response: &Response<Bytes>) -> Verdict {
     }
 }
 
-fn hint(body: &[u8]) -> Option<Duration> {
+fn back_off_of(body: &[u8]) -> Option<Duration> {
     let milliseconds = after(body, "\"BackOffMilliseconds\">", '<')?;
     Some(Duration::from_millis(milliseconds.parse().ok()?))
 }

@@ -88,7 +88,7 @@ fn whole(milliseconds: f64) -> u64 {
 /// Every fault that the simulator has. Hints are real time, so that the speed has to be put into them here.
 fn faults(speed: f64) -> Faults {
     let minute = Duration::from_secs(60);
-    let hint = Some(minute.div_f64(speed));
+    let back_off = Some(minute.div_f64(speed));
     let kinds = [
         Fault::Refused,
         Fault::ResetBefore,
@@ -100,8 +100,8 @@ fn faults(speed: f64) -> Faults {
         },
         Fault::Page503,
         Fault::WrongXml,
-        Fault::ServerBusy { back_off: hint },
-        Fault::ServerBusyMessages { back_off: hint },
+        Fault::ServerBusy { back_off },
+        Fault::ServerBusyMessages { back_off },
         Fault::InnerServerBusy,
         Fault::Code("ErrorMailboxStoreUnavailable".to_owned()),
         Fault::TimeoutExpired,

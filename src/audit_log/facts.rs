@@ -71,7 +71,13 @@ pub trait Facts: Send + Sync + 'static {
 
 /// What a request is about. All of it may be unknown.
 ///
-/// See [`Facts`] for an example.
+/// ```
+/// use tower_ews::audit_log::RequestFacts;
+///
+/// let mut facts = RequestFacts::default();
+/// facts.operation = Some("GetItem".into());
+/// facts.members = Some(20);
+/// ```
 #[derive(Default)]
 #[non_exhaustive]
 pub struct RequestFacts {
@@ -152,7 +158,12 @@ pub trait ResponseInspector: Send + Sync {
 
 /// What a response says.
 ///
-/// See [`ResponseInspector`] for an example.
+/// ```
+/// use tower_ews::audit_log::ResponseFacts;
+///
+/// let mut facts = ResponseFacts::default();
+/// facts.code = Some("ErrorServerBusy".into());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResponseFacts {

@@ -119,7 +119,15 @@ impl Record {
 
 /// How a call ended.
 ///
-/// See [`Record`] for an example.
+/// ```
+/// use tower_ews::audit_log::{Outcome, Record};
+///
+/// fn has_to_be_checked_by_hand(record: &Record) -> bool {
+///     record.outcome == Outcome::Unknown
+/// }
+///
+/// assert!(!has_to_be_checked_by_hand(&Record::default()));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -161,7 +169,17 @@ impl Outcome {
 
 /// What a call was charged on one budget.
 ///
-/// See [`Record`] for an example.
+/// ```
+/// use tower_ews::audit_log::Record;
+///
+/// /// How many rows the searches of one account have asked for.
+/// fn rows(record: &Record) -> u32 {
+///     let searches = record.charges.iter().filter(|charge| &*charge.budget == "find-count");
+///     searches.map(|charge| charge.amount).sum()
+/// }
+///
+/// assert_eq!(rows(&Record::default()), 0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChargeRecord {
@@ -177,7 +195,15 @@ pub struct ChargeRecord {
 /// One attempt: what was sent once. `backed_off + queued + wire + body <= total`, in whole
 /// microseconds.
 ///
-/// See [`Record`] for an example.
+/// ```
+/// use tower_ews::audit_log::AttemptRecord;
+///
+/// fn waited(attempt: &AttemptRecord) -> std::time::Duration {
+///     attempt.backed_off + attempt.queued
+/// }
+///
+/// assert!(waited(&AttemptRecord::default()).is_zero());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AttemptRecord {
@@ -217,6 +243,17 @@ pub struct AttemptRecord {
 ///
 /// Together with the times of the listed [`attempts`](Record::attempts) they are those of the
 /// [`Record`].
+///
+/// ```
+/// use tower_ews::audit_log::Record;
+///
+/// fn on_the_wire(record: &Record) -> std::time::Duration {
+///     let listed = record.attempts.iter().map(|attempt| attempt.wire);
+///     listed.sum::<std::time::Duration>() + record.left_out.wire
+/// }
+///
+/// assert!(on_the_wire(&Record::default()).is_zero());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOutRecord {
@@ -236,7 +273,16 @@ pub struct LeftOutRecord {
 
 /// What was kept of a body.
 ///
-/// See [`Record`] for an example.
+/// ```
+/// use tower_ews::audit_log::Captured;
+///
+/// fn text(body: &Captured) -> String {
+///     let more = if body.truncated { " ..." } else { "" };
+///     format!("{}{more}", String::from_utf8_lossy(&body.bytes))
+/// }
+///
+/// assert_eq!(text(&Captured::default()), "");
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Captured {

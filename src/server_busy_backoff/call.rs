@@ -189,7 +189,7 @@ where
             (Some(refusal), None) => {
                 let reporter = self.reporter(attempt, Some(&refusal));
                 let refused = RefusedResponse::untouched(refusal, body, reporter);
-                return self.refused(head, refused, attempt);
+                return self.report_refusal(head, refused, attempt);
             }
             (by_head, Some(classifier)) => (by_head, classifier),
         };
@@ -203,7 +203,7 @@ where
             Ok(Examined::Accepted(prefix, rest, scan)) => {
                 Judged::Accepted(self.accept(attempt, head, prefix, rest, scan))
             }
-            Ok(Examined::Refused(refused)) => self.refused(head, refused, attempt),
+            Ok(Examined::Refused(refused)) => self.report_refusal(head, refused, attempt),
             Err(Broken::Off(error)) => Judged::Failed(error, FailurePhase::Body),
             Err(Broken::TooSlow) => {
                 attempt.leave_connection();
@@ -236,7 +236,7 @@ where
     }
 
     /// Tells whoever listens that the response is a refusal.
-    fn refused<ResB: Body>(
+    fn report_refusal<ResB: Body>(
         &self,
         head: response::Parts,
         mut refused: RefusedResponse<ResB>,

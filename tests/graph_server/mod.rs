@@ -171,11 +171,11 @@ impl State {
             self.report.violations.push("too early for anything".into());
         }
         if self.chance(faults.busy) {
-            let (hint, until) = self.hint();
+            let (retry_after, until) = self.retry_after();
             self.all_closed = Some(until);
             let status = self.rng.choice([429, 503]).unwrap();
             let error = r#"{"error":{"code":"TooManyRequests","message":"busy"}}"#;
-            return Outcome::Reply(status, Some(hint), error.into());
+            return Outcome::Reply(status, Some(retry_after), error.into());
         }
         let lost = self.chance(faults.lost);
         let outage = self.chance(faults.outage);
@@ -201,7 +201,7 @@ impl State {
     }
 
     /// A `Retry-After` in one of its forms, and until when it is meant.
-    fn hint(&mut self) -> (String, Instant) {
+    fn retry_after(&mut self) -> (String, Instant) {
         let millis = self.rng.u64(1..20) * 250;
         let until = Instant::now() + Duration::from_millis(millis);
         (format!("{}", millis as f64 / 1000.0), until)
@@ -282,10 +282,10 @@ impl State {
     fn one(&mut self, url: &str, headers: &mut Value, faults: Faults) -> u16 {
         if self.chance(faults.throttled) {
             self.report.throttled += 1;
-            let (hint, until) = self.hint();
+            let (retry_after, until) = self.retry_after();
             self.closed.insert(url.to_owned(), until);
             let name = self.rng.choice(["Retry-After", "retry-after"]).unwrap();
-            headers[name] = hint.into();
+            headers[name] = retry_after.into();
             return self.rng.choice([429, 429, 503, 509]).unwrap();
         }
         if self.chance(faults.refused) {

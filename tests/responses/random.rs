@@ -42,25 +42,25 @@ fn response(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done
         "ErrorMailboxMoveInProgress",
     ];
     let code = codes[rng.usize(0..codes.len())];
-    let hint = match rng.u8(0..4) {
+    let retry_after = match rng.u8(0..4) {
         0 => Some("1"),
         1 => Some("0,7"),
         2 => Some("soon"),
         _ => None,
     };
-    let hinted = |response: Reply| match hint {
-        Some(hint) => response.with("retry-after", hint),
+    let with_wait = |response: Reply| match retry_after {
+        Some(retry_after) => response.with("retry-after", retry_after),
         None => response,
     };
     match kind {
         // Not executed.
-        0 => hinted(Reply::status([429, 503][rng.usize(0..2)])),
+        0 => with_wait(Reply::status([429, 503][rng.usize(0..2)])),
         1 => Reply::Refused,
         2 => {
             let statuses = [
                 400, 401, 403, 404, 405, 408, 413, 418, 425, 440, 456, 501, 505, 507, 511, 302,
             ];
-            hinted(Reply::status(statuses[rng.usize(0..statuses.len())]))
+            with_wait(Reply::status(statuses[rng.usize(0..statuses.len())]))
         }
         3 => {
             let codes = [
@@ -80,7 +80,7 @@ fn response(ask: &Ask, rng: &mut fastrand::Rng, kinds: &[u32], done: &Mutex<Done
             done.losses += 1;
             execute(done, some);
             let statuses = [500, 502, 504, 509, 520, 599];
-            hinted(Reply::page(
+            with_wait(Reply::page(
                 statuses[rng.usize(0..statuses.len())],
                 "text/html",
                 "<html>no</html>",

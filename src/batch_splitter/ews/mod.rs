@@ -211,7 +211,18 @@ impl Once {
     }
 }
 
-/// One batch of Exchange Web Services; see [`EwsBatchFormat`].
+/// One batch of Exchange Web Services, read by [`EwsBatchFormat`].
+///
+/// ```
+/// use tower_ews::batch_splitter::{Batch, BatchFormat, EwsBatch, EwsBatchFormat};
+///
+/// fn members(format: &EwsBatchFormat, soap: &'static str) -> usize {
+///     let batch: Option<EwsBatch> = format.batch(&http::Request::new(soap.into()));
+///     batch.map_or(1, |batch| batch.members())
+/// }
+///
+/// assert_eq!(members(&EwsBatchFormat::new(), "<no-batch/>"), 1);
+/// ```
 pub struct EwsBatch {
     body: ReplayBody,
     rope: Rope,

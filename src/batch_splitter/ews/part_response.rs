@@ -205,6 +205,14 @@ impl EwsBatch {
         if self.stops {
             self.keep_stop(members, &mut entries);
         }
+        Some(PartResponse::Messages {
+            frame: (body.slice(0..list.start), body.slice(list.end..body.len())),
+            messages: self.messages_of(entries, scope),
+        })
+    }
+
+    /// Makes the messages of the members, with the namespaces that are declared around them.
+    fn messages_of(&mut self, entries: Vec<Entry>, scope: Namespaces) -> Vec<Message> {
         let moved = self.move_from(vec![scope]).pop();
         let moved = moved.filter(|moved| !moved.is_empty());
         let messages = entries.into_iter().map(|entry| {
@@ -218,10 +226,7 @@ impl EwsBatch {
                 false => message,
             }
         });
-        Some(PartResponse::Messages {
-            frame: (body.slice(0..list.start), body.slice(list.end..body.len())),
-            messages: messages.collect(),
-        })
+        messages.collect()
     }
 
     /// Returns the entry of each member, or `None` if it is not known which one that is.
