@@ -135,6 +135,7 @@
 mod accessors;
 pub mod account_pool;
 mod address;
+mod affinity;
 pub mod anchor_headers;
 pub mod audit_log;
 pub mod batch_splitter;
@@ -165,6 +166,9 @@ pub mod soap;
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod stack;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+pub mod streaming;
 pub mod trail;
 mod wiring;
 

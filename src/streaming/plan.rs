@@ -1,0 +1,627 @@
+//! [`Plan`]: what is to be done next, and what is told. It does no I/O and reads no clock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::agenda::{Agenda, Due};
+use super::end::End;
+use super::group::{Group, GroupStep, Link};
+use super::locate::Location;
+use super::member::{Member, State};
+use super::notification::{Advice, Notification, SubscriptionError};
+use super::settings::Settings;
+use super::step::{GroupId, MemberId, Place, Route, Step};
+use crate::affinity::AffinityGroup;
+use crate::retry::backoff::Backoff;
+use crate::soap::notifications::StreamMessage;
+use tower::BoxError;
+
+/// "No more than ten open requests" is the advice of "EWS throttling in Exchange".
+const MAX_CALLS: usize = 10;
+/// Mailboxes that are asked for at once.
+const MAX_LOCATED: usize = 90;
+/// Refusals of a mailbox in a row before it is given up: some four hours, in which a move of a mailbox ends.
+const MAX_FAILURES: u32 = 100;
+/// Connections in a row that come to nothing before the group begins again, without its cookie.
+const MAX_CONNECTIONS: u32 = 4;
+/// A connection that ends sooner is a failure, in whatever way it ends.
+const SHORTEST: Duration = Duration::from_secs(30);
+/// The connection of a group of which some mailbox has no subscription yet.
+const SHORT_CONNECTION: u64 = 2;
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(300),
+};
+
+/// All mailboxes and groups.
+#[derive(Debug)]
+pub(super) struct Plan {
+    settings: Arc<Settings>,
+    members: Vec<Member>,
+    groups: BTreeMap<GroupId, Group>,
+    by_location: HashMap<Location, Vec<GroupId>>,
+    by_id: HashMap<Arc<str>, MemberId>,
+    /// Whose server is to be looked for, and anew.
+    to_locate: [VecDeque<MemberId>; 2],
+    locating: usize,
+    /// Those that were found, until all are: groups are made in the order of their names.
+    located: Vec<(MemberId, Location)>,
+    agenda: Agenda,
+    /// Calls of Subscribe under way.
+    subscribing: usize,
+    /// Connections that are charged to each account.
+    charged: Vec<usize>,
+    groups_made: u64,
+    told: VecDeque<Notification>,
+    /// Mailboxes for whose subscription the server had no room.
+    starving: usize,
+    /// Mailboxes that are given up.
+    lost: usize,
+    rng: fastrand::Rng,
+}
+
+/// How many mailboxes are listened to, and by how many connections.
+///
+/// ```
+/// use tower_ews::streaming::Counts;
+///
+/// assert_eq!(Counts::default().connections, 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Mailboxes that are not [lost](Notification::Lost).
+    pub mailboxes: usize,
+    /// Those that have a subscription.
+    pub subscribed: usize,
+    /// Groups of mailboxes.
+    pub groups: usize,
+    /// Connections that are open.
+    pub connections: usize,
+}
+
+impl Plan {
+    pub(super) fn new(settings: Arc<Settings>, rng: fastrand::Rng) -> Self {
+        Self {
+            charged: vec![0; settings.callers.len().max(1)],
+            settings,
+            members: Vec::new(),
+            groups: BTreeMap::new(),
+            by_location: HashMap::new(),
+            by_id: HashMap::new(),
+            to_locate: Default::default(),
+            locating: 0,
+            located: Vec::new(),
+            agenda: Agenda::default(),
+            subscribing: 0,
+            groups_made: 0,
+            told: VecDeque::new(),
+            starving: 0,
+            lost: 0,
+            rng,
+        }
+    }
+
+    /// Adds a mailbox.
+    pub(super) fn add(&mut self, mailbox: Arc<str>, now: Instant) {
+        let [known, _] = &mut self.to_locate;
+        known.push_back(self.members.len());
+        self.members.push(Member::new(mailbox, now));
+    }
+
+    /// Returns what is told next.
+    pub(super) fn take(&mut self) -> Option<Notification> {
+        let next = self.told.pop_front();
+        if self.told.is_empty() {
+            // A message can have thousands of events. What they took is given back.
+            self.told.shrink_to(64);
+        }
+        next
+    }
+
+    /// Whether nothing can come any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.lost == self.members.len()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let is_open = |group: &&Group| matches!(group.link, Link::Open(_));
+        Counts {
+            mailboxes: self.members.len() - self.lost,
+            subscribed: self.by_id.len(),
+            groups: self.groups.len(),
+            connections: self.groups.values().filter(is_open).count(),
+        }
+    }
+
+    /// The subscriptions that there are: mailbox, id, and where calls about them go.
+    pub(super) fn subscriptions(&self) -> Vec<(Arc<str>, Arc<str>, Route)> {
+        let all = self.members.iter().filter_map(|member| {
+            let group = self.groups.get(&member.group?)?;
+            Some((
+                Arc::clone(&member.mailbox),
+                Arc::clone(member.id()?),
+                group.route.clone(),
+            ))
+        });
+        all.collect()
+    }
+
+    /// When there is something to do that is not to be done before.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.agenda.wakes_at()
+    }
+
+    /// Whether a Subscribe is under way.
+    pub(super) fn is_subscribing(&self) -> bool {
+        self.subscribing > 0
+    }
+
+    /// Returns a call that is to be made now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Step> {
+        self.wake(now);
+        if let Some(step) = self.next_location() {
+            return Some(step);
+        }
+        for _ in 0..self.agenda.groups() {
+            let group = self.agenda.pop()?;
+            if self.subscribing >= MAX_CALLS && self.wants_to_subscribe(group) {
+                self.look_at(group);
+                continue;
+            }
+            if let Some(step) = self.next_of(group) {
+                self.look_at(group);
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    /// A group may have something to do.
+    fn look_at(&mut self, id: GroupId) {
+        if self.groups.contains_key(&id) {
+            self.agenda.push(id);
+        }
+    }
+
+    fn wants_to_subscribe(&self, group: GroupId) -> bool {
+        let group = self.groups.get(&group);
+        group.is_some_and(|group| !group.waiting.is_empty())
+    }
+
+    /// Does what has come up.
+    fn wake(&mut self, now: Instant) {
+        while let Some(due) = self.agenda.due(now) {
+            match due {
+                Due::Locate(member) => self.to_locate[1].push_back(member),
+                Due::Subscribe(member) => self.enqueue(member),
+                Due::Connect(place) => {
+                    if let Some(group) = self.at(place) {
+                        group.link = Link::Off;
+                        self.look_at(place.group);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The group, if its life is still that one.
+    fn at(&mut self, place: Place) -> Option<&mut Group> {
+        let group = self.groups.get_mut(&place.group)?;
+        (group.life == place.life).then_some(group)
+    }
+
+    fn next_location(&mut self) -> Option<Step> {
+        let fresh = self.to_locate.iter().position(|queue| !queue.is_empty())?;
+        let queue = self.to_locate.get_mut(fresh)?;
+        let members: Vec<MemberId> = queue.drain(..queue.len().min(MAX_LOCATED)).collect();
+        self.locating += 1;
+        let mailboxes = members
+            .iter()
+            .filter_map(|member| self.members.get(*member));
+        Some(Step::Locate {
+            mailboxes: mailboxes
+                .map(|member| Arc::clone(&member.mailbox))
+                .collect(),
+            members,
+            fresh: fresh == 1,
+        })
+    }
+
+    /// It is known where these mailboxes are, or not.
+    pub(super) fn located(
+        &mut self,
+        members: &[MemberId],
+        found: Vec<Result<Location, BoxError>>,
+        now: Instant,
+    ) {
+        self.locating -= 1;
+        for (member, found) in members.iter().zip(found) {
+            match found {
+                Ok(location) => self.located.push((*member, location)),
+                Err(error) => {
+                    let error = SubscriptionError::NotLocated(error);
+                    self.try_again(*member, Due::Locate(*member), error, now);
+                }
+            }
+        }
+        if self.locating == 0 && self.to_locate.iter().all(VecDeque::is_empty) {
+            self.place_located();
+        }
+    }
+
+    /// Puts those that were found into groups, in the order of their names.
+    fn place_located(&mut self) {
+        let mut located = std::mem::take(&mut self.located);
+        located.sort_by_key(|(member, _)| {
+            let member = self.members.get(*member);
+            member.map(|member| Arc::clone(&member.mailbox))
+        });
+        for (member, location) in located {
+            let groups = self.by_location.get(&location).into_iter().flatten();
+            let has_room = |id: &&GroupId| {
+                let group = self.groups.get(id);
+                group.is_some_and(|group| group.members.len() < self.settings.group_size)
+            };
+            let group = groups.copied().find(|id| has_room(&id));
+            let group = group.unwrap_or_else(|| self.new_group(location, member));
+            if let Some(of) = self.groups.get_mut(&group) {
+                of.members.push(member);
+            }
+            if let Some(member) = self.members.get_mut(member) {
+                member.group = Some(group);
+                member.failures = 0;
+            }
+            self.enqueue(member);
+        }
+    }
+
+    /// A group whose anchor is this member: the first of its names.
+    fn new_group(&mut self, location: Location, anchor: MemberId) -> GroupId {
+        self.groups_made += 1;
+        let id = self.groups_made;
+        let accounts = self.charged.iter().enumerate();
+        let (account, charged) = accounts
+            .min_by_key(|(_, groups)| **groups)
+            .unwrap_or((0, &0));
+        let charged_to_account = *charged < self.settings.hanging_connections;
+        if let Some(charged) = self.charged.get_mut(account).filter(|_| charged_to_account) {
+            *charged += 1;
+        }
+        let route = Route {
+            affinity: AffinityGroup::new(""),
+            endpoint: location.endpoint.clone(),
+            caller: self.settings.callers.get(account).cloned(),
+        };
+        let mut group = Group::new(location.clone(), account, charged_to_account, route);
+        if let Some(anchor) = self.members.get(anchor) {
+            group.begin_life(Arc::clone(&anchor.mailbox));
+        }
+        self.groups.insert(id, group);
+        self.by_location.entry(location).or_default().push(id);
+        id
+    }
+
+    /// A member's subscription is to be made now.
+    fn enqueue(&mut self, member: MemberId) {
+        let Some(id) = self.members.get(member).and_then(|member| member.group) else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.waiting.push_back(member);
+            self.look_at(id);
+        }
+    }
+
+    fn next_of(&mut self, id: GroupId) -> Option<Step> {
+        let group = self.groups.get_mut(&id)?;
+        let mut step = group.next()?;
+        // One that began again with its group may have had a time of its own.
+        while let GroupStep::Subscribe(member) = step {
+            let member = self.members.get(member);
+            if member.is_some_and(|member| member.state == State::Without) {
+                break;
+            }
+            group.subscribing -= 1;
+            step = group.next()?;
+        }
+        let at = Place {
+            group: id,
+            life: group.life,
+        };
+        let route = group.route.clone();
+        match step {
+            GroupStep::Subscribe(member) => {
+                self.subscribing += 1;
+                let subscriber = self.members.get_mut(member)?;
+                subscriber.state = State::Subscribing;
+                Some(Step::Subscribe {
+                    member,
+                    at,
+                    mailbox: Arc::clone(&subscriber.mailbox),
+                    route,
+                })
+            }
+            GroupStep::Connect => {
+                let members = group.members.iter();
+                let ids: Vec<Arc<str>> = members
+                    .filter_map(|member| self.members.get(*member)?.id().cloned())
+                    .collect();
+                if ids.is_empty() {
+                    return None;
+                }
+                let minutes = match ids.len() < group.members.len() {
+                    true => self.settings.connection_minutes.min(SHORT_CONNECTION),
+                    false => self.settings.connection_minutes,
+                };
+                group.link = Link::Opening;
+                let anchor = Arc::clone(&group.anchor);
+                let impersonated = (!group.charged_to_account).then_some(anchor);
+                Some(Step::Connect {
+                    at,
+                    ids,
+                    impersonated,
+                    minutes,
+                    route,
+                })
+            }
+        }
+    }
+
+    /// A Subscribe has ended.
+    pub(super) fn subscribed(
+        &mut self,
+        member: MemberId,
+        place: Place,
+        result: Result<Box<str>, SubscriptionError>,
+        now: Instant,
+    ) {
+        self.subscribing -= 1;
+        self.look_at(place.group);
+        let Some(group) = self.at(place) else {
+            return;
+        };
+        group.subscribing -= 1;
+        match result {
+            Ok(id) => {
+                group.anchored = true;
+                let id: Arc<str> = id.into();
+                self.by_id.insert(Arc::clone(&id), member);
+                if let Some(subscriber) = self.members.get_mut(member) {
+                    self.starving -= usize::from(std::mem::take(&mut subscriber.starved));
+                    subscriber.failures = 0;
+                    subscriber.state = State::Live {
+                        id,
+                        connected: false,
+                    };
+                }
+                self.tell_gap(member, now);
+            }
+            Err(error) => {
+                if let Some(subscriber) = self.members.get_mut(member) {
+                    subscriber.state = State::Without;
+                }
+                let relocates = matches!(error.advice(), Advice::Relocate | Advice::Resubscribe);
+                if relocates {
+                    self.leave(member);
+                }
+                let due = match relocates {
+                    true => Due::Locate(member),
+                    false => Due::Subscribe(member),
+                };
+                self.try_again(member, due, error, now);
+            }
+        }
+    }
+
+    /// Tries a member again later, or gives it up.
+    fn try_again(&mut self, member: MemberId, due: Due, error: SubscriptionError, now: Instant) {
+        let Some(refused) = self.members.get_mut(member) else {
+            return;
+        };
+        refused.failures += 1;
+        let failures = refused.failures;
+        let advice = error.advice();
+        if advice == Advice::GiveUp || failures >= MAX_FAILURES {
+            refused.state = State::Lost;
+            self.lost += 1;
+            self.starving -= usize::from(std::mem::take(&mut refused.starved));
+            let mailbox = Arc::clone(&refused.mailbox);
+            self.told.push_back(Notification::Lost { mailbox, error });
+            self.leave(member);
+            return;
+        }
+        if let Advice::Starved(budget) = advice {
+            if !std::mem::replace(&mut refused.starved, true) {
+                self.starving += 1;
+                if self.starving == 1 {
+                    self.told.push_back(Notification::Starved { budget });
+                }
+            }
+        }
+        let wait = BACKOFF.wait(failures - 1, &mut self.rng);
+        self.agenda.after(wait.max(error.retry_after()), due, now);
+    }
+
+    fn tell_gap(&mut self, member: MemberId, now: Instant) {
+        let Some(member) = self.members.get_mut(member) else {
+            return;
+        };
+        if let Some(since) = member.gap(now) {
+            let mailbox = Arc::clone(&member.mailbox);
+            self.told.push_back(Notification::Gap { mailbox, since });
+        }
+    }
+
+    /// A member leaves its group. One without members is no group any more.
+    fn leave(&mut self, member: MemberId) {
+        let left = self.members.get_mut(member);
+        let Some(id) = left.and_then(|member| member.group.take()) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        group.members.retain(|other| *other != member);
+        group.waiting.retain(|other| *other != member);
+        if group.members.is_empty() {
+            let charged = self.charged.get_mut(group.account);
+            if let Some(charged) = charged.filter(|_| group.charged_to_account) {
+                *charged -= 1;
+            }
+            if let Some(groups) = self.by_location.get_mut(&group.location) {
+                groups.retain(|other| *other != id);
+            }
+            self.by_location.retain(|_, groups| !groups.is_empty());
+            self.groups.remove(&id);
+        }
+    }
+
+    /// A connection has begun, with this message.
+    pub(super) fn connected(
+        &mut self,
+        place: Place,
+        ids: &[Arc<str>],
+        message: StreamMessage,
+        now: Instant,
+    ) {
+        let Some(group) = self.at(place) else {
+            return;
+        };
+        group.opened(now);
+        group.starved = false;
+        for id in ids {
+            let Some(member) = self.by_id.get(id).copied() else {
+                continue;
+            };
+            if let Some(member) = self.members.get_mut(member) {
+                member.set_connected(true);
+            }
+            self.tell_gap(member, now);
+        }
+        self.tell_events(message);
+    }
+
+    /// A connection has brought a message.
+    pub(super) fn message(&mut self, place: Place, message: StreamMessage, now: Instant) {
+        if let Some(group) = self.at(place) {
+            group.hear(now);
+            self.tell_events(message);
+        }
+    }
+
+    /// Whether a connection is the one that its group has.
+    pub(super) fn is_open(&mut self, place: Place) -> bool {
+        self.at(place)
+            .is_some_and(|group| matches!(group.link, Link::Open(_)))
+    }
+
+    fn tell_events(&mut self, message: StreamMessage) {
+        for notification in message.notifications {
+            let member = self.by_id.get(&*notification.id);
+            let Some(member) = member.and_then(|member| self.members.get(*member)) else {
+                continue;
+            };
+            let items = notification
+                .events
+                .into_iter()
+                .map(|event| Notification::Item {
+                    mailbox: Arc::clone(&member.mailbox),
+                    event,
+                });
+            self.told.extend(items);
+        }
+    }
+
+    /// A connection has ended, or was refused.
+    pub(super) fn ended(&mut self, place: Place, end: End, now: Instant) {
+        let Some(group) = self.at(place) else {
+            return;
+        };
+        let brief = group.end(now, SHORTEST);
+        let (covered, members) = (group.covered(), group.members.clone());
+        let advice = end.advice(brief);
+        for member in &members {
+            if let Some(member) = self.members.get_mut(*member) {
+                member.disconnect(covered, end.is_lossy());
+            }
+        }
+        let Some(advice) = advice else {
+            return self.look_at(place.group);
+        };
+        let Some(group) = self.at(place) else {
+            return;
+        };
+        group.failures += 1;
+        let failures = group.failures;
+        if let Advice::Starved(budget) = advice {
+            if !std::mem::replace(&mut group.starved, true) {
+                self.told.push_back(Notification::Starved { budget });
+            }
+        }
+        let wait = BACKOFF.wait(failures - 1, &mut self.rng);
+        let wait = wait.max(end.retry_after());
+        let lost = match advice {
+            Advice::Resubscribe => self.named_by(&end, &members),
+            _ => Vec::new(),
+        };
+        let hopeless = failures % MAX_CONNECTIONS == 0 && !matches!(advice, Advice::Starved(_));
+        if lost.len() == members.len() || lost.is_empty() && hopeless {
+            self.begin_again(place.group, wait, now);
+        } else if lost.is_empty() {
+            if let Some(group) = self.at(place) {
+                group.link = Link::Pausing;
+            }
+            self.agenda.after(wait, Due::Connect(place), now);
+        } else {
+            self.lost(place.group, &lost, wait, now);
+        }
+    }
+
+    /// The members whose subscriptions an error names; all of them if it names none.
+    fn named_by(&self, end: &End, members: &[MemberId]) -> Vec<MemberId> {
+        let End::Refused(_, ids) = end else {
+            return Vec::new();
+        };
+        let named = ids.iter().filter_map(|id| self.by_id.get(&**id).copied());
+        let named: Vec<MemberId> = named.filter(|member| members.contains(member)).collect();
+        match named.is_empty() {
+            true => members.to_vec(),
+            false => named,
+        }
+    }
+
+    /// Single subscriptions of a group are gone: their mailboxes may be somewhere else.
+    fn lost(&mut self, group: GroupId, lost: &[MemberId], wait: Duration, now: Instant) {
+        for member in lost {
+            let gone = self.members.get_mut(*member).and_then(Member::lose);
+            gone.and_then(|id| self.by_id.remove(&id));
+            self.leave(*member);
+            self.agenda.after(wait, Due::Locate(*member), now);
+        }
+        self.look_at(group);
+    }
+
+    /// Subscribes all mailboxes of a group again, the first one before the others: its server has lost them all, or its cookie
+    /// leads nowhere.
+    fn begin_again(&mut self, id: GroupId, wait: Duration, now: Instant) {
+        let Some(group) = self.groups.get(&id) else {
+            return;
+        };
+        let mut members = group.members.clone();
+        members.sort_by_key(|member| self.members.get(*member).map(|member| &member.mailbox));
+        let first = members.first().and_then(|first| self.members.get(*first));
+        let anchor = first.map(|first| Arc::clone(&first.mailbox));
+        if let (Some(group), Some(anchor)) = (self.groups.get_mut(&id), anchor) {
+            group.begin_life(anchor);
+        }
+        for member in members {
+            let gone = self.members.get_mut(member).and_then(Member::lose);
+            gone.and_then(|id| self.by_id.remove(&id));
+            self.agenda.after(wait, Due::Subscribe(member), now);
+        }
+    }
+}
