@@ -126,7 +126,9 @@ mod tests {
             )
         });
         let mut headers = HeaderMap::new();
-        lines.for_each(|(name, value)| drop(headers.append(name, value)));
+        for (name, value) in lines {
+            headers.append(name, value);
+        }
         headers
     }
 

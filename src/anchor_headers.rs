@@ -561,6 +561,30 @@ mod tests {
         request("GetFolder", &[("PrimarySmtpAddress", user)], &[])
     }
 
+    #[tokio::test]
+    async fn a_group_has_one_anchor_whomever_its_calls_impersonate() {
+        let client = service_fn(|request: Request<ReplayBody>| async move {
+            Ok::<_, Infallible>(request.headers().clone())
+        });
+        let service = AnchorHeadersLayer::new(EwsAnchor::new()).layer(client);
+        let group = AffinityGroup::new("alfred@contoso.com");
+        let mut set_cookie = HeaderMap::new();
+        set_cookie.insert(
+            "set-cookie",
+            "X-BackEndOverrideCookie=be~1".parse().unwrap(),
+        );
+        group.learn(&set_cookie);
+        for operation in SUBSCRIPTIONS.into_iter().chain(["GetFolder"]) {
+            let sids = [("PrimarySmtpAddress", "sadie@contoso.com")];
+            let mut call = request(operation, &sids, &[]);
+            call.extensions_mut().insert(group.clone());
+            let sent = service.clone().oneshot(call).await.unwrap();
+            assert_eq!(sent["x-anchormailbox"], "alfred@contoso.com");
+            assert_eq!(sent["x-preferserveraffinity"], "true");
+            assert_eq!(sent["cookie"], "X-BackEndOverrideCookie=be~1");
+        }
+    }
+
     fn address(text: &str) -> AnchorMailbox {
         AnchorMailbox::new(text).unwrap()
     }

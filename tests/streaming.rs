@@ -2,6 +2,8 @@
 
 #[path = "streaming/day.rs"]
 mod day;
+#[path = "streaming/trouble.rs"]
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

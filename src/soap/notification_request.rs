@@ -101,7 +101,7 @@ mod tests {
             folders: folders.iter().map(|&folder| folder.to_owned()).collect(),
             events: vec![EventKind::NewMail, EventKind::Moved],
         };
-        let ids = ["A".into(), "B<".into()];
+        let ids = ["A", "B<"].map(std::sync::Arc::<str>::from);
         let amy = "amy&co@contoso.com";
         for (request, operation, sids) in [
             (

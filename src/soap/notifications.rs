@@ -192,7 +192,9 @@ fn notification(reader: &mut Reader<'_>) -> Option<SubscriptionEvents> {
             Event::Start(start) if start.empty => {}
             Event::Start(start) => match EventKind::of(start.local) {
                 Some(kind) => notification.events.extend(event(reader, kind)?),
-                None => drop(reader.skip().ok()?),
+                None => {
+                    reader.skip().ok()?;
+                }
             },
             Event::End => return Some(notification),
             Event::Text(_) | Event::CData(_) => {}
@@ -314,7 +316,7 @@ mod tests {
         let message = StreamMessage::read(text.as_bytes()).unwrap();
         assert!(message.closed && message.responded);
         assert_eq!(message.error.unwrap().as_str(), "ErrorSubscriptionNotFound");
-        assert_eq!(message.error_ids, ["A".into(), "B".into()]);
+        assert_eq!(message.error_ids, ["A", "B"].map(Box::<str>::from));
         let new = envelope(
             "<m:ResponseCode>NoError</m:ResponseCode><m:SubscriptionId>A1=</m:SubscriptionId>",
         );

@@ -75,7 +75,7 @@ impl Calls {
         let mut connection = Connection::new(body, 2 * self.settings.heartbeat);
         let message = match connection.next().await {
             Ok(message) => message,
-            Err(_) if !head.status.is_success() => {
+            Err(End::Broken) if !head.status.is_success() => {
                 let status = head.status;
                 return Err(refused(SubscriptionError::Status { status }));
             }

@@ -91,6 +91,9 @@ const CALL_TIME: Duration = Duration::from_secs(120);
 /// The settings of 90 users are some 60 KB.
 const MAX_RESPONSE: usize = 4 * 1024 * 1024;
 
+/// What was found, and when.
+type Known = HashMap<Arc<str>, (Instant, Location)>;
+
 /// Asks the Autodiscover service (SOAP, `GetUserSettings`) for `GroupingInformation` and `ExternalEwsUrl`, and remembers them for
 /// a day, or until a subscription turns out to be with another server.
 ///
@@ -113,7 +116,7 @@ pub struct Autodiscover {
     client: Mutex<Client>,
     endpoint: Uri,
     headers: HeaderMap,
-    known: Arc<Mutex<HashMap<Arc<str>, (Instant, Location)>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Autodiscover {
