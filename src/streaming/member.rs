@@ -14,7 +14,9 @@ pub(super) struct Member {
     pub(super) state: State,
     /// Refusals in a row.
     pub(super) failures: u32,
-    /// The last one was for want of room.
+    /// How often in a row its subscription was lost soon after its connection had begun.
+    pub(super) losses: u32,
+    /// The last refusal was for want of room.
     pub(super) starved: bool,
     /// What has happened before was told, or lies in a gap that was.
     covered: Instant,
@@ -43,6 +45,7 @@ impl Member {
             group: None,
             state: State::Without,
             failures: 0,
+            losses: 0,
             starved: false,
             covered: now,
             owes_gap: true,
@@ -73,8 +76,9 @@ impl Member {
     }
 
     /// Its connection has ended, and what came by it was told up to `covered`.
-    pub(super) fn disconnect(&mut self, covered: Option<Instant>, lossy: bool) {
+    pub(super) fn disconnect(&mut self, covered: Option<Instant>, lossy: bool, brief: bool) {
         if self.is_connected() {
+            self.losses *= u32::from(brief);
             self.covered = self.covered.max(covered.unwrap_or(self.covered));
             self.owes_gap |= lossy;
             self.set_connected(false);

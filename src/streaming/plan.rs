@@ -28,7 +28,7 @@ const MAX_FAILURES: u32 = 100;
 /// Connections in a row that come to nothing before the group begins again, without its cookie.
 const MAX_CONNECTIONS: u32 = 4;
 /// A connection that ends sooner is a failure, in whatever way it ends.
-const SHORTEST: Duration = Duration::from_secs(30);
+const SHORTEST: Duration = Duration::from_secs(5);
 /// The connection of a group of which some mailbox has no subscription yet.
 const SHORT_CONNECTION: u64 = 2;
 const BACKOFF: Backoff = Backoff {
@@ -546,12 +546,20 @@ impl Plan {
         let advice = end.advice(brief);
         for member in &members {
             if let Some(member) = self.members.get_mut(*member) {
-                member.disconnect(covered, end.is_lossy());
+                member.disconnect(covered, end.is_lossy(), brief);
             }
         }
         let Some(advice) = advice else {
             return self.look_at(place.group);
         };
+        let lost = match advice {
+            Advice::Resubscribe => self.named_by(&end, &members),
+            _ => Vec::new(),
+        };
+        if !lost.is_empty() && lost.len() < members.len() {
+            // The others have done nothing wrong.
+            return self.lost(place.group, &lost, now);
+        }
         let Some(group) = self.at(place) else {
             return;
         };
@@ -564,21 +572,14 @@ impl Plan {
         }
         let wait = BACKOFF.wait(failures - 1, &mut self.rng);
         let wait = wait.max(end.retry_after());
-        let lost = match advice {
-            Advice::Resubscribe => self.named_by(&end, &members),
-            _ => Vec::new(),
-        };
         let hopeless = failures % MAX_CONNECTIONS == 0 && !matches!(advice, Advice::Starved(_));
-        if lost.len() == members.len() || lost.is_empty() && hopeless {
-            self.begin_again(place.group, wait, now);
-        } else if lost.is_empty() {
-            if let Some(group) = self.at(place) {
-                group.link = Link::Pausing;
-            }
-            self.agenda.after(wait, Due::Connect(place), now);
-        } else {
-            self.lost(place.group, &lost, wait, now);
+        if hopeless || !lost.is_empty() {
+            return self.begin_again(place.group, wait, now);
         }
+        if let Some(group) = self.at(place) {
+            group.link = Link::Pausing;
+        }
+        self.agenda.after(wait, Due::Connect(place), now);
     }
 
     /// The members whose subscriptions an error names; all of them if it names none.
@@ -595,12 +596,18 @@ impl Plan {
     }
 
     /// Single subscriptions of a group are gone: their mailboxes may be somewhere else.
-    fn lost(&mut self, group: GroupId, lost: &[MemberId], wait: Duration, now: Instant) {
-        for member in lost {
-            let gone = self.members.get_mut(*member).and_then(Member::lose);
-            gone.and_then(|id| self.by_id.remove(&id));
-            self.leave(*member);
-            self.agenda.after(wait, Due::Locate(*member), now);
+    fn lost(&mut self, group: GroupId, lost: &[MemberId], now: Instant) {
+        for id in lost {
+            let Some(member) = self.members.get_mut(*id) else {
+                continue;
+            };
+            let wait = BACKOFF.wait(member.losses, &mut self.rng);
+            member.losses = member.losses.saturating_add(1);
+            if let Some(gone) = member.lose() {
+                self.by_id.remove(&gone);
+            }
+            self.leave(*id);
+            self.agenda.after(wait, Due::Locate(*id), now);
         }
         self.look_at(group);
     }
