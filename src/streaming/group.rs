@@ -63,17 +63,19 @@ pub(super) enum GroupStep {
 }
 
 impl Group {
+    /// `charged_to`: the account, and whether its connection is charged to it.
     pub(super) fn new(
         location: Location,
-        account: usize,
-        charged_to_account: bool,
+        anchor: Arc<str>,
+        charged_to: (usize, bool),
         route: Route,
     ) -> Self {
+        let (account, charged_to_account) = charged_to;
         Self {
             location,
             account,
             charged_to_account,
-            anchor: "".into(),
+            anchor,
             route,
             life: 0,
             members: Vec::new(),

@@ -1,6 +1,6 @@
 //! [`Plan`]: what is to be done next, and what is told. It does no I/O and reads no clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +8,20 @@ use tokio::time::Instant;
 
 use super::agenda::{Agenda, Due};
 use super::end::End;
-use super::group::{Group, GroupStep, Link};
+use super::group::{GroupStep, Link};
+use super::groups::Groups;
 use super::locate::Location;
+use super::locating::Locating;
 use super::member::{Member, State};
 use super::notification::{Advice, Notification, SubscriptionError};
 use super::settings::Settings;
 use super::step::{GroupId, MemberId, Place, Route, Step};
-use crate::affinity::AffinityGroup;
 use crate::retry::backoff::Backoff;
 use crate::soap::notifications::StreamMessage;
 use tower::BoxError;
 
 /// "No more than ten open requests" is the advice of "EWS throttling in Exchange".
 const MAX_CALLS: usize = 10;
-/// Mailboxes that are asked for at once.
-const MAX_LOCATED: usize = 90;
 /// Refusals of a mailbox in a row before it is given up: some four hours, in which a move of a mailbox ends.
 const MAX_FAILURES: u32 = 100;
 /// Connections in a row that come to nothing before the group begins again, without its cookie.
@@ -41,20 +40,12 @@ const BACKOFF: Backoff = Backoff {
 pub(super) struct Plan {
     settings: Arc<Settings>,
     members: Vec<Member>,
-    groups: BTreeMap<GroupId, Group>,
-    by_location: HashMap<Location, Vec<GroupId>>,
+    groups: Groups,
     by_id: HashMap<Arc<str>, MemberId>,
-    /// Whose server is to be looked for, and anew.
-    to_locate: [VecDeque<MemberId>; 2],
-    locating: usize,
-    /// Those that were found, until all are: groups are made in the order of their names.
-    located: Vec<(MemberId, Location)>,
+    locating: Locating,
     agenda: Agenda,
     /// Calls of Subscribe under way.
     subscribing: usize,
-    /// Connections that are charged to each account.
-    charged: Vec<usize>,
-    groups_made: u64,
     told: VecDeque<Notification>,
     /// Mailboxes for whose subscription the server had no room.
     starving: usize,
@@ -86,18 +77,13 @@ pub struct Counts {
 impl Plan {
     pub(super) fn new(settings: Arc<Settings>, rng: fastrand::Rng) -> Self {
         Self {
-            charged: vec![0; settings.callers.len().max(1)],
+            groups: Groups::new(Arc::clone(&settings)),
             settings,
             members: Vec::new(),
-            groups: BTreeMap::new(),
-            by_location: HashMap::new(),
             by_id: HashMap::new(),
-            to_locate: Default::default(),
-            locating: 0,
-            located: Vec::new(),
+            locating: Locating::default(),
             agenda: Agenda::default(),
             subscribing: 0,
-            groups_made: 0,
             told: VecDeque::new(),
             starving: 0,
             lost: 0,
@@ -107,8 +93,7 @@ impl Plan {
 
     /// Adds a mailbox.
     pub(super) fn add(&mut self, mailbox: Arc<str>, now: Instant) {
-        let [known, _] = &mut self.to_locate;
-        known.push_back(self.members.len());
+        self.locating.push(self.members.len(), false);
         self.members.push(Member::new(mailbox, now));
     }
 
@@ -128,19 +113,18 @@ impl Plan {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let is_open = |group: &&Group| matches!(group.link, Link::Open(_));
         Counts {
             mailboxes: self.members.len() - self.lost,
             subscribed: self.by_id.len(),
             groups: self.groups.len(),
-            connections: self.groups.values().filter(is_open).count(),
+            connections: self.groups.open(),
         }
     }
 
     /// The subscriptions that there are: mailbox, id, and where calls about them go.
     pub(super) fn subscriptions(&self) -> Vec<(Arc<str>, Arc<str>, Route)> {
         let all = self.members.iter().filter_map(|member| {
-            let group = self.groups.get(&member.group?)?;
+            let group = self.groups.get(member.group?)?;
             Some((
                 Arc::clone(&member.mailbox),
                 Arc::clone(member.id()?),
@@ -182,13 +166,13 @@ impl Plan {
 
     /// A group may have something to do.
     fn look_at(&mut self, id: GroupId) {
-        if self.groups.contains_key(&id) {
+        if self.groups.get(id).is_some() {
             self.agenda.push(id);
         }
     }
 
     fn wants_to_subscribe(&self, group: GroupId) -> bool {
-        let group = self.groups.get(&group);
+        let group = self.groups.get(group);
         group.is_some_and(|group| !group.waiting.is_empty())
     }
 
@@ -196,10 +180,10 @@ impl Plan {
     fn wake(&mut self, now: Instant) {
         while let Some(due) = self.agenda.due(now) {
             match due {
-                Due::Locate(member) => self.to_locate[1].push_back(member),
+                Due::Locate(member) => self.locating.push(member, true),
                 Due::Subscribe(member) => self.enqueue(member),
                 Due::Connect(place) => {
-                    if let Some(group) = self.at(place) {
+                    if let Some(group) = self.groups.at(place) {
                         group.link = Link::Off;
                         self.look_at(place.group);
                     }
@@ -208,17 +192,8 @@ impl Plan {
         }
     }
 
-    /// The group, if its life is still that one.
-    fn at(&mut self, place: Place) -> Option<&mut Group> {
-        let group = self.groups.get_mut(&place.group)?;
-        (group.life == place.life).then_some(group)
-    }
-
     fn next_location(&mut self) -> Option<Step> {
-        let fresh = self.to_locate.iter().position(|queue| !queue.is_empty())?;
-        let queue = self.to_locate.get_mut(fresh)?;
-        let members: Vec<MemberId> = queue.drain(..queue.len().min(MAX_LOCATED)).collect();
-        self.locating += 1;
+        let (members, fresh) = self.locating.next()?;
         let mailboxes = members
             .iter()
             .filter_map(|member| self.members.get(*member));
@@ -227,7 +202,7 @@ impl Plan {
                 .map(|member| Arc::clone(&member.mailbox))
                 .collect(),
             members,
-            fresh: fresh == 1,
+            fresh,
         })
     }
 
@@ -238,71 +213,27 @@ impl Plan {
         found: Vec<Result<Location, BoxError>>,
         now: Instant,
     ) {
-        self.locating -= 1;
-        for (member, found) in members.iter().zip(found) {
-            match found {
-                Ok(location) => self.located.push((*member, location)),
+        let mut found = found.into_iter();
+        for member in members {
+            let missing = || Err("nothing was said of it".into());
+            match found.next().unwrap_or_else(missing) {
+                Ok(location) => self.locating.found(*member, location),
                 Err(error) => {
                     let error = SubscriptionError::NotLocated(error);
                     self.try_again(*member, Due::Locate(*member), error, now);
                 }
             }
         }
-        if self.locating == 0 && self.to_locate.iter().all(VecDeque::is_empty) {
-            self.place_located();
-        }
-    }
-
-    /// Puts those that were found into groups, in the order of their names.
-    fn place_located(&mut self) {
-        let mut located = std::mem::take(&mut self.located);
-        located.sort_by_key(|(member, _)| {
-            let member = self.members.get(*member);
-            member.map(|member| Arc::clone(&member.mailbox))
-        });
-        for (member, location) in located {
-            let groups = self.by_location.get(&location).into_iter().flatten();
-            let has_room = |id: &&GroupId| {
-                let group = self.groups.get(id);
-                group.is_some_and(|group| group.members.len() < self.settings.group_size)
-            };
-            let group = groups.copied().find(|id| has_room(&id));
-            let group = group.unwrap_or_else(|| self.new_group(location, member));
-            if let Some(of) = self.groups.get_mut(&group) {
-                of.members.push(member);
-            }
-            if let Some(member) = self.members.get_mut(member) {
-                member.group = Some(group);
+        let mut located = self.locating.end();
+        let name = |member: &MemberId| self.members.get(*member).map(|member| &member.mailbox);
+        located.sort_by(|(a, _), (b, _)| name(a).cmp(&name(b)));
+        for (id, location) in located {
+            if let Some(member) = self.members.get_mut(id) {
+                member.group = Some(self.groups.join(id, &member.mailbox, location));
                 member.failures = 0;
             }
-            self.enqueue(member);
+            self.enqueue(id);
         }
-    }
-
-    /// A group whose anchor is this member: the first of its names.
-    fn new_group(&mut self, location: Location, anchor: MemberId) -> GroupId {
-        self.groups_made += 1;
-        let id = self.groups_made;
-        let accounts = self.charged.iter().enumerate();
-        let (account, charged) = accounts
-            .min_by_key(|(_, groups)| **groups)
-            .unwrap_or((0, &0));
-        let charged_to_account = *charged < self.settings.hanging_connections;
-        if let Some(charged) = self.charged.get_mut(account).filter(|_| charged_to_account) {
-            *charged += 1;
-        }
-        let route = Route {
-            affinity: AffinityGroup::new(""),
-            endpoint: location.endpoint.clone(),
-            caller: self.settings.callers.get(account).cloned(),
-        };
-        let mut group = Group::new(location.clone(), account, charged_to_account, route);
-        if let Some(anchor) = self.members.get(anchor) {
-            group.begin_life(Arc::clone(&anchor.mailbox));
-        }
-        self.groups.insert(id, group);
-        self.by_location.entry(location).or_default().push(id);
-        id
     }
 
     /// A member's subscription is to be made now.
@@ -310,14 +241,14 @@ impl Plan {
         let Some(id) = self.members.get(member).and_then(|member| member.group) else {
             return;
         };
-        if let Some(group) = self.groups.get_mut(&id) {
+        if let Some(group) = self.groups.get_mut(id) {
             group.waiting.push_back(member);
             self.look_at(id);
         }
     }
 
     fn next_of(&mut self, id: GroupId) -> Option<Step> {
-        let group = self.groups.get_mut(&id)?;
+        let group = self.groups.get_mut(id)?;
         let mut step = group.next()?;
         // One that began again with its group may have had a time of its own.
         while let GroupStep::Subscribe(member) = step {
@@ -381,7 +312,7 @@ impl Plan {
     ) {
         self.subscribing -= 1;
         self.look_at(place.group);
-        let Some(group) = self.at(place) else {
+        let Some(group) = self.groups.at(place) else {
             return;
         };
         group.subscribing -= 1;
@@ -456,27 +387,10 @@ impl Plan {
         }
     }
 
-    /// A member leaves its group. One without members is no group any more.
     fn leave(&mut self, member: MemberId) {
         let left = self.members.get_mut(member);
-        let Some(id) = left.and_then(|member| member.group.take()) else {
-            return;
-        };
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        group.members.retain(|other| *other != member);
-        group.waiting.retain(|other| *other != member);
-        if group.members.is_empty() {
-            let charged = self.charged.get_mut(group.account);
-            if let Some(charged) = charged.filter(|_| group.charged_to_account) {
-                *charged -= 1;
-            }
-            if let Some(groups) = self.by_location.get_mut(&group.location) {
-                groups.retain(|other| *other != id);
-            }
-            self.by_location.retain(|_, groups| !groups.is_empty());
-            self.groups.remove(&id);
+        if let Some(group) = left.and_then(|member| member.group.take()) {
+            self.groups.leave(group, member);
         }
     }
 
@@ -488,7 +402,7 @@ impl Plan {
         message: StreamMessage,
         now: Instant,
     ) {
-        let Some(group) = self.at(place) else {
+        let Some(group) = self.groups.at(place) else {
             return;
         };
         group.opened(now);
@@ -507,7 +421,7 @@ impl Plan {
 
     /// A connection has brought a message.
     pub(super) fn message(&mut self, place: Place, message: StreamMessage, now: Instant) {
-        if let Some(group) = self.at(place) {
+        if let Some(group) = self.groups.at(place) {
             group.hear(now);
             self.tell_events(message);
         }
@@ -515,7 +429,8 @@ impl Plan {
 
     /// Whether a connection is the one that its group has.
     pub(super) fn is_open(&mut self, place: Place) -> bool {
-        self.at(place)
+        self.groups
+            .at(place)
             .is_some_and(|group| matches!(group.link, Link::Open(_)))
     }
 
@@ -538,7 +453,7 @@ impl Plan {
 
     /// A connection has ended, or was refused.
     pub(super) fn ended(&mut self, place: Place, end: End, now: Instant) {
-        let Some(group) = self.at(place) else {
+        let Some(group) = self.groups.at(place) else {
             return;
         };
         let brief = group.end(now, SHORTEST);
@@ -560,7 +475,7 @@ impl Plan {
             // The others have done nothing wrong.
             return self.lost(place.group, &lost, now);
         }
-        let Some(group) = self.at(place) else {
+        let Some(group) = self.groups.at(place) else {
             return;
         };
         group.failures += 1;
@@ -576,7 +491,7 @@ impl Plan {
         if hopeless || !lost.is_empty() {
             return self.begin_again(place.group, wait, now);
         }
-        if let Some(group) = self.at(place) {
+        if let Some(group) = self.groups.at(place) {
             group.link = Link::Pausing;
         }
         self.agenda.after(wait, Due::Connect(place), now);
@@ -615,14 +530,14 @@ impl Plan {
     /// Subscribes all mailboxes of a group again, the first one before the others: its server has lost them all, or its cookie
     /// leads nowhere.
     fn begin_again(&mut self, id: GroupId, wait: Duration, now: Instant) {
-        let Some(group) = self.groups.get(&id) else {
+        let Some(group) = self.groups.get(id) else {
             return;
         };
         let mut members = group.members.clone();
         members.sort_by_key(|member| self.members.get(*member).map(|member| &member.mailbox));
         let first = members.first().and_then(|first| self.members.get(*first));
         let anchor = first.map(|first| Arc::clone(&first.mailbox));
-        if let (Some(group), Some(anchor)) = (self.groups.get_mut(&id), anchor) {
+        if let (Some(group), Some(anchor)) = (self.groups.get_mut(id), anchor) {
             group.begin_life(anchor);
         }
         for member in members {
