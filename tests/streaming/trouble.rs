@@ -8,9 +8,12 @@ use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
+use tower_ews::EwsStack;
 use tower_ews::body::ReplayBody;
+use tower_ews::extensions::Caller;
+use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
-use tower_ews::simulator::{Exchange, Fault, Faults, Payer, Policy};
+use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Fault, Faults, Payer, Policy};
 use tower_ews::streaming::{Location, Notification, Subscriptions};
 
 use super::{AUTH, ENDPOINT, gaps, item, mailbox, next, server, subscriptions};
@@ -261,4 +264,25 @@ async fn a_jar_in_the_client_mixes_nothing_up() {
     assert_eq!(item(&mut notifications).await, (mailbox(3), id));
     assert!(jar.lock().unwrap().is_some());
     assert_eq!(exchange.report().foreign_cookies, 0);
+}
+
+/// The stack's ledger has no place for the second connection: it is not sent, and that is told like a refusal.
+#[tokio::test(start_paused = true)]
+async fn want_of_room_in_the_ledger_is_told_too() {
+    let exchange = server(2, 2, Faults::none());
+    let mut policy = ThrottlingPolicy::exchange_online();
+    policy.set_in_flight(Budget::HangingConnections, 1).unwrap();
+    let stack = EwsStack::new(policy).caller(Caller::new(DEFAULT_ACCOUNT));
+    let stack = stack.service(exchange.clone());
+    let mut notifications = subscriptions(&exchange).listen(stack, (0..2).map(mailbox));
+    gaps(&mut notifications, 2).await;
+    let starved = next(&mut notifications).await.unwrap();
+    let hanging = Budget::HangingConnections;
+    assert!(
+        matches!(starved, Notification::Starved { budget } if budget == hanging),
+        "{starved:?}"
+    );
+    let report = exchange.report();
+    assert_eq!(report.throttled_total(), 0);
+    assert_eq!(report.peak_hanging.values().max(), Some(&1));
 }
