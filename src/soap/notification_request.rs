@@ -36,8 +36,13 @@ fn envelope(version: &str, impersonated: Option<&str>, operation: &str) -> Strin
     )
 }
 
-/// A streaming subscription to `mailbox`.
-pub(crate) fn subscribe(version: &str, mailbox: &str, watched: &Watched) -> String {
+/// A subscription to `mailbox`: a streaming one, or a pull one that lasts so many minutes after its last use.
+pub(crate) fn subscribe(
+    version: &str,
+    mailbox: &str,
+    watched: &Watched,
+    pull: Option<u64>,
+) -> String {
     let mut inner = String::new();
     let all = match watched.folders.is_empty() {
         true => " SubscribeToAllFolders=\"true\"",
@@ -58,9 +63,15 @@ pub(crate) fn subscribe(version: &str, mailbox: &str, watched: &Watched) -> Stri
     for event in &watched.events {
         let _ = write!(inner, "<t:EventType>{}</t:EventType>", event.name());
     }
-    let operation = format!(
-        "<m:Subscribe><m:StreamingSubscriptionRequest{all}>{inner}</t:EventTypes></m:StreamingSubscriptionRequest></m:Subscribe>"
-    );
+    inner += "</t:EventTypes>";
+    let kind = match pull {
+        Some(minutes) => {
+            let _ = write!(inner, "<t:Timeout>{minutes}</t:Timeout>");
+            "PullSubscriptionRequest"
+        }
+        None => "StreamingSubscriptionRequest",
+    };
+    let operation = format!("<m:Subscribe><m:{kind}{all}>{inner}</m:{kind}></m:Subscribe>");
     envelope(version, Some(mailbox), &operation)
 }
 
@@ -80,6 +91,16 @@ pub(crate) fn get_streaming_events(
          <m:ConnectionTimeout>{minutes}</m:ConnectionTimeout></m:GetStreamingEvents>"
     );
     envelope(version, impersonated, &operation)
+}
+
+/// The events of a pull subscription to `mailbox`, since that watermark.
+pub(crate) fn get_events(version: &str, mailbox: &str, id: &str, watermark: &str) -> String {
+    let operation = format!(
+        "<m:GetEvents><m:SubscriptionId>{}</m:SubscriptionId><m:Watermark>{}</m:Watermark></m:GetEvents>",
+        escaped(id),
+        escaped(watermark)
+    );
+    envelope(version, Some(mailbox), &operation)
 }
 
 /// The end of a subscription to `mailbox`.
@@ -105,12 +126,12 @@ mod tests {
         let amy = "amy&co@contoso.com";
         for (request, operation, sids) in [
             (
-                subscribe("Exchange2013", amy, &watched(&[])),
+                subscribe("Exchange2013", amy, &watched(&[]), None),
                 Operation::SUBSCRIBE,
                 1,
             ),
             (
-                subscribe("Exchange2013", amy, &watched(&["inbox"])),
+                subscribe("Exchange2013", amy, &watched(&["inbox"]), Some(30)),
                 Operation::SUBSCRIBE,
                 1,
             ),
@@ -134,7 +155,9 @@ mod tests {
                 .collect();
             assert_eq!(named, vec![amy; sids]);
         }
-        assert!(subscribe("x", amy, &watched(&[])).contains(" SubscribeToAllFolders=\"true\""));
-        assert!(!subscribe("x", amy, &watched(&["inbox"])).contains("SubscribeToAllFolders"));
+        assert!(
+            subscribe("x", amy, &watched(&[]), None).contains(" SubscribeToAllFolders=\"true\"")
+        );
+        assert!(!subscribe("x", amy, &watched(&["inbox"]), None).contains("SubscribeToAllFolders"));
     }
 }

@@ -113,6 +113,10 @@ pub(crate) struct StreamMessage {
     pub(crate) notifications: Vec<SubscriptionEvents>,
     /// The id of a new subscription.
     pub(crate) subscription: Option<Box<str>>,
+    /// The last watermark: from where a pull subscription goes on.
+    pub(crate) watermark: Option<Box<str>>,
+    /// More events of a pull subscription wait.
+    pub(crate) more: bool,
 }
 
 /// Longer texts are no ids.
@@ -156,11 +160,46 @@ impl StreamMessage {
             }
             b"ConnectionStatus" => self.closed |= reader.text(start).ok()? == "Closed",
             b"ErrorSubscriptionIds" => self.error_ids = ids(reader)?,
-            b"Notification" => self.notifications.push(notification(reader)?),
+            b"Notification" => self.notification(reader)?,
+            b"Watermark" => self.watermark = id(&reader.text(start).ok()?),
             b"SubscriptionId" => self.subscription = id(&reader.text(start).ok()?),
             _ => return Some(false),
         }
         Some(true)
+    }
+
+    /// Reads a notification whose start tag was read.
+    fn notification(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let mut notification = SubscriptionEvents::default();
+        loop {
+            match reader.next().ok()? {
+                Event::Start(start) if start.local == b"SubscriptionId" => {
+                    notification.id = id(&reader.text(&start).ok()?).unwrap_or_default();
+                }
+                Event::Start(start) if start.local == b"MoreEvents" => {
+                    self.more = matches!(&*reader.text(&start).ok()?, "true" | "1");
+                }
+                Event::Start(start) if start.empty => {}
+                Event::Start(start) => match EventKind::of(start.local) {
+                    Some(kind) => {
+                        let event = event(reader, kind, &mut self.watermark)?;
+                        notification.events.extend(event);
+                    }
+                    None if start.local == b"StatusEvent" => {
+                        event(reader, EventKind::FreeBusyChanged, &mut self.watermark)?;
+                    }
+                    None => {
+                        reader.skip().ok()?;
+                    }
+                },
+                Event::End => {
+                    self.notifications.push(notification);
+                    return Some(());
+                }
+                Event::Text(_) | Event::CData(_) => {}
+                Event::Eof => return None,
+            }
+        }
     }
 }
 
@@ -181,30 +220,12 @@ fn ids(reader: &mut Reader<'_>) -> Option<Vec<Box<str>>> {
     }
 }
 
-/// A notification whose start tag was read.
-fn notification(reader: &mut Reader<'_>) -> Option<SubscriptionEvents> {
-    let mut notification = SubscriptionEvents::default();
-    loop {
-        match reader.next().ok()? {
-            Event::Start(start) if start.local == b"SubscriptionId" => {
-                notification.id = id(&reader.text(&start).ok()?).unwrap_or_default();
-            }
-            Event::Start(start) if start.empty => {}
-            Event::Start(start) => match EventKind::of(start.local) {
-                Some(kind) => notification.events.extend(event(reader, kind)?),
-                None => {
-                    reader.skip().ok()?;
-                }
-            },
-            Event::End => return Some(notification),
-            Event::Text(_) | Event::CData(_) => {}
-            Event::Eof => return None,
-        }
-    }
-}
-
 /// An event whose start tag was read. One without an id is none, unless it is about the mailbox.
-fn event(reader: &mut Reader<'_>, kind: EventKind) -> Option<Option<ItemEvent>> {
+fn event(
+    reader: &mut Reader<'_>,
+    kind: EventKind,
+    watermark: &mut Option<Box<str>>,
+) -> Option<Option<ItemEvent>> {
     let mut event = ItemEvent {
         kind,
         timestamp: Box::default(),
@@ -230,6 +251,10 @@ fn event(reader: &mut Reader<'_>, kind: EventKind) -> Option<Option<ItemEvent>> 
                     b"ParentFolderId" => event.parent_id = value("Id").unwrap_or_default(),
                     b"OldItemId" | b"OldFolderId" => event.old_id = value("Id"),
                     b"OldParentFolderId" => event.old_parent_id = value("Id"),
+                    b"Watermark" => {
+                        *watermark = id(&reader.text(&start).ok()?);
+                        continue;
+                    }
                     b"TimeStamp" => {
                         event.timestamp = reader.text(&start).ok()?.as_ref().into();
                         continue;

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::step::{GroupId, MemberId, Place};
+use super::step::{GroupId, MemberId};
 
 /// What has a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
     Locate(MemberId),
     Subscribe(MemberId),
-    Connect(Place),
+    Poll(MemberId),
+    Connect(GroupId),
 }
 
 /// What comes next.

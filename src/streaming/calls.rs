@@ -23,6 +23,14 @@ const CALL_TIME: Duration = Duration::from_secs(180);
 /// The response of a call that does not hang is a few hundred bytes.
 const MAX_RESPONSE: usize = 256 * 1024;
 
+/// The id of a new subscription, and where its events begin.
+pub(super) type Subscription = (Box<str>, Box<str>);
+
+/// How long a pull subscription lasts without use, in minutes: some polls may fail (`SubscriptionTimeoutType`: a day at most).
+fn lasts(poll: Duration) -> u64 {
+    (4 * poll.as_secs() / 60).clamp(30, 1440)
+}
+
 /// What calls are made with.
 #[derive(Clone)]
 pub(super) struct Calls {
@@ -40,11 +48,26 @@ impl Calls {
         mut self,
         mailbox: Arc<str>,
         route: Route,
-    ) -> Result<Box<str>, SubscriptionError> {
+    ) -> Result<Subscription, SubscriptionError> {
         let settings = &self.settings;
-        let body = write::subscribe(&settings.version, &mailbox, &settings.watched);
+        let pull = settings.poll.map(lasts);
+        let body = write::subscribe(&settings.version, &mailbox, &settings.watched, pull);
         let message = self.ask(body, route).await?;
-        message.subscription.ok_or(SubscriptionError::Unreadable)
+        let id = message.subscription.ok_or(SubscriptionError::Unreadable)?;
+        let watermark = message.watermark.unwrap_or_default();
+        Ok((id, watermark))
+    }
+
+    /// Asks for the events of a pull subscription.
+    pub(super) async fn poll(
+        mut self,
+        mailbox: Arc<str>,
+        id: Arc<str>,
+        watermark: Box<str>,
+        route: Route,
+    ) -> Result<StreamMessage, SubscriptionError> {
+        let body = write::get_events(&self.settings.version, &mailbox, &id, &watermark);
+        self.ask(body, route).await
     }
 
     /// Ends a subscription.

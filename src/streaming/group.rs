@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::locate::Location;
 use super::step::{MemberId, Route};
-use crate::affinity::AffinityGroup;
 
 /// One group.
 #[derive(Debug)]
@@ -20,8 +19,6 @@ pub(super) struct Group {
     pub(super) charged_to_account: bool,
     pub(super) anchor: Arc<str>,
     pub(super) route: Route,
-    /// Calls of an earlier life count for nothing.
-    pub(super) life: u64,
     pub(super) members: Vec<MemberId>,
     /// Those that are to be subscribed now.
     pub(super) waiting: VecDeque<MemberId>,
@@ -77,7 +74,6 @@ impl Group {
             charged_to_account,
             anchor,
             route,
-            life: 0,
             members: Vec::new(),
             waiting: VecDeque::new(),
             subscribing: 0,
@@ -87,17 +83,6 @@ impl Group {
             starved: false,
             heard: Heard::default(),
         }
-    }
-
-    /// Begins again with another anchor and without a cookie: the one that there was leads to a server that does not work.
-    pub(super) fn begin_life(&mut self, anchor: Arc<str>) {
-        self.route.affinity = AffinityGroup::new(&anchor);
-        self.anchor = anchor;
-        self.life += 1;
-        self.waiting.clear();
-        self.subscribing = 0;
-        self.anchored = false;
-        self.link = Link::Off;
     }
 
     /// Returns what comes next, if the calls under way leave something to do.

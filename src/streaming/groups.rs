@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::group::{Group, Link};
 use super::locate::Location;
 use super::settings::Settings;
-use super::step::{GroupId, MemberId, Place, Route};
+use super::step::{GroupId, MemberId, Route};
 use crate::affinity::AffinityGroup;
 
 /// All groups.
@@ -53,12 +53,6 @@ impl Groups {
 
     pub(super) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
         self.groups.get_mut(&id)
-    }
-
-    /// The group, if its life is still that one.
-    pub(super) fn at(&mut self, place: Place) -> Option<&mut Group> {
-        let group = self.groups.get_mut(&place.group)?;
-        (group.life == place.life).then_some(group)
     }
 
     /// Puts a member into a group at that location: one with room, or a new one whose anchor it is.

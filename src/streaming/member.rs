@@ -33,6 +33,10 @@ pub(super) enum State {
         id: Arc<str>,
         /// A connection has it.
         connected: bool,
+        /// From where a pull subscription goes on.
+        watermark: Box<str>,
+        /// When it is asked for its events. None while it is, and where connections tell them.
+        poll_at: Option<Instant>,
     },
     /// It is given up.
     Lost,
@@ -83,6 +87,34 @@ impl Member {
             self.owes_gap |= lossy;
             self.set_connected(false);
         }
+    }
+
+    /// It was asked for its events, and all up to `asked` were told.
+    pub(super) fn polled(&mut self, asked: Instant, to: Option<Box<str>>) {
+        self.covered = self.covered.max(asked);
+        if let (State::Live { watermark, .. }, Some(to)) = (&mut self.state, to) {
+            *watermark = to;
+        }
+    }
+
+    /// It is to be asked for its events then.
+    pub(super) fn poll_at(&mut self, then: Instant) {
+        if let State::Live { poll_at, .. } = &mut self.state {
+            *poll_at = Some(then);
+        }
+    }
+
+    /// Whether it is to be asked for its events now: it is told once.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        let State::Live { poll_at, .. } = &mut self.state else {
+            return false;
+        };
+        poll_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// A response with events was lost.
+    pub(super) fn miss(&mut self) {
+        self.owes_gap = true;
     }
 
     /// It has no subscription any more, and events without one are lost.

@@ -77,8 +77,9 @@
 //!   [impersonate their anchor](Subscriptions::hanging_connections).
 //! - When the server closes a connection, the next one begins. One that says nothing for
 //!   [two heartbeats](Subscriptions::heartbeat) is given up.
-//! - A subscription that is gone is made again. If all of a group are gone, the group begins again, without its cookie. If single
-//!   ones are, their mailboxes are looked for anew: they may be with another server, and join a group there.
+//! - A subscription that is gone is made again. Its mailbox is looked for anew before: it may be with another server, and join a group
+//!   there. If all of a group are gone, so are its anchor and its cookie, and new groups are made.
+//! - Where connections do not work, or are not wanted, mailboxes can be [asked for their events](Subscriptions::poll) (GetEvents).
 //! - What is refused is tried again later and later, up to five minutes, or when the server asks for it. A mailbox that is refused
 //!   for good, or 100 times in a row, is [`Lost`](Notification::Lost).
 //!

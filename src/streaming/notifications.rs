@@ -12,14 +12,14 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
-use super::calls::Calls;
+use super::calls::{Calls, Subscription};
 use super::connection::Connection;
 use super::end::End;
 use super::locate::{LocateMailboxes, Location};
 use super::notification::{Notification, SubscriptionError};
 use super::plan::{Counts, Plan};
 use super::settings::Settings;
-use super::step::{MemberId, Place, Step};
+use super::step::{GroupId, MemberId, Step};
 use crate::soap::notifications::StreamMessage;
 
 /// Calls of Unsubscribe at the same time.
@@ -28,13 +28,20 @@ const MAX_CALLS: usize = 10;
 /// A call that has ended.
 enum Done {
     Located(Vec<MemberId>, Vec<Result<Location, BoxError>>),
-    Subscribed(MemberId, Place, Result<Box<str>, SubscriptionError>),
+    Subscribed(MemberId, GroupId, Result<Subscription, SubscriptionError>),
+    /// It was asked for at that time.
+    Polled(
+        MemberId,
+        GroupId,
+        Instant,
+        Result<StreamMessage, SubscriptionError>,
+    ),
     Connected(
-        Place,
+        GroupId,
         Vec<Arc<str>>,
         Result<(Connection, StreamMessage), End>,
     ),
-    Read(Place, Connection, Result<StreamMessage, End>),
+    Read(GroupId, Connection, Result<StreamMessage, End>),
 }
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -143,21 +150,35 @@ impl Notifications {
             }
             Step::Subscribe {
                 member,
-                at,
+                group,
                 mailbox,
                 route,
             } => Box::pin(async move {
-                Done::Subscribed(member, at, calls.subscribe(mailbox, route).await)
+                Done::Subscribed(member, group, calls.subscribe(mailbox, route).await)
             }),
+            Step::Poll {
+                member,
+                group,
+                mailbox,
+                id,
+                watermark,
+                route,
+            } => {
+                let asked = Instant::now();
+                Box::pin(async move {
+                    let polled = calls.poll(mailbox, id, watermark, route).await;
+                    Done::Polled(member, group, asked, polled)
+                })
+            }
             Step::Connect {
-                at,
+                group,
                 ids,
                 impersonated,
                 minutes,
                 route,
             } => Box::pin(async move {
                 let connected = calls.connect(&ids, impersonated, minutes, route).await;
-                Done::Connected(at, ids, connected)
+                Done::Connected(group, ids, connected)
             }),
         };
         self.work.push(work);
@@ -170,6 +191,9 @@ impl Notifications {
             Done::Located(members, found) => self.plan.located(&members, found, now),
             Done::Subscribed(member, place, result) => {
                 self.plan.subscribed(member, place, result, now);
+            }
+            Done::Polled(member, place, asked, result) => {
+                self.plan.polled(member, place, asked, result, now);
             }
             Done::Connected(place, ids, Ok((connection, message))) => {
                 let closed = message.closed;
@@ -188,7 +212,7 @@ impl Notifications {
     }
 
     /// Reads on, if the connection is open.
-    fn go_on(&mut self, place: Place, mut connection: Connection, closed: bool, now: Instant) {
+    fn go_on(&mut self, place: GroupId, mut connection: Connection, closed: bool, now: Instant) {
         if closed {
             // The server has its place free before the next one begins.
             drop(connection);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::agenda::{Agenda, Due};
+use super::calls::Subscription;
 use super::end::End;
 use super::group::{GroupStep, Link};
 use super::groups::Groups;
@@ -15,7 +16,7 @@ use super::locating::Locating;
 use super::member::{Member, State};
 use super::notification::{Advice, Notification, SubscriptionError};
 use super::settings::Settings;
-use super::step::{GroupId, MemberId, Place, Route, Step};
+use super::step::{GroupId, MemberId, Route, Step};
 use crate::retry::backoff::Backoff;
 use crate::soap::notifications::StreamMessage;
 use tower::BoxError;
@@ -24,7 +25,7 @@ use tower::BoxError;
 const MAX_CALLS: usize = 10;
 /// Refusals of a mailbox in a row before it is given up: some four hours, in which a move of a mailbox ends.
 const MAX_FAILURES: u32 = 100;
-/// Connections in a row that come to nothing before the group begins again, without its cookie.
+/// Connections in a row that come to nothing before the group is dissolved, with its cookie.
 const MAX_CONNECTIONS: u32 = 4;
 /// A connection that ends sooner is a failure, in whatever way it ends.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -46,6 +47,10 @@ pub(super) struct Plan {
     agenda: Agenda,
     /// Calls of Subscribe under way.
     subscribing: usize,
+    /// Those that are to be asked for their events now.
+    to_poll: VecDeque<MemberId>,
+    /// Calls of GetEvents under way.
+    polling: usize,
     told: VecDeque<Notification>,
     /// Mailboxes for whose subscription the server had no room.
     starving: usize,
@@ -84,6 +89,8 @@ impl Plan {
             locating: Locating::default(),
             agenda: Agenda::default(),
             subscribing: 0,
+            to_poll: VecDeque::new(),
+            polling: 0,
             told: VecDeque::new(),
             starving: 0,
             lost: 0,
@@ -150,6 +157,9 @@ impl Plan {
         if let Some(step) = self.next_location() {
             return Some(step);
         }
+        if let Some(step) = self.next_poll() {
+            return Some(step);
+        }
         for _ in 0..self.agenda.groups() {
             let group = self.agenda.pop()?;
             if self.subscribing >= MAX_CALLS && self.wants_to_subscribe(group) {
@@ -182,10 +192,16 @@ impl Plan {
             match due {
                 Due::Locate(member) => self.locating.push(member, true),
                 Due::Subscribe(member) => self.enqueue(member),
+                Due::Poll(id) => {
+                    let member = self.members.get_mut(id);
+                    if member.is_some_and(|member| member.is_due(now)) {
+                        self.to_poll.push_back(id);
+                    }
+                }
                 Due::Connect(place) => {
-                    if let Some(group) = self.groups.at(place) {
+                    if let Some(group) = self.groups.get_mut(place) {
                         group.link = Link::Off;
-                        self.look_at(place.group);
+                        self.look_at(place);
                     }
                 }
             }
@@ -230,7 +246,6 @@ impl Plan {
         for (id, location) in located {
             if let Some(member) = self.members.get_mut(id) {
                 member.group = Some(self.groups.join(id, &member.mailbox, location));
-                member.failures = 0;
             }
             self.enqueue(id);
         }
@@ -249,20 +264,7 @@ impl Plan {
 
     fn next_of(&mut self, id: GroupId) -> Option<Step> {
         let group = self.groups.get_mut(id)?;
-        let mut step = group.next()?;
-        // One that began again with its group may have had a time of its own.
-        while let GroupStep::Subscribe(member) = step {
-            let member = self.members.get(member);
-            if member.is_some_and(|member| member.state == State::Without) {
-                break;
-            }
-            group.subscribing -= 1;
-            step = group.next()?;
-        }
-        let at = Place {
-            group: id,
-            life: group.life,
-        };
+        let step = group.next()?;
         let route = group.route.clone();
         match step {
             GroupStep::Subscribe(member) => {
@@ -271,11 +273,12 @@ impl Plan {
                 subscriber.state = State::Subscribing;
                 Some(Step::Subscribe {
                     member,
-                    at,
+                    group: id,
                     mailbox: Arc::clone(&subscriber.mailbox),
                     route,
                 })
             }
+            GroupStep::Connect if self.settings.poll.is_some() => None,
             GroupStep::Connect => {
                 let members = group.members.iter();
                 let ids: Vec<Arc<str>> = members
@@ -292,7 +295,7 @@ impl Plan {
                 let anchor = Arc::clone(&group.anchor);
                 let impersonated = (!group.charged_to_account).then_some(anchor);
                 Some(Step::Connect {
-                    at,
+                    group: id,
                     ids,
                     impersonated,
                     minutes,
@@ -306,18 +309,18 @@ impl Plan {
     pub(super) fn subscribed(
         &mut self,
         member: MemberId,
-        place: Place,
-        result: Result<Box<str>, SubscriptionError>,
+        place: GroupId,
+        result: Result<Subscription, SubscriptionError>,
         now: Instant,
     ) {
         self.subscribing -= 1;
-        self.look_at(place.group);
-        let Some(group) = self.groups.at(place) else {
+        self.look_at(place);
+        let Some(group) = self.groups.get_mut(place) else {
             return;
         };
         group.subscribing -= 1;
         match result {
-            Ok(id) => {
+            Ok((id, watermark)) => {
                 group.anchored = true;
                 let id: Arc<str> = id.into();
                 self.by_id.insert(Arc::clone(&id), member);
@@ -327,9 +330,16 @@ impl Plan {
                     subscriber.state = State::Live {
                         id,
                         connected: false,
+                        watermark,
+                        poll_at: None,
                     };
                 }
                 self.tell_gap(member, now);
+                if let Some(poll) = self.settings.poll {
+                    // Not all at once.
+                    let first = poll.mul_f64(self.rng.f64());
+                    self.poll_after(member, first, now);
+                }
             }
             Err(error) => {
                 if let Some(subscriber) = self.members.get_mut(member) {
@@ -357,6 +367,9 @@ impl Plan {
         let failures = refused.failures;
         let advice = error.advice();
         if advice == Advice::GiveUp || failures >= MAX_FAILURES {
+            if let Some(id) = refused.lose() {
+                self.by_id.remove(&id);
+            }
             refused.state = State::Lost;
             self.lost += 1;
             self.starving -= usize::from(std::mem::take(&mut refused.starved));
@@ -394,15 +407,112 @@ impl Plan {
         }
     }
 
+    fn next_poll(&mut self) -> Option<Step> {
+        while self.polling < MAX_CALLS {
+            let id = self.to_poll.pop_front()?;
+            let member = self.members.get(id)?;
+            let State::Live {
+                id: subscription,
+                watermark,
+                ..
+            } = &member.state
+            else {
+                continue;
+            };
+            let group = member
+                .group
+                .and_then(|group| Some((group, self.groups.get(group)?)));
+            let Some((number, group)) = group else {
+                continue;
+            };
+            self.polling += 1;
+            return Some(Step::Poll {
+                member: id,
+                group: number,
+                mailbox: Arc::clone(&member.mailbox),
+                id: Arc::clone(subscription),
+                watermark: watermark.clone(),
+                route: group.route.clone(),
+            });
+        }
+        None
+    }
+
+    /// A mailbox was asked for its events, at that time.
+    pub(super) fn polled(
+        &mut self,
+        id: MemberId,
+        place: GroupId,
+        asked: Instant,
+        result: Result<StreamMessage, SubscriptionError>,
+        now: Instant,
+    ) {
+        self.polling -= 1;
+        let (Some(group), Some(poll)) = (self.groups.get_mut(place), self.settings.poll) else {
+            return;
+        };
+        if result.is_ok() {
+            group.failures = 0;
+        }
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        match result {
+            Ok(mut message) => {
+                member.failures = 0;
+                member.losses = 0;
+                self.tell_gap(id, now);
+                if let Some(member) = self.members.get_mut(id) {
+                    member.polled(asked, message.watermark.take());
+                }
+                let wait = match message.more {
+                    true => Duration::ZERO,
+                    false => poll,
+                };
+                self.tell_events(message);
+                self.poll_after(id, wait, now);
+            }
+            Err(error) if error.is_gone() => self.gone(place, id, now),
+            Err(error) => {
+                if !matches!(error, SubscriptionError::Refused { .. }) {
+                    member.miss();
+                }
+                // The timer of the next try finds it due.
+                member.poll_at(now);
+                self.try_again(id, Due::Poll(id), error, now);
+            }
+        }
+    }
+
+    fn poll_after(&mut self, id: MemberId, wait: Duration, now: Instant) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.poll_at(now.checked_add(wait).unwrap_or(now));
+            self.agenda.after(wait, Due::Poll(id), now);
+        }
+    }
+
+    /// A pull subscription is gone: with its mailbox, or with its server if that is so of one after the other.
+    fn gone(&mut self, place: GroupId, id: MemberId, now: Instant) {
+        let Some(group) = self.groups.get_mut(place) else {
+            return;
+        };
+        group.failures += 1;
+        let lost = match group.failures % MAX_CONNECTIONS {
+            0 => group.members.clone(),
+            _ => vec![id],
+        };
+        self.lost(place, &lost, Duration::ZERO, now);
+    }
+
     /// A connection has begun, with this message.
     pub(super) fn connected(
         &mut self,
-        place: Place,
+        place: GroupId,
         ids: &[Arc<str>],
         message: StreamMessage,
         now: Instant,
     ) {
-        let Some(group) = self.groups.at(place) else {
+        let Some(group) = self.groups.get_mut(place) else {
             return;
         };
         group.opened(now);
@@ -420,17 +530,17 @@ impl Plan {
     }
 
     /// A connection has brought a message.
-    pub(super) fn message(&mut self, place: Place, message: StreamMessage, now: Instant) {
-        if let Some(group) = self.groups.at(place) {
+    pub(super) fn message(&mut self, place: GroupId, message: StreamMessage, now: Instant) {
+        if let Some(group) = self.groups.get_mut(place) {
             group.hear(now);
             self.tell_events(message);
         }
     }
 
     /// Whether a connection is the one that its group has.
-    pub(super) fn is_open(&mut self, place: Place) -> bool {
+    pub(super) fn is_open(&mut self, place: GroupId) -> bool {
         self.groups
-            .at(place)
+            .get_mut(place)
             .is_some_and(|group| matches!(group.link, Link::Open(_)))
     }
 
@@ -452,8 +562,8 @@ impl Plan {
     }
 
     /// A connection has ended, or was refused.
-    pub(super) fn ended(&mut self, place: Place, end: End, now: Instant) {
-        let Some(group) = self.groups.at(place) else {
+    pub(super) fn ended(&mut self, place: GroupId, end: End, now: Instant) {
+        let Some(group) = self.groups.get_mut(place) else {
             return;
         };
         let brief = group.end(now, SHORTEST);
@@ -465,7 +575,7 @@ impl Plan {
             }
         }
         let Some(advice) = advice else {
-            return self.look_at(place.group);
+            return self.look_at(place);
         };
         let lost = match advice {
             Advice::Resubscribe => self.named_by(&end, &members),
@@ -473,9 +583,9 @@ impl Plan {
         };
         if !lost.is_empty() && lost.len() < members.len() {
             // The others have done nothing wrong.
-            return self.lost(place.group, &lost, now);
+            return self.lost(place, &lost, end.retry_after(), now);
         }
-        let Some(group) = self.groups.at(place) else {
+        let Some(group) = self.groups.get_mut(place) else {
             return;
         };
         group.failures += 1;
@@ -485,15 +595,13 @@ impl Plan {
                 self.told.push_back(Notification::Starved { budget });
             }
         }
-        let wait = BACKOFF.wait(failures - 1, &mut self.rng);
-        let wait = wait.max(end.retry_after());
         let hopeless = failures % MAX_CONNECTIONS == 0 && !matches!(advice, Advice::Starved(_));
         if hopeless || !lost.is_empty() {
-            return self.begin_again(place.group, wait, now);
+            return self.lost(place, &members, end.retry_after(), now);
         }
-        if let Some(group) = self.groups.at(place) {
-            group.link = Link::Pausing;
-        }
+        group.link = Link::Pausing;
+        let wait = BACKOFF.wait(failures - 1, &mut self.rng);
+        let wait = wait.max(end.retry_after());
         self.agenda.after(wait, Due::Connect(place), now);
     }
 
@@ -510,40 +618,24 @@ impl Plan {
         }
     }
 
-    /// Single subscriptions of a group are gone: their mailboxes may be somewhere else.
-    fn lost(&mut self, group: GroupId, lost: &[MemberId], now: Instant) {
+    /// Subscriptions of a group are gone: their mailboxes are looked for anew. If all of them leave, so do its anchor and its
+    /// cookie: its server has lost them, or the cookie leads nowhere.
+    fn lost(&mut self, group: GroupId, lost: &[MemberId], least: Duration, now: Instant) {
+        let losses = lost
+            .iter()
+            .filter_map(|id| Some(self.members.get(*id)?.losses));
+        let wait = BACKOFF.wait(losses.max().unwrap_or_default(), &mut self.rng);
         for id in lost {
-            let Some(member) = self.members.get_mut(*id) else {
-                continue;
-            };
-            let wait = BACKOFF.wait(member.losses, &mut self.rng);
-            member.losses = member.losses.saturating_add(1);
-            if let Some(gone) = member.lose() {
-                self.by_id.remove(&gone);
+            if let Some(member) = self.members.get_mut(*id) {
+                member.losses = member.losses.saturating_add(1);
+                if let Some(gone) = member.lose() {
+                    self.by_id.remove(&gone);
+                }
             }
             self.leave(*id);
-            self.agenda.after(wait, Due::Locate(*id), now);
+            // At the same time, so that their groups are made in the order of their names.
+            self.agenda.after(wait.max(least), Due::Locate(*id), now);
         }
         self.look_at(group);
-    }
-
-    /// Subscribes all mailboxes of a group again, the first one before the others: its server has lost them all, or its cookie
-    /// leads nowhere.
-    fn begin_again(&mut self, id: GroupId, wait: Duration, now: Instant) {
-        let Some(group) = self.groups.get(id) else {
-            return;
-        };
-        let mut members = group.members.clone();
-        members.sort_by_key(|member| self.members.get(*member).map(|member| &member.mailbox));
-        let first = members.first().and_then(|first| self.members.get(*first));
-        let anchor = first.map(|first| Arc::clone(&first.mailbox));
-        if let (Some(group), Some(anchor)) = (self.groups.get_mut(id), anchor) {
-            group.begin_life(anchor);
-        }
-        for member in members {
-            let gone = self.members.get_mut(member).and_then(Member::lose);
-            gone.and_then(|id| self.by_id.remove(&id));
-            self.agenda.after(wait, Due::Subscribe(member), now);
-        }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Settings {
     pub(super) group_size: usize,
     pub(super) connection_minutes: u64,
     pub(super) heartbeat: Duration,
+    /// How often each mailbox is asked for its events, instead of connections.
+    pub(super) poll: Option<Duration>,
     pub(super) watched: Watched,
     pub(super) version: String,
     pub(super) headers: HeaderMap,

@@ -23,24 +23,26 @@ pub(super) enum Step {
     },
     Subscribe {
         member: MemberId,
-        at: Place,
+        group: GroupId,
         mailbox: Arc<str>,
         route: Route,
     },
+    /// Asks for the events of a pull subscription.
+    Poll {
+        member: MemberId,
+        group: GroupId,
+        mailbox: Arc<str>,
+        id: Arc<str>,
+        watermark: Box<str>,
+        route: Route,
+    },
     Connect {
-        at: Place,
+        group: GroupId,
         ids: Vec<Arc<str>>,
         impersonated: Option<Arc<str>>,
         minutes: u64,
         route: Route,
     },
-}
-
-/// A group, and which of its lives: its calls of an earlier one count for nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) group: GroupId,
-    pub(super) life: u64,
 }
 
 /// Where a call goes, and in whose name.

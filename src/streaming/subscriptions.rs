@@ -45,6 +45,7 @@ impl Subscriptions {
                 group_size: MAX_GROUP,
                 connection_minutes: 10,
                 heartbeat: Duration::from_secs(45),
+                poll: None,
                 watched: Watched {
                     folders: Vec::new(),
                     events: EventKind::ALL.to_vec(),
@@ -108,6 +109,18 @@ impl Subscriptions {
     /// for twice that time is given up. Both numbers are those of the EWS Managed API.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.settings.heartbeat = interval.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Makes pull subscriptions: each mailbox is asked for its events this often (GetEvents), from a second to half a day. Default:
+    /// off, and connections tell them.
+    ///
+    /// It needs no hanging connections, and a call for each mailbox: 2,000 mailboxes every five minutes are seven calls a second.
+    /// For servers and proxies that cut connections, and for mailboxes in which little happens. The calls impersonate the mailbox,
+    /// and are charged to the copy of its budget.
+    pub fn poll(mut self, interval: Duration) -> Self {
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(12 * 3600));
+        self.settings.poll = Some(interval.clamp(least, most));
         self
     }
 

@@ -165,7 +165,9 @@ async fn a_mailbox_that_moves_is_found_and_its_neighbours_hear_nothing_of_it() {
     expected.sort();
     assert_eq!(told, expected);
     let report = exchange.report();
-    assert_eq!(report.executed["Subscribe"], 7);
+    let calls = exchange.calls();
+    let subscribes = calls.iter().filter(|call| call.operation == "Subscribe");
+    assert_eq!(subscribes.count(), 7, "none at a wrong server");
     assert_eq!((report.foreign_cookies, report.throttled_total()), (0, 0));
 }
 
@@ -285,4 +287,63 @@ async fn want_of_room_in_the_ledger_is_told_too() {
     let report = exchange.report();
     assert_eq!(report.throttled_total(), 0);
     assert_eq!(report.peak_hanging.values().max(), Some(&1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn mailboxes_are_asked_for_their_events_through_the_same_interface() {
+    let faults = Faults::none()
+        .rate_on("GetEvents", Fault::ResetAfter, 0.02)
+        .rate_on("GetEvents", Fault::Page503, 0.02);
+    let exchange = server(30, 2, faults);
+    let settings = subscriptions(&exchange).poll(MINUTE);
+    let mut notifications = settings.listen(exchange.clone(), (0..30).map(mailbox));
+    gaps(&mut notifications, 30).await;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut open: Vec<(String, String)> = Vec::new();
+    let (mut told, mut in_gaps) = (0, 0);
+    let end = Instant::now() + 180 * MINUTE;
+    while Instant::now() < end + 20 * MINUTE {
+        if Instant::now() < end {
+            match rng.u32(..100) {
+                0 => exchange.lose_subscriptions(),
+                1..3 => exchange.move_mailbox(&mailbox(rng.usize(..30))),
+                _ => {}
+            }
+            for _ in 0..rng.usize(..3) {
+                let name = mailbox(rng.usize(..30));
+                // More than come at once, now and then.
+                for _ in 0..if rng.u32(..50) == 0 { 120 } else { 1 } {
+                    open.push((name.clone(), exchange.deliver(&name, "").unwrap()));
+                }
+            }
+        }
+        let until = Instant::now() + Duration::from_secs(20);
+        while let Ok(next) = tokio::time::timeout_at(until, notifications.next()).await {
+            let before = open.len();
+            match next.unwrap() {
+                Notification::Item { event, .. } => {
+                    open.retain(|(_, id)| **id != *event.id);
+                    told += before - open.len();
+                }
+                Notification::Gap { mailbox, .. } => {
+                    open.retain(|(name, _)| **name != *mailbox);
+                    in_gaps += before - open.len();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(open, []);
+    eprintln!(
+        "{told} {in_gaps} {:?} {:?}",
+        exchange.report().executed,
+        exchange.report().faults
+    );
+    let report = exchange.report();
+    assert_eq!(report.foreign_cookies, 0);
+    assert!(!report.executed.contains_key("GetStreamingEvents"));
+    // One chain of calls for each mailbox, each a minute long: and some more where events waited.
+    let polls = report.executed["GetEvents"];
+    assert!((5_000..7_000).contains(&polls), "{polls}");
+    assert_eq!(notifications.shutdown(MINUTE).await, 0);
 }
