@@ -108,6 +108,7 @@
 mod agenda;
 mod calls;
 mod connection;
+mod counts;
 mod end;
 mod group;
 mod groups;
@@ -120,10 +121,11 @@ mod plan;
 mod settings;
 mod step;
 mod subscriptions;
+mod told;
 
+pub use self::counts::Counts;
 pub use self::locate::{Autodiscover, LocateMailboxes, Location, Locations};
 pub use self::notification::{Notification, SubscriptionError};
 pub use self::notifications::Notifications;
-pub use self::plan::Counts;
 pub use self::subscriptions::Subscriptions;
 pub use crate::soap::notifications::{EventKind, ItemEvent};

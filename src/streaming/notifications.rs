@@ -14,10 +14,11 @@ use tower::BoxError;
 
 use super::calls::{Calls, Subscription};
 use super::connection::Connection;
+use super::counts::Counts;
 use super::end::End;
 use super::locate::{LocateMailboxes, Location};
 use super::notification::{Notification, SubscriptionError};
-use super::plan::{Counts, Plan};
+use super::plan::Plan;
 use super::settings::Settings;
 use super::step::{GroupId, MemberId, Step};
 use crate::soap::notifications::StreamMessage;

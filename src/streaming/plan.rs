@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::agenda::{Agenda, Due};
 use super::calls::Subscription;
+use super::counts::Counts;
 use super::end::End;
 use super::group::{GroupStep, Link};
 use super::groups::Groups;
@@ -17,6 +18,7 @@ use super::member::{Member, State};
 use super::notification::{Advice, Notification, SubscriptionError};
 use super::settings::Settings;
 use super::step::{GroupId, MemberId, Route, Step};
+use super::told::Told;
 use crate::retry::backoff::Backoff;
 use crate::soap::notifications::StreamMessage;
 use tower::BoxError;
@@ -51,32 +53,10 @@ pub(super) struct Plan {
     to_poll: VecDeque<MemberId>,
     /// Calls of GetEvents under way.
     polling: usize,
-    told: VecDeque<Notification>,
-    /// Mailboxes for whose subscription the server had no room.
-    starving: usize,
+    told: Told,
     /// Mailboxes that are given up.
     lost: usize,
     rng: fastrand::Rng,
-}
-
-/// How many mailboxes are listened to, and by how many connections.
-///
-/// ```
-/// use tower_ews::streaming::Counts;
-///
-/// assert_eq!(Counts::default().connections, 0);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Mailboxes that are not [lost](Notification::Lost).
-    pub mailboxes: usize,
-    /// Those that have a subscription.
-    pub subscribed: usize,
-    /// Groups of mailboxes.
-    pub groups: usize,
-    /// Connections that are open.
-    pub connections: usize,
 }
 
 impl Plan {
@@ -91,8 +71,7 @@ impl Plan {
             subscribing: 0,
             to_poll: VecDeque::new(),
             polling: 0,
-            told: VecDeque::new(),
-            starving: 0,
+            told: Told::default(),
             lost: 0,
             rng,
         }
@@ -106,12 +85,7 @@ impl Plan {
 
     /// Returns what is told next.
     pub(super) fn take(&mut self) -> Option<Notification> {
-        let next = self.told.pop_front();
-        if self.told.is_empty() {
-            // A message can have thousands of events. What they took is given back.
-            self.told.shrink_to(64);
-        }
-        next
+        self.told.take()
     }
 
     /// Whether nothing can come any more.
@@ -253,10 +227,18 @@ impl Plan {
 
     /// A member's subscription is to be made now.
     fn enqueue(&mut self, member: MemberId) {
-        let Some(id) = self.members.get(member).and_then(|member| member.group) else {
+        let Some(subscriber) = self.members.get(member) else {
             return;
         };
-        if let Some(group) = self.groups.get_mut(id) {
+        let (Some(id), State::Without) = (subscriber.group, &subscriber.state) else {
+            return;
+        };
+        // One that has joined another group may have had a time of its own.
+        if let Some(group) = self
+            .groups
+            .get_mut(id)
+            .filter(|group| !group.waiting.contains(&member))
+        {
             group.waiting.push_back(member);
             self.look_at(id);
         }
@@ -325,7 +307,7 @@ impl Plan {
                 let id: Arc<str> = id.into();
                 self.by_id.insert(Arc::clone(&id), member);
                 if let Some(subscriber) = self.members.get_mut(member) {
-                    self.starving -= usize::from(std::mem::take(&mut subscriber.starved));
+                    self.told.has_room(subscriber);
                     subscriber.failures = 0;
                     subscriber.state = State::Live {
                         id,
@@ -372,31 +354,20 @@ impl Plan {
             }
             refused.state = State::Lost;
             self.lost += 1;
-            self.starving -= usize::from(std::mem::take(&mut refused.starved));
-            let mailbox = Arc::clone(&refused.mailbox);
-            self.told.push_back(Notification::Lost { mailbox, error });
+            self.told.lost(refused, error);
             self.leave(member);
             return;
         }
         if let Advice::Starved(budget) = advice {
-            if !std::mem::replace(&mut refused.starved, true) {
-                self.starving += 1;
-                if self.starving == 1 {
-                    self.told.push_back(Notification::Starved { budget });
-                }
-            }
+            self.told.starves(refused, budget);
         }
         let wait = BACKOFF.wait(failures - 1, &mut self.rng);
         self.agenda.after(wait.max(error.retry_after()), due, now);
     }
 
     fn tell_gap(&mut self, member: MemberId, now: Instant) {
-        let Some(member) = self.members.get_mut(member) else {
-            return;
-        };
-        if let Some(since) = member.gap(now) {
-            let mailbox = Arc::clone(&member.mailbox);
-            self.told.push_back(Notification::Gap { mailbox, since });
+        if let Some(member) = self.members.get_mut(member) {
+            self.told.gap(member, now);
         }
     }
 
@@ -547,17 +518,9 @@ impl Plan {
     fn tell_events(&mut self, message: StreamMessage) {
         for notification in message.notifications {
             let member = self.by_id.get(&*notification.id);
-            let Some(member) = member.and_then(|member| self.members.get(*member)) else {
-                continue;
-            };
-            let items = notification
-                .events
-                .into_iter()
-                .map(|event| Notification::Item {
-                    mailbox: Arc::clone(&member.mailbox),
-                    event,
-                });
-            self.told.extend(items);
+            if let Some(member) = member.and_then(|member| self.members.get(*member)) {
+                self.told.events(member, notification.events);
+            }
         }
     }
 
@@ -592,7 +555,7 @@ impl Plan {
         let failures = group.failures;
         if let Advice::Starved(budget) = advice {
             if !std::mem::replace(&mut group.starved, true) {
-                self.told.push_back(Notification::Starved { budget });
+                self.told.starved(budget);
             }
         }
         let hopeless = failures % MAX_CONNECTIONS == 0 && !matches!(advice, Advice::Starved(_));
@@ -639,3 +602,6 @@ impl Plan {
         self.look_at(group);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,11 @@ use http::{HeaderMap, Uri};
 
 use crate::extensions::Caller;
 use crate::soap::notification_request::Watched;
+use crate::soap::notifications::EventKind;
+
+/// Subscriptions per GetStreamingEvents, and mailboxes per affinity group ("How to: Maintain affinity between a group of
+/// subscriptions and the Mailbox server", steps 2 and 7).
+pub(super) const MAX_GROUP: usize = 200;
 
 /// What [`Subscriptions`](super::Subscriptions) were told.
 #[derive(Clone)]
@@ -23,6 +28,27 @@ pub(super) struct Settings {
     pub(super) version: String,
     pub(super) headers: HeaderMap,
     pub(super) seed: Option<u64>,
+}
+
+impl Settings {
+    pub(super) fn new(endpoint: Uri) -> Self {
+        Self {
+            endpoint,
+            callers: Vec::new(),
+            hanging_connections: 10,
+            group_size: MAX_GROUP,
+            connection_minutes: 10,
+            heartbeat: Duration::from_secs(45),
+            poll: None,
+            watched: Watched {
+                folders: Vec::new(),
+                events: EventKind::ALL.to_vec(),
+            },
+            version: "Exchange2013".to_owned(),
+            headers: HeaderMap::new(),
+            seed: None,
+        }
+    }
 }
 
 impl fmt::Debug for Settings {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
@@ -12,16 +12,12 @@ use tower_service::Service;
 use super::calls::Calls;
 use super::locate::{LocateMailboxes, Location};
 use super::notifications::Notifications;
-use super::settings::Settings;
+use super::settings::{MAX_GROUP, Settings};
 use crate::body::ReplayBody;
 use crate::body::client::client;
 use crate::extensions::Caller;
-use crate::soap::notification_request::Watched;
 use crate::soap::notifications::EventKind;
 
-/// Subscriptions per GetStreamingEvents, and mailboxes per affinity group ("How to: Maintain affinity between a group of
-/// subscriptions and the Mailbox server", steps 2 and 7).
-const MAX_GROUP: usize = 200;
 /// `StreamingSubscriptionConnectionTimeoutType` of Exchange's schema, in minutes.
 const CONNECTION_MINUTES: std::ops::RangeInclusive<u64> = 1..=30;
 
@@ -38,22 +34,7 @@ impl Subscriptions {
     /// Creates subscriptions to all events in all folders, with EWS at `endpoint`.
     pub fn new(endpoint: Uri) -> Self {
         Self {
-            settings: Settings {
-                endpoint,
-                callers: Vec::new(),
-                hanging_connections: 10,
-                group_size: MAX_GROUP,
-                connection_minutes: 10,
-                heartbeat: Duration::from_secs(45),
-                poll: None,
-                watched: Watched {
-                    folders: Vec::new(),
-                    events: EventKind::ALL.to_vec(),
-                },
-                version: "Exchange2013".to_owned(),
-                headers: HeaderMap::new(),
-                seed: None,
-            },
+            settings: Settings::new(endpoint),
             locate: Arc::new(|_: &str| Location::default()),
         }
     }
