@@ -53,7 +53,8 @@
 //!
 //! Calls of one group of subscriptions must all have the same anchor. That is not the mailbox that each of them impersonates.
 //! So [`EwsAnchor`] finds nothing for `Subscribe`, `GetEvents`, `GetStreamingEvents` and `Unsubscribe`: the caller's header,
-//! the extension or the default decides.
+//! the extension or the default decides. An [`AffinityGroup`] in the extensions of all calls of a group sets the rest as well:
+//! `X-PreferServerAffinity`, and the cookie that keeps the group with one server.
 
 #[cfg(feature = "ews")]
 use std::fmt;
@@ -71,6 +72,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::address::is_bare_address;
+pub use crate::affinity::AffinityGroup;
 #[cfg(feature = "ews")]
 use crate::body::ReplayBody;
 #[cfg(feature = "ews")]
@@ -436,6 +438,9 @@ impl<S, F> AnchorHeaders<S, F> {
     where
         F: FindAnchor<B>,
     {
+        if let Some(group) = request.extensions().get::<AffinityGroup>().cloned() {
+            group.set_headers(request.headers_mut());
+        }
         // Found before it is known to be wanted: one look into the headers less, `benches/overhead`, `anchor_headers`.
         let anchor = match request.extensions().get::<AnchorMailbox>() {
             Some(anchor) => Ok(Some(anchor.clone())),
@@ -566,6 +571,30 @@ mod tests {
 
     fn impersonating(user: &str) -> Request<ReplayBody> {
         request("GetFolder", &[("PrimarySmtpAddress", user)], &[])
+    }
+
+    #[tokio::test]
+    async fn a_group_has_one_anchor_whomever_its_calls_impersonate() {
+        let client = service_fn(|request: Request<ReplayBody>| async move {
+            Ok::<_, Infallible>(request.headers().clone())
+        });
+        let service = AnchorHeadersLayer::new(EwsAnchor::new()).layer(client);
+        let group = AffinityGroup::new("alfred@contoso.com");
+        let mut set_cookie = HeaderMap::new();
+        set_cookie.insert(
+            "set-cookie",
+            "X-BackEndOverrideCookie=be~1".parse().unwrap(),
+        );
+        group.learn(&set_cookie);
+        for operation in SUBSCRIPTIONS.into_iter().chain(["GetFolder"]) {
+            let sids = [("PrimarySmtpAddress", "sadie@contoso.com")];
+            let mut call = request(operation, &sids, &[]);
+            call.extensions_mut().insert(group.clone());
+            let sent = service.clone().oneshot(call).await.unwrap();
+            assert_eq!(sent["x-anchormailbox"], "alfred@contoso.com");
+            assert_eq!(sent["x-preferserveraffinity"], "true");
+            assert_eq!(sent["cookie"], "X-BackEndOverrideCookie=be~1");
+        }
     }
 
     fn address(text: &str) -> AnchorMailbox {

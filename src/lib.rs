@@ -17,7 +17,8 @@
 //! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
 //! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
 //!
-//! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on.
+//! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on. [`streaming`] listens to
+//! thousands of mailboxes, and says where events may have got lost.
 //!
 //! [`EwsStack`] puts them in their order, from one [`ThrottlingPolicy`](policy::ThrottlingPolicy). Each layer also
 //! works alone, without EWS: [`ServiceBuilderExt`]. What they share is a [`ledger`] of budgets and, if wanted, a
@@ -128,7 +129,7 @@
 //! | down | [`Deadline`](extensions::Deadline): when the call is to end | the caller, else ServerBusyBackoff | FindPaging, BatchSplitter, ServerBusyBackoff, ConcurrencyByPrincipal |
 //! | down | [`Priority`](extensions::Priority): how urgent the call is | the caller | ConcurrencyByPrincipal, ServerBusyBackoff |
 //! | down | [`Paging`](find_paging::Paging): whether the pages of the request are followed | the caller | FindPaging |
-//! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox) | the caller | AnchorHeaders |
+//! | down | [`AnchorMailbox`](anchor_headers::AnchorMailbox), [`PublicFolderMailbox`](anchor_headers::PublicFolderMailbox), [`AffinityGroup`](anchor_headers::AffinityGroup) | the caller | AnchorHeaders |
 //! | down | [`CallTrail`](trail::CallTrail): what happened to the call; each layer writes to it | the caller, or AuditLog | AuditLog, the caller |
 //! | down | [`AdmissionSlot`](ledger::AdmissionSlot): what an attempt is to be charged | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal or AccountPool fills it |
 //! | down | a permit that is there already, of one account of several | AccountPool | ConcurrencyByPrincipal takes it over |
@@ -174,6 +175,7 @@
 mod macros;
 pub mod account_pool;
 mod address;
+mod affinity;
 pub mod anchor_headers;
 pub mod audit_log;
 pub mod batch_splitter;
@@ -204,6 +206,9 @@ pub mod soap;
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod stack;
+#[cfg(feature = "ews")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
+pub mod streaming;
 pub mod trail;
 mod wiring;
 

@@ -29,6 +29,7 @@ const FLOORS: [Floor; 5] = [
     },
     Floor {
         modules: &[
+            "affinity",
             "body",
             "errors",
             "extensions",
@@ -56,6 +57,7 @@ const FLOORS: [Floor; 5] = [
             "job",
             "policy",
             "server_busy_backoff",
+            "streaming",
         ],
         open: false,
     },

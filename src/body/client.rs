@@ -29,6 +29,21 @@ where
     BoxCloneService::new(service.map_err(Into::into))
 }
 
+/// Reads a body of at most `most` bytes to its end.
+#[cfg(feature = "ews")]
+pub(crate) async fn read_all(mut body: ClientBody, most: usize) -> Result<Bytes, BoxError> {
+    let mut read = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if read.len() + data.len() > most {
+                return Err(format!("the response is longer than {most} bytes").into());
+            }
+            read.extend_from_slice(&data);
+        }
+    }
+    Ok(read.freeze())
+}
+
 fn boxed<B>(body: B) -> ClientBody
 where
     B: Body + Send + 'static,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Response, StatusCode, request};
 
 use super::account::{Account, AccountRefusal, authenticate};
+use super::affinity::prefers;
+use super::autodiscover;
 use super::body::{Body, ConnectionLost, respond};
 use super::budget::{Payer, Refusal};
 use super::engine::{Engine, InFlight, State};
@@ -58,6 +60,8 @@ struct Facts<'a> {
     target: Option<Option<usize>>,
     touched: Vec<usize>,
     effective: Option<usize>,
+    /// It belongs to a group of subscriptions, which have one anchor.
+    grouped: bool,
     /// The addresses of all mailboxes concerned, the impersonated one first.
     mailboxes: Vec<String>,
 }
@@ -106,6 +110,16 @@ impl Engine {
         let peak = &mut state.counters.report.peak_server;
         *peak = state.present.max(*peak);
         let (caller, effective) = (admitted.caller.clone(), facts.effective);
+        let route = state.affinity.route(
+            &head.headers,
+            admitted.operation.is_of_subscriptions(),
+            |address| state.store.index(address),
+            effective,
+            &mut state.counters,
+        );
+        if let Some(cookie) = state.affinity.set_cookie(&route) {
+            headers.insert(SET_COOKIE, cookie);
+        }
         let (operation, payers) = (admitted.operation, admitted.payers);
         drop(guard);
         let in_flight = InFlight::new(self.clone(), payers, operation.kind());
@@ -123,6 +137,7 @@ impl Engine {
             request,
             caller,
             effective,
+            route,
             in_flight,
             fault: injected,
             headers,
@@ -139,6 +154,7 @@ impl Engine {
         state: &mut State,
     ) -> Result<Admitted<'a>, Refused> {
         let caller = self.admit_unread(head, unreadable, facts, injected, state)?;
+        self.answer_autodiscover(facts, state)?;
         let operation = self.admit(caller, facts, injected)?;
         self.refuse_disabled(caller, operation, facts, state)?;
         let payers = self.charge(caller, operation, facts, state)?;
@@ -199,6 +215,7 @@ impl Engine {
             target: None,
             touched: Vec::new(),
             effective: own,
+            grouped: prefers(&head.headers),
             mailboxes: Vec::new(),
         };
         let Ok(request) = request else { return facts };
@@ -321,6 +338,18 @@ impl Engine {
         Ok(caller)
     }
 
+    /// A call to Autodiscover has its response at once.
+    fn answer_autodiscover(&self, facts: &Facts<'_>, state: &mut State) -> Result<(), Refused> {
+        let Ok(request) = facts.request else {
+            return Ok(());
+        };
+        let (store, affinity) = (&mut state.store, &state.affinity);
+        match autodiscover::respond(&request.operation, store, affinity, &self.policy) {
+            Some(response) => Err(Reply::xml(StatusCode::OK, response, "executed").into()),
+            None => Ok(()),
+        }
+    }
+
     /// What an account that is disabled is told.
     fn refuse_disabled(
         &self,
@@ -418,7 +447,8 @@ impl Engine {
         if let Some(call) = state.counters.call(number) {
             call.payers.clone_from(&payers);
             let anchor = call.anchor.as_deref().map(str::to_lowercase);
-            if facts.target.is_some() && anchor.as_ref() != facts.mailboxes.first() {
+            let grouped = facts.grouped && operation.is_of_subscriptions();
+            if facts.target.is_some() && !grouped && anchor.as_ref() != facts.mailboxes.first() {
                 state.counters.report.anchor_violations += 1;
             }
         }

@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::engine::InFlight;
-use super::stream::Stream;
+use super::stream::{Next, Stream};
 
 /// The connection was lost. Its source is an [`io::Error`] of the kind that a real client would see
 /// (`ConnectionRefused`, `ConnectionReset`, `UnexpectedEof`), so that a classifier which knows
@@ -175,21 +175,30 @@ impl http_body::Body for Body {
         if this.is_end_stream() {
             return Poll::Ready(None);
         }
-        let next = this.stream.as_ref().filter(|_| this.frames.is_empty());
-        let pause = next.map_or(this.pause, Stream::pause);
+        while let Some(stream) = this.stream.as_ref().filter(|_| this.frames.is_empty()) {
+            let sleep = this
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(stream.pause())));
+            ready!(sleep.as_mut().poll(cx));
+            this.sleep = None;
+            let polled = match stream.next() {
+                Next::Lost => continue,
+                Next::Frame(frame) if !frame.last => {
+                    return Poll::Ready(Some(Ok(Frame::data(frame.bytes))));
+                }
+                Next::Frame(frame) => Ok(Frame::data(frame.bytes)),
+                Next::Reset => Err(ConnectionLost::reset()),
+            };
+            (this.stream, this.in_flight) = (None, None);
+            return Poll::Ready(Some(polled));
+        }
+        let pause = this.pause;
         if this.sleep.is_some() || !pause.is_zero() {
             let sleep = this
                 .sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
             ready!(sleep.as_mut().poll(cx));
             this.sleep = None;
-        }
-        if let Some(stream) = next {
-            let frame = stream.next();
-            if frame.last {
-                (this.stream, this.in_flight) = (None, None);
-            }
-            return Poll::Ready(Some(Ok(Frame::data(frame.bytes))));
         }
         let Some(bytes) = this.frames.pop_front() else {
             this.in_flight = None;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::account::Account;
+use super::affinity::Affinity;
 use super::budget::Budgets;
 use super::engine::{Engine, State};
 use super::exchange::Exchange;
@@ -54,6 +55,7 @@ pub struct Builder {
     mailboxes: Vec<String>,
     aliases: HashMap<String, String>,
     autocreate: Option<bool>,
+    servers: usize,
 }
 
 impl Default for Builder {
@@ -68,6 +70,7 @@ impl Default for Builder {
             mailboxes: Vec::new(),
             aliases: HashMap::new(),
             autocreate: None,
+            servers: 1,
         }
     }
 }
@@ -155,6 +158,14 @@ impl Builder {
         self
     }
 
+    /// Sets how many servers there are. 1 by default. Mailbox n, in the order in which they were added, is at server n modulo
+    /// this number. A subscription is made by the server that has its mailbox, and no other server knows it: with several of
+    /// them the cookies and anchors of its calls matter.
+    pub fn servers(mut self, servers: usize) -> Self {
+        self.servers = servers;
+        self
+    }
+
     /// The server.
     pub fn build(mut self) -> Exchange {
         if self.accounts.is_empty() {
@@ -193,6 +204,7 @@ impl Builder {
                     store,
                     budgets: Budgets::default(),
                     subscriptions: Subscriptions::default(),
+                    affinity: Affinity::new(self.servers),
                     refused: HashMap::new(),
                     faults: self.faults,
                     counters: Counters::default(),

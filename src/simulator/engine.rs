@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use std::collections::HashMap;
 
 use super::account::{Account, AccountRefusal};
+use super::affinity::Affinity;
 use super::budget::{Budgets, CallKind, Payer};
 use super::faults::Faults;
 use super::mailbox::Store;
@@ -35,6 +36,7 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) budgets: Budgets,
     pub(super) subscriptions: Subscriptions,
+    pub(super) affinity: Affinity,
     /// The accounts that do not work any more.
     pub(super) refused: HashMap<String, AccountRefusal>,
     pub(super) faults: Faults,

@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::faults::Fault;
 use super::policy::Policy;
 use super::report::{Call, Report};
+use super::xml::Element;
 
 /// The simulated server. Clones are handles of the same one.
 ///
@@ -55,6 +56,7 @@ impl Exchange {
         let state = self.engine.state.lock();
         let mut report = state.counters.report.clone();
         report.peak_in_flight = state.budgets.peaks();
+        report.peak_hanging = state.budgets.hanging_peaks();
         for item in state
             .store
             .iter()
@@ -113,6 +115,35 @@ impl Exchange {
     /// Loses all subscriptions, as a server does that is restarted.
     pub fn lose_subscriptions(&self) {
         self.engine.state.lock().subscriptions.clear();
+    }
+
+    /// Loses the subscriptions to one mailbox.
+    pub fn lose_subscriptions_of(&self, mailbox: &str) {
+        let state = &mut *self.engine.state.lock();
+        if let Some(index) = state.store.index(mailbox) {
+            state.subscriptions.clear_of(index);
+        }
+    }
+
+    /// Moves a mailbox to the next of the [servers](super::Builder::servers). Its subscriptions are lost.
+    pub fn move_mailbox(&self, mailbox: &str) {
+        let state = &mut *self.engine.state.lock();
+        if let Some(index) = state.store.index(mailbox) {
+            state.affinity.move_on(index);
+            state.subscriptions.clear_of(index);
+        }
+    }
+
+    /// Puts a message into a mailbox's inbox, as if it had come by mail, and returns its id. None if there is no such
+    /// mailbox.
+    pub fn deliver(&self, mailbox: &str, subject: &str) -> Option<String> {
+        let state = &mut *self.engine.state.lock();
+        let index = state.store.find(mailbox)?;
+        let mailbox = state.store.get_mut(index)?;
+        let inbox = mailbox.distinguished("inbox")?;
+        let fields = vec![Element::types("Subject", subject)];
+        let key = mailbox.add_item(inbox, "Message".to_owned(), fields);
+        Some(mailbox.item_id(key))
     }
 
     /// The account does not work from now on, or works again.

@@ -9,6 +9,7 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::account::Account;
+use super::affinity::Route;
 use super::body::{Body, ConnectionLost, respond};
 use super::engine::{Engine, InFlight, State, later, scaled};
 use super::failure::Failure;
@@ -16,7 +17,7 @@ use super::faults::Fault;
 use super::operation::{Context, Operation, OperationResponse, Scratch};
 use super::policy::BatchCut;
 use super::soap::{self, Request};
-use super::stream::Stream;
+use super::stream::{Stream, Trouble};
 use super::xml::Element;
 
 /// A call that the server executes.
@@ -26,6 +27,7 @@ pub(super) struct Execution {
     pub(super) request: Request,
     pub(super) caller: Account,
     pub(super) effective: Option<usize>,
+    pub(super) route: Route,
     pub(super) in_flight: InFlight,
     pub(super) fault: Option<Fault>,
     pub(super) headers: HeaderMap,
@@ -280,6 +282,9 @@ impl Engine {
             store: &mut state.store,
             budgets: &mut state.budgets,
             subscriptions: &mut state.subscriptions,
+            affinity: &state.affinity,
+            server: execution.route.server,
+            cookie: execution.route.cookie,
             counters: &mut state.counters,
             caller: &execution.caller,
             effective: execution.effective,
@@ -292,6 +297,20 @@ impl Engine {
             scratch,
             operation: execution.operation,
         }
+    }
+
+    /// What befalls a stream, and when.
+    fn trouble(&self, fault: Option<&Fault>) -> Option<Trouble> {
+        let (within, silent) = match fault? {
+            Fault::StreamReset { within } => (*within, false),
+            Fault::StreamSilent { within } => (*within, true),
+            _ => return None,
+        };
+        let after = scaled(within, self.state.lock().rng.f64());
+        Some(Trouble {
+            at: later(self.now(), self.real(after)),
+            silent,
+        })
     }
 
     /// Counts what was done, and what the client was told: nothing if the connection was lost.
@@ -356,7 +375,8 @@ impl Engine {
         let in_flight = Some(execution.in_flight);
         let stream = progress.scratch.hanging.map(|hanging| {
             let ends = later(self.now(), self.real(hanging.lasts));
-            Stream::new(self.clone(), hanging.ids, hanging.number, ends)
+            let trouble = self.trouble(execution.fault.as_ref());
+            Stream::new(self.clone(), hanging.ids, hanging.number, ends, trouble)
         });
         let body = match execution.fault {
             _ if lost => return Err(ConnectionLost::reset()),

@@ -78,6 +78,17 @@ pub enum Fault {
         /// Policy time.
         time: Duration,
     },
+    /// A stream is reset some time after it has begun, with the events that are under way. Nothing happens to calls that do
+    /// not hang.
+    StreamReset {
+        /// The time, in policy time, is drawn from the seed: this at most.
+        within: Duration,
+    },
+    /// As `StreamReset`, but nobody is told: the stream is silent from then on, and its events are lost.
+    StreamSilent {
+        /// As for `StreamReset`.
+        within: Duration,
+    },
     /// This response. Not executed.
     Response {
         /// Its status.
@@ -108,6 +119,8 @@ impl Fault {
             Fault::ThrottledMembers { .. } => "throttled_members",
             Fault::MemberCode { .. } => "member_code",
             Fault::SlowMembers { .. } => "slow_members",
+            Fault::StreamReset { .. } => "stream_reset",
+            Fault::StreamSilent { .. } => "stream_silent",
             Fault::Response { .. } => "response",
         }
     }
@@ -124,6 +137,8 @@ impl Fault {
                 | Fault::WrongXml
                 | Fault::TimeoutExpired
                 | Fault::SlowMembers { .. }
+                | Fault::StreamReset { .. }
+                | Fault::StreamSilent { .. }
         ) || self.befalls_members()
     }
 

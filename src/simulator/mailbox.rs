@@ -365,7 +365,12 @@ impl Store {
 
     /// The mailbox of an address, if it exists already.
     pub(super) fn existing(&self, address: &str) -> Option<&Mailbox> {
-        self.get(*self.by_address.get(&address.trim().to_lowercase())?)
+        self.get(self.index(address)?)
+    }
+
+    /// Where an address's mailbox is, if it exists already.
+    pub(super) fn index(&self, address: &str) -> Option<usize> {
+        self.by_address.get(&address.trim().to_lowercase()).copied()
     }
 
     pub(super) fn by_guid(&self, guid: &Guid) -> Option<usize> {

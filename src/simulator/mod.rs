@@ -129,7 +129,9 @@
 //! `ErrorSchemaValidation`.
 
 mod account;
+mod affinity;
 mod arrival;
+mod autodiscover;
 mod body;
 mod budget;
 mod builder;

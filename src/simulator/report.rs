@@ -76,6 +76,12 @@ pub struct Report {
     pub throttled: BTreeMap<String, u64>,
     /// The most calls in flight at once, by payer.
     pub peak_in_flight: BTreeMap<Payer, u32>,
+    /// The most GetStreamingEvents that hung at once, by payer.
+    pub peak_hanging: BTreeMap<Payer, u32>,
+    /// The most subscriptions that one GetStreamingEvents named.
+    pub most_stream_ids: usize,
+    /// Calls with a cookie that was set for another anchor, or with which a subscription that they name was not made.
+    pub foreign_cookies: u64,
     /// The most calls that the server had at once.
     pub peak_server: u32,
     /// Calls that came while their payer was locked out.
@@ -86,7 +92,8 @@ pub struct Report {
     pub connection_violations: u64,
     /// Members refused because their account had too many mailboxes open.
     pub open_mailbox_violations: u64,
-    /// Impersonating calls whose `X-AnchorMailbox` is missing or names another mailbox.
+    /// Impersonating calls whose `X-AnchorMailbox` is missing or names another mailbox, but for those of a group of
+    /// subscriptions.
     pub anchor_violations: u64,
     /// What went over a parameter, by its name (`EWSMaxConcurrency`, `MessageRateLimit`, ...):
     /// calls, members, messages. `open mailboxes` and `spacing` have no parameter.

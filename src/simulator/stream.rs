@@ -20,6 +20,15 @@ pub(super) struct Stream {
     ids: Vec<String>,
     number: u64,
     ends: Instant,
+    trouble: Option<Trouble>,
+}
+
+/// What befalls a stream on demand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trouble {
+    pub(super) at: Instant,
+    /// Nothing comes any more. Else the connection is reset.
+    pub(super) silent: bool,
 }
 
 /// One envelope of a stream.
@@ -28,10 +37,25 @@ pub(super) struct Frame {
     pub(super) last: bool,
 }
 
+/// What comes next of a stream.
+pub(super) enum Next {
+    Frame(Frame),
+    /// What was sent gets lost.
+    Lost,
+    Reset,
+}
+
 impl Stream {
     /// A stream of these subscriptions, until then.
-    pub(super) fn new(engine: Arc<Engine>, ids: Vec<String>, number: u64, ends: Instant) -> Self {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        ids: Vec<String>,
+        number: u64,
+        ends: Instant,
+        trouble: Option<Trouble>,
+    ) -> Self {
         Self {
+            trouble,
             engine,
             ids,
             number,
@@ -42,12 +66,27 @@ impl Stream {
     /// Real time until the next frame.
     pub(super) fn pause(&self) -> Duration {
         let heartbeat = self.engine.real(self.engine.policy.heartbeat);
-        let left = self.ends.saturating_duration_since(Instant::now());
-        heartbeat.min(left)
+        let now = Instant::now();
+        let trouble = self.trouble.map(|trouble| trouble.at);
+        let next = [Some(self.ends), trouble].into_iter().flatten();
+        // A stream that is silent has no end.
+        let next = next.filter(|at| trouble.is_none_or(|trouble| now < trouble || now < *at));
+        let left = next.map(|at| at.saturating_duration_since(now)).min();
+        heartbeat.min(left.unwrap_or(heartbeat))
     }
 
-    /// What is sent now.
-    pub(super) fn next(&self) -> Frame {
+    /// What comes now.
+    pub(super) fn next(&self) -> Next {
+        let frame = self.send();
+        match self.trouble.filter(|trouble| trouble.at <= Instant::now()) {
+            Some(trouble) if trouble.silent => Next::Lost,
+            Some(_) => Next::Reset,
+            None => Next::Frame(frame),
+        }
+    }
+
+    /// What the server sends now.
+    fn send(&self) -> Frame {
         let mut guard = self.engine.state.lock();
         let state = &mut *guard;
         if let Some((failure, ids)) = state.subscriptions.gone(self.number, &self.ids) {

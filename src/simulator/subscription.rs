@@ -27,6 +27,9 @@ pub(super) struct Subscription {
     pub(super) folders: Vec<u64>,
     /// The version of the mailbox up to which its events were told.
     pub(super) since: u64,
+    /// The server that made it, and the cookie that its call came with or got.
+    pub(super) server: usize,
+    pub(super) cookie: Option<usize>,
     /// How long it lives after it was last used.
     pub(super) lives: Duration,
 }
@@ -85,9 +88,27 @@ impl Subscriptions {
         self.entries.clear();
     }
 
-    /// Whether this account has this subscription.
-    pub(super) fn check(&self, id: &str, owner: &str, now: Duration) -> Result<(), Failure> {
-        let entry = self.entries.get(id).filter(|entry| now < entry.expires);
+    /// Loses those to one mailbox.
+    pub(super) fn clear_of(&mut self, mailbox: usize) {
+        self.entries
+            .retain(|_, entry| entry.subscription.mailbox != mailbox);
+    }
+
+    /// The cookie that a subscription was made with.
+    pub(super) fn cookie(&self, id: &str) -> Option<usize> {
+        self.entries.get(id)?.subscription.cookie
+    }
+
+    /// Whether this account has this subscription, at this server.
+    pub(super) fn check(
+        &self,
+        id: &str,
+        owner: &str,
+        server: usize,
+        now: Duration,
+    ) -> Result<(), Failure> {
+        let here = |entry: &&Entry| now < entry.expires && entry.subscription.server == server;
+        let entry = self.entries.get(id).filter(here);
         match entry.map(|entry| entry.subscription.owner == owner) {
             Some(true) => Ok(()),
             Some(false) => Err(Failure::new(
@@ -212,6 +233,9 @@ struct Event {
 /// What has happened to the subscription's items, in order.
 fn events(mailbox: &Mailbox, subscription: &Subscription) -> Vec<Event> {
     let since = subscription.since;
+    if mailbox.version() <= since {
+        return Vec::new();
+    }
     let wanted =
         |folder: u64| subscription.folders.is_empty() || subscription.folders.contains(&folder);
     let ids = |key: (u64, u64), version: u64| {

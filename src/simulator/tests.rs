@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use super::*;
 
+mod affinity;
 mod batches;
 mod limits;
 mod round_trips;

@@ -18,6 +18,7 @@
 //! assert_eq!(&body[members[1].clone()], br#"<ItemId Id="AAMk2"/>"#);
 //! # Ok::<(), tower_ews::soap::OutlineError>(())
 //! ```
+pub(crate) mod autodiscover;
 mod back_off;
 pub(crate) mod batch;
 mod bindings;
@@ -27,6 +28,7 @@ mod code_class;
 mod code_table;
 mod disposition;
 mod elements;
+pub(crate) mod envelopes;
 mod find;
 mod found_rows;
 mod header;
@@ -37,6 +39,8 @@ pub(crate) mod member_status;
 pub(crate) mod merge;
 mod message;
 pub(crate) mod namespaces;
+pub(crate) mod notification_request;
+pub(crate) mod notifications;
 pub mod operation;
 mod operation_facts;
 mod operation_table;

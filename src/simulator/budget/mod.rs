@@ -106,6 +106,7 @@ struct Account {
     peak: u32,
     syncs: u32,
     hanging: u32,
+    peak_hanging: u32,
     discoveries: u32,
     find_rows: u32,
     busy: Busy,
@@ -185,6 +186,7 @@ impl Budgets {
             if let Some(calls) = account.calls(kind) {
                 *calls += 1;
             }
+            account.peak_hanging = account.peak_hanging.max(account.hanging);
             if kind != CallKind::Hanging {
                 account.in_flight += 1;
                 account.peak = account.peak.max(account.in_flight);
@@ -372,6 +374,15 @@ impl Budgets {
             .collect()
     }
 
+    /// The same of hanging calls, of those who have had any.
+    pub(super) fn hanging_peaks(&self) -> BTreeMap<Payer, u32> {
+        self.accounts
+            .iter()
+            .filter(|(_, account)| account.peak_hanging > 0)
+            .map(|(payer, account)| (payer.clone(), account.peak_hanging))
+            .collect()
+    }
+
     /// Calls in flight now.
     pub(super) fn in_flight(&self, payer: &Payer) -> u32 {
         self.accounts
@@ -383,6 +394,7 @@ impl Budgets {
     pub(super) fn reset_peaks(&mut self) {
         for account in self.accounts.values_mut() {
             account.peak = account.in_flight;
+            account.peak_hanging = account.hanging;
         }
     }
 }

@@ -128,6 +128,14 @@ impl Operation {
         }
     }
 
+    /// Whether it is one of the four that a server's cookie is for.
+    pub(in super::super) fn is_of_subscriptions(self) -> bool {
+        matches!(
+            self,
+            Subscribe | Unsubscribe | GetEvents | GetStreamingEvents
+        )
+    }
+
     /// Whether its members hold rows in memory while they are executed.
     pub(in super::super) fn finds(self) -> bool {
         matches!(self, FindItem | FindFolder)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::account::Account;
+use super::super::affinity::Affinity;
 use super::super::budget::{Budgets, Payer, Refused, Submission};
 use super::super::clock;
 use super::super::engine::scaled;
@@ -22,8 +23,12 @@ pub(in super::super) struct Context<'a> {
     pub(in super::super) store: &'a mut Store,
     pub(in super::super) budgets: &'a mut Budgets,
     pub(in super::super) subscriptions: &'a mut Subscriptions,
+    pub(in super::super) affinity: &'a Affinity,
     pub(in super::super) counters: &'a mut Counters,
     pub(in super::super) caller: &'a Account,
+    /// The server that executes it, and the cookie that keeps the client there.
+    pub(in super::super) server: usize,
+    pub(in super::super) cookie: Option<usize>,
     /// The impersonated mailbox, else the caller's own, if it has one.
     pub(in super::super) effective: Option<usize>,
     pub(in super::super) payers: &'a [Payer],

@@ -36,6 +36,12 @@ pub(super) fn subscribe(context: &mut Context<'_>, request: &Element) -> MemberR
     };
     let lives = lives.ok_or_else(invalid)?;
     let (index, folders) = folders_of(context, kind)?;
+    if context.affinity.server_of(index) != context.server {
+        return Err(Failure::new(
+            "ErrorProxyRequestNotAllowed",
+            "Another server has the mailbox.",
+        ));
+    }
     let mailbox = context.mailbox(index)?;
     let payer = match context.policy.subscription_payer {
         SubscriptionPayer::Caller => Payer::Account(context.caller.name().to_owned()),
@@ -48,6 +54,8 @@ pub(super) fn subscribe(context: &mut Context<'_>, request: &Element) -> MemberR
         mailbox: index,
         folders,
         since,
+        server: context.server,
+        cookie: context.cookie,
         lives,
     };
     let most = context.policy.max_subscriptions;
@@ -94,11 +102,29 @@ fn invalid() -> Failure {
 }
 
 /// The subscription that the request names, if the caller has it.
-fn named(context: &Context<'_>, request: &Element) -> Result<String, Failure> {
+fn named(context: &mut Context<'_>, request: &Element) -> Result<String, Failure> {
     let id = request.child_text("SubscriptionId").unwrap_or_default();
-    let owner = context.caller.name();
-    context.subscriptions.check(&id, owner, context.now)?;
+    check(context, std::slice::from_ref(&id)).map_err(|(failure, _)| failure)?;
     Ok(id)
+}
+
+/// Whether the caller has these here; else the first failure, and the ids of all.
+fn check(context: &mut Context<'_>, ids: &[String]) -> Result<(), (Failure, Vec<String>)> {
+    let (owner, server) = (context.caller.name(), context.server);
+    let foreign = |id: &String| {
+        let made_with = context.subscriptions.cookie(id);
+        context.cookie.is_some() && made_with.is_some() && made_with != context.cookie
+    };
+    context.counters.report.foreign_cookies += u64::from(ids.iter().any(foreign));
+    let check = |id: &String| {
+        let checked = context.subscriptions.check(id, owner, server, context.now);
+        checked.err().map(|failure| (failure, id.clone()))
+    };
+    let (failures, ids): (Vec<Failure>, Vec<String>) = ids.iter().filter_map(check).unzip();
+    failures
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |failure| Err((failure, ids)))
 }
 
 pub(super) fn unsubscribe(context: &mut Context<'_>, request: &Element) -> MemberResult {
@@ -120,6 +146,8 @@ pub(super) fn get_events(context: &mut Context<'_>, request: &Element) -> Member
 pub(super) fn get_streaming_events(context: &mut Context<'_>, request: &Element) -> MemberResult {
     let ids = request.child("SubscriptionIds").into_iter();
     let ids: Vec<String> = ids.flat_map(Element::children).map(Element::text).collect();
+    let most = &mut context.counters.report.most_stream_ids;
+    *most = ids.len().max(*most);
     let minutes = request
         .child_text("ConnectionTimeout")
         .and_then(|minutes| minutes.parse().ok())
@@ -127,15 +155,8 @@ pub(super) fn get_streaming_events(context: &mut Context<'_>, request: &Element)
     let Some(minutes) = minutes.filter(|_| (1..=MOST_IN_STREAM).contains(&ids.len())) else {
         return Err(invalid());
     };
-    let owner = context.caller.name();
-    let check = |id: &String| context.subscriptions.check(id, owner, context.now).err();
-    let refused: Vec<(String, Failure)> = ids
-        .iter()
-        .filter_map(|id| Some((id.clone(), check(id)?)))
-        .collect();
-    if let Some((_, failure)) = refused.first() {
-        let ids: Vec<String> = refused.iter().map(|(id, _)| id.clone()).collect();
-        return Err(not_had(failure.clone(), &ids));
+    if let Err((failure, refused)) = check(context, &ids) {
+        return Err(not_had(failure, &refused));
     }
     context.scratch.hanging = Some(Hanging {
         number: context.subscriptions.open(&ids),

@@ -1,0 +1,44 @@
+//! [`End`]: how a connection has ended, and what follows from it.
+
+use std::time::Duration;
+
+use super::notification::{Advice, SubscriptionError};
+
+/// How a connection has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The server has closed it, as it was to.
+    Closed,
+    /// The server has ended it with an error, about these subscriptions.
+    Refused(SubscriptionError, Vec<Box<str>>),
+    /// It broke, or nothing came for too long.
+    Broken,
+}
+
+impl End {
+    /// What follows; None if the next connection is made at once. `brief`: it was shorter than any that goes well.
+    pub(super) fn advice(&self, brief: bool) -> Option<Advice> {
+        match self {
+            Self::Closed => brief.then_some(Advice::Retry),
+            Self::Refused(error, _) => Some(error.advice()),
+            Self::Broken => Some(Advice::Retry),
+        }
+    }
+
+    /// Whether events may have been under way that are told to nobody.
+    pub(super) fn is_lossy(&self) -> bool {
+        match self {
+            Self::Closed => false,
+            // Those of the subscriptions that are gone are lost with them.
+            Self::Refused(error, _) => error.advice() != Advice::Resubscribe,
+            Self::Broken => true,
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused(error, _) => error.retry_after(),
+            Self::Closed | Self::Broken => Duration::ZERO,
+        }
+    }
+}

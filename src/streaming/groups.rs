@@ -1,0 +1,134 @@
+//! [`Groups`]: the groups, by where their mailboxes are, and the accounts that their connections are charged to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::group::{Group, Link};
+use super::locate::Location;
+use super::settings::Settings;
+use super::step::{GroupId, MemberId, Route};
+use crate::affinity::AffinityGroup;
+
+/// All groups.
+#[derive(Debug)]
+pub(super) struct Groups {
+    settings: Arc<Settings>,
+    groups: BTreeMap<GroupId, Group>,
+    by_location: HashMap<Location, Vec<GroupId>>,
+    accounts: Vec<Account>,
+    made: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    groups: usize,
+    /// Groups whose connection is charged to it.
+    charged: usize,
+}
+
+impl Groups {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            accounts: vec![Account::default(); settings.callers.len().max(1)],
+            settings,
+            groups: BTreeMap::new(),
+            by_location: HashMap::new(),
+            made: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How many have a connection.
+    pub(super) fn open(&self) -> usize {
+        let is_open = |group: &&Group| matches!(group.link, Link::Open(_));
+        self.groups.values().filter(is_open).count()
+    }
+
+    pub(super) fn get(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.groups.get_mut(&id)
+    }
+
+    /// Puts a member into a group at that location: one with room, or a new one whose anchor it is.
+    pub(super) fn join(
+        &mut self,
+        member: MemberId,
+        mailbox: &Arc<str>,
+        location: Location,
+    ) -> GroupId {
+        let mut groups = self.by_location.get(&location).into_iter().flatten();
+        let has_room = |id: &&GroupId| {
+            let group = self.groups.get(id);
+            group.is_some_and(|group| group.members.len() < self.settings.group_size)
+        };
+        let id = match groups.find(has_room) {
+            Some(id) => *id,
+            None => self.make(mailbox, location),
+        };
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.members.push(member);
+        }
+        id
+    }
+
+    fn make(&mut self, anchor: &Arc<str>, location: Location) -> GroupId {
+        let limit = self.settings.hanging_connections;
+        let accounts = self.accounts.iter_mut().enumerate();
+        let emptiest =
+            accounts.min_by_key(|(_, account)| (account.charged >= limit, account.groups));
+        let (account, charged) = match emptiest {
+            Some((index, account)) => {
+                let charged = account.charged < limit;
+                account.groups += 1;
+                account.charged += usize::from(charged);
+                (index, charged)
+            }
+            None => (0, false),
+        };
+        let route = Route {
+            affinity: AffinityGroup::new(anchor),
+            endpoint: location.endpoint.clone(),
+            caller: self.settings.callers.get(account).cloned(),
+        };
+        let group = Group::new(
+            location.clone(),
+            Arc::clone(anchor),
+            (account, charged),
+            route,
+        );
+        self.made += 1;
+        self.groups.insert(self.made, group);
+        self.by_location
+            .entry(location)
+            .or_default()
+            .push(self.made);
+        self.made
+    }
+
+    /// Takes a member out of its group. One without members is no group any more.
+    pub(super) fn leave(&mut self, id: GroupId, member: MemberId) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        group.members.retain(|other| *other != member);
+        group.waiting.retain(|other| *other != member);
+        if !group.members.is_empty() {
+            return;
+        }
+        if let Some(account) = self.accounts.get_mut(group.account) {
+            account.groups -= 1;
+            account.charged -= usize::from(group.charged_to_account);
+        }
+        if let Some(groups) = self.by_location.get_mut(&group.location) {
+            groups.retain(|other| *other != id);
+        }
+        self.by_location.retain(|_, groups| !groups.is_empty());
+        self.groups.remove(&id);
+    }
+}
