@@ -170,11 +170,15 @@ fn any_server() {
     print(random_rows());
 }
 
-/// None is slower than the scenarios, but for what no client can know.
+/// None is slow, and one in a thousand may be slower than the scenarios, but for what no client can know.
 #[test]
 fn any_server_fast() {
     let rows = random_rows();
     let slow: Vec<_> = rows.iter().filter(|row| !row.is_fast_enough()).collect();
     print(slow.iter().copied());
     assert!(slow.is_empty(), "{} of {}", slow.len(), rows.len());
+    let late: Vec<_> = rows.iter().filter(|row| !row.is_as_fast()).collect();
+    print(late.iter().copied());
+    let most = rows.len().div_ceil(1_000);
+    assert!(late.len() <= most, "{} of {}", late.len(), rows.len());
 }

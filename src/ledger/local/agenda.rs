@@ -90,6 +90,12 @@ impl Agenda {
         (self.looked, self.work.len())
     }
 
+    /// The lists of which turns were missed, for tests.
+    #[cfg(test)]
+    pub(super) fn missed_lists(&self) -> usize {
+        self.misses.len()
+    }
+
     /// Whether nothing is left to do, and nobody is starved.
     pub(super) fn is_idle(&self) -> bool {
         self.work.is_empty() && !self.has_starved()

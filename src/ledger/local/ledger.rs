@@ -81,7 +81,7 @@ use crate::principal::{Budget, Principal};
 /// | another client on the account takes half, most or all of it, every other 3 or 10 s | 1.12 |
 /// | the same each other second, which is ten round trips | 1.23 |
 /// | bodies that do not tell their end | 1.08 |
-/// | any of that with numbers at random, 4,800 cases, but for another client and for calls to many mailboxes in turn | 1.20 |
+/// | any of that with numbers at random, 10,800 cases, but for another client and for calls to many mailboxes in turn | 1.20, and one of them 1.30 |
 /// | the same with another client, but for one time that it is there | 1.18 |
 ///
 /// What is left is mostly the time until a higher level is tried. A client cannot do better than that where another one comes

@@ -496,7 +496,11 @@ impl State {
         self.settle(&mut clock, config);
         let look = match self.queue.look(position, waker) {
             Look::Absent => self.rejoin(position, waker, &mut clock, config),
-            look => look,
+            Look::Admitted(admission) => {
+                self.agenda.picked_up(&admission);
+                Look::Admitted(admission)
+            }
+            look @ Look::Waits { .. } => look,
         };
         self.with_gate(look, now)
     }

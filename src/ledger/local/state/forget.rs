@@ -145,6 +145,7 @@ impl State {
             alarms,
             expiries: self.expiry.len(),
             work: self.agenda.looked_and_left().1,
+            misses: self.agenda.missed_lists(),
         }
     }
 

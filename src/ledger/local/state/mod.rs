@@ -76,6 +76,7 @@ pub(super) struct Left {
     pub(super) alarms: usize,
     pub(super) expiries: usize,
     pub(super) work: usize,
+    pub(super) misses: usize,
 }
 
 /// The place of a call that does not wait: behind all.

@@ -150,5 +150,5 @@ pub(super) fn nothing_left_now(ledger: &LocalLedger) {
     assert!(left.principals <= 1, "the spare one: {left:?}");
     assert!(left.room <= 2048, "{left:?}");
     assert_eq!((left.waiters, left.lists, left.endpoints), (0, 0, 0));
-    assert_eq!((left.alarms, left.work), (0, 0));
+    assert_eq!((left.alarms, left.work, left.misses), (0, 0, 0));
 }

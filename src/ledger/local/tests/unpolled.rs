@@ -107,6 +107,32 @@ async fn one_probe_leaves_behind_those_that_are_not_polled() {
     nothing_left(&ledger).await;
 }
 
+/// A turn that is held for a shorter time goes on before one that was handed out earlier and is held for longer.
+#[tokio::test(start_paused = true)]
+async fn each_turn_goes_on_when_its_own_time_is_over() {
+    let ledger = ledger(1);
+    let begin = |name: &str, unpolled: usize| {
+        let held = try_now(&ledger, &draw(name)).unwrap();
+        let idle: Vec<_> = (0..unpolled).map(|_| parked(&ledger, draw(name))).collect();
+        (held, idle, call(&ledger, draw(name), secs(1)))
+    };
+    let (held_a, _idle_a, last_a) = begin("a", 3);
+    let (held_b, _idle_b, last_b) = begin("b", 2);
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    held_a.complete();
+    sleep(Duration::from_millis(300)).await;
+    held_b.complete();
+    let waited = [last_a, last_b].map(|last| async { last.await.unwrap().unwrap() - start });
+    for (waited, millis) in waited.into_iter().zip([1_750, 1_800]) {
+        let over = waited.await.checked_sub(Duration::from_millis(millis));
+        assert!(
+            over.is_some_and(|over| over <= Duration::from_millis(5)),
+            "{over:?} after {millis}"
+        );
+    }
+}
+
 /// Somebody is polled: from there on each turn is held for a second again.
 #[tokio::test(start_paused = true)]
 async fn a_turn_is_held_again_once_somebody_is_polled() {
@@ -115,13 +141,14 @@ async fn a_turn_is_held_again_once_somebody_is_polled() {
     let idle = parked(&ledger, draw("a"));
     let second = call(&ledger, draw("a"), secs(10));
     tokio::task::yield_now().await;
-    let start = Instant::now();
-    held.complete();
-    sleep(secs(2)).await;
     let mut late = parked(&ledger, draw("a"));
     let last = call(&ledger, draw("a"), secs(10));
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    held.complete();
     assert_eq!(second.await.unwrap().unwrap(), start + secs(1));
-    sleep(Duration::from_millis(500)).await;
+    // Longer than after one that was missed.
+    sleep(Duration::from_millis(700)).await;
     assert!(poll_once(&mut late).is_ready());
     assert!(last.await.unwrap().is_ok());
     drop(idle);
