@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::pin::pin;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tower::retry::{Policy, RetryLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_ews::EwsStack;
+use tower_ews::account_pool::{Account, AccountPoolLayer};
 use tower_ews::anchor_headers::{AnchorHeadersLayer, EwsAnchor};
 use tower_ews::audit_log::AuditLogLayer;
 use tower_ews::body::ReplayBody;
@@ -37,11 +38,12 @@ use super::harness::{Case, Group, Net};
 use super::null_json::{json_sink, json_subscriber};
 
 /// All groups by name. Each is made when its turn comes: some hold a million permits.
-pub(super) const ALL: [(&str, MakeGroup); 8] = [
+pub(super) const ALL: [(&str, MakeGroup); 9] = [
     ("one_principal", one_principal),
     ("many_principals", many_principals),
     ("live_principals", live_principals),
     ("contended", contended),
+    ("account_pool", account_pool),
     ("server_busy_backoff", server_busy_backoff),
     ("client_request_id", client_request_id),
     ("anchor_headers", anchor_headers),
@@ -302,6 +304,41 @@ impl<B: Clone> Policy<Request<B>, Response<Full<Bytes>>, Infallible> for WhileBu
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
     }
+}
+
+/// The account of each call is picked of four, beside a call of one account.
+fn account_pool() -> Group {
+    let credentials = HeaderValue::from_static("Bearer 0123456789abcdef");
+    let by_caller = |request: &Request<Full<Bytes>>| {
+        let caller = request.extensions().get::<Caller>();
+        caller.map(|caller| Principal::account(caller.name()))
+    };
+    let mut pool = AccountPoolLayer::in_flight(LIMIT, by_caller);
+    for account in ["svc1", "svc2", "svc3", "svc4"] {
+        pool = pool.account(Account::new(account).authorization(credentials.clone()));
+    }
+    let one = ServiceBuilder::new()
+        .layer(SetRequestHeaderLayer::overriding(
+            AUTHORIZATION,
+            credentials,
+        ))
+        .layer(ConcurrencyByPrincipalLayer::in_flight(
+            LIMIT,
+            |_: &Request<Full<Bytes>>| Some(Principal::account("svc1")),
+        ))
+        .service(Bare::new());
+    let mut group = Group::new(CALLS);
+    let bare = group.case(in_turn(Bare::new(), 1));
+    let ours = group.case(in_turn(pool.layer(Bare::new()), 1));
+    let one = group.case(in_turn(one, 1));
+    group.row(
+        "account_pool/4",
+        "ConcurrencyByPrincipal + SetRequestHeader: one account",
+        net(ours, bare),
+        vec![net(one, bare)],
+        None,
+    );
+    group
 }
 
 fn server_busy_backoff() -> Group {

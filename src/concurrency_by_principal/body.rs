@@ -1,7 +1,7 @@
 //! [`PermitBody`]: a response body that holds its call's permit.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
@@ -77,11 +77,14 @@ impl<B: Body> Body for PermitBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
-        let polled = this.inner.as_mut().poll_frame(cx);
-        if let Some(permit) = this.permit {
-            permit.set_unread(polled.is_ready());
-        }
-        Poll::Ready(match ready!(polled) {
+        let Poll::Ready(next) = this.inner.as_mut().poll_frame(cx) else {
+            // Its reader waits for it.
+            if let Some(permit) = this.permit {
+                permit.set_unread(false);
+            }
+            return Poll::Pending;
+        };
+        Poll::Ready(match next {
             Some(Ok(frame)) => {
                 // Some readers stop once they know that nothing more comes, in whatever way they are told.
                 let body = this.inner.as_ref();
@@ -90,8 +93,11 @@ impl<B: Body> Body for PermitBody<B> {
                         || body.is_end_stream()
                         || body.size_hint().exact() == Some(0)
                 };
-                if let Some(permit) = this.permit.as_mut().filter(|_| ends()) {
-                    permit.set_end(End::Complete);
+                if let Some(permit) = this.permit {
+                    permit.set_unread(true);
+                    if ends() {
+                        permit.set_end(End::Complete);
+                    }
                 }
                 if this.followed.is_some() {
                     Followed::read(this.followed, &frame, ends());
