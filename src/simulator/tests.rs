@@ -922,16 +922,13 @@ async fn one_seed_one_report() {
 #[tokio::test(start_paused = true)]
 async fn thousands_of_mailboxes_take_no_time() {
     let exchange = quick();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     for n in 0..3_000 {
         ask(&exchange, "", &create(&format!("m{n}@contoso.com"), &["x"])).await;
     }
     assert_eq!(exchange.report().created["x"], 3_000);
-    assert!(
-        started.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        started.elapsed()
-    );
+    // None waits for another.
+    assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
 proptest::proptest! {
