@@ -152,7 +152,7 @@ const ONE_OF_MANY: &str = "--one-of-many";
 /// Nanoseconds, the peer's, and the ratio of a row.
 type BatchStats = (f64, f64, f64);
 
-/// The means of what so many processes measure one after the other, row by row.
+/// The means of what several processes measure one after the other, row by row.
 fn means(quick: bool, rows: usize) -> io::Result<Vec<BatchStats>> {
     let mut means = vec![(0.0, 0.0, 0.0); rows];
     for _ in 0..PROCESSES {

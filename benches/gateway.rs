@@ -106,7 +106,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// So many callers, each with so many calls, one after another. Times in nanoseconds.
+/// Several callers, each with several calls, one after another. Times in nanoseconds.
 async fn load(to: SocketAddr, callers: usize, calls: usize) -> Result<Histogram<u64>, BoxError> {
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
@@ -245,7 +245,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What each of so many idle connections takes in the gateway.
+/// What each idle connection takes in the gateway.
 async fn memory_of_idle(gateway: &Proxy, count: usize) -> Result<f64, BoxError> {
     let before = gateway.memory()?;
     let mut connections = Vec::with_capacity(count);

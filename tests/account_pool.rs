@@ -85,7 +85,7 @@ async fn ask(ews: Ews, request: Request<Full<Bytes>>) -> Result<bool, BoxError> 
     Ok(body.windows(7).any(|text| text == b"NoError"))
 }
 
-/// The calls of a job: so many of each mailbox, in turn.
+/// The calls of a job: the same number of each mailbox, in turn.
 fn job(ews: &Ews, mailboxes: usize, each: usize) -> JoinSet<Result<bool, BoxError>> {
     let mut calls = JoinSet::new();
     for round in 0..each {

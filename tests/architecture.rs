@@ -260,7 +260,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes down the modules that a path from the root of the crate leads to; it goes on at `at`
+    /// Records the modules that a path from the root of the crate leads to; it goes on at `at`
     /// with `::`.
     fn names(&mut self, line: usize, tokens: &[TokenTree], at: usize) {
         if !is_punct(tokens, at, ':') {

@@ -39,7 +39,7 @@ fn alarms() -> &'static Told {
     })
 }
 
-/// Makes so many calls through a layer with this sink: each has to be response, and soon.
+/// Makes calls through a layer with this sink: each has to be responded to, and soon.
 fn calls(sink: impl Sink, calls: usize) -> tower_ews::audit_log::AuditHandle {
     let layer = AuditLogLayer::new(sink).level(Level::Full);
     let handle = layer.handle();

@@ -149,7 +149,7 @@ fn parts_are_slices_of_the_request() {
     }
 }
 
-/// A splitter of the simplest kind: parts of so many members, one after another, throttled ones again.
+/// A splitter of the simplest kind: parts of a given size, one after another, throttled ones again.
 struct Driven {
     response: String,
     parts: usize,
@@ -583,7 +583,7 @@ fn entries_that_do_not_match_are_nobodys() {
     }
     let found = whole(short(&mut batch_of("GetItem", 6), &[1], 0));
     assert_eq!((found.outcome, found.too_large), (again, false));
-    // One more than was asked for is nobody's either, and it is not known which one that is.
+    // One more than was asked for belongs to no member either, and it is not known which one that is.
     for (operation, outcome) in [
         ("GetItem", again),
         ("ExportItems", again),
@@ -749,7 +749,7 @@ fn ids_say_which_entry_is_whose() {
         });
         let found = whole(batch.response(&members, &head(200, &[]), Rope::from(body)));
         assert_eq!(found.outcome, once);
-        // The server can know somebody by another name, but not an item. What belongs to another part is nobody's here.
+        // The server can know somebody by another name, but not an item. What belongs to another part belongs to no member here.
         seen.members.reverse();
         for (number, known) in [(77, operation == "GetMailTips"), (3, false)] {
             for members in [&members[..], &[2]] {

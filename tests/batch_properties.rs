@@ -115,7 +115,7 @@ enum Reply {
         status: u16,
         text: String,
         headers: Vec<(&'static str, String)>,
-        /// The connection dies after so many bytes.
+        /// The connection dies after this number of bytes.
         cut: Option<usize>,
     },
 }

@@ -569,7 +569,7 @@ async fn under_mixed_faults_and_cancellation_nothing_is_lost_and_nothing_done_tw
 }
 
 /// A server that does a member in ten milliseconds, and throttles some of each call's.
-/// Takes at most so many times what the members alone take.
+/// Takes at most a multiple of what the members alone take.
 async fn ten_thousand(
     operation: &'static str,
     access: Access,

@@ -37,7 +37,7 @@ fn find(folder: &str, spaces: usize) -> Request<ReplayBody> {
     ))
 }
 
-/// Puts so many more items into a folder, past the client.
+/// Puts more items into a folder, past the client.
 async fn fill(exchange: &Exchange, folder: &str, items: usize) {
     let items = "<t:Message/>".repeat(items);
     let create = request(&format!(
@@ -77,7 +77,7 @@ fn stack(exchange: &Exchange) -> EwsService<Exchange> {
     stack.service(exchange.clone())
 }
 
-/// Searches, so many at a time. Each ends well. Returns how long all of them took.
+/// Searches, a number of them at a time. Each ends well. Returns how long all of them took.
 async fn job(
     service: &EwsService<Exchange>,
     at_a_time: usize,
@@ -97,7 +97,7 @@ async fn job(
     start.elapsed()
 }
 
-/// Each folder so many times.
+/// Each folder a number of times.
 fn each(rounds: usize) -> impl Iterator<Item = Request<ReplayBody>> {
     (0..rounds)
         .flat_map(|_| FOLDERS)

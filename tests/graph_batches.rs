@@ -887,7 +887,7 @@ fn each_inner_throttling_is_waited_for() {
     }
 }
 
-/// A server that executes so many requests of a batch, and throttles the others.
+/// A server that executes the first requests of a batch, and throttles the others.
 fn takes_at_a_time(
     passing: usize,
     inner: Arc<Mutex<Vec<usize>>>,

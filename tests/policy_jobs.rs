@@ -92,7 +92,7 @@ fn request(operation: &str) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// A call that sends messages to so many recipients each.
+/// A call that sends messages to a number of recipients each.
 fn send(messages: usize, recipients: usize) -> Request<ReplayBody> {
     let to = "<t:Mailbox><t:EmailAddress>a@contoso.com</t:EmailAddress></t:Mailbox>";
     let message = format!(

@@ -112,7 +112,7 @@ fn warnings(run: impl AsyncFnOnce()) -> Vec<String> {
         .build()
         .unwrap();
     let listener = tracing::Dispatch::new(warnings.clone());
-    // While there is one listener alone, an event that another thread is the first to come to is nobody's for ever.
+    // While there is one listener alone, an event that another thread is the first to come to never reaches anybody.
     let _silent = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     tracing::dispatcher::with_default(&listener, || runtime.block_on(run()));
     warnings.told()

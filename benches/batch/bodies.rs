@@ -51,7 +51,7 @@ pub(super) fn created() -> Vec<u8> {
     })
 }
 
-/// A GetItem of so many ids.
+/// A GetItem of a given number of ids.
 pub(super) fn get(ids: usize) -> Vec<u8> {
     let mut body = request("GetItem");
     body += "><m:ItemShape><t:BaseShape>AllProperties</t:BaseShape></m:ItemShape><m:ItemIds>";
@@ -63,7 +63,7 @@ pub(super) fn get(ids: usize) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// As [`get`], with so many more namespaces declared on the envelope.
+/// As [`get`], with more namespaces declared on the envelope.
 pub(super) fn get_declaring(ids: usize, namespaces: usize) -> Vec<u8> {
     let declared: String = (0..namespaces)
         .map(|number| format!(" xmlns:p{number}='urn:{number}'"))
@@ -141,7 +141,7 @@ fn item(body: &mut String, content: impl FnOnce(&mut String)) {
     ));
 }
 
-/// A response with so many messages.
+/// A response with `members` messages.
 fn response(operation: &str, members: usize, mut content: impl FnMut(&mut String)) -> Vec<u8> {
     let mut body = format!(
         r#"<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><h:ServerVersionInfo MajorVersion="15" MinorVersion="20" MajorBuildNumber="9000" MinorBuildNumber="18" xmlns:h="http://schemas.microsoft.com/exchange/services/2006/types"/></s:Header><s:Body><m:{operation}Response {SPACES}><m:ResponseMessages>"#
@@ -168,7 +168,7 @@ pub(super) fn get_2kb() -> Vec<u8> {
     })
 }
 
-/// So many bytes of HTML as it stands in a text, escaped.
+/// HTML of a given length as it stands in a text, escaped.
 fn html(body: &mut String, room: usize) {
     let line = "&lt;p class=\"MsoNormal\"&gt;A few words about it, as people write them &amp;amp; as they come.&lt;/p&gt;\r\n";
     body.push_str(&line.repeat(room / line.len()));

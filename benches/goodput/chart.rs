@@ -75,7 +75,7 @@ pub(super) fn draw(rows: &[Row], path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where so many times the least time is: the scale is logarithmic, and begins at a half.
+/// Where a multiple of the least time is: the scale is logarithmic, and begins at a half.
 fn place(times: f64) -> i32 {
     let width = f64::from(WIDTH as i32 - LEFT - 130);
     let share = (times.clamp(0.5, MOST) / 0.5).ln() / (MOST / 0.5).ln();

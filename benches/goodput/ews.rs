@@ -130,7 +130,7 @@ pub(super) fn find_items(
     )
 }
 
-/// So many tiny items for a folder.
+/// Tiny items for a folder.
 pub(super) fn create_items(name: &str, mailbox: Option<&str>, items: usize) -> String {
     format!(
         "<m:CreateItem MessageDisposition=\"SaveOnly\"><m:SavedItemFolderId>{}</m:SavedItemFolderId><m:Items>{}</m:Items>\

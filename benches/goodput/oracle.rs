@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tower_ews::simulator::OtherClient;
 
-/// Calls of this length, so many at a time. The last ones do not wait for each other: with lengths that vary, no client gets
+/// Calls of this length, a fixed number at a time. The last ones do not wait for each other: with lengths that vary, no client gets
 /// closer than this to the time that it takes in the mean.
 pub(super) fn in_flight(calls: usize, lasts: Duration, at_a_time: u32) -> Duration {
     (lasts * calls as u32) / at_a_time
 }
 
-/// Calls of exactly this length, so many at a time: whole rounds.
+/// Calls of exactly this length, a fixed number at a time: whole rounds.
 pub(super) fn rounds(calls: usize, lasts: Duration, at_a_time: u32) -> Duration {
     lasts * calls.div_ceil(at_a_time as usize) as u32
 }
 
-/// So many mailboxes of which `open` can be open, each for `idle` after its last use: the first ones at once, and with each time
+/// Mailboxes, `open` of which can be open at a time, each for `idle` after its last use: the first ones at once, and with each time
 /// that has passed as many more. A mailbox is opened at the end of a call, so that the next one can be under way by then.
 pub(super) fn mailboxes(
     mailboxes: usize,
@@ -42,8 +42,8 @@ pub(super) fn rounds_of(
     }
 }
 
-/// So many calls, of which a number may begin within any time of this length: a burst of that number, and the next one when the
-/// first has left the window. Within a burst so many at a time.
+/// Calls, a number of which may begin within any time of this length: a burst of that number, and the next one when the
+/// first has left the window. Within a burst a fixed number at a time.
 pub(super) fn windows(
     calls: usize,
     number: usize,
@@ -57,7 +57,7 @@ pub(super) fn windows(
 }
 
 /// Calls of this length in a busy budget that begins full and may be overdrawn to the cutoff. When there is nothing left, what is
-/// more comes in by the recharge rate, but for the last calls: those begin above the cutoff, so many at a time.
+/// more comes in by the recharge rate, but for the last calls: those begin above the cutoff, a fixed number at a time.
 pub(super) fn busy(
     (calls, lasts, at_a_time): (usize, Duration, u32),
     burst: Duration,

@@ -232,7 +232,7 @@ fn call(body: Bytes) -> Call {
     }
 }
 
-/// So many calls of one kind.
+/// Calls of one kind.
 fn calls(number: usize, body: &Bytes) -> impl Iterator<Item = Call> + use<> {
     std::iter::repeat_n(call(body.clone()), number)
 }

@@ -68,7 +68,7 @@ fn by_principal<S>(inner: S) -> ConcurrencyByPrincipal<S, ByTenant> {
     ConcurrencyByPrincipalLayer::in_flight(LIMIT, by_tenant as ByTenant).layer(inner)
 }
 
-/// Calls of so many tenants in turn.
+/// Calls of several tenants in turn.
 fn in_turn<S, R>(mut service: S, tenants: usize) -> impl FnMut(usize) + 'static
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>> + 'static,

@@ -41,7 +41,7 @@ pub(super) struct Rest {
 }
 
 impl Crowd {
-    /// Ledgers with room for so many calls each, so that what these take later is theirs alone.
+    /// Ledgers with room for a given number of calls each, so that what these take later is theirs alone.
     pub(super) fn new(ledgers: impl Iterator<Item = LocalLedger>, room: usize) -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build()?;

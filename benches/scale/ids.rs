@@ -30,7 +30,7 @@ const BEGIN: &str = concat!(
 );
 const END: &str = "</m:ItemIds></m:DeleteItem></s:Body></s:Envelope>";
 
-/// A call that deletes an item of each of so many mailboxes.
+/// A call that deletes an item of each of several mailboxes.
 fn text(ids: usize) -> Bytes {
     let mut text = String::from(BEGIN);
     for number in 0..ids {

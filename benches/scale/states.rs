@@ -169,7 +169,7 @@ pub(super) fn measure(state: State, calls: usize, all: usize) -> io::Result<Meas
     })
 }
 
-/// What is due to one of so many calls.
+/// What is due to one of several calls.
 fn each(time: Duration, calls: usize) -> Duration {
     time / u32::try_from(calls.max(1)).unwrap_or(u32::MAX)
 }

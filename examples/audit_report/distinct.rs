@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-/// So many are counted exactly: their hashes take as much room as the registers.
+/// The number that is counted exactly: their hashes take as much room as the registers.
 pub(crate) const EXACT: usize = REGISTERS / 8;
 
 /// 2,048 registers: a standard error of 1.04 / sqrt(2048), 2.3 %.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::record::{Attempt, Outcome, Record, clip};
 use crate::tally::OTHERS;
 
-/// So many codes are told apart, and of each so many failures kept: the latest.
+/// How many codes are told apart, and how many failures of each are kept: the latest.
 const CODES: usize = 200;
 pub(crate) const LATEST: usize = 5;
 

@@ -70,7 +70,7 @@ struct Read {
     tally: Tally,
 }
 
-/// So many broken lines are named.
+/// How many broken lines are named.
 const NAMED: usize = 10;
 
 fn main() -> ExitCode {

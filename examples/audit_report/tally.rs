@@ -11,7 +11,7 @@ use crate::record::{Outcome, Record, clip, micros};
 use crate::series::Series;
 use crate::slowest::Slowest;
 
-/// So many accounts, operations and so on are told apart; what comes after is added up as one.
+/// How many accounts, operations and so on are told apart; what comes after is added up as one.
 const ACCOUNTS: usize = 2_000;
 const OPERATIONS: usize = 400;
 const USES: usize = 8_192;

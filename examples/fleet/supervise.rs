@@ -95,7 +95,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The job in so many processes.
+/// The job in several processes.
 async fn job(args: &Args, redis: &str, workers: usize, kill: bool) -> Result<Outcome, BoxError> {
     // A client's connection is a call here, so that the server sees what runs at the same time, and not more.
     let policy = Policy::unlimited().with(|policy| {

@@ -55,7 +55,7 @@ async fn agree(request: Request<ReplayBody>, number: u64) -> Result<Response<Rep
     }))
 }
 
-/// Listens to so many mailboxes, and returns the bytes that each of them takes.
+/// Listens to several mailboxes, and returns the bytes that each of them takes.
 pub(crate) fn bytes_per_mailbox(mailboxes: usize) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

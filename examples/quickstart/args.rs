@@ -88,7 +88,7 @@ pub(crate) struct Args {
     pub(crate) mailbox: Vec<String>,
 }
 
-/// So many mailboxes: three times what one delegate account may have open.
+/// The number of mailboxes: three times what one delegate account may have open.
 const MAILBOXES: usize = 48;
 
 impl Args {

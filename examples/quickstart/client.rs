@@ -53,7 +53,7 @@ where
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// What the stack is put on: a client that opens no more than so many connections, whatever the policy allows.
+/// What the stack is put on: a client that opens no more than a given number of connections, whatever the policy allows.
 ///
 /// Only with more mailboxes than connections does a call ever wait here: see [`Job::policy`](crate::job::Job::policy).
 pub(crate) fn bounded_client(

@@ -131,7 +131,7 @@ fn credentials() -> Result<(String, HeaderValue), Usage> {
     Ok((account, value))
 }
 
-/// The mailboxes that are named; the first so many of them if a number was asked for.
+/// The mailboxes that are named; the first ones of them if a number was asked for.
 fn mailboxes(args: &Args) -> Result<Vec<String>, Usage> {
     let mut mailboxes = args.mailbox.clone();
     if mailboxes.is_empty() {
@@ -224,10 +224,7 @@ where
             Ok(Ok((_, Some(_)))) => return Ok(()),
             Ok(Ok((status, None))) if status.is_server_error() => return Ok(()),
             Ok(Ok((status, None))) => {
-                format!(
-                    "it does not response as EWS does (HTTP {})",
-                    status.as_u16()
-                )
+                format!("it does not respond as EWS does (HTTP {})", status.as_u16())
             }
         };
     }

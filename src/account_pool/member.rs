@@ -18,7 +18,7 @@ use crate::principal::Principal;
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// So many mailboxes in a row that are refused for one reason show that it is the account. The same as in `ServerBusyBackoff`.
+/// How many mailboxes in a row have to be refused for one reason to show that it is the account. The same as in `ServerBusyBackoff`.
 const MAILBOXES: usize = 3;
 
 /// How one account of a pool does.

@@ -298,7 +298,7 @@ impl Control {
     pub(super) fn warn_of_retries(&self) {
         if !self.warned_of_retries.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                target: "tower_ews::audit",
+                target: "tower_ews::wiring",
                 "AuditLog records each attempt as a call, because it stands inside of a layer that \
                  sends requests again; put it outside of ServerBusyBackoff and BatchSplitter",
             );

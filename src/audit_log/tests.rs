@@ -128,7 +128,7 @@ fn request(body: ReplayBody) -> Request<ReplayBody> {
         .unwrap()
 }
 
-/// A service that responses after so many milliseconds with what `make` makes.
+/// A service that responds after a delay in milliseconds with what `make` makes.
 fn server<F>(
     millis: u64,
     make: F,

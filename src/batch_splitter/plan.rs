@@ -1,6 +1,7 @@
 //! Which members go into the next part.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -309,32 +310,13 @@ impl Plan {
                 from = (rank, failures.saturating_add(1), 0);
                 continue;
             }
-            if self.is_held(&unit, now) {
-                if self.defers_failed {
-                    continue;
-                }
-                break;
+            if draft.is_empty() {
+                failures_of_draft = failures;
             }
-            match self.needs(batch, &unit) {
-                Needs::Met => {}
-                Needs::Pending => continue,
-                Needs::Failed(need) => {
-                    for member in unit {
-                        self.settle(member, false);
-                        blocked.push((member, need));
-                    }
-                    continue;
-                }
-            }
-            let caps = unit.iter().map(|member| self.cap(*member));
-            let cap = caps.min().unwrap_or(1);
-            let fit = draft.add(batch, &unit, cap);
-            if let Fit::TooMuch = fit {
-                break;
-            }
-            failures_of_draft = failures;
-            self.set_part(&unit, self.parts);
-            if let Fit::Full = fit {
+            if self
+                .take(batch, &unit, now, &mut draft, &mut blocked)
+                .is_break()
+            {
                 break;
             }
         }
@@ -346,6 +328,43 @@ impl Plan {
         match draft.is_empty() {
             true => self.nothing(now),
             false => NextPart::Members(self.begin(draft.into_members())),
+        }
+    }
+
+    /// Adds a unit to the draft, or to what is blocked for good, if it is its turn. Breaks if nothing else is to be added.
+    fn take(
+        &mut self,
+        batch: &impl Batch,
+        unit: &[usize],
+        now: Instant,
+        draft: &mut Draft,
+        blocked: &mut Vec<(usize, usize)>,
+    ) -> ControlFlow<()> {
+        if self.is_held(unit, now) {
+            return match self.defers_failed {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            };
+        }
+        match self.needs(batch, unit) {
+            Needs::Met => {}
+            Needs::Pending => return ControlFlow::Continue(()),
+            Needs::Failed(need) => {
+                for &member in unit {
+                    self.settle(member, false);
+                    blocked.push((member, need));
+                }
+                return ControlFlow::Continue(());
+            }
+        }
+        let caps = unit.iter().map(|member| self.cap(*member));
+        let fit = draft.add(batch, unit, caps.min().unwrap_or(1));
+        if !matches!(fit, Fit::TooMuch) {
+            self.set_part(unit, self.parts);
+        }
+        match fit {
+            Fit::TooMuch | Fit::Full => ControlFlow::Break(()),
+            Fit::Room => ControlFlow::Continue(()),
         }
     }
 

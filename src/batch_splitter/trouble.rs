@@ -15,7 +15,7 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// After this long the server is given up, whatever it has done before.
 const LONG_OUTAGE: Duration = Duration::from_secs(5 * 60);
 
-/// One small part more has to fail for so many members that were done, and how many at most: what is refused beside many
+/// For this many members that were done one small part more has to fail, and how many at most: what is refused beside many
 /// successes is more likely to blame itself.
 const DONE_FOR_ONE: usize = 10;
 const MOST_SMALL_PARTS: usize = 50;

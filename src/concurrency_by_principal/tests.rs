@@ -313,7 +313,7 @@ impl Drop for Guard {
     }
 }
 
-/// Takes down how permits ended.
+/// Records how permits ended.
 #[derive(Debug, Default)]
 struct Ends(parking_lot::Mutex<Vec<End>>);
 

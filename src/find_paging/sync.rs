@@ -22,7 +22,7 @@ pub(super) struct SyncPages {
     request: SyncRequest,
 }
 
-/// So many pages in a row may have no change. Each of them brings a new state.
+/// How many pages in a row may have no change. Each of them brings a new state.
 const MAX_EMPTY: u32 = 100;
 
 impl SyncPages {

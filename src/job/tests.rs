@@ -133,7 +133,7 @@ async fn without_the_layer_a_call_is_in_doubt_from_the_beginning() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_that_cannot_be_written_down() {
-    /// Room for so many lines.
+    /// Room for a number of lines.
     struct Full2(usize);
     impl io::Write for Full2 {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

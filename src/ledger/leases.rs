@@ -13,7 +13,7 @@ use super::permit::Permit;
 use super::signal::Signal;
 use crate::principal::{Charge, LeaseChange};
 
-/// So many are kept. The one that expires first is given back for another.
+/// How many are kept. The one that expires first is given back for another.
 const MAX_KEPT: usize = 100_000;
 
 /// Keeps permits until what they stand for has ended or expired.

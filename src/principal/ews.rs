@@ -23,7 +23,7 @@ use crate::body::ReplayBody;
 use crate::extensions::Caller;
 use crate::soap::{ConnectingSid, Operation, Outline, SidKind};
 
-/// So many mailbox GUIDs are remembered.
+/// How many mailbox GUIDs are remembered.
 const MAX_KNOWN: usize = 65_536;
 
 type MapPrincipal = dyn Fn(SidKind, &str) -> Option<String> + Send + Sync;

@@ -21,7 +21,7 @@ const LEAST: u32 = 37;
 /// What a search draws as long as nothing is known: ten have room beside each other. Where folders are large, nine of them are refused
 /// once; where they are small, nobody waits for the first response.
 const UNKNOWN: u32 = 100;
-/// So many entries are kept, and up to as many older ones.
+/// How many entries are kept, beside up to as many older ones.
 const MAX_ENTRIES: usize = 16_384;
 /// The number of rows stands at the beginning of a response, behind a header of some hundred bytes.
 const HEAD: usize = 4096;

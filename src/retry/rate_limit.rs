@@ -9,7 +9,7 @@ use super::retry_after::{Unit, date, decimal, scale, trim};
 /// What a server says is left of its rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RateLimit {
-    /// So many requests.
+    /// The number of requests.
     pub(crate) remaining: u32,
     /// Until all come back, from when the response was sent. Not zero.
     pub(crate) reset: Duration,

@@ -51,6 +51,15 @@ struct Progress {
     cut: bool,
 }
 
+impl Progress {
+    /// The member that ran last and all after it have timed out.
+    fn time_out_rest(&mut self, members: usize) {
+        let done = &mut self.response.members;
+        done.pop();
+        done.resize_with(members, || Err(Failure::timed_out()));
+    }
+}
+
 /// What is decided of a member before it is executed.
 enum Turn {
     Refused(Failure),
@@ -111,12 +120,7 @@ impl Engine {
                 }
                 Turn::Runs(delay, time) => (delay, time),
             };
-            let left = limit.saturating_sub(progress.spent);
-            progress.cut = delay + time > left;
-            let delay = delay.min(left);
-            let time = time.min(left - delay);
-            progress.spent += delay + time;
-            progress.due = later(progress.due, self.real(delay + time));
+            let time = self.spend(progress, limit, delay, time);
             // A search has its rows in memory while it runs; anything else is done at its end.
             let finds = execution.operation.finds();
             if !finds {
@@ -135,10 +139,7 @@ impl Engine {
             }
         }
         if progress.cut {
-            progress.response.members.pop();
-            let rest = members.len() - progress.response.members.len();
-            let rest = std::iter::repeat_n(Err(Failure::timed_out()), rest);
-            progress.response.members.extend(rest);
+            progress.time_out_rest(members.len());
         }
         if timed || (progress.cut && self.policy.batch_cut == BatchCut::AllTimedOut) {
             progress.response = OperationResponse::all(Failure::timed_out(), members.len());
@@ -148,6 +149,23 @@ impl Engine {
         let took = Duration::ZERO;
         let mut context = self.context(&mut guard, execution, &mut progress.scratch, now, took);
         progress.response.trailer = context.finish(&request);
+    }
+
+    /// Counts the time of a member, and notes if the batch is cut in it. Returns how long the member runs.
+    fn spend(
+        &self,
+        progress: &mut Progress,
+        limit: Duration,
+        delay: Duration,
+        time: Duration,
+    ) -> Duration {
+        let left = limit.saturating_sub(progress.spent);
+        progress.cut = delay + time > left;
+        let delay = delay.min(left);
+        let time = time.min(left - delay);
+        progress.spent += delay + time;
+        progress.due = later(progress.due, self.real(delay + time));
+        time
     }
 
     /// Executes one member, which took this time, and returns whether it stops the batch.

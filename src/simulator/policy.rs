@@ -159,7 +159,7 @@ pub struct Policy {
     /// `CPUStartPercent` of Exchange 2010: from this load on each member is held up, by `cpu_delay`
     /// at a load of 100 percent, and by less below.
     pub cpu_start_percent: Option<u32>,
-    /// So many calls are a load of 100 percent. Ours.
+    /// How many calls are a load of 100 percent. Ours.
     pub cpu_calls: u32,
     /// The longest delay for the load: 500 ms for each member (TH).
     pub cpu_delay: Duration,

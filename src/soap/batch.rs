@@ -429,17 +429,15 @@ impl<'a> Walk<'a> {
         end: usize,
     ) -> Result<Member, OutlineError> {
         let name = self.operation.name();
-        let mut member = Member::default();
-        let mut action = None;
-        let mut updates = false;
-        if name == "UploadItems" {
-            updates = reader.value(start, "CreateAction")?.as_deref() == Some("Update");
-            // Not so `UpdateOrCreate`: it creates a new item, and another one the second time,
-            // where it does not find the given one.
-            member.repeats = true;
-        }
+        // Not so `UpdateOrCreate`: it creates a new item, and another one the second time, where it
+        // does not find the given one.
+        let updates = name == "UploadItems"
+            && reader.value(start, "CreateAction")?.as_deref() == Some("Update");
+        let mut member = Member {
+            repeats: matches!(name, "UploadItems" | "ApplyConversationAction"),
+            ..Member::default()
+        };
         if start.empty {
-            member.repeats |= name == "ApplyConversationAction";
             return Ok(member);
         }
         if matches!(name, "CreateManagedFolder" | "GetAppManifests") {
@@ -457,7 +455,7 @@ impl<'a> Walk<'a> {
                     }
                 }
                 ("ApplyConversationAction", b"Action") => {
-                    action = Some(reader.text(&part)?);
+                    member.repeats = repeats(&reader.text(&part)?);
                     continue;
                 }
                 ("GetMailTips", b"EmailAddress") => {
@@ -478,9 +476,6 @@ impl<'a> Walk<'a> {
                 _ => {}
             }
             skip(reader, &part)?;
-        }
-        if name == "ApplyConversationAction" {
-            member.repeats = action.is_none_or(|action| repeats(&action));
         }
         Ok(member)
     }

@@ -8,7 +8,7 @@ use super::xml::{Event, Reader};
 /// What a response to FindItem or FindFolder says of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundRows {
-    /// So many rows match, on whatever page they are.
+    /// How many rows match, on whatever page they are.
     Rows(u32),
     /// The server had no room for them. To old clients it only says that it is busy.
     Refused,

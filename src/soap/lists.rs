@@ -57,7 +57,7 @@ fn paths(operation: Operation) -> &'static [Path] {
 const APPS: Path = &[("Apps", Namespace::Messages)];
 const MANIFESTS: Path = &[("Manifests", Namespace::Messages)];
 
-/// The paths of the lists that this response has, where an operation can response with one or
+/// The paths of the lists that this response has, where an operation can respond with one or
 /// another. None if it has both.
 fn paths_in(operation: Operation, body: &[u8]) -> Option<&'static [Path]> {
     let usual = paths(operation);

@@ -36,7 +36,7 @@ fn envelope(version: &str, impersonated: Option<&str>, operation: &str) -> Strin
     )
 }
 
-/// A subscription to `mailbox`: a streaming one, or a pull one that lasts so many minutes after its last use.
+/// A subscription to `mailbox`: a streaming one, or a pull one that lasts for some minutes after its last use.
 pub(crate) fn subscribe(
     version: &str,
     mailbox: &str,
@@ -75,7 +75,7 @@ pub(crate) fn subscribe(
     envelope(version, Some(mailbox), &operation)
 }
 
-/// A stream of these subscriptions, for so many minutes.
+/// A stream of these subscriptions, for some minutes.
 pub(crate) fn get_streaming_events(
     version: &str,
     impersonated: Option<&str>,

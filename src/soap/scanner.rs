@@ -28,7 +28,7 @@ enum Lex {
     Close,
     /// Behind `<!` and the bytes in `tag`.
     Bang,
-    /// So many dashes, brackets, question marks of the end.
+    /// How many dashes, brackets, question marks of the end.
     Comment(u8),
     CData(u8),
     Instruction(bool),

@@ -16,16 +16,16 @@ use crate::soap::notifications::StreamMessage;
 pub(super) struct Connection {
     body: ClientBody,
     envelopes: Envelopes,
-    /// Without anything for so long it is given up.
-    patience: Duration,
+    /// The longest silence before it is given up.
+    stall_timeout: Duration,
 }
 
 impl Connection {
-    pub(super) fn new(body: ClientBody, patience: Duration) -> Self {
+    pub(super) fn new(body: ClientBody, stall_timeout: Duration) -> Self {
         Self {
             body,
             envelopes: Envelopes::default(),
-            patience,
+            stall_timeout,
         }
     }
 
@@ -40,7 +40,7 @@ impl Connection {
                 };
             }
             // What has come already is read first, however late this is polled.
-            let frame = timeout(self.patience, self.body.frame()).await;
+            let frame = timeout(self.stall_timeout, self.body.frame()).await;
             let Ok(Some(Ok(frame))) = frame else {
                 return Err(End::Broken);
             };

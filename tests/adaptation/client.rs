@@ -70,7 +70,7 @@ pub(crate) fn layers(known: Known, server: Server, seed: u64) -> Client {
     boxed(backoff.layer(charged))
 }
 
-/// The whole stack, which cuts a batch into parts of so many members.
+/// The whole stack, which cuts a batch into parts of a given size.
 pub(crate) fn stack(known: Known, server: Server, members: usize) -> Client {
     let stack = EwsStack::new(known.policy())
         .caller(caller())

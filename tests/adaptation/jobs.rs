@@ -22,15 +22,15 @@ use super::soap;
 /// A job. Its items have the numbers from 0 on, and each is to be done once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Job {
-    /// So many calls, all asked for at once.
+    /// A number of calls, all asked for at once.
     Calls { calls: usize, given_up: GivenUp },
-    /// One batch, cut into parts of so many members.
+    /// One batch, cut into parts of a given size.
     Batch { items: usize, members: usize },
-    /// So many streams that are closed one after another, and opened again at once: until all run again.
+    /// A number of streams that are closed one after another, and opened again at once: until all run again.
     Streams { streams: usize, apart: Duration },
-    /// Calls that meet an overload, a pause, and then so many calls, whose time is taken.
+    /// Calls that meet an overload, a pause, and then a number of calls, whose time is taken.
     AfterPause { pause: Duration, calls: usize },
-    /// So many calls to each mailbox, all asked for at once: mailbox by mailbox, or each mailbox in turn.
+    /// A number of calls to each mailbox, all asked for at once: mailbox by mailbox, or each mailbox in turn.
     Mailboxes {
         mailboxes: usize,
         calls: usize,
@@ -65,7 +65,7 @@ impl GivenUp {
     }
 }
 
-/// Two times so many calls come before a pause.
+/// Twice this number of calls comes before a pause.
 const BEFORE: usize = 20;
 
 impl Job {

@@ -7,15 +7,15 @@ use std::time::Duration;
 pub(crate) struct Script {
     /// What ways and service times are drawn from.
     pub(crate) seed: u64,
-    /// So many calls run at a time. More are refused.
+    /// How many calls run at a time. More are refused.
     pub(crate) places: u32,
-    /// So many streams are open at a time.
+    /// How many streams are open at a time.
     pub(crate) streams: u32,
-    /// So many mailboxes are open at a time, each until so long after its last call.
+    /// How many mailboxes are open at a time, and how long each stays open after its last call.
     pub(crate) mailboxes: Option<(usize, Duration)>,
     /// A call runs for between the first and the second, evenly drawn in whole milliseconds.
     pub(crate) service: (Duration, Duration),
-    /// The way to the server, and the way back, take up to so many milliseconds each, drawn for each request.
+    /// The way to the server, and the way back, take up to this number of milliseconds each, drawn for each request.
     pub(crate) jitter: u64,
     /// Calls of a client that was killed: each holds a place until then.
     pub(crate) old_calls: Vec<Duration>,
@@ -85,7 +85,7 @@ pub(crate) enum Bodies {
 }
 
 impl Script {
-    /// A server with so many places, and nothing special.
+    /// A server that runs a number of calls at a time, and nothing special.
     pub(crate) fn new(places: u32) -> Self {
         Self {
             seed: 0,

@@ -26,7 +26,7 @@ use super::soap::{self, Call};
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// When the server closes a stream.
 const STREAM_TIME: Duration = Duration::from_secs(30 * 60);
-/// So many bytes are more than a client keeps back to decide on a response.
+/// More bytes than a client keeps back to decide on a response.
 const LONG: usize = 100_000;
 
 /// A scripted server; its clones are the same one.

@@ -53,7 +53,7 @@ impl Case {
         }
     }
 
-    /// A request with so many members, numbered from `first` on; each array has about the same number.
+    /// A request with `members` members, numbered from `first` on; each array has about the same number.
     pub fn request(&self, style: Style, members: usize) -> String {
         self.request_of(style, members, |number, member| {
             let space = match self.has_words() {

@@ -89,7 +89,7 @@ pub(crate) fn read(body: &str) -> Asked {
 /// What happens to one call.
 #[derive(Clone, Debug)]
 pub(crate) enum Turn {
-    /// A page of so many entries at most.
+    /// A page with a bounded number of entries.
     Page(usize),
     /// The entries of the page, then the connection breaks: after this share of the bytes, in percent.
     Breaks(usize),

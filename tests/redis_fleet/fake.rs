@@ -37,9 +37,9 @@ type Watch = Box<dyn Fn(&HashSet<String>) + Send + Sync>;
 pub(crate) struct Weather {
     /// The longest way there, and back.
     pub(crate) one_way: Duration,
-    /// Of a hundred requests, replies and messages: so many are lost.
+    /// How many of a hundred requests, replies and messages are lost.
     pub(crate) lost: u8,
-    /// Of a hundred requests: so many come later, after their sender has given up.
+    /// How many of a hundred requests come later, after their sender has given up.
     pub(crate) late: u8,
 }
 

@@ -21,7 +21,7 @@ struct Done {
     commands: f64,
 }
 
-/// Each process has so many calls to make, all at once.
+/// Each process has a number of calls to make, all at once.
 async fn run(limit: u32, processes: u32, calls: u32, each: Duration) -> Done {
     let (fake, server) = (Fake::new(1), Server::default());
     let least = each * (calls * processes).div_ceil(limit);

@@ -12,7 +12,7 @@ pub(crate) enum Gate {
     Closed {
         until: Instant,
     },
-    /// So many calls go at a time.
+    /// How many calls go at a time.
     Tested {
         window: u32,
         tests: Vec<u64>,

@@ -207,7 +207,7 @@ async fn silence_is_noticed_and_told_as_a_gap() {
     let mut notifications = bare().listen(exchange.clone(), (0..2).map(mailbox));
     gaps(&mut notifications, 2).await;
     let begun = Instant::now();
-    exchange.deliver(&mailbox(1), "in vain").unwrap();
+    exchange.deliver(&mailbox(1), "unheard").unwrap();
     match next(&mut notifications).await.unwrap() {
         Notification::Gap { since, .. } => assert!(since <= begun),
         other => panic!("{other:?}"),

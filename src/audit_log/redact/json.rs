@@ -193,7 +193,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Whether an object, or a list of something else than strings and numbers, begins here.
+    /// Whether an object, or a list of anything but strings and numbers, begins here.
     fn is_of_objects(&self, start: usize) -> bool {
         match self.text.input.get(start) {
             Some(b'{') => true,

@@ -225,7 +225,7 @@ mod tests {
         let notes = Notes::default();
         let seen = Arc::clone(&notes.0);
         let notes = tracing::Dispatch::new(notes);
-        // While there is one listener alone, an event that another thread is the first to come to is nobody's for ever.
+        // While there is one listener alone, an event that another thread is the first to come to never reaches anybody.
         let _silent = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         with_default(&notes, || TracingSink::new().record(record));
         let mut seen = seen.lock().unwrap();

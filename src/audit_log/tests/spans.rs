@@ -18,7 +18,7 @@ pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     /// Collects what this thread tells, until the guard is dropped. While there is one listener alone, an event that another
-    /// thread is the first to come to is nobody's for ever: so there are two, one of which hears nothing.
+    /// thread is the first to come to never reaches anybody: so there are two, one of which hears nothing.
     pub(super) fn subscribe(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()

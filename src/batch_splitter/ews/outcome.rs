@@ -188,6 +188,7 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::soap::ResponseCode;
 
     const SENT: Sent = Sent {
         members: 2,
@@ -278,6 +279,123 @@ mod tests {
             };
             assert_eq!(sent.unreadable(String::new()).outcome, unreadable);
             assert_eq!(sent.unattributed(String::new()).outcome, unattributed);
+        }
+    }
+
+    fn message(code: &str) -> ResponseMessage {
+        ResponseMessage {
+            class: match code {
+                "NoError" => ResponseClass::Success,
+                _ => ResponseClass::Error,
+            },
+            code: ResponseCode::from_text(code),
+            inner_code: None,
+            back_off: None,
+            max_concurrency: None,
+            text: "".into(),
+            range: 0..0,
+            is_fault: false,
+            is_entry: true,
+        }
+    }
+
+    #[test]
+    fn what_a_message_leaves_open_counts_by_what_a_second_time_does() {
+        let transient = message("ErrorInternalServerTransientError");
+        let failed = message("ErrorItemPropertyRequestFailed");
+        for (idempotency, maybe_executed, leaves_doubt) in [
+            (Idempotency::Safe, Some(false), false),
+            (Idempotency::Idempotent, Some(true), false),
+            (Idempotency::NonIdempotent, None, true),
+        ] {
+            let sent = Sent {
+                idempotency,
+                ..SENT
+            };
+            let found = match sent.outcome(&transient) {
+                MemberOutcome::Retry(retry) => Some(retry.maybe_executed),
+                MemberOutcome::Unknown => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, maybe_executed, "{idempotency:?}");
+            assert_eq!(sent.outcome(&failed), MemberOutcome::Failed);
+            assert_eq!(sent.leaves_doubt(&failed), leaves_doubt, "{idempotency:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_stopped_follows_the_last_that_was_not_done() {
+        let (busy, done) = (message("ErrorServerBusy"), message("NoError"));
+        let (gone, stopped) = (
+            message("ErrorItemNotFound"),
+            message("ErrorBatchProcessingStopped"),
+        );
+        let again = MemberOutcome::retry(None);
+        for (messages, last) in [
+            ([&gone, &busy, &stopped], again),
+            ([&busy, &done, &stopped], again),
+            ([&busy, &gone, &stopped], MemberOutcome::Stopped),
+            ([&busy, &stopped, &stopped], again),
+            ([&done, &done, &stopped], MemberOutcome::Stopped),
+        ] {
+            let outcomes = SENT.outcomes(&messages);
+            assert_eq!(outcomes.last(), Some(&last), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn what_one_message_says_of_a_whole_part() {
+        let (head, ()) = http::Response::builder()
+            .header("retry-after", "5")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let mut busy = message("ErrorServerBusy");
+        for (back_off, retry_after) in [(None, 5), (Some(2), 5), (Some(9), 9)] {
+            busy.back_off = back_off.map(Duration::from_secs);
+            let failure = SENT.by_message(&busy, &head);
+            let retry_after = Some(Duration::from_secs(retry_after));
+            // The longer of both.
+            assert_eq!(failure.outcome, PartOutcome::retry(retry_after));
+        }
+        for (members, too_large) in [(2, true), (1, false)] {
+            let failure =
+                Sent { members, ..SENT }.by_message(&message("ErrorTimeoutExpired"), &head);
+            assert_eq!(failure.too_large, too_large, "{members}");
+        }
+        let fault = |code| ResponseMessage {
+            is_fault: true,
+            ..message(code)
+        };
+        let writes = Sent {
+            idempotency: Idempotency::Idempotent,
+            ..SENT
+        };
+        for (sent, message, outcome) in [
+            // A member's own message says nothing of the others.
+            (SENT, message("ErrorAccountDisabled"), PartOutcome::Failed),
+            (
+                SENT,
+                fault("ErrorAccountDisabled"),
+                PartOutcome::FailedForAll,
+            ),
+            (SENT, fault("ErrorItemNotFound"), PartOutcome::Failed),
+            (
+                SENT,
+                fault("ErrorItemPropertyRequestFailed"),
+                PartOutcome::Failed,
+            ),
+            (
+                writes,
+                fault("ErrorItemPropertyRequestFailed"),
+                PartOutcome::Unknown,
+            ),
+        ] {
+            assert_eq!(
+                sent.by_message(&message, &head).outcome,
+                outcome,
+                "{message:?}"
+            );
         }
     }
 }

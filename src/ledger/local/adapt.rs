@@ -21,7 +21,7 @@
 //! - *Calls that are given up* hold their places on the server until it is done with them. They count until they would have had their
 //!   response, by the usual round trip. How much longer one takes is not known: refusals tell, and so do tries.
 //! - *A number that the server names* with its first refusal is where the limit begins: refusals of calls that were under way then say no
-//!   more. From there it goes on as ever, since the number may count something else than these calls.
+//!   more. From there it goes on as ever, since the number may count other things than these calls.
 //! - *Streams and mailboxes* have a good response once they are open, and hold their place ever after. They count in spite of it.
 
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use super::clock::after;
 
-/// A higher level that was not tried for so long, though it might have been, is not wanted: the limit is forgotten. It is the longest
+/// A higher level that was not tried for this long, though it might have been, is not wanted: the limit is forgotten. It is the longest
 /// wait between two tries, too.
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// The longest wait between two tries while others hold all places.
@@ -134,7 +134,7 @@ pub(super) enum Room {
 
 impl AdaptiveLimit {
     /// Begins with `top`. `hanging`: what is held goes on for long after its response has begun. `pace`: nothing is tried sooner
-    /// than so long after a refusal.
+    /// than this long after a refusal.
     pub(super) fn new(top: u32, hanging: bool, pace: Duration, now: Instant) -> Self {
         Self {
             limit: top,
@@ -179,7 +179,7 @@ impl AdaptiveLimit {
         }
     }
 
-    /// Something was admitted: so much is held with it.
+    /// Something was admitted: `held` is held with it.
     pub(super) fn admitted(
         &mut self,
         sequence: u64,
@@ -208,7 +208,7 @@ impl AdaptiveLimit {
         self.calls.insert(sequence, call);
     }
 
-    /// A call was refused; so much is held with it. `last` is the last number among the admissions.
+    /// A call was refused; `held` is held with it. `last` is the last number among the admissions.
     pub(super) fn refused(
         &mut self,
         sequence: u64,

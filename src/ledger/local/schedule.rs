@@ -32,7 +32,7 @@ const SCOUTS: usize = 8;
 /// How many turns of one list in a row may be missed before whoever is polled first takes the next one.
 const MISSES: u32 = 64;
 
-/// How long a turn is held for its call, after so many in a row that were missed there. Half as long each time: calls that are not
+/// How long a turn is held for its call, after some in a row that were missed there. Half as long each time: calls that are not
 /// polled cost those behind them two seconds in all, and these keep their order meanwhile.
 fn hold(misses: u32) -> Duration {
     (CLAIM / (1 << misses.min(10))).max(Duration::from_millis(1))
@@ -49,9 +49,9 @@ pub(super) enum Join {
 
 /// What came of a look at a waiting call.
 #[derive(Debug)]
-enum Tried {
+enum WaiterTurn {
     /// Admitted, or moved to another list.
-    Went,
+    Left,
     /// Held back by the same thing still.
     Stays(Option<Instant>),
 }
@@ -205,8 +205,8 @@ impl State {
                 return false;
             }
             *looks -= 1;
-            let tried = self.try_waiter(position, &lists[at], Moves::NotToGate, clock, config);
-            if let Tried::Stays(until) = tried {
+            let turn = self.try_waiter(position, &lists[at], Moves::NotToGate, clock, config);
+            if let WaiterTurn::Stays(until) = turn {
                 stays[at] = true;
                 self.arm(&lists[at], until, clock, config);
             }
@@ -251,7 +251,8 @@ impl State {
             }
             *looks -= 1;
             // Behind a closed gate it goes to those that wait there: nobody would look at it here once the gate opens.
-            if let Tried::Stays(_) = self.try_waiter(position, contended, Moves::All, clock, config)
+            if let WaiterTurn::Stays(_) =
+                self.try_waiter(position, contended, Moves::All, clock, config)
             {
                 break;
             }
@@ -270,14 +271,14 @@ impl State {
         moves: Moves,
         clock: &mut Clock,
         config: &Config,
-    ) -> Tried {
+    ) -> WaiterTurn {
         #[cfg(test)]
         {
             self.agenda.looked += 1;
         }
         let Some(request) = self.queue.request_now(position) else {
             debug_assert!(false, "a list names a call that does not wait");
-            return Tried::Stays(None);
+            return WaiterTurn::Stays(None);
         };
         match self.blocked(&request, position, clock, config) {
             Some(blocked)
@@ -294,7 +295,7 @@ impl State {
                     || moves == Moves::NotToGate && is_behind(&blocked.contended, at)
                     || self.sends_no_more(at, &blocked.contended, config) =>
             {
-                return Tried::Stays(blocked.until);
+                return WaiterTurn::Stays(blocked.until);
             }
             Some(blocked) => {
                 let fills = config.stage(&blocked.contended) == Some(Stage::Windows);
@@ -318,21 +319,31 @@ impl State {
                 self.agenda.not_starved(position);
                 self.queue.call_out(position);
             }
-            None => {
-                let hold = hold(self.agenda.misses(at));
-                self.unpark(&request, position, true);
-                self.agenda.not_starved(position);
-                // The queue's own is dropped first: nobody shares it then, and it is not copied.
-                drop(self.queue.take_request(position));
-                let admission = self.admit(request, position, clock, config);
-                for (principal, _) in by_principal(admission.charges()).skip(1) {
-                    // Those that wait there watch whether it is picked up.
-                    self.agenda.principal(principal);
-                }
-                self.queue.hand_over(position, admission, clock.now(), hold);
-            }
+            None => self.admit_waiter(request, position, at, clock, config),
         }
-        Tried::Went
+        WaiterTurn::Left
+    }
+
+    /// Admits the call at `position` of the list `at`, and holds its admission for it.
+    fn admit_waiter(
+        &mut self,
+        request: AcquireRequest,
+        position: Position,
+        at: &Contended,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let hold = hold(self.agenda.misses(at));
+        self.unpark(&request, position, true);
+        self.agenda.not_starved(position);
+        // The queue's own is dropped first: nobody shares it then, and it is not copied.
+        drop(self.queue.take_request(position));
+        let admission = self.admit(request, position, clock, config);
+        for (principal, _) in by_principal(admission.charges()).skip(1) {
+            // Those that wait there watch whether it is picked up.
+            self.agenda.principal(principal);
+        }
+        self.queue.hand_over(position, admission, clock.now(), hold);
     }
 
     /// Whether the head of the list `at` of a bucket stays there though it waits for a place in flight: enough others do. It is looked at

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
@@ -150,6 +150,18 @@ impl LocalLedger {
     }
 }
 
+/// Sleeps until `wake`, with the timer that is there.
+fn poll_sleep(mut sleep: Pin<&mut Option<Sleep>>, wake: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    match sleep.as_mut().as_pin_mut() {
+        Some(sleep) if sleep.deadline() == wake => {}
+        Some(sleep) => sleep.reset(wake),
+        None => sleep.set(Some(sleep_until(wake))),
+    }
+    sleep
+        .as_pin_mut()
+        .map_or(Poll::Pending, |sleep| sleep.poll(cx))
+}
+
 impl Future for Waiting {
     type Output = Result<Permit, AcquireError>;
 
@@ -203,15 +215,7 @@ impl Future for Waiting {
                 this.ledger.warn(&contended, now);
             }
             let wake = queued.wake(until);
-            match this.sleep.as_mut().as_pin_mut() {
-                Some(sleep) if sleep.deadline() == wake => {}
-                Some(sleep) => sleep.reset(wake),
-                None => this.sleep.set(Some(sleep_until(wake))),
-            }
-            let slept = this.sleep.as_mut().as_pin_mut();
-            if slept.is_none_or(|sleep| sleep.poll(cx).is_pending()) {
-                return Poll::Pending;
-            }
+            ready!(poll_sleep(this.sleep.as_mut(), wake, cx));
         }
     }
 }

@@ -6,7 +6,7 @@ use ::http::HeaderMap;
 
 use super::*;
 
-/// Pieces of a success whose items hold so many bytes of text.
+/// Pieces of a success whose items hold a number of bytes of text.
 fn long_success(bytes: usize) -> (Bytes, Vec<Bytes>) {
     let item = format!(
         "<t:Message><t:Body>{}</t:Body></t:Message>",

@@ -28,7 +28,7 @@ impl Server {
         self
     }
 
-    /// A response that comes after so many seconds.
+    /// A response that comes after a delay in seconds.
     fn late(self, seconds: u64, status: u16, body: &str) -> Self {
         let response = http_response(status, &[XML], TestBody::new(&self.log, [body.to_owned()]));
         self.step(move |_| async move {

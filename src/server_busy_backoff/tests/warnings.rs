@@ -42,7 +42,7 @@ impl<'a> MakeWriter<'a> for Printed {
 }
 
 /// Listens as long as it lives. While there is one listener alone, an event that another thread is the first to come to is
-/// nobody's for ever: so there are two, one of which hears nothing.
+/// never seen by anybody: so there are two, one of which hears nothing.
 type Listener = (tracing::subscriber::DefaultGuard, tracing::Dispatch);
 
 fn print() -> (Printed, Listener) {

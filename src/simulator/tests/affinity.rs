@@ -143,7 +143,7 @@ async fn streams_are_reset_or_fall_silent_with_their_events() {
             .insert("cookie", cookie.parse().unwrap());
         let mut body = exchange.clone().oneshot(hanging).await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();
-        exchange.deliver(A, "in vain").unwrap();
+        exchange.deliver(A, "unheard").unwrap();
         let broke = timeout(Duration::from_secs(600), async {
             loop {
                 match body.frame().await {

@@ -83,7 +83,7 @@ impl Queue {
             drop(state);
             match closed {
                 true if first => tracing::warn!(
-                    target: "tower_ews::audit",
+                    target: "tower_ews::wiring",
                     "records come after the JsonLinesGuard of the audit log was dropped and are \
                      lost; keep the guard until the end of main",
                 ),

@@ -598,7 +598,7 @@ fn a_member_that_is_tried_again_holds_up_nobody() {
     assert_eq!(run.stats().not_executed, 1);
 }
 
-/// Messages that ask for so many retries.
+/// Messages that ask for a number of retries.
 fn retries(members: &[usize], max_retries: u32) -> SendResult {
     let retry = Retry::new(None).max_retries(max_retries);
     let message = |_| Message::new("later", MemberOutcome::Retry(retry));

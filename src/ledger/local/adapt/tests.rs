@@ -7,11 +7,11 @@ use super::*;
 /// What happens, to calls by their numbers from 1 on.
 #[derive(Clone, Debug)]
 enum Event {
-    /// So many calls are admitted before there is anything to adapt.
+    /// A number of calls is admitted before there is anything to adapt.
     AdmitBefore(u32),
-    /// So many calls are admitted. There is room for each.
+    /// A number of calls is admitted. There is room for each.
     Admit(u32),
-    /// There is no room for one more before so many milliseconds have passed; then it is admitted.
+    /// There is no room for one more before this number of milliseconds has passed; then it is admitted.
     AdmitAfter(u64),
     /// There is no room for one more, however long one waits.
     Full,
@@ -570,4 +570,10 @@ fn a_number_that_the_server_names_is_where_the_limit_begins() {
     assert_eq!(line.limit.limit, 12, "somebody else holds a place");
     line.sleep(3_600_000);
     assert_eq!(line.room(), Room::Free, "one more is tried");
+    line.admit();
+    line.sleep(1_000);
+    line.admit();
+    assert_eq!(line.limit.limit, 15, "it was let in");
+    line.limit.named(13);
+    assert_eq!(line.limit.limit, 15, "named again it is no news");
 }

@@ -168,6 +168,24 @@ impl Distinct {
             .is_some_and(|open| kept.any(|(kept, number)| kept == value && *number == open.number))
     }
 
+    /// Whether a call waits for `value`, however much room there is: one that is still open but closing has to close first, one
+    /// that is being tried has to work first, and the calls of one that was refused have to end.
+    fn has_to_wait(&self, position: Position, value: &Principal) -> bool {
+        let Some(open) = self.open.get(value) else {
+            return false;
+        };
+        let kept = self.is_kept_for(position, value);
+        let closes = open.closing.is_some_and(|from| position.ticket >= from);
+        let tried = match open.state {
+            SlotState::Refused => open.in_use > 0,
+            SlotState::New => {
+                self.adaptive.is_some() && (open.in_use > 0 || open.kept > u32::from(kept))
+            }
+            SlotState::Confirmed => false,
+        };
+        !kept && (closes || tried)
+    }
+
     fn room(&mut self, others: u32, mine: u32, now: Instant) -> Room {
         match &mut self.adaptive {
             Some(adaptive) => adaptive.room(others, mine, self.limit, now),
@@ -331,28 +349,14 @@ impl Measure for Distinct {
         };
         let first = first.clone();
         self.close_unused(now);
-        let closes = |open: &Open| open.closing.is_some_and(|from| ticket >= from);
-        let (mut mine, mut present) = (0_usize, 0_usize);
-        // A value that is still open but closing has to close first; one that is being tried has to work first; and the
-        // calls of one that was refused have to end.
-        let mut waits = false;
-        for value in ask.values() {
-            let kept = keeps && self.is_kept_for(ask.position, value);
-            mine += 1;
-            let Some(open) = self.open.get(value) else {
-                continue;
-            };
-            present += 1;
-            let own = u32::from(kept);
-            let tried = match open.state {
-                SlotState::Refused => open.in_use > 0,
-                SlotState::New => careful && (open.in_use > 0 || open.kept > own),
-                SlotState::Confirmed => false,
-            };
-            waits |= !kept && (closes(open) || tried);
-        }
+        let values = ask.values().count();
+        let present = ask.values().filter(|value| self.open.contains_key(*value));
+        let others = self.open.len() - present.count();
         let amount = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let room = self.room(amount(self.open.len() - present), amount(mine), now);
+        let room = self.room(amount(others), amount(values), now);
+        let waits = ask
+            .values()
+            .any(|value| self.has_to_wait(ask.position, value));
         match room {
             Room::Free if !waits => Verdict::Room { value: Some(first) },
             Room::Free => Verdict::Full {

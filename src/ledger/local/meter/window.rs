@@ -82,7 +82,7 @@ impl Window {
         }
     }
 
-    /// What of an amount that was missing so long ago is missing still, if nothing was drawn since.
+    /// What of an amount that was missing an `age` ago is missing still, if nothing was drawn since.
     pub(super) fn rest_after(&self, amount: u128, age: Duration) -> u128 {
         match self {
             Self::Steady(bucket) => amount.saturating_sub(bucket.rate().back(age)),
@@ -304,6 +304,23 @@ mod tests {
         // More than it holds needs all of it.
         assert_eq!(window.holds_at(99, at(500)), Some(at(3_060)));
         assert_eq!(window.missing(at(2_660)), 5);
+        // What the process before has exported.
+        assert_eq!(window.rest_after(5, PERIOD - Duration::from_millis(1)), 5);
+        assert_eq!(window.rest_after(5, PERIOD), 0);
         assert_eq!(window.holds_at(15, at(2_660)), None);
+    }
+
+    #[test]
+    fn what_has_come_back_is_not_given_back_again() {
+        let start = Instant::now();
+        let mut window = Window::Sliding(Sliding::new(CAPACITY, PERIOD));
+        window.draw(5, start);
+        window.ended(5, start);
+        let now = start + PERIOD;
+        window.fill(now);
+        window.draw(8, now);
+        // The response to the first call is read late, and says that nothing was done.
+        window.give_back(5, false, now);
+        assert_eq!(window.missing(now), 8);
     }
 }

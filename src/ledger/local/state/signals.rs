@@ -46,27 +46,14 @@ impl State {
             Signal::Accepted => self.accepted(admission, &mut clock),
             Signal::Exceeded(budget) => self.exceeded(admission, budget, &mut clock, config),
             Signal::Spent { budget, amount } => {
-                let spent = |meter: &mut Meter| meter.spent(amount, &mut clock);
-                self.tell_meters(admission, budget, spent, config);
-                if config.leased {
-                    for (principal, charged, _) in by_budget(admission.charges()) {
-                        if charged == budget {
-                            self.news.told(principal, budget, Told::Spent(amount));
-                        }
-                    }
-                }
+                self.spent(admission, budget, amount, &mut clock, config);
             }
             Signal::Limit { budget, number } => {
                 let named = |meter: &mut Meter| meter.named(number, now);
                 self.tell_meters(admission, budget, named, config);
             }
             Signal::Unspent { budget, amount } => {
-                let sequence = admission.sequence();
-                let unspent = |meter: &mut Meter| meter.unspent(sequence, amount, now);
-                self.tell_meters(admission, budget, unspent, config);
-                for (principal, _) in by_principal(admission.charges()) {
-                    self.agenda.principal(principal);
-                }
+                self.unspent(admission, budget, amount, now, config);
             }
             Signal::Remaining {
                 budget,
@@ -199,6 +186,43 @@ impl State {
                     meter.accepted(ask, clock);
                 }
             }
+            self.agenda.principal(principal);
+        }
+    }
+
+    /// What a call has cost, known once it was done.
+    fn spent(
+        &mut self,
+        admission: &Admission,
+        budget: Budget,
+        amount: u32,
+        clock: &mut Clock,
+        config: &Config,
+    ) {
+        let spent = |meter: &mut Meter| meter.spent(amount, clock);
+        self.tell_meters(admission, budget, spent, config);
+        if config.leased {
+            for (principal, charged, _) in by_budget(admission.charges()) {
+                if charged == budget {
+                    self.news.told(principal, budget, Told::Spent(amount));
+                }
+            }
+        }
+    }
+
+    /// What a call was charged too much: those that wait may go.
+    fn unspent(
+        &mut self,
+        admission: &Admission,
+        budget: Budget,
+        amount: u32,
+        now: Instant,
+        config: &Config,
+    ) {
+        let sequence = admission.sequence();
+        let unspent = |meter: &mut Meter| meter.unspent(sequence, amount, now);
+        self.tell_meters(admission, budget, unspent, config);
+        for (principal, _) in by_principal(admission.charges()) {
             self.agenda.principal(principal);
         }
     }

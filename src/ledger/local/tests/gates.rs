@@ -8,7 +8,7 @@ async fn a_gate_holds_back_one_principal_and_lets_one_probe_go_first() {
     let permit = Permit::try_acquire(ledger.clone(), &draw("a")).unwrap();
     let until = Instant::now() + secs(300);
     permit.report(Signal::Busy { until });
-    // A shorter later hint shortens nothing.
+    // A shorter `retry_after` that comes later shortens nothing.
     permit.report(Signal::Busy {
         until: Instant::now() + secs(1),
     });

@@ -10,7 +10,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
 
-/// Takes down the ledger's events, and asks the ledger in each of them.
+/// Records the ledger's events, and asks the ledger in each of them.
 struct Curious {
     ledger: Arc<LocalLedger>,
     events: Arc<Mutex<Vec<String>>>,
@@ -56,7 +56,7 @@ type Events = Arc<Mutex<Vec<String>>>;
 
 /// Listens as long as it lives.
 ///
-/// While there is one listener alone, an event that another thread is the first to come to is nobody's for ever: so there are
+/// While there is one listener alone, an event that another thread is the first to come to never reaches anybody: so there are
 /// two, one of which hears nothing.
 type Listener = (tracing::subscriber::DefaultGuard, tracing::Dispatch);
 

@@ -36,7 +36,7 @@ const FAILED: [u64; 21] = [
     11370648706565540093,
 ];
 
-/// So many schedules share a runtime: its timers reach two years, and each schedule takes hours.
+/// This number of schedules shares a runtime: its timers reach two years, and each schedule takes hours.
 const ON_ONE_CLOCK: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {
