@@ -205,9 +205,11 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
     if class.expects_soap && is_success && !is_xml(&head.headers, true) {
         classified.refusal = Some(no_soap());
     }
-    // The body of a 503 or a 429 is read only if it is known to be XML: a page of text says no more than the status.
+    // The body of a 400, a 503 or a 429 is read only if it is known to be XML: a page of text says no more than the status.
     let by_default = match head.status {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(false),
+        StatusCode::BAD_REQUEST
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::TOO_MANY_REQUESTS => Some(false),
         StatusCode::INTERNAL_SERVER_ERROR => Some(true),
         status => status.is_success().then_some(true),
     };

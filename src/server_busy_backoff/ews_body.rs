@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 use http::StatusCode;
 use tower::BoxError;
@@ -78,6 +79,8 @@ pub(super) struct EwsBody {
     /// What the head of the response said.
     by_head: Option<Refusal>,
     findings: Findings,
+    /// Whether its status says that the request was not executed.
+    is_client_error: bool,
     /// Whether the body is incomplete if it says nothing.
     expects_messages: bool,
     /// Of the operation whose responses can have it.
@@ -91,14 +94,22 @@ struct Findings {
     /// All refusals in one.
     refusal: Option<Refusal>,
     is_fault: bool,
-    /// The code of a fault that does not say that nothing was executed, and whether it is understood.
-    in_doubt: Option<(ResponseCode, bool)>,
+    /// A fault that does not say that nothing was executed.
+    in_doubt: Option<Doubt>,
     malformed: bool,
+}
+
+struct Doubt {
+    code: ResponseCode,
+    /// Whether the code is understood.
+    understood: bool,
+    back_off: Option<Duration>,
 }
 
 impl BodyClassifier for EwsBody {
     fn read(&mut self, bytes: &[u8], found: &mut dyn FnMut(&Refusal)) {
         let findings = &mut self.findings;
+        let doubted = findings.in_doubt.is_some();
         if let Some(truncation) = &mut self.truncation {
             truncation.read(bytes);
         }
@@ -107,6 +118,11 @@ impl BodyClassifier for EwsBody {
         });
         if let Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) = scanned {
             findings.malformed = true;
+        }
+        // The head said nothing of this wait.
+        let back_off = findings.in_doubt.as_ref().and_then(|doubt| doubt.back_off);
+        if let (false, Some(_), Reading::Refused(refusal)) = (doubted, back_off, self.in_doubt()) {
+            found(&refusal);
         }
     }
 
@@ -118,7 +134,7 @@ impl BodyClassifier for EwsBody {
                 Reading::Refused(refusal.max_retries(1))
             }
             _ if findings.settled => Reading::Final,
-            None if findings.in_doubt.is_some() => Reading::Refused(self.in_doubt()),
+            None if findings.in_doubt.is_some() => self.in_doubt(),
             Some(refusal) => Reading::Refused(refusal.clone()),
             None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
                 Reading::Refused(no_soap())
@@ -149,6 +165,7 @@ impl EwsBody {
         let is_export = class.operation == Operation::EXPORT_ITEMS.name();
         Self {
             by_head,
+            is_client_error: status.is_client_error(),
             expects_messages: class.expects_soap && status.is_success(),
             truncation: is_export.then(TruncationMark::default),
             ..Self::default()
@@ -156,22 +173,21 @@ impl EwsBody {
     }
 
     /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its
-    /// status.
-    fn in_doubt(&self) -> Refusal {
-        let (code, understood) = self
-            .findings
-            .in_doubt
-            .as_ref()
-            .map_or((Cow::Borrowed("fault"), true), |(code, understood)| {
-                (reason(code), *understood)
-            });
-        match &self.by_head {
-            Some(by_head) if !understood => Refusal {
+    /// status, and may say how long to wait.
+    fn in_doubt(&self) -> Reading {
+        let Some(doubt) = &self.findings.in_doubt else {
+            return Reading::Open;
+        };
+        let code = reason(&doubt.code);
+        Reading::Refused(match &self.by_head {
+            Some(by_head) if !doubt.understood => Refusal {
                 reason: code,
+                retry_after: by_head.retry_after.max(doubt.back_off),
                 ..by_head.clone()
             },
+            None if !doubt.understood && self.is_client_error => return Reading::Final,
             _ => Refusal::new(code).outcome_unknown().max_retries(0),
-        }
+        })
     }
 }
 
@@ -180,8 +196,11 @@ impl Findings {
         self.is_fault |= message.is_fault;
         match judge(message) {
             Judgement::Settled if leaves_doubt(message) => {
-                let code = message.effective_code().clone();
-                self.in_doubt = Some((code, message.is_understood()));
+                self.in_doubt = Some(Doubt {
+                    code: message.effective_code().clone(),
+                    understood: message.is_understood(),
+                    back_off: message.back_off,
+                });
             }
             Judgement::Settled => self.settled = true,
             Judgement::Stopped => {}

@@ -141,7 +141,7 @@ pub(crate) const SYNTAXES: [Syntax; 58] = [
 ];
 
 /// Secrets that are known by their shape, without a name.
-pub(crate) const SHAPES: [(Host, &str); 24] = [
+pub(crate) const SHAPES: [(Host, &str); 29] = [
     (Host::Text, "sent Bearer {S}, refused"),
     (Host::Text, "sent Bearer\n  {S}{S}\nrefused"),
     (Host::Text, "Authorization: Basic {S}=="),
@@ -187,6 +187,17 @@ pub(crate) const SHAPES: [(Host, &str); 24] = [
     (Host::Json, r#"{"headers":["Authorization: Bearer {S}"]}"#),
     (Host::Text, "Config { user: \"svc\", pass: \"a {S}\" }"),
     (Host::Text, "pass={S}; user=b"),
+    (Host::Text, "sig=\"{S}\""),
+    (Host::Text, "signature=\"{S}\", keyId=\"a\""),
+    (Host::Text, "refused?hmac='{S}'"),
+    (
+        Host::Json,
+        r#"{"Name":"Authorization","Values":["a","{S}"]}"#,
+    ),
+    (
+        Host::Json,
+        r#"{"headerValue":"{S}","headerName":"x-api-key"}"#,
+    ),
     (Host::Text, "bearer={S}"),
     (
         Host::Text,

@@ -177,6 +177,153 @@ async fn one_message_that_is_longer_than_a_response_may_be() {
     assert_eq!((stats.done, stats.unknown, stats.not_executed), (9, 0, 1));
 }
 
+fn good_body(ask: &Ask) -> String {
+    match good(ask) {
+        Reply::Response { body, .. } => body,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A status that refuses, around the messages of all members: what was done is not done again, alone or in a batch.
+#[tokio::test(start_paused = true)]
+async fn messages_count_whatever_the_status_says() {
+    for status in [400, 500, 503] {
+        for operation in ["GetItem", "CreateItem"] {
+            for members in [1, 20, 300] {
+                let outcome = send(request(operation, members), None, move |ask| {
+                    Reply::xml(status, good_body(ask))
+                })
+                .await;
+                let case = format!("{status}, {operation} of {members}: {outcome:?}");
+                assert_eq!((outcome.done(), outcome.unknown), (members, 0), "{case}");
+                assert!(outcome.requests() <= 6, "{case}");
+                let sent: usize = outcome.asks.iter().map(|ask| ask.ids.len()).sum();
+                assert_eq!(sent, members, "{case}");
+                // A single call's response is handed on as it is.
+                let told = if members == 1 { status } else { 200 };
+                assert_eq!(outcome.status, Some(told), "{case}");
+            }
+        }
+    }
+    // One of them is busy, and only that one is sent again.
+    for operation in ["GetItem", "CreateItem"] {
+        let outcome = send(request(operation, 20), None, move |ask| {
+            let busy = messages(ask, |id| match id {
+                "ID0000" if ask.number == 0 => "ErrorServerBusy".to_owned(),
+                _ => "NoError".to_owned(),
+            });
+            match busy {
+                Reply::Response { body, .. } => Reply::xml(500, body),
+                other => other,
+            }
+        })
+        .await;
+        let sizes: Vec<usize> = outcome.asks.iter().map(|ask| ask.ids.len()).collect();
+        assert_eq!((outcome.done(), outcome.unknown), (20, 0), "{outcome:?}");
+        assert_eq!(sizes, [20, 1], "{outcome:?}");
+    }
+}
+
+/// Messages of success in a response that is not one to its part: they are nobody's, and never the response to all.
+#[tokio::test(start_paused = true)]
+async fn what_says_two_things_at_once_is_no_response_to_all() {
+    let fault_behind: fn(&Ask) -> Reply = |ask| {
+        let fault =
+            "<s:Fault><faultcode>s:Server</faultcode><faultstring>x</faultstring></s:Fault>";
+        Reply::xml(
+            200,
+            good_body(ask).replace("</s:Body>", &format!("{fault}</s:Body>")),
+        )
+    };
+    let too_few: fn(&Ask) -> Reply = |ask| match ask.ids.len() {
+        0 | 1 => Reply::xml(500, envelope("")),
+        _ => {
+            let mut ask = ask.clone();
+            ask.ids.pop();
+            Reply::xml(500, good_body(&ask))
+        }
+    };
+    for (name, response) in [("a fault behind", fault_behind), ("too few, 500", too_few)] {
+        for operation in ["GetItem", "CreateItem"] {
+            for members in [20, 300] {
+                let outcome = send(request(operation, members), None, response).await;
+                let case = format!("{name}, {operation} of {members}: {outcome:?}");
+                // What came to one member alone is its own, and what has an error's status is no success.
+                let is_error = outcome.status.is_none_or(|status| status >= 400);
+                assert!(outcome.done() <= 3 || is_error, "{case}");
+                assert!(outcome.requests() <= 11 && outcome.took < MINUTE, "{case}");
+                let sent: usize = outcome.asks.iter().map(|ask| ask.ids.len()).sum();
+                if operation == "CreateItem" {
+                    assert!(outcome.says_unknown() && sent <= 51, "{case}");
+                } else {
+                    assert_eq!(outcome.unknown, 0, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// An element that is no message is nobody's message, whatever stands in it.
+#[tokio::test(start_paused = true)]
+async fn a_list_in_a_list_is_not_the_message_of_each_member() {
+    for members in [20, 300] {
+        let outcome = send(request("GetItem", members), None, |ask| {
+            let (begin, end) = ("<m:ResponseMessages>", "</m:ResponseMessages>");
+            let body = good_body(ask).replace(begin, &begin.repeat(2));
+            Reply::xml(200, body.replace(end, &end.repeat(2)))
+        })
+        .await;
+        let case = format!("{members}: {} requests", outcome.requests());
+        assert!(outcome.done() <= members, "{} done, {case}", outcome.done());
+        for member in 0..members {
+            let id = format!("\"ID{member:04}\"");
+            assert!(outcome.body.matches(&id).count() <= 1, "{id}, {case}");
+        }
+    }
+}
+
+/// A fault means the same alone and in a batch, whatever its status, and its wait counts without a code that is known.
+#[tokio::test(start_paused = true)]
+async fn a_fault_says_the_same_alone_and_in_a_batch() {
+    let text = "ErrorServerBusy it is. Suggested backoff time 7000 ms.";
+    let busy = fault("ErrorServerBusy", "").replace("ErrorServerBusy it is.", text);
+    let no_code = envelope(&format!(
+        "<s:Fault><faultcode>s:Server</faultcode><faultstring>{text}</faultstring></s:Fault>"
+    ));
+    for (status, body, operations) in [
+        (400, &busy, &["GetItem", "CreateItem"][..]),
+        (500, &busy, &["GetItem", "CreateItem"]),
+        (503, &no_code, &["GetItem", "CreateItem"]),
+        (500, &no_code, &["GetItem"]),
+    ] {
+        for operation in operations {
+            for members in [1, 20] {
+                let body = body.clone();
+                let outcome = send(request(operation, members), None, move |ask| {
+                    match ask.number {
+                        0 => Reply::xml(status, body.clone()),
+                        _ => good(ask),
+                    }
+                })
+                .await;
+                let case = format!("{status}, {operation} of {members}: {outcome:?}");
+                assert_eq!((outcome.done(), outcome.unknown), (members, 0), "{case}");
+                assert!(outcome.took >= Duration::from_secs(7), "{case}");
+                assert!(outcome.took < Duration::from_secs(12), "{case}");
+            }
+        }
+    }
+    // Refused for what was asked, in words that nobody knows.
+    for members in [1, 20] {
+        let unknown: fn(&Ask) -> Reply = |_| Reply::xml(400, fault("ErrorOfNextYear", ""));
+        let outcome = send(request("CreateItem", members), None, unknown).await;
+        assert!(
+            !outcome.says_unknown() && outcome.requests() <= 5,
+            "{outcome:?}"
+        );
+    }
+}
+
 /// A list of waits: the longest one counts, in a response and inside of a Graph batch.
 #[tokio::test(start_paused = true)]
 async fn the_longest_of_several_waits() {

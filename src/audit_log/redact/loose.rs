@@ -217,7 +217,9 @@ impl<'a> Scan<'a, '_> {
         if secrecy == Secrecy::Harmless || self.text.before(start).ends_with(b"xmlns:") {
             return self.digest_response(word, end);
         }
-        if secrecy < Secrecy::Anywhere && self.text.at(end) == Some(b'=') {
+        // What is in quotes is no parameter of a URL.
+        let is_string = matches!(self.text.at(end + 1), Some(b'"' | b'\'' | b'`' | b'\\'));
+        if secrecy < Secrecy::Anywhere && self.text.at(end) == Some(b'=') && !is_string {
             if let Some(ends) = self.parameter_of(start) {
                 let to = self
                     .text

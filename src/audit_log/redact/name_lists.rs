@@ -370,6 +370,8 @@ pub(super) const VALUES: &[&[u8]] = &[
     b"array",
     b"dict",
     b"secretvalue",
+    b"values",
+    b"headervalue",
 ];
 
 /// Content that can be masked: elements, and keys of JSON. `Body`, `Value` and `Name` are looked at more

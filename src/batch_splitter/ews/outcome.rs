@@ -122,6 +122,27 @@ impl Sent {
         }
     }
 
+    /// Returns what follows from a fault. One whose code is not understood is worth as much as its status, and may say how long to
+    /// wait.
+    pub(super) fn by_fault(self, fault: &ResponseMessage, head: &response::Parts) -> PartFailure {
+        let by_message = self.by_message(fault, head);
+        let by_status = match fault.is_understood() {
+            true => None,
+            false => self.by_status(head),
+        };
+        let Some(mut by_status) = by_status else {
+            return by_message;
+        };
+        if let PartOutcome::Retry(retry) = &mut by_status.outcome {
+            retry.retry_after = retry.retry_after.max(fault.back_off);
+        }
+        PartFailure {
+            code: by_message.code,
+            text: by_message.text,
+            ..by_status
+        }
+    }
+
     /// Returns what follows from a response by its status alone, or `None` for a success.
     pub(super) fn by_status(self, head: &response::Parts) -> Option<PartFailure> {
         let status = head.status.as_u16();

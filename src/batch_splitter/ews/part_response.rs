@@ -8,7 +8,7 @@ use super::EwsBatch;
 use super::cut::Cutter;
 use super::outcome::Sent;
 use crate::batch_splitter::format::{
-    Batch, Explanation, MemberOutcome, Message, PartFailure, PartResponse, Retry,
+    Batch, Explanation, MemberOutcome, Message, PartResponse, Retry,
 };
 use crate::batch_splitter::quote::with_quote;
 use crate::body::encoding;
@@ -56,6 +56,12 @@ impl Scanned {
         self.messages.iter().filter(|message| message.is_entry)
     }
 
+    /// Whether some member was executed.
+    fn says_success(&self) -> bool {
+        self.entries()
+            .any(|entry| entry.class == ResponseClass::Success)
+    }
+
     /// Returns where the first message begins that was found.
     fn begin_of_messages(&self) -> Option<u64> {
         self.messages
@@ -91,7 +97,8 @@ fn speaks_for_all<'a>(
     // One message for all members, or one for each: there were too many at a time.
     let for_less = |entry: &&ResponseMessage| entry.effective_code().asks_for_less();
     match *entries {
-        [one] if members > 1 => Some(one),
+        // What has no code is no message.
+        [one] if members > 1 => Some(one).filter(|one| !one.code.as_str().is_empty()),
         [one, ..] if members > 1 && entries.iter().all(for_less) => Some(one),
         _ => None,
     }
@@ -111,23 +118,17 @@ impl EwsBatch {
             return PartResponse::Failure(by_status.unwrap_or_else(unreadable));
         }
         let scanned = Scanned::new(body);
-        if let Some(fault) = scanned.messages.iter().find(|message| message.is_fault) {
-            let by_message = sent.by_message(fault, head);
-            // A fault whose code is not understood is worth as much as its status.
-            let by_status = match fault.is_understood() {
-                true => None,
-                false => sent.by_status(head),
-            };
-            return PartResponse::Failure(match by_status {
-                Some(by_status) => PartFailure {
-                    code: by_message.code,
-                    text: by_message.text,
-                    ..by_status
-                },
-                None => by_message,
-            });
+        let fault = scanned.messages.iter().find(|message| message.is_fault);
+        if fault.is_some() && scanned.says_success() {
+            let text = "a response with both a fault and messages of success".to_owned();
+            return PartResponse::Failure(sent.unreadable(text));
         }
-        if let Some(mut failure) = sent.by_status(head) {
+        if let Some(fault) = fault {
+            return PartResponse::Failure(sent.by_fault(fault, head));
+        }
+        // What was done is done, whatever the status around it says.
+        let by_status = sent.by_status(head).filter(|_| !scanned.says_success());
+        if let Some(mut failure) = by_status {
             if !scanned.is_soap {
                 failure.text = with_quote(&failure.text, body).into();
             }
