@@ -78,7 +78,7 @@ pub(super) enum Known {
         values: Vec<OpenValue>,
         limit: Option<u32>,
     },
-    /// What is missing of an amount per time, the mean and the mean deviation of what calls cost that told it afterwards, and the
+    /// What is missing of an amount per time, the mean and the standard deviation of what calls cost that told it afterwards, and the
     /// server's own bucket if it has locked the principal out.
     Window {
         missing: f64,

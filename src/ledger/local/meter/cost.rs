@@ -1,34 +1,66 @@
 //! [`Cost`]: what a call of a budget costs whose cost is told when it is over.
 
-/// The mean and the mean deviation, kept as TCP keeps them of round trips (RFC 6298).
+/// The mean and the standard deviation of what the last calls have cost.
+///
+/// Where a few calls cost many times what the others do, these are rare among those that end and common among those in flight, if they
+/// take as much longer. So a call in flight is expected to cost what a call does that is found at a random moment of its time: the mean of
+/// the squares by the mean (renewal theory's inspection paradox). Chance adds to the sum of several by the root of their number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
-    mean: u128,
-    deviation: u128,
+    /// How many of them are known, up to [`LAST`].
+    calls: u32,
+    mean: f64,
+    variance: f64,
 }
 
+/// What calls cost is forgotten over this many: long enough that one in fifty which costs far more is not forgotten before the next.
+const LAST: u32 = 128;
+/// Standard deviations that the calls in flight may cost more than expected.
+const DEVIATIONS: f64 = 4.0;
+
 impl Cost {
-    pub(super) fn of([mean, deviation]: [u128; 2]) -> Self {
-        Self { mean, deviation }
+    /// What another process knew. What is no number that could be one is nothing.
+    pub(super) fn of([mean, deviation]: [f64; 2]) -> Self {
+        let known = mean > 0.0 && mean.is_finite();
+        let deviation = if deviation > 0.0 { deviation } else { 0.0 };
+        Self {
+            calls: if known { LAST } else { 0 },
+            mean: if known { mean } else { 0.0 },
+            variance: if known { deviation * deviation } else { 0.0 },
+        }
     }
 
-    /// The mean and the mean deviation.
-    pub(super) fn parts(self) -> [u128; 2] {
-        [self.mean, self.deviation]
+    /// The mean and the standard deviation.
+    pub(super) fn parts(self) -> [f64; 2] {
+        [self.mean, self.variance.sqrt()]
     }
 
-    pub(super) fn add(&mut self, cost: u128) {
-        if self.mean == 0 {
-            (self.mean, self.deviation) = (cost, cost / 2);
+    /// Whether no call has told.
+    pub(super) fn is_unknown(self) -> bool {
+        self.mean == 0.0
+    }
+
+    /// The first one is taken to be off by its half, as TCP takes the first round trip (RFC 6298).
+    pub(super) fn add(&mut self, cost: f64) {
+        if self.is_unknown() {
+            (self.calls, self.mean, self.variance) = (1, cost, cost * cost / 4.0);
             return;
         }
-        let deviation = self.mean.abs_diff(cost);
-        self.deviation = self.deviation - self.deviation / 4 + deviation / 4;
-        self.mean = self.mean - self.mean / 8 + cost / 8;
+        self.calls = LAST.min(self.calls + 1);
+        let share = f64::from(self.calls).recip();
+        let off = cost - self.mean;
+        self.mean += share * off;
+        self.variance = (1.0 - share) * (self.variance + share * off * off);
     }
 
-    /// What hardly any call costs more than. Nothing before the first one has told.
-    pub(super) fn most(self) -> u128 {
-        self.mean.saturating_add(self.deviation.saturating_mul(4))
+    /// What hardly ever so many calls in flight cost more than. Nothing before the first one has told.
+    pub(super) fn most(self, calls: u32) -> f64 {
+        if self.is_unknown() {
+            return 0.0;
+        }
+        let calls = f64::from(calls);
+        // Not by less than the smallest cost: one large one before many of none would be expected for ever.
+        let expected = calls * (self.mean + self.variance / self.mean.max(1.0));
+        expected + DEVIATIONS * (calls * self.variance).sqrt()
     }
 }

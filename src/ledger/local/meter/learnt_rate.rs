@@ -22,7 +22,7 @@ use super::super::clock::after;
 use super::bucket::{Bucket, Rate};
 
 /// What was learnt is forgotten when nothing was drawn for so long.
-const FORGET: Duration = Duration::from_secs(3600);
+pub(super) const FORGET: Duration = Duration::from_secs(3600);
 /// Good responses after a lock-out without which the next one is the same.
 const FEW: u32 = 4;
 /// A rate that has held for this many times the time between two lock-outs is raised by an eighth.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::clock::{Clock, after};
 use super::bucket::{Bucket, Rate};
 use super::cost::Cost;
-use super::learnt_rate::LearntRate;
+use super::learnt_rate::{FORGET, LearntRate};
 use super::measure::{Ask, Keep, Measure, Verdict};
 use super::window::{Sliding, Window};
 use crate::ledger::learnt::{Known, KnownRate};
@@ -27,8 +27,12 @@ pub(in super::super) struct PerWindow {
     window: Window,
     /// The calls in flight, by their numbers: those before it was full last have nothing to give back.
     taken: HashMap<u64, Taken>,
-    /// What calls have cost that told it afterwards.
+    /// How many are in flight, those included.
+    in_flight: u32,
+    /// What calls have cost that told it afterwards, in the budget's unit.
     cost: Cost,
+    /// Until when that is kept.
+    cost_until: Option<Instant>,
     told: Option<Told>,
     /// Since when it is not full, and what was drawn since.
     begun: Option<(Instant, u128)>,
@@ -97,7 +101,9 @@ impl PerWindow {
             set: false,
             window,
             taken: HashMap::new(),
+            in_flight: 0,
             cost: Cost::default(),
+            cost_until: None,
             told: None,
             begun: None,
             learnt: None,
@@ -107,8 +113,13 @@ impl PerWindow {
     /// What one more call and those in flight may cost besides what they have drawn. All of it has to be there: a server may lock out as
     /// soon as it is below zero.
     fn to_come(&self) -> u128 {
-        let calls = self.taken.len() as u128 + 1;
-        self.cost.most().saturating_mul(calls)
+        let calls = self.in_flight.saturating_add(1);
+        scaled_part(self.cost.most(calls), self.period)
+    }
+
+    /// Whether calls are in flight that will tell what they have cost.
+    fn is_awaited(&self) -> bool {
+        self.in_flight > 0 && !self.cost.is_unknown()
     }
 
     /// Whether the calls in flight and one more may have cost all of it.
@@ -181,7 +192,8 @@ impl PerWindow {
 
 impl Measure for PerWindow {
     fn admit(&mut self, ask: Ask<'_>, clock: &mut Clock) -> Verdict {
-        if self.window.is_full() && self.told.is_none() && self.learnt.is_none() {
+        let is_known = self.told.is_some() || self.learnt.is_some() || !self.cost.is_unknown();
+        if self.window.is_full() && !is_known {
             return Verdict::Room { value: None };
         }
         let (amount, now) = (ask.needed(), clock.now());
@@ -192,9 +204,12 @@ impl Measure for PerWindow {
             .and_then(|bucket| bucket.holds_at(scaled, now));
         let with_costs = scaled.saturating_add(self.to_come());
         let until = self.window.holds_at(with_costs, now).max(learnt);
-        match until.max(self.left_at(amount, now)) {
-            None => Verdict::Room { value: None },
-            until => Verdict::Full { until, value: None },
+        let until = until.max(self.left_at(amount, now));
+        // Not even when it is full: one of those in flight has to end first.
+        let is_beyond = self.is_awaited() && with_costs > self.window.capacity();
+        match until {
+            None if !is_beyond => Verdict::Room { value: None },
+            _ => Verdict::Full { until, value: None },
         }
     }
 
@@ -204,11 +219,13 @@ impl Measure for PerWindow {
         let amount = scaled(ask.amount(), self.period);
         let taken = Taken { amount, since: now };
         self.taken.insert(ask.sequence, taken);
+        self.in_flight = self.in_flight.saturating_add(1);
         false
     }
 
     fn give_back(&mut self, ask: Ask<'_>, end: End, clock: &mut Clock) {
         let taken = self.taken.remove(&ask.sequence);
+        self.in_flight = self.in_flight.saturating_sub(1);
         if end == End::NotSent {
             let now = clock.now();
             let rest = taken.map(|taken| self.window.rest(taken.amount, taken.since, now));
@@ -231,10 +248,11 @@ impl Measure for PerWindow {
     }
 
     fn spent(&mut self, amount: u32, clock: &mut Clock) {
-        let cost = scaled(amount, self.period);
-        self.cost.add(cost);
-        self.draw(amount, clock.now());
-        self.window.ended(cost, clock.now());
+        let now = clock.now();
+        self.cost.add(amount.into());
+        self.cost_until = Some(after(now, FORGET));
+        self.draw(amount, now);
+        self.window.ended(scaled(amount, self.period), now);
     }
 
     fn export(&self, now: Instant) -> Option<Known> {
@@ -248,11 +266,10 @@ impl Measure for PerWindow {
             })
         });
         let missing = self.part(self.window.missing(now));
-        let cost = self.cost.parts().map(|part| self.part(part));
-        let some = missing > 0.0 || rate.is_some();
+        let some = missing > 0.0 || rate.is_some() || !self.cost.is_unknown();
         some.then_some(Known::Window {
             missing,
-            cost,
+            cost: self.cost.parts(),
             rate,
         })
     }
@@ -266,7 +283,10 @@ impl Measure for PerWindow {
         else {
             return;
         };
-        self.cost = Cost::of(cost.map(|part| scaled_part(part, self.period)));
+        if let Some(left) = FORGET.checked_sub(age) {
+            self.cost = Cost::of(*cost);
+            self.cost_until = Some(after(now, left));
+        }
         let amount = scaled_part(*missing, self.period);
         let amount = self.window.rest_after(amount, age);
         if amount > 0 {
@@ -320,7 +340,7 @@ impl Measure for PerWindow {
     }
 
     fn locked_out(&mut self, ask: Ask<'_>, until: Instant, last: u64, now: Instant) {
-        let in_flight = self.taken.len();
+        let in_flight = self.in_flight as usize;
         let rate = self.window.rate().filter(|_| self.is_spent(now));
         let policy = rate.map(|rate| (rate, self.to_come()));
         match &mut self.learnt {
@@ -340,10 +360,14 @@ impl Measure for PerWindow {
         self.fill(now);
         self.told.take_if(|told| told.until <= now);
         self.learnt.take_if(|learnt| learnt.keep_until() <= now);
+        if self.cost_until.take_if(|until| *until <= now).is_some() {
+            self.cost = Cost::default();
+        }
         let told = self.told.map(|told| told.until);
         let learnt = self.learnt.as_ref().map(|learnt| learnt.keep_until());
-        match self.window.full_at(now).max(told).max(learnt) {
-            _ if self.set => Keep::InUse,
+        let known = told.max(learnt).max(self.cost_until);
+        match self.window.full_at(now).max(known) {
+            _ if self.set || self.is_awaited() => Keep::InUse,
             Some(until) => Keep::Until(until),
             None => Keep::Nothing,
         }

@@ -18,6 +18,13 @@ pub(super) enum Window {
 }
 
 impl Window {
+    pub(super) fn capacity(&self) -> u128 {
+        match self {
+            Self::Steady(bucket) => bucket.capacity(),
+            Self::Sliding(sliding) => sliding.capacity,
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         match self {
             Self::Steady(bucket) => bucket.is_full(),

@@ -1,5 +1,7 @@
 //! Buckets: amounts per time.
 
+use parking_lot::Mutex;
+
 use super::*;
 
 /// A ledger with a bucket of requests beside a limit of concurrent calls.
@@ -139,9 +141,8 @@ async fn calls_in_flight_are_expected_to_cost_what_others_did() {
         running.push(permit);
     }
     // Three that cost 100 say little of what the next ones may cost.
-    assert_eq!(running.len(), 3);
+    assert_eq!(running.len(), 4);
     spend(running.pop().unwrap(), 100);
-    running.push(try_now(&ledger, &requests("a", 0)).unwrap());
     assert!(try_now(&ledger, &requests("a", 0)).is_none());
     running.into_iter().for_each(|permit| spend(permit, 100));
     for _ in 0..30 {
@@ -171,6 +172,79 @@ async fn calls_in_flight_are_expected_to_cost_what_others_did() {
     spend(permit, 100_000);
     let permit = ledger.clone().acquire(requests("a", 0)).await.unwrap();
     spend(permit, 0);
+    nothing_left(&ledger).await;
+}
+
+/// A full bucket holds no more than it does, and was full before somebody asks again.
+#[tokio::test(start_paused = true)]
+async fn a_full_bucket_is_not_overdrawn_by_calls_whose_cost_is_known() {
+    let ledger = windows(1000, 100, secs(1), 100);
+    let spend = |permit: Permit| {
+        let (budget, amount) = (Budget::Requests, 200);
+        permit.report(Signal::Spent { budget, amount });
+        permit.complete();
+    };
+    for _ in 0..200 {
+        spend(ledger.clone().acquire(requests("a", 0)).await.unwrap());
+    }
+    for idle in [10, 60, 3500] {
+        sleep(secs(idle)).await;
+        let begin = || try_now(&ledger, &requests("a", 0));
+        let running: Vec<_> = std::iter::from_fn(begin).take(20).collect();
+        assert_eq!(running.len(), 4, "after {idle} s");
+        assert!(begin().is_none());
+        // Time alone does not make more of it than full.
+        let waiting = parked(&ledger, requests("a", 0));
+        sleep(secs(1)).await;
+        assert!(begin().is_none());
+        let mut running = running.into_iter();
+        running.next().map(spend);
+        drop(waiting);
+        running.for_each(spend);
+    }
+    // Another process knows it too.
+    sleep(secs(60)).await;
+    let second = windows(1000, 100, secs(1), 100);
+    second.import(&ledger.export());
+    let begin = || try_now(&second, &requests("a", 0));
+    let running: Vec<_> = std::iter::from_fn(begin).take(20).collect();
+    assert_eq!(running.len(), 4);
+    running.into_iter().for_each(drop);
+    nothing_left(&second).await;
+    nothing_left(&ledger).await;
+}
+
+/// One in twenty costs fifty times what the others do, and takes as much longer: of those in flight most are of that kind.
+#[tokio::test(start_paused = true)]
+async fn few_calls_that_cost_many_times_more_are_reckoned_with() {
+    let ledger = windows(30_000, 500, secs(1), 27);
+    let (start, server) = (Instant::now(), Arc::new(Mutex::new((30_000.0, 0_u32))));
+    let calls: Vec<_> = (0..2_000_u32)
+        .map(|call| {
+            let (ledger, server) = (ledger.clone(), server.clone());
+            let amount = if call % 20 == 0 { 5_000 } else { 100 };
+            tokio::spawn(async move {
+                let permit = ledger.acquire(both("a", 0)).await.unwrap();
+                sleep(Duration::from_millis(amount.into())).await;
+                let budget = Budget::Requests;
+                permit.report(Signal::Spent { budget, amount });
+                permit.complete();
+                let mut server = server.lock();
+                server.0 -= f64::from(amount);
+                let back = start.elapsed().as_secs_f64() * 500.0;
+                // Those that began before anything was known are left out.
+                server.1 += u32::from(call >= 500 && server.0 + back < 0.0);
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let (left, below) = *server.lock();
+    let best = (-left) / 500.0;
+    let took = start.elapsed().as_secs_f64();
+    assert_eq!(below, 0);
+    assert!(took < best * 1.02 + 60.0, "{took} s, {best} s at best");
     nothing_left(&ledger).await;
 }
 
