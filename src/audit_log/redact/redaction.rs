@@ -64,6 +64,8 @@ use super::{headers, mailbox};
 ///   [`name`](Self::name).
 /// * User information without a scheme or slashes (`svc:hunter2@host`), which looks like an address.
 /// * Tokens without a name whose shape is that of an id, such as `ghp_...` or a GUID.
+/// * A name under the key `type`, `field` or `header`: `{"type": "password", "value": ...}`.
+/// * Names with invisible letters in them, and signs that only look like `=` and `:`.
 /// * An object whose name follows it, in a body that is cut off between them.
 ///
 /// These names fit a pattern and stay readable, because they open nothing: `ChangeKey`, `InstanceKey`,
