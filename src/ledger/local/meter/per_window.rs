@@ -340,7 +340,8 @@ impl Measure for PerWindow {
     }
 
     fn locked_out(&mut self, ask: Ask<'_>, until: Instant, last: u64, now: Instant) {
-        let in_flight = self.in_flight as usize;
+        // Before it was full last a call has drawn nothing that is missing in what is measured.
+        let in_flight = self.taken.len();
         let rate = self.window.rate().filter(|_| self.is_spent(now));
         let policy = rate.map(|rate| (rate, self.to_come()));
         match &mut self.learnt {
