@@ -62,6 +62,10 @@ impl State {
             } => {
                 let remains = |meter: &mut Meter| meter.remains(amount, until, now);
                 self.tell_meters(admission, budget, remains, config);
+                // A later window may have begun, with more left than calls wait for.
+                for (principal, _) in by_principal(admission.charges()) {
+                    self.agenda.principal(principal);
+                }
             }
         }
         self.settle(&mut clock, config);

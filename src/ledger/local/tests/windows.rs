@@ -588,6 +588,21 @@ async fn a_number_that_is_set_holds_for_what_slides_too() {
     nothing_left(&ledger).await;
 }
 
+/// It does not wait until the window that it stood before would have ended.
+#[tokio::test(start_paused = true)]
+async fn a_later_window_with_more_left_wakes_who_waits() {
+    let ledger = windows(100, 100, secs(1), 100);
+    let start = Instant::now();
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    permit.report(remaining(0, start + secs(10)));
+    let waiting = call(&ledger, requests("a", 4), Duration::ZERO);
+    sleep(secs(5)).await;
+    permit.report(remaining(4, start + secs(15)));
+    assert_eq!(seconds_until(waiting, start).await, 5.0);
+    drop(permit);
+    nothing_left(&ledger).await;
+}
+
 /// Of a window that ends within two seconds of the known one only less is news, and not when it ends.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_window_is_the_one_that_was_named_first() {
