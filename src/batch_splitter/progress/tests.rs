@@ -312,7 +312,7 @@ fn part_sizes_follow_the_time_and_the_refusals() {
     type Case = (u32, fn(usize) -> SendResult, usize);
     let done: fn(usize) -> SendResult = |members| messages(&"d".repeat(members));
     let busy: fn(usize) -> SendResult = |members| messages(&("d".repeat(members - 1) + "r"));
-    let cases: [(&str, Vec<Case>); 6] = [
+    let cases: [(&str, Vec<Case>); 7] = [
         ("fast parts double", vec![(10, done, 16), (10, done, 32)]),
         ("others stay", vec![(11, done, 8), (20, done, 8)]),
         ("slow parts halve", vec![(21, done, 4), (21, done, 2)]),
@@ -328,6 +328,15 @@ fn part_sizes_follow_the_time_and_the_refusals() {
         (
             "what is too large halves",
             vec![(1, |_| too_large(), 4), (15, done, 4), (15, done, 4)],
+        ),
+        (
+            "and its members stay in small parts while others grow",
+            vec![
+                (1, |_| too_large(), 4),
+                (1, done, 4),
+                (1, done, 8),
+                (1, done, 16),
+            ],
         ),
     ];
     for (name, cases) in cases {

@@ -350,3 +350,47 @@ fn one_error_for_all_is_the_response_to_the_batch() {
     });
     assert_eq!(end.unwrap().matches("not executed").count(), 0);
 }
+
+/// Messages for a part that could be smaller say nothing about the error of a larger one.
+#[test]
+fn one_error_for_all_is_no_error_of_smaller_parts() {
+    for (first, second, expected) in [
+        ("dd", "dd", "done,done,done,done"),
+        ("fd", "dd", "failed,done,done,done"),
+        ("ff", "dd", "failed,failed,done,done"),
+        ("ff", "ff", "failed,failed,failed,failed"),
+    ] {
+        let batch = numbers(4, Order::Kept, Idempotency::NonIdempotent);
+        let mut run = Run::new(batch, config(4), None);
+        assert_eq!(run.sent(), [0, 1, 2, 3]);
+        run.ended(&[0, 1, 2, 3], one_error(&[0, 1, 2, 3]));
+        assert_eq!(run.sent(), [0, 1]);
+        run.ended(&[0, 1], messages(first));
+        assert_eq!(run.sent(), [2, 3]);
+        run.ended(&[2, 3], messages(second));
+        assert_eq!(run.finish(), (vec![], Ok(expected.to_owned())));
+        assert_eq!(run.stats().done, expected.matches("done").count());
+    }
+}
+
+/// In an outage behind members that were done, a batch costs little more than a single call, whatever the order. Where it is
+/// kept, nothing goes on behind a member that fails, so that each of its failures counts for the rest.
+#[test]
+fn an_outage_is_recognised_behind_members_that_were_done() {
+    for (failing, order, idempotency) in failing() {
+        let what = format!("{}, {order:?}, {idempotency:?}", failing.name);
+        let mut run = Run::new(numbers(50, order, idempotency), config(5), None);
+        let first = run.sent();
+        run.ended_after(1, &first, done(&first));
+        let begin = run.now;
+        let (parts, _) = run.finish_with(10, |_| (failing.result)());
+        let most = match order {
+            Order::Free => 7,
+            // The first one has its tries, and those that an outage is worth.
+            Order::Kept => 15,
+        };
+        assert!(parts.len() <= most, "{what}: {parts:?}");
+        assert!(run.now - begin < 180 * SECOND, "{what}");
+        assert_eq!(run.stats().done, 5, "{what}");
+    }
+}

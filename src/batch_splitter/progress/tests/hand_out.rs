@@ -124,3 +124,21 @@ fn no_more_is_sent_ahead_than_the_reader_leaves_room_for() {
     let step = run.step();
     assert!(matches!(step, Step::HandOut(Output::Bytes(_))), "{step:?}");
 }
+
+#[test]
+fn a_part_is_not_cut_where_the_room_ends_while_another_is_in_flight() {
+    let mut config = config(2);
+    config.parallel = 2;
+    let mut run = Run::new(numbers(20, Order::Free, Idempotency::Safe), config, None);
+    run.progress.members.plan.member(0).unwrap().cap = 1;
+    assert_eq!((run.sent(), run.sent()), (vec![0], vec![1, 2]));
+    run.ended(&[1, 2], messages("dd"));
+    assert_eq!(run.sent(), [3, 4]);
+    run.ended(&[3, 4], messages("dd"));
+    // There is room for six members, and five were sent.
+    let step = run.step();
+    assert!(matches!(step, Step::Wait(None)), "{step:?}");
+    // The reader takes the first one, and makes room for one more.
+    run.ended(&[0], messages("d"));
+    assert_eq!(run.sent(), [5, 6]);
+}

@@ -1,6 +1,7 @@
 //! What the end of a part means for its members, and what ends a batch.
 
 use super::*;
+use crate::errors::NoResponseInTime;
 use crate::retry::RetryInfo;
 
 /// What happens to the members of a part, by how it ended, whether it may be sent again, and whether it may have been
@@ -503,7 +504,21 @@ fn what_was_given_up_further_in_is_not_sent_again() {
         Result<&'static str, &'static str>,
     );
     let fault = Err("500 Internal Server Error");
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
+        (
+            "not sent",
+            || {
+                let error = BackoffError::DeadlinePassed {
+                    operation: "Numbers".into(),
+                    attempts: 7,
+                    source: NoResponseInTime.into(),
+                };
+                SendResult::NotSent(error.into())
+            },
+            Err(
+                "no response to Numbers before its deadline, after 7 attempts: allow more time, or see the source for the cause",
+            ),
+        ),
         ("busy", || failure(PartOutcome::retry(Some(SECOND))), fault),
         (
             "worth another try",
