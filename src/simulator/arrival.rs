@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, SET_COOKIE, WWW_AUTHE
 use http::{HeaderMap, Method, Response, StatusCode, request};
 
 use super::account::{Account, AccountRefusal, authenticate};
-use super::affinity::prefers;
+use super::affinity::{Route, prefers};
 use super::autodiscover;
 use super::body::{Body, ConnectionLost, respond};
 use super::budget::{Payer, Refusal};
@@ -106,31 +106,14 @@ impl Engine {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, befell, number, now, headers, state),
         };
-        state.present += 1;
-        let peak = &mut state.counters.report.peak_server;
-        *peak = state.present.max(*peak);
         let (caller, effective) = (admitted.caller.clone(), facts.effective);
-        let route = state.affinity.route(
-            &head.headers,
-            admitted.operation.is_of_subscriptions(),
-            |address| state.store.index(address),
-            effective,
-            &mut state.counters,
-        );
-        if let Some(cookie) = state.affinity.set_cookie(&route) {
-            headers.insert(SET_COOKIE, cookie);
-        }
         let (operation, payers) = (admitted.operation, admitted.payers);
+        let route = enter(head, operation, effective, &mut headers, state);
         drop(guard);
         let in_flight = InFlight::new(self.clone(), payers, operation.kind());
         let Ok(request) = parsed else {
             return Arrival::Lost(ConnectionLost::reset());
         };
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/xml; charset=utf-8"),
-        );
-        headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
         Arrival::Execute(Box::new(Execution {
             number,
             operation,
@@ -525,4 +508,33 @@ impl Engine {
             vec![copy]
         }
     }
+}
+
+/// Counts a call that is executed, and finds the server that does it. Sets the headers that its response has in any case.
+fn enter(
+    head: &request::Parts,
+    operation: Operation,
+    effective: Option<usize>,
+    headers: &mut HeaderMap,
+    state: &mut State,
+) -> Route {
+    state.present += 1;
+    let peak = &mut state.counters.report.peak_server;
+    *peak = state.present.max(*peak);
+    let route = state.affinity.route(
+        &head.headers,
+        operation.is_of_subscriptions(),
+        |address| state.store.index(address),
+        effective,
+        &mut state.counters,
+    );
+    if let Some(cookie) = state.affinity.set_cookie(&route) {
+        headers.insert(SET_COOKIE, cookie);
+    }
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/xml; charset=utf-8"),
+    );
+    headers.insert("x-ewshandler", HeaderValue::from_static(operation.name()));
+    route
 }
