@@ -1,6 +1,5 @@
 //! [`Plan`]: what is to be done next, and what is told. It does no I/O and reads no clock.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +13,17 @@ use super::group::{GroupStep, Link};
 use super::groups::Groups;
 use super::locate::Location;
 use super::locating::Locating;
-use super::member::{Member, State};
+use super::member::State;
+use super::members::Members;
 use super::notification::{Advice, Notification, SubscriptionError};
-use super::settings::Settings;
+use super::polling::{PollEnd, Polling};
+use super::settings::{MAX_CALLS, Settings};
 use super::step::{GroupId, MemberId, Route, Step};
 use super::told::Told;
 use crate::retry::backoff::Backoff;
 use crate::soap::notifications::StreamMessage;
 use tower::BoxError;
 
-/// "No more than ten open requests" is the advice of "EWS throttling in Exchange".
-const MAX_CALLS: usize = 10;
 /// Refusals of a mailbox in a row before it is given up: some four hours, in which a move of a mailbox ends.
 const MAX_FAILURES: u32 = 100;
 /// Connections in a row that come to nothing before the group is dissolved, with its cookie.
@@ -42,20 +41,14 @@ const BACKOFF: Backoff = Backoff {
 #[derive(Debug)]
 pub(super) struct Plan {
     settings: Arc<Settings>,
-    members: Vec<Member>,
+    members: Members,
     groups: Groups,
-    by_id: HashMap<Arc<str>, MemberId>,
     locating: Locating,
+    polling: Polling,
     agenda: Agenda,
     /// Calls of Subscribe under way.
     subscribing: usize,
-    /// Those that are to be asked for their events now.
-    to_poll: VecDeque<MemberId>,
-    /// Calls of GetEvents under way.
-    polling: usize,
     told: Told,
-    /// Mailboxes that are given up.
-    lost: usize,
     rng: fastrand::Rng,
 }
 
@@ -63,24 +56,21 @@ impl Plan {
     pub(super) fn new(settings: Arc<Settings>, rng: fastrand::Rng) -> Self {
         Self {
             groups: Groups::new(Arc::clone(&settings)),
+            polling: Polling::new(settings.poll),
             settings,
-            members: Vec::new(),
-            by_id: HashMap::new(),
+            members: Members::default(),
             locating: Locating::default(),
             agenda: Agenda::default(),
             subscribing: 0,
-            to_poll: VecDeque::new(),
-            polling: 0,
             told: Told::default(),
-            lost: 0,
             rng,
         }
     }
 
     /// Adds a mailbox.
     pub(super) fn add(&mut self, mailbox: Arc<str>, now: Instant) {
-        self.locating.push(self.members.len(), false);
-        self.members.push(Member::new(mailbox, now));
+        let member = self.members.add(mailbox, now);
+        self.locating.push(member, false);
     }
 
     /// Returns what is told next.
@@ -90,13 +80,13 @@ impl Plan {
 
     /// Whether nothing can come any more.
     pub(super) fn is_over(&self) -> bool {
-        self.lost == self.members.len()
+        self.members.left() == 0
     }
 
     pub(super) fn counts(&self) -> Counts {
         Counts {
-            mailboxes: self.members.len() - self.lost,
-            subscribed: self.by_id.len(),
+            mailboxes: self.members.left(),
+            subscribed: self.members.subscribed(),
             groups: self.groups.len(),
             connections: self.groups.open(),
         }
@@ -131,7 +121,7 @@ impl Plan {
         if let Some(step) = self.next_location() {
             return Some(step);
         }
-        if let Some(step) = self.next_poll() {
+        if let Some(step) = self.polling.next(&self.members, &self.groups) {
             return Some(step);
         }
         for _ in 0..self.agenda.groups() {
@@ -169,7 +159,7 @@ impl Plan {
                 Due::Poll(id) => {
                     let member = self.members.get_mut(id);
                     if member.is_some_and(|member| member.is_due(now)) {
-                        self.to_poll.push_back(id);
+                        self.polling.push(id);
                     }
                 }
                 Due::Connect(place) => {
@@ -260,12 +250,9 @@ impl Plan {
                     route,
                 })
             }
-            GroupStep::Connect if self.settings.poll.is_some() => None,
+            GroupStep::Connect if self.polling.is_on() => None,
             GroupStep::Connect => {
-                let members = group.members.iter();
-                let ids: Vec<Arc<str>> = members
-                    .filter_map(|member| self.members.get(*member)?.id().cloned())
-                    .collect();
+                let ids = self.members.ids(&group.members);
                 if ids.is_empty() {
                     return None;
                 }
@@ -302,24 +289,14 @@ impl Plan {
         };
         group.subscribing -= 1;
         match result {
-            Ok((id, watermark)) => {
+            Ok(subscription) => {
                 group.anchored = true;
-                let id: Arc<str> = id.into();
-                self.by_id.insert(Arc::clone(&id), member);
+                self.members.set_live(member, subscription);
                 if let Some(subscriber) = self.members.get_mut(member) {
                     self.told.has_room(subscriber);
-                    subscriber.failures = 0;
-                    subscriber.state = State::Live {
-                        id,
-                        connected: false,
-                        watermark,
-                        poll_at: None,
-                    };
+                    self.told.gap(subscriber, now);
                 }
-                self.tell_gap(member, now);
-                if let Some(poll) = self.settings.poll {
-                    // Not all at once.
-                    let first = poll.mul_f64(self.rng.f64());
+                if let Some(first) = self.polling.first_wait(&mut self.rng) {
                     self.poll_after(member, first, now);
                 }
             }
@@ -349,12 +326,8 @@ impl Plan {
         let failures = refused.failures;
         let advice = error.advice();
         if advice == Advice::GiveUp || failures >= MAX_FAILURES {
-            if let Some(id) = refused.lose() {
-                self.by_id.remove(&id);
-            }
-            refused.state = State::Lost;
-            self.lost += 1;
             self.told.lost(refused, error);
+            self.members.give_up(member);
             self.leave(member);
             return;
         }
@@ -365,48 +338,11 @@ impl Plan {
         self.agenda.after(wait.max(error.retry_after()), due, now);
     }
 
-    fn tell_gap(&mut self, member: MemberId, now: Instant) {
-        if let Some(member) = self.members.get_mut(member) {
-            self.told.gap(member, now);
-        }
-    }
-
     fn leave(&mut self, member: MemberId) {
         let left = self.members.get_mut(member);
         if let Some(group) = left.and_then(|member| member.group.take()) {
             self.groups.leave(group, member);
         }
-    }
-
-    fn next_poll(&mut self) -> Option<Step> {
-        while self.polling < MAX_CALLS {
-            let id = self.to_poll.pop_front()?;
-            let member = self.members.get(id)?;
-            let State::Live {
-                id: subscription,
-                watermark,
-                ..
-            } = &member.state
-            else {
-                continue;
-            };
-            let group = member
-                .group
-                .and_then(|group| Some((group, self.groups.get(group)?)));
-            let Some((number, group)) = group else {
-                continue;
-            };
-            self.polling += 1;
-            return Some(Step::Poll {
-                member: id,
-                group: number,
-                mailbox: Arc::clone(&member.mailbox),
-                id: Arc::clone(subscription),
-                watermark: watermark.clone(),
-                route: group.route.clone(),
-            });
-        }
-        None
     }
 
     /// A mailbox was asked for its events, at that time.
@@ -418,40 +354,24 @@ impl Plan {
         result: Result<StreamMessage, SubscriptionError>,
         now: Instant,
     ) {
-        self.polling -= 1;
-        let (Some(group), Some(poll)) = (self.groups.get_mut(place), self.settings.poll) else {
+        self.polling.call_ended();
+        let (Some(group), Some(member)) = (self.groups.get_mut(place), self.members.get_mut(id))
+        else {
             return;
         };
         if result.is_ok() {
             group.failures = 0;
         }
-        let Some(member) = self.members.get_mut(id) else {
-            return;
-        };
-        match result {
-            Ok(mut message) => {
-                member.failures = 0;
-                member.losses = 0;
-                self.tell_gap(id, now);
-                if let Some(member) = self.members.get_mut(id) {
-                    member.polled(asked, message.watermark.take());
-                }
-                let wait = match message.more {
-                    true => Duration::ZERO,
-                    false => poll,
-                };
+        match self
+            .polling
+            .take_in(member, &mut self.told, asked, result, now)
+        {
+            PollEnd::Events(message, wait) => {
                 self.tell_events(message);
                 self.poll_after(id, wait, now);
             }
-            Err(error) if error.is_gone() => self.gone(place, id, now),
-            Err(error) => {
-                if !matches!(error, SubscriptionError::Refused { .. }) {
-                    member.miss();
-                }
-                // The timer of the next try finds it due.
-                member.poll_at(now);
-                self.try_again(id, Due::Poll(id), error, now);
-            }
+            PollEnd::Gone => self.gone(place, id, now),
+            PollEnd::Failed(error) => self.try_again(id, Due::Poll(id), error, now),
         }
     }
 
@@ -489,13 +409,10 @@ impl Plan {
         group.opened(now);
         group.starved = false;
         for id in ids {
-            let Some(member) = self.by_id.get(id).copied() else {
-                continue;
-            };
-            if let Some(member) = self.members.get_mut(member) {
+            if let Some(member) = self.members.find(id) {
                 member.set_connected(true);
+                self.told.gap(member, now);
             }
-            self.tell_gap(member, now);
         }
         self.tell_events(message);
     }
@@ -517,8 +434,7 @@ impl Plan {
 
     fn tell_events(&mut self, message: StreamMessage) {
         for notification in message.notifications {
-            let member = self.by_id.get(&*notification.id);
-            if let Some(member) = member.and_then(|member| self.members.get(*member)) {
+            if let Some(member) = self.members.find(&notification.id) {
                 self.told.events(member, notification.events);
             }
         }
@@ -573,8 +489,7 @@ impl Plan {
         let End::Refused(_, ids) = end else {
             return Vec::new();
         };
-        let named = ids.iter().filter_map(|id| self.by_id.get(&**id).copied());
-        let named: Vec<MemberId> = named.filter(|member| members.contains(member)).collect();
+        let named = self.members.named(ids, members);
         match named.is_empty() {
             true => members.to_vec(),
             false => named,
@@ -591,10 +506,8 @@ impl Plan {
         for id in lost {
             if let Some(member) = self.members.get_mut(*id) {
                 member.losses = member.losses.saturating_add(1);
-                if let Some(gone) = member.lose() {
-                    self.by_id.remove(&gone);
-                }
             }
+            self.members.lose(*id);
             self.leave(*id);
             // At the same time, so that their groups are made in the order of their names.
             self.agenda.after(wait.max(least), Due::Locate(*id), now);

@@ -9,6 +9,9 @@ use crate::extensions::Caller;
 use crate::soap::notification_request::Watched;
 use crate::soap::notifications::EventKind;
 
+/// Calls of one kind that are made at once: "no more than ten open requests" is the advice of "EWS throttling in Exchange".
+pub(super) const MAX_CALLS: usize = 10;
+
 /// Subscriptions per GetStreamingEvents, and mailboxes per affinity group ("How to: Maintain affinity between a group of
 /// subscriptions and the Mailbox server", steps 2 and 7).
 pub(super) const MAX_GROUP: usize = 200;

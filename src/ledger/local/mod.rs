@@ -27,6 +27,7 @@ mod keeper;
 #[cfg(feature = "redis")]
 mod leased;
 mod ledger;
+mod list;
 mod meter;
 mod news;
 mod notice;

@@ -5,12 +5,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::clock::after;
+use super::list::List;
 use super::meter::Position;
 use crate::extensions::Priority;
 use crate::ledger::{AcquireRequest, Admission, Contended};
@@ -64,108 +64,6 @@ enum WaiterState {
     Admitted(Instant, Admission),
     /// It was admitted and not polled in time, or it was woken to ask. It asks again when it is polled.
     Absent,
-}
-
-/// The calls that wait for one thing, in order, and those that need the same value first.
-#[derive(Debug, Default)]
-struct List {
-    order: BTreeSet<Position>,
-    groups: HashMap<Principal, Group>,
-    /// The groups by their first call.
-    heads: BTreeMap<Position, Principal>,
-    alarm: Option<(Instant, u64)>,
-    /// When a call was promoted last.
-    promoted: Option<Instant>,
-}
-
-impl List {
-    /// The less urgent call that came first, if calls of several priorities wait.
-    fn overtaken(&self) -> Option<Position> {
-        let (first, last) = (self.order.first()?, self.order.last()?);
-        if first.priority == last.priority {
-            return None;
-        }
-        let lower = [Priority::Normal, Priority::Bulk].into_iter();
-        let heads = lower
-            .filter(|lower| *lower > first.priority)
-            .filter_map(|priority| {
-                let from = Position {
-                    priority,
-                    ticket: 0,
-                    key: 0,
-                };
-                let next = self.order.range(from..).next()?;
-                (next.priority == priority).then_some(*next)
-            });
-        heads.min_by_key(|head| head.ticket)
-    }
-
-    fn insert(&mut self, position: Position, value: Option<&Principal>) {
-        self.order.insert(position);
-        let Some(value) = value else { return };
-        match self.groups.entry(value.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(Group::of(position));
-                self.heads.insert(position, value.clone());
-            }
-            Entry::Occupied(mut entry) => {
-                if let Some(head) = entry.get_mut().insert(position) {
-                    self.heads.remove(&head);
-                    self.heads.insert(position, value.clone());
-                }
-            }
-        }
-    }
-
-    fn remove(&mut self, position: Position, value: Option<&Principal>) {
-        self.order.remove(&position);
-        let Some(value) = value else { return };
-        let Some(group) = self.groups.get_mut(value) else {
-            return;
-        };
-        if group.head != position {
-            group.rest.remove(&position);
-            return;
-        }
-        self.heads.remove(&position);
-        match group.rest.pop_first() {
-            Some(next) => {
-                group.head = next;
-                self.heads.insert(next, value.clone());
-            }
-            None => {
-                self.groups.remove(value);
-            }
-        }
-    }
-}
-
-/// The calls that need the same value first. Where each call needs its own there are as many groups as calls, and a set takes
-/// room for eleven.
-#[derive(Debug)]
-struct Group {
-    head: Position,
-    rest: BTreeSet<Position>,
-}
-
-impl Group {
-    fn of(head: Position) -> Self {
-        Self {
-            head,
-            rest: BTreeSet::new(),
-        }
-    }
-
-    /// Adds a call. Returns the head before, if the call comes in front of it.
-    fn insert(&mut self, position: Position) -> Option<Position> {
-        if position >= self.head {
-            self.rest.insert(position);
-            return None;
-        }
-        let head = std::mem::replace(&mut self.head, position);
-        self.rest.insert(head);
-        Some(head)
-    }
 }
 
 /// What has become of a waiting call.
@@ -258,7 +156,7 @@ impl Queue {
         };
         if let Some(list) = self.lists.get_mut(&contended) {
             list.remove(position, value.as_ref());
-            if list.order.is_empty() {
+            if list.is_empty() {
                 if let Some(alarm) = list.alarm {
                     self.alarms.remove(&alarm);
                 }
@@ -388,10 +286,9 @@ impl Queue {
 
     /// The first call of a list in which there are `calls`, all of one priority.
     pub(super) fn first_of_all(&self, contended: &Contended, calls: u32) -> Option<Position> {
-        let order = &self.lists.get(contended)?.order;
-        let (first, last) = (order.first()?, order.last()?);
-        let all = order.len() == calls as usize && first.priority == last.priority;
-        all.then_some(*first)
+        let list = self.lists.get(contended)?;
+        let all = list.len() == calls as usize && list.is_of_one_priority();
+        list.first().filter(|_| all)
     }
 
     /// The call that others overtake, by their priority, and since when it has been its turn.
@@ -454,31 +351,26 @@ impl Queue {
     }
 
     pub(super) fn first(&self, contended: &Contended) -> Option<Position> {
-        self.lists.get(contended)?.order.first().copied()
-    }
-
-    /// How many calls stand in a list.
-    #[cfg(feature = "redis")]
-    pub(super) fn len_of(&self, contended: &Contended) -> usize {
-        self.lists.get(contended).map_or(0, |list| list.order.len())
+        self.lists.get(contended)?.first()
     }
 
     /// The values that the calls of a list need first, in the order of the calls.
     #[cfg(feature = "redis")]
     pub(super) fn values_of(&self, contended: &Contended) -> impl Iterator<Item = &Principal> {
         let list = self.lists.get(contended);
-        list.into_iter().flat_map(|list| list.heads.values())
+        list.into_iter()
+            .flat_map(List::heads)
+            .map(|(_, value)| value)
     }
 
     /// The first call of those that need `value` first.
     pub(super) fn first_of(&self, contended: &Contended, value: &Principal) -> Option<Position> {
-        let groups = &self.lists.get(contended)?.groups;
-        Some(groups.get(value)?.head)
+        self.lists.get(contended)?.first_of(value)
     }
 
     /// How many wait for `contended`.
     pub(super) fn count(&self, contended: &Contended) -> usize {
-        self.lists.get(contended).map_or(0, |list| list.order.len())
+        self.lists.get(contended).map_or(0, List::len)
     }
 
     /// Whether anybody waits for `contended`.
@@ -495,9 +387,9 @@ impl Queue {
     ) -> usize {
         let heads = self.lists.get(contended).into_iter();
         heads
-            .flat_map(|list| list.heads.keys())
+            .flat_map(List::heads)
             .take(most)
-            .take_while(|head| self.since(**head).is_some_and(&before))
+            .take_while(|(head, _)| self.since(*head).is_some_and(&before))
             .count()
     }
 
@@ -558,7 +450,7 @@ impl Queue {
         let Some(list) = self.lists.get(contended) else {
             return;
         };
-        let heads: SmallVec<[Position; ARMED]> = list.order.iter().take(ARMED).copied().collect();
+        let heads: SmallVec<[Position; ARMED]> = list.calls().take(ARMED).collect();
         for head in heads {
             self.look_at(head, until);
         }
@@ -594,7 +486,7 @@ impl Queue {
         let Some(list) = self.lists.get(contended) else {
             return;
         };
-        for head in list.order.iter().take(ARMED) {
+        for head in list.calls().take(ARMED) {
             if let Some(waiter) = self.waiters.get_mut(head.key) {
                 self.wakers.extend(waiter.waker.take());
             }
@@ -637,8 +529,8 @@ impl Queue {
     /// Every call in the queue, and its position where it stands in a list.
     #[cfg(test)]
     pub(super) fn calls(&self) -> Vec<(Position, AcquireRequest, Stands)> {
-        let listed = self.lists.values().flat_map(|list| &list.order);
-        let positions: HashMap<_, _> = listed.map(|position| (position.key, *position)).collect();
+        let listed = self.lists.values().flat_map(List::calls);
+        let positions: HashMap<_, _> = listed.map(|position| (position.key, position)).collect();
         let calls = self.waiters.iter().map(|(key, waiter)| {
             let stands = match &waiter.state {
                 WaiterState::Waits { contended, .. } => Stands::In(contended.clone()),
