@@ -313,7 +313,7 @@ where
 /// Puts the permit into the request, for the layer further in that takes permits over, if there is one.
 fn send_with(extensions: &mut Extensions, mut permit: Permit) -> AcquiredPermit {
     // Until a response has come: the server may be at work on it.
-    permit.set_end(End::Unanswered);
+    permit.set_end(End::NoResponse);
     let acquired = AcquiredPermit::new(permit);
     extensions.insert(acquired.clone());
     acquired

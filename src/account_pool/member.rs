@@ -13,6 +13,7 @@ use crate::errors::{LeftOut, LeftOutReason};
 use crate::extensions::Caller;
 use crate::ledger::PrincipalSnapshot;
 use crate::principal::Principal;
+use crate::seconds::Seconds;
 
 /// How long an account is left out first, and at the longest. The same as for refused access in `ServerBusyBackoff`.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
@@ -136,7 +137,7 @@ impl Member {
             target: "tower_ews::account_pool",
             account = self.caller().name(),
             %reason,
-            again_in = ?pause,
+            again_in = %Seconds(pause),
             "account left out"
         );
     }

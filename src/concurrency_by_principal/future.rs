@@ -214,7 +214,7 @@ where
         }
         if let Some(permit) = self.permit {
             // Until a response has come: the server may be at work on it.
-            permit.set_end(End::Unanswered);
+            permit.set_end(End::NoResponse);
             if let Some(followed) = self.followed {
                 followed.sent(permit);
             }

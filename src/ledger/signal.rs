@@ -98,5 +98,5 @@ pub enum End {
     /// The call was never sent.
     NotSent,
     /// The call was sent and given up before a response came. The server may still be at work on it.
-    Unanswered,
+    NoResponse,
 }

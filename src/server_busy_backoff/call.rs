@@ -27,6 +27,7 @@ use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, JournalErro
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
 use crate::retry::{Failure, RetryInfo};
+use crate::seconds::Seconds;
 use crate::trail::{CallTrail, PartOfBatch};
 
 /// What a call ends with.
@@ -546,7 +547,7 @@ where
             operation = &*self.state.class().operation,
             signal = self.state.signal(),
             attempts = self.state.attempt_count(),
-            wait = ?wait.until.saturating_duration_since(begin),
+            wait = %Seconds(wait.until.saturating_duration_since(begin)),
             held_by_gate = wait.held,
             "backing off"
         );

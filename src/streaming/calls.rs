@@ -15,6 +15,7 @@ use super::step::Route;
 use crate::body::ReplayBody;
 use crate::body::client::{Client, ClientBody, read_all};
 use crate::extensions::Deadline;
+use crate::seconds::Seconds;
 use crate::soap::notification_request as write;
 use crate::soap::notifications::StreamMessage;
 
@@ -166,6 +167,6 @@ impl Calls {
 }
 
 fn late() -> SubscriptionError {
-    let error: BoxError = format!("nothing came within {} seconds", CALL_TIME.as_secs()).into();
+    let error: BoxError = format!("nothing came within {}", Seconds(CALL_TIME)).into();
     SubscriptionError::NoResponse(error)
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::field::display;
 
 use crate::ledger::Contended;
+use crate::seconds::Seconds;
 
 /// A gate has closed or opened.
 #[derive(Debug)]
@@ -30,13 +32,23 @@ impl Notice {
     }
 
     pub(super) fn log(&self) {
+        let principal = self.gate.principal().map(display);
+        let endpoint = match &self.gate {
+            Contended::Endpoint(authority) => Some(display(authority)),
+            _ => None,
+        };
         match self.closed_for {
             Some(time) => tracing::warn!(
-                gate = %self.gate,
-                seconds = time.as_secs_f64(),
-                "the gate has closed: the server asks for a pause"
+                principal,
+                endpoint,
+                closed_for = %Seconds(time),
+                "the gate has closed: calls wait until the pause that the server asks for is over"
             ),
-            None => tracing::info!(gate = %self.gate, "the gate has opened: one call goes first"),
+            None => tracing::info!(
+                principal,
+                endpoint,
+                "the gate has opened: one call goes first"
+            ),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::meter::Position;
 use super::queue::Look;
 use super::schedule::Join;
 use crate::ledger::{AcquireError, AcquireRequest, Contended, Permit, unread};
+use crate::seconds::Seconds;
 
 /// A call that waits longer than this is told of in the log.
 const SILENT: Duration = Duration::from_secs(30);
@@ -138,7 +139,7 @@ impl LocalLedger {
             }
         };
         tracing::warn!(
-            waited_seconds = SILENT.as_secs(),
+            waited = %Seconds(SILENT),
             contended = %contended,
             principal = principal.map(tracing::field::display),
             budget = contended.budget().map(tracing::field::debug),

@@ -227,7 +227,7 @@ impl Driver {
         let number = self.number;
         let member = self.members.entry(principal.clone()).or_default();
         if member.has_lapsed(now) {
-            self.lapse(principal, now);
+            self.lapse(principal);
         }
         let terms = &self.terms;
         let member = self.members.entry(principal.clone()).or_default();
@@ -340,7 +340,7 @@ impl Driver {
     }
 
     /// The lease of a principal has run out.
-    fn lapse(&mut self, principal: &Principal, now: Instant) {
+    fn lapse(&mut self, principal: &Principal) {
         let local = self.when_unavailable == WhenUnavailable::LocalShare;
         let Some(member) = self.members.get_mut(principal) else {
             return;
@@ -352,7 +352,7 @@ impl Driver {
         self.inner.lend(principal, &[], |demand| {
             ((), member.lapse(demand, rest), member.is_wanted())
         });
-        tracing::debug!(%principal, ?now, "a lease has run out");
+        tracing::debug!(%principal, "a lease has run out");
     }
 }
 

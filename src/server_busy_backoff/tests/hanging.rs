@@ -243,9 +243,9 @@ async fn the_ledger_is_told_that_no_response_came() {
     let mut call = pin!(service.oneshot(ews("GetItem")));
     let at_the_end = tokio::time::timeout(TIMEOUT, call.as_mut()).await;
     assert!(at_the_end.is_err());
-    assert_eq!(*ledger.0.lock(), [End::Unanswered]);
+    assert_eq!(*ledger.0.lock(), [End::NoResponse]);
     drop(call.await.unwrap());
-    assert_eq!(*ledger.0.lock(), [End::Unanswered, End::Complete]);
+    assert_eq!(*ledger.0.lock(), [End::NoResponse, End::Complete]);
 }
 
 /// A client that does not get ready was sent nothing, however long that takes.

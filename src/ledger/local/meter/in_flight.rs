@@ -145,7 +145,7 @@ impl Measure for InFlight {
                 adaptive.accepted(ask.sequence, now);
                 adaptive.released(ask.sequence);
             }
-            End::Unanswered => adaptive.given_up(ask.sequence, now),
+            End::NoResponse => adaptive.given_up(ask.sequence, now),
             End::Dropped | End::NotSent => adaptive.released(ask.sequence),
         }
         self.settle(now);

@@ -100,7 +100,7 @@ async fn a_long_wait_is_told_once() {
         "budget=Concurrency;",
         "held=3;",
         "limit=3;",
-        "waited_seconds=30;",
+        "waited=30 s;",
         "message=a call waits in the ledger;",
     ];
     assert_eq!(count(&events, &told), 8, "{:?}", events.lock());
@@ -173,21 +173,51 @@ async fn a_gate_is_told_when_it_closes_and_when_it_opens() {
         permit.report(Signal::EndpointBusy { until });
     }
     drop(permits);
-    let closed = |gate| count(&events, &[gate, "closed"]);
-    let opened = |gate| count(&events, &[gate, "opened"]);
-    assert_eq!((closed("gate of a"), closed("contoso.com")), (1, 1));
+    let closed = |gate| count(&events, &[gate, "closed_for=", "has closed"]);
+    let opened = |gate| count(&events, &[gate, "has opened"]);
+    assert_eq!(
+        (
+            closed("principal=a;"),
+            closed("endpoint=outlook.contoso.com;")
+        ),
+        (1, 1)
+    );
     let calls: Vec<_> = (0..9)
         .map(|_| call(&ledger, draw("a").with_endpoint(host()), secs(1)))
         .collect();
     for call in calls {
         call.await.unwrap().unwrap();
     }
-    assert_eq!((closed("gate of a"), closed("contoso.com")), (1, 1));
-    assert_eq!((opened("gate of a"), opened("contoso.com")), (1, 1));
+    assert_eq!(
+        (
+            closed("principal=a;"),
+            closed("endpoint=outlook.contoso.com;")
+        ),
+        (1, 1)
+    );
+    assert_eq!(
+        (
+            opened("principal=a;"),
+            opened("endpoint=outlook.contoso.com;")
+        ),
+        (1, 1)
+    );
     // Also if no call comes.
     ledger.close_gate(&of("b"), Instant::now() + secs(5));
     ledger.close_endpoint_gate(&host(), Instant::now() + secs(5));
     nothing_left(&ledger).await;
-    assert_eq!((opened("gate of b"), opened("contoso.com")), (1, 2));
-    assert_eq!((closed("gate of b"), closed("contoso.com")), (1, 2));
+    assert_eq!(
+        (
+            opened("principal=b;"),
+            opened("endpoint=outlook.contoso.com;")
+        ),
+        (1, 2)
+    );
+    assert_eq!(
+        (
+            closed("principal=b;"),
+            closed("endpoint=outlook.contoso.com;")
+        ),
+        (1, 2)
+    );
 }

@@ -20,7 +20,7 @@ async fn nothing_is_left_an_hour_after_a_late_report() {
     for n in 0..signals().len() {
         let signal = signals()[n];
         let ledger = delegate(16, secs(300));
-        for end in [End::Complete, End::Dropped, End::NotSent, End::Unanswered] {
+        for end in [End::Complete, End::Dropped, End::NotSent, End::NoResponse] {
             let request = opens("svc", "m").with_endpoint(host());
             let permit = try_now(&ledger, &request).unwrap();
             let admission = permit.admission().clone();

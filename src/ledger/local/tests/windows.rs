@@ -254,7 +254,7 @@ async fn only_what_was_never_sent_comes_back() {
     for (end, left) in [
         (End::Complete, 10),
         (End::Dropped, 10),
-        (End::Unanswered, 10),
+        (End::NoResponse, 10),
         (End::NotSent, 0),
     ] {
         let mut permit = try_now(&ledger, &requests("a", 10)).unwrap();

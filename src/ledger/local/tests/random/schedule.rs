@@ -490,7 +490,7 @@ impl Schedule {
                 return;
             }
         }
-        let ends = [End::Complete, End::Dropped, End::NotSent, End::Unanswered];
+        let ends = [End::Complete, End::Dropped, End::NotSent, End::NoResponse];
         let end = ends[self.rng.usize(..4)];
         self.end_one(at, end);
     }
