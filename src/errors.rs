@@ -368,6 +368,14 @@ impl AccessDenied {
 #[error("the response is incomplete")]
 pub(crate) struct CutShort;
 
+/// A body is compressed in a way that its request did not ask for, and that is not read here.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the response is compressed in a way that was not asked for and cannot be read: put a layer that decompresses it \
+     around the client"
+)]
+pub(crate) struct UnknownCoding;
+
 /// Describes an error and its sources in one line.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> Box<str> {
     const MAX_LEN: usize = 1000;

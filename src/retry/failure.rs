@@ -5,7 +5,7 @@ use std::io;
 
 use crate::errors::{
     AccessDenied, AttemptTimedOut, BackoffError, CredentialsError, CutShort, DeadlineElapsed,
-    JournalError, NoAccount, NoResponseInTime, Stalled,
+    JournalError, NoAccount, NoResponseInTime, Stalled, UnknownCoding,
 };
 use crate::ledger::AcquireError;
 
@@ -167,6 +167,7 @@ fn one(error: &(dyn StdError + 'static)) -> Option<Failure> {
         return Some(Failure::NotSent);
     }
     let lost = error.is::<CutShort>()
+        || error.is::<UnknownCoding>()
         || error.is::<NoResponseInTime>()
         || error.is::<AttemptTimedOut>()
         || error.is::<Stalled>()

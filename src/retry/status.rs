@@ -23,7 +23,7 @@ pub(crate) enum StatusMeaning {
     OfCaller,
     /// Not executed, because of what was asked for.
     OfRequest,
-    /// Not executed, because of what the server can do at all.
+    /// Not executed, because of what the server can do at all: methods, versions of HTTP, networks.
     Unable,
     /// It may have been executed.
     Unclear,
@@ -37,9 +37,10 @@ impl StatusMeaning {
             429 | 503 => Self::Throttled,
             408 | 425 => Self::TooEarly,
             413 | 507 => Self::TooLarge,
-            401 | 403 | 405..=407 | 410 | 440 | 451 | 456 => Self::OfCaller,
-            400..=499 => Self::OfRequest,
-            501 | 505 | 506 | 508 | 510 | 511 => Self::Unable,
+            401 | 403 | 405 | 407 | 440 | 456 => Self::OfCaller,
+            // Of these a firewall can say 406, and a server 506, 508 and 510, of what one request holds.
+            400..=499 | 506 | 508 | 510 => Self::OfRequest,
+            501 | 505 | 511 => Self::Unable,
             _ => Self::Unclear,
         }
     }
@@ -67,9 +68,13 @@ mod tests {
             (&[429, 503], M::Throttled),
             (&[408, 425], M::TooEarly),
             (&[413, 507], M::TooLarge),
-            (&[401, 403, 405, 406, 407, 410, 440, 451, 456], M::OfCaller),
-            (&[400, 402, 404, 409, 418, 421, 422, 424, 499], M::OfRequest),
-            (&[501, 505, 506, 508, 510, 511], M::Unable),
+            (&[401, 403, 405, 407, 440, 456], M::OfCaller),
+            (
+                &[400, 402, 404, 406, 409, 410, 418, 421, 422, 424, 451, 499],
+                M::OfRequest,
+            ),
+            (&[506, 508, 510], M::OfRequest),
+            (&[501, 505, 511], M::Unable),
             (&[100, 500, 502, 504, 509, 512, 520, 599, 999], M::Unclear),
         ] {
             for status in statuses {

@@ -23,7 +23,9 @@ use super::examine::{Broken, Examined, RefusedResponse, examine, keep};
 use super::moved::MailboxMoved;
 use super::peek::{PeekBody, Prefix, Rest, Scan, Tail};
 use super::report::{Reporter, report_rate_limit};
-use crate::errors::{AccessDenied, CredentialsError, DeadlineElapsed, JournalError, NoAccount};
+use crate::errors::{
+    AccessDenied, CredentialsError, DeadlineElapsed, JournalError, NoAccount, UnknownCoding,
+};
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
 use crate::retry::{Failure, RetryInfo};
@@ -180,6 +182,9 @@ where
     {
         let (mut head, body) = response.into_parts();
         let classified = self.classify(&mut head, attempt);
+        if classified.is_lost && !self.state.is_part() {
+            return Judged::Failed(UnknownCoding.into(), FailurePhase::Coding);
+        }
         let (by_head, classifier) = match (classified.refusal, classified.body_classifier) {
             (None, None) => {
                 attempt.accepted();

@@ -150,6 +150,8 @@ pub struct RequestClass {
     pub streaming: bool,
     /// Whether a success without a SOAP body is incomplete.
     pub(super) expects_soap: bool,
+    /// Whether the caller asks for a coding itself, and so decodes what comes.
+    pub(super) decodes: bool,
     /// The bytes of the request body, as far as they are known.
     pub(super) upload: u64,
     /// The hash of the mailbox that is impersonated.
@@ -164,6 +166,7 @@ impl RequestClass {
             idempotency,
             streaming: false,
             expects_soap: false,
+            decodes: false,
             upload: 0,
             impersonates: None,
         }
@@ -365,6 +368,8 @@ pub struct ClassifiedResponse {
     pub body_classifier: Option<Box<dyn BodyClassifier>>,
     /// Whether the body would have to be read, but is compressed. The layer warns of the first such response.
     pub compressed: bool,
+    /// Whether nobody can read the body, so that the response counts as lost.
+    pub(super) is_lost: bool,
 }
 
 impl ClassifiedResponse {

@@ -29,6 +29,8 @@ pub(super) enum FailurePhase {
     Call,
     /// The body of the response broke off.
     Body,
+    /// The body of the response cannot be read: it is in a coding that nobody asked for.
+    Coding,
     /// The attempt took too long.
     TimedOut,
     /// So did the call.
@@ -40,7 +42,7 @@ impl FailurePhase {
     fn is_lost(self, failure: Failure) -> Option<bool> {
         match (failure, self) {
             // The layer itself says so.
-            (_, Self::TimedOut | Self::Deadline) => Some(true),
+            (_, Self::TimedOut | Self::Deadline | Self::Coding) => Some(true),
             (Failure::Permanent, _) => None,
             (_, Self::Ready) => Some(false),
             (_, Self::Body) => Some(true),
@@ -53,6 +55,7 @@ impl FailurePhase {
         Some(match self.is_lost(failure)? {
             true if self == Self::TimedOut => "attempt timed out",
             true if self == Self::Deadline => "no response before the deadline",
+            true if self == Self::Coding => "unreadable response",
             true => "response lost",
             false => "not sent",
         })
@@ -158,6 +161,11 @@ impl CallState {
         &self.class
     }
 
+    /// Whether the request is a part of a batch, whose sender judges what it cannot read.
+    pub(super) fn is_part(&self) -> bool {
+        self.is_part
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -250,7 +258,7 @@ impl CallState {
         drawn: Duration,
         now: Instant,
     ) -> Result<Wait, Ending> {
-        self.maybe_executed |= phase == FailurePhase::Body;
+        self.maybe_executed |= matches!(phase, FailurePhase::Body | FailurePhase::Coding);
         let Some(lost) = phase.is_lost(failure) else {
             return Err(self.fail(EndError::Inner));
         };
@@ -262,6 +270,8 @@ impl CallState {
             }
             let max_retries = match phase {
                 FailurePhase::TimedOut => MAX_TIMEOUT_RETRIES,
+                // The same server codes the next one alike.
+                FailurePhase::Coding => 0,
                 _ => MAX_LOSS_RETRIES,
             };
             if !self.count_retry(max_retries) {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, response};
 use http_body::Body;
 use http_body_util::Full;
@@ -141,6 +141,7 @@ fn request_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
     let mut class = operation_class(request, body);
     class.impersonates = impersonates(body);
     class.upload = body.len();
+    class.decodes = request.headers().contains_key(ACCEPT_ENCODING);
     class
 }
 
@@ -217,8 +218,11 @@ fn classify(class: &RequestClass, head: &response::Parts) -> ClassifiedResponse 
         let inflate = Inflate::of(&head.headers, MAX_INFLATED);
         classified.compressed = encoding(&head.headers).is_some() && inflate.is_none();
         if classified.compressed {
-            // What the body says is not known.
-            classified.refusal = classified.refusal.filter(|_| head.status != 500);
+            // What the body says is for the caller, if it can read it.
+            if class.decodes {
+                classified.refusal = classified.refusal.filter(|_| head.status != 500);
+            }
+            classified.is_lost = is_success && class.expects_soap && !class.decodes;
             return classified;
         }
         let body = EwsBody::new(class, head.status, classified.refusal.clone());

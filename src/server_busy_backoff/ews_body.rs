@@ -97,6 +97,8 @@ struct Findings {
     /// A fault that does not say that nothing was executed.
     in_doubt: Option<Doubt>,
     malformed: bool,
+    /// It may be SOAP, but cannot be read: another character encoding, a DTD.
+    unreadable: bool,
 }
 
 struct Doubt {
@@ -116,8 +118,12 @@ impl BodyClassifier for EwsBody {
         let scanned = self.scanner.push(bytes, &mut |message| {
             findings.take(&message, found);
         });
-        if let Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) = scanned {
-            findings.malformed = true;
+        match scanned {
+            Ok(()) => {}
+            Err(ScanError::Malformed { .. } | ScanError::Unbalanced { .. }) => {
+                findings.malformed = true
+            }
+            Err(_) => findings.unreadable = true,
         }
         // The head said nothing of this wait.
         let back_off = findings.in_doubt.as_ref().and_then(|doubt| doubt.back_off);
@@ -136,9 +142,7 @@ impl BodyClassifier for EwsBody {
             _ if findings.settled => Reading::Final,
             None if findings.in_doubt.is_some() => self.in_doubt(),
             Some(refusal) => Reading::Refused(refusal.clone()),
-            None if self.expects_messages && self.scanner.is_soap() == Some(false) => {
-                Reading::Refused(no_soap())
-            }
+            None if self.expects_messages && self.is_no_soap() => Reading::Refused(no_soap()),
             // Members were stopped, but none that stopped them was seen.
             None if self.scanner.messages() > 0 => Reading::Final,
             None => Reading::Open,
@@ -170,6 +174,12 @@ impl EwsBody {
             truncation: is_export.then(TruncationMark::default),
             ..Self::default()
         }
+    }
+
+    /// Whether it is no SOAP, or none that can be read.
+    fn is_no_soap(&self) -> bool {
+        let unread = self.findings.unreadable && self.scanner.messages() == 0;
+        unread || self.scanner.is_soap() == Some(false)
     }
 
     /// What a fault means that does not say that nothing was executed. One whose code is not understood is worth as much as its

@@ -44,7 +44,7 @@ impl Warnings {
             tracing::warn!(
                 target: "tower_ews::wiring",
                 operation,
-                "a response cannot be read because it is compressed, so a refusal in it goes unnoticed: put a \
+                "a response cannot be read because it is compressed, so what it says goes unnoticed: put a \
                  decompressing layer inside of ServerBusyBackoff, such as tower-http's DecompressionLayer"
             );
         }

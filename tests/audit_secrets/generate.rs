@@ -1,7 +1,9 @@
 //! Secrets in every place: names, in each syntax, in each escape.
 
 /// Names of secrets, by how they begin and end and how their words are told apart.
-pub(crate) const NAMES: [&str; 36] = [
+pub(crate) const NAMES: [&str; 38] = [
+    "_csrf",
+    "X-Csrf",
     "password",
     "Passwords",
     "new_password",
@@ -64,7 +66,10 @@ const fn syntax(host: Host, template: &'static str) -> Syntax {
     Syntax { host, template }
 }
 
-pub(crate) const SYNTAXES: [Syntax; 58] = [
+pub(crate) const SYNTAXES: [Syntax; 61] = [
+    syntax(Host::Text, "{N}\u{a0}=\u{a0}{S}"),
+    syntax(Host::Json, "{\"type\":\"{N}\",\"value\":\"{S}\"}"),
+    syntax(Host::Json, "{\"value\":\"{S}\",\"field\":\"{N}\"}"),
     syntax(Host::Text, "{N}={S}"),
     syntax(Host::Text, "{N}: {S}"),
     syntax(Host::Text, "{N} = '{S}', and more"),

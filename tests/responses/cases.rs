@@ -379,8 +379,9 @@ async fn any_status_is_bounded() {
                     .is_some_and(|told| told != 200 || status == 200)
                     || !outcome.error.is_empty();
                 // What is certain not to have been executed.
-                let again =
-                    throttled || [408, 425, 507].contains(&status) || (400..500).contains(&status);
+                let again = throttled
+                    || [506, 507, 508, 510].contains(&status)
+                    || (400..500).contains(&status);
                 let mut asked = outcome
                     .asks
                     .iter()

@@ -50,11 +50,7 @@ impl Escape {
         match self {
             Escape::Entity => entity(text),
             Escape::Backslash => backslash(text),
-            Escape::Percent => {
-                let byte = hex(text.get(1..3)?)?;
-                // Secrets and what stands around them begin and end at ASCII letters.
-                Some((char::from_u32(byte).filter(char::is_ascii)?, 3))
-            }
+            Escape::Percent => percent(text),
         }
     }
 }
@@ -127,6 +123,18 @@ fn backslash(text: &[u8]) -> Option<(char, usize)> {
         letter @ (b'"' | b'\'' | b'\\' | b'/') => plain(char::from(*letter)),
         _ => None,
     }
+}
+
+/// Secrets and what stands around them begin and end at ASCII letters, or at a blank that does not break.
+fn percent(text: &[u8]) -> Option<(char, usize)> {
+    const BLANK: char = '\u{a0}';
+    let byte = hex(text.get(1..3)?)?;
+    if byte == 0xC2 && text.get(3) == Some(&b'%') {
+        let next = hex(text.get(4..6)?)?;
+        return (next == u32::from(BLANK)).then_some((BLANK, 6));
+    }
+    let letter = char::from_u32(byte)?;
+    (letter.is_ascii() || letter == BLANK).then_some((letter, 3))
 }
 
 fn hex(digits: &[u8]) -> Option<u32> {

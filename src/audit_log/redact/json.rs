@@ -100,7 +100,7 @@ impl<'a> Reader<'a, '_> {
         let key = decode(self.text.slice(open + 1, close));
         let first = self.text.at(start);
         let kind = self.rules.names.look(&key);
-        if kind.is_naming && first == Some(b'"') {
+        if kind.is_naming_key && first == Some(b'"') {
             let end = self.string_end(start).unwrap_or(self.text.input.len());
             let name = decode(self.text.slice(start + 1, end));
             self.object.named_secret |= self.rules.names.secret(&name);

@@ -127,7 +127,7 @@ impl<'a> Scan<'a, '_> {
             return end;
         }
         let kind = self.names.look(word);
-        let named = if kind.is_naming {
+        let named = if kind.is_naming_key {
             self.naming(end)
         } else {
             None

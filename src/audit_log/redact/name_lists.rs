@@ -17,6 +17,8 @@ pub(super) const ENDINGS: &[&[u8]] = &[
     b"auth",
     b"signature",
     b"credential",
+    b"csrf",
+    b"xsrf",
     // What Outlook on the web guards its requests with.
     b"canary",
 ];
@@ -330,13 +332,20 @@ pub(super) const HEADERS: &[&[u8]] = &[
     b"assertion",
     b"signature",
     b"xsrf",
+    b"csrf",
+    b"session",
     b"wsse",
     // What Outlook on the web guards its requests with.
     b"canary",
 ];
 
 /// Headers that fit a pattern and open nothing.
-pub(super) const HARMLESS_HEADERS: &[&str] = &["surrogate-key", "sec-websocket-key"];
+pub(super) const HARMLESS_HEADERS: &[&str] = &[
+    "surrogate-key",
+    "sec-websocket-key",
+    "client-session-id",
+    "x-ms-client-session-id",
+];
 
 /// Keys under which the name of another value stands.
 pub(super) const NAMING: &[&[u8]] = &[
@@ -351,6 +360,9 @@ pub(super) const NAMING: &[&[u8]] = &[
     b"fieldname",
     b"variable",
 ];
+
+/// The same, of JSON and of attributes: elements with these names hold more than a name.
+pub(super) const NAMING_KEYS: &[&[u8]] = &[b"type", b"field", b"header"];
 
 /// Keys under which the value stands that has a name beside it.
 pub(super) const VALUES: &[&[u8]] = &[

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::name_lists::{
     CONTENT, CONTINUATIONS, ENDINGS, FIELDS, HARMLESS, HARMLESS_ENDINGS, HARMLESS_HEADERS, HEADERS,
-    LAST_WORDS, NAMES, NAMING, PREFIXES, QUALIFIERS, VALUES, WORDS,
+    LAST_WORDS, NAMES, NAMING, NAMING_KEYS, PREFIXES, QUALIFIERS, VALUES, WORDS,
 };
 use super::triples::Triples;
 
@@ -33,7 +33,7 @@ pub(super) enum Secrecy {
 static TAILS: Triples = ends_of(&[ENDINGS, NAMES, WORDS, FIELDS, QUALIFIERS]);
 
 /// How the names end of which one names the other.
-static PAIR_TAILS: Triples = ends_of(&[NAMING, VALUES]);
+static PAIR_TAILS: Triples = ends_of(&[NAMING, NAMING_KEYS, VALUES]);
 
 /// How names of secrets begin.
 static HEADS: Triples = {
@@ -67,6 +67,8 @@ pub(super) struct Kind {
     /// The name of another value stands under it, as in `<Value Name="Password">` and
     /// `{"name": "Cookie", "value": ...}`.
     pub(super) is_naming: bool,
+    /// So it does where this is no element: `{"type": "password", "value": ...}`.
+    pub(super) is_naming_key: bool,
     /// What a name beside it names stands under it.
     pub(super) is_value: bool,
 }
@@ -142,6 +144,10 @@ impl Names {
         Kind {
             secrecy: self.secrecy_of(folded, name),
             is_naming: is_of_pair && NAMING.contains(&folded),
+            is_naming_key: is_of_pair
+                && [NAMING, NAMING_KEYS]
+                    .iter()
+                    .any(|names| names.contains(&folded)),
             is_value: is_of_pair && VALUES.contains(&folded),
         }
     }

@@ -20,7 +20,7 @@ use super::{headers, mailbox};
 /// (`access_token`, `AccessTokens`, `access-token2`, `accessTokenValue`).
 ///
 /// * Names that end in `password`, `passwd`, `pwd`, `passphrase`, `passcode`, `secret`, `token`,
-///   `cookie`, `canary`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
+///   `cookie`, `canary`, `csrf`, `authorization`, `key`, `auth`, `signature` or `credential`, that begin with `password`,
 ///   `secret`, `apikey` and the like, and names of their own such as `EncryptedSharedFolderData`,
 ///   `SAMLResponse` or `code_verifier`.
 /// * Words of a language, such as `security`, `pass`, `pin`, `nonce`, `sig` and `auth`: as the name of an
@@ -33,8 +33,8 @@ use super::{headers, mailbox};
 /// * headers; of `Authorization`, challenges and cookies the scheme and the names of cookies stay,
 /// * the content of elements and the values of attributes in XML and HTML; values in JSON, whole
 ///   objects too; fields of forms; parameters of queries, fragments and paths,
-/// * values beside an element, a key or an attribute that names them, whichever comes first:
-///   `{"name": "password", "value": ...}`, `<add key="password" value="..."/>`, a `DictionaryEntry`,
+/// * values beside an element, a key or an attribute that names them or their type, whichever comes first:
+///   `{"name": "password", "value": ...}`, `<input type="password" value="..."/>`, `<add key="password" value="..."/>`, a `DictionaryEntry`,
 ///   an `ExtendedProperty`,
 /// * any text: `name=value`, `name: value`, `'name' => "value"`, `("name", "value")`,
 ///   `name: Some("value")`, `--name value`, with line breaks between them, and blocks of YAML.
@@ -64,7 +64,6 @@ use super::{headers, mailbox};
 ///   [`name`](Self::name).
 /// * User information without a scheme or slashes (`svc:hunter2@host`), which looks like an address.
 /// * Tokens without a name whose shape is that of an id, such as `ghp_...` or a GUID.
-/// * A name under the key `type`, `field` or `header`: `{"type": "password", "value": ...}`.
 /// * Names with invisible letters in them, and signs that only look like `=` and `:`.
 /// * An object whose name follows it, in a body that is cut off between them.
 ///

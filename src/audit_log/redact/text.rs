@@ -37,6 +37,20 @@ pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
+/// The length of a blank that is no ASCII, or has no width, at the begin of `rest`: such as a non-breaking one, in UTF-8 or in
+/// Latin-1. 0 if there is none.
+fn wide_blank(rest: &[u8]) -> usize {
+    match *rest {
+        [0xA0, ..] => 1,
+        [0xC2, 0xA0 | 0xAD, ..] => 2,
+        [0xE2, 0x80, 0x80..=0x8F | 0xA8..=0xAF, ..]
+        | [0xE2, 0x81, 0x9F..=0xA4, ..]
+        | [0xE3, 0x80, 0x80, ..]
+        | [0xEF, 0xBB, 0xBF, ..] => 3,
+        _ => 0,
+    }
+}
+
 fn is_quote(byte: u8) -> bool {
     matches!(byte, b'"' | b'\'' | b'`')
 }
@@ -118,9 +132,20 @@ impl<'a> Text<'a> {
         found(at, rest, memchr2(one, other, rest))
     }
 
-    /// Past blanks and line breaks.
+    /// Past blanks and line breaks, wide and invisible ones too.
     pub(super) fn skip_space(&self, at: usize) -> usize {
-        self.until(at, |byte| !byte.is_ascii_whitespace())
+        self.skip(at, |byte| byte.is_ascii_whitespace())
+    }
+
+    /// Past what `is_skipped`, and past blanks that are no ASCII.
+    fn skip(&self, mut at: usize, is_skipped: impl Fn(u8) -> bool) -> usize {
+        loop {
+            at = self.until(at, |byte| !is_skipped(byte));
+            match wide_blank(self.rest(at)) {
+                0 => return at,
+                length => at += read(length),
+            }
+        }
     }
 
     /// Whether a quote stands on both sides.
@@ -132,7 +157,9 @@ impl<'a> Text<'a> {
     /// Whether a value may follow the name that ends here: all but most words of a text.
     pub(super) fn may_separate(&self, name_end: usize) -> bool {
         let at = match self.at(name_end) {
-            Some(byte) if byte.is_ascii_whitespace() => self.skip_space(name_end),
+            Some(byte) if byte.is_ascii_whitespace() || !byte.is_ascii() => {
+                self.skip_space(name_end)
+            }
             _ => name_end,
         };
         self.at(at)
@@ -141,8 +168,8 @@ impl<'a> Text<'a> {
 
     /// Past `=`, `:` or the like behind a name, with what quotes and space there are.
     pub(super) fn separated(&self, name_end: usize) -> Option<Separated> {
-        let mark = self.until(name_end, |byte| {
-            !(byte.is_ascii_whitespace() || is_quote(byte) || byte == b']')
+        let mark = self.skip(name_end, |byte| {
+            byte.is_ascii_whitespace() || is_quote(byte) || byte == b']'
         });
         let closers = self.input.get(name_end..mark).unwrap_or_default();
         let rest = self.rest(mark);

@@ -272,7 +272,7 @@ impl<'a> Reader<'a, '_> {
             tag.values.push(value);
         } else if kind.is_value {
             tag.unnamed.push(value);
-        } else if kind.is_naming {
+        } else if kind.is_naming_key {
             tag.has_name = true;
             let named = plain(self.text.slice(value.start, value.end));
             tag.named_secret |= self.rules.names.secret(&named);

@@ -303,11 +303,11 @@ async fn a_stream_may_pause_for_as_long_as_it_likes() {
         let body = TestBody::new(&log, [success()]).endless();
         let response = http_response(200, &headers, body);
         let server = Server::new(&log).step(move |_| async move { Ok(response) });
-        let call = send(
-            ServerBusyBackoffLayer::ews(),
-            &server,
-            ews("GetStreamingEvents"),
-        );
+        // The caller decodes it.
+        let mut request = ews("GetStreamingEvents");
+        let br = ::http::HeaderValue::from_static("br");
+        request.headers_mut().insert("accept-encoding", br);
+        let call = send(ServerBusyBackoffLayer::ews(), &server, request);
         let mut body = call.await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();
         let more = tokio::time::timeout(Duration::from_secs(3_600), body.frame()).await;

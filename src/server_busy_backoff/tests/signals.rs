@@ -604,7 +604,7 @@ fn more_shapes() -> Vec<Row> {
             "a fault that cannot be decompressed",
             500,
             busy_fault("1500"),
-            PassOn,
+            Unknown,
             None,
             To::Nobody,
         )
@@ -997,5 +997,60 @@ async fn a_response_element_alone_is_no_success() {
         .await
         .unwrap();
         assert_eq!(text(response).await, whole);
+    }
+}
+
+/// What is compressed in a way that nobody asked for is no success: a write's outcome is unknown, a read failed. Whoever asked for
+/// it gets it.
+#[tokio::test(start_paused = true)]
+async fn a_coding_that_nobody_asked_for_is_no_success() {
+    let log = Log::new();
+    for coding in ["br", "zstd", "gzip, br"] {
+        for (operation, write) in [("GetItem", false), ("CreateItem", true)] {
+            for asked in [false, true] {
+                let headers = [XML, ("content-encoding", coding)];
+                let server = Server::new(&log).respond(200, &headers, "x");
+                let mut request = ews(operation);
+                if asked {
+                    let value = ::http::HeaderValue::from_static("br, zstd");
+                    request.headers_mut().insert("accept-encoding", value);
+                }
+                let result = send(ServerBusyBackoffLayer::ews(), &server, request).await;
+                let case = format!("{coding}, {operation}, {asked}");
+                assert_eq!(result.is_ok(), asked, "{case}");
+                let Err(error) = result else {
+                    continue;
+                };
+                let unknown = matches!(
+                    error.downcast_ref().unwrap(),
+                    BackoffError::OutcomeUnknown { .. }
+                );
+                assert_eq!(unknown, write, "{case}: {error:?}");
+                let failure = if write {
+                    Failure::Lost
+                } else {
+                    Failure::NotSent
+                };
+                assert_eq!(Failure::of(&*error), failure, "{case}");
+                let source = error.source().unwrap().to_string();
+                assert!(source.contains("compressed"), "{case}: {source}");
+            }
+        }
+    }
+}
+
+/// A success in an encoding that is not read is handed on, and a write is told that it is in doubt.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_no_success() {
+    let log = Log::new();
+    for body in ["\0\0\0\0", "\0", "<\0s", "<?xml version='1.0'?>\0"] {
+        for (operation, write) in [("GetItem", false), ("CreateItem", true)] {
+            let server = Server::new(&log).respond(200, &[XML], body);
+            let response = send(ServerBusyBackoffLayer::ews(), &server, ews(operation)).await;
+            let response = response.unwrap();
+            let info: Option<&RetryInfo> = response.extensions().get();
+            let doubt = info.is_some_and(|info| info.outcome_unknown);
+            assert_eq!(doubt, write, "{body:?}, {operation}");
+        }
     }
 }

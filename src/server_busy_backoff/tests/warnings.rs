@@ -135,7 +135,9 @@ async fn a_response_that_is_compressed() {
         (
             "a fault",
             true,
-            Server::new(&log).respond(500, &[XML, BROTLI], "x"),
+            Server::new(&log)
+                .respond(500, &[XML, BROTLI], "x")
+                .xml(200, &success()),
         ),
         (
             "no type",
@@ -164,7 +166,10 @@ async fn a_response_that_is_compressed() {
         ),
     ] {
         let layer = layer();
-        send(layer.clone(), &server, ews("GetItem")).await.unwrap();
+        // What nobody can read is an error, too.
+        let unreadable = ["a success", "no type"].contains(&name);
+        let result = send(layer.clone(), &server, ews("GetItem")).await;
+        assert_eq!(result.is_err(), unreadable, "{name}");
         let printed_now = printed.take();
         assert_eq!(
             printed_now.len(),
@@ -178,7 +183,7 @@ async fn a_response_that_is_compressed() {
             );
         }
         let server = Server::new(&log).respond(200, &[XML, BROTLI], "x");
-        send(layer, &server, ews("GetItem")).await.unwrap();
+        send(layer, &server, ews("GetItem")).await.unwrap_err();
         assert_eq!(printed.take().len(), usize::from(!warned), "{name}");
     }
     // Plain HTTP reads no bodies.

@@ -152,6 +152,31 @@ pub(super) const EXACT: &[(Option<&str>, &str)] = &[
     ),
     (JSON, r#"{"p\u0061ssword":"{C}","b":1}"#),
     (JSON, r#"{"name":"«Password»","value":"{C}"}"#),
+    (JSON, r#"{"type":"«Password»","value":"{C}"}"#),
+    (JSON, r#"{"value":"{C}","field":"«Password»"}"#),
+    (JSON, r#"{"header":"«X-Csrf»","value":"{C}"}"#),
+    (
+        JSON,
+        r#"{"name":"«Password»","type":"string","value":"{C}"}"#,
+    ),
+    (XML, "<input type='«password»' value='{C}'/>"),
+    (
+        XML,
+        "<s><Name>«Password»</Name><Type>string</Type><Value>{C}</Value></s>",
+    ),
+    (
+        XML,
+        "<s><Value>{C}</Value><Name>«Password»</Name><Type>string</Type></s>",
+    ),
+    (
+        XML,
+        "<d><key>«Password»</key><string>{C}</string><key>host</key><string>stays</string></d>",
+    ),
+    (Some("text/plain"), "«password»\u{a0}=\u{a0}{C} stays"),
+    (Some("text/plain"), "«password»%C2%A0%3D%c2%a0{C}"),
+    (Some("text/plain"), "«password»\u{200b}: {C}"),
+    (Some("text/plain"), "'«password»'\u{3000}=\u{2009}'{C}'"),
+    (FORM, "_«csrf»={C}&user=ann"),
     (
         JSON,
         r#"{"headers":{"«Authorization»":"{C}","«Set-Cookie»":"{C}","Content-Type":"text/plain"}}"#,
