@@ -1,6 +1,6 @@
 //! Warnings about layers that are put together in a way that cannot work as meant. Each is logged once, and names the cure.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A warning that one process logs once.
 pub(crate) struct Warning {
@@ -37,6 +37,28 @@ pub(crate) static UNSEEN_REQUEST_ID: Warning = Warning::new(
     "a request has an `x-request-id`, but no `RequestId` of the tower-http that this crate uses in its extensions, so it is sent \
      with another `client-request-id`: use the same version of tower-http (0.7), or set `client-request-id`",
 );
+
+/// A layer for plain HTTP APIs is sent EWS calls.
+pub(crate) static UNREAD_SOAP: Warning = Warning::new(
+    "a call to an `Exchange.asmx` goes through a ServerBusyBackoff that reads statuses and headers alone, so a refusal that is a SOAP \
+     fault or a response message is handed on: use `ServerBusyBackoffLayer::ews` or `EwsClassifier` (feature `ews`)",
+);
+
+/// Ledgers are dropped after hardly a call.
+pub(crate) static LEDGER_PER_CALL: Warning = Warning::new(
+    "a hundred ledgers were dropped after three calls at most, so that they have held nothing back: make one `EwsStack` (or ledger) \
+     when the program begins, and clone its service for each call",
+);
+
+/// How many ledgers were dropped after hardly a call.
+static SHORT_LIVED: AtomicU32 = AtomicU32::new(0);
+
+/// A ledger is dropped that has admitted so many calls.
+pub(crate) fn ledger_dropped(admitted: u64) {
+    if (1..=3).contains(&admitted) && SHORT_LIVED.fetch_add(1, Ordering::Relaxed) == 99 {
+        LEDGER_PER_CALL.say();
+    }
+}
 
 impl Warning {
     pub(crate) const fn new(text: &'static str) -> Self {

@@ -228,6 +228,34 @@ fn an_id_of_another_tower_http() {
 }
 
 #[test]
+fn statuses_alone_of_an_ews_server() {
+    let told = warnings(async || {
+        let service = ServerBusyBackoffLayer::http().layer(server());
+        // The fault comes with a 500, which is handed on.
+        for status in [500, 200, 500] {
+            let response = service.clone().oneshot(request()).await.unwrap();
+            assert_eq!(response.status(), status);
+        }
+        let mut graph = request();
+        *graph.uri_mut() = "https://graph.microsoft.com/v1.0/me".parse().unwrap();
+        service.oneshot(graph).await.unwrap();
+    });
+    assert_once(&told, "`EwsClassifier`");
+}
+
+#[test]
+fn a_stack_for_each_call() {
+    let told = warnings(async || {
+        for _ in 0..250 {
+            let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
+            let ews = stack.caller(Caller::new("svc")).service(server());
+            ews.oneshot(request()).await.unwrap();
+        }
+    });
+    assert_once(&told, "make one `EwsStack`");
+}
+
+#[test]
 fn layers_that_are_wired_well_say_nothing() {
     let told = warnings(async || {
         let ledger = ledger();

@@ -16,6 +16,7 @@ use super::notice::Notice;
 use super::state::State;
 use crate::ledger::{Learnt, Limit};
 use crate::principal::{Budget, Principal};
+use crate::wiring::ledger_dropped;
 
 /// Keeps the budgets of one process.
 ///
@@ -358,6 +359,12 @@ impl LocalLedger {
         }
         notices.iter().for_each(Notice::log);
         out
+    }
+}
+
+impl Drop for LocalLedger {
+    fn drop(&mut self) {
+        ledger_dropped(self.state.get_mut().admitted());
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`List`]: the calls that wait for one thing, in order, and by the value that each needs first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -9,6 +10,9 @@ use tokio::time::Instant;
 use super::meter::Position;
 use crate::extensions::Priority;
 use crate::principal::Principal;
+
+/// How long after it was told of calls that wait for something the log is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(600);
 
 /// The calls that wait for one thing, in order, and those that need the same value first.
 #[derive(Debug, Default)]
@@ -21,6 +25,9 @@ pub(super) struct List {
     pub(super) alarm: Option<(Instant, u64)>,
     /// When a call was promoted last.
     pub(super) promoted: Option<Instant>,
+    /// When the log was told last that calls wait here for long, and that they wait for bodies that nobody reads.
+    told: Option<Instant>,
+    told_unread: Option<Instant>,
 }
 
 impl List {
@@ -43,6 +50,19 @@ impl List {
                 (next.priority == priority).then_some(*next)
             });
         heads.min_by_key(|head| head.ticket)
+    }
+
+    /// Whether the log is to be told now that a call waits here for long: not for each of thousands that wait their turn.
+    pub(super) fn tell(&mut self, unread: bool, now: Instant) -> bool {
+        let told = match unread {
+            true => &mut self.told_unread,
+            false => &mut self.told,
+        };
+        let tells = told.is_none_or(|last| now.saturating_duration_since(last) >= TOLD_AGAIN);
+        if tells {
+            *told = Some(now);
+        }
+        tells
     }
 
     pub(super) fn is_empty(&self) -> bool {

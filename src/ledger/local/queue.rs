@@ -373,6 +373,12 @@ impl Queue {
         self.lists.get(contended).map_or(0, List::len)
     }
 
+    /// Whether the log is to be told that a call waits for long, for bodies that nobody reads or for its turn.
+    pub(super) fn tell(&mut self, contended: &Contended, unread: bool, now: Instant) -> bool {
+        let list = self.lists.get_mut(contended);
+        list.is_none_or(|list| list.tell(unread, now))
+    }
+
     /// Whether anybody waits for `contended`.
     pub(super) fn has(&self, contended: &Contended) -> bool {
         !self.lists.is_empty() && self.lists.contains_key(contended)

@@ -18,7 +18,7 @@ use super::schedule::Join;
 use crate::ledger::{AcquireError, AcquireRequest, Contended, Permit, unread};
 use crate::seconds::Seconds;
 
-/// A call that waits longer than this is told of in the log.
+/// Of a call that waits longer than this the log is told.
 const SILENT: Duration = Duration::from_secs(30);
 
 #[pin_project(PinnedDrop)]
@@ -125,17 +125,24 @@ impl LocalLedger {
         join.map_err(|ended| ended.map(|admission| Permit::new(self.clone(), admission)))
     }
 
-    /// Tells the log that a call waits for long, and what holds it back.
+    /// Tells the log that calls wait for long, and what holds them back, unless it was told of the same thing lately.
     fn warn(&self, contended: &Contended, now: Instant) {
-        let usage = self.with(|state, _| state.usage(contended, now));
-        let held = usage.as_ref().map(|usage| usage.held);
         let principal = contended.principal();
         let unread = principal.map_or(0, |principal| unread::of_hash(principal.hash64()));
-        let unread = unread.min(held.unwrap_or(u32::MAX));
+        let told = self.with(|state, _| {
+            let usage = state.usage(contended, now);
+            let unread = unread.min(usage.as_ref().map_or(u32::MAX, |usage| usage.held));
+            let queue = &mut state.queue;
+            let tells = queue.tell(contended, unread > 0, now);
+            tells.then(|| (usage, unread, queue.count(contended)))
+        });
+        let Some((usage, unread, waiting)) = told else {
+            return;
+        };
         let why = match unread {
-            0 => "a call waits in the ledger",
+            0 => "calls wait in the ledger",
             _ => {
-                "a call waits in the ledger for responses whose bodies are not read: read them to their end, or drop them"
+                "calls wait in the ledger for responses whose bodies are not read: read them to their end, or drop them"
             }
         };
         tracing::warn!(
@@ -143,7 +150,8 @@ impl LocalLedger {
             contended = %contended,
             principal = principal.map(tracing::field::display),
             budget = contended.budget().map(tracing::field::debug),
-            held,
+            waiting,
+            held = usage.as_ref().map(|usage| usage.held),
             limit = usage.as_ref().map(|usage| usage.limit),
             unread,
             "{why}"

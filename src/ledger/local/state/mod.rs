@@ -108,6 +108,11 @@ impl State {
             .unwrap_or(self.last_ticket.saturating_add(1))
     }
 
+    /// How many calls were admitted.
+    pub(super) fn admitted(&self) -> u64 {
+        self.last
+    }
+
     pub(super) fn next_ticket(&self) -> u64 {
         self.last_ticket.saturating_add(1)
     }

@@ -83,7 +83,7 @@ fn count(events: &Events, words: &[&str]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_wait_is_told_once() {
+async fn a_long_wait_is_told_once_for_all_that_wait() {
     let ledger = ledger(3);
     let (events, _guard) = listen(&ledger);
     let held: Vec<_> = (0..3)
@@ -101,14 +101,23 @@ async fn a_long_wait_is_told_once() {
         "held=3;",
         "limit=3;",
         "waited=30 s;",
-        "message=a call waits in the ledger;",
+        "waiting=8;",
+        "message=calls wait in the ledger;",
     ];
-    assert_eq!(count(&events, &told), 8, "{:?}", events.lock());
+    assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
+    // Again after ten minutes, by a call that has come since.
+    let again = call(&ledger, draw("patient"), secs(1));
+    sleep(secs(31)).await;
+    assert_eq!(events.lock().len(), 1);
+    sleep(secs(300)).await;
+    let last = call(&ledger, draw("patient"), secs(1));
+    sleep(secs(31)).await;
+    assert_eq!(count(&events, &["waiting=10;"]), 1, "{:?}", events.lock());
     drop(held);
-    for call in calls {
+    for call in calls.into_iter().chain([again, last]) {
         call.await.unwrap().unwrap();
     }
-    assert_eq!(events.lock().len(), 8);
+    assert_eq!(events.lock().len(), 2);
     nothing_left(&ledger).await;
 }
 
