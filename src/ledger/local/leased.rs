@@ -214,7 +214,7 @@ impl State {
     fn waiting_for(&self, budget: Budget, heads: &[Head], principal: &Principal) -> u32 {
         let waiting = heads.iter().map(|head| {
             let of_list = Contended::Budget(principal.clone(), head.list);
-            let calls = u32::try_from(self.queue.len_of(&of_list)).unwrap_or(u32::MAX);
+            let calls = u32::try_from(self.queue.count(&of_list)).unwrap_or(u32::MAX);
             calls.saturating_mul(amount(&head.amounts, budget))
         });
         waiting.fold(0, u32::saturating_add)

@@ -457,12 +457,6 @@ impl Queue {
         self.lists.get(contended)?.order.first().copied()
     }
 
-    /// How many calls stand in a list.
-    #[cfg(feature = "redis")]
-    pub(super) fn len_of(&self, contended: &Contended) -> usize {
-        self.lists.get(contended).map_or(0, |list| list.order.len())
-    }
-
     /// The values that the calls of a list need first, in the order of the calls.
     #[cfg(feature = "redis")]
     pub(super) fn values_of(&self, contended: &Contended) -> impl Iterator<Item = &Principal> {

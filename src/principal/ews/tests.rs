@@ -192,8 +192,24 @@ fn searches_without_a_page_draw_what_they_found() {
         charges.clone().make_charges(&of_amy),
         charges.make_charges(&of_amy)
     );
-    let without = EwsCharges::new([]);
-    assert!(without.lease(&inbox).is_none());
+    // Without a rule that draws by it nobody reads responses.
+    for rules in [vec![], vec![calls_of(Budget::Concurrency)]] {
+        assert!(EwsCharges::new(rules).lease(&inbox).is_none());
+    }
+}
+
+fn calls_of(budget: Budget) -> BudgetRule {
+    BudgetRule::new(budget, Payer::Effective, ChargeRule::Calls)
+}
+
+#[test]
+fn subscriptions_last_where_they_are_limited() {
+    let subscribe = envelope("", "<Subscribe><StreamingSubscriptionRequest/></Subscribe>");
+    for (budget, lasts) in [(Budget::Subscriptions, true), (Budget::Concurrency, false)] {
+        let charges = EwsCharges::new([calls_of(budget)]);
+        let lease = charges.lease(&subscribe);
+        assert_eq!(lease.is_some(), lasts, "{budget:?}");
+    }
 }
 
 #[test]

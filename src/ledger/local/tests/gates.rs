@@ -380,6 +380,32 @@ async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
     nothing_left(&ledger).await;
 }
 
+/// An endpoint's number has passed, and so has what more principals had learnt than one operation forgets.
+#[tokio::test(start_paused = true)]
+async fn a_number_that_has_passed_holds_nobody_back_though_others_are_forgotten_first() {
+    let ledger = ledger(100);
+    for number in 0..1_000 {
+        let permit = try_now(&ledger, &draw(&number.to_string())).unwrap();
+        permit.report(Signal::Exceeded(Budget::Concurrency));
+    }
+    let to = draw("a").with_endpoint(host());
+    for _ in 0..3 {
+        let sent: Vec<_> = at_a_time(&ledger, &to).into_iter().take(8).collect();
+        sent[0].report(Signal::EndpointBusy {
+            until: Instant::now() + secs(1),
+        });
+        drop(sent);
+        sleep(secs(62)).await;
+    }
+    assert_eq!(at_a_time(&ledger, &to).len(), 5, "as four were at a time");
+    sleep(secs(30 * 86_400)).await;
+    let first = try_now(&ledger, &to);
+    assert!(ledger.state.lock().left().expiries > 64, "others are left");
+    assert_eq!(at_a_time(&ledger, &to).len(), 99);
+    drop(first);
+    nothing_left(&ledger).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_forgotten_with_time_is_noted_once() {
     let ledger = ledger(10);
