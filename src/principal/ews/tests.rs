@@ -179,7 +179,16 @@ fn searches_without_a_page_draw_what_they_found() {
     for request in [&both, &paged, &envelope("", &get_folder("amy@contoso.com"))] {
         assert!(!says(request, ten));
     }
+    let before = charges.make_charges(&inbox);
     assert!(says(&inbox, ten));
+    // A call that waits asks for what is known by then.
+    let lease = charges.lease(&inbox).expect("a reader");
+    let estimate = lease.estimate().expect("a guess");
+    let after = charges.make_charges(&inbox);
+    assert_eq!(
+        (estimate(&before), estimate(&after)),
+        (Some(after.clone()), None)
+    );
     assert_eq!(drawn(), [37, 37, 2000, 500, 400, 100, 100]);
     assert!(says(&restricted, ten) && says(&of_amy, ten));
     assert_eq!(drawn(), [37, 37, 2000, 500, 148, 37, 100]);
