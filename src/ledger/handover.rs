@@ -50,3 +50,33 @@ impl fmt::Debug for AcquiredPermit {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{AcquireRequest, LocalLedger};
+    use crate::principal::Principal;
+
+    #[test]
+    fn a_permit_is_taken_over_by_its_own_ledger_once() {
+        let ours = Arc::new(LocalLedger::in_flight(1));
+        let as_ledger = |ledger: &Arc<LocalLedger>| -> Arc<dyn Ledger> { ledger.clone() };
+        let acquire = || {
+            let request = AcquireRequest::new(Principal::account("svc"));
+            Permit::try_acquire(ours.clone(), &request)
+        };
+        let mut extensions = Extensions::new();
+        assert!(AcquiredPermit::take_over(&mut extensions, &as_ledger(&ours)).is_none());
+
+        extensions.insert(AcquiredPermit::new(acquire().expect("a free permit")));
+        let taken = AcquiredPermit::take_over(&mut extensions, &as_ledger(&ours));
+        assert!(taken.is_some() && acquire().is_none());
+        assert!(AcquiredPermit::take_over(&mut extensions, &as_ledger(&ours)).is_none());
+        drop(taken);
+
+        extensions.insert(AcquiredPermit::new(acquire().expect("it was given back")));
+        let other = Arc::new(LocalLedger::in_flight(1));
+        assert!(AcquiredPermit::take_over(&mut extensions, &as_ledger(&other)).is_none());
+        assert!(acquire().is_some(), "one of another ledger is given back");
+    }
+}

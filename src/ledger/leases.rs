@@ -138,11 +138,12 @@ impl Leases {
 
     /// Starts the task that gives back what expires. It ends when nothing is left.
     fn watch(self: &Arc<Self>) {
-        let (leases, changed) = (Arc::downgrade(self), Arc::clone(&self.changed));
+        // Made before the task runs: a runtime may be dropped before it does.
+        let (watch, changed) = (OnWatch(Arc::downgrade(self)), Arc::clone(&self.changed));
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(look_after(leases, changed))),
+            Ok(runtime) => drop(runtime.spawn(look_after(watch, changed))),
             // The next change, in a runtime, starts it.
-            Err(_) => self.kept.lock().watched = false,
+            Err(_) => drop(watch),
         }
     }
 
@@ -175,10 +176,66 @@ impl Drop for OnWatch {
     }
 }
 
-async fn look_after(leases: Weak<Leases>, changed: Arc<Notify>) {
-    let watch = OnWatch(leases);
+async fn look_after(watch: OnWatch, changed: Arc<Notify>) {
     while let Some(next) = watch.0.upgrade().and_then(|leases| leases.look()) {
         // Either is a reason to look.
         let _ = timeout_at(next, changed.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{AcquireRequest, Ledger, LocalLedger};
+    use crate::principal::{Budget, Principal};
+
+    const LASTS: Duration = Duration::from_secs(60);
+
+    fn begin(leases: &Arc<Leases>, ledger: &Arc<LocalLedger>, id: &str) {
+        let request = AcquireRequest::new(Charge::new(of_svc(), Budget::Concurrency, 1));
+        let permit = Permit::try_acquire(ledger.clone(), &request).expect("a free permit");
+        let id = id.into();
+        leases.apply(LeaseChange::Begin { id, lasts: LASTS }, Some(permit));
+    }
+
+    fn of_svc() -> Principal {
+        Principal::account("svc")
+    }
+
+    fn paused() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_task_looks_after_all() {
+        let (leases, ledger) = (
+            Arc::<Leases>::default(),
+            Arc::new(LocalLedger::in_flight(9)),
+        );
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        for (id, kept) in [("a", 1), ("b", 2), ("c", 3), ("b", 3)] {
+            begin(&leases, &ledger, id);
+            assert_eq!((leases.kept(), tasks() - before), ((kept, true), 1));
+        }
+        tokio::time::sleep(LASTS + Duration::from_millis(1)).await;
+        assert_eq!((leases.kept(), tasks()), ((0, false), before));
+        assert!(ledger.snapshot().principals.is_empty());
+    }
+
+    #[test]
+    fn what_another_runtime_has_left_expires() {
+        let (leases, ledger) = (
+            Arc::<Leases>::default(),
+            Arc::new(LocalLedger::in_flight(9)),
+        );
+        paused().block_on(async { begin(&leases, &ledger, "a") });
+        assert_eq!(leases.kept(), (1, false));
+        paused().block_on(async {
+            begin(&leases, &ledger, "b");
+            tokio::time::sleep(2 * LASTS).await;
+        });
+        assert_eq!(leases.kept(), (0, false));
     }
 }

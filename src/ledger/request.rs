@@ -417,6 +417,14 @@ mod tests {
             (Some(7), Some(then))
         );
         assert_eq!(request.priority(), Priority::Bulk);
+        let first = AcquireRequest::of_call(
+            Charges::new(),
+            None,
+            None,
+            Requeue::new(),
+            Priority::Interactive,
+        );
+        assert_eq!(first.priority(), Priority::Interactive);
     }
 
     #[test]

@@ -246,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_new_key_makes_room() {
+        let mut kept = Generations::default();
+        for key in 0..MAX_ENTRIES as u64 {
+            kept.set(key, 1);
+        }
+        kept.set(7, 2);
+        assert_eq!((kept.young.len(), kept.old.len()), (MAX_ENTRIES, 0));
+        kept.set(u64::MAX, 3);
+        assert_eq!((kept.young.len(), kept.old.len()), (1, MAX_ENTRIES));
+        assert_eq!((kept.get(7), kept.get(u64::MAX)), (Some(2), Some(3)));
+    }
+
+    #[test]
     fn a_response_in_pieces_is_read_up_to_its_head() {
         let response = "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'><s:Body>\
                         <R xmlns='http://schemas.microsoft.com/exchange/services/2006/messages'><RootFolder TotalItemsInView='10'>";

@@ -53,3 +53,109 @@ impl ReadLease for SubscriptionReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn envelope(inner: &str) -> String {
+        format!(
+            "<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'><s:Body>\
+             <R xmlns='http://schemas.microsoft.com/exchange/services/2006/messages'>{inner}</R></s:Body></s:Envelope>"
+        )
+    }
+
+    /// A response with that code, and these ids.
+    fn says(code: &str, ids: &[&str]) -> String {
+        let ids = ids
+            .iter()
+            .map(|id| format!("<SubscriptionId>{id}</SubscriptionId>"));
+        let ids: String = ids.collect();
+        envelope(&format!("<ResponseCode>{code}</ResponseCode>{ids}"))
+    }
+
+    fn reader(operation: Operation, ids: &[&str]) -> SubscriptionReader {
+        let request = says("", ids);
+        SubscriptionReader::of(operation, request.as_bytes()).expect("a call about subscriptions")
+    }
+
+    #[test]
+    fn what_a_response_means() {
+        const LOST: &str = "ErrorSubscriptionNotFound";
+        const BUSY: &str = "ErrorServerBusy";
+        let ids = |ids: &[&str]| ids.iter().map(|id| Box::from(*id)).collect();
+        let [one, two] = [&["A"][..], &["A", "B"]];
+        let begins = LeaseChange::Begin {
+            id: "A".into(),
+            lasts: Duration::from_secs(3600),
+        };
+        let [ends, renews] = [LeaseChange::End(ids(one)), LeaseChange::Renew(ids(one))];
+        for (operation, named, response, expected) in [
+            (Operation::SUBSCRIBE, &[][..], says("NoError", one), begins),
+            (
+                Operation::SUBSCRIBE,
+                &[],
+                says("NoError", &[]),
+                LeaseChange::None,
+            ),
+            // What is named in an error was not created.
+            (
+                Operation::SUBSCRIBE,
+                &[],
+                says(BUSY, one),
+                LeaseChange::None,
+            ),
+            (
+                Operation::SUBSCRIBE,
+                &[],
+                says("ErrorExceededSubscriptionCount", &[]),
+                LeaseChange::Refused,
+            ),
+            (
+                Operation::UNSUBSCRIBE,
+                one,
+                says("NoError", &[]),
+                ends.clone(),
+            ),
+            (Operation::UNSUBSCRIBE, one, says(LOST, &[]), ends.clone()),
+            (
+                Operation::UNSUBSCRIBE,
+                one,
+                says(BUSY, &[]),
+                LeaseChange::None,
+            ),
+            (Operation::GET_EVENTS, one, says("NoError", &[]), renews),
+            (
+                Operation::GET_EVENTS,
+                one,
+                says(BUSY, &[]),
+                LeaseChange::None,
+            ),
+            (Operation::GET_EVENTS, one, says(LOST, &[]), ends.clone()),
+            (
+                Operation::GET_STREAMING_EVENTS,
+                two,
+                says(LOST, &[]),
+                LeaseChange::None,
+            ),
+            (Operation::GET_STREAMING_EVENTS, two, says(LOST, one), ends),
+        ] {
+            let mut reader = reader(operation, named);
+            for piece in response.as_bytes().chunks(100) {
+                reader.read(piece);
+            }
+            assert_eq!(reader.end(), expected, "{operation:?} {response}");
+        }
+    }
+
+    #[test]
+    fn of_a_stream_the_beginning_is_kept() {
+        let mut reader = reader(Operation::GET_STREAMING_EVENTS, &["A"]);
+        for _ in 0..20 {
+            reader.read(&[b' '; MAX_READ / 10]);
+        }
+        assert_eq!(reader.body.len(), MAX_READ);
+    }
+}

@@ -179,7 +179,16 @@ fn searches_without_a_page_draw_what_they_found() {
     for request in [&both, &paged, &envelope("", &get_folder("amy@contoso.com"))] {
         assert!(!says(request, ten));
     }
+    let before = charges.make_charges(&inbox);
     assert!(says(&inbox, ten));
+    // A call that waits asks for what is known by then.
+    let lease = charges.lease(&inbox).expect("a reader");
+    let estimate = lease.estimate().expect("a guess");
+    let after = charges.make_charges(&inbox);
+    assert_eq!(
+        (estimate(&before), estimate(&after)),
+        (Some(after.clone()), None)
+    );
     assert_eq!(drawn(), [37, 37, 2000, 500, 400, 100, 100]);
     assert!(says(&restricted, ten) && says(&of_amy, ten));
     assert_eq!(drawn(), [37, 37, 2000, 500, 148, 37, 100]);
@@ -192,8 +201,24 @@ fn searches_without_a_page_draw_what_they_found() {
         charges.clone().make_charges(&of_amy),
         charges.make_charges(&of_amy)
     );
-    let without = EwsCharges::new([]);
-    assert!(without.lease(&inbox).is_none());
+    // Without a rule that draws by it nobody reads responses.
+    for rules in [vec![], vec![calls_of(Budget::Concurrency)]] {
+        assert!(EwsCharges::new(rules).lease(&inbox).is_none());
+    }
+}
+
+fn calls_of(budget: Budget) -> BudgetRule {
+    BudgetRule::new(budget, Payer::Effective, ChargeRule::Calls)
+}
+
+#[test]
+fn subscriptions_last_where_they_are_limited() {
+    let subscribe = envelope("", "<Subscribe><StreamingSubscriptionRequest/></Subscribe>");
+    for (budget, lasts) in [(Budget::Subscriptions, true), (Budget::Concurrency, false)] {
+        let charges = EwsCharges::new([calls_of(budget)]);
+        let lease = charges.lease(&subscribe);
+        assert_eq!(lease.is_some(), lasts, "{budget:?}");
+    }
 }
 
 #[test]

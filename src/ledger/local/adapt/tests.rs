@@ -554,6 +554,7 @@ fn a_number_that_the_server_names_is_where_the_limit_begins() {
     (0..27).for_each(|_| line.admit());
     line.happens(Refused(27..=27));
     line.limit.named(13);
+    assert_eq!(line.limit.limit, 13);
     let events = [
         // Refusals that were on their way say no more.
         (Refused(14..=26), 13),

@@ -22,7 +22,8 @@ impl Cost {
     /// What another process knew. What is no number that could be one is nothing.
     pub(super) fn of([mean, deviation]: [f64; 2]) -> Self {
         let known = mean > 0.0 && mean.is_finite();
-        let deviation = if deviation > 0.0 { deviation } else { 0.0 };
+        // No number is none.
+        let deviation = deviation.max(0.0);
         Self {
             calls: if known { LAST } else { 0 },
             mean: if known { mean } else { 0.0 },
@@ -62,5 +63,63 @@ impl Cost {
         // Not by less than the smallest cost: one large one before many of none would be expected for ever.
         let expected = calls * (self.mean + self.variance / self.mean.max(1.0));
         expected + DEVIATIONS * (calls * self.variance).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(some: f64, other: f64) -> bool {
+        (some - other).abs() < 1e-9
+    }
+
+    #[test]
+    fn mean_and_deviation() {
+        let mut cost = Cost::default();
+        for (told, [mean, variance]) in [
+            (10.0, [10.0, 25.0]),
+            (20.0, [15.0, 37.5]),
+            (30.0, [20.0, 75.0]),
+        ] {
+            cost.add(told);
+            assert!(
+                near(cost.mean, mean) && near(cost.variance, variance),
+                "{cost:?}"
+            );
+        }
+        let [mean, deviation] = cost.parts();
+        assert!(near(mean, 20.0) && near(deviation, 75_f64.sqrt()));
+        // Of each twenty, the squares by the mean, and four deviations of four calls.
+        assert!(near(
+            cost.most(4),
+            4.0 * (20.0 + 75.0 / 20.0) + 4.0 * 300_f64.sqrt()
+        ));
+    }
+
+    #[test]
+    fn the_last_ones_count() {
+        let mut cost = Cost::default();
+        (0..1_000).for_each(|_| cost.add(10.0));
+        cost.add(10.0 + 128.0);
+        assert!(near(cost.mean, 11.0), "{cost:?}");
+    }
+
+    #[test]
+    fn what_another_process_knew() {
+        let mut cost = Cost::of([20.0, 3.0]);
+        assert_eq!(cost.parts(), [20.0, 3.0]);
+        cost.add(20.0 + 128.0);
+        assert!(
+            near(cost.mean, 21.0),
+            "it is as sure as after many calls: {cost:?}"
+        );
+        for deviation in [-3.0, f64::NAN] {
+            assert_eq!(Cost::of([20.0, deviation]).parts(), [20.0, 0.0]);
+        }
+        for mean in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let cost = Cost::of([mean, 3.0]);
+            assert!(cost.is_unknown() && cost.parts() == [0.0; 2], "{mean}");
+        }
     }
 }

@@ -342,30 +342,28 @@ async fn nobody_overtakes_a_call_that_waits_behind_an_opened_gate() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
-    let ledger = ledger(100);
-    let to = draw("a").with_endpoint(host());
+/// Overloads the endpoint by eight calls at a time, again and again, until four may go, and one more to find out.
+async fn overload(ledger: &Arc<LocalLedger>, to: &AcquireRequest) {
     let busy = || Signal::EndpointBusy {
         until: Instant::now() + secs(1),
     };
     // The first time nothing was counted yet; then one call alone tests the gate.
     for calls in [8, 1] {
-        let sent: Vec<_> = at_a_time(&ledger, &to).into_iter().take(calls).collect();
+        let sent: Vec<_> = at_a_time(ledger, to).into_iter().take(calls).collect();
         sent[0].report(busy());
         drop(sent);
         sleep(secs(1)).await;
     }
     sleep(secs(61)).await;
-    assert_eq!(at_a_time(&ledger, &to).len(), 100);
+    assert_eq!(at_a_time(ledger, to).len(), 100);
     // Eight at a time. All are told so, and it counts once.
-    let mut sent = at_a_time(&ledger, &to);
+    let mut sent = at_a_time(ledger, to);
     sent.truncate(8);
     sent[0].report(busy());
     drop(sent);
     sleep(secs(1)).await;
     for expected in [1, 2, 4, 8] {
-        let sent = at_a_time(&ledger, &to);
+        let sent = at_a_time(ledger, to);
         assert_eq!(sent.len(), expected);
         if expected == 8 {
             sent.iter().for_each(|call| call.report(busy()));
@@ -373,10 +371,34 @@ async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
         sent.into_iter().for_each(Permit::complete);
     }
     sleep(secs(62)).await;
-    // Four, and one more to find out.
-    assert_eq!(at_a_time(&ledger, &to).len(), 5);
+    assert_eq!(at_a_time(ledger, to).len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
+    let ledger = ledger(100);
+    let to = draw("a").with_endpoint(host());
+    overload(&ledger, &to).await;
     sleep(secs(30 * 86_400)).await;
     assert_eq!(at_a_time(&ledger, &to).len(), 100);
+    nothing_left(&ledger).await;
+}
+
+/// An endpoint's number has passed, and so has what more principals had learnt than one operation forgets.
+#[tokio::test(start_paused = true)]
+async fn a_number_that_has_passed_holds_nobody_back_though_others_are_forgotten_first() {
+    let ledger = ledger(100);
+    for number in 0..1_000 {
+        let permit = try_now(&ledger, &draw(&number.to_string())).unwrap();
+        permit.report(Signal::Exceeded(Budget::Concurrency));
+    }
+    let to = draw("a").with_endpoint(host());
+    overload(&ledger, &to).await;
+    sleep(secs(30 * 86_400)).await;
+    let first = try_now(&ledger, &to);
+    assert!(ledger.state.lock().left().expiries > 64, "others are left");
+    assert_eq!(at_a_time(&ledger, &to).len(), 99);
+    drop(first);
     nothing_left(&ledger).await;
 }
 

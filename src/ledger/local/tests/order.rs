@@ -315,6 +315,24 @@ async fn nobody_overtakes_a_large_call_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_charges_are_a_guess_waits_for_what_is_known_by_then() {
+    let ledger = ledger(3);
+    let mut held = Vec::from(hold(&ledger, ["a"; 3]));
+    let now_less: Charges = Charge::new(of("a"), Budget::Concurrency, 2).into();
+    let estimate = Arc::new(move |guess: &Charges| (*guess != now_less).then(|| now_less.clone()));
+    let mut waits = parked(&ledger, weighted("a", 3).with_estimate(estimate));
+    held.pop();
+    assert!(poll_once(&mut waits).is_pending());
+    held.pop();
+    let Poll::Ready(Ok(permit)) = poll_once(&mut waits) else {
+        panic!("two are enough by now");
+    };
+    assert_eq!(permit.admission().charges()[0].amount(), 2);
+    drop((permit, held));
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn later_admissions_have_larger_numbers() {
     let ledger = ledger(2);
     let first = try_now(&ledger, &draw("a")).unwrap();

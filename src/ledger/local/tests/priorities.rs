@@ -114,6 +114,29 @@ async fn the_less_urgent_ones_do_not_starve() {
     nothing_left(&ledger).await;
 }
 
+/// Time alone counts, and not which of them came first.
+#[tokio::test(start_paused = true)]
+async fn a_less_urgent_call_has_its_turn_though_a_more_urgent_one_waits_for_longer() {
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(1))
+        .max_wait(secs(3600))
+        .build();
+    let ledger = Arc::new(ledger);
+    let start = Instant::now();
+    let held = try_now(&ledger, &draw("a")).unwrap();
+    let mut calls = Vec::new();
+    for priority in [Priority::Normal, Priority::Bulk, Priority::Normal] {
+        calls.push(call(&ledger, urgent("a", priority), secs(1)));
+        sleep(secs(1)).await;
+    }
+    sleep(secs(300)).await;
+    drop(held);
+    for (call, turn) in calls.into_iter().zip([1, 0, 2]) {
+        assert_eq!(waited(call, start).await, secs(303 + turn), "{turn}");
+    }
+    nothing_left(&ledger).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reserve_is_left_to_interactive_calls() {
     let ledger = LocalLedger::builder()

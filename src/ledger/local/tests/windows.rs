@@ -632,6 +632,17 @@ async fn a_window_of_which_all_is_left_holds_back_nobody() {
     nothing_left(&ledger).await;
 }
 
+/// "Too many at the same time" says nothing of a bucket.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_another_budget_teaches_nothing() {
+    let ledger = windows(2, 2, secs(1), 100);
+    let permit = try_now(&ledger, &requests("a", 1)).unwrap();
+    permit.report(Signal::Exceeded(Budget::Concurrency));
+    permit.complete();
+    sleep(secs(2)).await;
+    nothing_left_now(&ledger);
+}
+
 /// The next process would find out nothing.
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_is_full_again_is_not_saved() {

@@ -304,3 +304,49 @@ fn a_value_that_was_opened_anew_is_not_the_one_that_was_kept() {
     line.take(&["v"]);
     assert_eq!(line.ask(5, &["v"]), Full);
 }
+
+#[test]
+fn what_the_next_process_has_to_know() {
+    let stays = |line: &Line| {
+        let Some(Known::Open { values, limit }) = line.meter.export(line.now) else {
+            return (Vec::new(), None);
+        };
+        let mut stays: Vec<_> = values.iter().map(|open| open.stays).collect();
+        stays.sort();
+        (stays, limit)
+    };
+    let mut line = Line::new(3);
+    assert_eq!(stays(&line), (vec![], None));
+    // What was opened for a call that waits, and not used yet, is free at once.
+    assert!(line.keep(7, &["kept"]));
+    assert_eq!(stays(&line), (vec![], None));
+    let [running, ended] = [["a"], ["b"]].map(|values| line.take(&values));
+    line.end(ended, &["b"], End::Complete);
+    line.now += IDLE / 4;
+    assert_eq!(stays(&line), (vec![IDLE / 4 * 3, IDLE], None));
+    // It may be in use until now, whenever it was used before.
+    line.end(running, &["a"], End::Complete);
+    assert_eq!(stays(&line), (vec![IDLE / 4 * 3, IDLE], None));
+    assert!(line.leave(7));
+
+    let mut line = careful();
+    line.now += IDLE;
+    assert_eq!(stays(&line), (vec![IDLE; 2], Some(line.meter.limit_now())));
+}
+
+#[test]
+fn values_close_for_those_that_starve_again_and_again() {
+    let mut line = Line::new(2);
+    for round in 0..3 {
+        let values = ["a", "b"];
+        let calls = values.map(|value| line.take(&[value]));
+        line.meter.starved(1, 10 * round);
+        assert_eq!(line.ask(10 * round, &["a"]), Full, "it closes");
+        for (call, value) in calls.into_iter().zip(values) {
+            line.end(call, &[value], End::Complete);
+        }
+        line.now += IDLE;
+        assert_eq!(line.held(), 0);
+        assert_eq!(line.ask(0, &["x"]), HasRoom);
+    }
+}
