@@ -14,6 +14,8 @@ mod deadline;
 mod graph;
 #[path = "responses/lost_writes.rs"]
 mod lost_writes;
+#[path = "responses/members.rs"]
+mod members;
 #[path = "responses/neighbours.rs"]
 mod neighbours;
 #[path = "responses/page.rs"]

@@ -111,8 +111,8 @@
 //! Its head is that of the first response with messages, with a [`BatchReport`] in its extensions. A batch that changes
 //! something is complete before its response begins: nothing is lost if its body is not read. A batch that only reads
 //! responds with its first part, and sends the others while the body is read. It gets ahead of the reader by one part more
-//! than may be in flight, so that a slow reader keeps no more in memory (if it goes group by group, all messages that cannot
-//! be handed out yet are kept). With one part at a time, none is in flight while the reader has something to read, so that
+//! than may be in flight, so that a slow reader keeps no more in memory, and by as much again each time that the server throttles
+//! the member whose message comes next (if it goes group by group, all messages that cannot be handed out yet are kept). With one part at a time, none is in flight while the reader has something to read, so that
 //! the reader can make other calls for the same principal. With several parts it cannot.
 //!
 //! Lists ([`PartResponse::Lists`]) have no place for errors: if a part of such a batch fails, a batch that only reads fails,

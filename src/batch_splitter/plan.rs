@@ -225,6 +225,23 @@ impl Plan {
         }
     }
 
+    /// Puts members that wait behind those that failed less often.
+    pub(super) fn defer(&mut self, members: &[usize]) {
+        for &member in members {
+            let key = self.waiting_key(member);
+            if self.waiting.remove(&key) {
+                self.count_failure(&[member]);
+                self.waiting.insert(self.waiting_key(member));
+            }
+        }
+    }
+
+    /// Returns how often the server has throttled the first member that is not settled.
+    pub(super) fn first_open_throttled(&self) -> usize {
+        let first = self.members.get(self.first_open);
+        first.map_or(0, |first| first.throttled as usize)
+    }
+
     /// Sets when a member may be sent again, at the earliest.
     pub(super) fn hold(&mut self, member: usize, until: Instant) {
         if let Some(known) = self.members.get_mut(member) {

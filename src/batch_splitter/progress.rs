@@ -336,6 +336,9 @@ impl<B: Batch> Progress<B> {
         if self.members.only_reads() && !self.members.plan.is_by_group() {
             // What the reader has not taken yet, and what cannot be handed out yet, has to be kept.
             let ahead = members.saturating_mul(self.max_in_flight().saturating_add(1));
+            // One that the server throttles again and again does not hold up those behind it.
+            let throttled = self.members.plan.first_open_throttled();
+            let ahead = ahead.saturating_mul(throttled.saturating_add(1));
             let from = match self.members.merge.can_stream() {
                 true => self.members.merge.next_member(),
                 false => self.members.plan.first_open(),

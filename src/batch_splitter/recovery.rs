@@ -211,6 +211,8 @@ impl Recovery {
                 now,
             );
         }
+        // Beside others that go through, it would hold them up.
+        members.plan.defer(&summary.throttled);
         match self.pacing.retry_one_at(earlier, summary.wait, now) {
             Some(until) => members.hold(&summary.throttled, until),
             None => self.give_up_all(members, &summary.throttled, true),

@@ -12,6 +12,7 @@ use http::{HeaderMap, Request};
 use http_body::Body;
 use http_body_util::Full;
 use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -22,6 +23,8 @@ use super::frame_buffer::FrameBuffer;
 use super::invalid_characters::InvalidCharacters;
 use super::replay::ReplayBody;
 use super::watch::BodyWatch;
+use crate::errors::DeadlineElapsed;
+use crate::extensions::Deadline;
 #[cfg(feature = "ews")]
 use crate::soap::InvalidCharacter;
 
@@ -33,7 +36,8 @@ const FRAMES_PER_POLL: usize = 1024;
 /// A [`ReplayBody`] passes as it is, and a body of one frame is taken without a copy; more frames
 /// are joined into one piece. Trailers are dropped, and with them the headers `Trailer` and
 /// `Transfer-Encoding`; a `Content-Length` is put right where there is one. Dropping the future
-/// drops body and call.
+/// drops body and call. A body that is not there at the [`Deadline`] of its call ends in
+/// [`DeadlineElapsed`](crate::concurrency_by_principal::DeadlineElapsed): nothing was sent.
 ///
 /// ```
 /// use http::Request;
@@ -219,6 +223,7 @@ where
                 body,
                 taken: Some((self.inner.clone(), parts)),
                 frames: FrameBuffer::default(),
+                timer: None,
             },
         };
         BufferRequestFuture { rules, state }
@@ -262,6 +267,8 @@ where
         body: B,
         taken: Option<(S, http::request::Parts)>,
         frames: FrameBuffer,
+        /// Ends the call at its deadline. Set once the body has nothing ready.
+        timer: Option<Pin<Box<Sleep>>>,
     },
     Call(#[pin] Forward<S>),
     Refused(Option<BufferRequestError>),
@@ -331,16 +338,20 @@ where
                     mut body,
                     taken,
                     frames,
+                    timer,
                 } => {
                     if frames.len().saturating_add(body.size_hint().lower()) > limit {
                         return too_large();
                     }
                     if frames_left == 0 {
                         cx.waker().wake_by_ref();
-                        return Poll::Pending;
+                        return in_time(taken, timer, cx);
                     }
                     frames_left -= 1;
-                    match ready!(body.as_mut().poll_frame(cx)) {
+                    let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                        return in_time(taken, timer, cx);
+                    };
+                    match frame {
                         Some(Ok(frame)) => {
                             let Ok(mut data) = frame.into_data() else {
                                 continue;
@@ -373,6 +384,21 @@ where
             this.state.set(next);
         }
     }
+}
+
+/// Waits for more of a body until the deadline of its call.
+fn in_time<S, T>(
+    taken: &Option<(S, http::request::Parts)>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, BoxError>> {
+    let parts = taken.as_ref().map(|(_, parts)| parts);
+    let Some(deadline) = parts.and_then(|parts| parts.extensions.get::<Deadline>()) else {
+        return Poll::Pending;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.0)));
+    ready!(timer.as_mut().poll(cx));
+    Poll::Ready(Err(DeadlineElapsed::at(*deadline).into()))
 }
 
 impl<S, B> fmt::Debug for BufferRequestFuture<S, B>

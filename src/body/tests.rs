@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
@@ -305,5 +306,40 @@ fn a_body_of_empty_frames_lets_others_run() {
     for _ in 0..3 {
         assert!(call.poll().is_pending());
         assert!(call.is_woken());
+    }
+}
+
+/// A body that does not come, or is empty for ever, ends at the deadline of its call, and nothing is sent.
+#[tokio::test(start_paused = true)]
+async fn an_upload_has_the_deadline_of_its_call() {
+    use crate::errors::DeadlineElapsed;
+    use crate::extensions::Deadline;
+
+    type Frames = futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, BoxError>>;
+    let minute = std::time::Duration::from_secs(60);
+    let hanging: fn() -> Frames = || {
+        let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from("<s:")))]);
+        first.chain(futures_util::stream::pending()).boxed()
+    };
+    let empty: fn() -> Frames = || {
+        let frames = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::new())));
+        frames
+            .then(|frame| async {
+                tokio::time::sleep(std::time::Duration::from_millis(7)).await;
+                frame
+            })
+            .boxed()
+    };
+    for frames in [hanging, empty] {
+        let service = BufferRequest::new(
+            service_fn(async |_: Request<ReplayBody>| -> Result<(), BoxError> { panic!("sent") }),
+            1024,
+        );
+        let mut request = Request::new(StreamBody::new(frames()));
+        request.extensions_mut().insert(Deadline::within(minute));
+        let begin = tokio::time::Instant::now();
+        let error = service.oneshot(request).await.unwrap_err();
+        assert!(error.is::<DeadlineElapsed>(), "{error}");
+        assert_eq!(begin.elapsed(), minute);
     }
 }

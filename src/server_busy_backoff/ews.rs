@@ -159,7 +159,11 @@ fn operation_class<B>(request: &Request<B>, body: &ReplayBody) -> RequestClass {
         let is_plain = request.method() != Method::POST || body.is_empty();
         return match is_plain {
             true => RequestClass::by_head(request),
-            false => RequestClass::new("an unreadable request", Idempotency::NonIdempotent),
+            // Whoever has given it a key says that it may be sent again.
+            false => RequestClass {
+                operation: "an unreadable request".into(),
+                ..RequestClass::by_head(request)
+            },
         };
     };
     let Some(operation) = outline.operation() else {

@@ -10,17 +10,17 @@ use super::Worth;
 use super::server::{Reply, good, request, send};
 
 /// One sample: the file, and what was written down of it.
-struct Sample {
-    name: String,
-    class: String,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) class: String,
     /// The wait that it asks for.
     back_off: Option<Duration>,
-    response: Reply,
+    pub(crate) response: Reply,
 }
 
 impl Sample {
     /// The same, to another operation.
-    fn said_to(&self, operation: &str) -> Reply {
+    pub(crate) fn said_to(&self, operation: &str) -> Reply {
         let mut response = self.response.clone();
         let own = self.name.split('-').nth(1).unwrap_or_default();
         if let (Reply::Response { body, .. }, true) = (&mut response, own != "fault") {
@@ -34,7 +34,7 @@ impl Sample {
     }
 }
 
-fn samples() -> Option<Vec<Sample>> {
+pub(crate) fn samples() -> Option<Vec<Sample>> {
     let folder = PathBuf::from(std::env::var_os("EWS_FACTS_DIR")?).join("faults");
     let index = fs::read_to_string(folder.join("index.tsv")).unwrap();
     let rows = index.lines().skip(1).map(|line| {
@@ -72,7 +72,7 @@ fn message(status: u16, text: &str) -> Reply {
     }
 }
 
-fn worth(class: &str) -> Worth {
+pub(crate) fn worth(class: &str) -> Worth {
     let has = |word| class.contains(word);
     let throttled = [
         "throttle-server-busy",

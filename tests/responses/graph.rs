@@ -15,7 +15,7 @@ use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
 use super::server::{Ask, Reply, respond};
 use super::{Row, Worth, rows};
 
-fn batch(method: &str) -> Request<ReplayBody> {
+pub(crate) fn batch(method: &str) -> Request<ReplayBody> {
     let requests: Vec<String> = (0..20)
         .map(|id| format!(r#"{{"id":"{id}","method":"{method}","url":"/me/messages/{id}"}}"#))
         .collect();

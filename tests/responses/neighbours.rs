@@ -1,8 +1,17 @@
 //! Neighbours of the responses in the table: statuses that one member causes, codings and encodings that nobody reads.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::server::{Ask, Reply, good, request, send};
+use http::Request;
+use tower::{Layer, ServiceExt};
+use tower_ews::EwsStack;
+use tower_ews::body::ReplayBody;
+use tower_ews::policy::ThrottlingPolicy;
+use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
+
+use super::server::{Ask, Reply, good, request, respond, send};
 
 /// Refused for what was asked: one member costs itself alone, and what refuses all alike is recognised after a few parts.
 #[tokio::test(start_paused = true)]
@@ -64,6 +73,81 @@ async fn what_nobody_can_read_is_no_success() {
                     assert!(outcome.error.contains("compressed"), "{case}");
                 }
             }
+        }
+    }
+}
+
+/// What is no SOAP goes by its method, and by the key with which a server does it once: in the layer for plain HTTP, in that for EWS, and
+/// through the stack.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_soap_goes_by_its_method_and_its_key() {
+    fn lost(number: usize) -> Reply {
+        [
+            Reply::status(502),
+            Reply::Reset,
+            Reply::page(201, "text/plain", "done"),
+        ]
+        .get(number)
+        .cloned()
+        .unwrap()
+    }
+    for (method, key, again) in [
+        ("GET", false, true),
+        ("HEAD", false, true),
+        ("OPTIONS", false, true),
+        ("PUT", false, true),
+        ("DELETE", false, true),
+        ("POST", false, false),
+        ("POST", true, true),
+        ("PATCH", false, false),
+        ("PATCH", true, true),
+        ("MKCOL", false, false),
+    ] {
+        for layer in ["http", "ews", "stack"] {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            let server = tower::service_fn(move |_: Request<ReplayBody>| {
+                respond(lost(counted.fetch_add(1, Ordering::Relaxed)))
+            });
+            let mut request = Request::builder()
+                .method(method)
+                .uri("https://mail.contoso.com/api/things/1");
+            if key {
+                request = request.header("idempotency-key", "8e03978e");
+            }
+            let body = if ["POST", "PUT", "PATCH"].contains(&method) {
+                r#"{"a":1}"#
+            } else {
+                ""
+            };
+            let request = request.body(ReplayBody::from(body)).unwrap();
+            let status = match layer {
+                "http" => ServerBusyBackoffLayer::http()
+                    .layer(server)
+                    .oneshot(request)
+                    .await
+                    .map(|response| response.status()),
+                "ews" => ServerBusyBackoffLayer::ews()
+                    .layer(server)
+                    .oneshot(request)
+                    .await
+                    .map(|response| response.status()),
+                _ => {
+                    let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
+                    stack
+                        .service(server)
+                        .oneshot(request)
+                        .await
+                        .map(|response| response.status())
+                }
+            };
+            let case = format!("{method}, {key}, {layer}: {status:?}");
+            assert_eq!(
+                count.load(Ordering::Relaxed),
+                if again { 3 } else { 1 },
+                "{case}"
+            );
+            assert_eq!(status.unwrap(), if again { 201 } else { 502 }, "{case}");
         }
     }
 }

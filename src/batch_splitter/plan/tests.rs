@@ -237,3 +237,34 @@ fn a_part_has_as_many_bytes_as_it_may() {
         assert_eq!(next, NextPart::Members(members), "{bytes}");
     }
 }
+
+#[test]
+fn members_that_are_deferred_go_behind_the_others_where_order_makes_no_difference() {
+    let now = Instant::now();
+    for (order, expected) in [
+        (Order::Free, [vec![1, 2], vec![0]]),
+        (Order::Kept, [vec![0, 1], vec![2]]),
+    ] {
+        let batch = Tables::new(3, order);
+        let mut plan = Plan::new(&batch);
+        // One that does not wait is left alone.
+        plan.settle(2, true);
+        plan.defer(&[2]);
+        let mut plan = Plan::new(&batch);
+        plan.defer(&[0]);
+        let bounds = Bounds {
+            members: 2,
+            bytes: u64::MAX,
+            end: usize::MAX,
+            whole_only: false,
+        };
+        for part in expected {
+            assert_eq!(
+                plan.next(&batch, bounds, now),
+                NextPart::Members(part),
+                "{order:?}"
+            );
+        }
+        assert!(plan.nothing_waits());
+    }
+}
