@@ -46,3 +46,46 @@ impl<B, M: MakeCharges<B>> MakeCharges<B> for RequestCharges<M> {
         self.0.lease(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{LeaseChange, Principal, ReadLease};
+
+    struct Nothing;
+
+    impl ReadLease for Nothing {
+        fn read(&mut self, _: &[u8]) {}
+
+        fn end(&mut self) -> LeaseChange {
+            LeaseChange::None
+        }
+    }
+
+    struct Uploads;
+
+    impl MakeCharges<()> for Uploads {
+        fn make_charges(&self, _: &http::Request<()>) -> Charges {
+            let budgets = [Budget::Concurrency, Budget::UploadBytes];
+            let charges = budgets.map(|budget| Charge::new(Principal::new("a"), budget, 3));
+            charges.into_iter().collect()
+        }
+
+        fn lease(&self, _: &http::Request<()>) -> Option<Lease> {
+            Some(Lease::new(Budget::UploadBytes, Nothing))
+        }
+    }
+
+    #[test]
+    fn only_concurrent_calls_become_requests() {
+        let (charges, request) = (RequestCharges::new(Uploads), http::Request::new(()));
+        let drawn = charges.make_charges(&request);
+        let drawn = drawn
+            .iter()
+            .map(|charge| (charge.budget(), charge.amount()));
+        let expected = [(Budget::Requests, 3), (Budget::UploadBytes, 3)];
+        assert_eq!(drawn.collect::<Vec<_>>(), expected);
+        let lease = charges.lease(&request).expect("the inner one's");
+        assert_eq!(lease.budget(), Some(Budget::UploadBytes));
+    }
+}

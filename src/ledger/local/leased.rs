@@ -266,3 +266,92 @@ fn amount(amounts: &[(Budget, u32)], budget: Budget) -> u32 {
     let of_budget = amounts.iter().find(|(known, _)| *known == budget);
     of_budget.map_or(0, |(_, amount)| *amount)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::super::tests::{of, parked, poll_once, several, try_now};
+    use super::*;
+    use crate::ledger::{AcquireRequest, Ledger};
+
+    const BUDGETS: [Budget; 2] = [Budget::Concurrency, Budget::SyncCalls];
+
+    fn leased() -> Arc<LocalLedger> {
+        let builder = LocalLedger::builder();
+        let ledger = BUDGETS.iter().fold(builder, |builder, budget| {
+            builder.budget(*budget, Limit::InFlight(9))
+        });
+        Arc::new(ledger.leased().build())
+    }
+
+    /// Lends so much of the first budget, and says what there is of each afterwards.
+    fn lend(ledger: &LocalLedger, name: &str, share: u32) -> Vec<[u32; 5]> {
+        let lease = (Budget::Concurrency, Lease::Share(share));
+        ledger.lend(&of(name), &[], |_| ((), vec![lease], false));
+        look(ledger, name)
+    }
+
+    /// What waits for each budget, and its share, what is held, its peak and what is kept.
+    fn look(ledger: &LocalLedger, name: &str) -> Vec<[u32; 5]> {
+        ledger.lend(&of(name), &[], |demand| {
+            let usage = demand.budgets.iter().map(|budget| match budget.usage {
+                Usage::InFlight {
+                    share,
+                    held,
+                    peak,
+                    kept,
+                } => [budget.waiting, share, held, peak, kept],
+                _ => panic!("{budget:?}"),
+            });
+            (usage.collect(), Vec::new(), false)
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_asked_for_on_all_budgets_of_the_first_call() {
+        let ledger = leased();
+        let both = || several(BUDGETS.map(|budget| ("a", budget, 2)));
+        let mut calls = [(); 3].map(|()| parked(&ledger, both()));
+        assert_eq!(lend(&ledger, "a", 3), [[6, 3, 0, 0, 0], [6, 0, 0, 0, 0]]);
+        for _ in 0..2 {
+            let lease = (Budget::SyncCalls, Lease::Share(2));
+            ledger.lend(&of("a"), &[], |_| ((), vec![lease], false));
+        }
+        let Poll::Ready(Ok(permit)) = poll_once(&mut calls[0]) else {
+            panic!("enough is lent for one");
+        };
+        drop(calls);
+        permit.complete();
+        // The call is over, and was there since the last look.
+        assert_eq!(look(&ledger, "a")[0], [0, 3, 0, 2, 0]);
+        assert_eq!(look(&ledger, "a")[0], [0, 3, 0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_has_where_it_does_not_wait_is_kept_for_it() {
+        let ledger = leased();
+        let crosses = several(["a", "b"].map(|name| (name, Budget::Concurrency, 2)));
+        let call = parked(&ledger, crosses);
+        assert_eq!(lend(&ledger, "a", 3), [[0, 3, 0, 0, 2]]);
+        assert_eq!(lend(&ledger, "b", 1), [[2, 1, 0, 0, 0]]);
+        drop(call);
+        assert_eq!(lend(&ledger, "a", 3), [[0, 3, 0, 0, 0]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_lent_to_a_single_call_either() {
+        let ledger = leased();
+        let request = AcquireRequest::new(of("a"));
+        assert!(try_now(&ledger, &request).is_none());
+        assert_eq!(lend(&ledger, "a", 1), [[0, 1, 0, 0, 0]]);
+        let permit = try_now(&ledger, &request).expect("one is lent");
+        assert!(try_now(&ledger, &request).is_none());
+        permit.complete();
+        // What is not lent any more is forgotten with the call.
+        ledger.lend(&of("a"), &[], |_| {
+            ((), vec![(Budget::Concurrency, Lease::Share(0))], false)
+        });
+        assert!(ledger.snapshot().principals.is_empty());
+    }
+}

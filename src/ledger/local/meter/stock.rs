@@ -68,3 +68,44 @@ impl Measure for Stock {
         BudgetSnapshot::new(budget, 0, self.left)
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "redis")]
+mod tests {
+    use super::*;
+    use crate::principal::{Charge, Principal};
+
+    #[test]
+    fn what_is_drawn_is_told_once_and_comes_back_if_it_was_not_sent() {
+        let mut stock = Stock::default();
+        let now = Instant::now();
+        let mut clock = Clock::at(now);
+        let charges = [Charge::new(Principal::new("svc"), Budget::Requests, 3)];
+        let ask = || Ask {
+            charges: &charges,
+            position: super::super::Position {
+                priority: crate::extensions::Priority::default(),
+                ticket: 1,
+                key: 0,
+            },
+            sequence: 1,
+            reserve: 0,
+        };
+        let has_room = |stock: &mut Stock| {
+            stock.admit(ask(), &mut Clock::at(now)) == Verdict::Room { value: None }
+        };
+        stock.add(2);
+        assert!(!has_room(&mut stock));
+        stock.add(1);
+        assert!(has_room(&mut stock));
+        assert!(!stock.take(ask(), &mut clock));
+        assert_eq!((stock.usage(), stock.usage()), ((0, 3), (0, 0)));
+        assert_eq!(stock.tidy(now), Keep::Nothing);
+        stock.give_back(ask(), End::Complete, &mut clock);
+        assert_eq!(stock.usage(), (0, 0));
+        stock.give_back(ask(), End::NotSent, &mut clock);
+        assert_eq!((stock.usage(), stock.tidy(now)), ((3, 0), Keep::InUse));
+        stock.take_back(1);
+        assert_eq!(stock.usage(), (2, 0));
+    }
+}

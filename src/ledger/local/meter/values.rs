@@ -149,3 +149,125 @@ impl Measure for Values {
         BudgetSnapshot::new(budget, many, many)
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "redis")]
+mod tests {
+    use super::*;
+    use crate::principal::Charge;
+
+    const IDLE: Duration = Duration::from_secs(300);
+
+    struct Lent {
+        meter: Values,
+        now: Instant,
+    }
+
+    impl Lent {
+        fn with<T>(
+            &mut self,
+            value: &str,
+            what: impl FnOnce(&mut Values, Ask<'_>, &mut Clock) -> T,
+        ) -> T {
+            let charge = Charge::of_value(name("svc"), Budget::OpenMailboxes, name(value));
+            let ask = Ask {
+                charges: &[charge],
+                position: super::super::Position {
+                    priority: crate::extensions::Priority::default(),
+                    ticket: 1,
+                    key: 0,
+                },
+                sequence: 1,
+                reserve: 0,
+            };
+            what(&mut self.meter, ask, &mut Clock::at(self.now))
+        }
+
+        fn is_open(&mut self, value: &str) -> bool {
+            let says = self.with(value, |meter, ask, clock| meter.admit(ask, clock));
+            says == Verdict::Overtakes
+        }
+
+        fn take(&mut self, value: &str) {
+            let early = self.with(value, |meter, ask, clock| meter.take(ask, clock));
+            assert!(!early);
+        }
+
+        fn end(&mut self, value: &str, end: End) {
+            self.with(value, |meter, ask, clock| meter.give_back(ask, end, clock));
+        }
+
+        fn usage(&mut self) -> Vec<(Principal, Option<Duration>)> {
+            let mut usage = self.meter.usage(self.now);
+            usage.sort_by(|one, other| one.0.key().cmp(&other.0.key()));
+            usage
+        }
+    }
+
+    fn name(name: &str) -> Principal {
+        Principal::new(name)
+    }
+
+    fn two() -> Lent {
+        let (mut meter, now) = (Values::new(IDLE), Instant::now());
+        meter.lend(&name("a"), now);
+        meter.lend(&name("b"), now);
+        Lent { meter, now }
+    }
+
+    #[test]
+    fn what_is_lent_is_open_until_it_was_idle() {
+        let mut lent = two();
+        assert!(lent.is_open("a") && lent.is_open("b") && !lent.is_open("c"));
+        lent.take("a");
+        lent.take("a");
+        lent.now += IDLE / 2;
+        lent.end("a", End::Complete);
+        lent.take("b");
+        lent.end("b", End::NotSent);
+        assert_eq!(
+            lent.usage(),
+            [(name("a"), None), (name("b"), Some(Duration::ZERO))]
+        );
+        lent.now += IDLE / 4;
+        // What was never sent has not opened it anew.
+        lent.end("a", End::NotSent);
+        let unused = Some(IDLE / 4);
+        assert_eq!(lent.usage(), [(name("a"), unused), (name("b"), unused)]);
+        lent.take("a");
+        lent.now += IDLE - IDLE / 4;
+        assert_eq!(lent.usage(), [(name("a"), None)]);
+        lent.end("a", End::Complete);
+        lent.now += IDLE - Duration::from_nanos(1);
+        assert_eq!(lent.usage().len(), 1);
+        lent.now += Duration::from_nanos(1);
+        assert_eq!(lent.usage(), []);
+        assert_eq!(lent.meter.tidy(lent.now), Keep::Nothing);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_used_up_by_those_that_have_it() {
+        let mut lent = two();
+        lent.take("a");
+        lent.meter.take_back(&name("a"));
+        lent.meter.take_back(&name("b"));
+        assert_eq!(lent.usage(), [(name("a"), None)]);
+        assert!(!lent.is_open("a"));
+        lent.end("a", End::Complete);
+        assert_eq!(lent.usage(), []);
+    }
+
+    #[test]
+    fn what_the_server_did_not_open_is_told_once() {
+        let mut lent = two();
+        lent.take("a");
+        lent.with("a", |meter, ask, clock| meter.exceeded(ask, 1, clock));
+        assert!(!lent.is_open("a") && lent.is_open("b"));
+        assert_eq!(lent.usage(), [(name("b"), Some(Duration::ZERO))]);
+        assert_eq!(lent.meter.take_refused(), [name("a")]);
+        assert_eq!(lent.meter.take_refused(), []);
+        lent.meter.lend(&name("a"), lent.now);
+        assert!(lent.is_open("a"));
+        assert_eq!(lent.usage()[0], (name("a"), None));
+    }
+}

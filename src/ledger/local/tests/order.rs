@@ -303,6 +303,22 @@ async fn what_a_large_call_hands_on_leaves_room_for_a_small_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_given_back_is_not_enough_for_a_larger_call() {
+    let ledger = ledger(3);
+    let mut held = Vec::from(hold(&ledger, ["a"; 3]));
+    // So many that a release would be handed on, if it fitted.
+    let mut waits: Vec<_> = (0..9).map(|_| parked(&ledger, weighted("a", 3))).collect();
+    for _ in 0..3 {
+        assert!(poll_once(&mut waits[0]).is_pending());
+        held.pop().unwrap().complete();
+        tokio::task::yield_now().await;
+    }
+    assert!(poll_once(&mut waits[0]).is_ready());
+    drop(waits);
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_overtakes_a_large_call_that_waits() {
     let ledger = ledger(2);
     let held = try_now(&ledger, &draw("a")).unwrap();

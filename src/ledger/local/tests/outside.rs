@@ -101,6 +101,22 @@ async fn a_number_is_kept_until_it_is_the_configured_one_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_smaller_number_that_the_server_names_is_where_the_limit_begins() {
+    for (number, limit) in [(13, 13), (27, 27), (30, 27)] {
+        let ledger = ledger(27);
+        let permit = try_now(&ledger, &draw("a")).unwrap();
+        let budget = Budget::Concurrency;
+        permit.report(Signal::Limit { budget, number });
+        let snapshot = ledger.snapshot();
+        assert_eq!(snapshot.principals[0].budgets[0].limit, limit);
+        permit.complete();
+        if limit == 27 {
+            nothing_left_now(&ledger);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn gates_can_be_closed_from_outside() {
     let ledger = ledger(4);
     let until = Instant::now() + secs(60);

@@ -238,9 +238,12 @@ fn no_operation_looks_at_more_because_more_wait() {
 fn a_mailbox_that_opens_is_looked_at_once_for_each_call_that_waits_for_it() {
     let mut crowd = Crowd::new(Crowded::FullSame);
     let (before, _) = crowd.looked_and_left();
-    crowd.release();
+    crowd.counted(Crowd::release).check("a release");
     crowd.advance(1);
-    crowd.poll(0);
+    let poll = |crowd: &mut Crowd| {
+        crowd.poll(0);
+    };
+    crowd.counted(poll).check("a poll");
     crowd.go_on();
     let (after, _) = crowd.looked_and_left();
     // Each is looked at once when it goes on, and with each portion the heads of the lists are.

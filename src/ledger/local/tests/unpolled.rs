@@ -40,6 +40,26 @@ async fn all_of_them_hold_up_the_one_behind_them_for_two_seconds() {
     }
 }
 
+/// Where turns were missed, what another call gives back is not held for a second again.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_meanwhile_goes_on_as_fast() {
+    let ledger = ledger(2);
+    let [one, other] = [(); 2].map(|()| try_now(&ledger, &draw("a")).unwrap());
+    let idle: Vec<_> = (0..40).map(|_| parked(&ledger, draw("a"))).collect();
+    let last = [(); 2].map(|()| call(&ledger, draw("a"), secs(60)));
+    sleep(secs(1)).await;
+    let now = Instant::now();
+    one.complete();
+    sleep(Duration::from_millis(1_900)).await;
+    other.complete();
+    for call in last {
+        let waited = call.await.unwrap().unwrap() - now;
+        assert_eq!(in_time(waited, idle.len()), Ok(()));
+    }
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
 /// A value that an unpolled call would have opened is not open.
 #[tokio::test(start_paused = true)]
 async fn values_of_calls_that_were_never_sent_are_free_at_once() {

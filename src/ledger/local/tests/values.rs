@@ -331,6 +331,34 @@ fn one_of_each() -> (Arc<LocalLedger>, Permit) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_needs_another_value_by_now_holds_up_nobody() {
+    let ledger = delegate(2, secs(3600));
+    let [one, other] = ["one", "other"].map(|open| try_now(&ledger, &opens("svc", open)).unwrap());
+    let account = of("svc");
+    let of_both = ["x", "y"].map(|mailbox| {
+        Charge::of_value(
+            account.clone(),
+            Budget::OpenMailboxes,
+            Principal::mailbox(mailbox),
+        )
+    });
+    let mut both = parked(
+        &ledger,
+        AcquireRequest::new(of_both.into_iter().collect::<Charges>()),
+    );
+    let mut behind = parked(&ledger, opens("svc", "x"));
+    let urgent = opens("svc", "x").with_priority(crate::extensions::Priority::Interactive);
+    let urgent = call(&ledger, urgent, secs(1));
+    tokio::task::yield_now().await;
+    one.complete();
+    sleep(Duration::from_millis(300_500)).await;
+    assert!(poll_once(&mut behind).is_ready(), "its value is open");
+    assert!(poll_once(&mut both).is_pending());
+    drop((both, behind, other, urgent));
+    nothing_left(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mailbox_is_kept_for_a_call_that_waits_for_something_else() {
     let (ledger, held) = one_of_each();
     let older = call(&ledger, opens("svc", "y"), secs(1));
