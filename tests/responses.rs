@@ -18,6 +18,8 @@ mod lost_writes;
 mod members;
 #[path = "responses/neighbours.rs"]
 mod neighbours;
+#[path = "responses/odd_servers.rs"]
+mod odd_servers;
 #[path = "responses/page.rs"]
 mod page;
 #[path = "responses/random.rs"]
