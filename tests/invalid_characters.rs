@@ -7,9 +7,9 @@ use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{Full, StreamBody};
-use tower::{BoxError, ServiceExt, service_fn};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_ews::EwsStack;
-use tower_ews::body::{BufferRequestError, InvalidCharacters, ReplayBody};
+use tower_ews::body::{BufferRequestError, BufferRequestLayer, InvalidCharacters, ReplayBody};
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::soap::InvalidCharacter;
 use tower_ews::stack::status_of;
@@ -121,5 +121,85 @@ async fn what_is_no_soap_or_all_right_is_sent_as_it_is() {
             result.unwrap();
             assert_eq!(sent, std::slice::from_ref(&body));
         }
+    }
+}
+
+/// In every place of a request and in every way of writing it, through the stack and in the layer alone.
+#[tokio::test(start_paused = true)]
+async fn wherever_it_stands_and_however_it_is_written() {
+    let whole = |header: &str, attribute: &str, between: &str, subject: &str| {
+        let body = create(&["x", subject])
+            .replace(
+                "<s:Body>",
+                &format!("<s:Header><t:X>{header}</t:X></s:Header><s:Body>"),
+            )
+            .replacen("<t:Message>", &format!("<t:Message A='{attribute}'>"), 1);
+        body.replacen(
+            "</t:Message><t:Message>",
+            &format!("</t:Message>{between}<t:Message>"),
+            1,
+        )
+    };
+    let subject = |text| whole("", "", "", text);
+    let mut cases = Vec::new();
+    for bad in [
+        "&#x0;",
+        "&#x00000;",
+        "&#0;",
+        "&#000000000000031;",
+        "&#xFFFE;",
+        "&#xffff;",
+        "&#xD800;",
+        "&#xD83D;&#xDE00;",
+        "&#x110000;",
+        "&#x100000041;",
+        "\u{b}",
+        "\0",
+        "\u{ffff}",
+        "\u{fffe}",
+        "<![CDATA[\u{1}]]>",
+    ] {
+        cases.push((subject(bad), Some(Some(1))));
+    }
+    cases.push((whole("&#x1;", "", "", ""), Some(None)));
+    cases.push((whole("", "&#x2;", "", ""), Some(Some(0))));
+    cases.push((whole("", "\u{3}", "", ""), Some(Some(0))));
+    cases.push((whole("", "", "<!-- \u{3} -->", ""), Some(None)));
+    cases.push((whole("", "", "<?p \u{3}?>", ""), Some(None)));
+    for good in [
+        "&#x1F600;",
+        "&#9;&#xA;&#xD;",
+        "&#x85;&#x7f;",
+        "&#x1FFFE;",
+        "&amp;#x0;",
+        "<![CDATA[&#x0;]]>",
+        "\u{7f}\u{85}",
+    ] {
+        cases.push((subject(good), None));
+    }
+    cases.push((whole("", "", "<!-- &#x3; -->", ""), None));
+    // The server responds to one member alone, which is another error.
+    let member = |error: BoxError| match error.downcast_ref() {
+        Some(BufferRequestError::InvalidCharacter(found)) => Some(found.member),
+        _ => None,
+    };
+    for (body, expected) in cases {
+        let (result, sent) = send(stack(), body.clone()).await;
+        assert_eq!(result.err().and_then(member), expected, "{body:?}");
+        assert_eq!(sent.len(), usize::from(expected.is_none()), "{body:?}");
+        let layer = BufferRequestLayer::default().invalid_characters(InvalidCharacters::Refuse);
+        let alone = layer.layer(service_fn(async |_: Request<ReplayBody>| {
+            Ok::<_, BoxError>(())
+        }));
+        let alone = alone
+            .oneshot(Request::new(ReplayBody::from(body.clone())))
+            .await;
+        assert_eq!(alone.err().and_then(member), expected, "{body:?}");
+        // What was made harmless is so the second time.
+        let replace = || stack().invalid_characters(InvalidCharacters::Replace);
+        let (_, sent) = send(replace(), body.clone()).await;
+        assert_eq!(sent[0] != body, expected.is_some(), "{body:?}");
+        let (_, again) = send(stack(), ReplayBody::from(sent[0].clone())).await;
+        assert_eq!(again, sent, "{body:?}");
     }
 }

@@ -18,6 +18,8 @@ mod lost_writes;
 mod members;
 #[path = "responses/neighbours.rs"]
 mod neighbours;
+#[path = "responses/odd_servers.rs"]
+mod odd_servers;
 #[path = "responses/page.rs"]
 mod page;
 #[path = "responses/random.rs"]
@@ -116,6 +118,7 @@ fn rows() -> Vec<Row> {
         row("403", Final, false, |_| Reply::status(403)),
         row("404", FinalForPart, false, |_| Reply::status(404)),
         row("405", Final, false, |_| Reply::status(405)),
+        row("406", FinalForPart, false, |_| Reply::status(406)),
         row("408", Minutes, false, |_| Reply::status(408)),
         row("413", FinalForPart, false, |_| Reply::status(413)),
         row("418", FinalForPart, false, |_| Reply::status(418)),
@@ -141,6 +144,7 @@ fn rows() -> Vec<Row> {
         row("504", Minutes, true, |_| Reply::status(504)),
         row("505", Final, false, |_| Reply::status(505)),
         row("507", FinalForPart, false, |_| Reply::status(507)),
+        row("508", FinalForPart, false, |_| Reply::status(508)),
         row("509", Minutes, true, |_| Reply::status(509)),
         row("511", Final, false, |_| Reply::status(511)),
         row("520", Minutes, true, |_| Reply::status(520)),
@@ -149,6 +153,9 @@ fn rows() -> Vec<Row> {
         }),
         row("a redirect to another server", Final, false, |_| {
             Reply::status(302).with("location", "https://new.contoso.com/EWS/Exchange.asmx")
+        }),
+        row("a coding that nobody asked for", FinalForPart, true, |_| {
+            Reply::xml(200, envelope("")).with("content-encoding", "br")
         }),
         row("nothing", Minutes, true, |_| Reply::xml(200, "")),
         row("a byte order mark", Minutes, true, |_| {

@@ -82,6 +82,7 @@ fn is_of_ews(row: &Row) -> bool {
         "509",
         "fault ",
         "each ",
+        "a coding",
         "an empty SOAP",
         "a response without",
     ]

@@ -48,7 +48,8 @@ async fn a_status_of_one_member_costs_that_one_alone() {
 /// and in batches.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_can_read_is_no_success() {
-    let responses: [(&str, fn() -> Reply); 5] = [
+    type Response = fn() -> Reply;
+    let responses: [(&str, Response); 5] = [
         ("br", || Reply::xml(200, "x").with("content-encoding", "br")),
         ("zstd", || {
             Reply::xml(200, "x").with("content-encoding", "zstd")
