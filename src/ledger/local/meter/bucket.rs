@@ -98,6 +98,10 @@ impl Bucket {
         self.at = (drawn > 0).then_some(now);
     }
 
+    pub(super) fn empty(&mut self, now: Instant) {
+        self.set(self.capacity, now);
+    }
+
     pub(super) fn draw(&mut self, amount: u128, now: Instant) {
         let drawn = self.missing(now).saturating_add(amount);
         self.set(drawn, now);

@@ -2,17 +2,22 @@
 //!
 //! - *Between two lock-outs* the server's bucket was as empty as before, so what was drawn between them is what came back between
 //!   them, whatever its size is and however late it locks out and opens again. That is its rate.
+//! - How empty it was is in doubt by what the calls in flight cost. Over several lock-outs in a row the doubt stays the same while what
+//!   was drawn adds up, so they are taken together, unless the last one differs by more: then somebody else has come or left.
+//! - A server may lock out for other reasons than a bucket. Then what was drawn in between is any amount, and as much is in doubt.
 //! - *The first lock-out* ends what began with a full bucket: what was drawn by then, less what came back, is its size. Where the
 //!   policy's bucket is never empty that says little; but what comes back during a lock-out fits in as well.
 //! - Amounts count as they were reported, whatever share of the server's own they are: rate and size are in the same unit.
-//! - Calls that are in flight when the bucket runs empty may cost more than it holds: so much of it is not used.
 //! - A lock-out that begins before calls have worked again is the last one still.
 //! - Where the policy's bucket is empty too, and was drawn from at the policy's rate, its numbers are the server's, and a call cost more than
 //!   others do: nothing is learnt.
+//! - Who draws less than comes back finds the bucket full. The server's may have been so for long, so the next lock-out says nothing of
+//!   the rate.
 //!
-//! So two lock-outs are met, and the third is not, unless a lock-out is not much longer than the calls that are in flight: then it
-//! measures again. Calls keep a little below the rate. Where none comes for long, the rate rises by an
-//! eighth, since somebody else may have left the account.
+//! So two lock-outs are met, and one more where what was drawn between them is not much more than the doubt. Calls keep a little below
+//! the rate. Where no lock-out comes, the rate rises by an eighth at a time: soon while it is in doubt, and seldom when it is well known,
+//! since somebody else may have left the account. A lock-out costs a few refusals and no time, as the bucket fills up meanwhile; a rate
+//! that is too low costs time.
 
 use std::time::Duration;
 
@@ -25,8 +30,10 @@ use super::bucket::{Bucket, Rate};
 pub(super) const FORGET: Duration = Duration::from_secs(3600);
 /// Good responses after a lock-out without which the next one is the same.
 const FEW: u32 = 4;
-/// A rate that has held for this many times the time between two lock-outs is raised by an eighth.
-const HELD: u32 = 8;
+/// A rate that has held for this many times the time in which it was measured is raised by an eighth.
+const HELD: f64 = 8.0;
+/// A rate is raised sooner if less than `HELD` times this many times the doubt was drawn in that time.
+const SURE: f64 = 16.0;
 /// A bucket holds what comes back in this time at the least.
 const LEAST: Duration = Duration::from_secs(1);
 /// Parts of a hundred of the policy's rate: who is locked out after so much was drawn, and has an empty bucket by the policy, was told the
@@ -40,8 +47,8 @@ const KEPT: u128 = 97;
 pub(super) struct LearntRate {
     /// Admissions up to this one belong to the last lock-out.
     epoch: u64,
-    /// When that was.
-    since: Instant,
+    /// When that was. None: the bucket was full since, or it was in another process.
+    since: Option<Instant>,
     /// Good responses since.
     good: u32,
     /// What was drawn until the first lock-out, and in which time.
@@ -50,6 +57,10 @@ pub(super) struct LearntRate {
     bucket: Option<Bucket>,
     /// What was drawn since the last one.
     drawn: u128,
+    /// What was drawn between those before, and in which time.
+    measured: Option<(u128, Duration)>,
+    /// By how much the last of them was off what the others said.
+    scatter: u128,
     /// When the rate is raised.
     raise: Option<(Instant, Duration)>,
     used: Instant,
@@ -60,11 +71,13 @@ impl LearntRate {
     pub(super) fn new(drawn: u128, time: Duration, last: u64, now: Instant) -> Self {
         Self {
             epoch: last,
-            since: now,
+            since: Some(now),
             good: 0,
             first: (drawn, time),
             bucket: None,
             drawn: 0,
+            measured: None,
+            scatter: 0,
             raise: None,
             used: now,
         }
@@ -74,11 +87,13 @@ impl LearntRate {
     pub(super) fn known(bucket: Bucket, holds: Duration, now: Instant) -> Self {
         Self {
             epoch: 0,
-            since: now,
+            since: None,
             good: 0,
             first: (bucket.capacity(), Duration::ZERO),
             bucket: Some(bucket),
             drawn: 0,
+            measured: None,
+            scatter: 0,
             raise: Some((after(now, holds.max(LEAST)), holds.max(LEAST))),
             used: now,
         }
@@ -89,12 +104,12 @@ impl LearntRate {
         self.raise.map(|(_, holds)| holds)
     }
 
-    /// Another refusal, with this many calls in flight: the server opens at `until`. `policy`: what comes back by the policy, if its
-    /// bucket may be empty too, and by how much it may be so.
+    /// Another refusal, while the calls in flight may cost as much as `doubt`: the server opens at `until`. `policy`: what comes back
+    /// by the policy, if its bucket may be empty too, and by how much it may be so.
     pub(super) fn locked_out(
         &mut self,
         sequence: u64,
-        in_flight: usize,
+        doubt: u128,
         until: Instant,
         last: u64,
         policy: Option<(Rate, u128)>,
@@ -107,32 +122,68 @@ impl LearntRate {
         if self.good < FEW || self.drawn == 0 {
             return;
         }
-        let time = now.saturating_duration_since(self.since);
-        let explains = |(rate, beyond): (Rate, u128)| {
-            self.drawn.saturating_add(beyond) >= rate.back(time) / 100 * EXPLAINED
-        };
-        if self.bucket.is_none() && policy.is_some_and(explains) {
-            (self.since, self.drawn, self.good) = (now, 0, 0);
-            return;
+        if let Some(since) = self.since {
+            let time = now.saturating_duration_since(since);
+            let is_first = self.bucket.is_none();
+            let is_explained =
+                is_first && policy.is_some_and(|policy| self.is_explained(policy, time));
+            if is_first && !is_explained && self.drawn < doubt {
+                self.good = 0;
+                return;
+            }
+            if !is_explained {
+                self.measure(time, doubt, until, now);
+            }
         }
-        // What the calls that are admitted last cost on top, where that is known after the fact: it may be missing in what was drawn
-        // after the last lock-out, or be too much.
-        let mean = self.drawn / u128::from(self.good);
-        let reserve = mean.saturating_mul(in_flight as u128);
-        let surely = self.drawn.saturating_sub(reserve / 2).max(self.drawn / 2);
-        let rate = Rate::new(surely / 100 * KEPT, time.as_nanos());
+        if let Some(bucket) = &mut self.bucket {
+            // As the server's is.
+            bucket.empty(now);
+        }
+        (self.since, self.drawn, self.good) = (Some(now), 0, 0);
+    }
+
+    /// Whether so much would have emptied the policy's bucket, too.
+    fn is_explained(&self, (rate, beyond): (Rate, u128), time: Duration) -> bool {
+        self.drawn.saturating_add(beyond) >= rate.back(time) / 100 * EXPLAINED
+    }
+
+    /// Learns from what was drawn in the `time` between two lock-outs, which is in doubt by this much at the least.
+    fn measure(&mut self, time: Duration, doubt: u128, until: Instant, now: Instant) {
+        let new = self.drawn;
+        let off = self.measured.map_or(0, |(drawn, took)| {
+            new.abs_diff(Rate::new(drawn, took.as_nanos()).back(time))
+        });
+        let doubt = doubt.max(self.scatter);
+        let (drawn, time) = match self.measured {
+            Some((drawn, took)) if off <= doubt.saturating_mul(2) => {
+                (drawn.saturating_add(new), took.saturating_add(time))
+            }
+            _ => (new, time),
+        };
+        self.measured = Some((drawn, time));
+        self.scatter = off.max(self.scatter / 2);
+        let rate = Rate::new(drawn / 100 * KEPT, time.as_nanos());
         let (first, took) = self.first;
-        let least = rate.back(LEAST);
-        let until_open = rate.back(until.saturating_duration_since(now));
         let size = first.saturating_sub(rate.back(took));
-        let size = size.max(until_open).max(least);
-        let mut bucket = Bucket::new(size.saturating_sub(reserve).max(least), rate);
-        // It is as empty as the server's.
-        bucket.draw(size, now);
-        self.bucket = Some(bucket);
-        (self.since, self.drawn, self.good) = (now, 0, 0);
-        let held = time.saturating_mul(HELD);
-        self.raise = Some((after(now, held), held));
+        let until_open = rate.back(until.saturating_duration_since(now));
+        let size = size.max(until_open).max(rate.back(LEAST));
+        self.bucket = Some(Bucket::new(size, rate));
+        let doubt = doubt.max(self.scatter).max(1);
+        let sure = drawn as f64 / doubt as f64 / SURE;
+        let holds = Duration::try_from_secs_f64(time.as_secs_f64() * sure.min(HELD));
+        let holds = holds.unwrap_or(time).max(LEAST);
+        self.raise = Some((after(now, holds), holds));
+    }
+
+    /// Nothing is in flight that has yet to tell what it costs. Where the bucket is full, and not just now, the server's may have been so
+    /// for longer.
+    pub(super) fn at_rest(&mut self, now: Instant) {
+        let before = now.checked_sub(LEAST);
+        if let (Some(bucket), Some(before)) = (&self.bucket, before)
+            && bucket.missing(before) == 0
+        {
+            self.since = None;
+        }
     }
 
     /// A good response.

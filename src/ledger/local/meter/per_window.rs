@@ -199,10 +199,9 @@ impl Measure for PerWindow {
         let (amount, now) = (ask.needed(), clock.now());
         self.fill(now);
         let scaled = scaled(amount, self.period);
-        let learnt = self
-            .learnt()
-            .and_then(|bucket| bucket.holds_at(scaled, now));
         let with_costs = scaled.saturating_add(self.to_come());
+        let learnt = self.learnt();
+        let learnt = learnt.and_then(|bucket| bucket.holds_at(with_costs, now));
         let until = self.window.holds_at(with_costs, now).max(learnt);
         let until = until.max(self.left_at(amount, now));
         // Not even when it is full: one of those in flight has to end first.
@@ -215,6 +214,10 @@ impl Measure for PerWindow {
 
     fn take(&mut self, ask: Ask<'_>, clock: &mut Clock) -> bool {
         let now = clock.now();
+        let is_awaited = self.is_awaited();
+        if let Some(learnt) = self.learnt.as_mut().filter(|_| !is_awaited) {
+            learnt.at_rest(now);
+        }
         self.draw(ask.amount(), now);
         let amount = scaled(ask.amount(), self.period);
         let taken = Taken { amount, since: now };
@@ -341,13 +344,14 @@ impl Measure for PerWindow {
 
     fn locked_out(&mut self, ask: Ask<'_>, until: Instant, last: u64, now: Instant) {
         // Before it was full last a call has drawn nothing that is missing in what is measured.
-        let in_flight = self.taken.len();
+        let in_flight = u32::try_from(self.taken.len().max(1)).unwrap_or(u32::MAX);
+        let doubt = scaled_part(self.cost.most(in_flight), self.period);
         let rate = self.window.rate().filter(|_| self.is_spent(now));
         let policy = rate.map(|rate| (rate, self.to_come()));
         match &mut self.learnt {
             Some(learnt) => {
                 let sequence = ask.sequence;
-                learnt.locked_out(sequence, in_flight, until, last, policy, now);
+                learnt.locked_out(sequence, doubt, until, last, policy, now);
             }
             None => {
                 let (begun, drawn) = self.begun.unwrap_or((now, 0));

@@ -7,30 +7,39 @@ use super::*;
 
 /// What the server allows one principal, in milliseconds of its time.
 #[derive(Clone, Copy, Debug)]
-struct Hidden {
-    burst: f64,
+pub(super) struct Hidden {
+    pub(super) burst: f64,
     /// What comes back in each millisecond.
-    rate: f64,
+    pub(super) rate: f64,
+    /// The share of it that another application takes.
+    pub(super) others: f64,
     /// So far below zero it locks out.
-    cutoff: f64,
+    pub(super) cutoff: f64,
     /// What has to come back before it opens again.
-    least: f64,
+    pub(super) least: f64,
     /// It locks out as soon as it is there, and not when the next call comes.
-    at_once: bool,
+    pub(super) at_once: bool,
+}
+
+impl Hidden {
+    /// What comes back in each millisecond for us.
+    pub(super) fn ours(&self) -> f64 {
+        self.rate * (1.0 - self.others)
+    }
 }
 
 #[derive(Debug)]
-struct Server {
+pub(super) struct Server {
     hidden: Hidden,
     balance: f64,
     at: Instant,
     locked: Option<Instant>,
-    lock_outs: u32,
+    pub(super) lock_outs: u32,
     refused: u32,
 }
 
 impl Server {
-    fn new(hidden: Hidden) -> Self {
+    pub(super) fn new(hidden: Hidden) -> Self {
         Self {
             hidden,
             balance: hidden.burst,
@@ -43,7 +52,7 @@ impl Server {
 
     fn recharge(&mut self) {
         let now = Instant::now();
-        let back = (now - self.at).as_secs_f64() * 1000.0 * self.hidden.rate;
+        let back = (now - self.at).as_secs_f64() * 1000.0 * self.hidden.ours();
         self.balance = (self.balance + back).min(self.hidden.burst);
         self.at = now;
         self.locked.take_if(|until| *until <= now);
@@ -82,33 +91,38 @@ impl Server {
 
 /// What came of a job.
 #[derive(Debug)]
-struct Came {
-    ratio: f64,
-    lock_outs: u32,
-    refused: u32,
-    calls: u32,
+pub(super) struct Came {
+    pub(super) ratio: f64,
+    pub(super) lock_outs: u32,
+    pub(super) refused: u32,
+    pub(super) calls: u32,
 }
 
 const CALLS: u32 = 3_000;
-const AT_A_TIME: u32 = 10;
+pub(super) const AT_A_TIME: u32 = 10;
 
 /// One job of calls that take 0.2 to 1.8 s of the server each, ten at a time. The client is told `told` times the numbers.
 async fn job(hidden: Hidden, told: f64, rng: &mut fastrand::Rng) -> Came {
-    let ledger = told_ledger(hidden, told);
+    let costs = (0..CALLS).map(|_| rng.u32(200..1_800)).collect();
+    job_of(hidden, told_ledger(hidden, told), costs).await
+}
+
+/// One job of calls of these costs.
+pub(super) async fn job_of(hidden: Hidden, ledger: Arc<LocalLedger>, costs: Vec<u32>) -> Came {
     let server = Arc::new(Mutex::new(Server::new(hidden)));
-    let costs: Vec<u32> = (0..CALLS).map(|_| rng.u32(200..1_800)).collect();
+    let calls = costs.len() as u32;
     let work: f64 = costs.iter().map(|cost| f64::from(*cost)).sum();
     let begin = Instant::now();
     all(&ledger, &server, costs).await;
     let took = begin.elapsed().as_secs_f64() * 1000.0;
-    let by_bucket = (work - hidden.burst - hidden.cutoff) / hidden.rate;
+    let by_bucket = (work - hidden.burst - hidden.cutoff) / hidden.ours();
     let least = by_bucket.max(work / f64::from(AT_A_TIME));
     let server = server.lock().unwrap();
     Came {
         ratio: took / least,
         lock_outs: server.lock_outs,
         refused: server.refused,
-        calls: CALLS,
+        calls,
     }
 }
 
@@ -117,7 +131,7 @@ fn told_ledger(hidden: Hidden, told: f64) -> Arc<LocalLedger> {
     ledger_of(hidden, told, f64::from(AT_A_TIME) * 1_800.0)
 }
 
-fn ledger_of(hidden: Hidden, told: f64, beyond: f64) -> Arc<LocalLedger> {
+pub(super) fn ledger_of(hidden: Hidden, told: f64, beyond: f64) -> Arc<LocalLedger> {
     let bucket = Limit::PerWindow {
         limit: ((hidden.burst + hidden.cutoff) * told - beyond) as u32,
         refill: (hidden.rate * 3_600_000.0 * told) as u32,
@@ -132,7 +146,7 @@ fn ledger_of(hidden: Hidden, told: f64, beyond: f64) -> Arc<LocalLedger> {
 }
 
 /// Calls of these costs, all offered at once.
-async fn all(ledger: &Arc<LocalLedger>, server: &Arc<Mutex<Server>>, costs: Vec<u32>) {
+pub(super) async fn all(ledger: &Arc<LocalLedger>, server: &Arc<Mutex<Server>>, costs: Vec<u32>) {
     let calls: Vec<_> = costs
         .into_iter()
         .map(|cost| tokio::spawn(one(ledger.clone(), server.clone(), cost)))
@@ -188,6 +202,7 @@ async fn a_bucket_that_nobody_tells_is_found_by_the_first_lock_outs() {
         let hidden = Hidden {
             burst,
             rate,
+            others: 0.0,
             cutoff,
             least: cutoff,
             at_once: false,
@@ -217,6 +232,7 @@ async fn told_exactly(costs: Vec<u32>) -> Came {
     let hidden = Hidden {
         burst: 300_000.0,
         rate: 0.25,
+        others: 0.0,
         cutoff: 3_000_000.0,
         least: 75_000.0,
         at_once: true,
@@ -271,6 +287,7 @@ async fn numbers_that_explain_one_lock_out_and_not_the_next_are_not_believed() {
     let hidden = Hidden {
         burst: 20_000.0,
         rate: 0.5,
+        others: 0.0,
         cutoff: 20_000.0,
         least: 10_000.0,
         at_once: true,
@@ -296,6 +313,7 @@ async fn lock_outs_after_a_restart(saves: bool) -> [u32; 2] {
     let hidden = Hidden {
         burst: 100_000.0,
         rate: 0.5,
+        others: 0.0,
         cutoff: 200_000.0,
         least: 200_000.0,
         at_once: false,

@@ -13,6 +13,7 @@ mod scale;
 mod split;
 mod threads;
 mod time;
+mod uneven;
 mod unpolled;
 mod values;
 mod windows;
