@@ -106,7 +106,8 @@
 //! response are kept back to decide on it. Shorter responses are read to their end, so that one that is cut short can be
 //! retried. Longer ones stream: see [`PeekBody`]. A response that is compressed with gzip or deflate is read like others,
 //! and its bytes go on as they came. One with another `Content-Encoding` is judged by its head alone, and the layer warns
-//! of it once: put a decompressing layer further in.
+//! of it once: put a decompressing layer further in. Where SOAP is expected and the request has no `Accept-Encoding` of its
+//! own, such a success is an error: nobody can read it, so that the outcome of a write is unknown.
 
 mod access;
 mod attempt;
