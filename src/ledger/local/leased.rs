@@ -313,6 +313,8 @@ mod tests {
         let ledger = leased();
         let both = || several(BUDGETS.map(|budget| ("a", budget, 2)));
         let mut calls = [(); 3].map(|()| parked(&ledger, both()));
+        // Too little for one: it is asked for all the same.
+        assert_eq!(lend(&ledger, "a", 1), [[6, 1, 0, 0, 0], [6, 0, 0, 0, 0]]);
         assert_eq!(lend(&ledger, "a", 3), [[6, 3, 0, 0, 0], [6, 0, 0, 0, 0]]);
         for _ in 0..2 {
             let lease = (Budget::SyncCalls, Lease::Share(2));

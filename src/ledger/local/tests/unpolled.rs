@@ -40,6 +40,22 @@ async fn all_of_them_hold_up_the_one_behind_them_for_two_seconds() {
     }
 }
 
+/// The runtime was busy when the gate opened.
+#[tokio::test(start_paused = true)]
+async fn behind_a_gate_that_opened_a_while_ago_too() {
+    let ledger = ledger(1);
+    ledger.close_gate(&of("a"), Instant::now() + secs(60));
+    let idle: Vec<_> = (0..6).map(|_| parked(&ledger, draw("a"))).collect();
+    let last = call(&ledger, draw("a"), secs(1));
+    tokio::task::yield_now().await;
+    tokio::time::advance(secs(61)).await;
+    let now = Instant::now();
+    let waited = last.await.unwrap().unwrap() - now;
+    assert_eq!(in_time(waited, idle.len()), Ok(()));
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
 /// Where turns were missed, what another call gives back is not held for a second again.
 #[tokio::test(start_paused = true)]
 async fn what_is_given_back_meanwhile_goes_on_as_fast() {
