@@ -63,6 +63,8 @@ pub(super) struct LearntRate {
     scatter: u128,
     /// When the rate is raised.
     raise: Option<(Instant, Duration)>,
+    /// The rate before it was raised, which has held.
+    held: Option<Rate>,
     used: Instant,
 }
 
@@ -79,6 +81,7 @@ impl LearntRate {
             measured: None,
             scatter: 0,
             raise: None,
+            held: None,
             used: now,
         }
     }
@@ -95,6 +98,7 @@ impl LearntRate {
             measured: None,
             scatter: 0,
             raise: Some((after(now, holds.max(LEAST)), holds.max(LEAST))),
+            held: None,
             used: now,
         }
     }
@@ -173,6 +177,7 @@ impl LearntRate {
         let holds = Duration::try_from_secs_f64(time.as_secs_f64() * sure.min(HELD));
         let holds = holds.unwrap_or(time).max(LEAST);
         self.raise = Some((after(now, holds), holds));
+        self.held = None;
     }
 
     /// Nothing is in flight that has yet to tell what it costs. Where the bucket is full, and not just now, the server's may have been so
@@ -202,6 +207,7 @@ impl LearntRate {
         if let Some((at, held)) = self.raise.filter(|(at, _)| *at <= now) {
             self.raise = Some((after(at, held).max(now), held));
             bucket.fill(now);
+            self.held = Some(bucket.rate());
             bucket.change(bucket.capacity(), bucket.rate().raised());
         }
         bucket.draw(amount, now);
@@ -217,6 +223,11 @@ impl LearntRate {
     /// What is learnt of the server's bucket.
     pub(super) fn bucket(&self) -> Option<&Bucket> {
         self.bucket.as_ref()
+    }
+
+    /// The rate that another process can rely on: not one that is being tried.
+    pub(super) fn sure_rate(&self) -> Option<Rate> {
+        self.held.or(Some(self.bucket.as_ref()?.rate()))
     }
 
     pub(super) fn keep_until(&self) -> Instant {

@@ -260,10 +260,10 @@ impl Measure for PerWindow {
 
     fn export(&self, now: Instant) -> Option<Known> {
         let rate = self.learnt.as_ref().and_then(|learnt| {
-            let (bucket, holds) = (learnt.bucket()?, learnt.holds()?);
+            let (bucket, rate, holds) = (learnt.bucket()?, learnt.sure_rate()?, learnt.holds()?);
             Some(KnownRate {
                 capacity: self.part(bucket.capacity()),
-                per_second: self.part(bucket.rate().back(Duration::from_secs(1))),
+                per_second: self.part(rate.back(Duration::from_secs(1))),
                 missing: self.part(bucket.missing(now)),
                 holds,
             })
