@@ -165,7 +165,7 @@
 //! * `redis`: one budget for a fleet of processes, in Redis or Valkey ([`ledger::redis`]).
 //! * `reqwest`: as `client`, for reqwest, whose client becomes a service, [`http_client`].
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
-//! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.
+//! * `simulator`: an Exchange and a small Microsoft Graph that can be throttled on a laptop, as services and as servers.
 //!
 //! [tower]: https://docs.rs/tower
 #![forbid(unsafe_code)]
