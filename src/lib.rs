@@ -147,7 +147,10 @@
 //! Layers that are put together in a way that cannot work as meant log one warning that names the cure, with the target
 //! `tower_ews::wiring`.
 //!
-//! # Inside
+//! # More
+//!
+//! The `guide` has pages on symptoms, the order of layers, budgets, tuning, troubleshooting, responses, your own parts, fleets, and
+//! the way to Microsoft Graph.
 //!
 //! [ARCHITECTURE](https://docs.rs/crate/tower-ews/latest/source/docs/ARCHITECTURE.md) has a picture of the modules, the way of a call
 //! through them, and a table of where to find what.
@@ -187,6 +190,8 @@ pub mod extensions;
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod find_paging;
+#[cfg(doc)]
+pub mod guide;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;

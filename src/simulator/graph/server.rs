@@ -29,6 +29,8 @@ use super::request::{Resource, Wanted};
 use crate::simulator::body::ConnectionLost;
 use crate::simulator::http::{Server, serve};
 
+type Outcome = Result<Response<Full<Bytes>>, ConnectionLost>;
+
 /// How many requests of a batch run at the same time, whatever mailboxes they are for (microsoft-graph-docs, pull
 /// 20833).
 const AT_A_TIME_IN_BATCH: usize = 4;
@@ -306,14 +308,12 @@ fn member(request: &Value, base: &str) -> Option<Member> {
 
 /// Response future of [`Graph`]. When it is dropped after the request was read, the server goes on all the same.
 #[must_use = "futures do nothing unless they are polled"]
-pub struct GraphFuture(
-    Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, ConnectionLost>> + Send>>,
-);
+pub struct GraphFuture(Pin<Box<dyn Future<Output = Outcome> + Send>>);
 
 impl Future for GraphFuture {
-    type Output = Result<Response<Full<Bytes>>, ConnectionLost>;
+    type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.0.as_mut().poll(cx)
     }
 }
