@@ -164,7 +164,7 @@
 //! * `graph`: splits Microsoft Graph's JSON batches too.
 //! * `https`: a client over HTTPS with defaults that fit Exchange, [`http_client`].
 //! * `json`: the audit log as JSON Lines, in files that rotate.
-//! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
+//! * `metrics`: counters and histograms of the calls, and gauges of the ledger, through the `metrics` facade.
 //! * `redis`: one budget for a fleet of processes, in Redis or Valkey ([`ledger::redis`]).
 //! * `reqwest`: as `client`, for reqwest, whose client becomes a service, [`http_client`].
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
@@ -190,6 +190,9 @@ pub mod extensions;
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod find_paging;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod gauges;
 #[cfg(doc)]
 pub mod guide;
 #[cfg(any(feature = "https", feature = "reqwest"))]

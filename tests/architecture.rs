@@ -62,7 +62,7 @@ const FLOORS: [Floor; 5] = [
         open: false,
     },
     Floor {
-        modules: &["guide", "service_builder_ext", "stack"],
+        modules: &["gauges", "guide", "service_builder_ext", "stack"],
         open: true,
     },
 ];
