@@ -19,7 +19,7 @@ use crate::principal::Budget;
 /// | `ews_calls_queued` | calls | those that wait for a permit |
 /// | `ews_principals_gated`, `ews_endpoints_gated` | principals, endpoints | those that the server has told to wait |
 /// | `ews_gate_seconds` | seconds | how long the last of them still waits |
-/// | `ews_budget_held{budget}` | amounts | held of a budget: calls in flight for `Concurrency`, open mailboxes for `OpenMailboxes` |
+/// | `ews_budget_held{budget}` | amounts | held of a budget: calls in flight for `concurrency`, open mailboxes for `open-mailboxes` |
 /// | `ews_budget_limit{budget}` | amounts | the lowest limit of a principal, or the policy's where none is known |
 /// | `ews_limits_lowered{budget}` | principals | those whose server was found to allow less than the policy says |
 ///
@@ -214,12 +214,12 @@ mod tests {
     fn lower_limits_are_counted() {
         let seen = recorded(|| LedgerGauges::new(Arc::new(Lowered), &policy()).record());
         for (name, value) in [
-            ("ews_budget_held{Concurrency}", 6.0),
-            ("ews_budget_limit{Concurrency}", 9.0),
-            ("ews_limits_lowered{Concurrency}", 2.0),
-            ("ews_budget_held{Requests}", 0.0),
-            ("ews_budget_limit{Requests}", 10_000.0),
-            ("ews_limits_lowered{Requests}", 0.0),
+            ("ews_budget_held{concurrency}", 6.0),
+            ("ews_budget_limit{concurrency}", 9.0),
+            ("ews_limits_lowered{concurrency}", 2.0),
+            ("ews_budget_held{requests}", 0.0),
+            ("ews_budget_limit{requests}", 10_000.0),
+            ("ews_limits_lowered{requests}", 0.0),
         ] {
             assert_eq!(seen.get(name), Some(&value), "{name} of {seen:?}");
         }
@@ -242,7 +242,7 @@ mod tests {
             ("calendar_principals_gated", 1.0),
             ("calendar_endpoints_gated", 0.0),
             ("calendar_gate_seconds", 300.0),
-            ("calendar_budget_held{Concurrency}", 1.0),
+            ("calendar_budget_held{concurrency}", 1.0),
         ] {
             assert_eq!(seen.get(name), Some(&value), "{name} of {seen:?}");
         }
@@ -250,7 +250,7 @@ mod tests {
         permit.complete();
         tokio::time::sleep(Duration::from_secs(301)).await;
         let seen = recorded(|| gauges.prefix("calendar").record());
-        for name in ["calls_queued", "gate_seconds", "budget_held{Concurrency}"] {
+        for name in ["calls_queued", "gate_seconds", "budget_held{concurrency}"] {
             assert_eq!(
                 seen.get(&format!("calendar_{name}")),
                 Some(&0.0),
