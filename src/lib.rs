@@ -16,6 +16,7 @@
 //! | [`concurrency_by_principal`] | limits the concurrent calls of each identity that the server charges |
 //! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
 //! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
+//! | [`http_span`] | makes a `tracing` span of each attempt, with OpenTelemetry's attributes |
 //!
 //! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on. [`streaming`] listens to
 //! thousands of mailboxes, and says where events may have got lost.
@@ -135,6 +136,7 @@
 //! | down | a permit that is there already, of one account of several | AccountPool | ConcurrencyByPrincipal takes it over |
 //! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal, AccountPool |
 //! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter, FindPaging | ClientRequestId |
+//! | down | [`ResendCount`](trail::ResendCount): how often it was | ServerBusyBackoff | HttpSpan |
 //! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
 //! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
@@ -198,6 +200,7 @@ pub mod guide;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;
+pub mod http_span;
 pub mod job;
 pub mod ledger;
 pub mod policy;

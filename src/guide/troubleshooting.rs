@@ -50,6 +50,34 @@
 //! # }
 //! ```
 //!
+//! # Traces and metrics
+//!
+//! [`HttpSpan`](crate::http_span) right around the client makes a span of each attempt, inside the span of the call and with
+//! OpenTelemetry's attributes. A `traceparent` of the caller is sent with each attempt, untouched:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_ews::body::ReplayBody;
+//! use tower_ews::policy::ThrottlingPolicy;
+//! use tower_ews::{EwsStack, ServiceBuilderExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower::BoxError> {
+//! let client = service_fn(async |request: Request<ReplayBody>| {
+//!     assert_eq!(request.headers()["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+//!     Ok::<_, tower::BoxError>(Response::new(String::from("<s:Envelope/>")))
+//! });
+//! let client = ServiceBuilder::new().http_span().service(client);
+//! let ews = EwsStack::new(ThrottlingPolicy::exchange_online()).service(client);
+//! let request = Request::post("https://mail.contoso.com/EWS/Exchange.asmx")
+//!     .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+//! ews.oneshot(request.body(String::new())?).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [`MetricsSink`](crate::audit_log::MetricsSink) counts calls, attempts and refusals, [`LedgerGauges`](crate::gauges::LedgerGauges) shows
+//! what is held and waits. `docs/grafana.json` is a dashboard of both.
+//!
 //! # Read a record
 //!
 //! | field | what it tells |
