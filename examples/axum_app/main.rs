@@ -7,7 +7,7 @@
 //! It brings its own Exchange (`tower_ews::simulator`); `--url URL` calls another one. `--listen ADDR` is 127.0.0.1:8081 by default. The
 //! page at `/` books and shows events. `POST /events` and `GET /events/{mailbox}` have a deadline of ten seconds, or of the header
 //! `request-timeout` (seconds): a slow Exchange becomes a 503 with `Retry-After`, and no handler waits for a lock-out. `POST
-//! /admin/audit/{mailbox}` logs all calls of one mailbox for ten minutes. SIGTERM finishes what was sent.
+//! /admin/audit/{mailbox}` logs all calls of one mailbox for ten minutes; put a log-in before that where others reach it. SIGTERM finishes what was sent.
 
 mod ews;
 
@@ -41,7 +41,7 @@ use tower_ews::extensions::{Caller, Deadline, Priority};
 use tower_ews::gauges::LedgerGauges;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::server_busy_backoff::RetryInfo;
-use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange};
+use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Policy};
 use tower_ews::stack::{busy_for, status_of};
 use tower_ews::streaming::{Notification, Subscriptions};
 use tower_ews::{EwsService, EwsStack};
@@ -107,7 +107,7 @@ impl App {
             return Err(busy(info.retry_after));
         }
         let collected = response.into_body().collect().await;
-        let body = collected.map_err(|error| failed(error.into()))?.to_bytes();
+        let body = collected.map_err(failed)?.to_bytes();
         match ews::texts(&body, "ResponseCode")
             .first()
             .map(String::as_str)
@@ -207,7 +207,11 @@ async fn main() -> Result<(), BoxError> {
     }
     tracing_subscriber::fmt().init();
     let metrics = PrometheusBuilder::new().install_recorder()?;
-    let simulated = Exchange::builder().build().serve_on_loopback().await?;
+    // Its events come with the heartbeats of a stream.
+    let simulated =
+        Policy::exchange_online().with(|policy| policy.heartbeat = Duration::from_secs(1));
+    let simulated = Exchange::builder().policy(simulated).build();
+    let simulated = simulated.serve_on_loopback().await?;
     let url = url.map_or_else(|| simulated.url().parse(), Ok)?;
 
     let policy = ThrottlingPolicy::exchange_online();
