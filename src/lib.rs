@@ -16,6 +16,7 @@
 //! | [`concurrency_by_principal`] | limits the concurrent calls of each identity that the server charges |
 //! | [`anchor_headers`] | sets `X-AnchorMailbox` to the target mailbox |
 //! | [`client_request_id`] | sets a new GUID for each attempt, and keeps the server's ids |
+//! | [`http_span`] | makes a `tracing` span of each attempt, with OpenTelemetry's attributes |
 //!
 //! [`job`] makes the calls of a whole job through them, with a journal from which an interrupted one goes on. [`streaming`] listens to
 //! thousands of mailboxes, and says where events may have got lost.
@@ -135,6 +136,7 @@
 //! | down | a permit that is there already, of one account of several | AccountPool | ConcurrencyByPrincipal takes it over |
 //! | down | [`Requeue`](ledger::Requeue): the ticket of an earlier attempt, and not before when | ServerBusyBackoff, BatchSplitter, FindPaging | ConcurrencyByPrincipal, AccountPool |
 //! | down | [`RetryAttempt`](trail::RetryAttempt): the request was sent before | ServerBusyBackoff, BatchSplitter, FindPaging | ClientRequestId |
+//! | down | [`ResendCount`](trail::ResendCount): how often it was | ServerBusyBackoff | HttpSpan |
 //! | down | [`PartOfBatch`](trail::PartOfBatch): its sender can send less, and counts failures | BatchSplitter | ServerBusyBackoff |
 //! | up | [`RequestIds`](client_request_id::RequestIds): the ids of the attempt, and its servers | ClientRequestId | the caller |
 //! | up | [`RetryInfo`](server_busy_backoff::RetryInfo): attempts, waits, whether the outcome is unknown | ServerBusyBackoff | the caller |
@@ -147,7 +149,10 @@
 //! Layers that are put together in a way that cannot work as meant log one warning that names the cure, with the target
 //! `tower_ews::wiring`.
 //!
-//! # Inside
+//! # More
+//!
+//! The `guide` has pages on symptoms, the order of layers, budgets, tuning, troubleshooting, responses, your own parts, fleets, and
+//! the way to Microsoft Graph.
 //!
 //! [ARCHITECTURE](https://docs.rs/crate/tower-ews/latest/source/docs/ARCHITECTURE.md) has a picture of the modules, the way of a call
 //! through them, and a table of where to find what.
@@ -161,11 +166,11 @@
 //! * `graph`: splits Microsoft Graph's JSON batches too.
 //! * `https`: a client over HTTPS with defaults that fit Exchange, [`http_client`].
 //! * `json`: the audit log as JSON Lines, in files that rotate.
-//! * `metrics`: counters and histograms of the calls, through the `metrics` facade.
+//! * `metrics`: counters and histograms of the calls, and gauges of the ledger, through the `metrics` facade.
 //! * `redis`: one budget for a fleet of processes, in Redis or Valkey ([`ledger::redis`]).
 //! * `reqwest`: as `client`, for reqwest, whose client becomes a service, [`http_client`].
 //! * `serde`: reads a [`ThrottlingPolicy`](policy::ThrottlingPolicy) from a file, and writes a [`Snapshot`](ledger::Snapshot).
-//! * `simulator`: an Exchange that can be throttled on a laptop, as a service and as a server.
+//! * `simulator`: an Exchange and a small Microsoft Graph that can be throttled on a laptop, as services and as servers.
 //!
 //! [tower]: https://docs.rs/tower
 #![forbid(unsafe_code)]
@@ -187,9 +192,15 @@ pub mod extensions;
 #[cfg(feature = "ews")]
 #[cfg_attr(docsrs, doc(cfg(feature = "ews")))]
 pub mod find_paging;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod gauges;
+#[cfg(doc)]
+pub mod guide;
 #[cfg(any(feature = "https", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "https", feature = "reqwest"))))]
 pub mod http_client;
+pub mod http_span;
 pub mod job;
 pub mod ledger;
 pub mod policy;

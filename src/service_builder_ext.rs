@@ -15,6 +15,7 @@ use crate::client_request_id::ClientRequestIdLayer;
 use crate::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 #[cfg(feature = "ews")]
 use crate::find_paging::FindPagingLayer;
+use crate::http_span::HttpSpanLayer;
 use crate::ledger::Ledger;
 use crate::principal::RequestCharges;
 use crate::server_busy_backoff::ServerBusyBackoffLayer;
@@ -163,6 +164,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Sets a new id for each attempt: see [`client_request_id`](crate::client_request_id).
     fn client_request_id(self) -> ServiceBuilder<Stack<ClientRequestIdLayer, L>>;
 
+    /// Makes a `tracing` span of each attempt: see [`http_span`](crate::http_span).
+    fn http_span(self) -> ServiceBuilder<Stack<HttpSpanLayer, L>>;
+
     /// Sets `X-AnchorMailbox` to the mailbox that `find` finds: see [`anchor_headers`](crate::anchor_headers).
     fn anchor_headers<F>(self, find: F) -> ServiceBuilder<Stack<AnchorHeadersLayer<F>, L>>;
 }
@@ -244,6 +248,10 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn client_request_id(self) -> ServiceBuilder<Stack<ClientRequestIdLayer, L>> {
         self.layer(ClientRequestIdLayer::new())
+    }
+
+    fn http_span(self) -> ServiceBuilder<Stack<HttpSpanLayer, L>> {
+        self.layer(HttpSpanLayer::new())
     }
 
     fn anchor_headers<F>(self, find: F) -> ServiceBuilder<Stack<AnchorHeadersLayer<F>, L>> {

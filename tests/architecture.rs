@@ -54,6 +54,7 @@ const FLOORS: [Floor; 5] = [
             "client_request_id",
             "concurrency_by_principal",
             "find_paging",
+            "http_span",
             "job",
             "policy",
             "server_busy_backoff",
@@ -62,7 +63,7 @@ const FLOORS: [Floor; 5] = [
         open: false,
     },
     Floor {
-        modules: &["service_builder_ext", "stack"],
+        modules: &["gauges", "guide", "service_builder_ext", "stack"],
         open: true,
     },
 ];

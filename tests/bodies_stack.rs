@@ -22,6 +22,7 @@ use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
 use tower_ews::concurrency_by_principal::ConcurrencyByPrincipalLayer;
 use tower_ews::find_paging::FindPagingLayer;
+use tower_ews::http_span::HttpSpanLayer;
 use tower_ews::job::Journal;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::{Charges, MakeCharges, Principal};
@@ -141,6 +142,7 @@ macro_rules! responses {
                 each_request!(ConcurrencyByPrincipalLayer::in_flight(4, Amy).layer(Client));
                 each_request!(AnchorHeadersLayer::new(Amy).layer(Client));
                 each_request!(ClientRequestIdLayer::new().layer(Client));
+                each_request!(HttpSpanLayer::new().layer(Client));
             }
 
             #[tokio::test]
@@ -171,6 +173,7 @@ macro_rules! responses {
                         .concurrency_by_principal(4, Amy)
                         .anchor_headers(EwsAnchor::new())
                         .client_request_id()
+                        .http_span()
                         .service(Client)
                 );
             }

@@ -41,7 +41,7 @@ pub(super) fn verdict(response: &Response<Bytes>) -> Verdict {
             connections: response.status() == 429,
         };
     }
-    if response.status() == 200 && !has("ResponseClass=\"Error\"") {
+    if response.status().is_success() && !has("ResponseClass=\"Error\"") {
         return Verdict::Done;
     }
     let connections = has("ErrorExceededConnectionCount");

@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Budget;
-use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, OpenedBy, OtherClient, Policy};
+use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, GraphPolicy, OpenedBy, OtherClient, Policy};
 
 use super::accounts::Accounts;
-use super::graph::Limits;
 use super::job::{Counts, Ready};
 use super::{accounts, client, ews, graph, oracle};
 
@@ -67,13 +66,13 @@ pub(super) enum Api {
 pub(super) enum ServerSpec {
     /// With what it holds, as the requests that create it.
     Ews(Box<Policy>, Vec<Bytes>),
-    Graph(Limits),
+    Graph(GraphPolicy),
 }
 
 impl ServerSpec {
     pub(super) async fn ready(&self, accounts: Option<Accounts>, seed: u64) -> Ready {
         let (policy, content) = match self {
-            Self::Graph(limits) => return graph::ready(*limits),
+            Self::Graph(limits) => return graph::ready(limits.clone()),
             Self::Ews(policy, content) => (policy, content),
         };
         let exchange = match accounts {
@@ -457,9 +456,10 @@ fn mixed(size: Size) -> Scenario {
 
 fn graph_requests(size: Size) -> Scenario {
     let (mailboxes, number) = (4, size.of(100_000));
-    let mut limits = Limits::documented();
+    let mut limits = GraphPolicy::outlook();
     // So that the quick job comes to the same limit.
-    limits.requests = (size.of(10_000), Duration::from_secs(size.of(600) as u64));
+    let (requests, period) = (size.of(10_000), Duration::from_secs(size.of(600) as u64));
+    limits.requests = (requests as u64, period);
     let each = number / mailboxes;
     let all = (0..number).map(|at| Call {
         uri: format!(
@@ -467,10 +467,10 @@ fn graph_requests(size: Size) -> Scenario {
             at % mailboxes
         )
         .into(),
-        ..call(Bytes::new())
+        ..call(Bytes::from_static(b"{}"))
     });
-    let (requests, period) = limits.requests;
-    let least = oracle::windows(each, requests, period, limits.lasts, limits.at_a_time);
+    let (lasts, at_a_time) = (limits.request_time, limits.at_a_time);
+    let least = oracle::windows(each, requests, period, lasts, at_a_time);
     let scenario = Scenario::ews("k_graph", online(), all.collect(), least).says(
         format!("{number} requests in {mailboxes} mailboxes, all at once"),
         format!(

@@ -136,11 +136,8 @@ async fn status(State(page): State<Arc<Page>>) -> Response {
 }
 
 async fn metrics(State(page): State<Arc<Page>>) -> Response {
-    let status = page.status();
-    gauge!("ews_calls_running").set(status.calls as f64);
-    gauge!("ews_calls_queued").set(status.queued as f64);
-    gauge!("ews_principals_gated").set(status.gated as f64);
-    gauge!("ews_limits_lowered").set(status.lowered as f64);
+    gauge!("ews_calls_running").set(page.status().calls as f64);
+    page.proxy.stacks.current().gauges.record();
     let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, page.metrics.render()).into_response()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 use tower_ews::audit_log::AuditLogLayer;
+use tower_ews::gauges::LedgerGauges;
 use tower_ews::http_client::HttpsClient;
 use tower_ews::ledger::{Ledger, LocalLedger};
 use tower_ews::policy::ThrottlingPolicy;
@@ -16,6 +17,7 @@ use tower_ews::{EwsService, EwsStack};
 pub(crate) struct Stack {
     pub(crate) policy: ThrottlingPolicy,
     pub(crate) ledger: Arc<LocalLedger>,
+    pub(crate) gauges: LedgerGauges,
     pub(crate) service: EwsService<HttpsClient>,
 }
 
@@ -72,6 +74,7 @@ fn stack(
         .ledger(Arc::clone(&ledger) as Arc<dyn Ledger>)
         .audit_log(audit.clone());
     Stack {
+        gauges: LedgerGauges::new(ledger.clone(), &policy),
         policy,
         ledger,
         service: layers.service(client.clone()),

@@ -19,11 +19,11 @@ pub(crate) struct Status {
     policy: String,
     /// Calls under way, waiting ones included.
     pub(crate) calls: usize,
-    pub(crate) queued: usize,
+    queued: usize,
     /// How many principals are held back.
-    pub(crate) gated: usize,
+    gated: usize,
     /// How many limits are lower than the policy's.
-    pub(crate) lowered: usize,
+    lowered: usize,
     principals: Vec<PrincipalStatus>,
     principals_left_out: usize,
     /// Endpoints that nobody calls, and for how many seconds still.

@@ -167,9 +167,9 @@ where
     fn request_of(&self, attempt: &Attempt) -> Request<B> {
         match self.state.attempt_count() {
             ..=1 => self.request.first(attempt.trail()),
-            _ => {
+            count => {
                 let held_until = self.state.held_until();
-                self.request.again(attempt.trail(), held_until)
+                self.request.again(attempt.trail(), held_until, count - 1)
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::ledger::{AcquireError, AcquireRequest, AdmissionSlot, Permit, Requeue
 #[cfg(feature = "ews")]
 use crate::retry::CredentialsChanged;
 use crate::retry::denials::Leave;
-use crate::trail::{CallTrail, RetryAttempt};
+use crate::trail::{CallTrail, ResendCount, RetryAttempt};
 
 /// What each attempt of one call sends, and what was learnt of its place in queues.
 pub(super) struct CallRequest<C, B> {
@@ -303,17 +303,19 @@ where
         request
     }
 
-    /// Returns the request of an attempt after the first one, which a ledger holds back until `held_until`.
+    /// Returns the request of an attempt after `sent_before` others, which a ledger holds back until `held_until`.
     pub(super) fn again(
         &self,
         trail: Option<&CallTrail>,
         held_until: Option<Instant>,
+        sent_before: u32,
     ) -> Request<B> {
         let mut request = self.first(trail);
         let requeue = Requeue::new().ticket(self.ledger_ticket);
         let extensions = request.extensions_mut();
         extensions.insert(requeue.not_before(held_until));
         extensions.insert(RetryAttempt);
+        extensions.insert(ResendCount::new(sent_before));
         request
     }
 }

@@ -13,11 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::body::{Body, ConnectionLost};
@@ -145,29 +147,7 @@ impl Exchange {
     ///
     /// When the listener has no local address.
     pub fn serve(&self, listener: TcpListener) -> io::Result<Server> {
-        let address = listener.local_addr()?;
-        let exchange = self.clone();
-        let task = tokio::spawn(async move {
-            // The connections end with this task: a set aborts what it holds when it is dropped.
-            let mut connections = JoinSet::new();
-            loop {
-                while connections.try_join_next().is_some() {}
-                let Ok((stream, _)) = listener.accept().await else {
-                    // Out of file descriptors, for example: some connection will end.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    continue;
-                };
-                let _ = stream.set_nodelay(true);
-                let service = TowerToHyperService::new(exchange.clone());
-                connections.spawn(async move {
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Ok(Server { address, task })
+        serve(listener, self.clone())
     }
 
     /// Binds a port of the loopback interface and serves it.
@@ -178,6 +158,40 @@ impl Exchange {
     pub async fn serve_on_loopback(&self) -> io::Result<Server> {
         self.serve(TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?)
     }
+}
+
+/// Serves `service` on a listener, HTTP/1.1 and HTTP/2, until the handle is dropped.
+pub(super) fn serve<S, B>(listener: TcpListener, service: S) -> io::Result<Server>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let address = listener.local_addr()?;
+    let task = tokio::spawn(async move {
+        // The connections end with this task: a set aborts what it holds when it is dropped.
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of file descriptors, for example: some connection will end.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let service = TowerToHyperService::new(service.clone());
+            connections.spawn(async move {
+                let builder = auto::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    Ok(Server { address, task })
 }
 
 /// A running server. It stops, with all its connections, when this is dropped.

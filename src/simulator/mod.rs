@@ -1,5 +1,5 @@
 //! An Exchange server that can be throttled on a laptop: in-memory mailboxes, Exchange's limits
-//! enforced and counted, faults on demand.
+//! enforced and counted, faults on demand. [`Graph`] is a small Microsoft Graph of the same kind.
 //!
 //! [`Exchange`] is a tower [`Service`](tower_service::Service) for tests in virtual time, an axum
 //! [router](Exchange::router), and a [server on a socket](Exchange::serve). It is no part of the
@@ -143,6 +143,7 @@ mod execution;
 mod failure;
 mod faults;
 mod fields;
+mod graph;
 mod http;
 mod id;
 mod item_xml;
@@ -165,6 +166,7 @@ pub use self::budget::Payer;
 pub use self::builder::{Builder, DEFAULT_ACCOUNT, DEFAULT_PASSWORD};
 pub use self::exchange::{Exchange, StoredItem};
 pub use self::faults::{Fault, Faults};
+pub use self::graph::{Graph, GraphFuture, GraphPolicy, GraphReport};
 pub use self::http::{ResponseFuture, Server};
 pub use self::other_client::OtherClient;
 pub use self::policy::{BatchCut, BusyResponse, OpenedBy, PercentTime, Policy, SubscriptionPayer};

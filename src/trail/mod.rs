@@ -84,6 +84,29 @@ pub struct CallTrail {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryAttempt;
 
+/// A request extension: how often the same request was sent before. [`ServerBusyBackoff`](crate::server_busy_backoff) inserts it
+/// with [`RetryAttempt`], and [`HttpSpan`](crate::http_span) shows it.
+///
+/// ```
+/// use tower_ews::trail::ResendCount;
+///
+/// assert_eq!(ResendCount::new(2).get(), 2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// Creates the extension of a request that was sent so often before.
+    pub fn new(count: u32) -> Self {
+        Self(count)
+    }
+
+    /// Returns how often.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+}
+
 /// A request extension: the request is a part of a batch, whose sender can send smaller parts, and counts what fails.
 ///
 /// A layer that sends requests again only waits for the end of a throttling, and for a server that cannot be reached.

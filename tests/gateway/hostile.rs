@@ -214,6 +214,7 @@ async fn the_page_is_for_this_machine() {
     for line in [
         "ews_calls_total{operation=\"GetFolder\"",
         "ews_calls_queued 0",
+        "ews_budget_limit{budget=\"concurrency\"} 27",
         "ews_call_duration_seconds_bucket",
     ] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
