@@ -35,6 +35,28 @@ impl End {
         }
     }
 
+    /// Whether another connection has taken its place.
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self, Self::Refused(error, _) if error.is_replaced())
+    }
+
+    /// Of a connection of which nothing was read: whether the server may have sent events by it.
+    pub(super) fn may_have_begun(&self) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Refused(error, _) => error.may_be_executed(),
+            Self::Broken => true,
+        }
+    }
+
+    /// The subscriptions that an error names.
+    pub(super) fn ids(&self) -> &[Box<str>] {
+        match self {
+            Self::Refused(_, ids) => ids,
+            Self::Closed | Self::Broken => &[],
+        }
+    }
+
     pub(super) fn retry_after(&self) -> Duration {
         match self {
             Self::Refused(error, _) => error.retry_after(),

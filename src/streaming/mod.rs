@@ -77,6 +77,10 @@
 //!   [impersonate their anchor](Subscriptions::hanging_connections).
 //! - When the server closes a connection, the next one begins. One that says nothing for
 //!   [two heartbeats](Subscriptions::heartbeat) is given up.
+//! - A mailbox that is [added](Notifications::add), or subscribed to anew, while the connection of its group hangs needs another
+//!   one. That is made beside the first one, impersonating the anchor, since the account may have no place for it. The server then
+//!   ends the first one (`ErrorNewEventStreamConnectionOpened`), which is read to that end: nothing is lost.
+//! - One that is [removed](Notifications::remove) is unsubscribed from at once.
 //! - A subscription that is gone is made again. Its mailbox is looked for anew before: it may be with another server, and join a group
 //!   there. If all of a group are gone, so are its anchor and its cookie, and new groups are made.
 //! - Where connections do not work, or are not wanted, mailboxes can be [asked for their events](Subscriptions::poll) (GetEvents).
@@ -112,6 +116,8 @@ mod counts;
 mod end;
 mod group;
 mod groups;
+mod leaving;
+mod lines;
 mod locate;
 mod locating;
 mod member;

@@ -11,7 +11,7 @@ use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Fault, Faults, Payer, Report};
 use tower_ews::streaming::{Notification, Notifications};
 
-use super::{mailbox, server, subscriptions};
+use super::{mailbox, seed, server, subscriptions};
 
 /// How large it is.
 #[derive(Clone, Copy, Debug)]
@@ -260,7 +260,7 @@ async fn check(day: Day) {
 /// `EWS_TEST_MAILBOXES=2000 EWS_TEST_HOURS=24` is the full size, which takes minutes.
 #[tokio::test(start_paused = true)]
 async fn each_event_of_a_day_is_told_or_lies_in_a_gap() {
-    let seed = number("EWS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seed = seed();
     let mailboxes = number("EWS_TEST_MAILBOXES").map_or(200, |mailboxes| mailboxes as usize);
     let hours = number("EWS_TEST_HOURS").unwrap_or(2);
     for stack in [false, true] {
