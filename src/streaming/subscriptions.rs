@@ -51,8 +51,8 @@ impl Subscriptions {
     /// Adds an account that the calls are made with, as the [`Caller`] in their extensions. Default: none, and the service
     /// decides.
     ///
-    /// With several of them each group has the account with the fewest connections. Whoever processes the events can do that with
-    /// other accounts, by the `Caller` of those calls.
+    /// With several of them each group has the account with the fewest connections. In a stack with several accounts those are
+    /// [reserved](crate::account_pool::Account::reserved): then the events are processed with the other accounts.
     pub fn caller(mut self, caller: Caller) -> Self {
         self.settings.callers.push(caller);
         self
