@@ -101,8 +101,9 @@ impl Job {
 
     /// Makes the calls, and returns their results as they come. Nothing is sent before the stream is polled.
     ///
-    /// Each request has a key, which stands for it in the journal: the same one in each run, and each one once. `requests` is
-    /// asked for the next one when there is room for it. Responses are read to their ends.
+    /// Each request has a key, which stands for it in the journal: the same one in each run, and each one once. One whose key was
+    /// done before, in this run or an earlier one, is skipped, and one whose key is under way ends with a
+    /// [`JournalError`](super::JournalError). `requests` is asked for the next one when there is room for it. Responses are read to their ends.
     pub fn run<S, B, I>(self, service: S, requests: I) -> Results<S, I::IntoIter>
     where
         I: IntoIterator<Item = (String, Request<B>)>,
@@ -175,7 +176,7 @@ pub struct Progress {
     pub not_executed: usize,
     /// Calls whose outcome is unknown.
     pub in_doubt: usize,
-    /// Calls that were not made, since earlier runs have made them or left them in doubt.
+    /// Calls that were not made, since their keys were done or in doubt already.
     pub skipped: usize,
 }
 
@@ -208,8 +209,8 @@ impl<S, I> Results<S, I> {
     {
         let requests = self.requests.as_mut()?;
         for (key, request) in requests {
-            let past = self.job.journal.as_ref().map(Journal::past);
-            if past.is_none_or(|past| past.leaves_open(&key)) {
+            let journal = self.job.journal.as_ref();
+            if journal.is_none_or(|journal| journal.leaves_open(&key)) {
                 return Some((key, request));
             }
             self.progress.skipped += 1;
@@ -299,12 +300,13 @@ where
     };
     let mut outcome = (job.judge)(&result);
     if let (Some(mark), Some(journal)) = (&mark, &job.journal) {
-        // What was never sent cannot have been executed.
         if result.is_err() && !mark.is_begun() {
+            // What was never sent cannot have been executed. Another call may have the key, so this one says nothing of it.
             outcome = JobOutcome::NotExecuted;
+        } else {
+            // If this fails the call is in doubt for the next run, and no further one is sent.
+            let _ = journal.end(&key, outcome);
         }
-        // If this fails the call is in doubt for the next run, and no further one is sent.
-        let _ = journal.end(&key, outcome);
     }
     JobResult {
         key,
