@@ -4,6 +4,8 @@
 mod changes;
 #[path = "streaming/day.rs"]
 mod day;
+#[path = "streaming/hostile.rs"]
+mod hostile;
 #[path = "streaming/trouble.rs"]
 mod trouble;
 

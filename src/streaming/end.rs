@@ -30,8 +30,21 @@ impl End {
         match self {
             Self::Closed => false,
             // Those of the subscriptions that are gone are lost with them.
-            Self::Refused(error, _) => error.advice() != Advice::Resubscribe,
+            Self::Refused(..) => !self.is_about_subscriptions(),
             Self::Broken => true,
+        }
+    }
+
+    /// Whether it says that subscriptions are of no use any more: those that it names, if it names any.
+    pub(super) fn is_about_subscriptions(&self) -> bool {
+        match self {
+            Self::Refused(error, ids) => match error.advice() {
+                Advice::Resubscribe => true,
+                // Without ids it can be the connection's own.
+                Advice::Relocate | Advice::GiveUp => !ids.is_empty(),
+                Advice::Retry | Advice::Starved(_) => false,
+            },
+            Self::Closed | Self::Broken => false,
         }
     }
 

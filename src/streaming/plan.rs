@@ -563,9 +563,9 @@ impl Plan {
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
-        let lost = match end.advice(false) {
-            Some(Advice::Resubscribe) => self.members.with_ids(end.ids(), &group.members),
-            _ => Vec::new(),
+        let lost = match end.is_about_subscriptions() {
+            true => self.members.with_ids(end.ids(), &group.members),
+            false => Vec::new(),
         };
         let wait = BACKOFF.wait(group.lines.renewal_failed(), &mut self.rng);
         let wait = wait.max(end.retry_after());
@@ -582,16 +582,16 @@ impl Plan {
             return;
         };
         let mut lost = Vec::new();
-        if advice == Advice::Resubscribe {
+        if end.is_about_subscriptions() {
             lost = self.members.with_ids(end.ids(), &group.members);
             if lost.is_empty() && self.members.any_removed(&line.ids) {
                 // One that was removed is gone. If there are others, the next connection is told.
                 return;
             }
-            if lost.is_empty() {
+            if lost.is_empty() && advice == Advice::Resubscribe {
                 lost.clone_from(&group.members);
             }
-            if lost.len() < group.members.len() {
+            if !lost.is_empty() && lost.len() < group.members.len() {
                 // The others have done nothing wrong.
                 return self.lost(place, &lost, end.retry_after(), now);
             }
