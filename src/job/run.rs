@@ -61,7 +61,8 @@ impl Job {
     /// Sets how many calls are offered at the same time. 1,000 by default, at least 1.
     ///
     /// They mostly wait in the ledger, which groups them by mailbox: it can only do so with those that it sees. Several for each
-    /// mailbox that can be open are right. Each takes its request and about 2 KB of memory.
+    /// mailbox that can be open are right. Each takes its request and, in an [`EwsStack`](crate::EwsStack), some
+    /// 10 KB of memory; 15 KB with two [accounts](crate::account_pool), and 1 KB more for each further one.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.max(1);
         self
