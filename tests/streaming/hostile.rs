@@ -211,11 +211,9 @@ async fn a_mailbox_that_is_disabled_is_lost_alone() {
     gaps(&mut notifications, 5).await;
     *gone.lock().unwrap() = Some(mailbox(2));
     exchange.lose_subscriptions_of(&mailbox(2));
-    let lost = loop {
-        match timeout(30 * MINUTE, notifications.next()).await {
-            Ok(Some(Notification::Lost { mailbox, .. })) => break mailbox,
-            other => panic!("{other:?}"),
-        }
+    let lost = match timeout(30 * MINUTE, notifications.next()).await {
+        Ok(Some(Notification::Lost { mailbox, .. })) => mailbox,
+        other => panic!("{other:?}"),
     };
     assert_eq!(*lost, *mailbox(2));
     for number in [0, 1, 3, 4] {
