@@ -169,8 +169,7 @@ impl Lines {
         if self.open.is_none() || self.renewal != Renewal::No {
             return None;
         }
-        let at = self.begun.and_then(|begun| begun.checked_add(RENEW_AFTER));
-        Some(self.renew_at(at.unwrap_or(now).max(now)))
+        Some(self.renew_at(now))
     }
 
     /// A renewal has come to nothing: how often in a row.
@@ -179,8 +178,10 @@ impl Lines {
         self.failures
     }
 
-    /// The open one is to be replaced then.
+    /// The open one is to be replaced then, or as soon as it may be. Returns when.
     pub(super) fn renew_at(&mut self, at: Instant) -> Instant {
+        let earliest = self.begun.and_then(|begun| begun.checked_add(RENEW_AFTER));
+        let at = earliest.map_or(at, |earliest| earliest.max(at));
         self.renewal = Renewal::At(at);
         at
     }
