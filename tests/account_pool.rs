@@ -354,3 +354,26 @@ async fn a_write_whose_response_is_lost_is_not_made_with_another_account() {
         assert_eq!((report.calls, report.items_created), (1, 1), "{fault:?}");
     }
 }
+
+/// The server allows fewer open mailboxes than the policy says.
+#[tokio::test(start_paused = true)]
+async fn accounts_that_are_full_sooner_than_known_are_found_out_once() {
+    let policy = Policy::exchange_online().with(|policy| {
+        policy.max_burst = None;
+        policy.opened_by = OpenedBy::ReadsAndWrites;
+        policy.open_mailboxes = Some(6);
+    });
+    let builder = (0..3).fold(Exchange::builder().policy(policy), |builder, number| {
+        builder.account(name(number), password(number))
+    });
+    let exchange = builder.build();
+    let ews = stack(3).service(exchange.clone());
+    done(job(&ews, 60, 3)).await;
+    is_whole(&exchange, 60, 3);
+    let first = exchange.report().throttled_total();
+    exchange.reset_report();
+    done(job(&ews, 60, 3)).await;
+    let second = exchange.report().throttled_total();
+    println!("refusals of 180 calls: {first}, then {second}");
+    assert!(first <= 180 && second <= 12, "{first}, {second}");
+}
