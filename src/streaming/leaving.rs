@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::settings::MAX_CALLS;
 use super::step::{Route, Step};
 
 /// A subscription: its mailbox, its id, and where calls about it go.
@@ -23,8 +22,8 @@ impl Leaving {
     }
 
     /// Returns a call that is to be made now.
-    pub(super) fn next(&mut self) -> Option<Step> {
-        if self.calls >= MAX_CALLS {
+    pub(super) fn next(&mut self, max_calls: usize) -> Option<Step> {
+        if self.calls >= max_calls {
             return None;
         }
         let (mailbox, id, route) = self.queue.pop_front()?;

@@ -96,7 +96,7 @@
 //! | --- | --- |
 //! | 200 mailboxes in a group, 200 subscriptions in a connection | How to: Maintain affinity between a group of subscriptions and the Mailbox server, steps 2 and 7 |
 //! | 10 connections (3 in Exchange 2013) | EWS throttling in Exchange, Table 1, `HangingConnectionLimit` |
-//! | 10 calls of Subscribe at once | the same, "no more than ten open requests" |
+//! | 10 calls of Subscribe at once, by each account | the same, "no more than ten open requests" |
 //! | 1 to 30 minutes | Exchange's schema, `StreamingSubscriptionConnectionTimeoutType` |
 //! | 45 seconds, and twice that | the EWS Managed API: its heartbeat, and when it gives up |
 //!

@@ -19,7 +19,7 @@ use super::member::{Member, State};
 use super::members::Members;
 use super::notification::{Advice, Notification, SubscriptionError};
 use super::polling::{PollEnd, Polling};
-use super::settings::{MAX_CALLS, Settings};
+use super::settings::Settings;
 use super::step::{GroupId, MemberId, Step};
 use super::told::Told;
 use crate::retry::backoff::Backoff;
@@ -57,7 +57,7 @@ impl Plan {
     pub(super) fn new(settings: Arc<Settings>, rng: fastrand::Rng) -> Self {
         Self {
             groups: Groups::new(Arc::clone(&settings)),
-            polling: Polling::new(settings.poll),
+            polling: Polling::new(settings.poll, settings.max_calls()),
             settings,
             members: Members::default(),
             locating: Locating::default(),
@@ -156,12 +156,12 @@ impl Plan {
         if let Some(step) = self.polling.next(&self.members, &self.groups) {
             return Some(step);
         }
-        if let Some(step) = self.leaving.next() {
+        if let Some(step) = self.leaving.next(self.settings.max_calls()) {
             return Some(step);
         }
         for _ in 0..self.agenda.groups() {
             let group = self.agenda.pop()?;
-            if self.subscribing >= MAX_CALLS && self.wants_to_subscribe(group) {
+            if self.subscribing >= self.settings.max_calls() && self.wants_to_subscribe(group) {
                 self.look_at(group);
                 continue;
             }

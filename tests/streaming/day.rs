@@ -102,8 +102,10 @@ impl Nature {
     fn act(&mut self) {
         let number = self.rng.usize(..self.mailboxes);
         let name = mailbox(number);
+        // All of a server's at once: a few times a day, however many mailboxes there are.
+        let all = 200_000 / self.mailboxes.max(2_000) as u32;
         match self.rng.u32(..1_000_000) {
-            0..100 => self.exchange.lose_subscriptions(),
+            lost if lost < all => self.exchange.lose_subscriptions(),
             100..5_000 => self.exchange.lose_subscriptions_of(&name),
             5_000..10_000 => {
                 self.exchange.move_mailbox(&name);
