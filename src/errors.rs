@@ -247,7 +247,7 @@ impl JournalError {
         Self(Arc::new(error))
     }
 
-    /// Returns what kind of error the writer gave.
+    /// Returns what kind of error the writer gave. [`AlreadyExists`](std::io::ErrorKind::AlreadyExists): another call has the key.
     pub fn kind(&self) -> std::io::ErrorKind {
         self.0.kind()
     }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tower::{BoxError, ServiceExt};
-use tower_ews::account_pool::{Account, LeftOutReason, NoAccount};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower_ews::account_pool::{Account, AccountPoolLayer, LeftOutReason, NoAccount};
+use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::simulator::{AccountRefusal, Exchange, OpenedBy, Payer, Policy};
+use tower_ews::principal::Principal;
+use tower_ews::simulator::{AccountRefusal, Exchange, Fault, OpenedBy, Payer, Policy};
 use tower_ews::stack::status_of;
 use tower_ews::{EwsService, EwsStack};
 
@@ -281,4 +283,97 @@ async fn a_disabled_mailbox_costs_no_account() {
             .iter()
             .all(|one| one.left_out.is_none())
     );
+}
+
+/// What one call takes in memory while it waits for its permit, its request of 600 bytes included.
+fn bytes_of_waiting<S>(service: &S, places: usize, calls: usize) -> u64
+where
+    S: Service<Request<Full<Bytes>>, Error = BoxError> + Clone,
+{
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let mut held: Vec<_> = (0..places)
+        .map(|mailbox| Box::pin(service.clone().oneshot(create(mailbox, "held"))))
+        .collect();
+    for call in &mut held {
+        assert!(call.as_mut().poll(context).is_pending());
+    }
+    let mut waiting = Vec::with_capacity(calls);
+    let info = allocation_counter::measure(|| {
+        for mailbox in places..places + calls {
+            let mut call = Box::pin(service.clone().oneshot(create(mailbox, "waits")));
+            assert!(call.as_mut().poll(context).is_pending());
+            waiting.push(call);
+        }
+    });
+    u64::try_from(info.bytes_current).unwrap() / calls as u64
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_of_calls_that_wait() {
+    let calls = 2_000;
+    let by_caller = |request: &Request<Full<Bytes>>| {
+        let caller = request.extensions().get().map(Caller::name);
+        Principal::new(caller.unwrap_or_default())
+    };
+    for accounts in [1, 2, 4, 10] {
+        let names = (0..accounts).map(name);
+        let pool = names.fold(AccountPoolLayer::in_flight(4, by_caller), |pool, name| {
+            pool.account(Account::new(&name))
+        });
+        let hangs = service_fn(async |_: Request<Full<Bytes>>| {
+            std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>().await
+        });
+        let alone = bytes_of_waiting(&pool.layer(hangs), 4 * accounts, calls);
+        let ews = stack(accounts).service(exchange(accounts));
+        let in_stack = bytes_of_waiting(&ews, OPEN * accounts, calls);
+        let one = EwsStack::new(ThrottlingPolicy::exchange_2019())
+            .caller(Caller::new(&name(0)))
+            .service(exchange(accounts));
+        let without = bytes_of_waiting(&one, OPEN, calls);
+        println!(
+            "{accounts} accounts, bytes of a call that waits: {alone} in the pool alone, {in_stack} in the stack, \
+             {without} in a stack without a pool"
+        );
+        // It waits in the queue of each account.
+        let accounts = accounts as u64;
+        assert!(alone <= 7_168 + 1_024 * accounts, "{alone}");
+        assert!(in_stack <= 16_384 + 1_024 * accounts, "{in_stack}");
+    }
+}
+
+/// An account that works would take it, but the one before may have executed it.
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_response_is_lost_is_not_made_with_another_account() {
+    for fault in [Fault::ResetAfter, Fault::CutBody] {
+        let exchange = exchange(3);
+        let ews = stack(3).service(exchange.clone());
+        exchange.inject(fault.clone());
+        let result = ask(ews, create(0, "once")).await;
+        assert!(result.is_err(), "{fault:?}: {result:?}");
+        let report = exchange.report();
+        assert_eq!((report.calls, report.items_created), (1, 1), "{fault:?}");
+    }
+}
+
+/// The server allows fewer open mailboxes than the policy says.
+#[tokio::test(start_paused = true)]
+async fn accounts_that_are_full_sooner_than_known_are_found_out_once() {
+    let policy = Policy::exchange_online().with(|policy| {
+        policy.max_burst = None;
+        policy.opened_by = OpenedBy::ReadsAndWrites;
+        policy.open_mailboxes = Some(6);
+    });
+    let builder = (0..3).fold(Exchange::builder().policy(policy), |builder, number| {
+        builder.account(name(number), password(number))
+    });
+    let exchange = builder.build();
+    let ews = stack(3).service(exchange.clone());
+    done(job(&ews, 60, 3)).await;
+    is_whole(&exchange, 60, 3);
+    let first = exchange.report().throttled_total();
+    exchange.reset_report();
+    done(job(&ews, 60, 3)).await;
+    let second = exchange.report().throttled_total();
+    println!("refusals of 180 calls: {first}, then {second}");
+    assert!(first <= 180 && second <= 12, "{first}, {second}");
 }

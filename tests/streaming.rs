@@ -1,7 +1,11 @@
 //! Listening to many mailboxes, against the simulated server in virtual time: each event is told or lies in a gap that is.
 
+#[path = "streaming/changes.rs"]
+mod changes;
 #[path = "streaming/day.rs"]
 mod day;
+#[path = "streaming/hostile.rs"]
+mod hostile;
 #[path = "streaming/trouble.rs"]
 mod trouble;
 
@@ -21,6 +25,13 @@ use tower_ews::streaming::{Autodiscover, Notification, Notifications, Subscripti
 const ENDPOINT: &str = "https://mail.contoso.com/EWS/Exchange.asmx";
 const AUTODISCOVER: &str = "https://mail.contoso.com/autodiscover/autodiscover.svc";
 const AUTH: HeaderValue = HeaderValue::from_static("Basic c3ZjQGNvbnRvc28uY29tOnNlY3JldA==");
+
+/// A random seed, or that of the run that is to be repeated.
+fn seed() -> u64 {
+    let given = std::env::var("EWS_TEST_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| fastrand::u64(..))
+}
 
 fn mailbox(number: usize) -> String {
     format!("user{number:05}@contoso.com")

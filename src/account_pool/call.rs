@@ -256,7 +256,7 @@ where
         turn: &Turn,
         rejected: Option<HeaderValue>,
     ) -> Result<Fetched, DeadlineElapsed> {
-        let Some(fetch) = turn.member.account().fetch(rejected) else {
+        let Some(fetch) = turn.member.fetch(rejected, turn.claim) else {
             return Ok(Fetched::None);
         };
         let extensions = self.request.extensions();

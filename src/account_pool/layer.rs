@@ -83,7 +83,7 @@ impl<M> AccountPoolLayer<M> {
         self
     }
 
-    /// Returns how each account does, in the order in which they were added.
+    /// Returns how each account does, in the order in which they were added, those that are reserved last.
     pub fn snapshot(&self) -> Vec<AccountSnapshot> {
         self.shared.snapshot()
     }

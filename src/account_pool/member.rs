@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
+use tower::BoxError;
 
-use super::account::Account;
+use super::account::{Account, Fetch};
 use crate::errors::{LeftOut, LeftOutReason};
 use crate::extensions::Caller;
 use crate::ledger::PrincipalSnapshot;
@@ -59,6 +61,8 @@ pub(super) struct Member {
     out: Mutex<Option<Out>>,
     /// The mailboxes for which it was refused though that may be theirs, since it has worked.
     suspicious: Mutex<SmallVec<[Principal; MAILBOXES]>>,
+    /// The last credentials that were rejected, and those that were fetched instead.
+    renewed: tokio::sync::Mutex<Option<(HeaderValue, HeaderValue)>>,
 }
 
 /// Since when it does not work.
@@ -87,15 +91,48 @@ impl Member {
             in_flight: AtomicUsize::new(0),
             out: Mutex::new(None),
             suspicious: Mutex::new(SmallVec::new()),
+            renewed: tokio::sync::Mutex::new(None),
         }
-    }
-
-    pub(super) fn account(&self) -> &Account {
-        &self.account
     }
 
     pub(super) fn caller(&self) -> &Caller {
         self.account.caller()
+    }
+
+    /// Begins to fetch the credentials, if it has any.
+    pub(super) fn fetch(
+        self: &Arc<Self>,
+        rejected: Option<HeaderValue>,
+        claim: Claim,
+    ) -> Option<Fetch> {
+        let Some(rejected) = rejected else {
+            return self.account.fetch(None);
+        };
+        let member = Arc::clone(self);
+        Some(Box::pin(async move { member.renew(rejected, claim).await }))
+    }
+
+    /// Fetches other credentials than those that were rejected: once for all attempts that had these.
+    async fn renew(&self, rejected: HeaderValue, claim: Claim) -> Result<HeaderValue, BoxError> {
+        let mut last = self.renewed.lock().await;
+        if let Some((_, fresh)) = last.as_ref().filter(|(old, _)| *old == rejected) {
+            return Ok(fresh.clone());
+        }
+        let left_out = claim == Claim::Works && !self.is_available(Instant::now());
+        let fetch = match left_out {
+            // There were none to be had for another attempt.
+            true => None,
+            false => self.account.fetch(Some(rejected.clone())),
+        };
+        let Some(fetch) = fetch else {
+            return Ok(rejected);
+        };
+        let mut fresh = fetch.await?;
+        fresh.set_sensitive(true);
+        if fresh != rejected {
+            *last = Some((rejected, fresh.clone()));
+        }
+        Ok(fresh)
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -53,7 +53,8 @@
 //! refusal: its account is locked out, or full of mailboxes.
 //!
 //! A call whose extensions name one of the accounts as its [`Caller`] is made with that account alone: a subscription belongs to
-//! the account that made it. One that names anybody else passes untouched.
+//! the account that made it. One that names anybody else passes untouched. An account that is [reserved](Account::reserved) makes
+//! no other calls than those that name it.
 //!
 //! # Which accounts are left out
 //!

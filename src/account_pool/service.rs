@@ -101,7 +101,7 @@ impl<S, M> AccountPool<S, M> {
             return None;
         }
         let Some(caller) = request.extensions().get::<Caller>() else {
-            return Some(0..members.len());
+            return Some(0..self.shared.shared_members);
         };
         let number = members
             .iter()

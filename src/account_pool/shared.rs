@@ -24,7 +24,10 @@ const SPILL_OVER: Duration = Duration::from_secs(30);
 pub(super) struct Shared<M> {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) make_charges: M,
+    /// Those that are reserved come last.
     pub(super) members: Vec<Arc<Member>>,
+    /// How many are not reserved.
+    pub(super) shared_members: usize,
     pub(super) state: Arc<State>,
     /// How long a mailbox stays with an account after its last call.
     pub(super) stay: Duration,
@@ -55,6 +58,7 @@ impl<M> Shared<M> {
             ledger,
             make_charges,
             members: Vec::new(),
+            shared_members: 0,
             state: Arc::new(State::new()),
             stay: STAY,
             spill_over: SPILL_OVER,
@@ -64,7 +68,12 @@ impl<M> Shared<M> {
 
     /// Adds an account. Services that were made before do not have it.
     pub(super) fn add(&mut self, account: Account) {
-        self.members.push(Arc::new(Member::new(account)));
+        let at = match account.is_reserved() {
+            true => self.members.len(),
+            false => self.shared_members,
+        };
+        self.shared_members += usize::from(!account.is_reserved());
+        self.members.insert(at, Arc::new(Member::new(account)));
         self.state = Arc::new(State::new());
     }
 

@@ -377,3 +377,110 @@ async fn calls_that_are_given_up_leave_nothing() {
         assert_eq!(start.elapsed(), CALL);
     }
 }
+
+/// A pool with one account, whose hook keeps its token and fetches another one when that was rejected. Returns how often it did.
+fn refreshing(server: &Server, fails: bool) -> (impl Fn() -> usize, Client) {
+    let fetched = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&fetched);
+    let hook = move |request: CredentialsRequest| {
+        let count = Arc::clone(&count);
+        async move {
+            if request.rejected().is_some() {
+                *count.lock() += 1;
+                sleep(10 * CALL).await;
+                if fails {
+                    return Err("the token service is down".into());
+                }
+            }
+            let number = *count.lock();
+            Ok(HeaderValue::try_from(format!("token {number}")).unwrap())
+        }
+    };
+    let by_caller = |request: &Request<String>| {
+        let caller = request.extensions().get().map(Caller::name);
+        Principal::new(caller.unwrap_or_default())
+    };
+    let pool = AccountPoolLayer::in_flight(100, by_caller)
+        .account(Account::new("a").credentials(hook))
+        .layer(server.client());
+    let service = tower::ServiceExt::<Request<String>>::map_response(pool, |response| {
+        response.map(|_| Full::default())
+    });
+    (move || *fetched.lock(), BoxCloneSyncService::new(service))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_is_fetched_once_for_all_calls() {
+    let server = Server::default();
+    let (fetched, service) = refreshing(&server, false);
+    for round in 1..=3 {
+        *server.takes.lock() = Some(HeaderValue::try_from(format!("token {round}")).unwrap());
+        let start = Instant::now();
+        let calls = (0..100).map(|_| tokio::spawn(ask(&service, call(""))));
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap().unwrap().0, 200);
+        }
+        assert_eq!(fetched(), round);
+        // A call, the token, and another call.
+        assert_eq!(start.elapsed(), 12 * CALL);
+    }
+    assert_eq!(server.calls.lock().len(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_service_that_is_down_is_asked_once() {
+    let server = Server::default();
+    *server.takes.lock() = Some(HeaderValue::from_static("another"));
+    let (fetched, service) = refreshing(&server, true);
+    let calls = (0..100).map(|_| tokio::spawn(ask(&service, call(""))));
+    for call in calls.collect::<Vec<_>>() {
+        let error = call.await.unwrap();
+        assert!(error.is_err() || error.is_ok_and(|(status, _)| status == 401));
+    }
+    assert_eq!((fetched(), server.calls.lock().len()), (1, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_reserved_is_used_by_name_alone() {
+    let (server, ledger) = (Server::default(), ledger());
+    let pool = AccountPoolLayer::http(Arc::clone(&ledger), charges as fn(&_) -> _)
+        .account(Account::new("listener").reserved())
+        .account(Account::new("a"))
+        .account(Account::new("other listener").reserved())
+        .account(Account::new("b"));
+    let names: Vec<String> = pool
+        .snapshot()
+        .into_iter()
+        .map(|one| one.caller.name().into())
+        .collect();
+    assert_eq!(names, ["a", "b", "listener", "other listener"]);
+    let service = pool.layer(server.client());
+    let calls = (0..16).map(|_| tokio::spawn(ask(&service, call(""))));
+    for call in calls.collect::<Vec<_>>() {
+        let (status, caller) = call.await.unwrap().unwrap();
+        assert!(
+            status == 200 && (caller == "a" || caller == "b"),
+            "{caller}"
+        );
+    }
+    for name in ["other listener", "listener", "b"] {
+        let mut request = call("");
+        request.extensions_mut().insert(Caller::new(name));
+        assert_eq!(
+            ask(&service, request).await.unwrap(),
+            (200, name.to_owned())
+        );
+    }
+    // Nobody else helps out.
+    server.refuses.lock().extend([
+        ("a".to_owned(), StatusCode::UNAUTHORIZED),
+        ("b".to_owned(), StatusCode::UNAUTHORIZED),
+    ]);
+    assert_eq!(ask(&service, call("")).await.unwrap().0, 401);
+
+    let service = AccountPoolLayer::http(ledger, charges as fn(&_) -> _)
+        .account(Account::new("listener").reserved())
+        .layer(server.client());
+    let error = ask(&service, call("")).await.unwrap_err();
+    assert!(error.is::<NoAccount>(), "{error}");
+}

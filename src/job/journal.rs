@@ -31,13 +31,14 @@ pub struct Journal(Arc<Inner>);
 
 struct Inner {
     file: Mutex<File>,
-    past: Past,
     /// A layer notes what is sent.
     has_layer: AtomicBool,
 }
 
 struct File {
     writer: Box<dyn Write + Send>,
+    /// What was written, in earlier runs and in this one.
+    past: Past,
     /// Why nothing more is written.
     error: Option<JournalError>,
 }
@@ -54,9 +55,9 @@ impl Journal {
         let journal = Self(Arc::new(Inner {
             file: Mutex::new(File {
                 writer: Box::new(writer),
+                past,
                 error: None,
             }),
-            past,
             has_layer: AtomicBool::new(false),
         }));
         for (key, outcome) in settled {
@@ -71,39 +72,49 @@ impl Journal {
         self.0.has_layer.store(true, Ordering::Relaxed);
     }
 
-    /// What earlier runs have done.
-    pub(super) fn past(&self) -> &Past {
-        &self.0.past
+    /// Whether a call is to be made, by all that was written.
+    pub(super) fn leaves_open(&self, key: &str) -> bool {
+        self.0.file.lock().past.leaves_open(key)
     }
 
     pub(super) fn has_layer(&self) -> bool {
         self.0.has_layer.load(Ordering::Relaxed)
     }
 
-    /// Writes that a call is sent.
+    /// Writes that a call is sent, unless another one with its key was.
     pub(super) fn begin(&self, key: &str) -> Result<(), JournalError> {
-        self.write(Entry::Begun, key)
+        let file = &mut *self.0.file.lock();
+        if !file.past.leaves_open(key) {
+            let error = format!("another call of this journal has the key {key}");
+            return Err(JournalError::new(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                error,
+            )));
+        }
+        file.write(Entry::Begun, key)
     }
 
     /// Writes how a call has ended.
     pub(super) fn end(&self, key: &str, outcome: JobOutcome) -> Result<(), JournalError> {
-        self.write(Entry::Ended(outcome), key)
+        self.0.file.lock().write(Entry::Ended(outcome), key)
     }
+}
 
-    fn write(&self, entry: Entry, key: &str) -> Result<(), JournalError> {
-        let file = &mut *self.0.file.lock();
-        if let Some(error) = &file.error {
+impl File {
+    fn write(&mut self, entry: Entry, key: &str) -> Result<(), JournalError> {
+        if let Some(error) = &self.error {
             return Err(error.clone());
         }
         let line = line::write(entry, key);
-        let writer = &mut file.writer;
+        let writer = &mut self.writer;
         let written = writer
             .write_all(line.as_bytes())
             .and_then(|()| writer.flush());
+        self.past.note(entry, key.to_owned());
         written.map_err(|error: io::Error| {
             tracing::error!(target: "tower_ews::job", %error, "the journal cannot be written");
             let error = JournalError::new(error);
-            file.error.insert(error).clone()
+            self.error.insert(error).clone()
         })
     }
 }

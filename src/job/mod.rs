@@ -46,7 +46,9 @@
 //! nothing. Each line is written and flushed before the job goes on; whether that reaches the disk is left to the writer. A line
 //! is written in the task that makes the call, so a writer should be as fast as a file.
 //!
-//! [`Past`] reads it. What was done is not made again, what failed is. What was begun and has no end is *in doubt*: it is listed,
+//! [`Past`] reads it. What was done is not made again, what failed is. The same holds for jobs that share a journal, or that are run
+//! once more with it: it knows the keys of all that it has written. Two processes must not write to one: lock the file. Nothing in
+//! it says which job it belongs to, so a key that is unique among all jobs is the safest. What was begun and has no end is *in doubt*: it is listed,
 //! and left out until somebody says what became of it. Once a journal cannot be written, no further call is sent.
 //!
 //! # Cancellation

@@ -43,7 +43,8 @@ impl Past {
         Ok(past)
     }
 
-    fn note(&mut self, entry: Entry, key: String) {
+    /// Takes in a line.
+    pub(super) fn note(&mut self, entry: Entry, key: String) {
         match entry {
             Entry::Ended(JobOutcome::Done) => {
                 self.in_doubt.remove(&key);

@@ -61,7 +61,8 @@ impl Job {
     /// Sets how many calls are offered at the same time. 1,000 by default, at least 1.
     ///
     /// They mostly wait in the ledger, which groups them by mailbox: it can only do so with those that it sees. Several for each
-    /// mailbox that can be open are right. Each takes its request and about 2 KB of memory.
+    /// mailbox that can be open are right. Each takes its request and, in an [`EwsStack`](crate::EwsStack), some
+    /// 10 KB of memory; 15 KB with two [accounts](crate::account_pool), and 1 KB more for each further one.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.max(1);
         self
@@ -101,8 +102,9 @@ impl Job {
 
     /// Makes the calls, and returns their results as they come. Nothing is sent before the stream is polled.
     ///
-    /// Each request has a key, which stands for it in the journal: the same one in each run, and each one once. `requests` is
-    /// asked for the next one when there is room for it. Responses are read to their ends.
+    /// Each request has a key, which stands for it in the journal: the same one in each run, and each one once. One whose key was
+    /// done before, in this run or an earlier one, is skipped, and one whose key is under way ends with a
+    /// [`JournalError`](super::JournalError). `requests` is asked for the next one when there is room for it. Responses are read to their ends.
     pub fn run<S, B, I>(self, service: S, requests: I) -> Results<S, I::IntoIter>
     where
         I: IntoIterator<Item = (String, Request<B>)>,
@@ -175,7 +177,7 @@ pub struct Progress {
     pub not_executed: usize,
     /// Calls whose outcome is unknown.
     pub in_doubt: usize,
-    /// Calls that were not made, since earlier runs have made them or left them in doubt.
+    /// Calls that were not made, since their keys were done or in doubt already.
     pub skipped: usize,
 }
 
@@ -208,8 +210,8 @@ impl<S, I> Results<S, I> {
     {
         let requests = self.requests.as_mut()?;
         for (key, request) in requests {
-            let past = self.job.journal.as_ref().map(Journal::past);
-            if past.is_none_or(|past| past.leaves_open(&key)) {
+            let journal = self.job.journal.as_ref();
+            if journal.is_none_or(|journal| journal.leaves_open(&key)) {
                 return Some((key, request));
             }
             self.progress.skipped += 1;
@@ -299,12 +301,13 @@ where
     };
     let mut outcome = (job.judge)(&result);
     if let (Some(mark), Some(journal)) = (&mark, &job.journal) {
-        // What was never sent cannot have been executed.
         if result.is_err() && !mark.is_begun() {
+            // What was never sent cannot have been executed. Another call may have the key, so this one says nothing of it.
             outcome = JobOutcome::NotExecuted;
+        } else {
+            // If this fails the call is in doubt for the next run, and no further one is sent.
+            let _ = journal.end(&key, outcome);
         }
-        // If this fails the call is in doubt for the next run, and no further one is sent.
-        let _ = journal.end(&key, outcome);
     }
     JobResult {
         key,

@@ -166,3 +166,55 @@ async fn nothing_is_sent_that_cannot_be_written_down() {
         assert_eq!(end.outcome, JobOutcome::NotExecuted);
     }
 }
+
+/// Whatever is wrong with the keys: two jobs at the same time, the same job once more, a key that comes twice.
+#[tokio::test(start_paused = true)]
+async fn one_journal_makes_no_call_twice() {
+    for has_layer in [true, false] {
+        let sent: Arc<Mutex<Vec<String>>> = Arc::default();
+        let counted = Arc::clone(&sent);
+        let client = service_fn(move |request: Request<String>| {
+            let mut sent = counted.lock();
+            sent.push(request.into_body());
+            let refused = sent.len() == 3;
+            async move {
+                sleep(Duration::from_secs(1)).await;
+                match refused {
+                    true => Err(BoxError::from(io::Error::from(
+                        io::ErrorKind::ConnectionRefused,
+                    ))),
+                    false => Ok(Response::new(Full::<Bytes>::default())),
+                }
+            }
+        });
+        let disk = Disk::default();
+        let journal = Journal::new(disk.clone());
+        let layer = has_layer.then(|| journal.layer());
+        let service = tower::util::option_layer(layer).layer(client);
+        let job = Job::new().concurrency(4).journal(journal);
+        let run = || {
+            job.clone()
+                .run(service.clone(), requests(10).chain(requests(10)))
+        };
+        let results = futures_util::stream::select(run(), run());
+        let refusals = results
+            .filter(|result| std::future::ready(result.outcome != JobOutcome::Done))
+            .map(|result| result.result.unwrap_err());
+        let refusals: Vec<BoxError> = refusals.collect().await;
+        assert!(refusals.len() > 1, "{refusals:?}");
+        run().collect::<Vec<_>>().await;
+        run().collect::<Vec<_>>().await;
+        let mut sent = std::mem::take(&mut *sent.lock());
+        // The one that was refused was made once more.
+        assert_eq!(sent.len(), 11);
+        sent.sort();
+        sent.dedup();
+        assert_eq!(sent.len(), 10);
+        let past = disk.past();
+        assert!(
+            (0..10).all(|key| past.is_done(&key.to_string())),
+            "{}",
+            disk.text()
+        );
+    }
+}

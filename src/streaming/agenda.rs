@@ -14,6 +14,8 @@ pub(super) enum Due {
     Subscribe(MemberId),
     Poll(MemberId),
     Connect(GroupId),
+    /// Replaces a connection by one with all subscriptions.
+    Renew(GroupId),
 }
 
 /// What comes next.
@@ -46,8 +48,12 @@ impl Agenda {
 
     /// Does something after a time.
     pub(super) fn after(&mut self, wait: Duration, due: Due, now: Instant) {
+        self.at(now.checked_add(wait).unwrap_or(now), due);
+    }
+
+    /// Does something at a time.
+    pub(super) fn at(&mut self, at: Instant, due: Due) {
         self.count += 1;
-        let at = now.checked_add(wait).unwrap_or(now);
         self.timers.insert((at, self.count), due);
     }
 

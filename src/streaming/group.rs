@@ -1,11 +1,8 @@
 //! [`Group`]: mailboxes of one server that share an anchor, a cookie and a connection.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::lines::Lines;
 use super::locate::Location;
 use super::step::{MemberId, Route};
 
@@ -17,7 +14,6 @@ pub(super) struct Group {
     pub(super) account: usize,
     /// Its connection is charged to the account. Else it impersonates the anchor, and is charged to that one's copy.
     pub(super) charged_to_account: bool,
-    pub(super) anchor: Arc<str>,
     pub(super) route: Route,
     pub(super) members: Vec<MemberId>,
     /// Those that are to be subscribed now.
@@ -26,30 +22,11 @@ pub(super) struct Group {
     pub(super) subscribing: usize,
     /// A Subscribe has succeeded: the others may go, with its cookie.
     pub(super) anchored: bool,
-    pub(super) link: Link,
+    pub(super) lines: Lines,
     /// Connections in a row that came to nothing.
     pub(super) failures: u32,
     /// `Starved` was told, and no connection has succeeded since.
     pub(super) starved: bool,
-    heard: Heard,
-}
-
-/// The connection of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
-    Off,
-    Opening,
-    /// Since then.
-    Open(Instant),
-    /// The next try has its time.
-    Pausing,
-}
-
-/// When the last messages came. What the last one but one had seen was certainly told when the last one was read.
-#[derive(Debug, Default)]
-struct Heard {
-    last: Option<Instant>,
-    before: Option<Instant>,
 }
 
 /// What a group is to do.
@@ -61,27 +38,20 @@ pub(super) enum GroupStep {
 
 impl Group {
     /// `charged_to`: the account, and whether its connection is charged to it.
-    pub(super) fn new(
-        location: Location,
-        anchor: Arc<str>,
-        charged_to: (usize, bool),
-        route: Route,
-    ) -> Self {
+    pub(super) fn new(location: Location, charged_to: (usize, bool), route: Route) -> Self {
         let (account, charged_to_account) = charged_to;
         Self {
             location,
             account,
             charged_to_account,
-            anchor,
             route,
             members: Vec::new(),
             waiting: VecDeque::new(),
             subscribing: 0,
             anchored: false,
-            link: Link::Off,
+            lines: Lines::default(),
             failures: 0,
             starved: false,
-            heard: Heard::default(),
         }
     }
 
@@ -96,34 +66,11 @@ impl Group {
             }
         }
         let settled = self.waiting.is_empty() && self.subscribing == 0;
-        (settled && self.link == Link::Off && self.anchored).then_some(GroupStep::Connect)
+        (settled && self.anchored && self.lines.may_connect()).then_some(GroupStep::Connect)
     }
 
-    pub(super) fn opened(&mut self, now: Instant) {
-        self.link = Link::Open(now);
-        self.heard = Heard::default();
-        self.hear(now);
-    }
-
-    /// The connection has ended, or was not made. Returns whether it came to nothing or was shorter than that.
-    pub(super) fn end(&mut self, now: Instant, shortest: Duration) -> bool {
-        let brief = match std::mem::replace(&mut self.link, Link::Off) {
-            Link::Open(since) => now.saturating_duration_since(since) < shortest,
-            _ => true,
-        };
-        if !brief {
-            self.failures = 0;
-        }
-        brief
-    }
-
-    /// A message has come.
-    pub(super) fn hear(&mut self, now: Instant) {
-        self.heard.before = self.heard.last.replace(now);
-    }
-
-    /// Up to when all was told that came by the connection.
-    pub(super) fn covered(&self) -> Option<Instant> {
-        self.heard.before
+    /// Whether nobody is in it and nothing of it is under way.
+    pub(super) fn is_over(&self) -> bool {
+        self.members.is_empty() && self.subscribing == 0 && self.lines.is_empty()
     }
 }

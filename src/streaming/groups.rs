@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::group::{Group, Link};
+use super::group::Group;
 use super::locate::Location;
 use super::settings::Settings;
 use super::step::{GroupId, MemberId, Route};
@@ -43,8 +43,8 @@ impl Groups {
 
     /// How many have a connection.
     pub(super) fn open(&self) -> usize {
-        let is_open = |group: &&Group| matches!(group.link, Link::Open(_));
-        self.groups.values().filter(is_open).count()
+        let groups = self.groups.values();
+        groups.filter(|group| group.lines.is_open()).count()
     }
 
     pub(super) fn get(&self, id: GroupId) -> Option<&Group> {
@@ -96,12 +96,7 @@ impl Groups {
             endpoint: location.endpoint.clone(),
             caller: self.settings.callers.get(account).cloned(),
         };
-        let group = Group::new(
-            location.clone(),
-            Arc::clone(anchor),
-            (account, charged),
-            route,
-        );
+        let group = Group::new(location.clone(), (account, charged), route);
         self.made += 1;
         self.groups.insert(self.made, group);
         self.by_location
@@ -111,24 +106,46 @@ impl Groups {
         self.made
     }
 
-    /// Takes a member out of its group. One without members is no group any more.
+    /// Takes a member out of its group.
     pub(super) fn leave(&mut self, id: GroupId, member: MemberId) {
-        let Some(group) = self.groups.get_mut(&id) else {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.members.retain(|other| *other != member);
+            group.waiting.retain(|other| *other != member);
+            self.drop_if_over(id);
+        }
+    }
+
+    /// Whether a group has only these members.
+    pub(super) fn has_no_others(&self, id: GroupId, members: &[MemberId]) -> bool {
+        let group = self.groups.get(&id);
+        group.is_some_and(|group| group.members.len() <= members.len())
+    }
+
+    /// Nobody joins a group any more: its cookie leads nowhere.
+    pub(super) fn close(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else {
             return;
         };
-        group.members.retain(|other| *other != member);
-        group.waiting.retain(|other| *other != member);
-        if !group.members.is_empty() {
-            return;
-        }
-        if let Some(account) = self.accounts.get_mut(group.account) {
-            account.groups -= 1;
-            account.charged -= usize::from(group.charged_to_account);
-        }
         if let Some(groups) = self.by_location.get_mut(&group.location) {
             groups.retain(|other| *other != id);
         }
         self.by_location.retain(|_, groups| !groups.is_empty());
-        self.groups.remove(&id);
+    }
+
+    /// A group without members is no group any more once its last call has ended: until then its connection counts.
+    pub(super) fn drop_if_over(&mut self, id: GroupId) {
+        if !self.groups.get(&id).is_some_and(Group::is_over) {
+            return;
+        }
+        self.close(id);
+        let group = self.groups.remove(&id);
+        let account = group.and_then(|group| {
+            let account = self.accounts.get_mut(group.account)?;
+            Some((account, group.charged_to_account))
+        });
+        if let Some((account, charged)) = account {
+            account.groups -= 1;
+            account.charged -= usize::from(charged);
+        }
     }
 }

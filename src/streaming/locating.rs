@@ -27,16 +27,27 @@ impl Locating {
         }
     }
 
-    /// Returns some that are to be asked for, and whether anew.
-    pub(super) fn next(&mut self) -> Option<(Vec<MemberId>, bool)> {
-        let fresh = self.known.is_empty();
-        let queue = match fresh {
-            true => &mut self.fresh,
-            false => &mut self.known,
-        };
-        let members: Vec<MemberId> = queue.drain(..queue.len().min(MAX_LOCATED)).collect();
-        self.calls += usize::from(!members.is_empty());
-        (!members.is_empty()).then_some((members, fresh))
+    /// Returns some that are to be asked for, and whether anew. `exists`: whether a mailbox is still wanted.
+    pub(super) fn next(
+        &mut self,
+        exists: impl Fn(&MemberId) -> bool,
+    ) -> Option<(Vec<MemberId>, bool)> {
+        loop {
+            let fresh = self.known.is_empty();
+            let queue = match fresh {
+                true => &mut self.fresh,
+                false => &mut self.known,
+            };
+            let mut members: Vec<MemberId> = queue.drain(..queue.len().min(MAX_LOCATED)).collect();
+            if members.is_empty() {
+                return None;
+            }
+            members.retain(&exists);
+            if !members.is_empty() {
+                self.calls += 1;
+                return Some((members, fresh));
+            }
+        }
     }
 
     pub(super) fn found(&mut self, member: MemberId, location: Location) {

@@ -38,8 +38,6 @@ pub(super) enum State {
         /// When it is asked for its events. None while it is, and where connections tell them.
         poll_at: Option<Instant>,
     },
-    /// It is given up.
-    Lost,
 }
 
 impl Member {
@@ -54,6 +52,11 @@ impl Member {
             covered: now,
             owes_gap: true,
         }
+    }
+
+    /// Whether its Subscribe is under way there.
+    pub(super) fn subscribes_in(&self, group: GroupId) -> bool {
+        self.group == Some(group) && self.state == State::Subscribing
     }
 
     pub(super) fn id(&self) -> Option<&Arc<str>> {
@@ -115,6 +118,17 @@ impl Member {
     /// A response with events was lost.
     pub(super) fn miss(&mut self) {
         self.owes_gap = true;
+    }
+
+    /// A connection in whose place there is another has lost events, after those up to `covered`.
+    pub(super) fn miss_since(&mut self, covered: Option<Instant>) {
+        self.covered = self.covered.max(covered.unwrap_or(self.covered));
+        self.miss();
+    }
+
+    /// Whether it has a subscription that no connection has.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.id().is_some() && !self.is_connected()
     }
 
     /// It has no subscription any more, and events without one are lost.

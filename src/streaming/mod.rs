@@ -77,6 +77,10 @@
 //!   [impersonate their anchor](Subscriptions::hanging_connections).
 //! - When the server closes a connection, the next one begins. One that says nothing for
 //!   [two heartbeats](Subscriptions::heartbeat) is given up.
+//! - A mailbox that is [added](Notifications::add), or subscribed to anew, while the connection of its group hangs needs another
+//!   one. That is made beside the first one, impersonating the anchor, since the account may have no place for it. The server then
+//!   ends the first one (`ErrorNewEventStreamConnectionOpened`), which is read to that end: nothing is lost.
+//! - One that is [removed](Notifications::remove) is unsubscribed from at once.
 //! - A subscription that is gone is made again. Its mailbox is looked for anew before: it may be with another server, and join a group
 //!   there. If all of a group are gone, so are its anchor and its cookie, and new groups are made.
 //! - Where connections do not work, or are not wanted, mailboxes can be [asked for their events](Subscriptions::poll) (GetEvents).
@@ -92,7 +96,7 @@
 //! | --- | --- |
 //! | 200 mailboxes in a group, 200 subscriptions in a connection | How to: Maintain affinity between a group of subscriptions and the Mailbox server, steps 2 and 7 |
 //! | 10 connections (3 in Exchange 2013) | EWS throttling in Exchange, Table 1, `HangingConnectionLimit` |
-//! | 10 calls of Subscribe at once | the same, "no more than ten open requests" |
+//! | 10 calls of Subscribe at once, by each account | the same, "no more than ten open requests" |
 //! | 1 to 30 minutes | Exchange's schema, `StreamingSubscriptionConnectionTimeoutType` |
 //! | 45 seconds, and twice that | the EWS Managed API: its heartbeat, and when it gives up |
 //!
@@ -112,6 +116,8 @@ mod counts;
 mod end;
 mod group;
 mod groups;
+mod leaving;
+mod lines;
 mod locate;
 mod locating;
 mod member;

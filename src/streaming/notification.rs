@@ -9,6 +9,7 @@ use tower::BoxError;
 
 use crate::ledger::AcquireError;
 use crate::principal::Budget;
+use crate::retry::Failure;
 use crate::soap::notifications::ItemEvent;
 use crate::soap::{CodeClass, ResponseCode};
 
@@ -66,6 +67,17 @@ pub enum Notification {
     },
 }
 
+impl Notification {
+    pub(super) fn mailbox(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Item { mailbox, .. } | Self::Gap { mailbox, .. } | Self::Lost { mailbox, .. } => {
+                Some(mailbox)
+            }
+            Self::Starved { .. } => None,
+        }
+    }
+}
+
 /// Why a mailbox cannot be subscribed to.
 ///
 /// ```
@@ -106,6 +118,8 @@ pub enum SubscriptionError {
     NotLocated(#[source] BoxError),
 }
 
+const REPLACED: &str = "ErrorNewEventStreamConnectionOpened";
+
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Advice {
@@ -142,6 +156,20 @@ impl SubscriptionError {
         self.advice() == Advice::Resubscribe
     }
 
+    /// Whether another connection was opened for the subscriptions. They live on (reference page of ResponseCode).
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code.as_str() == REPLACED)
+    }
+
+    /// Whether the server may have done what it was asked for.
+    pub(super) fn may_be_executed(&self) -> bool {
+        match self {
+            Self::NoResponse(error) => Failure::of(&**error) != Failure::NotSent,
+            Self::Unreadable => true,
+            Self::Refused { .. } | Self::Status { .. } | Self::NotLocated(_) => false,
+        }
+    }
+
     pub(super) fn retry_after(&self) -> Duration {
         match self {
             Self::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -151,8 +179,7 @@ impl SubscriptionError {
 }
 
 fn of_code(code: &ResponseCode) -> Advice {
-    // The subscription lives on, by another connection (reference page of ResponseCode).
-    if code.as_str() == "ErrorNewEventStreamConnectionOpened" {
+    if code.as_str() == REPLACED {
         return Advice::Retry;
     }
     match code.class() {

@@ -29,7 +29,13 @@ const MAX_CALLS: usize = 10;
 /// A call that has ended.
 enum Done {
     Located(Vec<MemberId>, Vec<Result<Location, BoxError>>),
-    Subscribed(MemberId, GroupId, Result<Subscription, SubscriptionError>),
+    Subscribed(
+        MemberId,
+        Arc<str>,
+        GroupId,
+        Result<Subscription, SubscriptionError>,
+    ),
+    Unsubscribed,
     /// It was asked for at that time.
     Polled(
         MemberId,
@@ -39,10 +45,11 @@ enum Done {
     ),
     Connected(
         GroupId,
+        u64,
         Vec<Arc<str>>,
         Result<(Connection, StreamMessage), End>,
     ),
-    Read(GroupId, Connection, Result<StreamMessage, End>),
+    Read(GroupId, u64, Connection, Result<StreamMessage, End>),
 }
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -53,7 +60,7 @@ type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 /// connections and at the server. A pause of some minutes costs nothing; after half an hour without a connection the server
 /// forgets subscriptions, and there are [gaps](Notification::Gap).
 ///
-/// It ends when each mailbox is [lost](Notification::Lost).
+/// It ends when each mailbox is [lost](Notification::Lost) or [removed](Self::remove).
 ///
 /// # Cancellation
 ///
@@ -88,9 +95,16 @@ impl Notifications {
 
     /// Adds a mailbox. It is listened to once its [`Gap`](Notification::Gap) has come.
     ///
-    /// One that was [lost](Notification::Lost) can be added again.
+    /// One that is listened to already is left as it is: addresses are the same in capital and in small letters. One that was
+    /// [lost](Notification::Lost) or [removed](Self::remove) can be added again.
     pub fn add(&mut self, mailbox: &str) {
         self.plan.add(mailbox.into(), Instant::now());
+    }
+
+    /// Removes a mailbox, and returns whether it was listened to. Nothing comes of it any more, and its subscription is ended
+    /// while the stream is polled on.
+    pub fn remove(&mut self, mailbox: &str) -> bool {
+        self.plan.remove(mailbox)
     }
 
     /// Returns how far it is. Takes a time that grows with the number of mailboxes.
@@ -124,15 +138,15 @@ impl Notifications {
         left
     }
 
-    /// Waits for the calls of Subscribe under way, and drops the connections.
+    /// Waits for the calls of Subscribe and Unsubscribe under way, and drops the connections.
     async fn settle(&mut self, deadline: Instant) {
         let mut work = std::mem::take(&mut self.work);
-        while self.plan.is_subscribing() {
+        while self.plan.is_calling() {
             let Ok(Some(done)) = tokio::time::timeout_at(deadline, work.next()).await else {
                 return;
             };
-            if let Done::Subscribed(member, place, result) = done {
-                self.plan.subscribed(member, place, result, Instant::now());
+            if matches!(done, Done::Subscribed(..) | Done::Unsubscribed) {
+                self.end(done);
             }
         }
     }
@@ -155,7 +169,12 @@ impl Notifications {
                 mailbox,
                 route,
             } => Box::pin(async move {
-                Done::Subscribed(member, group, calls.subscribe(mailbox, route).await)
+                let subscribed = calls.subscribe(Arc::clone(&mailbox), route).await;
+                Done::Subscribed(member, mailbox, group, subscribed)
+            }),
+            Step::Unsubscribe { mailbox, id, route } => Box::pin(async move {
+                let _ = calls.unsubscribe(mailbox, id, route).await;
+                Done::Unsubscribed
             }),
             Step::Poll {
                 member,
@@ -173,13 +192,14 @@ impl Notifications {
             }
             Step::Connect {
                 group,
+                number,
                 ids,
                 impersonated,
                 minutes,
                 route,
             } => Box::pin(async move {
                 let connected = calls.connect(&ids, impersonated, minutes, route).await;
-                Done::Connected(group, ids, connected)
+                Done::Connected(group, number, ids, connected)
             }),
         };
         self.work.push(work);
@@ -190,38 +210,40 @@ impl Notifications {
         let now = Instant::now();
         match done {
             Done::Located(members, found) => self.plan.located(&members, found, now),
-            Done::Subscribed(member, place, result) => {
-                self.plan.subscribed(member, place, result, now);
+            Done::Subscribed(member, mailbox, place, result) => {
+                self.plan.subscribed(member, mailbox, place, result, now);
             }
+            Done::Unsubscribed => self.plan.unsubscribed(),
             Done::Polled(member, place, asked, result) => {
                 self.plan.polled(member, place, asked, result, now);
             }
-            Done::Connected(place, ids, Ok((connection, message))) => {
+            Done::Connected(place, number, ids, Ok((connection, message))) => {
                 let closed = message.closed;
-                self.plan.connected(place, &ids, message, now);
-                self.go_on(place, connection, closed, now);
+                self.plan.connected(place, number, &ids, message, now);
+                self.go_on(place, number, connection, closed);
             }
-            Done::Read(place, connection, Ok(message)) => {
+            Done::Read(place, number, connection, Ok(message)) => {
                 let closed = message.closed;
-                self.plan.message(place, message, now);
-                self.go_on(place, connection, closed, now);
+                self.plan.message(place, number, message, now);
+                self.go_on(place, number, connection, closed);
             }
-            Done::Connected(place, _, Err(end)) | Done::Read(place, _, Err(end)) => {
-                self.plan.ended(place, end, now);
+            Done::Connected(place, number, _, Err(end))
+            | Done::Read(place, number, _, Err(end)) => {
+                self.plan.ended(place, number, end, now);
             }
         }
     }
 
     /// Reads on, if the connection is open.
-    fn go_on(&mut self, place: GroupId, mut connection: Connection, closed: bool, now: Instant) {
+    fn go_on(&mut self, place: GroupId, number: u64, mut connection: Connection, closed: bool) {
         if closed {
             // The server has its place free before the next one begins.
             drop(connection);
-            self.plan.ended(place, End::Closed, now);
-        } else if self.plan.is_open(place) {
+            self.plan.ended(place, number, End::Closed, Instant::now());
+        } else if self.plan.is_open(place, number) {
             self.work.push(Box::pin(async move {
                 let read = connection.next().await;
-                Done::Read(place, connection, read)
+                Done::Read(place, number, connection, read)
             }));
         }
     }

@@ -9,16 +9,18 @@ use super::agenda::{Agenda, Due};
 use super::calls::Subscription;
 use super::counts::Counts;
 use super::end::End;
-use super::group::{GroupStep, Link};
+use super::group::GroupStep;
 use super::groups::Groups;
+use super::leaving::{Held, Leaving};
+use super::lines::{Ended, Line};
 use super::locate::Location;
 use super::locating::Locating;
-use super::member::State;
+use super::member::{Member, State};
 use super::members::Members;
 use super::notification::{Advice, Notification, SubscriptionError};
 use super::polling::{PollEnd, Polling};
-use super::settings::{MAX_CALLS, Settings};
-use super::step::{GroupId, MemberId, Route, Step};
+use super::settings::Settings;
+use super::step::{GroupId, MemberId, Step};
 use super::told::Told;
 use crate::retry::backoff::Backoff;
 use crate::soap::notifications::StreamMessage;
@@ -30,8 +32,6 @@ const MAX_FAILURES: u32 = 100;
 const MAX_CONNECTIONS: u32 = 4;
 /// A connection that ends sooner is a failure, in whatever way it ends.
 const SHORTEST: Duration = Duration::from_secs(5);
-/// The connection of a group of which some mailbox has no subscription yet.
-const SHORT_CONNECTION: u64 = 2;
 const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(1),
     cap: Duration::from_secs(300),
@@ -45,6 +45,7 @@ pub(super) struct Plan {
     groups: Groups,
     locating: Locating,
     polling: Polling,
+    leaving: Leaving,
     agenda: Agenda,
     /// Calls of Subscribe under way.
     subscribing: usize,
@@ -56,10 +57,11 @@ impl Plan {
     pub(super) fn new(settings: Arc<Settings>, rng: fastrand::Rng) -> Self {
         Self {
             groups: Groups::new(Arc::clone(&settings)),
-            polling: Polling::new(settings.poll),
+            polling: Polling::new(settings.poll, settings.max_calls()),
             settings,
             members: Members::default(),
             locating: Locating::default(),
+            leaving: Leaving::default(),
             agenda: Agenda::default(),
             subscribing: 0,
             told: Told::default(),
@@ -67,10 +69,35 @@ impl Plan {
         }
     }
 
-    /// Adds a mailbox.
+    /// Adds a mailbox, unless it is there.
     pub(super) fn add(&mut self, mailbox: Arc<str>, now: Instant) {
-        let member = self.members.add(mailbox, now);
-        self.locating.push(member, false);
+        if let Some(member) = self.members.add(mailbox, now) {
+            self.locating.push(member, false);
+        }
+    }
+
+    /// Takes a mailbox out, and ends its subscription. Returns whether it was there.
+    pub(super) fn remove(&mut self, mailbox: &str) -> bool {
+        let member = self.members.named(mailbox);
+        let removed = member.and_then(|member| self.take_out(member));
+        if let Some(mut removed) = removed {
+            self.told.forget(&mut removed);
+            return true;
+        }
+        false
+    }
+
+    fn take_out(&mut self, member: MemberId) -> Option<Member> {
+        let removed = self.members.remove(member)?;
+        if let Some(place) = removed.group {
+            if let (Some(group), Some(id)) = (self.groups.get(place), removed.id()) {
+                let (mailbox, id) = (Arc::clone(&removed.mailbox), Arc::clone(id));
+                self.leaving.push((mailbox, id, group.route.clone()));
+            }
+            self.groups.leave(place, member);
+            self.look_at(place);
+        }
+        Some(removed)
     }
 
     /// Returns what is told next.
@@ -80,20 +107,20 @@ impl Plan {
 
     /// Whether nothing can come any more.
     pub(super) fn is_over(&self) -> bool {
-        self.members.left() == 0
+        self.members.len() == 0 && self.leaving.is_empty()
     }
 
     pub(super) fn counts(&self) -> Counts {
         Counts {
-            mailboxes: self.members.left(),
+            mailboxes: self.members.len(),
             subscribed: self.members.subscribed(),
             groups: self.groups.len(),
             connections: self.groups.open(),
         }
     }
 
-    /// The subscriptions that there are: mailbox, id, and where calls about them go.
-    pub(super) fn subscriptions(&self) -> Vec<(Arc<str>, Arc<str>, Route)> {
+    /// The subscriptions that there are, and those that nobody wants any more.
+    pub(super) fn subscriptions(&self) -> Vec<Held> {
         let all = self.members.iter().filter_map(|member| {
             let group = self.groups.get(member.group?)?;
             Some((
@@ -102,7 +129,7 @@ impl Plan {
                 group.route.clone(),
             ))
         });
-        all.collect()
+        all.chain(self.leaving.iter().cloned()).collect()
     }
 
     /// When there is something to do that is not to be done before.
@@ -110,9 +137,14 @@ impl Plan {
         self.agenda.wakes_at()
     }
 
-    /// Whether a Subscribe is under way.
-    pub(super) fn is_subscribing(&self) -> bool {
-        self.subscribing > 0
+    /// Whether a Subscribe or an Unsubscribe is under way.
+    pub(super) fn is_calling(&self) -> bool {
+        self.subscribing > 0 || self.leaving.is_calling()
+    }
+
+    /// An Unsubscribe has ended.
+    pub(super) fn unsubscribed(&mut self) {
+        self.leaving.call_ended();
     }
 
     /// Returns a call that is to be made now.
@@ -124,13 +156,16 @@ impl Plan {
         if let Some(step) = self.polling.next(&self.members, &self.groups) {
             return Some(step);
         }
+        if let Some(step) = self.leaving.next(self.settings.max_calls()) {
+            return Some(step);
+        }
         for _ in 0..self.agenda.groups() {
             let group = self.agenda.pop()?;
-            if self.subscribing >= MAX_CALLS && self.wants_to_subscribe(group) {
+            if self.subscribing >= self.settings.max_calls() && self.wants_to_subscribe(group) {
                 self.look_at(group);
                 continue;
             }
-            if let Some(step) = self.next_of(group) {
+            if let Some(step) = self.next_of(group, now) {
                 self.look_at(group);
                 return Some(step);
             }
@@ -164,7 +199,13 @@ impl Plan {
                 }
                 Due::Connect(place) => {
                     if let Some(group) = self.groups.get_mut(place) {
-                        group.link = Link::Off;
+                        group.lines.resume();
+                        self.look_at(place);
+                    }
+                }
+                Due::Renew(place) => {
+                    let group = self.groups.get_mut(place);
+                    if group.is_some_and(|group| group.lines.renewal_is_due(now)) {
                         self.look_at(place);
                     }
                 }
@@ -173,7 +214,7 @@ impl Plan {
     }
 
     fn next_location(&mut self) -> Option<Step> {
-        let (members, fresh) = self.locating.next()?;
+        let (members, fresh) = self.locating.next(|id| self.members.get(*id).is_some())?;
         let mailboxes = members
             .iter()
             .filter_map(|member| self.members.get(*member));
@@ -234,7 +275,7 @@ impl Plan {
         }
     }
 
-    fn next_of(&mut self, id: GroupId) -> Option<Step> {
+    fn next_of(&mut self, id: GroupId, now: Instant) -> Option<Step> {
         let group = self.groups.get_mut(id)?;
         let step = group.next()?;
         let route = group.route.clone();
@@ -252,22 +293,24 @@ impl Plan {
             }
             GroupStep::Connect if self.polling.is_on() => None,
             GroupStep::Connect => {
+                let renews = group.lines.is_open();
+                if renews && !self.members.any_unheard(&group.members) {
+                    group.lines.need_no_renewal();
+                    return None;
+                }
                 let ids = self.members.ids(&group.members);
                 if ids.is_empty() {
                     return None;
                 }
-                let minutes = match ids.len() < group.members.len() {
-                    true => self.settings.connection_minutes.min(SHORT_CONNECTION),
-                    false => self.settings.connection_minutes,
-                };
-                group.link = Link::Opening;
-                let anchor = Arc::clone(&group.anchor);
-                let impersonated = (!group.charged_to_account).then_some(anchor);
+                // The account may have no place for one more while the old one hangs.
+                let impersonates = renews || !group.charged_to_account;
+                let impersonated = self.members.first_live(&group.members);
                 Some(Step::Connect {
                     group: id,
+                    number: group.lines.begin(ids.clone(), now),
                     ids,
-                    impersonated,
-                    minutes,
+                    impersonated: impersonated.filter(|_| impersonates),
+                    minutes: self.settings.connection_minutes,
                     route,
                 })
             }
@@ -278,6 +321,7 @@ impl Plan {
     pub(super) fn subscribed(
         &mut self,
         member: MemberId,
+        mailbox: Arc<str>,
         place: GroupId,
         result: Result<Subscription, SubscriptionError>,
         now: Instant,
@@ -288,22 +332,29 @@ impl Plan {
             return;
         };
         group.subscribing -= 1;
+        let subscriber = self.members.get_mut(member);
+        let subscriber = subscriber.filter(|subscriber| subscriber.subscribes_in(place));
+        let Some(subscriber) = subscriber else {
+            // It was removed, or has another group by now.
+            if let Ok((id, _)) = result {
+                let route = group.route.clone();
+                self.leaving.push((mailbox, id.into(), route));
+            }
+            return self.groups.drop_if_over(place);
+        };
         match result {
             Ok(subscription) => {
                 group.anchored = true;
+                self.told.has_room(subscriber);
+                self.told.gap(subscriber, now);
                 self.members.set_live(member, subscription);
-                if let Some(subscriber) = self.members.get_mut(member) {
-                    self.told.has_room(subscriber);
-                    self.told.gap(subscriber, now);
-                }
+                self.renew(place, now);
                 if let Some(first) = self.polling.first_wait(&mut self.rng) {
                     self.poll_after(member, first, now);
                 }
             }
             Err(error) => {
-                if let Some(subscriber) = self.members.get_mut(member) {
-                    subscriber.state = State::Without;
-                }
+                subscriber.state = State::Without;
                 let relocates = matches!(error.advice(), Advice::Relocate | Advice::Resubscribe);
                 if relocates {
                     self.leave(member);
@@ -327,8 +378,7 @@ impl Plan {
         let advice = error.advice();
         if advice == Advice::GiveUp || failures >= MAX_FAILURES {
             self.told.lost(refused, error);
-            self.members.give_up(member);
-            self.leave(member);
+            self.take_out(member);
             return;
         }
         if let Advice::Starved(budget) = advice {
@@ -399,6 +449,7 @@ impl Plan {
     pub(super) fn connected(
         &mut self,
         place: GroupId,
+        number: u64,
         ids: &[Arc<str>],
         message: StreamMessage,
         now: Instant,
@@ -406,7 +457,7 @@ impl Plan {
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
-        group.opened(now);
+        group.lines.opened(number, now);
         group.starved = false;
         for id in ids {
             if let Some(member) = self.members.find(id) {
@@ -414,22 +465,38 @@ impl Plan {
                 self.told.gap(member, now);
             }
         }
+        if self.members.any_unheard(&group.members) {
+            self.renew(place, now);
+        }
         self.tell_events(message);
     }
 
+    /// A mailbox has a subscription that the open connection does not have.
+    fn renew(&mut self, place: GroupId, now: Instant) {
+        let group = self.groups.get_mut(place);
+        if let Some(at) = group.and_then(|group| group.lines.renew(now)) {
+            self.agenda.at(at, Due::Renew(place));
+        }
+    }
+
     /// A connection has brought a message.
-    pub(super) fn message(&mut self, place: GroupId, message: StreamMessage, now: Instant) {
+    pub(super) fn message(
+        &mut self,
+        place: GroupId,
+        number: u64,
+        message: StreamMessage,
+        now: Instant,
+    ) {
         if let Some(group) = self.groups.get_mut(place) {
-            group.hear(now);
+            group.lines.hear(number, now);
             self.tell_events(message);
         }
     }
 
-    /// Whether a connection is the one that its group has.
-    pub(super) fn is_open(&mut self, place: GroupId) -> bool {
-        self.groups
-            .get_mut(place)
-            .is_some_and(|group| matches!(group.link, Link::Open(_)))
+    /// Whether a connection is to be read on.
+    pub(super) fn is_open(&self, place: GroupId, number: u64) -> bool {
+        let group = self.groups.get(place);
+        group.is_some_and(|group| group.lines.has(number))
     }
 
     fn tell_events(&mut self, message: StreamMessage) {
@@ -441,32 +508,94 @@ impl Plan {
     }
 
     /// A connection has ended, or was refused.
-    pub(super) fn ended(&mut self, place: GroupId, end: End, now: Instant) {
+    pub(super) fn ended(&mut self, place: GroupId, number: u64, end: End, now: Instant) {
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
-        let brief = group.end(now, SHORTEST);
-        let (covered, members) = (group.covered(), group.members.clone());
-        let advice = end.advice(brief);
-        for member in &members {
+        match group.lines.end(number) {
+            Some(Ended::Open(line)) => self.closed(place, &line, &end, now),
+            Some(Ended::Opening(_)) if group.lines.is_open() => self.not_renewed(place, &end, now),
+            Some(Ended::Opening(line)) => {
+                if end.may_have_begun() {
+                    self.members.all_miss(&line.ids);
+                }
+                self.follow(place, &line, &end, true, now);
+            }
+            // What the new one was told is not lost.
+            Some(Ended::Replaced(line)) if end.is_lossy() && !end.is_replaced() => {
+                for id in &line.ids {
+                    if let Some(member) = self.members.find(id) {
+                        member.miss_since(line.covered());
+                        self.told.gap(member, now);
+                    }
+                }
+            }
+            Some(Ended::Replaced(_)) | None => {}
+        }
+        self.groups.drop_if_over(place);
+        self.look_at(place);
+    }
+
+    /// The connection of a group has ended.
+    fn closed(&mut self, place: GroupId, line: &Line, end: &End, now: Instant) {
+        let Some(group) = self.groups.get_mut(place) else {
+            return;
+        };
+        let brief = line.is_shorter_than(SHORTEST, now);
+        if !brief {
+            group.failures = 0;
+        }
+        // The next one is being made: it will say what is gone.
+        let renewed = group.lines.is_opening();
+        let lossy = end.is_lossy() && !(renewed && end.is_replaced());
+        for member in &group.members {
             if let Some(member) = self.members.get_mut(*member) {
-                member.disconnect(covered, end.is_lossy(), brief);
+                member.disconnect(line.covered(), lossy, brief);
             }
         }
-        let Some(advice) = advice else {
-            return self.look_at(place);
-        };
-        let lost = match advice {
-            Advice::Resubscribe => self.named_by(&end, &members),
-            _ => Vec::new(),
-        };
-        if !lost.is_empty() && lost.len() < members.len() {
-            // The others have done nothing wrong.
-            return self.lost(place, &lost, end.retry_after(), now);
+        if !renewed {
+            self.follow(place, line, end, brief, now);
         }
+    }
+
+    /// The open connection could not be replaced. It goes on, and it is tried again.
+    fn not_renewed(&mut self, place: GroupId, end: &End, now: Instant) {
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
+        let lost = match end.is_about_subscriptions() {
+            true => self.members.with_ids(end.ids(), &group.members),
+            false => Vec::new(),
+        };
+        let wait = BACKOFF.wait(group.lines.renewal_failed(), &mut self.rng);
+        let wait = wait.max(end.retry_after());
+        let at = group.lines.renew_at(now.checked_add(wait).unwrap_or(now));
+        self.agenda.at(at, Due::Renew(place));
+        if !lost.is_empty() {
+            self.lost(place, &lost, end.retry_after(), now);
+        }
+    }
+
+    /// Does what follows from the end of a group's only connection.
+    fn follow(&mut self, place: GroupId, line: &Line, end: &End, brief: bool, now: Instant) {
+        let (Some(group), Some(advice)) = (self.groups.get_mut(place), end.advice(brief)) else {
+            return;
+        };
+        let mut lost = Vec::new();
+        if end.is_about_subscriptions() {
+            lost = self.members.with_ids(end.ids(), &group.members);
+            if lost.is_empty() && self.members.any_removed(&line.ids) {
+                // One that was removed is gone. If there are others, the next connection is told.
+                return;
+            }
+            if lost.is_empty() && advice == Advice::Resubscribe {
+                lost.clone_from(&group.members);
+            }
+            if !lost.is_empty() && lost.len() < group.members.len() {
+                // The others have done nothing wrong.
+                return self.lost(place, &lost, end.retry_after(), now);
+            }
+        }
         group.failures += 1;
         let failures = group.failures;
         if let Advice::Starved(budget) = advice {
@@ -476,24 +605,13 @@ impl Plan {
         }
         let hopeless = failures % MAX_CONNECTIONS == 0 && !matches!(advice, Advice::Starved(_));
         if hopeless || !lost.is_empty() {
-            return self.lost(place, &members, end.retry_after(), now);
+            let all = group.members.clone();
+            return self.lost(place, &all, end.retry_after(), now);
         }
-        group.link = Link::Pausing;
+        group.lines.pause();
         let wait = BACKOFF.wait(failures - 1, &mut self.rng);
         let wait = wait.max(end.retry_after());
         self.agenda.after(wait, Due::Connect(place), now);
-    }
-
-    /// The members whose subscriptions an error names; all of them if it names none.
-    fn named_by(&self, end: &End, members: &[MemberId]) -> Vec<MemberId> {
-        let End::Refused(_, ids) = end else {
-            return Vec::new();
-        };
-        let named = self.members.named(ids, members);
-        match named.is_empty() {
-            true => members.to_vec(),
-            false => named,
-        }
     }
 
     /// Subscriptions of a group are gone: their mailboxes are looked for anew. If all of them leave, so do its anchor and its
@@ -502,6 +620,9 @@ impl Plan {
         let losses = lost
             .iter()
             .filter_map(|id| Some(self.members.get(*id)?.losses));
+        if self.groups.has_no_others(group, lost) {
+            self.groups.close(group);
+        }
         let wait = BACKOFF.wait(losses.max().unwrap_or_default(), &mut self.rng);
         for id in lost {
             if let Some(member) = self.members.get_mut(*id) {

@@ -10,7 +10,6 @@ use super::groups::Groups;
 use super::member::{Member, State};
 use super::members::Members;
 use super::notification::SubscriptionError;
-use super::settings::MAX_CALLS;
 use super::step::{MemberId, Step};
 use super::told::Told;
 use crate::soap::notifications::StreamMessage;
@@ -22,6 +21,7 @@ pub(super) struct Polling {
     every: Option<Duration>,
     /// Those that are to be asked now.
     due: VecDeque<MemberId>,
+    max_calls: usize,
     /// Calls under way.
     calls: usize,
 }
@@ -36,10 +36,11 @@ pub(super) enum PollEnd {
 }
 
 impl Polling {
-    pub(super) fn new(every: Option<Duration>) -> Self {
+    pub(super) fn new(every: Option<Duration>, max_calls: usize) -> Self {
         Self {
             every,
             due: VecDeque::new(),
+            max_calls,
             calls: 0,
         }
     }
@@ -61,7 +62,7 @@ impl Polling {
 
     /// Returns a call that is to be made now.
     pub(super) fn next(&mut self, members: &Members, groups: &Groups) -> Option<Step> {
-        while self.calls < MAX_CALLS {
+        while self.calls < self.max_calls {
             let id = self.due.pop_front()?;
             if let Some(step) = poll(id, members.get(id)?, groups) {
                 self.calls += 1;

@@ -9,8 +9,8 @@ use crate::extensions::Caller;
 use crate::soap::notification_request::Watched;
 use crate::soap::notifications::EventKind;
 
-/// Calls of one kind that are made at once: "no more than ten open requests" is the advice of "EWS throttling in Exchange".
-pub(super) const MAX_CALLS: usize = 10;
+/// Calls of one kind that are made at once, by each account: "no more than ten open requests" is the advice of "EWS throttling in Exchange".
+const MAX_CALLS: usize = 10;
 
 /// Subscriptions per GetStreamingEvents, and mailboxes per affinity group ("How to: Maintain affinity between a group of
 /// subscriptions and the Mailbox server", steps 2 and 7).
@@ -51,6 +51,11 @@ impl Settings {
             headers: HeaderMap::new(),
             seed: None,
         }
+    }
+
+    /// Calls of one kind that are made at once.
+    pub(super) fn max_calls(&self) -> usize {
+        MAX_CALLS * self.callers.len().max(1)
     }
 }
 

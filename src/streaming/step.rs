@@ -36,8 +36,16 @@ pub(super) enum Step {
         watermark: Box<str>,
         route: Route,
     },
+    /// Ends a subscription that nobody wants any more.
+    Unsubscribe {
+        mailbox: Arc<str>,
+        id: Arc<str>,
+        route: Route,
+    },
     Connect {
         group: GroupId,
+        /// Which of the group's connections.
+        number: u64,
         ids: Vec<Arc<str>>,
         impersonated: Option<Arc<str>>,
         minutes: u64,

@@ -51,8 +51,8 @@ impl Subscriptions {
     /// Adds an account that the calls are made with, as the [`Caller`] in their extensions. Default: none, and the service
     /// decides.
     ///
-    /// With several of them each group has the account with the fewest connections. Whoever processes the events can do that with
-    /// other accounts, by the `Caller` of those calls.
+    /// With several of them each group has the account with the fewest connections. In a stack with several accounts those are
+    /// [reserved](crate::account_pool::Account::reserved): then the events are processed with the other accounts.
     pub fn caller(mut self, caller: Caller) -> Self {
         self.settings.callers.push(caller);
         self
@@ -62,7 +62,7 @@ impl Subscriptions {
     /// Online and of Exchange 2016 and later; it is 3 in Exchange 2013 (EWS throttling in Exchange, Table 1).
     ///
     /// Connections of further groups impersonate the anchor of their group, and are charged to the copy of its budget. With 0
-    /// all of them do.
+    /// all of them do. So do connections that take the place of another one.
     pub fn hanging_connections(mut self, connections: usize) -> Self {
         self.settings.hanging_connections = connections;
         self
@@ -76,9 +76,9 @@ impl Subscriptions {
 
     /// Sets how long each connection lasts, in whole minutes, from 1 to 30. 10 minutes by default.
     ///
-    /// When the server has closed it, the next one begins at once. A mailbox whose subscription was made anew, after a move for
-    /// example, waits for that: its events come late by this time at most. Two minutes if it is not subscribed when the
-    /// connection begins.
+    /// When the server has closed it, the next one begins at once. A mailbox that is added meanwhile, or subscribed to anew after a
+    /// move, does not wait for that: the connection is replaced by one that has its subscription too, ten seconds after its
+    /// beginning at the earliest.
     pub fn connection_time(mut self, time: Duration) -> Self {
         let minutes = time.as_secs() / 60;
         let (least, most) = (*CONNECTION_MINUTES.start(), *CONNECTION_MINUTES.end());

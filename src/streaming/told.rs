@@ -64,6 +64,16 @@ impl Told {
         }
     }
 
+    /// A mailbox is not listened to any more: nothing is told of it.
+    pub(super) fn forget(&mut self, member: &mut Member) {
+        self.has_room(member);
+        self.queue.retain(|told| {
+            !told
+                .mailbox()
+                .is_some_and(|of| Arc::ptr_eq(of, &member.mailbox))
+        });
+    }
+
     /// A mailbox waits for room no longer.
     pub(super) fn has_room(&mut self, member: &mut Member) {
         self.starving -= usize::from(std::mem::take(&mut member.starved));

@@ -1,17 +1,24 @@
 //! A day with all kinds of trouble: each event is told, or lies in a gap that is.
 
+#[path = "../../examples/listen/memory.rs"]
+mod memory;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
+use http::HeaderValue;
 use tokio::time::{Instant, sleep_until};
 use tower_ews::EwsStack;
+use tower_ews::account_pool::Account;
 use tower_ews::extensions::Caller;
 use tower_ews::policy::ThrottlingPolicy;
-use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Fault, Faults, Payer, Report};
+use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Fault, Faults, Payer, Policy, Report};
 use tower_ews::streaming::{Notification, Notifications};
 
-use super::{mailbox, server, subscriptions};
+use super::{mailbox, seed, server, subscriptions};
 
 /// How large it is.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +28,9 @@ struct Day {
     seed: u64,
     /// Through the stack, else through the bare client.
     stack: bool,
+    /// With so many accounts, each in groups of this size.
+    accounts: usize,
+    group_size: usize,
 }
 
 /// What has come of it.
@@ -92,8 +102,10 @@ impl Nature {
     fn act(&mut self) {
         let number = self.rng.usize(..self.mailboxes);
         let name = mailbox(number);
+        // All of a server's at once: a few times a day, however many mailboxes there are.
+        let all = 200_000 / self.mailboxes.max(2_000) as u32;
         match self.rng.u32(..1_000_000) {
-            0..100 => self.exchange.lose_subscriptions(),
+            lost if lost < all => self.exchange.lose_subscriptions(),
             100..5_000 => self.exchange.lose_subscriptions_of(&name),
             5_000..10_000 => {
                 self.exchange.move_mailbox(&name);
@@ -150,18 +162,57 @@ async fn listen_until(notifications: &mut Notifications, told: &mut Told, until:
     }
 }
 
-async fn run(day: Day) -> Outcome {
-    let exchange = server(day.mailboxes, SERVERS, faults());
-    let settings = subscriptions(&exchange).seed(day.seed);
+fn account(number: usize) -> String {
+    format!("svc{number}@contoso.com")
+}
+
+fn exchange(day: Day) -> Exchange {
+    if day.accounts == 1 {
+        return server(day.mailboxes, SERVERS, faults());
+    }
+    let builder = Exchange::builder()
+        .policy(Policy::exchange_online())
+        .mailboxes((0..day.mailboxes).map(mailbox))
+        .servers(SERVERS)
+        .faults(faults())
+        .account(DEFAULT_ACCOUNT, "secret");
+    let accounts = 0..day.accounts;
+    accounts
+        .fold(builder, |builder, number| {
+            builder.account(account(number), "secret")
+        })
+        .build()
+}
+
+fn listen(day: Day, exchange: &Exchange) -> Notifications {
+    let mut settings = subscriptions(exchange).seed(day.seed);
     let names = (0..day.mailboxes).map(mailbox);
-    let mut notifications = match day.stack {
-        true => {
-            let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
-            let stack = stack.caller(Caller::new(DEFAULT_ACCOUNT));
-            settings.listen(stack.service(exchange.clone()), names)
-        }
-        false => settings.listen(exchange.clone(), names),
-    };
+    if !day.stack {
+        return settings.listen(exchange.clone(), names);
+    }
+    let stack = EwsStack::new(ThrottlingPolicy::exchange_online());
+    if day.accounts == 1 {
+        let stack = stack.caller(Caller::new(DEFAULT_ACCOUNT));
+        return settings.listen(stack.service(exchange.clone()), names);
+    }
+    for number in 0..day.accounts {
+        settings = settings.caller(Caller::new(&account(number)));
+    }
+    let stack = stack.accounts((0..day.accounts).map(|number| {
+        let basic = STANDARD.encode(format!("{}:secret", account(number)));
+        let value = HeaderValue::try_from(format!("Basic {basic}")).unwrap();
+        Account::new(&account(number))
+            .authorization(value)
+            .reserved()
+    }));
+    settings
+        .group_size(day.group_size)
+        .listen(stack.service(exchange.clone()), names)
+}
+
+async fn run(day: Day) -> Outcome {
+    let exchange = exchange(day);
+    let mut notifications = listen(day, &exchange);
     let mut told = Told::default();
     let mut nature = Nature {
         rng: fastrand::Rng::with_seed(day.seed),
@@ -218,7 +269,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-async fn check(day: Day) {
+async fn check(day: Day) -> Outcome {
     println!("EWS_TEST_SEED={} {day:?}", day.seed);
     let real = std::time::Instant::now();
     let outcome = run(day).await;
@@ -255,12 +306,13 @@ async fn check(day: Day) {
     assert!(report.most_stream_ids <= 200, "{}", report.most_stream_ids);
     assert_eq!(report.foreign_cookies, 0);
     assert_eq!((outcome.left, outcome.subscriptions), (0, 0), "at the end");
+    outcome
 }
 
 /// `EWS_TEST_MAILBOXES=2000 EWS_TEST_HOURS=24` is the full size, which takes minutes.
 #[tokio::test(start_paused = true)]
 async fn each_event_of_a_day_is_told_or_lies_in_a_gap() {
-    let seed = number("EWS_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seed = seed();
     let mailboxes = number("EWS_TEST_MAILBOXES").map_or(200, |mailboxes| mailboxes as usize);
     let hours = number("EWS_TEST_HOURS").unwrap_or(2);
     for stack in [false, true] {
@@ -269,7 +321,43 @@ async fn each_event_of_a_day_is_told_or_lies_in_a_gap() {
             hours,
             seed,
             stack,
+            accounts: 1,
+            group_size: 200,
         };
         check(day).await;
     }
+}
+
+/// Each account has ten connections, and each connection a hundredth of the mailboxes: `EWS_TEST_MAILBOXES=20000` is the full size.
+#[tokio::test(start_paused = true)]
+async fn ten_accounts_listen_to_as_many_mailboxes_as_they_can() {
+    let mailboxes = number("EWS_TEST_MAILBOXES").map_or(300, |mailboxes| mailboxes as usize);
+    let outcome = check(Day {
+        mailboxes,
+        hours: 1,
+        seed: seed(),
+        stack: true,
+        accounts: 10,
+        group_size: mailboxes.div_ceil(100),
+    })
+    .await;
+    let peaks = outcome.report.peak_hanging;
+    let of_accounts: Vec<u32> = (0..10)
+        .filter_map(|number| peaks.get(&Payer::Account(account(number))).copied())
+        .collect();
+    let of_copies = peaks.len() - of_accounts.len();
+    println!(
+        "most hanging calls of each account {of_accounts:?}, of {of_copies} copies at most {:?}",
+        peaks.values().max()
+    );
+    assert_eq!(of_accounts, [10; 10]);
+}
+
+/// What a mailbox takes in memory, with its connection, without the layers.
+#[test]
+fn memory_follows_the_mailboxes() {
+    let bytes =
+        [200, 2_000, 20_000].map(|mailboxes| (mailboxes, memory::bytes_per_mailbox(mailboxes)));
+    println!("bytes for each of so many mailboxes: {bytes:?}");
+    assert!(bytes.iter().all(|(_, bytes)| *bytes <= 2_048), "{bytes:?}");
 }

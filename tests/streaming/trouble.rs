@@ -125,11 +125,7 @@ async fn a_mailbox_that_is_refused_for_good_is_lost_and_the_others_are_not() {
         }
     };
     assert_eq!(*told, *id);
-    assert!(
-        begun.elapsed() <= 11 * MINUTE,
-        "with the next connection: {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() <= 2 * MINUTE, "{:?}", begun.elapsed());
 
     let unknown = Subscriptions::new(ENDPOINT.parse().unwrap()).listen(exchange, [mailbox(0)]);
     let all: Vec<Notification> = unknown.collect().await;

@@ -51,16 +51,24 @@ async fn a_time_of_its_own_does_not_subscribe_a_mailbox_twice() {
     let [(first, group)] = subscribing(&steps(&mut plan, now))[..] else {
         panic!("the first one goes alone")
     };
-    plan.subscribed(first, group, Ok(("A".into(), "".into())), now);
+    plan.subscribed(
+        first,
+        "first".into(),
+        group,
+        Ok(("A".into(), "".into())),
+        now,
+    );
     let [(second, _)] = subscribing(&steps(&mut plan, now))[..] else {
         panic!("then the other")
     };
     let busy = Err(refused("ErrorMailboxStoreUnavailable"));
-    plan.subscribed(second, group, busy, now);
-    assert!(matches!(steps(&mut plan, now)[..], [Step::Connect { .. }]));
+    plan.subscribed(second, "second".into(), group, busy, now);
+    let [Step::Connect { number, .. }] = steps(&mut plan, now)[..] else {
+        panic!("a connection")
+    };
     // The server has lost all, before the time of the second one has come.
     let lost = End::Refused(refused("ErrorSubscriptionNotFound"), Vec::new());
-    plan.ended(group, lost, now);
+    plan.ended(group, number, lost, now);
     let mut calls = Vec::new();
     for _ in 0..10_000 {
         now += SECOND / 100;
@@ -69,7 +77,7 @@ async fn a_time_of_its_own_does_not_subscribe_a_mailbox_twice() {
         for (member, group) in subscribing(&steps) {
             calls.push(member);
             let id = format!("{member} {}", calls.len());
-            plan.subscribed(member, group, Ok((id.into(), "".into())), now);
+            plan.subscribed(member, "one".into(), group, Ok((id.into(), "".into())), now);
         }
     }
     calls.sort_unstable();
@@ -89,11 +97,11 @@ async fn what_is_lost_again_and_again_is_tried_later_and_later() {
             match step {
                 Step::Subscribe { member, group, .. } => {
                     let id = format!("{member} {calls}");
-                    plan.subscribed(member, group, Ok((id.into(), "".into())), now);
+                    plan.subscribed(member, "one".into(), group, Ok((id.into(), "".into())), now);
                 }
-                Step::Connect { group, .. } => {
+                Step::Connect { group, number, .. } => {
                     let lost = End::Refused(refused("ErrorSubscriptionNotFound"), Vec::new());
-                    plan.ended(group, lost, now);
+                    plan.ended(group, number, lost, now);
                 }
                 other => panic!("{other:?}"),
             }
