@@ -151,7 +151,7 @@
 //!
 //! # More
 //!
-//! The `guide` has pages on symptoms, the order of layers, budgets, tuning, troubleshooting, responses, your own parts, fleets, and
+//! The [`guide`] has pages on symptoms, the order of layers, budgets, tuning, troubleshooting, responses, your own parts, fleets, and
 //! the way to Microsoft Graph.
 //!
 //! [ARCHITECTURE](https://docs.rs/crate/tower-ews/latest/source/docs/ARCHITECTURE.md) has a picture of the modules, the way of a call

@@ -2,11 +2,15 @@
 //!
 //! `cargo test` builds it; `cargo test --test axum_app` alone does not.
 
+#[path = "gateway/browser.rs"]
+mod browser;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use self::browser::Browser;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Payer, Policy, Server};
 
 struct App {
@@ -181,4 +185,36 @@ async fn what_was_sent_is_finished_when_it_is_told_to_end() {
     let (status, app) = ended.await.unwrap();
     assert!(status.unwrap().success());
     assert_eq!(app.exchange.report().created["the last one"], 1);
+}
+
+/// Somebody books on the page, is told that Exchange is busy, and sees what others book.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_books() {
+    let Some(mut browser) = Browser::start() else {
+        println!("skipped: there is no chromium");
+        return;
+    };
+    let policy = Policy::unlimited().with(|policy| policy.heartbeat = Duration::from_secs(1));
+    let app = App::start(policy).await;
+    browser.open(&format!("http://{}/", app.address));
+    let events = "document.getElementById('events').innerText";
+    browser.until(&book_on_page("Stand-up"), |text| text.contains("booked"));
+    app.book("Elsewhere", "").await;
+    browser.until(events, |text| {
+        text.contains("Stand-up") && text.contains("Elsewhere")
+    });
+    let payer = Payer::Account(DEFAULT_ACCOUNT.to_owned());
+    app.exchange.lock_out(&payer, Duration::from_secs(30));
+    browser.until(&book_on_page("Too soon"), |text| {
+        text.contains("Exchange is busy. Try again in ")
+    });
+    assert_eq!(app.exchange.report().items_created, 2);
+}
+
+/// Books once, however often it runs, and returns what the page shows.
+fn book_on_page(subject: &str) -> String {
+    format!(
+        "(() => {{ const form = document.getElementById('book'); if (form.subject.value != '{subject}') \
+         {{ form.subject.value = '{subject}'; form.requestSubmit(); }} return document.body.innerText; }})()"
+    )
 }

@@ -194,6 +194,17 @@ async fn metrics_text(State(app): State<Arc<App>>) -> String {
     app.metrics.render()
 }
 
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(include_str!("page.html"))))
+        .route("/events", post(book))
+        .route("/events/{mailbox}", get(events))
+        .route("/changes/{mailbox}", get(changes))
+        .route("/admin/audit/{mailbox}", post(audit))
+        .route("/metrics", get(metrics_text))
+        .with_state(app)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let (mut url, mut listen) = (None, "127.0.0.1:8081".to_owned());
@@ -230,14 +241,6 @@ async fn main() -> Result<(), BoxError> {
         metrics,
         stopped,
     });
-    let router = Router::new()
-        .route("/", get(async || Html(include_str!("page.html"))))
-        .route("/events", post(book))
-        .route("/events/{mailbox}", get(events))
-        .route("/changes/{mailbox}", get(changes))
-        .route("/admin/audit/{mailbox}", post(audit))
-        .route("/metrics", get(metrics_text))
-        .with_state(app);
     let listener = TcpListener::bind(listen).await?;
     println!("http://{}/", listener.local_addr()?);
     let mut terminate = signal(SignalKind::terminate())?;
@@ -245,7 +248,7 @@ async fn main() -> Result<(), BoxError> {
         terminate.recv().await;
         let _ = stop.send(true);
     };
-    axum::serve(listener, router)
+    axum::serve(listener, router(app))
         .with_graceful_shutdown(ended)
         .await?;
     Ok(())

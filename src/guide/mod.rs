@@ -10,11 +10,13 @@
 //! | [`responses`] | What becomes of a call that the server answers like this? |
 //! | [`your_own`] | How do I write charges, a classifier, a batch format, a sink or a ledger? |
 //! | [`fleet`] | Several processes use one account. |
+//! | [`compare`] | What does it cost, and what do others do? |
 //! | [`graph`] | EWS ends in Exchange Online. How do I move to Microsoft Graph? |
 //!
 //! There is nothing here but documentation. Each program in it runs as a test.
 
 pub mod budgets;
+pub mod compare;
 pub mod fleet;
 pub mod graph;
 pub mod order;

@@ -39,7 +39,7 @@
 //! | the two have different ledgers, or the back-off has none | A refusal holds back one call. The others run into the same wall, and prolong the lock-out. |
 //! | BatchSplitter is inside of ConcurrencyByPrincipal | A batch is charged once, whatever its parts do. |
 //! | ClientRequestId is outside of what sends again | All attempts have one id, and support finds the wrong one. |
-//! | BufferRequest is missing | Bodies that stream cannot be sent again, and are not. |
+//! | BufferRequest is missing | A body that streams cannot be cloned: the layers that send again do not compile around it. |
 //! | AuditLog is inside of ServerBusyBackoff | One record for each attempt, none for the call. |
 //! | decompression is outside | Layers see bytes that they cannot read; the log warns once. |
 //! | tower's `ConcurrencyLimit` is around it | A permit that an idle clone reserves in `poll_ready` starves everyone. |

@@ -3,7 +3,7 @@
 //! # Request ids
 //!
 //! Each attempt has an id of its own (`client-request-id`); the server adds its `request-id` and the names of its servers. Microsoft's
-//! support finds a request by them, for some days. A response has those of its last attempt:
+//! support finds a request by them. A response has those of its last attempt:
 //!
 //! ```
 //! use http::{Request, Response};

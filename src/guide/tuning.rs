@@ -28,7 +28,8 @@
 //! | calls of people before those of a job | [`Priority::Interactive`](crate::extensions::Priority) in their extensions |
 //! | a web request that fails soon | a [`Deadline`](crate::extensions::Deadline) in its extensions; the policy's is for jobs |
 //! | a job that survives long lock-outs | `deadline` and `max_wait` of the [policy](crate::policy::ThrottlingPolicy) |
-//! | room for another program on the same account | [`reserve`](crate::ledger::LocalLedgerBuilder::reserve), or a lower limit |
+//! | room that a job leaves for people | [`reserve`](crate::ledger::LocalLedgerBuilder::reserve) |
+//! | room for another program on the same account | a lower limit |
 //! | less memory for waiting calls | `max_queued`; a call that waits keeps its request body |
 //! | smaller batches | `batch_time`; sizes follow the time that parts take |
 //! | parts of one batch in parallel | [`BatchSplitterLayer`](crate::batch_splitter::BatchSplitterLayer) by [`EwsStack::batches`](crate::EwsStack::batches) |

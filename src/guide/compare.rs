@@ -1,0 +1,3 @@
+//! What the layers cost, and what else there is.
+//!
+#![doc = include_str!("../../docs/COMPARE.md")]
