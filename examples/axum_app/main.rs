@@ -39,6 +39,7 @@ use tower_ews::audit_log::{AuditLogLayer, Level, MetricsSink, Scope, TracingSink
 use tower_ews::body::ReplayBody;
 use tower_ews::extensions::{Caller, Deadline, Priority};
 use tower_ews::gauges::LedgerGauges;
+use tower_ews::http_span::HttpSpan;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::server_busy_backoff::RetryInfo;
 use tower_ews::simulator::{DEFAULT_ACCOUNT, Exchange, Policy};
@@ -51,7 +52,7 @@ const AUTH: HeaderValue = HeaderValue::from_static("Basic c3ZjQGNvbnRvc28uY29tOn
 /// What all handlers share.
 struct App {
     stack: EwsStack,
-    ews: EwsService<Client<HttpConnector, ReplayBody>>,
+    ews: EwsService<HttpSpan<Client<HttpConnector, ReplayBody>>>,
     url: http::Uri,
     metrics: PrometheusHandle,
     gauges: LedgerGauges,
@@ -83,7 +84,7 @@ impl IntoResponse for Refused {
 }
 
 impl App {
-    /// Calls EWS with the id and the deadline of the request that it is for.
+    /// Calls EWS with the id, the trace and the deadline of the request that it is for.
     async fn call(&self, soap: String, headers: &HeaderMap) -> Result<Bytes, Refused> {
         let timeout = headers.get("request-timeout");
         let timeout = timeout.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -92,8 +93,14 @@ impl App {
             .header("content-type", "text/xml; charset=utf-8")
             .extension(Deadline::within(timeout))
             .extension(Priority::Interactive);
-        if let Some(id) = headers.get("x-request-id") {
-            request = request.header("client-request-id", id);
+        for (theirs, ours) in [
+            ("x-request-id", "client-request-id"),
+            ("traceparent", "traceparent"),
+            ("tracestate", "tracestate"),
+        ] {
+            if let Some(value) = headers.get(theirs) {
+                request = request.header(ours, value);
+            }
         }
         let failed = |error: BoxError| match busy_for(&error) {
             Some(wait) => busy(Some(wait)),
@@ -231,7 +238,7 @@ async fn main() -> Result<(), BoxError> {
         .caller(Caller::new(DEFAULT_ACCOUNT))
         .credentials(async |_| Ok(AUTH))
         .audit_log(log.level(Level::Summary));
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    let client = HttpSpan::new(Client::builder(TokioExecutor::new()).build_http());
     let (stop, stopped) = watch::channel(false);
     let app = Arc::new(App {
         ews: stack.service(client),
