@@ -439,4 +439,14 @@ mod tests {
             assert!(told, "{printed}");
         }
     }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn other_charges_leave_what_else_the_call_wishes() {
+        let request = AcquireRequest::new(Principal::account("Amy")).with_ticket(7);
+        let bo = AcquireRequest::new(Principal::account("Bo"));
+        let other = request.with_charges(bo.charges().clone());
+        assert_eq!(other.ticket(), Some(7));
+        assert_eq!(other.charges()[0].principal(), &Principal::account("Bo"));
+    }
 }

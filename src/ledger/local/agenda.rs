@@ -220,3 +220,30 @@ pub(super) struct BlockedByStarved<'a> {
     pub(super) by: Blocked,
     pub(super) waits_for: &'a Principal,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extensions::Priority;
+
+    #[test]
+    fn one_call_is_starved_and_no_other() {
+        let [starved, other] = [1, 2].map(|ticket| Position {
+            priority: Priority::default(),
+            ticket,
+            key: 0,
+        });
+        let mut agenda = Agenda {
+            starved: Some(Starved {
+                position: starved,
+                budgets: Default::default(),
+            }),
+            ..Agenda::default()
+        };
+        assert!(agenda.is_starved(starved) && !agenda.is_starved(other));
+        agenda.not_starved(other);
+        assert!(agenda.has_starved());
+        agenda.not_starved(starved);
+        assert!(!agenda.has_starved());
+    }
+}

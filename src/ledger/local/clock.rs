@@ -27,3 +27,15 @@ pub(super) fn after(from: Instant, time: Duration) -> Instant {
         .or_else(|| from.checked_add(time.min(LONGEST)))
         .unwrap_or(from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_for_ever_lasts_for_thirty_years() {
+        let now = Instant::now();
+        let years = Duration::from_secs(946_080_000);
+        assert_eq!(after(now, Duration::MAX), now + years);
+    }
+}

@@ -132,3 +132,22 @@ impl Endpoint {
         self.gate.keep_until().max(learnt)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_forgotten_when_it_has_passed() {
+        let now = Instant::now();
+        let mut endpoint = Endpoint::new(0);
+        for sequence in 1..=4 {
+            endpoint.admitted(sequence, now);
+        }
+        endpoint.overloaded(1, now, 4, now);
+        endpoint.forget(now);
+        assert!(endpoint.limit.is_some());
+        endpoint.forget(now + Duration::from_secs(86_400));
+        assert!(endpoint.limit.is_none());
+    }
+}

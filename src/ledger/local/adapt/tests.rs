@@ -578,3 +578,12 @@ fn a_number_that_the_server_names_is_where_the_limit_begins() {
     line.limit.named(13);
     assert_eq!(line.limit.limit, 15, "named again it is no news");
 }
+
+#[test]
+fn a_limit_is_kept_for_a_quarter_of_an_hour_after_the_next_try() {
+    let now = Instant::now();
+    let mut limit = AdaptiveLimit::new(10, true, Duration::ZERO, now);
+    limit.cut(5, now);
+    let until = limit.next_try + Duration::from_secs(900);
+    assert_eq!(limit.keep_until(10, now), Some(until));
+}

@@ -30,10 +30,10 @@ impl Rate {
 
     /// The time in which `amount` comes back.
     fn time(self, amount: u128) -> Duration {
-        let nanos = match amount.checked_mul(self.nanos) {
-            Some(product) => product.div_ceil(self.amount),
-            None => (amount / self.amount).saturating_mul(self.nanos),
-        };
+        // The amount of a rate fits into 64 bits: a product that overflows is longer than any time.
+        let nanos = amount
+            .checked_mul(self.nanos)
+            .map_or(u128::MAX, |product| product.div_ceil(self.amount));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
@@ -126,5 +126,58 @@ impl Bucket {
     pub(super) fn full_at(&self, now: Instant) -> Option<Instant> {
         self.at
             .map(|_| after(now, self.rate.time(self.missing(now))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nanos(nanos: u64) -> Duration {
+        Duration::from_nanos(nanos)
+    }
+
+    #[test]
+    fn what_comes_back_and_how_long_it_takes() {
+        let rate = Rate::new(3, 2);
+        assert_eq!(rate.back(nanos(10)), 15);
+        assert_eq!(
+            (rate.time(15), rate.time(16)),
+            (nanos(10), nanos(11)),
+            "rounded up"
+        );
+        assert_eq!(Rate::new(1, 4).time(u128::MAX), nanos(u64::MAX));
+        assert_eq!(Rate::new(800, 1).raised().back(nanos(1)), 900);
+        assert_eq!(
+            Rate::new(3, 1).raised().back(nanos(1)),
+            4,
+            "by one at least"
+        );
+    }
+
+    #[test]
+    fn it_is_drawn_from_and_fills_up() {
+        let start = Instant::now();
+        let at = |time| start + nanos(time);
+        let mut bucket = Bucket::new(100, Rate::new(2, 1));
+        assert!(bucket.is_full() && bucket.full_at(start).is_none());
+        bucket.draw(60, start);
+        assert!(!bucket.is_full());
+        assert_eq!(bucket.missing(at(10)), 40);
+        assert_eq!(bucket.holds_at(60, at(10)), None);
+        assert_eq!(bucket.holds_at(61, at(10)), Some(at(11)));
+        assert_eq!(bucket.holds_at(999, at(10)), Some(at(30)), "all of it");
+        assert_eq!(bucket.full_at(at(10)), Some(at(30)));
+        bucket.give_back(10, at(10));
+        assert_eq!(bucket.missing(at(10)), 30);
+        bucket.fill(at(15));
+        bucket.change(200, Rate::new(4, 1));
+        // The new rate counts from when it was filled last.
+        assert_eq!((bucket.capacity(), bucket.missing(at(16))), (200, 16));
+        bucket.empty(at(16));
+        bucket.draw(40, at(16));
+        assert_eq!(bucket.missing(at(16)), 240, "it is in debt");
+        bucket.fill(at(76));
+        assert!(bucket.is_full());
     }
 }

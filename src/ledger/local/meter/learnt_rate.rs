@@ -234,3 +234,163 @@ impl LearntRate {
         after(self.used, FORGET)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A million was drawn in ten seconds until the first lock-out, which the admissions up to 5 belong to.
+    struct Learning {
+        start: Instant,
+        learnt: LearntRate,
+        policy: Option<(Rate, u128)>,
+    }
+
+    impl Learning {
+        fn new() -> Self {
+            let start = Instant::now();
+            Self {
+                start,
+                learnt: LearntRate::new(1_000_000, SECOND * 10, 5, start),
+                policy: None,
+            }
+        }
+
+        fn at(&self, secs: u32) -> Instant {
+            self.start + SECOND * secs
+        }
+
+        /// `good` calls draw so much, and the next one is refused for two seconds.
+        fn locked_out(&mut self, good: u64, drawn: u128, doubt: u128, secs: u32) {
+            let (epoch, now) = (self.learnt.epoch, self.at(secs));
+            // One that was admitted before says nothing.
+            (epoch..=epoch + good).for_each(|sequence| self.learnt.good(sequence));
+            self.learnt.draw(drawn, now);
+            let until = now + SECOND * 2;
+            let last = epoch + 10;
+            self.learnt
+                .locked_out(epoch + 1, doubt, until, last, self.policy, now);
+        }
+
+        fn per_second(&self) -> Option<u128> {
+            let bucket = self.learnt.bucket()?;
+            Some(bucket.rate().back(SECOND))
+        }
+
+        fn holds(&self) -> Option<f64> {
+            self.learnt.holds().map(|holds| holds.as_secs_f64())
+        }
+    }
+
+    #[test]
+    fn two_lock_outs_tell_the_rate_and_the_size() {
+        let mut of = Learning::new();
+        let (now, until) = (of.at(100), of.at(102));
+        (6..=9).for_each(|sequence| of.learnt.good(sequence));
+        of.learnt.draw(210_000, now);
+        of.learnt.give_back(10_000, now);
+        of.learnt.locked_out(5, 5_000, until, 20, None, now);
+        assert_eq!(of.per_second(), None, "it belongs to the first one");
+        of.learnt.locked_out(6, 5_000, until, 20, None, now);
+        assert_eq!(of.per_second(), Some(1_940));
+        let bucket = of.learnt.bucket().unwrap();
+        let size = 1_000_000 - 19_400;
+        assert_eq!((bucket.capacity(), bucket.missing(now)), (size, size));
+        assert_eq!(of.holds(), Some(250.0));
+        of.learnt.draw(100, now);
+        of.learnt.give_back(40, now);
+        assert_eq!(of.learnt.bucket().unwrap().missing(now), size + 60);
+        assert_eq!(of.learnt.keep_until(), now + FORGET);
+    }
+
+    #[test]
+    fn a_lock_out_before_calls_have_worked_is_the_last_one_still() {
+        let mut of = Learning::new();
+        of.locked_out(3, 200_000, 5_000, 100);
+        assert_eq!(of.per_second(), None);
+        of.locked_out(1, 100_000, 5_000, 150);
+        assert_eq!(of.per_second(), Some(1_940));
+    }
+
+    #[test]
+    fn nothing_is_learnt_before_more_is_drawn_than_is_in_doubt() {
+        let mut of = Learning::new();
+        of.locked_out(4, 200_000, 200_001, 100);
+        assert_eq!(of.per_second(), None);
+        of.locked_out(3, 0, 5_000, 120);
+        assert_eq!(of.per_second(), None, "it counts good responses anew");
+        of.locked_out(4, 100_000, 300_000, 150);
+        assert_eq!(of.per_second(), Some(1_940));
+        // Later ones are taken with those before.
+        of.locked_out(4, 100_000, 300_000, 200);
+        assert_eq!(of.per_second(), Some(1_940));
+        assert_eq!(of.learnt.measured, Some((400_000, SECOND * 200)));
+    }
+
+    #[test]
+    fn what_empties_the_bucket_of_the_policy_says_nothing() {
+        for (beyond, learnt) in [(10_000, None), (9_999, Some(776))] {
+            let mut of = Learning::new();
+            of.policy = Some((Rate::new(1_000, SECOND.as_nanos()), beyond));
+            of.locked_out(4, 80_000, 5_000, 100);
+            assert_eq!(of.per_second(), learnt);
+        }
+    }
+
+    #[test]
+    fn lock_outs_are_taken_together_unless_one_differs() {
+        let mut of = Learning::new();
+        for (secs, drawn, per_second, holds) in [
+            (100, 200_000, 1_940, 250.0),
+            (200, 208_000, 1_978, 637.5),
+            // Somebody else has left.
+            (300, 300_000, 2_910, 19.531_25),
+            (400, 300_000, 2_910, 78.125),
+            (500, 300_000, 2_910, 351.562_5),
+            (600, 300_000, 2_910, 1_250.0),
+        ] {
+            // Each is measured at the moment before a higher rate is tried.
+            of.learnt.raise = None;
+            of.locked_out(4, drawn, 5_000, secs);
+            assert_eq!(of.per_second(), Some(per_second), "{secs}");
+            assert_eq!(of.holds(), Some(holds), "{secs}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_has_held_is_raised() {
+        let mut of = Learning::new();
+        of.locked_out(4, 200_000, 5_000, 100);
+        of.learnt.draw(1, of.at(349));
+        assert_eq!(of.per_second(), Some(1_940));
+        of.learnt.draw(1, of.at(350));
+        assert_eq!(of.per_second(), Some(2_182));
+        let sure = of.learnt.sure_rate().unwrap();
+        assert_eq!(sure.back(SECOND), 1_940, "the higher one is being tried");
+    }
+
+    #[test]
+    fn a_bucket_that_was_full_for_long_says_nothing_of_the_rate() {
+        let mut of = Learning::new();
+        of.locked_out(4, 200_000, 5_000, 100);
+        of.learnt.raise = None;
+        of.learnt.at_rest(of.at(200));
+        assert!(of.learnt.since.is_some(), "it is not full");
+        of.learnt.at_rest(of.at(700));
+        of.locked_out(4, 500_000, 5_000, 750);
+        assert_eq!(of.per_second(), Some(1_940));
+        let bucket = of.learnt.bucket().unwrap();
+        assert_eq!(bucket.missing(of.at(750)), bucket.capacity());
+        assert!(of.learnt.since.is_some());
+    }
+
+    #[test]
+    fn what_another_process_has_found_is_raised_after_a_second_at_the_soonest() {
+        let start = Instant::now();
+        let bucket = Bucket::new(1_000, Rate::new(10, SECOND.as_nanos()));
+        let learnt = LearntRate::known(bucket, Duration::ZERO, start);
+        assert_eq!(learnt.holds(), Some(SECOND));
+    }
+}

@@ -392,3 +392,75 @@ impl Measure for PerWindow {
         BudgetSnapshot::new(budget, drawn, limit.max(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Position;
+    use super::*;
+    use crate::extensions::Priority;
+    use crate::principal::{Charge, Principal};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn with_ask<T>(sequence: u64, amount: u32, then: impl FnOnce(Ask<'_>) -> T) -> T {
+        let charges = [Charge::new(Principal::new("a"), Budget::Requests, amount)];
+        then(Ask {
+            charges: &charges,
+            position: Position {
+                priority: Priority::default(),
+                ticket: 1,
+                key: 0,
+            },
+            sequence,
+            reserve: 0,
+        })
+    }
+
+    /// A call of no time.
+    fn call(window: &mut PerWindow, sequence: u64, amount: u32, end: End, now: Instant) {
+        let mut clock = Clock::at(now);
+        with_ask(sequence, amount, |ask| {
+            window.take(ask, &mut clock);
+            window.give_back(ask, end, &mut clock);
+        });
+    }
+
+    /// Whether a rate is learnt from two lock-outs with four calls between them, of a bucket of 100 that holds one more each second.
+    fn is_learnt(amount: u32, end: End) -> bool {
+        let start = Instant::now();
+        let mut window = PerWindow::new(100, 1, SECOND);
+        with_ask(1, 1, |ask| window.locked_out(ask, start, 0, start));
+        let now = start + SECOND * 50;
+        (1..=4).for_each(|sequence| call(&mut window, sequence, amount, end, now));
+        with_ask(1, 1, |ask| window.locked_out(ask, now, 4, now));
+        matches!(
+            window.export(now),
+            Some(Known::Window { rate: Some(_), .. })
+        )
+    }
+
+    #[test]
+    fn a_rate_is_learnt_where_the_bucket_of_the_policy_is_not_empty() {
+        assert!(is_learnt(12, End::Complete));
+        assert!(!is_learnt(25, End::Complete), "all of it is missing");
+        assert!(!is_learnt(12, End::Dropped), "no call has worked");
+    }
+
+    /// All that it holds is enough.
+    #[test]
+    fn calls_that_may_cost_more_than_it_holds_wait_for_one_to_end() {
+        let now = Instant::now();
+        let mut window = PerWindow::new(10, 1, SECOND);
+        let knows = Known::Window {
+            missing: 0.0,
+            cost: [2.0, 0.0],
+            rate: None,
+        };
+        window.import(&knows, Duration::ZERO, now);
+        let mut clock = Clock::at(now);
+        with_ask(1, 0, |ask| window.take(ask, &mut clock));
+        let mut admit = |amount| with_ask(2, amount, |ask| window.admit(ask, &mut clock));
+        assert_eq!(admit(6), Verdict::Room { value: None });
+        assert_ne!(admit(7), Verdict::Room { value: None });
+    }
+}

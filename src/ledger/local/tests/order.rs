@@ -474,3 +474,12 @@ async fn a_value_is_waited_for_before_an_amount() {
         assert_eq!(contended.budget(), Some(waits_for));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_is_the_next_one() {
+    let ledger = ledger(1);
+    let _held = try_now(&ledger, &draw("a")).unwrap();
+    let next = ledger.state.lock().next_ticket();
+    let _waits = parked(&ledger, draw("a"));
+    assert_eq!(ledger.state.lock().next_ticket(), next + 1);
+}

@@ -383,3 +383,11 @@ async fn a_mailbox_that_is_kept_is_open_to_those_that_wait_for_it() {
     };
     assert_eq!(contended.budget(), Some(Budget::Concurrency));
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_hope_for_as_many_values_as_there_are_places() {
+    let ledger = delegate(5, secs(30));
+    let _held = try_now(&ledger, &opens("svc", "x")).unwrap();
+    let list = crate::ledger::Contended::Budget(of("svc"), Budget::OpenMailboxes);
+    assert_eq!(ledger.state.lock().places(&list), 5);
+}

@@ -655,3 +655,28 @@ async fn a_bucket_that_is_full_again_is_not_saved() {
     drop(permit);
     nothing_left(&ledger).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_out_of_calls_without_time_is_about_requests() {
+    let limit = Limit::PerWindow {
+        limit: 100,
+        refill: 1,
+        period: secs(1),
+    };
+    let ledger = LocalLedger::builder().budget(Budget::Requests, limit);
+    let ledger = Arc::new(ledger.build());
+    let lock_out = |permit: Permit| {
+        permit.report(Signal::Busy {
+            until: Instant::now() + secs(1),
+        });
+    };
+    let request = several([("a", Budget::Requests, 12)]);
+    lock_out(try_now(&ledger, &request).unwrap());
+    sleep(secs(50)).await;
+    for _ in 0..5 {
+        try_now(&ledger, &request).unwrap().complete();
+    }
+    lock_out(try_now(&ledger, &request).unwrap());
+    let learnt = format!("{:?}", ledger.export());
+    assert!(learnt.contains("per_second"), "{learnt}");
+}

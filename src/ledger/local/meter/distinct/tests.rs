@@ -350,3 +350,18 @@ fn values_close_for_those_that_starve_again_and_again() {
         assert_eq!(line.ask(0, &["x"]), HasRoom);
     }
 }
+
+#[test]
+fn a_limit_of_another_process_is_tried_at_the_pace_of_a_learnt_one() {
+    let mut line = Line::new(5);
+    let known = Known::Open {
+        values: Vec::new(),
+        limit: Some(2),
+    };
+    line.meter.import(&known, Duration::ZERO, line.now);
+    let mut learnt = AdaptiveLimit::new(5, true, IDLE / 8, line.now);
+    learnt.cut(2, line.now);
+    let imported = line.meter.adaptive.as_ref().expect("a limit");
+    let kept = imported.keep_until(5, line.now);
+    assert_eq!(kept, learnt.keep_until(5, line.now));
+}
