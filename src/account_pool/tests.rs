@@ -516,3 +516,28 @@ async fn a_token_that_was_fetched_and_has_expired_is_fetched_again() {
         assert_eq!(*fetched.lock(), number);
     }
 }
+
+/// A server that is busy has not looked at the credentials.
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_asked_of_a_busy_server_stays_left_out() {
+    let (server, ledger) = (Server::default(), ledger());
+    let layer = pool(&["a"], &ledger);
+    let service = layer.layer(server.client());
+    let unavailable = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    for status in [StatusCode::UNAUTHORIZED].into_iter().chain(unavailable) {
+        server.refuses.lock().insert("a".into(), status);
+        let (told, _) = ask(&service, call("amy")).await.unwrap();
+        assert_eq!(told, status.as_u16());
+        let left_out = layer.snapshot()[0].left_out.clone();
+        assert_eq!(*left_out.unwrap().reason(), LeftOutReason::Refused);
+        assert!(ask(&service, call("amy")).await.is_err());
+        sleep(Duration::from_secs(61)).await;
+    }
+    server.refuses.lock().clear();
+    assert_eq!(ask(&service, call("amy")).await.unwrap().0, 200);
+    assert!(layer.snapshot()[0].left_out.is_none());
+}
