@@ -114,7 +114,7 @@ impl Notifications {
     }
 
     /// Closes all connections and ends all subscriptions, so that they do not count when the next process subscribes. Returns
-    /// how many are left: calls that failed, or were not made `within` that time.
+    /// how many may be left: calls that failed, or did not end `within` that time.
     ///
     /// Notifications that were not taken are dropped.
     ///
