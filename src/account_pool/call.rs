@@ -18,7 +18,7 @@ use super::body::{Held, PoolBody, Pooled};
 use super::choice::{Choice, Chosen};
 use super::homes::Numbers;
 use super::member::{Claim, InFlight, Member};
-use super::refusal::{BodyReader, Refusal, by_head};
+use super::refusal::{BodyReader, Refusal, by_head, tells_of_account};
 use super::shared::{Shared, Visit};
 use crate::errors::{DeadlineElapsed, LeftOut, LeftOutReason, NoAccount};
 use crate::extensions::Deadline;
@@ -176,7 +176,9 @@ where
             },
         };
         let Some(refusal) = refusal else {
-            self.works(&turn);
+            if tells_of_account(head.status) {
+                self.works(&turn);
+            }
             let mut permit = acquired.take();
             if let Some(permit) = &mut permit {
                 permit.set_responded();

@@ -115,7 +115,9 @@ impl Member {
     /// Fetches other credentials than those that were rejected: once for all attempts that had these.
     async fn renew(&self, rejected: HeaderValue, claim: Claim) -> Result<HeaderValue, BoxError> {
         let mut last = self.renewed.lock().await;
-        if let Some((_, fresh)) = last.as_ref().filter(|(old, _)| *old == rejected) {
+        // What was fetched before it was left out was refused, too.
+        let known = last.as_ref().filter(|_| claim != Claim::Asks);
+        if let Some((_, fresh)) = known.filter(|(old, _)| *old == rejected) {
             return Ok(fresh.clone());
         }
         let left_out = claim == Claim::Works && !self.is_available(Instant::now());

@@ -39,6 +39,14 @@ pub(super) fn by_head(status: StatusCode) -> Option<Refusal> {
     }
 }
 
+/// Whether a response that refuses no account shows that it works. A proxy, or a server that is busy, has not looked at it.
+pub(super) fn tells_of_account(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 /// The beginning of a body, until it is known whether it tells of the account.
 #[derive(Debug)]
 pub(super) struct BodyReader {

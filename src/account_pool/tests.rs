@@ -484,3 +484,60 @@ async fn an_account_that_is_reserved_is_used_by_name_alone() {
     let error = ask(&service, call("")).await.unwrap_err();
     assert!(error.is::<NoAccount>(), "{error}");
 }
+
+/// The hook does not keep what it has fetched.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_fetched_and_has_expired_is_fetched_again() {
+    let server = Server::default();
+    let takes = |number: usize| {
+        let token = HeaderValue::try_from(format!("token {number}")).unwrap();
+        *server.takes.lock() = Some(token);
+    };
+    let fetched = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&fetched);
+    let account = Account::new("a").credentials(move |request| {
+        let mut number = count.lock();
+        *number += usize::from(request.rejected().is_some());
+        let number = request.rejected().map_or(0, |_| *number);
+        std::future::ready(Ok(HeaderValue::try_from(format!("token {number}")).unwrap()))
+    });
+    let by_name = |_: &Request<String>| Principal::new("contoso");
+    let service = AccountPoolLayer::in_flight(10, by_name)
+        .account(account)
+        .layer(server.client());
+    for number in 1..4 {
+        takes(number);
+        // The first one finds out.
+        let _ = ask(&service, call("")).await;
+        sleep(Duration::from_secs(61)).await;
+        for _ in 0..10 {
+            assert_eq!(ask(&service, call("")).await.unwrap().0, 200, "{number}");
+        }
+        assert_eq!(*fetched.lock(), number);
+    }
+}
+
+/// A server that is busy has not looked at the credentials.
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_asked_of_a_busy_server_stays_left_out() {
+    let (server, ledger) = (Server::default(), ledger());
+    let layer = pool(&["a"], &ledger);
+    let service = layer.layer(server.client());
+    let unavailable = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    for status in [StatusCode::UNAUTHORIZED].into_iter().chain(unavailable) {
+        server.refuses.lock().insert("a".into(), status);
+        let (told, _) = ask(&service, call("amy")).await.unwrap();
+        assert_eq!(told, status.as_u16());
+        let left_out = layer.snapshot()[0].left_out.clone();
+        assert_eq!(*left_out.unwrap().reason(), LeftOutReason::Refused);
+        assert!(ask(&service, call("amy")).await.is_err());
+        sleep(Duration::from_secs(61)).await;
+    }
+    server.refuses.lock().clear();
+    assert_eq!(ask(&service, call("amy")).await.unwrap().0, 200);
+    assert!(layer.snapshot()[0].left_out.is_none());
+}

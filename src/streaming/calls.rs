@@ -20,7 +20,7 @@ use crate::soap::notification_request as write;
 use crate::soap::notifications::StreamMessage;
 
 /// How long a call may take until its response begins, waits in the layers included. A lock-out is longer: it is tried again.
-const CALL_TIME: Duration = Duration::from_secs(180);
+pub(super) const CALL_TIME: Duration = Duration::from_secs(180);
 /// The response of a call that does not hang is a few hundred bytes.
 const MAX_RESPONSE: usize = 256 * 1024;
 

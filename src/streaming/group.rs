@@ -1,6 +1,6 @@
 //! [`Group`]: mailboxes of one server that share an anchor, a cookie and a connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::lines::Lines;
 use super::locate::Location;
@@ -18,6 +18,9 @@ pub(super) struct Group {
     pub(super) members: Vec<MemberId>,
     /// Those that are to be subscribed now.
     pub(super) waiting: VecDeque<MemberId>,
+    /// Those of whom the connection waits, to have them too: they are to be subscribed for the first time since they had a
+    /// subscription. One that was refused, or has not responded, keeps nobody waiting.
+    pub(super) awaited: BTreeSet<MemberId>,
     /// Calls of Subscribe under way.
     pub(super) subscribing: usize,
     /// A Subscribe has succeeded: the others may go, with its cookie.
@@ -47,6 +50,7 @@ impl Group {
             route,
             members: Vec::new(),
             waiting: VecDeque::new(),
+            awaited: BTreeSet::new(),
             subscribing: 0,
             anchored: false,
             lines: Lines::default(),
@@ -55,18 +59,17 @@ impl Group {
         }
     }
 
-    /// Returns what comes next, if the calls under way leave something to do.
-    pub(super) fn next(&mut self) -> Option<GroupStep> {
+    /// Returns what comes next, if the calls under way leave something to do. `has_room`: for another call of Subscribe.
+    pub(super) fn next(&mut self, has_room: bool) -> Option<GroupStep> {
         // The first one brings the cookie for the others.
-        let may_subscribe = self.anchored || self.subscribing == 0;
-        if may_subscribe {
+        if has_room && (self.anchored || self.subscribing == 0) {
             if let Some(member) = self.waiting.pop_front() {
                 self.subscribing += 1;
                 return Some(GroupStep::Subscribe(member));
             }
         }
-        let settled = self.waiting.is_empty() && self.subscribing == 0;
-        (settled && self.anchored && self.lines.may_connect()).then_some(GroupStep::Connect)
+        (self.awaited.is_empty() && self.anchored && self.lines.may_connect())
+            .then_some(GroupStep::Connect)
     }
 
     /// Whether nobody is in it and nothing of it is under way.

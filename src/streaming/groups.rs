@@ -111,6 +111,7 @@ impl Groups {
         if let Some(group) = self.groups.get_mut(&id) {
             group.members.retain(|other| *other != member);
             group.waiting.retain(|other| *other != member);
+            group.awaited.remove(&member);
             self.drop_if_over(id);
         }
     }

@@ -41,8 +41,9 @@ impl Leaving {
         self.queue.iter()
     }
 
-    pub(super) fn is_calling(&self) -> bool {
-        self.calls > 0
+    /// How many calls are under way.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -70,7 +70,8 @@ pub type Locations = Pin<Box<dyn Future<Output = Vec<Result<Location, BoxError>>
 pub trait LocateMailboxes: Send + Sync {
     /// Returns where each of `mailboxes` is, in their order. `fresh`: what is remembered of them turned out to be wrong.
     ///
-    /// An error is tried again, like a subscription. It is called with up to 90 mailboxes at once.
+    /// An error is tried again, like a subscription, and so is a future that is not done after three minutes. It is called with
+    /// up to 90 mailboxes at once.
     fn locate(&self, mailboxes: &[Arc<str>], fresh: bool) -> Locations;
 }
 

@@ -1,6 +1,6 @@
 //! [`Locating`]: the mailboxes whose server is looked for, and those that were found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::locate::Location;
 use super::step::MemberId;
@@ -14,9 +14,11 @@ pub(super) struct Locating {
     known: VecDeque<MemberId>,
     /// Those of whom what is remembered was wrong.
     fresh: VecDeque<MemberId>,
-    /// Calls under way.
-    calls: usize,
-    found: Vec<(MemberId, Location)>,
+    /// Which one the next calls belong to: those that are begun at once.
+    round: u64,
+    /// Calls under way, by their rounds.
+    calls: BTreeMap<u64, usize>,
+    found: BTreeMap<u64, Vec<(MemberId, Location)>>,
 }
 
 impl Locating {
@@ -27,11 +29,11 @@ impl Locating {
         }
     }
 
-    /// Returns some that are to be asked for, and whether anew. `exists`: whether a mailbox is still wanted.
+    /// Returns some that are to be asked for, whether anew, and the round of the call. `exists`: whether a mailbox is still wanted.
     pub(super) fn next(
         &mut self,
         exists: impl Fn(&MemberId) -> bool,
-    ) -> Option<(Vec<MemberId>, bool)> {
+    ) -> Option<(Vec<MemberId>, bool, u64)> {
         loop {
             let fresh = self.known.is_empty();
             let queue = match fresh {
@@ -40,26 +42,32 @@ impl Locating {
             };
             let mut members: Vec<MemberId> = queue.drain(..queue.len().min(MAX_LOCATED)).collect();
             if members.is_empty() {
+                self.round += u64::from(self.calls.contains_key(&self.round));
                 return None;
             }
             members.retain(&exists);
             if !members.is_empty() {
-                self.calls += 1;
-                return Some((members, fresh));
+                *self.calls.entry(self.round).or_default() += 1;
+                return Some((members, fresh, self.round));
             }
         }
     }
 
-    pub(super) fn found(&mut self, member: MemberId, location: Location) {
-        self.found.push((member, location));
+    pub(super) fn found(&mut self, member: MemberId, round: u64, location: Location) {
+        let found = self.found.entry(round).or_default();
+        found.push((member, location));
     }
 
-    /// A call has ended. Returns all that were found once none is under way: groups are made in the order of names.
-    pub(super) fn end(&mut self) -> Vec<(MemberId, Location)> {
-        self.calls -= 1;
-        match self.calls == 0 && self.known.is_empty() && self.fresh.is_empty() {
-            true => std::mem::take(&mut self.found),
-            false => Vec::new(),
+    /// A call of that round has ended. Returns what was found once all of its round have, and of those before: groups are made in
+    /// the order of names. Later ones are not waited for: where mailboxes are asked for again and again, there is always one.
+    pub(super) fn end(&mut self, round: u64) -> Vec<(MemberId, Location)> {
+        if let Some(calls) = self.calls.get_mut(&round) {
+            *calls -= 1;
         }
+        self.calls.retain(|_, calls| *calls > 0);
+        let open = self.calls.keys().next().copied();
+        let later = open.map(|open| self.found.split_off(&open));
+        let found = std::mem::replace(&mut self.found, later.unwrap_or_default());
+        found.into_values().flatten().collect()
     }
 }

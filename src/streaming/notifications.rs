@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::BoxError;
 
-use super::calls::{Calls, Subscription};
+use super::calls::{CALL_TIME, Calls, Subscription};
 use super::connection::Connection;
 use super::counts::Counts;
 use super::end::End;
@@ -28,7 +28,8 @@ const MAX_CALLS: usize = 10;
 
 /// A call that has ended.
 enum Done {
-    Located(Vec<MemberId>, Vec<Result<Location, BoxError>>),
+    /// In that round.
+    Located(Vec<MemberId>, u64, Vec<Result<Location, BoxError>>),
     Subscribed(
         MemberId,
         Arc<str>,
@@ -113,7 +114,7 @@ impl Notifications {
     }
 
     /// Closes all connections and ends all subscriptions, so that they do not count when the next process subscribes. Returns
-    /// how many are left: calls that failed, or were not made `within` that time.
+    /// how many may be left: calls that failed, or did not end `within` that time.
     ///
     /// Notifications that were not taken are dropped.
     ///
@@ -126,7 +127,8 @@ impl Notifications {
             .unwrap_or_else(Instant::now);
         self.settle(deadline).await;
         let open = self.plan.subscriptions();
-        let mut left = open.len();
+        // What has not ended by now may be left, too.
+        let mut left = open.len() + self.plan.calls();
         let calls = open
             .into_iter()
             .map(|(mailbox, id, route)| self.calls.clone().unsubscribe(mailbox, id, route));
@@ -141,7 +143,7 @@ impl Notifications {
     /// Waits for the calls of Subscribe and Unsubscribe under way, and drops the connections.
     async fn settle(&mut self, deadline: Instant) {
         let mut work = std::mem::take(&mut self.work);
-        while self.plan.is_calling() {
+        while self.plan.calls() > 0 {
             let Ok(Some(done)) = tokio::time::timeout_at(deadline, work.next()).await else {
                 return;
             };
@@ -159,9 +161,12 @@ impl Notifications {
                 members,
                 mailboxes,
                 fresh,
+                round,
             } => {
-                let found = self.locate.locate(&mailboxes, fresh);
-                Box::pin(async move { Done::Located(members, found.await) })
+                let found = timeout(CALL_TIME, self.locate.locate(&mailboxes, fresh));
+                Box::pin(
+                    async move { Done::Located(members, round, found.await.unwrap_or_default()) },
+                )
             }
             Step::Subscribe {
                 member,
@@ -209,7 +214,9 @@ impl Notifications {
     fn end(&mut self, done: Done) {
         let now = Instant::now();
         match done {
-            Done::Located(members, found) => self.plan.located(&members, found, now),
+            Done::Located(members, round, found) => {
+                self.plan.located(&members, round, found, now);
+            }
             Done::Subscribed(member, mailbox, place, result) => {
                 self.plan.subscribed(member, mailbox, place, result, now);
             }

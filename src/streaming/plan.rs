@@ -137,9 +137,9 @@ impl Plan {
         self.agenda.wakes_at()
     }
 
-    /// Whether a Subscribe or an Unsubscribe is under way.
-    pub(super) fn is_calling(&self) -> bool {
-        self.subscribing > 0 || self.leaving.is_calling()
+    /// How many calls of Subscribe and Unsubscribe are under way.
+    pub(super) fn calls(&self) -> usize {
+        self.subscribing + self.leaving.calls()
     }
 
     /// An Unsubscribe has ended.
@@ -161,11 +161,11 @@ impl Plan {
         }
         for _ in 0..self.agenda.groups() {
             let group = self.agenda.pop()?;
-            if self.subscribing >= self.settings.max_calls() && self.wants_to_subscribe(group) {
+            let has_room = self.subscribing < self.settings.max_calls();
+            if !has_room && self.wants_to_subscribe(group) {
                 self.look_at(group);
-                continue;
             }
-            if let Some(step) = self.next_of(group, now) {
+            if let Some(step) = self.next_of(group, has_room, now) {
                 self.look_at(group);
                 return Some(step);
             }
@@ -214,7 +214,7 @@ impl Plan {
     }
 
     fn next_location(&mut self) -> Option<Step> {
-        let (members, fresh) = self.locating.next(|id| self.members.get(*id).is_some())?;
+        let (members, fresh, round) = self.locating.next(|id| self.members.get(*id).is_some())?;
         let mailboxes = members
             .iter()
             .filter_map(|member| self.members.get(*member));
@@ -224,6 +224,7 @@ impl Plan {
                 .collect(),
             members,
             fresh,
+            round,
         })
     }
 
@@ -231,6 +232,7 @@ impl Plan {
     pub(super) fn located(
         &mut self,
         members: &[MemberId],
+        round: u64,
         found: Vec<Result<Location, BoxError>>,
         now: Instant,
     ) {
@@ -238,14 +240,14 @@ impl Plan {
         for member in members {
             let missing = || Err("nothing was said of it".into());
             match found.next().unwrap_or_else(missing) {
-                Ok(location) => self.locating.found(*member, location),
+                Ok(location) => self.locating.found(*member, round, location),
                 Err(error) => {
                     let error = SubscriptionError::NotLocated(error);
                     self.try_again(*member, Due::Locate(*member), error, now);
                 }
             }
         }
-        let mut located = self.locating.end();
+        let mut located = self.locating.end(round);
         let name = |member: &MemberId| self.members.get(*member).map(|member| &member.mailbox);
         located.sort_by(|(a, _), (b, _)| name(a).cmp(&name(b)));
         for (id, location) in located {
@@ -271,13 +273,16 @@ impl Plan {
             .filter(|group| !group.waiting.contains(&member))
         {
             group.waiting.push_back(member);
+            if subscriber.failures == 0 {
+                group.awaited.insert(member);
+            }
             self.look_at(id);
         }
     }
 
-    fn next_of(&mut self, id: GroupId, now: Instant) -> Option<Step> {
+    fn next_of(&mut self, id: GroupId, has_room: bool, now: Instant) -> Option<Step> {
         let group = self.groups.get_mut(id)?;
-        let step = group.next()?;
+        let step = group.next(has_room)?;
         let route = group.route.clone();
         match step {
             GroupStep::Subscribe(member) => {
@@ -332,6 +337,7 @@ impl Plan {
             return;
         };
         group.subscribing -= 1;
+        group.awaited.remove(&member);
         let subscriber = self.members.get_mut(member);
         let subscriber = subscriber.filter(|subscriber| subscriber.subscribes_in(place));
         let Some(subscriber) = subscriber else {

@@ -20,6 +20,8 @@ pub(super) enum Step {
         mailboxes: Vec<Arc<str>>,
         /// What is remembered of them was wrong.
         fresh: bool,
+        /// Calls that were begun at once have the same.
+        round: u64,
     },
     Subscribe {
         member: MemberId,

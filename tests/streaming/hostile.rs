@@ -1,5 +1,6 @@
 //! Streams that say what they should not: the simulated server's, with one of its responses replaced.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,10 +12,11 @@ use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep, timeout};
+use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tower_ews::body::ReplayBody;
 use tower_ews::simulator::{Exchange, Faults, Payer};
-use tower_ews::streaming::{Location, Notification, Notifications};
+use tower_ews::streaming::{LocateMailboxes, Location, Locations, Notification, Notifications};
 
 use super::{gaps, item, mailbox, server, subscriptions};
 
@@ -251,4 +253,99 @@ async fn a_consumer_that_is_away_for_an_hour_finds_events_or_gaps() {
     assert_eq!(notifications.shutdown(MINUTE).await, 0);
     let copies = (0..20).map(|number| exchange.subscriptions(&Payer::Copy(mailbox(number))));
     assert_eq!(copies.sum::<usize>(), 0);
+}
+
+/// A client whose Subscribe for these mailboxes is not responded to.
+fn without_response_to(
+    exchange: &Exchange,
+    mailboxes: Range<usize>,
+) -> BoxCloneSyncService<Request<ReplayBody>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError> {
+    let server = exchange.clone();
+    let client = tower::service_fn(move |request: Request<ReplayBody>| {
+        let (server, mut silent) = (server.clone(), mailboxes.clone().map(mailbox));
+        async move {
+            let body = request.body().clone().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            if text.contains("<m:Subscribe>") && silent.any(|mailbox| text.contains(&mailbox)) {
+                std::future::pending::<()>().await;
+            }
+            let response = server.oneshot(request).await?;
+            Ok::<_, BoxError>(response.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))))
+        }
+    });
+    BoxCloneSyncService::new(client)
+}
+
+/// They are more than there are calls at a time.
+#[tokio::test(start_paused = true)]
+async fn mailboxes_that_do_not_respond_keep_no_others_waiting() {
+    for silent in [1, 3, 9, 15] {
+        let exchange = server(60, 1, Faults::none());
+        let client = without_response_to(&exchange, 10..10 + silent);
+        let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
+        let mut notifications = settings.listen(client, (0..60).map(mailbox));
+        let heard = gaps_within(&mut notifications, 20 * MINUTE).await;
+        assert_eq!(heard.len(), 60 - silent);
+        for _ in 0..12 {
+            let id = exchange.deliver(&mailbox(50), "news").unwrap();
+            let begun = Instant::now();
+            assert_eq!(item(&mut notifications).await, (mailbox(50), id));
+            assert!(begun.elapsed() < MINUTE, "{silent}: {:?}", begun.elapsed());
+            assert!(gaps_within(&mut notifications, 7 * MINUTE).await.is_empty());
+        }
+    }
+}
+
+/// It takes two minutes to say that it does not know every fifth mailbox, or does not end.
+struct Locator {
+    ends: bool,
+}
+
+impl LocateMailboxes for Locator {
+    fn locate(&self, mailboxes: &[Arc<str>], _: bool) -> Locations {
+        let numbers = mailboxes.iter().map(|mailbox| &mailbox["user".len()..9]);
+        let numbers = numbers.map(|number| number.parse::<usize>().unwrap());
+        let known: Vec<bool> = numbers.map(|number| number % 5 > 0).collect();
+        let ends = self.ends;
+        Box::pin(async move {
+            // The first calls are those with all mailboxes.
+            if known.contains(&false) && (known.len() < 90 || !ends) {
+                sleep(2 * MINUTE).await;
+            }
+            if !ends && known.len() < 20 {
+                std::future::pending::<()>().await;
+            }
+            let location = |known| match known {
+                true => Ok(Location::default()),
+                false => Err("nobody knows".into()),
+            };
+            known.into_iter().map(location).collect()
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mailboxes_that_nobody_finds_keep_no_others_waiting() {
+    for ends in [true, false] {
+        let exchange = server(100, 1, Faults::none());
+        let settings = subscriptions(&exchange).locate(Locator { ends });
+        let mut notifications = settings.listen(exchange.clone(), (0..100).map(mailbox));
+        let found = gaps_within(&mut notifications, 10 * MINUTE).await;
+        let expected = if ends { 80 } else { 72 };
+        assert!(found.len() >= expected, "{found:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_may_have_been_made_is_counted_at_the_end() {
+    let exchange = server(3, 1, Faults::none());
+    let client = without_response_to(&exchange, 0..1);
+    let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
+    let mut notifications = settings.listen(client, (0..3).map(mailbox));
+    assert!(
+        gaps_within(&mut notifications, MINUTE / 60)
+            .await
+            .is_empty()
+    );
+    assert_eq!(notifications.shutdown(MINUTE / 60).await, 1);
 }

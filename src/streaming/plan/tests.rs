@@ -26,9 +26,9 @@ fn steps(plan: &mut Plan, now: Instant) -> Vec<Step> {
     let mut steps = Vec::new();
     while let Some(step) = plan.next(now) {
         match step {
-            Step::Locate { members, .. } => {
+            Step::Locate { members, round, .. } => {
                 let found = members.iter().map(|_| Ok(Location::default()));
-                plan.located(&members, found.collect(), now);
+                plan.located(&members, round, found.collect(), now);
             }
             step => steps.push(step),
         }
