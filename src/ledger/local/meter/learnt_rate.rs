@@ -184,9 +184,10 @@ impl LearntRate {
     /// for longer.
     pub(super) fn at_rest(&mut self, now: Instant) {
         let before = now.checked_sub(LEAST);
-        if let (Some(bucket), Some(before)) = (&self.bucket, before)
-            && bucket.missing(before) == 0
-        {
+        let Some((bucket, before)) = self.bucket.as_ref().zip(before) else {
+            return;
+        };
+        if bucket.missing(before) == 0 {
             self.since = None;
         }
     }
