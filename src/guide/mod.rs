@@ -10,6 +10,7 @@
 //! | [`responses`] | What becomes of a call that the server answers like this? |
 //! | [`your_own`] | How do I write charges, a classifier, a batch format, a sink or a ledger? |
 //! | [`fleet`] | Several processes use one account. |
+//! | [`on_premises`] | My Exchange offers NTLM or Negotiate only. |
 //! | [`compare`] | What does it cost, and what do others do? |
 //! | [`graph`] | EWS ends in Exchange Online. How do I move to Microsoft Graph? |
 //!
