@@ -20,6 +20,7 @@ pub mod budgets;
 pub mod compare;
 pub mod fleet;
 pub mod graph;
+pub mod on_premises;
 pub mod order;
 pub mod responses;
 pub mod symptoms;

@@ -1,6 +1,7 @@
 //! A job of two accounts at once, through one stack, whose credentials are put on by account.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -47,7 +48,10 @@ pub fn stack(
     passwords: HashMap<String, String>,
     log: MemorySink,
 ) -> EwsService<impl EwsClient> {
-    EwsStack::new(ThrottlingPolicy::exchange_se().faster(SPEED))
+    let mut policy = ThrottlingPolicy::exchange_se().faster(SPEED);
+    // The machine does not get faster.
+    policy.attempt_timeout = Duration::from_secs(100);
+    EwsStack::new(policy)
         .credentials(move |caller| {
             let password = passwords.get(caller.name()).cloned();
             async move { basic(caller.name(), &password.ok_or("no password")?) }
