@@ -1,7 +1,9 @@
 //! [`MetricsSink`]: counters and histograms of the calls, through the `metrics` facade.
 use std::borrow::Cow;
 
-use metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Label, SharedString, Unit, counter, describe_counter, describe_histogram, histogram,
+};
 
 use super::{Outcome, Record, Sink};
 
@@ -25,49 +27,93 @@ use super::{Outcome, Record, Sink};
 ///
 /// MetricsSink::new().record(&Record::default());
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MetricsSink;
+/// # The prefix
+///
+/// `ews` is the default prefix of all names: [`prefix`](Self::prefix). The rest of a name is by Prometheus's conventions: the unit in base
+/// units, and `_total` for counters. OpenTelemetry has names of its own for a single HTTP request
+/// (`http.client.request.duration`); these count calls with all their attempts, so they have others.
+#[derive(Clone, Debug)]
+pub struct MetricsSink {
+    names: Names,
+}
+
+/// The names with their prefix, made once.
+#[derive(Clone, Debug)]
+struct Names {
+    calls: SharedString,
+    attempts: SharedString,
+    throttled: SharedString,
+    resent: SharedString,
+    duration: SharedString,
+    queued: SharedString,
+    backed_off: SharedString,
+    wire: SharedString,
+}
+
+impl Names {
+    fn new(prefix: &str) -> Self {
+        let name = |name| SharedString::from_shared(format!("{prefix}_{name}").into());
+        Self {
+            calls: name("calls_total"),
+            attempts: name("attempts_total"),
+            throttled: name("throttled_total"),
+            resent: name("resent_total"),
+            duration: name("call_duration_seconds"),
+            queued: name("call_queued_seconds"),
+            backed_off: name("call_backed_off_seconds"),
+            wire: name("call_wire_seconds"),
+        }
+    }
+
+    fn describe(&self) {
+        for (name, what) in [
+            (&self.calls, "Calls, by how they ended."),
+            (&self.attempts, "Attempts that were sent."),
+            (&self.throttled, "Attempts that the server held back."),
+            (
+                &self.resent,
+                "Attempts after one that may have been executed.",
+            ),
+        ] {
+            describe_counter!(name.clone(), Unit::Count, what);
+        }
+        for (name, what) in [
+            (&self.duration, "From the call to the end of its response."),
+            (&self.queued, "Waiting for permits."),
+            (&self.backed_off, "Backing off between attempts."),
+            (&self.wire, "From sending to the head of the response."),
+        ] {
+            describe_histogram!(name.clone(), Unit::Seconds, what);
+        }
+    }
+}
 
 impl MetricsSink {
     /// Creates the sink, and describes its metrics to the installed recorder. Install yours before.
     pub fn new() -> Self {
-        describe_counter!("ews_calls_total", Unit::Count, "Calls, by how they ended.");
-        describe_counter!(
-            "ews_attempts_total",
-            Unit::Count,
-            "Attempts that were sent."
-        );
-        describe_counter!(
-            "ews_throttled_total",
-            Unit::Count,
-            "Attempts that the server held back."
-        );
-        describe_counter!(
-            "ews_resent_total",
-            Unit::Count,
-            "Attempts after one that may have been executed."
-        );
-        describe_histogram!(
-            "ews_call_duration_seconds",
-            Unit::Seconds,
-            "From the call to the end of its response."
-        );
-        describe_histogram!(
-            "ews_call_queued_seconds",
-            Unit::Seconds,
-            "Waiting for permits."
-        );
-        describe_histogram!(
-            "ews_call_backed_off_seconds",
-            Unit::Seconds,
-            "Backing off between attempts."
-        );
-        describe_histogram!(
-            "ews_call_wire_seconds",
-            Unit::Seconds,
-            "From sending to the head of the response."
-        );
-        MetricsSink
+        Self::prefix("ews")
+    }
+
+    /// Creates the sink with other names: `prefix` and `_` instead of `ews_`, as
+    /// [`LedgerGauges::prefix`](crate::gauges::LedgerGauges::prefix) does for the gauges. Two applications that share a recorder
+    /// are told apart by it, and a client of another API need not count its calls as `ews`.
+    ///
+    /// ```
+    /// use tower_ews::audit_log::{MetricsSink, Record, Sink};
+    ///
+    /// // `calendar_calls_total`, ...
+    /// MetricsSink::prefix("calendar").record(&Record::default());
+    /// ```
+    pub fn prefix(prefix: &str) -> Self {
+        let names = Names::new(prefix);
+        names.describe();
+        Self { names }
+    }
+}
+
+impl Default for MetricsSink {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -91,15 +137,15 @@ impl Sink for MetricsSink {
         let operation = || Label::new("operation", name(record.operation.as_deref()));
         let outcome = || Label::new("outcome", record.outcome.as_str());
 
-        counter!("ews_calls_total", vec![operation(), outcome()]).increment(1);
-        histogram!("ews_call_duration_seconds", vec![operation(), outcome()])
-            .record(record.duration);
+        let names = &self.names;
+        counter!(names.calls.clone(), vec![operation(), outcome()]).increment(1);
+        histogram!(names.duration.clone(), vec![operation(), outcome()]).record(record.duration);
         for (metric, duration) in [
-            ("ews_call_queued_seconds", record.queued),
-            ("ews_call_backed_off_seconds", record.backed_off),
-            ("ews_call_wire_seconds", record.wire),
+            (&names.queued, record.queued),
+            (&names.backed_off, record.backed_off),
+            (&names.wire, record.wire),
         ] {
-            histogram!(metric, vec![operation()]).record(duration);
+            histogram!(metric.clone(), vec![operation()]).record(duration);
         }
 
         let attempts = record.attempts.len() as u64 + record.attempts_left_out;
@@ -110,14 +156,14 @@ impl Sink for MetricsSink {
         };
         let resent = record.attempts.iter().filter(|attempt| attempt.resend);
         for (metric, count) in [
-            ("ews_attempts_total", sent),
+            (&names.attempts, sent),
             (
-                "ews_resent_total",
+                &names.resent,
                 resent.count() as u64 + record.left_out.resends,
             ),
         ] {
             if count > 0 {
-                counter!(metric, vec![operation()]).increment(count);
+                counter!(metric.clone(), vec![operation()]).increment(count);
             }
         }
         let listed = record.attempts.iter().filter_map(|a| a.signal.as_deref());
@@ -125,7 +171,7 @@ impl Sink for MetricsSink {
         let left_out = left_out.map(|(signal, count)| (&**signal, *count));
         for (signal, count) in listed.map(|signal| (signal, 1)).chain(left_out) {
             let labels = vec![operation(), Label::new("signal", name(Some(signal)))];
-            counter!("ews_throttled_total", labels).increment(count);
+            counter!(names.throttled.clone(), labels).increment(count);
         }
     }
 }
@@ -207,5 +253,20 @@ mod tests {
                 "ews_throttled_total{operation=CreateItem,signal=other} Counter(2)",
             ]
         );
+    }
+    #[test]
+    fn a_prefix_replaces_the_usual_one() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            MetricsSink::prefix("calendar").record(&Record::default());
+        });
+        let seen = snapshotter.snapshot().into_vec();
+        assert!(seen.len() >= 5, "{seen:?}");
+        for (key, unit, description, _) in &seen {
+            let name = key.key().name();
+            assert!(name.starts_with("calendar_"), "{name}");
+            assert!(unit.is_some() && description.is_some(), "{name}");
+        }
     }
 }
