@@ -31,6 +31,6 @@
 //!
 //! # Kerberos
 //!
-//! The example does not speak it. It would take the place of NTLM's messages in `login.rs`; the rest stays. sspi has a Negotiate package that asks a domain
-//! controller for tickets, with an HTTP client of its own beneath (its feature `network_client`);
-//! [libgssapi](https://docs.rs/libgssapi) uses the system's MIT or Heimdal library and its ticket cache.
+//! The example does not speak it. It would take the place of NTLM's messages in `login.rs`; the rest stays. sspi has a Negotiate
+//! package that asks a domain controller for tickets, with a client of its own beneath (its feature `network_client`);
+//! [libgssapi](https://docs.rs/libgssapi) uses the system's MIT or Heimdal library and its ticket cache. Neither was tried here.
