@@ -266,23 +266,36 @@ local function level_of(b, wants, c, left)
       if lump[b] and lump[b].c == c and n > 1 then
         most = math.max(0, math.min(most, math.floor((left - lump[b].amount) / (n - 1))))
       end
-      return most
+      -- And how many of them may have what was rounded up.
+      local up = rest - math.floor(each) * (n - i + 1)
+      return most, up > 0 and up or n
     end
     rest = rest - demand
   end
   return nil, rest
 end
 local function fair(b)
-  local wants, bound, left, level = wants_of(b), {}, limit[b], nil
+  local wants, bound, left = wants_of(b), {}, limit[b]
   for id in pairs(wants) do bound[id] = 0 end
   for c = 1, 3 do
-    level, left = level_of(b, wants, c, left)
-    for id, q in pairs(wants) do
-      local less_urgent = (q[c + 1] or 0) + (q[c + 2] or 0) > 0
-      if level and (q[c] > 0 or not less_urgent) then bound[id] = bound[id] + level
-      else bound[id] = bound[id] + (level and 0 or q[c]) end
+    local level, rest = level_of(b, wants, c, left)
+    for _, id in ipairs(known) do
+      local q = wants[id]
+      if q and not level then
+        bound[id] = bound[id] + q[c]
+      elseif q then
+        local less_urgent = (q[c + 1] or 0) + (q[c + 2] or 0) > 0
+        local mine = less_urgent and math.min(level, q[c]) or level
+        -- Rounded up for all it would be more than the more urgent calls leave.
+        if left < limit[b] and q[c] >= level then
+          if rest <= 0 then mine = math.max(0, mine - 1) end
+          rest = rest - 1
+        end
+        bound[id] = bound[id] + mine
+      end
     end
     if level then return bound end
+    left = rest
   end
   for id in pairs(wants) do bound[id] = limit[b] end
   return bound

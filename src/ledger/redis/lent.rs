@@ -55,6 +55,13 @@ pub(super) fn at_most(target: u32, held: u32, kept: u32) -> u32 {
 }
 
 impl Lent {
+    /// How much may be in flight when `more` has just come: what came is for the calls that wait, and what others are short of goes back.
+    pub(super) fn usable(&self, held: u32, kept: u32, more: u32) -> u32 {
+        let target = self.target.map(|target| at_most(target, held, kept));
+        let usable = target.map(|target| target.max(held.saturating_add(more)));
+        usable.map_or(self.share, |usable| usable.min(self.share))
+    }
+
     /// Says how much of what may be in flight is kept, and how much is wanted.
     pub(super) fn say_in_flight(
         &mut self,

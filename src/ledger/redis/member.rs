@@ -413,15 +413,13 @@ impl Member {
             let share = Reply::of(&reply.share, &name).unwrap_or(0);
             lent.local = 0;
             lent.target = Reply::of(&reply.target, &name);
+            let more = share.saturating_sub(says.get(&name).map_or(0, |say| say.keep));
             match of.usage {
-                Usage::InFlight { .. } => {
+                Usage::InFlight { held, kept, .. } => {
                     lent.share = share;
-                    leases.push((of.budget, Lease::Share(share)));
+                    leases.push((of.budget, Lease::Share(lent.usable(held, kept, more))));
                 }
-                Usage::Stock { .. } => {
-                    let kept = says.get(&name).map_or(0, |say| say.keep);
-                    leases.push((of.budget, Lease::Add(share.saturating_sub(kept))));
-                }
+                Usage::Stock { .. } => leases.push((of.budget, Lease::Add(more))),
                 Usage::Values { .. } => {}
             }
         }
@@ -478,10 +476,10 @@ impl Member {
             let lent = self.budgets.entry(of.budget).or_default();
             match of.usage {
                 _ if amount == 0 => {}
-                Usage::InFlight { .. } => {
+                Usage::InFlight { held, kept, .. } => {
                     lent.share = lent.share.saturating_add(amount);
                     lent.pushed = lent.pushed.saturating_add(amount);
-                    leases.push((of.budget, Lease::Share(lent.share)));
+                    leases.push((of.budget, Lease::Share(lent.usable(held, kept, amount))));
                 }
                 Usage::Stock { .. } => {
                     lent.pushed = lent.pushed.saturating_add(amount);
