@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use server::Server;
 use tokio::time::sleep;
+use tower_ews::extensions::Priority;
 use tower_ews::ledger::redis::{
     RedisConnect, RedisLedger, RedisLedgerBuilder, RedisServer, StoreError, WhenUnavailable,
 };
@@ -265,6 +266,69 @@ async fn a_replica_that_is_promoted_goes_on() {
     }
     held.pop();
     held.push(acquire(&one, within(ms(1_500))).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_user_with_the_documented_commands_can_do_all_and_one_without_is_told() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let commands = "+evalsha +eval +time +hgetall +hset +hdel +del +pexpire +publish +subscribe \
+                    +unsubscribe +hello +client +select +ping";
+    let mut words = vec!["ACL", "SETUSER", "fleet", "on", ">secret", "resetchannels"];
+    words.extend(["~tower-ews:*", "&tower-ews:*"]);
+    words.extend(commands.split_whitespace());
+    server.command(&words).await;
+    let user = |name: &str| {
+        let url = format!("redis://{name}:secret@127.0.0.1:{}", server.port());
+        let client = redis::Client::open(url).unwrap();
+        let builder = in_flight(1).when_unavailable(WhenUnavailable::FailFast);
+        Arc::new(builder.build(RedisServer::new(client)))
+    };
+    let [one, other] = [(); 2].map(|()| user("fleet"));
+    let held = acquire(&one, svc()).await.unwrap();
+    let waits = tokio::spawn(acquire_soon(other.clone(), ms(5_000)));
+    sleep(ms(200)).await;
+    // The message arrives: without it, it would be half a second until the next request.
+    let begin = Instant::now();
+    drop(held);
+    drop(waits.await.unwrap().unwrap());
+    assert!(begin.elapsed() < ms(400), "{:?}", begin.elapsed());
+    let denied = server.command(&["ACL", "LOG"]).await;
+    assert_eq!(denied, redis::Value::Array(Vec::new()));
+    let less = [
+        "ACL", "SETUSER", "less", "on", ">secret", "~other:*", "+@all",
+    ];
+    server.command(&less).await;
+    let error = acquire(&user("less"), within(ms(5_000))).await.unwrap_err();
+    let text = error.to_string().to_lowercase();
+    assert!(text.contains("permission"), "{error}");
+}
+
+#[tokio::test]
+async fn an_urgent_call_goes_before_the_bulk_of_another_process() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let [bulk, urgent] = [(); 2].map(|()| process(&server, &in_flight(3)));
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let bulk = Arc::clone(&bulk);
+        calls.spawn(async move {
+            loop {
+                let request = svc().with_priority(Priority::Bulk);
+                let permit = acquire(&bulk, request).await.unwrap();
+                sleep(ms(100)).await;
+                permit.complete();
+            }
+        });
+    }
+    sleep(ms(500)).await;
+    for _ in 0..5 {
+        let request = within(ms(1_000)).with_priority(Priority::Interactive);
+        drop(acquire(&urgent, request).await.unwrap());
+        sleep(ms(100)).await;
+    }
 }
 
 #[tokio::test]

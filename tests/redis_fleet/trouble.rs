@@ -150,13 +150,13 @@ async fn after_a_flush_the_limit_holds_again_once_all_have_renewed() {
 #[tokio::test(start_paused = true)]
 async fn another_layout_is_refused() {
     let fake = Fake::new(1);
-    fake.set_field("tower-ews:{account:svc}", "layout", "2");
+    fake.set_field("tower-ews:{account:svc}", "layout", "1");
     let ledger = process(&fake, &in_flight(9));
     let error = acquire(&ledger, svc()).await.unwrap_err();
     let StoreError::Layout { found } = unavailable(&error) else {
         panic!("{error}")
     };
-    assert_eq!(found, "2");
+    assert_eq!(found, "1");
 }
 
 #[test]

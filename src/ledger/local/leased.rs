@@ -14,6 +14,7 @@ use super::ledger::{LocalLedger, LocalLedgerBuilder};
 use super::meter::Meter;
 use super::news::Told;
 use super::state::State;
+use crate::extensions::Priority;
 use crate::ledger::{Contended, Limit};
 use crate::principal::{Budget, Principal};
 
@@ -31,8 +32,8 @@ pub(crate) struct BudgetDemand {
     pub(crate) budget: Budget,
     pub(crate) limit: Limit,
     pub(crate) usage: Usage,
-    /// What the calls that wait draw on it, as if all of a list were like its first one.
-    pub(crate) waiting: u32,
+    /// What the calls that wait draw on it, as if all of a list were like its first one, by priority.
+    pub(crate) waiting: [u32; 3],
 }
 
 /// What is lent of a budget, and used.
@@ -58,6 +59,8 @@ pub(crate) enum Usage {
         refused: Vec<Principal>,
         /// What calls wait for, the first one first.
         wanted: Vec<Principal>,
+        /// The priority of the first one.
+        priority: Priority,
     },
 }
 
@@ -66,6 +69,10 @@ pub(crate) enum Usage {
 pub(crate) struct Head {
     pub(crate) list: Budget,
     pub(crate) amounts: Vec<(Budget, u32)>,
+    /// Its own, or the highest if it was overtaken for too long.
+    pub(crate) priority: Priority,
+    /// How long it has waited.
+    pub(crate) waited: Duration,
 }
 
 /// What changes for one budget.
@@ -145,7 +152,7 @@ impl State {
         let tested = account.gate_mut().is_some();
         let closed = account.closed_until(now).is_some();
         if !closed {
-            demand.heads = self.heads(principal, config);
+            demand.heads = self.heads(principal, now, config);
         }
         let kept = self.news.first_crossing(principal).cloned();
         let kept = kept.map(|request| amounts(&request, principal));
@@ -156,8 +163,9 @@ impl State {
             let waiting = self.waiting_for(*budget, &demand.heads, principal);
             let values = self.queue.values_of(&list).take(WANTED);
             let wanted: Vec<Principal> = values.cloned().collect();
+            let first = self.queue.first(&list).map(|first| first.priority);
             let account = self.account_mut(principal);
-            if waiting > 0 || named.contains(budget) {
+            if waiting != [0; 3] || named.contains(budget) {
                 // The first call of a list was not asked for all of its budgets yet.
                 account.meter_or_new(*budget, *limit);
             }
@@ -180,6 +188,7 @@ impl State {
                     lent: meter.usage(now),
                     refused: meter.take_refused(),
                     wanted,
+                    priority: first.unwrap_or_default(),
                 },
                 _ => continue,
             };
@@ -194,30 +203,38 @@ impl State {
     }
 
     /// The first call of each list of the principal that amounts would move.
-    fn heads(&mut self, principal: &Principal, config: &Config) -> Vec<Head> {
+    fn heads(&mut self, principal: &Principal, now: Instant, config: &Config) -> Vec<Head> {
         let lists = self.lists_of(principal);
         let heads = lists.into_iter().filter_map(|list| {
             let budget = list.budget()?;
             if config.waits_for_value(&list) {
                 return None;
             }
-            let request = self.queue.request(self.queue.first(&list)?)?;
+            let first = self.queue.first(&list)?;
+            let request = self.queue.request(first)?;
+            let since = self.queue.since(first)?;
             Some(Head {
                 list: budget,
                 amounts: amounts(request, principal),
+                priority: first.priority,
+                waited: now.saturating_duration_since(since),
             })
         });
         heads.collect()
     }
 
-    /// How much of `budget` all calls need that wait behind `heads`, if each needs what its head does.
-    fn waiting_for(&self, budget: Budget, heads: &[Head], principal: &Principal) -> u32 {
-        let waiting = heads.iter().map(|head| {
+    /// How much of `budget` all calls need that wait behind `heads`, if each needs what its head does, by priority.
+    fn waiting_for(&self, budget: Budget, heads: &[Head], principal: &Principal) -> [u32; 3] {
+        let mut waiting = [0_u32; 3];
+        for head in heads {
             let of_list = Contended::Budget(principal.clone(), head.list);
-            let calls = u32::try_from(self.queue.count(&of_list)).unwrap_or(u32::MAX);
-            calls.saturating_mul(amount(&head.amounts, budget))
-        });
-        waiting.fold(0, u32::saturating_add)
+            let each = amount(&head.amounts, budget);
+            for (all, calls) in waiting.iter_mut().zip(self.queue.counts(&of_list)) {
+                let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+                *all = all.saturating_add(calls.saturating_mul(each));
+            }
+        }
+        waiting
     }
 
     fn apply(
@@ -301,7 +318,7 @@ mod tests {
                     held,
                     peak,
                     kept,
-                } => [budget.waiting, share, held, peak, kept],
+                } => [budget.waiting.iter().sum(), share, held, peak, kept],
                 _ => panic!("{budget:?}"),
             });
             (usage.collect(), Vec::new(), false)

@@ -18,6 +18,8 @@ const TOLD_AGAIN: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct List {
     order: BTreeSet<Position>,
+    /// How many there are of each priority.
+    counts: [usize; 3],
     groups: HashMap<Principal, Group>,
     /// The groups by their first call.
     heads: BTreeMap<Position, Principal>,
@@ -84,8 +86,13 @@ impl List {
 
     /// Whether all calls have one priority.
     pub(super) fn is_of_one_priority(&self) -> bool {
-        let ends = self.order.first().zip(self.order.last());
-        ends.is_none_or(|(first, last)| first.priority == last.priority)
+        self.counts.iter().filter(|count| **count > 0).count() < 2
+    }
+
+    /// How many calls there are of each priority, the most urgent first.
+    #[cfg(feature = "redis")]
+    pub(super) fn counts(&self) -> [usize; 3] {
+        self.counts
     }
 
     /// The first call of those that need `value` first.
@@ -99,7 +106,9 @@ impl List {
     }
 
     pub(super) fn insert(&mut self, position: Position, value: Option<&Principal>) {
-        self.order.insert(position);
+        if self.order.insert(position) {
+            self.counts[position.priority as usize] += 1;
+        }
         let Some(value) = value else { return };
         match self.groups.entry(value.clone()) {
             Entry::Vacant(entry) => {
@@ -116,7 +125,9 @@ impl List {
     }
 
     pub(super) fn remove(&mut self, position: Position, value: Option<&Principal>) {
-        self.order.remove(&position);
+        if self.order.remove(&position) {
+            self.counts[position.priority as usize] -= 1;
+        }
         let Some(value) = value else { return };
         let Some(group) = self.groups.get_mut(value) else {
             return;

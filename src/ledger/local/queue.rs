@@ -368,6 +368,12 @@ impl Queue {
         self.lists.get(contended)?.first_of(value)
     }
 
+    /// How many wait for `contended`, of each priority.
+    #[cfg(feature = "redis")]
+    pub(super) fn counts(&self, contended: &Contended) -> [usize; 3] {
+        self.lists.get(contended).map_or([0; 3], List::counts)
+    }
+
     /// How many wait for `contended`.
     pub(super) fn count(&self, contended: &Contended) -> usize {
         self.lists.get(contended).map_or(0, List::len)

@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::listen::{Heard, listen};
 use super::member::{Member, Terms};
 use super::store::Store;
-use super::wire::Reply;
+use super::wire::{Push, Reply};
 use crate::ledger::local::LocalLedger;
 use crate::ledger::{AcquireError, Limit};
 use crate::principal::Principal;
@@ -207,6 +207,8 @@ impl Driver {
             Heard::Message(_, text) => {
                 if let Ok(principal) = Principal::from_key(&text) {
                     self.wake(&principal);
+                } else if let Ok(push) = serde_json::from_str::<Push>(&text) {
+                    self.pushed(&push);
                 }
             }
         }
@@ -217,6 +219,21 @@ impl Driver {
         if let Some(member) = self.members.get_mut(principal) {
             member.woken = true;
             self.look(principal);
+        }
+    }
+
+    /// Others have given back what calls of this process wait for.
+    fn pushed(&mut self, push: &Push) {
+        let Ok(principal) = Principal::from_key(&push.name) else {
+            return;
+        };
+        if let Some(member) = self.members.get_mut(&principal) {
+            let named = member.named();
+            self.inner.lend(&principal, &named, |demand| {
+                let leases = member.pushed(push, demand, Instant::now());
+                ((), leases, member.is_wanted())
+            });
+            self.look(&principal);
         }
     }
 

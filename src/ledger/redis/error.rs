@@ -24,7 +24,7 @@ pub enum StoreError {
     TimedOut(Duration),
     /// Another version of this crate keeps its state otherwise there: give one of them another prefix, and limits of its own.
     #[error(
-        "the state in Redis has layout {found}, this version of tower-ews writes layout 1: \
+        "the state in Redis has layout {found}, this version of tower-ews writes layout 2: \
          run one version, or set another prefix"
     )]
     Layout {

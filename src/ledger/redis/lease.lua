@@ -3,7 +3,7 @@
 -- KEYS[1]  the hash of the principal. Fields: layout, gate, p:<process>, learnt:<budget>, bucket:<budget>, open:<budget>
 -- ARGV[1]  the request, JSON: see `wire.rs`. Times are milliseconds that have passed or are to pass, never times of a client's clock.
 -- Returns the reply, JSON.
-local LAYOUT = '1'
+local LAYOUT = '2'
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local key, ask = KEYS[1], cjson.decode(ARGV[1])
@@ -34,16 +34,19 @@ for id in pairs(procs) do known[#known + 1] = id end
 table.sort(known)
 local changed, wake = { [ask.p] = true }, {}
 
--- 2. What this process says. A budget: l limit, a what it has (g of it not told yet), d what it would use, w what it would like.
+-- 2. What this process says. A budget: l limit, a what it has (g of it not in a reply yet), d what it would use, q what of it waits
+-- by priority, w what it would like.
+local pushed = ask.gn == me.n
 me.n, me.e, me.ttl = ask.n, now + ask.ttl, ask.ttl
 local before, granted = me.b, {}
 me.b = {}
 for b, say in pairs(ask.b) do
   local old = before[b]
-  -- Not what was meant for a call that is gone.
-  granted[b] = math.min(old and old.g or 0, math.max(0, say.want - say.keep))
+  -- Not what a message has brought already, and not what was meant for a call that is gone.
+  local meant = (old and old.g or 0) - (pushed and say.got or 0)
+  granted[b] = math.max(0, math.min(meant, say.want - say.keep))
   me.b[b] = {
-    k = say.k, l = say.l, a = say.keep + granted[b], g = 0, d = say.want, w = say.like,
+    k = say.k, l = say.l, a = say.keep + granted[b], g = 0, d = say.want, q = say.q, w = say.like,
     r = say.r, t = say.t, told = old and old.told,
   }
 end
@@ -69,7 +72,10 @@ for _, head in ipairs(ask.h) do
   end
   -- What was granted already is for this call; then the one behind it begins to wait.
   if not covered or lacks(head) then
-    waits[#waits + 1] = { list = head.list, v = head.v, s = old and old.s or now }
+    -- f since when the call waits, s the same for its turn: one turn after the other, however long the queue is.
+    local f = now - head.t
+    local s = old and old.c == head.c and old.s or math.max(f, me.last or 0)
+    waits[#waits + 1] = { list = head.list, v = head.v, c = head.c, f = f, s = s }
   end
 end
 me.h = waits
@@ -151,20 +157,32 @@ for b, of in pairs(kind) do
     free[b] = math.floor(limit[b] - k.drawn + 1e-6)
   end
 end
-local function give(s, b, amount, quietly)
+local push = {}
+-- To another process by a message, which says what it is given.
+local function give(s, b, amount, to)
   s.a = s.a + amount
-  if quietly then s.g = s.g + amount end
+  if to then
+    s.g = s.g + amount
+    push[to] = push[to] or {}
+    table.insert(push[to], { b, amount })
+  end
   free[b] = free[b] - amount
   if kind[b] == 'w' then bucket[b].drawn = bucket[b].drawn + amount end
 end
 
--- 5. The calls at the heads of lists, in the order in which their processes began to wait. What one lacks is kept from those behind it.
+-- 5. The calls at the heads of lists: the more urgent first (c, 0 is interactive), then in turn. One that others have overtaken for
+-- too long is among the most urgent, one at a time. What one lacks is kept from those behind it.
 local line = {}
 for _, id in ipairs(known) do
-  for _, head in ipairs(procs[id].h) do line[#line + 1] = { id = id, head = head } end
+  local proc = procs[id]
+  for _, head in ipairs(proc.h) do
+    local aged = head.c > 0 and now - math.max(head.f, proc.m or 0) > ask.overtake
+    line[#line + 1] = { id = id, head = head, aged = aged, c = aged and 0 or head.c, s = aged and head.f or head.s }
+  end
 end
 table.sort(line, function(x, y)
-  if x.head.s ~= y.head.s then return x.head.s < y.head.s end
+  if x.c ~= y.c then return x.c < y.c end
+  if x.s ~= y.s then return x.s < y.s end
   return x.id < y.id
 end)
 local short, lump, reserved, who = {}, {}, {}, {}
@@ -188,9 +206,10 @@ for _, at in ipairs(line) do
   end
   if fits then
     for b, amount in pairs(at.head.v) do
-      if proc.b[b] and free[b] then give(proc.b[b], b, amount, at.id ~= ask.p) end
+      if proc.b[b] and free[b] then give(proc.b[b], b, amount, at.id ~= ask.p and at.id) end
     end
-    at.head.done = true
+    at.head.done, proc.last = true, now
+    if at.aged then proc.m = now end
     changed[at.id] = true
     if at.id ~= ask.p then wake[at.id] = true end
   else
@@ -199,7 +218,7 @@ for _, at in ipairs(line) do
       if s and free[b] then
         if free[b] - (reserved[b] or 0) < amount then
           lacking(b, at.id)
-          if s.a == 0 and not lump[b] then lump[b] = amount end
+          if s.a == 0 and not lump[b] then lump[b] = { amount = amount, c = at.c + 1 } end
           if kind[b] == 'w' then
             local lack = amount + (reserved[b] or 0) - free[b]
             if amount > limit[b] then lack = bucket[b].drawn end
@@ -213,25 +232,73 @@ for _, at in ipairs(line) do
 end
 
 -- 6. Fair shares: what each may keep while others are short, and take while nobody is.
-local function fair(b)
-  local demands = {}
+
+-- What each process would use, by priority. What it uses counts with the most urgent call that waits there.
+local function wants_of(b)
+  local wants = {}
   for _, id in ipairs(known) do
     local s = procs[id].b[b]
-    if s and s.d > 0 then demands[#demands + 1] = s.d end
-  end
-  table.sort(demands)
-  local left, n = limit[b], #demands
-  for i, demand in ipairs(demands) do
-    local each = left / (n - i + 1)
-    if demand > each then
-      if lump[b] and n > 1 then
-        return math.max(0, math.min(math.ceil(each), math.floor((limit[b] - lump[b]) / (n - 1))))
+    if s then
+      local q = { unpack(s.q) }
+      for _, at in ipairs(line) do
+        if at.id == id and at.aged and not at.head.done then
+          local amount = math.min(at.head.v[b] or 0, q[at.head.c + 1])
+          q[at.head.c + 1], q[1] = q[at.head.c + 1] - amount, q[1] + amount
+        end
       end
-      return math.ceil(each)
+      local first = q[1] > 0 and 1 or q[2] > 0 and 2 or q[3] > 0 and 3 or 1
+      q[first] = q[first] + s.d - s.q[1] - s.q[2] - s.q[3]
+      wants[id] = q
     end
-    left = left - demand
   end
-  return limit[b]
+  return wants
+end
+-- What each of those may have that want something of one priority, if that is less than they want, and what is left if not.
+local function level_of(b, wants, c, left)
+  local demands, rest = {}, left
+  for _, q in pairs(wants) do if q[c] > 0 then demands[#demands + 1] = q[c] end end
+  table.sort(demands)
+  local n = #demands
+  for i, demand in ipairs(demands) do
+    local each = rest / (n - i + 1)
+    if demand > each then
+      local most = math.ceil(each)
+      if lump[b] and lump[b].c == c and n > 1 then
+        most = math.max(0, math.min(most, math.floor((left - lump[b].amount) / (n - 1))))
+      end
+      -- And how many of them may have what was rounded up.
+      local up = rest - math.floor(each) * (n - i + 1)
+      return most, up > 0 and up or n
+    end
+    rest = rest - demand
+  end
+  return nil, rest
+end
+local function fair(b)
+  local wants, bound, left = wants_of(b), {}, limit[b]
+  for id in pairs(wants) do bound[id] = 0 end
+  for c = 1, 3 do
+    local level, rest = level_of(b, wants, c, left)
+    for _, id in ipairs(known) do
+      local q = wants[id]
+      if q and not level then
+        bound[id] = bound[id] + q[c]
+      elseif q then
+        local less_urgent = (q[c + 1] or 0) + (q[c + 2] or 0) > 0
+        local mine = less_urgent and math.min(level, q[c]) or level
+        -- Rounded up for all it would be more than the more urgent calls leave.
+        if left < limit[b] and q[c] >= level then
+          if rest <= 0 then mine = math.max(0, mine - 1) end
+          rest = rest - 1
+        end
+        bound[id] = bound[id] + mine
+      end
+    end
+    if level then return bound end
+    left = rest
+  end
+  for id in pairs(wants) do bound[id] = limit[b] end
+  return bound
 end
 local share, target = {}, {}
 for b, of in pairs(kind) do
@@ -241,9 +308,9 @@ for b, of in pairs(kind) do
     local want = short[b] and mine.d or mine.w
     -- As long as nobody is short a process that is at work has an equal part at hand.
     if of == 'f' and not short[b] and mine.d > 0 then want = math.max(want, math.floor(limit[b] / #known)) end
-    if of == 'f' then want = math.min(want, short[b] and fair(b) or limit[b]) else left = math.floor(left / #known) end
+    if of == 'f' then want = math.min(want, short[b] and fair(b)[ask.p] or limit[b]) else left = math.floor(left / #known) end
     local more = math.min(left, want - mine.a)
-    if more > 0 then give(mine, b, more, false) end
+    if more > 0 then give(mine, b, more) end
     share[b] = mine.a
   end
 end
@@ -253,7 +320,7 @@ for _, id in ipairs(known) do
     if not head.done then
       rest[#rest + 1] = head
     elseif id == ask.p and lacks(head) then
-      rest[#rest + 1] = { list = head.list, v = head.v, s = now }
+      rest[#rest + 1] = { list = head.list, v = head.v, c = head.c, f = now, s = now }
       for b, amount in pairs(head.v) do
         if free[b] and free[b] - (reserved[b] or 0) < amount then
           lacking(b, ask.p)
@@ -266,16 +333,16 @@ for _, id in ipairs(known) do
 end
 for b, of in pairs(kind) do
   if of == 'f' then
-    local level = fair(b)
+    local bound = short[b] and fair(b)
     for _, id in ipairs(known) do
       local s = procs[id].b[b]
       if s then
         local told = nil
-        if short[b] and who[b] ~= id then told = level end
+        if short[b] and who[b] ~= id then told = bound[id] end
         if id == ask.p then
           s.told = told
           target[b] = told
-        elseif told and s.a > 0 and (not s.told or told < s.told) then
+        elseif told and s.a > 0 and (not s.told or told < math.min(s.told, s.a)) then
           s.told = told
           changed[id] = true
           wake[id] = true
@@ -310,11 +377,16 @@ for b, say in pairs(ask.b) do
       end
     end
     local mine, before_me = me.b[b], 0
+    local function urgency(s) return now - s.wait > ask.overtake and 0 or s.c end
+    mine.wait, mine.c = before[b] and before[b].wait or now, say.c
     for _, id in ipairs(known) do
       local s = procs[id].b[b]
-      if id ~= ask.p and s and s.wait and s.wait < (before[b] and before[b].wait or now) then before_me = before_me + 1 end
+      if id ~= ask.p and s and s.wait then
+        local theirs, ours = urgency(s), urgency(mine)
+        if theirs < ours or theirs == ours and s.wait < mine.wait then before_me = before_me + 1 end
+      end
     end
-    local waits_still = false
+    local waits_still, opened = false, false
     for _, v in ipairs(say.values) do
       local o = values[v]
       if o and not o.x then
@@ -322,13 +394,15 @@ for b, say in pairs(ask.b) do
         lent[#lent + 1] = { b, v }
       elseif not o and count < limit[b] - before_me then
         values[v] = { s = now, c = now + ask.ttl + say.i }
-        count = count + 1
+        count, opened = count + 1, true
         lent[#lent + 1] = { b, v }
       else
         waits_still = true
       end
     end
-    mine.wait = waits_still and (before[b] and before[b].wait or now) or nil
+    -- It has had its turn.
+    if opened then mine.wait = now end
+    if not waits_still then mine.wait = nil end
     if waits_still then
       local first, oldest
       for v, o in pairs(values) do
@@ -395,7 +469,11 @@ if stays then
 elseif #fields > 0 then
   redis.call('DEL', key)
 end
-for id in pairs(wake) do redis.call('PUBLISH', ask.ch .. id, ask.name) end
+for id in pairs(wake) do
+  local message = ask.name
+  if push[id] then message = cjson.encode({ name = ask.name, n = procs[id].n, g = push[id] }) end
+  redis.call('PUBLISH', ask.ch .. id, message)
+end
 local function pairs_of(map)
   local out = {}
   for b, x in pairs(map) do out[#out + 1] = { b, x } end

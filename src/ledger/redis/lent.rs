@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::wire::Say;
+use crate::extensions::Priority;
 use crate::ledger::local::{BudgetDemand, Lease};
 use crate::principal::Principal;
 
@@ -18,6 +19,8 @@ pub(super) struct Lent {
     /// The most that was held, and what was drawn, since the last renewal.
     pub(super) peak: u32,
     pub(super) drawn: u32,
+    /// What of the share came by messages, after the last reply.
+    pub(super) pushed: u32,
     /// What calls cost on top, not told yet.
     pub(super) spent: u32,
     pub(super) refused: u32,
@@ -52,6 +55,13 @@ pub(super) fn at_most(target: u32, held: u32, kept: u32) -> u32 {
 }
 
 impl Lent {
+    /// How much may be in flight when `more` has just come: what came is for the calls that wait, and what others are short of goes back.
+    pub(super) fn usable(&self, held: u32, kept: u32, more: u32) -> u32 {
+        let target = self.target.map(|target| at_most(target, held, kept));
+        let usable = target.map(|target| target.max(held.saturating_add(more)));
+        usable.map_or(self.share, |usable| usable.min(self.share))
+    }
+
     /// Says how much of what may be in flight is kept, and how much is wanted.
     pub(super) fn say_in_flight(
         &mut self,
@@ -75,8 +85,8 @@ impl Lent {
             None => self.share,
         };
         let keep = self.share.min(used.max(at_hand)).max(held);
-        say.keep = keep;
-        let now = used.saturating_add(of.waiting);
+        (say.keep, say.got) = (keep, self.pushed);
+        let now = used.saturating_add(waiting(of));
         say.want = now.max(if self.target.is_some() { 0 } else { self.peak });
         say.like = say.want.saturating_mul(2).min(say.l);
         let target = self.target.map(|target| at_most(target, held, kept));
@@ -101,25 +111,26 @@ impl Lent {
             say.back = left;
             lease(Lease::TakeBack(left));
         }
-        say.keep = left - say.back;
-        say.want = say.keep.saturating_add(of.waiting);
+        (say.keep, say.got) = (left - say.back, self.pushed);
+        say.want = say.keep.saturating_add(waiting(of));
         say.like = say.want.saturating_add(self.drawn);
         say.spent = std::mem::take(&mut self.spent);
         say
     }
 }
 
-/// The values that are in use, each with how long it has not been used; those that are wanted; those that were refused.
+/// The values that are in use, each with how long it has not been used; those that are wanted, and how urgently; those that were
+/// refused.
 type Values<'a> = (
     &'a [(Principal, Option<Duration>)],
-    &'a [Principal],
+    (&'a [Principal], Priority),
     &'a [Principal],
 );
 
 /// Says which values are in use, wanted and refused.
 pub(super) fn say_values(
     of: &BudgetDemand,
-    (used, wanted, refused): Values<'_>,
+    (used, (wanted, priority), refused): Values<'_>,
     idle: Duration,
     moment: Moment,
     lease: &mut impl FnMut(Lease),
@@ -138,6 +149,7 @@ pub(super) fn say_values(
     let unused = unused.filter(|(_, unused)| unused.is_some_and(|time| time > moment.ttl));
     unused.for_each(|(value, _)| lease(Lease::Close(value.clone())));
     say.values = wanted.iter().map(Principal::key).collect();
+    say.c = priority as u8;
     say.refused = refused.iter().map(Principal::key).collect();
     say
 }
@@ -146,8 +158,13 @@ fn of_kind(kind: &str, of: &BudgetDemand) -> Say {
     Say {
         k: kind.to_owned(),
         l: of.limit.number(),
+        q: of.waiting,
         ..Say::default()
     }
+}
+
+fn waiting(of: &BudgetDemand) -> u32 {
+    of.waiting.into_iter().fold(0, u32::saturating_add)
 }
 
 /// Whether it need not be said.

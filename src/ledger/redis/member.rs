@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lent::{Lent, Moment, at_most, millis, say_values, says_nothing};
-use super::wire::{Ask, HeadSay, Reply, Say};
+use super::wire::{Ask, HeadSay, Push, Reply, Say};
 use crate::ledger::Limit;
 use crate::ledger::local::{BudgetDemand, Demand, Head, Lease, Told, Usage};
 use crate::principal::{Budget, Principal};
@@ -65,6 +65,8 @@ pub(super) struct Member {
     gate: Option<Instant>,
     /// Something says that asking is worth it, whatever is known here.
     pub(super) woken: bool,
+    /// The last request that got a reply.
+    replied: u64,
     /// The request under way, and when it was sent.
     sent: Option<(Instant, Ask)>,
     /// When to ask again after a failure.
@@ -85,6 +87,8 @@ fn head_say(head: &Head) -> HeadSay {
             .iter()
             .map(|(budget, amount)| (budget.to_string(), *amount))
             .collect(),
+        c: head.priority as u8,
+        t: millis(head.waited),
     }
 }
 
@@ -191,6 +195,7 @@ impl Member {
             b: says,
             h: heads,
             ex: refusals,
+            gn: self.replied,
         };
         self.sent = Some((now, ask.clone()));
         (Some(ask), leases)
@@ -290,8 +295,13 @@ impl Member {
             || self.gate.is_some()
             || leased && self.renew.is_none_or(|renew| renew <= now)
             || waits && self.again.is_some_and(|again| again <= now)
-            || heads.iter().any(|head| !self.heads.contains(head))
+            || heads.iter().any(|head| !self.knows(head))
             || demand.budgets.iter().any(|of| self.has_more(of))
+    }
+
+    /// Whether Redis knows that calls like this one wait.
+    fn knows(&self, head: &HeadSay) -> bool {
+        self.heads.iter().any(|known| known.is_like(head))
     }
 
     /// Whether others are short of what is not used here, or values are waited for that were not asked for.
@@ -366,10 +376,11 @@ impl Member {
                     lent: used,
                     wanted,
                     refused,
+                    priority,
                 },
                 Limit::Distinct { idle, .. },
             ) => {
-                let values = (&used[..], &wanted[..], &refused[..]);
+                let values = (&used[..], (&wanted[..], *priority), &refused[..]);
                 let say = say_values(of, values, idle, moment, &mut lease);
                 self.values.insert(of.budget, say.values.clone());
                 say
@@ -389,6 +400,8 @@ impl Member {
     ) -> Option<Vec<(Budget, Lease)>> {
         let (at, ask) = self.sent.take_if(|(_, ask)| ask.n == number)?;
         let (says, heads) = (ask.b, ask.h);
+        self.replied = number;
+        self.budgets.values_mut().for_each(|lent| lent.pushed = 0);
         if std::mem::take(&mut self.probing) {
             (self.failed, self.woken) = (false, true);
             return None;
@@ -400,15 +413,13 @@ impl Member {
             let share = Reply::of(&reply.share, &name).unwrap_or(0);
             lent.local = 0;
             lent.target = Reply::of(&reply.target, &name);
+            let more = share.saturating_sub(says.get(&name).map_or(0, |say| say.keep));
             match of.usage {
-                Usage::InFlight { .. } => {
+                Usage::InFlight { held, kept, .. } => {
                     lent.share = share;
-                    leases.push((of.budget, Lease::Share(share)));
+                    leases.push((of.budget, Lease::Share(lent.usable(held, kept, more))));
                 }
-                Usage::Stock { .. } => {
-                    let kept = says.get(&name).map_or(0, |say| say.keep);
-                    leases.push((of.budget, Lease::Add(share.saturating_sub(kept))));
-                }
+                Usage::Stock { .. } => leases.push((of.budget, Lease::Add(more))),
                 Usage::Values { .. } => {}
             }
         }
@@ -438,6 +449,48 @@ impl Member {
         let again = reply.again.map(|ms| at + Duration::from_millis(ms));
         self.again = again;
         Some(leases)
+    }
+
+    /// Takes in what a message brings for calls that wait. It counts only if Redis has replied to all that was asked, and as long as
+    /// the lease does: otherwise the reply to the next request says it again.
+    pub(super) fn pushed(
+        &mut self,
+        push: &Push,
+        demand: &Demand,
+        now: Instant,
+    ) -> Vec<(Budget, Lease)> {
+        self.woken = true;
+        let current = push.n == self.replied && !self.is_asking() && !self.failed;
+        if !current || self.until.is_none_or(|until| until <= now) {
+            return Vec::new();
+        }
+        let mut leases = Vec::new();
+        for of in &demand.budgets {
+            let of_budget = push
+                .g
+                .iter()
+                .filter(|(name, _)| *name == of.budget.to_string());
+            let amount = of_budget
+                .map(|(_, amount)| *amount)
+                .fold(0, u32::saturating_add);
+            let lent = self.budgets.entry(of.budget).or_default();
+            match of.usage {
+                _ if amount == 0 => {}
+                Usage::InFlight { held, kept, .. } => {
+                    lent.share = lent.share.saturating_add(amount);
+                    lent.pushed = lent.pushed.saturating_add(amount);
+                    leases.push((of.budget, Lease::Share(lent.usable(held, kept, amount))));
+                }
+                Usage::Stock { .. } => {
+                    lent.pushed = lent.pushed.saturating_add(amount);
+                    leases.push((of.budget, Lease::Add(amount)));
+                }
+                Usage::Values { .. } => {}
+            }
+        }
+        // Those behind them begin to wait.
+        self.heads.clear();
+        leases
     }
 
     /// The request under way came to nothing, as far as known.
@@ -484,7 +537,7 @@ impl Member {
         let mut leases = Vec::new();
         for of in &demand.budgets {
             let lent = self.budgets.entry(of.budget).or_default();
-            lent.target = None;
+            (lent.target, lent.pushed) = (None, 0);
             match &of.usage {
                 Usage::InFlight { .. } => {
                     lent.share = rest(lent.share, of.limit, self.procs.max(1));

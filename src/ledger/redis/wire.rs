@@ -27,6 +27,8 @@ pub(super) struct Ask {
     pub(super) h: Vec<HeadSay>,
     /// What was refused, by budget.
     pub(super) ex: BTreeMap<String, u32>,
+    /// The request to which messages have added what the budgets say that they got.
+    pub(super) gn: u64,
 }
 
 /// What a process says of one budget.
@@ -40,6 +42,10 @@ pub(super) struct Say {
     pub(super) keep: u32,
     /// What its calls use and wait for.
     pub(super) want: u32,
+    /// What its calls wait for, by priority: the most urgent first.
+    pub(super) q: [u32; 3],
+    /// What of `keep` came by messages, after the last reply.
+    pub(super) got: u32,
     /// What it would like to have, so that the next calls find it in place.
     pub(super) like: u32,
     /// What comes back to a bucket in `t`.
@@ -55,16 +61,39 @@ pub(super) struct Say {
     pub(super) used: BTreeMap<String, i64>,
     /// The values that the server did not open.
     pub(super) refused: Vec<String>,
-    /// The values that calls wait for.
+    /// The values that calls wait for, and the priority of the first call.
     pub(super) values: Vec<String>,
+    pub(super) c: u8,
 }
 
 /// The first call of a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct HeadSay {
     pub(super) list: String,
     /// What it draws on each budget.
     pub(super) v: BTreeMap<String, u32>,
+    /// Its priority: 0 is the most urgent.
+    pub(super) c: u8,
+    /// How long it has waited.
+    pub(super) t: u64,
+}
+
+impl HeadSay {
+    /// Whether Redis knows all of this call when it knows `other`.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.list, &self.v, self.c) == (&other.list, &other.v, other.c)
+    }
+}
+
+/// What a message of another process brings, beside the news that asking is worth it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Push {
+    /// The principal.
+    pub(super) name: String,
+    /// The request of this process that Redis knew last.
+    pub(super) n: u64,
+    /// What was added by budget since its reply.
+    pub(super) g: Vec<(String, u32)>,
 }
 
 /// What a process may use.
