@@ -98,7 +98,8 @@
 //! # Following a synchronisation
 //!
 //! `SyncState` stands before the changes, so that the response begins when the last page has come. It is the first page with
-//! the changes of all pages and the last state. At most [64 MiB](FindPagingLayer::max_sync) are collected.
+//! the changes of all pages and the last state. At most [64 MiB](FindPagingLayer::max_sync) are collected. A state that was
+//! there before ends it: the same changes would come again ([`PageFailure::NoProgress`]).
 //!
 //! Where it ends early, the response has the changes and the state of the last page that came, and says
 //! `IncludesLastItemInRange` false, as any single page does: whoever goes on with that state loses nothing and gets nothing

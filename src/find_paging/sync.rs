@@ -1,5 +1,9 @@
 //! [`SyncPages`]: follows the pages of a synchronisation, and makes one response of them.
 
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
 use bytes::Bytes;
 use http::{Response, response};
 use tower::BoxError;
@@ -43,7 +47,7 @@ impl SyncPages {
             }
         };
         let mut collected = match GoodPage::of(first) {
-            Ok(page) => Collected::new(page),
+            Ok(page) => Collected::new(page, self.request.state(&self.calls.body)),
             Err(fetched) => return Ok(Pages::one(*fetched, report)),
         };
         report.page(collected.last.entries());
@@ -71,8 +75,12 @@ impl SyncPages {
             let body = ReplayBody::from_pieces(body);
             let fetched = self.calls.fetch(body, SyncPage::read).await?;
             let page = GoodPage::of(fetched).map_err(|fetched| fetched.failure())?;
-            // With the same state again the same changes would come again.
+            // With a state that was there before the same changes would come again.
             if page.page.is_last || page.state() != state {
+                if !page.page.is_last && collected.states.knows(page.state()) {
+                    let pages = u32::try_from(collected.pages).unwrap_or(u32::MAX);
+                    return Err(PageFailure::NoProgress { pages });
+                }
                 let entries = page.entries();
                 collected.take(page)?;
                 self.calls.report.page(entries);
@@ -121,6 +129,23 @@ impl GoodPage {
     }
 }
 
+/// The states that have been there, by their hashes: a server that goes round in a circle would be followed for ever.
+#[derive(Default)]
+struct States {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl States {
+    fn add(&mut self, state: &[u8]) {
+        self.hashes.insert(self.hasher.hash_one(state));
+    }
+
+    fn knows(&self, state: &[u8]) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(state))
+    }
+}
+
 /// The pages so far.
 struct Collected {
     /// The first one with room for changes, and the namespaces that hold there.
@@ -132,11 +157,17 @@ struct Collected {
     last: GoodPage,
     /// How many pages in a row had no change.
     empty: u32,
+    states: States,
 }
 
 impl Collected {
-    fn new(page: GoodPage) -> Collected {
+    /// The first page, which was asked for with the state `asked`.
+    fn new(page: GoodPage, asked: &[u8]) -> Collected {
+        let mut states = States::default();
+        states.add(asked);
+        states.add(page.state());
         Collected {
+            states,
             frame: frame(&page),
             changes: Vec::new(),
             bytes: page.bytes.len() as u64,
@@ -162,6 +193,7 @@ impl Collected {
             0
         };
         let is_last = page.page.is_last;
+        self.states.add(page.state());
         self.last = page;
         match self.empty {
             pages if pages > MAX_EMPTY && !is_last => Err(PageFailure::NoProgress { pages }),

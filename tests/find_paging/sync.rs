@@ -190,6 +190,43 @@ async fn states_without_changes_do_not_go_on_for_ever() {
     assert!(matches!(error.cause(), PageFailure::NoProgress { .. }));
 }
 
+/// A server that goes round in a circle brings the same changes again and again.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_there_before_is_no_progress() {
+    let circle = ["a", "b", "c", "b", "c", "b"];
+    let turns = circle
+        .iter()
+        .enumerate()
+        .map(|(at, state)| page(at * 5..at * 5 + 5, state, false));
+    let server = Server::new(&[0]).turns(turns.collect::<Vec<_>>());
+    let response = send(&follow(), &server, &sync_items("")).await.unwrap();
+    let report = response.extensions().get::<PagingReport>().unwrap().clone();
+    let got = reply(&text(response).await.unwrap());
+    assert_eq!(
+        (got.messages, &*got.state, &*got.last),
+        (vec![ids(0, 0..15)], "c", "false")
+    );
+    assert_eq!(server.calls(), 4);
+    let error = report.error().unwrap();
+    assert_eq!(*error.next(), NextPage::SyncState("c".into()));
+    assert!(matches!(
+        error.cause(),
+        PageFailure::NoProgress { pages: 3 }
+    ));
+
+    // The state that the caller came with is one of them.
+    let turns = [page(0..5, "a", false), page(5..10, "s7", false)];
+    let server = Server::new(&[0]).turns(turns);
+    let body = sync_items("<m:SyncState>s7</m:SyncState>");
+    let got = reply(
+        &text(send(&follow(), &server, &body).await.unwrap())
+            .await
+            .unwrap(),
+    );
+    assert_eq!((got.messages, &*got.state), (vec![ids(0, 0..5)], "a"));
+    assert_eq!(server.calls(), 2);
+}
+
 /// A refusal that was seen: it has no state, and says that it is the last page.
 #[tokio::test(start_paused = true)]
 async fn the_empty_state_of_a_refusal_is_never_handed_out() {

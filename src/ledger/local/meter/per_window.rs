@@ -297,7 +297,8 @@ impl Measure for PerWindow {
             self.window.ended(amount, now);
             self.begun = Some((now, amount));
         }
-        if let Some(rate) = rate {
+        // With a rate of nothing, as in a damaged file, calls would wait for as long as they may.
+        if let Some(rate) = rate.filter(|rate| rate.per_second > 0.0) {
             let scaled = |amount: f64| scaled_part(amount, self.period);
             let second = Duration::from_secs(1).as_nanos();
             let mut bucket = Bucket::new(

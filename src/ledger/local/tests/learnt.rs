@@ -338,4 +338,7 @@ async fn what_has_passed_since_is_not_taken_in() {
     second.import(&serde_json::from_str(strange).unwrap());
     drop(second.export());
     assert_eq!(left(&second).2, 60);
+    // A rate of nothing is not believed: what is drawn comes back.
+    tokio::time::sleep(secs(3600)).await;
+    assert!(try_now(&second, &several([("b", Budget::Requests, 1)])).is_some());
 }
