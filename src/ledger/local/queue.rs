@@ -223,13 +223,26 @@ impl Queue {
         }
     }
 
-    /// Takes back an admission that was not picked up in time.
-    pub(super) fn revoke_due(&mut self, now: Instant) -> Option<Admission> {
-        let (until, position) = self.first_unclaimed()?;
-        if until > now {
+    /// Takes the first admission off those that were handed over, if it is due or was picked up.
+    pub(super) fn pop_unclaimed(&mut self, now: Instant) -> Option<(Instant, Position)> {
+        let first = self.first_unclaimed()?;
+        if first.0 > now && self.is_unclaimed(first) {
             return None;
         }
-        let waiter = self.waiters.get_mut(position.key)?;
+        if self.unclaimed.front() == Some(&first) {
+            self.unclaimed.pop_front();
+        } else {
+            self.hurried.pop_first();
+        }
+        Some(first)
+    }
+
+    /// Takes back an admission that was to be picked up by then, if it was not.
+    pub(super) fn revoke(&mut self, handed_over: (Instant, Position)) -> Option<Admission> {
+        if !self.is_unclaimed(handed_over) {
+            return None;
+        }
+        let waiter = self.waiters.get_mut(handed_over.1.key)?;
         match std::mem::replace(&mut waiter.state, WaiterState::Absent) {
             WaiterState::Admitted(_, admission) => {
                 self.len += 1;
@@ -240,24 +253,13 @@ impl Queue {
         }
     }
 
-    /// The admission that goes to somebody else first, if it is not picked up.
-    fn first_unclaimed(&mut self) -> Option<(Instant, Position)> {
-        let is_unclaimed = |waiters: &Slab<Waiter>, (until, position): (Instant, Position)| {
-            let state = waiters.get(position.key).map(|waiter| &waiter.state);
-            matches!(state, Some(WaiterState::Admitted(known, _)) if *known == until)
-        };
-        while let Some(&first) = self.unclaimed.front() {
-            if is_unclaimed(&self.waiters, first) {
-                break;
-            }
-            self.unclaimed.pop_front();
-        }
-        while let Some(&first) = self.hurried.first() {
-            if is_unclaimed(&self.waiters, first) {
-                break;
-            }
-            self.hurried.pop_first();
-        }
+    fn is_unclaimed(&self, (until, position): (Instant, Position)) -> bool {
+        let state = self.waiters.get(position.key).map(|waiter| &waiter.state);
+        matches!(state, Some(WaiterState::Admitted(known, _)) if *known == until)
+    }
+
+    /// The admission that goes to somebody else first. It may have been picked up: then there is one look more than needed.
+    fn first_unclaimed(&self) -> Option<(Instant, Position)> {
         let first = self.unclaimed.front().into_iter();
         first.chain(self.hurried.first()).min().copied()
     }
@@ -442,7 +444,7 @@ impl Queue {
     }
 
     /// When the keeper looks next: an admission that comes later and is held for a second is not due before that.
-    pub(super) fn next_look(&mut self, now: Instant) -> Instant {
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
         let first = self.first_unclaimed();
         let claim = first.map_or(after(now, CLAIM), |(until, _)| until);
         self.next_alarm().map_or(claim, |alarm| alarm.min(claim))

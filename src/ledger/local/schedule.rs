@@ -72,11 +72,7 @@ fn is_behind(gate: &Contended, at: &Contended) -> bool {
 impl State {
     /// Works off what has come up. Each way into the state that changes something ends with it.
     pub(super) fn settle(&mut self, clock: &mut Clock, config: &Config) {
-        while let Some(admission) = self.overdue(clock) {
-            self.agenda.missed(&admission, &self.queue);
-            self.give_back(&admission, End::NotSent, clock, config);
-            self.tidy_all(admission.charges(), clock);
-        }
+        self.take_back_overdue(clock, config);
         // Many gates may open at the same time. What is due still is the keeper's, or of the calls at the heads of the lists.
         for _ in 0..LOOKS {
             let Some(contended) = self.alarm_due(clock) else {
@@ -110,11 +106,21 @@ impl State {
         }
     }
 
-    /// An admission that was not picked up in time, if there is one.
-    fn overdue(&mut self, clock: &mut Clock) -> Option<Admission> {
-        match self.queue.is_empty() {
-            true => None,
-            false => self.queue.revoke_due(clock.now()),
+    /// Takes back what was not picked up in time, in portions: what is due still is the keeper's, or of the calls at the heads of the lists.
+    fn take_back_overdue(&mut self, clock: &mut Clock, config: &Config) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let now = clock.now();
+        for _ in 0..LOOKS {
+            let Some(due) = self.queue.pop_unclaimed(now) else {
+                return;
+            };
+            if let Some(admission) = self.queue.revoke(due) {
+                self.agenda.missed(&admission, &self.queue);
+                self.give_back(&admission, End::NotSent, clock, config);
+                self.tidy_all(admission.charges(), clock);
+            }
         }
     }
 

@@ -125,6 +125,23 @@ impl LocalLedger {
         join.map_err(|ended| ended.map(|admission| Permit::new(self.clone(), admission)))
     }
 
+    /// Looks at a call in the queue. It may have taken back what others did not pick up: more calls wait then, and may need a keeper.
+    fn look(
+        self: &Arc<Self>,
+        position: Position,
+        waker: &Waker,
+        now: Instant,
+    ) -> (Look, Option<Instant>) {
+        let (look, keep) = self.with(|state, config| {
+            let look = state.look(position, waker, now, config);
+            (look, state.wants_keeper(now))
+        });
+        if keep {
+            keeper::start(self);
+        }
+        look
+    }
+
     /// Tells the log that calls wait for long, and what holds them back, unless it was told of the same thing lately.
     fn warn(&self, contended: &Contended, now: Instant) {
         let principal = contended.principal();
@@ -198,8 +215,7 @@ impl Future for Waiting {
             let position = queued.position;
             let look = joined.take().unwrap_or_else(|| {
                 now = Instant::now();
-                this.ledger
-                    .with(|state, config| state.look(position, cx.waker(), now, config))
+                this.ledger.look(position, cx.waker(), now)
             });
             let (contended, until, gate) = match look {
                 (Look::Admitted(admission), _) => {

@@ -326,3 +326,82 @@ fn a_raised_limit_hands_out_in_portions() {
         10_000
     );
 }
+
+/// How many places are held, and how many admissions are remembered until they are picked up.
+fn held_and_remembered(crowd: &Crowd) -> (usize, usize) {
+    let state = crowd.ledger.state.lock();
+    let held = state.snapshot(Instant::now()).principals[0].budgets[0].held;
+    (held as usize, state.left().alarms)
+}
+
+/// What the keeper does when its time has come.
+fn keep(crowd: &mut Crowd) {
+    let _entered = crowd.runtime.enter();
+    let ledger = &crowd.ledger;
+    let _next = ledger.with(|state, config| state.keep(Instant::now(), config));
+}
+
+/// A crowd of which 10,000 calls are admitted at the same time.
+fn admitted_at_once() -> Crowd {
+    let mut crowd = Crowd::new(Crowded::Plain);
+    let entered = crowd.runtime.enter();
+    let raised = crowd
+        .ledger
+        .set_limit(&of("svc"), Budget::Concurrency, 10_000);
+    raised.expect("a budget that is kept");
+    drop(entered);
+    crowd.go_on();
+    assert_eq!(held_and_remembered(&crowd).0, 10_000);
+    crowd
+}
+
+/// None is polled for a second: all are due together. A call that joins takes a portion before and after it has.
+#[test]
+fn what_many_did_not_pick_up_is_taken_back_in_portions() {
+    let mut crowd = admitted_at_once();
+    crowd.advance(1);
+    let operations: [&mut dyn FnMut(&mut Crowd); 4] = [
+        &mut |crowd| crowd.enqueue(draw("svc")),
+        &mut |crowd| crowd.cancel(MANY - 1),
+        &mut Crowd::release,
+        &mut |crowd| {
+            crowd.poll(MANY - 2);
+        },
+    ];
+    for operation in operations {
+        let (before, _) = held_and_remembered(&crowd);
+        crowd.counted(operation).check("an operation");
+        let (after, _) = held_and_remembered(&crowd);
+        let taken_back = before - after;
+        assert!(
+            (1..=2 * 64 + 1).contains(&taken_back),
+            "{taken_back} at once"
+        );
+    }
+    // The keeper does the rest, and those that are not polled at all hold up nobody.
+    let mut operations = 0;
+    while !crowd.poll(MANY) {
+        crowd.counted(keep).check("the keeper");
+        operations += 1;
+        assert!(operations <= 2 * MANY / 64, "the last call does not go on");
+    }
+}
+
+/// The first one alone is not: those behind it are picked up, and remembered until it is.
+#[test]
+fn what_many_picked_up_is_not_looked_through_at_once() {
+    let mut crowd = admitted_at_once();
+    for call in 1..9_973 {
+        assert!(crowd.poll(call));
+    }
+    let (_, remembered) = held_and_remembered(&crowd);
+    assert!(remembered > 9_000, "{remembered}");
+    assert!(crowd.poll(0));
+    let mut before = held_and_remembered(&crowd).1;
+    while before > 1 {
+        crowd.enqueue(draw("svc"));
+        let (_, after) = held_and_remembered(&crowd);
+        assert!(after < before && before - after <= 128, "{before}, {after}");
+        before = after;
+    }
+}

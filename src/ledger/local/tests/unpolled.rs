@@ -76,6 +76,25 @@ async fn what_is_given_back_meanwhile_goes_on_as_fast() {
     nothing_left(&ledger).await;
 }
 
+/// So many principals that what is due at the same time is taken back in portions, and never enough calls that wait for a keeper.
+#[tokio::test(start_paused = true)]
+async fn those_of_other_principals_hold_up_nobody() {
+    let ledger = ledger(1);
+    let mut idle = Vec::new();
+    for number in 0..300 {
+        let request = draw(&number.to_string());
+        let held = try_now(&ledger, &request).unwrap();
+        idle.push(parked(&ledger, request));
+        held.complete();
+    }
+    let now = Instant::now();
+    let last = call(&ledger, draw("299"), secs(1));
+    let waited = last.await.unwrap().unwrap() - now;
+    assert_eq!(in_time(waited, 1), Ok(()));
+    drop(idle);
+    nothing_left(&ledger).await;
+}
+
 /// A value that an unpolled call would have opened is not open.
 #[tokio::test(start_paused = true)]
 async fn values_of_calls_that_were_never_sent_are_free_at_once() {
