@@ -1,5 +1,6 @@
 //! What is decided where two things come together.
 
+use super::super::end::End;
 use super::*;
 use crate::soap::ResponseCode;
 
