@@ -57,6 +57,8 @@ struct Told {
 
 /// Times that differ by no more name the same end of a window: servers count in whole seconds, and responses take their time.
 const SAME_WINDOW: Duration = Duration::from_secs(2);
+/// A rate at which one comes back in more than this was not measured: what is learnt is forgotten in an hour without calls.
+const SLOWEST: Duration = Duration::from_secs(24 * 3600);
 
 impl Told {
     /// What is known after the server says `new`.
@@ -297,8 +299,9 @@ impl Measure for PerWindow {
             self.window.ended(amount, now);
             self.begun = Some((now, amount));
         }
-        // With a rate of nothing, as in a damaged file, calls would wait for as long as they may.
-        if let Some(rate) = rate.filter(|rate| rate.per_second > 0.0) {
+        // With a rate of next to nothing, as in a damaged file, calls would wait for as long as they may.
+        let slowest = SLOWEST.as_secs_f64().recip();
+        if let Some(rate) = rate.filter(|rate| rate.per_second >= slowest) {
             let scaled = |amount: f64| scaled_part(amount, self.period);
             let second = Duration::from_secs(1).as_nanos();
             let mut bucket = Bucket::new(

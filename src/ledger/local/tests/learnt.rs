@@ -329,16 +329,37 @@ async fn what_has_passed_since_is_not_taken_in() {
     }
     // Numbers that nobody has written.
     let strange = r#"{"at": 1e308, "gates": [{"principal": "x", "closed": 1e9}, {"principal": "account:x", "closed": 1e15}], "budgets": [
-        {"principal": "account:b", "budget": "Requests", "known": {"Window": {"missing": -1e308, "cost": [1e308, -1.0], "rate":
+        {"principal": "other:b", "budget": "Requests", "known": {"Window": {"missing": -1e308, "cost": [1e308, -1.0], "rate":
             {"capacity": 1e308, "per_second": 0.0, "missing": 1e308, "holds": 0.0}}}},
-        {"principal": "account:b", "budget": "Concurrency", "known": {"Limit": 0}},
-        {"principal": "account:b", "budget": "OpenMailboxes", "known": {"Open": {"values": [{"value": "x", "stays": 1.0},
+        {"principal": "other:b", "budget": "Concurrency", "known": {"Limit": 0}},
+        {"principal": "other:b", "budget": "OpenMailboxes", "known": {"Open": {"values": [{"value": "x", "stays": 1.0},
             {"value": "mailbox:x", "stays": 1e15}], "limit": 0}}}]}"#;
     let second = of_all_kinds();
     second.import(&serde_json::from_str(strange).unwrap());
     drop(second.export());
     assert_eq!(left(&second).2, 60);
     // A rate of nothing is not believed: what is drawn comes back.
-    tokio::time::sleep(secs(3600)).await;
+    tokio::time::sleep(secs(3000)).await;
     assert!(try_now(&second, &several([("b", Budget::Requests, 1)])).is_some());
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_nobody_can_have_measured_is_not_believed() {
+    // Requests a second, as in a damaged file; the last one is slow, but may have been measured.
+    for (per_second, is_believed) in [("1e-12", false), ("-1.0", false), ("1e-4", true)] {
+        let saved = format!(
+            r#"{{"at": 1e308, "gates": [], "budgets": [{{"principal": "other:b", "budget": "Requests", "known":
+                {{"Window": {{"missing": 0.0, "cost": [0.0, 0.0], "rate": {{"capacity": 1.0, "per_second": {per_second},
+                "missing": 1.0, "holds": 1e6}}}}}}}}]}}"#
+        );
+        let ledger = of_all_kinds();
+        ledger.import(&serde_json::from_str(&saved).unwrap());
+        let now = try_now(&ledger, &several([("b", Budget::Requests, 1)]));
+        assert_eq!(now.is_none(), is_believed, "{per_second}");
+        drop(now);
+        tokio::time::sleep(secs(10_001)).await;
+        let later = try_now(&ledger, &several([("b", Budget::Requests, 1)]));
+        assert!(later.is_some(), "{per_second}");
+    }
 }
