@@ -364,7 +364,7 @@ impl Model {
         calls: &[Waits],
         since: impl Fn(&AcquireRequest) -> Instant,
         is_lively: impl Fn(&AcquireRequest) -> bool,
-        in_buckets: &HashMap<(Principal, Budget), u32>,
+        in_buckets: &HashMap<(Principal, Budget), (u32, u32)>,
     ) {
         let now = Instant::now();
         for (_, request, _) in calls {
@@ -449,7 +449,7 @@ impl Model {
         request: &AcquireRequest,
         calls: &[Waits],
         unclaimed: &[&AcquireRequest],
-        in_buckets: &HashMap<(Principal, Budget), u32>,
+        in_buckets: &HashMap<(Principal, Budget), (u32, u32)>,
     ) -> bool {
         let key = (principal.clone(), budget);
         let limit = self.limit(principal, budget).unwrap();
@@ -466,7 +466,9 @@ impl Model {
         };
         if self.refill(&key).is_some() {
             let needed = amount + reserve(&self.reserves, budget, request);
-            let drawn = in_buckets.get(&key).copied().unwrap_or_default();
+            // The server's own bucket may be the smaller one: a lock-out has told of it.
+            let (drawn, known) = in_buckets.get(&key).copied().unwrap_or((0, limit));
+            let limit = limit.min(known);
             return drawn.saturating_add(needed.min(limit)) > limit;
         }
         if values.is_empty() {

@@ -458,7 +458,12 @@ impl Schedule {
         let snapshot = self.ledger.snapshot().principals.into_iter();
         let in_buckets = snapshot.flat_map(|one| {
             let used = one.budgets.into_iter();
-            used.map(move |used| ((one.principal.clone(), used.budget), used.held))
+            used.map(move |used| {
+                (
+                    (one.principal.clone(), used.budget),
+                    (used.held, used.limit),
+                )
+            })
         });
         let in_buckets = in_buckets.collect();
         self.model.check(
