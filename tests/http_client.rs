@@ -68,7 +68,7 @@ mod https {
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
     use tower_ews::http_client::{HttpsClient, ReadTimeout};
-    use tower_ews::server_busy_backoff::Failure;
+    use tower_ews::server_busy_backoff::{BackoffError, Failure};
 
     use super::*;
 
@@ -151,6 +151,8 @@ mod https {
         let url = serve_tls(&[]).await;
         let error = call(HttpsClient::new().unwrap(), &url).await.unwrap_err();
         assert_eq!(Failure::of(&*error), Failure::NotSent, "{error}");
+        // Tried again, it would be the error of the layer that does that.
+        assert!(!error.is::<BackoffError>(), "{error}");
         let text = format!("{error:?}");
         assert!(
             text.contains("certificate") || text.contains("Certificate"),
@@ -166,6 +168,7 @@ mod https {
             .await
             .unwrap_err();
         assert_eq!(Failure::of(&*error), Failure::NotSent, "{error}");
+        assert!(!error.is::<BackoffError>(), "{error}");
         assert_eq!(exchange.report().calls, 0);
 
         let client: HttpsClient = HttpsClient::builder().allow_http().build().unwrap();

@@ -103,6 +103,23 @@ pub(crate) fn took_too_long(error: &(dyn StdError + 'static)) -> bool {
     chain.any(|error| error.is::<AttemptTimedOut>() || error.is::<Stalled>())
 }
 
+/// Returns whether no attempt can reach the server before somebody changes the client or the server: a certificate that is
+/// not trusted, or a URL whose scheme the client does not take.
+pub(crate) fn needs_a_person(error: &(dyn StdError + 'static)) -> bool {
+    /// Of hyper-rustls' connector, and of hyper-util's.
+    const TEXTS: [&str; 4] = [
+        "unsupported scheme ",
+        "missing scheme",
+        "invalid URL, scheme is ",
+        "invalid peer certificate: ",
+    ];
+    let mut chain = std::iter::successors(Some(error), |&error| source(error));
+    chain.any(|error| {
+        let text = error.to_string();
+        TEXTS.iter().any(|known| text.starts_with(known))
+    })
+}
+
 /// Returns the next error of the chain.
 pub(crate) fn source<'a>(
     error: &'a (dyn StdError + 'static),
@@ -303,6 +320,23 @@ mod tests {
                 assert_eq!(failure(&error()), expected, "{text}, {kind:?}");
                 assert_eq!(failure(&wrapped(error())), expected, "{text}, {kind:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_no_wait_cures() {
+        for (text, expected) in [
+            ("invalid peer certificate: UnknownIssuer", true),
+            ("unsupported scheme http", true),
+            ("missing scheme", true),
+            ("invalid URL, scheme is not http", true),
+            ("received fatal alert: InternalError", false),
+            ("the text: invalid peer certificate: UnknownIssuer", false),
+            ("tcp connect error", false),
+        ] {
+            let error = || io::Error::new(io::ErrorKind::InvalidData, text);
+            assert_eq!(needs_a_person(&error()), expected, "{text}");
+            assert_eq!(needs_a_person(&wrapped(error())), expected, "{text}");
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) use self::credentials::CredentialMemory;
 #[cfg(feature = "ews")]
 pub(crate) use self::credentials::CredentialsChanged;
 pub use self::failure::Failure;
+pub(crate) use self::failure::needs_a_person;
 #[cfg(feature = "ews")]
 pub(crate) use self::failure::source;
 pub use self::idempotency::Idempotency;

@@ -28,7 +28,7 @@ use crate::errors::{
 };
 use crate::extensions::Deadline;
 use crate::ledger::AcquireError;
-use crate::retry::{Failure, RetryInfo};
+use crate::retry::{Failure, RetryInfo, needs_a_person};
 use crate::seconds::Seconds;
 use crate::trail::{CallTrail, PartOfBatch};
 
@@ -568,12 +568,13 @@ where
     }
 }
 
-/// Whether something further in could not send the request, and knows best when it can.
+/// Whether something further in could not send the request and knows best when it can, or nothing can before a person acts.
 fn is_not_tried_again(error: &(dyn StdError + 'static)) -> bool {
     says::<CredentialsError>(error)
         || says::<AccessDenied>(error)
         || says::<NoAccount>(error)
         || says::<JournalError>(error)
+        || needs_a_person(error)
 }
 
 /// Whether the error, or one of its sources, is of that type: something further in says that the request was not sent.

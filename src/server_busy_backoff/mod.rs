@@ -43,7 +43,8 @@
 //! Two questions are kept apart: *was it executed?* and *may it be sent again?*
 //!
 //! - A request that was certainly not executed is retried, whatever it is: the server refused it, or it was not sent at
-//!   all (name resolution, connect, TLS, a refused HTTP/2 stream). See [`Failure::of`].
+//!   all (name resolution, connect, TLS, a refused HTTP/2 stream). See [`Failure::of`]. But a certificate that is not trusted, and a
+//!   scheme that the client does not take, are told at once.
 //! - A request that may have been executed (the connection broke, or the server reported a failure that leaves it open)
 //!   is retried only if a second execution does no harm: [`Idempotency`]. Otherwise the call ends in
 //!   [`BackoffError::OutcomeUnknown`], or in the server's response with [`RetryInfo::outcome_unknown`].
