@@ -12,6 +12,8 @@ use super::step::{GroupId, MemberId};
 pub(super) enum Due {
     Locate(MemberId),
     Subscribe(MemberId),
+    /// A Subscribe there has had the time that the others wait for it.
+    GiveWay(MemberId, GroupId),
     Poll(MemberId),
     Connect(GroupId),
     /// Replaces a connection by one with all subscriptions.

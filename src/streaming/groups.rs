@@ -133,6 +133,34 @@ impl Groups {
         self.by_location.retain(|_, groups| !groups.is_empty());
     }
 
+    /// Whether mailboxes may join a group.
+    pub(super) fn is_closed(&self, id: GroupId) -> bool {
+        let location = self.groups.get(&id).map(|group| &group.location);
+        let groups = location.and_then(|location| self.by_location.get(location));
+        groups.is_none_or(|groups| !groups.contains(&id))
+    }
+
+    /// Whether another group has room for the members of this one.
+    pub(super) fn has_another(&self, id: GroupId) -> bool {
+        let Some(group) = self.groups.get(&id) else {
+            return false;
+        };
+        let mut others = self.by_location.get(&group.location).into_iter().flatten();
+        others.any(|other| {
+            let members = self.groups.get(other).map(|group| group.members.len());
+            let all = members.map(|members| members + group.members.len());
+            *other != id && all.is_some_and(|all| all <= self.settings.group_size)
+        })
+    }
+
+    /// Mailboxes may join a group again.
+    pub(super) fn reopen(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get(&id).filter(|_| self.is_closed(id)) {
+            let groups = self.by_location.entry(group.location.clone());
+            groups.or_default().push(id);
+        }
+    }
+
     /// A group without members is no group any more once its last call has ended: until then its connection counts.
     pub(super) fn drop_if_over(&mut self, id: GroupId) {
         if !self.groups.get(&id).is_some_and(Group::is_over) {

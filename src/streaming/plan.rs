@@ -4,6 +4,7 @@
 
 mod connections;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use tower::BoxError;
 const MAX_FAILURES: u32 = 100;
 /// Connections in a row that come to nothing before the group is dissolved, with its cookie.
 const MAX_CONNECTIONS: u32 = 4;
+/// How long others wait for a Subscribe: it is a small call, whose response takes a second at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(1),
     cap: Duration::from_secs(300),
@@ -49,6 +52,8 @@ pub(super) struct Plan {
     agenda: Agenda,
     /// Calls of Subscribe under way.
     subscribing: usize,
+    /// Those of them for which nobody waits any more.
+    overdue: BTreeSet<(MemberId, GroupId)>,
     told: Told,
     rng: fastrand::Rng,
 }
@@ -64,6 +69,7 @@ impl Plan {
             leaving: Leaving::default(),
             agenda: Agenda::default(),
             subscribing: 0,
+            overdue: BTreeSet::new(),
             told: Told::default(),
             rng,
         }
@@ -161,7 +167,8 @@ impl Plan {
         }
         for _ in 0..self.agenda.groups() {
             let group = self.agenda.pop()?;
-            let has_room = self.subscribing < self.settings.max_calls();
+            let awaited = self.subscribing - self.overdue.len();
+            let has_room = awaited < self.settings.max_calls();
             if !has_room && self.wants_to_subscribe(group) {
                 self.look_at(group);
             }
@@ -191,6 +198,7 @@ impl Plan {
             match due {
                 Due::Locate(member) => self.locating.push(member, true),
                 Due::Subscribe(member) => self.enqueue(member),
+                Due::GiveWay(member, place) => self.give_way(member, place, now),
                 Due::Poll(id) => {
                     let member = self.members.get_mut(id);
                     if member.is_some_and(|member| member.is_due(now)) {
@@ -280,6 +288,46 @@ impl Plan {
         }
     }
 
+    /// A Subscribe has had its time. Nobody waits for it any more: if it is the first one of its group, the others go to a
+    /// group with another anchor, since that of this one may be what does not respond.
+    fn give_way(&mut self, member: MemberId, place: GroupId, now: Instant) {
+        let subscriber = self.members.get(member);
+        let subscriber = subscriber.filter(|subscriber| subscriber.subscribes_in(place));
+        let since = subscriber.and_then(Member::subscribes_since);
+        let (Some(since), Some(group)) = (since, self.groups.get_mut(place)) else {
+            return;
+        };
+        if now.saturating_duration_since(since) < PATIENCE {
+            return;
+        }
+        self.overdue.insert((member, place));
+        group.awaited.remove(&member);
+        if !group.anchored {
+            let others = group.members.iter().copied();
+            let others: Vec<MemberId> = others.filter(|other| *other != member).collect();
+            self.groups.close(place);
+            for other in others {
+                self.move_from(place, other);
+            }
+        }
+        self.look_at(place);
+    }
+
+    /// Takes a member without a subscription from its group to another one at the same location.
+    fn move_from(&mut self, place: GroupId, member: MemberId) {
+        let Some(group) = self.groups.get(place) else {
+            return;
+        };
+        let (location, waits) = (group.location.clone(), group.waiting.contains(&member));
+        self.groups.leave(place, member);
+        if let Some(moved) = self.members.get_mut(member) {
+            moved.group = Some(self.groups.join(member, &moved.mailbox, location));
+        }
+        if waits {
+            self.enqueue(member);
+        }
+    }
+
     fn next_of(&mut self, id: GroupId, has_room: bool, now: Instant) -> Option<Step> {
         let group = self.groups.get_mut(id)?;
         let step = group.next(has_room)?;
@@ -288,7 +336,8 @@ impl Plan {
             GroupStep::Subscribe(member) => {
                 self.subscribing += 1;
                 let subscriber = self.members.get_mut(member)?;
-                subscriber.state = State::Subscribing;
+                subscriber.state = State::Subscribing { since: now };
+                self.agenda.after(PATIENCE, Due::GiveWay(member, id), now);
                 Some(Step::Subscribe {
                     member,
                     group: id,
@@ -332,10 +381,15 @@ impl Plan {
         now: Instant,
     ) {
         self.subscribing -= 1;
+        let overdue = self.overdue.remove(&(member, place));
         self.look_at(place);
+        // The others have another anchor, and it may have another server.
+        let left_behind = overdue && self.groups.is_closed(place);
+        let rejoins = left_behind && self.groups.has_another(place);
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
+        let left_behind = left_behind && !group.anchored;
         group.subscribing -= 1;
         group.awaited.remove(&member);
         let subscriber = self.members.get_mut(member);
@@ -349,8 +403,18 @@ impl Plan {
             return self.groups.drop_if_over(place);
         };
         match result {
+            Ok((id, _)) if left_behind && rejoins => {
+                subscriber.state = State::Without;
+                let route = group.route.clone();
+                group.waiting.push_back(member);
+                self.leaving.push((mailbox, id.into(), route));
+                self.move_from(place, member);
+            }
             Ok(subscription) => {
                 group.anchored = true;
+                if left_behind {
+                    self.groups.reopen(place);
+                }
                 self.told.has_room(subscriber);
                 self.told.gap(subscriber, now);
                 self.members.set_live(member, subscription);
@@ -361,7 +425,9 @@ impl Plan {
             }
             Err(error) => {
                 subscriber.state = State::Without;
-                let relocates = matches!(error.advice(), Advice::Relocate | Advice::Resubscribe);
+                let advice = error.advice();
+                let relocates =
+                    matches!(advice, Advice::Relocate | Advice::Resubscribe) || left_behind;
                 if relocates {
                     self.leave(member);
                 }

@@ -296,6 +296,85 @@ async fn mailboxes_that_do_not_respond_keep_no_others_waiting() {
     }
 }
 
+/// The first ones of a new group, one of which each group takes for its anchor.
+#[tokio::test(start_paused = true)]
+async fn anchors_that_do_not_respond_keep_no_others_waiting() {
+    for silent in [1, 3, 10] {
+        let exchange = server(20, 1, Faults::none());
+        let client = without_response_to(&exchange, 0..silent);
+        let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
+        let mut notifications = settings.listen(client, (0..20).map(mailbox));
+        // Ten seconds for each.
+        let time = Duration::from_secs(10 * silent as u64 + 5);
+        let heard = gaps_within(&mut notifications, time).await;
+        assert_eq!(heard.len(), 20 - silent, "{silent}");
+        // They go on being tried, behind the others.
+        assert!(
+            gaps_within(&mut notifications, 60 * MINUTE)
+                .await
+                .is_empty()
+        );
+        let counts = notifications.counts();
+        assert_eq!((counts.subscribed, counts.connections), (20 - silent, 1));
+    }
+}
+
+/// They all have the group in the end that those have which responded in time.
+#[tokio::test(start_paused = true)]
+async fn anchors_that_respond_late_leave_nothing_behind() {
+    for (slow, wait) in [
+        (1, 15),
+        (1, 170),
+        (3, 40),
+        (3, 100),
+        (10, 60),
+        (20, 30),
+        (20, 100),
+    ] {
+        let exchange = server(20, 1, Faults::none());
+        let server = exchange.clone();
+        let begun = Instant::now();
+        // As from behind a gate, which opens for all at the same time.
+        let opens = begun + Duration::from_secs(wait);
+        let client = tower::service_fn(move |request: Request<ReplayBody>| {
+            let server = server.clone();
+            async move {
+                let body = request.body().clone().collect().await.unwrap().to_bytes();
+                let text = String::from_utf8_lossy(&body).into_owned();
+                let is_slow = (0..slow)
+                    .map(mailbox)
+                    .any(|mailbox| text.contains(&mailbox));
+                if text.contains("<m:Subscribe>") && is_slow {
+                    tokio::time::sleep_until(opens).await;
+                }
+                let response = server.oneshot(request).await?;
+                Ok::<_, BoxError>(
+                    response.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))),
+                )
+            }
+        });
+        let client = BoxCloneSyncService::new(client);
+        let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
+        let mut notifications = settings.listen(client, (0..20).map(mailbox));
+        let mut heard = gaps_within(&mut notifications, Duration::from_secs(wait + 60)).await;
+        heard.sort();
+        heard.dedup();
+        assert_eq!(heard.len(), 20, "{slow} {wait}");
+        assert!(
+            gaps_within(&mut notifications, 30 * MINUTE)
+                .await
+                .is_empty()
+        );
+        let counts = notifications.counts();
+        let all = (counts.subscribed, counts.groups, counts.connections);
+        assert_eq!(all, (20, 1, 1), "{slow} {wait}");
+        let copies = || (0..20).map(|number| exchange.subscriptions(&Payer::Copy(mailbox(number))));
+        assert_eq!(copies().sum::<usize>(), 20, "{slow} {wait}");
+        assert_eq!(notifications.shutdown(MINUTE).await, 0);
+        assert_eq!(copies().sum::<usize>(), 0);
+    }
+}
+
 /// It takes two minutes to say that it does not know every fifth mailbox, or does not end.
 struct Locator {
     ends: bool,
