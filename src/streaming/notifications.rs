@@ -1,5 +1,6 @@
 //! [`Notifications`]: the stream, which owns the calls and the timers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::BoxError;
@@ -19,12 +20,9 @@ use super::end::End;
 use super::locate::{LocateMailboxes, Location};
 use super::notification::{Notification, SubscriptionError};
 use super::plan::Plan;
-use super::settings::Settings;
+use super::settings::{MAX_CALLS, Settings};
 use super::step::{GroupId, MemberId, Step};
 use crate::soap::notifications::StreamMessage;
-
-/// Calls of Unsubscribe at the same time.
-const MAX_CALLS: usize = 10;
 
 /// A call that has ended.
 enum Done {
@@ -129,10 +127,15 @@ impl Notifications {
         let open = self.plan.subscriptions();
         // What has not ended by now may be left, too.
         let mut left = open.len() + self.plan.calls();
-        let calls = open
-            .into_iter()
-            .map(|(mailbox, id, route)| self.calls.clone().unsubscribe(mailbox, id, route));
-        let mut ends = futures_util::stream::iter(calls).buffer_unordered(MAX_CALLS);
+        let mut by_account: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (mailbox, id, route) in open {
+            let account = route.caller.as_ref().map(|caller| caller.name().to_owned());
+            let call = self.calls.clone().unsubscribe(mailbox, id, route);
+            by_account.entry(account).or_default().push(call);
+        }
+        let accounts = by_account.into_values();
+        let accounts = accounts.map(|calls| stream::iter(calls).buffer_unordered(MAX_CALLS));
+        let mut ends = stream::select_all(accounts);
         while let Ok(Some(end)) = tokio::time::timeout_at(deadline, ends.next()).await {
             let gone = end.as_ref().is_err_and(SubscriptionError::is_gone);
             left -= usize::from(end.is_ok() || gone);

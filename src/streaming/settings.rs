@@ -10,7 +10,7 @@ use crate::soap::notification_request::Watched;
 use crate::soap::notifications::EventKind;
 
 /// Calls of one kind that are made at once, by each account: "no more than ten open requests" is the advice of "EWS throttling in Exchange".
-const MAX_CALLS: usize = 10;
+pub(super) const MAX_CALLS: usize = 10;
 
 /// Subscriptions per GetStreamingEvents, and mailboxes per affinity group ("How to: Maintain affinity between a group of
 /// subscriptions and the Mailbox server", steps 2 and 7).

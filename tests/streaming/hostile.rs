@@ -1,5 +1,6 @@
 //! Streams that say what they should not: the simulated server's, with one of its responses replaced.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tower_ews::body::ReplayBody;
+use tower_ews::extensions::Caller;
 use tower_ews::simulator::{Exchange, Faults, Payer};
 use tower_ews::streaming::{LocateMailboxes, Location, Locations, Notification, Notifications};
 
@@ -427,4 +429,55 @@ async fn a_subscription_that_may_have_been_made_is_counted_at_the_end() {
             .is_empty()
     );
     assert_eq!(notifications.shutdown(MINUTE / 60).await, 1);
+}
+
+/// Each call takes a second.
+#[tokio::test(start_paused = true)]
+async fn subscriptions_are_ended_ten_at_a_time_for_each_account() {
+    for accounts in [1, 4] {
+        let exchange = server(200, 10, Faults::none());
+        let server = exchange.clone();
+        let ending = Arc::new(Mutex::new(HashMap::<String, usize>::new()));
+        let most = Arc::new(AtomicUsize::new(0));
+        let (now, peak) = (Arc::clone(&ending), Arc::clone(&most));
+        let client = tower::service_fn(move |request: Request<ReplayBody>| {
+            let (server, ending, peak) = (server.clone(), Arc::clone(&now), Arc::clone(&peak));
+            async move {
+                let body = request.body().clone().collect().await.unwrap().to_bytes();
+                let caller = request.extensions().get::<Caller>().unwrap();
+                let caller = caller.name().to_owned();
+                if String::from_utf8_lossy(&body).contains("<m:Unsubscribe>") {
+                    let count = {
+                        let mut ending = ending.lock().unwrap();
+                        let count = ending.entry(caller.clone()).or_default();
+                        *count += 1;
+                        *count
+                    };
+                    peak.fetch_max(count, Ordering::Relaxed);
+                    sleep(Duration::from_secs(1)).await;
+                    *ending.lock().unwrap().get_mut(&caller).unwrap() -= 1;
+                }
+                let response = server.oneshot(request).await?;
+                Ok::<_, BoxError>(
+                    response.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))),
+                )
+            }
+        });
+        let mut settings = subscriptions(&exchange)
+            .locate(super::trouble::by_number(10))
+            .group_size(20);
+        for number in 0..accounts {
+            settings = settings.caller(Caller::new(&format!("svc{number}@contoso.com")));
+        }
+        let client = BoxCloneSyncService::new(client);
+        let mut notifications = settings.listen(client, (0..200).map(mailbox));
+        gaps(&mut notifications, 200).await;
+        let begun = Instant::now();
+        assert_eq!(notifications.shutdown(MINUTE).await, 0);
+        assert_eq!(most.load(Ordering::Relaxed), 10);
+        let seconds = begun.elapsed().as_secs();
+        // And what the server takes itself.
+        let expected = 20 / accounts..=24 / accounts;
+        assert!(expected.contains(&seconds), "{accounts}: {seconds}");
+    }
 }

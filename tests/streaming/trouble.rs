@@ -20,7 +20,7 @@ use super::{AUTH, ENDPOINT, gaps, item, mailbox, next, server, subscriptions};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn by_number(groups: usize) -> impl Fn(&str) -> Location {
+pub(super) fn by_number(groups: usize) -> impl Fn(&str) -> Location {
     move |mailbox: &str| {
         let number: usize = mailbox[4..9].parse().unwrap();
         Location::new((number % groups).to_string())
