@@ -62,7 +62,7 @@ pub enum Notification {
     },
     /// The server has no room for a subscription or a connection. It is tried again, and this is told once until it has room.
     Starved {
-        /// [`Budget::Subscriptions`] or [`Budget::HangingConnections`].
+        /// [`Budget::Subscriptions`] or [`Budget::HangingConnections`], or the one that calls wait for in the ledger.
         budget: Budget,
     },
 }
@@ -143,10 +143,7 @@ impl SubscriptionError {
                 401 | 403 | 404 | 405 | 410 | 456 => Advice::GiveUp,
                 _ => Advice::Retry,
             },
-            Self::NoResponse(error) => match waited_for(&**error) {
-                true => Advice::Starved(Budget::HangingConnections),
-                false => Advice::Retry,
-            },
+            Self::NoResponse(error) => waited_for(&**error).map_or(Advice::Retry, Advice::Starved),
             Self::Unreadable | Self::NotLocated(_) => Advice::Retry,
         }
     }
@@ -192,14 +189,14 @@ fn of_code(code: &ResponseCode) -> Advice {
     }
 }
 
-/// Whether a call was not sent since the ledger had no room for it.
-fn waited_for(error: &(dyn std::error::Error + 'static)) -> bool {
+/// The budget of which the ledger had no room for a call, so that it was not sent.
+fn waited_for(error: &(dyn std::error::Error + 'static)) -> Option<Budget> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(AcquireError::TimedOut { .. }) = error.downcast_ref() {
-            return true;
+        if let Some(AcquireError::TimedOut { contended, .. }) = error.downcast_ref() {
+            return contended.budget();
         }
         next = error.source();
     }
-    false
+    None
 }

@@ -354,6 +354,7 @@ async fn ten_accounts_listen_to_as_many_mailboxes_as_they_can() {
         of_copies.map(|(_, peak)| peak).max()
     );
     assert_eq!(of_accounts, [10; 10]);
+    assert_eq!(outcome.starved, 0, "each account has room for its own");
 }
 
 /// What a mailbox takes in memory, with its connection, without the layers.

@@ -32,6 +32,12 @@ pub(super) fn by_principal(charges: &[Charge]) -> impl Iterator<Item = (&Princip
         .filter_map(|of_one| Some((of_one.first()?.principal(), of_one)))
 }
 
+/// Whether a call with these charges hangs: its response has begun, and goes on for half an hour.
+pub(super) fn hangs(charges: &[Charge]) -> bool {
+    let mut budgets = charges.iter().map(Charge::budget);
+    budgets.any(|budget| budget == Budget::HangingConnections)
+}
+
 /// The charges of each budget of each principal.
 pub(super) fn by_budget(
     charges: &[Charge],

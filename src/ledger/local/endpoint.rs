@@ -1,4 +1,7 @@
 //! [`Endpoint`]: what the ledger keeps of an endpoint that was overloaded.
+//!
+//! Calls that hang wait at its gate, and do not count for its limit: the endpoint has done its work once they have begun, and they
+//! hold their places for half an hour.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use super::gate::{Gate, Pass};
 #[derive(Debug)]
 pub(super) struct Endpoint {
     gate: Gate,
-    /// Calls in flight that were admitted since this is kept, and the most of them since the gate opened.
+    /// Calls in flight that do not hang and were admitted since this is kept, and the most of them since the gate opened.
     in_flight: u32,
     peak: u32,
     since: u64,
@@ -44,9 +47,9 @@ impl Endpoint {
     }
 
     /// Says whether one more call may go, and when to look again if its own limit holds it back.
-    pub(super) fn pass(&mut self, now: Instant) -> (Pass, Option<Instant>) {
+    pub(super) fn pass(&mut self, hangs: bool, now: Instant) -> (Pass, Option<Instant>) {
         let pass = self.gate.pass(now);
-        let (Pass::Open, Some(limit)) = (pass, &mut self.limit) else {
+        let (Pass::Open, false, Some(limit)) = (pass, hangs, &mut self.limit) else {
             return (pass, None);
         };
         match limit.room(self.in_flight, 1, u32::MAX, now) {
@@ -56,10 +59,13 @@ impl Endpoint {
     }
 
     /// One more call goes. Returns whether it tests the gate or the limit.
-    pub(super) fn admitted(&mut self, sequence: u64, now: Instant) -> bool {
+    pub(super) fn admitted(&mut self, sequence: u64, hangs: bool, now: Instant) -> bool {
+        let probe = self.gate.admitted();
+        if hangs {
+            return probe;
+        }
         self.in_flight += 1;
         self.peak = self.peak.max(self.in_flight);
-        let probe = self.gate.admitted();
         match &mut self.limit {
             Some(limit) => {
                 limit.admitted(sequence, self.in_flight, 1, u32::MAX, now);
@@ -69,18 +75,21 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
+    pub(super) fn accepted(&mut self, sequence: u64, hangs: bool, now: Instant) {
         self.gate.accepted(sequence);
-        if let Some(limit) = &mut self.limit {
+        if let Some(limit) = self.limit.as_mut().filter(|_| !hangs) {
             limit.accepted(sequence, now);
         }
     }
 
-    pub(super) fn released(&mut self, sequence: u64, complete: bool, now: Instant) {
+    pub(super) fn released(&mut self, sequence: u64, hangs: bool, complete: bool, now: Instant) {
+        self.gate.released(sequence, complete);
+        if hangs {
+            return;
+        }
         if sequence >= self.since {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        self.gate.released(sequence, complete);
         if let Some(limit) = &mut self.limit {
             if complete {
                 limit.accepted(sequence, now);
@@ -142,7 +151,7 @@ mod tests {
         let now = Instant::now();
         let mut endpoint = Endpoint::new(0);
         for sequence in 1..=4 {
-            endpoint.admitted(sequence, now);
+            endpoint.admitted(sequence, false, now);
         }
         endpoint.overloaded(1, now, 4, now);
         endpoint.forget(now);

@@ -20,7 +20,7 @@ use super::account::Account;
 use super::account::Fast;
 use super::accounts::Accounts;
 use super::agenda::Agenda;
-use super::blocked::{Blocked, by_budget, by_principal};
+use super::blocked::{Blocked, by_budget, by_principal, hangs};
 use super::clock::Clock;
 use super::config::Config;
 use super::endpoint::Endpoint;
@@ -242,7 +242,7 @@ impl State {
                 .queue
                 .first(&contended)
                 .is_some_and(|first| first < position);
-        let until = match endpoint.pass(now) {
+        let until = match endpoint.pass(hangs(request.charges()), now) {
             (Pass::Closed(until), _) => Some(until),
             (Pass::Open, _) if !behind => return None,
             (_, until) => until,
@@ -367,7 +367,7 @@ impl State {
         if !self.endpoints.is_empty() {
             let endpoint = request.endpoint().and_then(|e| self.endpoints.get_mut(e));
             if let Some(endpoint) = endpoint {
-                watched |= endpoint.admitted(sequence, clock.now());
+                watched |= endpoint.admitted(sequence, hangs(request.charges()), clock.now());
             }
         }
         for (principal, of_one) in by_principal(request.charges()) {

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::super::blocked::{by_budget, by_principal};
+use super::super::blocked::{by_budget, by_principal, hangs};
 use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::meter::Ask;
@@ -118,7 +118,8 @@ impl State {
         let whole = !admission.is_split_off();
         if let Some(authority) = admission.endpoint().filter(|_| whole) {
             if let Some(endpoint) = self.endpoints.get_mut(authority) {
-                endpoint.released(sequence, complete, clock.now());
+                let hangs = hangs(admission.call_charges());
+                endpoint.released(sequence, hangs, complete, clock.now());
                 self.agenda.endpoint(authority);
             }
         }

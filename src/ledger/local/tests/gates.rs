@@ -384,6 +384,34 @@ async fn an_endpoint_that_is_overloaded_again_gets_half_as_many_calls() {
     nothing_left(&ledger).await;
 }
 
+/// They hold their places for half an hour, so that the number of calls at a time would be none for as long.
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_do_not_count_for_an_endpoint_that_is_overloaded() {
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(100))
+        .budget(Budget::HangingConnections, Limit::InFlight(10));
+    let ledger = Arc::new(ledger.build());
+    let to = draw("a").with_endpoint(host());
+    let hanging = Charge::new(of("a"), Budget::HangingConnections, 1);
+    let hanging = AcquireRequest::new(hanging).with_endpoint(host());
+    overload(&ledger, &to).await;
+    // Neither do they take the places of others, nor do others take theirs.
+    let open: Vec<_> = (0..6).filter_map(|_| try_now(&ledger, &hanging)).collect();
+    let others = at_a_time(&ledger, &to);
+    let more: Vec<_> = (0..6).filter_map(|_| try_now(&ledger, &hanging)).collect();
+    assert_eq!((open.len(), others.len(), more.len()), (6, 5, 4));
+    for hanging in open.into_iter().chain(more) {
+        hanging.report(Signal::Accepted);
+        hanging.complete();
+    }
+    assert_eq!(at_a_time(&ledger, &to).len(), 0);
+    drop(others);
+    // Their gate they wait for.
+    ledger.close_endpoint_gate(&host(), Instant::now() + secs(1));
+    assert!(try_now(&ledger, &hanging).is_none());
+    nothing_left(&ledger).await;
+}
+
 /// An endpoint's number has passed, and so has what more principals had learnt than one operation forgets.
 #[tokio::test(start_paused = true)]
 async fn a_number_that_has_passed_holds_nobody_back_though_others_are_forgotten_first() {
