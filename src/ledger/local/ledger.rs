@@ -64,7 +64,7 @@ use crate::wiring::ledger_dropped;
 ///
 /// A limit that might have been tried for 15 minutes, and was not, is forgotten. So is one that is back at the configured number, and
 /// has held there for as long as the level before. An endpoint that is overloaded again and again gets half as many calls at a
-/// time, and finds its way back in the same manner. After a gate has opened one call goes first, and each good response lets one more go
+/// time, and finds its way back in the same manner; calls that hang ([`Budget::HangingConnections`]) do not count there. After a gate has opened one call goes first, and each good response lets one more go
 /// at the same time.
 ///
 /// How long a job takes by that, in times of what a client needs that knows the server's limits. It is the longest time of all
