@@ -174,6 +174,16 @@
 //!
 //! [tower]: https://docs.rs/tower
 #![forbid(unsafe_code)]
+// With fewer features, docs name items that are not there.
+#![cfg_attr(
+    not(all(
+        feature = "graph",
+        feature = "https",
+        feature = "metrics",
+        feature = "redis"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[macro_use]
