@@ -44,6 +44,13 @@ pub(crate) static UNREAD_SOAP: Warning = Warning::new(
      fault or a response message is handed on: use `ServerBusyBackoffLayer::ews` or `EwsClassifier` (feature `ews`)",
 );
 
+/// A stack for EWS has the numbers of Graph.
+#[cfg(feature = "ews")]
+pub(crate) static GRAPH_POLICY: Warning = Warning::new(
+    "an `EwsStack` was given Graph's limits, which are not those of EWS (4 calls at a time, where Exchange Online allows 27): use \
+     a preset of Exchange, such as `ThrottlingPolicy::exchange_online`",
+);
+
 /// Ledgers are dropped after hardly a call.
 pub(crate) static LEDGER_PER_CALL: Warning = Warning::new(
     "a hundred ledgers were dropped after three calls at most, so that they have held nothing back: make one `EwsStack` (or ledger) \

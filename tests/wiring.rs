@@ -256,6 +256,18 @@ fn a_stack_for_each_call() {
 }
 
 #[test]
+fn a_stack_for_ews_with_the_numbers_of_graph() {
+    let told = warnings(async || {
+        for _ in 0..2 {
+            let stack = EwsStack::new(ThrottlingPolicy::graph_outlook());
+            let ews = stack.caller(Caller::new("svc")).service(server());
+            ews.oneshot(request()).await.unwrap();
+        }
+    });
+    assert_once(&told, "use a preset of Exchange");
+}
+
+#[test]
 fn layers_that_are_wired_well_say_nothing() {
     let told = warnings(async || {
         let ledger = ledger();

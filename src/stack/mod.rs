@@ -38,6 +38,7 @@ use crate::policy::ThrottlingPolicy;
 use crate::principal::{Budget, EwsCharges};
 use crate::server_busy_backoff::{MailboxMoved, ServerBusyBackoffLayer};
 use crate::soap::SidKind;
+use crate::wiring::GRAPH_POLICY;
 
 /// The layers in their order, from one [`ThrottlingPolicy`], around any client.
 ///
@@ -139,6 +140,9 @@ type Finding = Pin<Box<dyn Future<Output = Option<Uri>> + Send>>;
 impl EwsStack {
     /// Creates the stack of `policy`, with a ledger for this process.
     pub fn new(policy: ThrottlingPolicy) -> Self {
+        if policy.name == ThrottlingPolicy::graph_outlook().name {
+            GRAPH_POLICY.say();
+        }
         let (ledger, charges): (Arc<dyn Ledger>, _) = (Arc::new(policy.ledger()), policy.charges());
         Self {
             accounts: accounts(&policy, Arc::clone(&ledger), charges.clone()),

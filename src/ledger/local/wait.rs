@@ -156,7 +156,13 @@ impl LocalLedger {
         let Some((usage, unread, waiting)) = told else {
             return;
         };
+        let full = usage
+            .as_ref()
+            .is_some_and(|usage| usage.held >= usage.limit);
         let why = match unread {
+            0 if full => {
+                "calls wait in the ledger for those that run: if none of these ends, two layers acquire from it for one call"
+            }
             0 => "calls wait in the ledger",
             _ => {
                 "calls wait in the ledger for responses whose bodies are not read: read them to their end, or drop them"

@@ -102,7 +102,7 @@ async fn a_long_wait_is_told_once_for_all_that_wait() {
         "limit=3;",
         "waited=30 s;",
         "waiting=8;",
-        "message=calls wait in the ledger;",
+        "message=calls wait in the ledger for those that run: if none of these ends, two layers acquire",
     ];
     assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
     // Again after ten minutes, by a call that has come since.
