@@ -464,11 +464,14 @@ impl Model {
         let Some((_, _, amount, values)) = of_key(request) else {
             panic!("{request:?} waits for what it does not need");
         };
-        if self.refill(&key).is_some() {
+        if let Some((_, period)) = self.refill(&key) {
             let needed = amount + reserve(&self.reserves, budget, request);
             // The server's own bucket may be the smaller one: a lock-out has told of it.
             let (drawn, known) = in_buckets.get(&key).copied().unwrap_or((0, limit));
             let limit = limit.min(known);
+            // What is left of a unit is not told.
+            let exact = self.drawn(&key).div_ceil(period);
+            let drawn = drawn.max(u32::try_from(exact).unwrap_or(u32::MAX));
             return drawn.saturating_add(needed.min(limit)) > limit;
         }
         if values.is_empty() {
