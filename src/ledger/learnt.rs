@@ -119,6 +119,11 @@ impl Learnt {
         }
     }
 
+    /// How many budgets and gates it speaks of.
+    pub(super) fn len(&self) -> usize {
+        self.budgets.len() + self.gates.len()
+    }
+
     /// How long ago it was made. A clock that was set back makes it new.
     pub(super) fn age(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -311,11 +311,20 @@ impl LocalLedger {
         self.swept(State::export)
     }
 
-    /// Takes in what the ledger of another process knew. Budgets that this one does not keep, or counts otherwise, are left out, and so is
-    /// what has passed since.
+    /// Takes in what the ledger of another process knew. Budgets that this one does not keep are left out, with one warning in the log,
+    /// and so is what has passed since or is counted otherwise here. Nothing of it holds a call back for more than a day.
     pub fn import(&self, learnt: &Learnt) {
         let now = Instant::now();
-        self.with(|state, config| state.import(learnt, now, config));
+        let left_out = self.with(|state, config| state.import(learnt, now, config));
+        if let Some((budget, principal)) = left_out.first() {
+            let budget = budget.map_or_else(|| "a gate".to_owned(), |budget| format!("{budget:?}"));
+            tracing::warn!(
+                left_out = left_out.len(),
+                of = learnt.len(),
+                first = format_args!("{budget} of {principal}"),
+                "some of what another process has learnt is left out: this ledger keeps no such budget, or the principal cannot be read"
+            );
+        }
     }
 
     /// Closes the gate of a principal until then. Never opens it sooner than it would.

@@ -293,6 +293,8 @@ impl Measure for PerWindow {
             self.cost_until = Some(after(now, left));
         }
         let amount = scaled_part(*missing, self.period);
+        let most = self.window.rate().map_or(amount, |rate| rate.back(SLOWEST));
+        let amount = amount.min(self.window.capacity().saturating_add(most));
         let amount = self.window.rest_after(amount, age);
         if amount > 0 {
             self.window.draw(amount, now);
@@ -308,7 +310,10 @@ impl Measure for PerWindow {
                 scaled(rate.capacity),
                 Rate::new(scaled(rate.per_second), second),
             );
-            bucket.draw(scaled(rate.missing), now);
+            let most = bucket
+                .capacity()
+                .saturating_add(bucket.rate().back(SLOWEST));
+            bucket.draw(scaled(rate.missing).min(most), now);
             bucket.give_back(bucket.rate().back(age), now);
             self.learnt = Some(Box::new(LearntRate::known(bucket, rate.holds, now)));
         }

@@ -363,3 +363,21 @@ async fn a_rate_that_nobody_can_have_measured_is_not_believed() {
         assert!(later.is_some(), "{per_second}");
     }
 }
+
+/// As in a damaged file: calls would wait for as long as they may, after each restart again.
+#[cfg(feature = "serde")]
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_taken_in_holds_calls_back_for_more_than_a_day() {
+    for (gate, missing) in [("1e12", "0.0"), ("1.0", "1e30")] {
+        let saved = format!(
+            r#"{{"at": 1e308, "gates": [{{"principal": "other:b", "closed": {gate}}}], "budgets": [{{"principal": "other:b",
+                "budget": "Requests", "known": {{"Window": {{"missing": {missing}, "cost": [0.0, 0.0], "rate": null}}}}}}]}}"#
+        );
+        let ledger = of_all_kinds();
+        ledger.import(&serde_json::from_str(&saved).unwrap());
+        let one = || several([("b", Budget::Requests, 1)]);
+        assert!(try_now(&ledger, &one()).is_none(), "{saved}");
+        tokio::time::sleep(secs(86_400 + 3_600)).await;
+        assert!(try_now(&ledger, &one()).is_some(), "{saved}");
+    }
+}

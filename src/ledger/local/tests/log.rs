@@ -230,3 +230,19 @@ async fn a_gate_is_told_when_it_closes_and_when_it_opens() {
         (1, 2)
     );
 }
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_cannot_be_taken_in_is_told_once() {
+    let saved = r#"{"at": 1e308, "gates": [{"principal": "nobody", "closed": 1.0}], "budgets": [
+        {"principal": "other:b", "budget": "SyncCalls", "known": {"Limit": 2}},
+        {"principal": "nobody", "budget": "Requests", "known": {"Limit": 2}},
+        {"principal": "other:b", "budget": "Concurrency", "known": {"Limit": 2}}]}"#;
+    let ledger = ledger(1);
+    let (events, _guard) = listen(&ledger);
+    ledger.import(&serde_json::from_str(saved).unwrap());
+    ledger.import(&ledger.export());
+    let told = ["left_out=3;", "of=4;", "first=SyncCalls of other:b;"];
+    assert_eq!(count(&events, &told), 1, "{:?}", events.lock());
+    assert_eq!(events.lock().len(), 1);
+}
