@@ -455,11 +455,13 @@ impl Queue {
         if let Some(until) = until {
             self.set_alarm(contended, until);
         }
-        // Somebody has to see to it that what is not picked up goes on: the keeper, if there is one.
+        // Somebody has to see to it that what is due goes on, and what is not picked up: the keeper, if there is one.
         let short = self.is_short();
         let claim = self.first_unclaimed().filter(|_| short);
         let claim = claim.map(|(until, _)| until);
-        let until = [until, claim].into_iter().flatten().min();
+        let list = self.lists.get(contended).filter(|_| short);
+        let alarm = list.and_then(|list| list.alarm).map(|(at, _)| at);
+        let until = [until, claim, alarm].into_iter().flatten().min();
         let Some(until) = until else { return };
         let Some(list) = self.lists.get(contended) else {
             return;

@@ -511,3 +511,31 @@ async fn the_waker_of_a_call_that_left_is_dropped_at_once() {
     drop(acquire);
     assert_eq!(Arc::strong_count(&listener), 1);
 }
+
+/// They come from a gate one after the other, and only the first one of them knew when the bucket holds enough for it.
+#[tokio::test(start_paused = true)]
+async fn and_behind_a_bucket_to_which_they_come_from_a_gate() {
+    let ledger = LocalLedger::builder()
+        .budget(Budget::Concurrency, Limit::InFlight(5))
+        .budget(Budget::Requests, Limit::per_window(3, secs(6)));
+    let ledger = Arc::new(ledger.build());
+    let requests = |amount| Charge::new(of("c"), Budget::Requests, amount);
+    let first = try_now(&ledger, &AcquireRequest::new(requests(1))).unwrap();
+    first.complete();
+    ledger.close_gate(&of("b"), Instant::now() + secs(1));
+    let gated = |amount| {
+        let charges = [
+            Charge::new(of("b"), Budget::Concurrency, 1),
+            requests(amount),
+        ];
+        AcquireRequest::new(charges.into_iter().collect::<Charges>())
+    };
+    let idle = parked(&ledger, gated(3));
+    let last = call(&ledger, gated(1), secs(1));
+    let now = Instant::now();
+    let waited = last.await.unwrap().unwrap() - now;
+    // The bucket is full after two seconds, and the turn of the first one is over after one more.
+    assert!(waited <= secs(3), "{waited:?}");
+    drop(idle);
+    nothing_left(&ledger).await;
+}

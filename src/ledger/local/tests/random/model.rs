@@ -387,17 +387,11 @@ impl Model {
             let Stands::In(contended) = stands else {
                 continue;
             };
-            // Calls that nobody polls may miss what they could have, but not for those behind them that could go.
-            let could_go = |(ticket, request, at): &Waits| {
-                let waits_for_place = match contended {
-                    Contended::Budget(principal, budget) => {
-                        self.has_no_place(principal, *budget, *ticket, request, calls, &unclaimed)
-                    }
-                    _ => false,
-                };
-                at == stands && is_lively(request) && !waits_for_place
-            };
-            let matters = is_lively(request) || calls.iter().any(could_go);
+            // Calls that nobody polls may miss what they could have, but not for those behind them.
+            let matters = is_lively(request)
+                || calls
+                    .iter()
+                    .any(|(_, other, at)| at == stands && is_lively(other));
             if !matters {
                 continue;
             }
