@@ -1,6 +1,7 @@
 //! Whole jobs of a fleet through the stack, against the simulated server: how much runs at once, how long it takes beside one process with
 //! the same limit, and what each process gets of it meanwhile.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -45,15 +46,27 @@ struct Job {
 /// What came of one process.
 #[derive(Default)]
 struct Progress {
-    /// When its calls ended.
-    done: Vec<Duration>,
+    /// When its calls to each mailbox ended.
+    done: Vec<Vec<Duration>>,
 }
 
 impl Progress {
-    /// Until when it had calls that waited: more were left than may run.
-    fn waited(&self) -> Duration {
-        let last = self.done.len().checked_sub(AT_ONCE);
-        last.map_or(Duration::ZERO, |last| self.done[last])
+    fn done_in(&self, mailbox: usize, window: &Range<Duration>) -> usize {
+        let done = &self.done[mailbox];
+        let begin = done.partition_point(|at| *at < window.start);
+        done.partition_point(|at| *at < window.end) - begin
+    }
+
+    fn all_done_in(&self, window: &Range<Duration>) -> usize {
+        let mailboxes = 0..self.done.len();
+        mailboxes.map(|one| self.done_in(one, window)).sum()
+    }
+
+    /// Whether more of its calls to these mailboxes waited until the end of the window than may run.
+    fn waited(&self, mailboxes: &[usize], window: &Range<Duration>) -> bool {
+        let later = window.end..Duration::MAX;
+        let left = mailboxes.iter().map(|one| self.done_in(*one, &later));
+        left.sum::<usize>() >= AT_ONCE
     }
 }
 
@@ -87,6 +100,14 @@ fn find(rows: usize) -> String {
 }
 
 impl Calls {
+    /// The mailboxes that they go to in turn.
+    fn mailboxes(self) -> usize {
+        match self {
+            Self::Mailboxes(mailboxes) => mailboxes,
+            Self::Plain | Self::Mixed => 1,
+        }
+    }
+
     fn request(self, number: usize) -> Request<Full<Bytes>> {
         let impersonates = "<t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>user1@contoso.com</t:PrimarySmtpAddress></t:ConnectingSID></t:ExchangeImpersonation>";
         let (header, body) = match self {
@@ -155,7 +176,9 @@ async fn run(job: Job) -> Outcome {
     for number in 0..job.processes {
         let service = process(job, &fake, &exchange);
         let next = Arc::new(AtomicUsize::new(0));
-        let mine = Arc::new(Mutex::new(Progress::default()));
+        let mine = Arc::new(Mutex::new(Progress {
+            done: vec![Vec::new(); job.calls.mailboxes()],
+        }));
         progress.push(Arc::clone(&mine));
         let at_once = match job.calls {
             // Some of each mailbox wait, whichever are open.
@@ -170,9 +193,9 @@ async fn run(job: Job) -> Outcome {
                     if call >= job.each {
                         return;
                     }
-                    let request = job.calls.request(number * job.each + call);
-                    send(service.clone(), request).await;
-                    mine.lock().done.push(begin.elapsed());
+                    let call = number * job.each + call;
+                    send(service.clone(), job.calls.request(call)).await;
+                    mine.lock().done[call % job.calls.mailboxes()].push(begin.elapsed());
                 }
             });
         }
@@ -199,28 +222,32 @@ async fn run(job: Job) -> Outcome {
     }
 }
 
-/// The least part of a fair share that a process with waiting calls got in any ten seconds in which the limit was reached nearly all
-/// the time: else something other than the limit kept the calls waiting.
-fn least_share(outcome: &Outcome, limit: u32) -> f64 {
-    let window = Duration::from_secs(10);
+/// The least part of a fair share that a process got in any ten seconds in which it had calls waiting to the mailboxes that were open. In
+/// each of them calls have ended: when mailboxes open after a pause, whoever is first has all places for as long as a call takes.
+fn least_share(outcome: &Outcome) -> f64 {
     let seconds = outcome.time.as_secs();
-    let windows = (0..seconds).map(Duration::from_secs);
-    let shares = windows.flat_map(|from| {
-        let until = from + window;
-        let done_in = move |one: &Progress| {
-            let begin = one.done.partition_point(|at| *at < from);
-            one.done.partition_point(|at| *at < until) - begin
-        };
-        let all: usize = outcome.progress.iter().map(done_in).sum();
-        let fair = all as f64 / outcome.progress.len() as f64;
-        let busy = all as f64 * 0.2 >= f64::from(limit) * window.as_secs_f64() * 0.9;
-        let waiting = outcome
-            .progress
-            .iter()
-            .filter(move |one| one.waited() >= until);
-        waiting
-            .filter(move |_| busy)
-            .map(move |one| done_in(one) as f64 / fair)
+    let window = |from, to| Duration::from_secs(from)..Duration::from_secs(to);
+    let all = &outcome.progress;
+    let all_done_in = |window| {
+        all.iter()
+            .map(|one| one.all_done_in(&window))
+            .sum::<usize>()
+    };
+    let at_work =
+        |from: &u64| (*from..from + 10).all(|from| all_done_in(window(from, from + 1)) > 0);
+    let windows = (0..seconds).filter(at_work);
+    let windows = windows.map(|from| window(from, from + 10));
+    let shares = windows.flat_map(|window| {
+        let mailboxes = 0..all[0].done.len();
+        let open: Vec<_> = mailboxes
+            .filter(|one| all.iter().any(|of| of.done_in(*one, &window) > 0))
+            .collect();
+        let fair = all_done_in(window.clone()) as f64 / all.len() as f64;
+        let waiting = all.iter().filter(|one| one.waited(&open, &window));
+        let shares: Vec<_> = waiting
+            .map(|one| one.all_done_in(&window) as f64 / fair)
+            .collect();
+        shares
     });
     shares.fold(f64::INFINITY, f64::min)
 }
@@ -241,7 +268,7 @@ async fn compare(calls: Calls, limit: u32, processes: usize, all: usize) {
     })
     .await;
     let ratio = fleet.time.as_secs_f64() / alone.time.as_secs_f64();
-    let least = least_share(&fleet, limit);
+    let least = least_share(&fleet);
     println!(
         "{calls:?}, {all} calls, limit {limit}, {processes} processes: peak {}, {:.1} s, {ratio:.3} of one process, {:.3} commands a call, least share {least:.2}",
         fleet.peak,
