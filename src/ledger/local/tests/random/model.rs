@@ -468,10 +468,13 @@ impl Model {
             let needed = amount + reserve(&self.reserves, budget, request);
             // The server's own bucket may be the smaller one: a lock-out has told of it.
             let (drawn, known) = in_buckets.get(&key).copied().unwrap_or((0, limit));
-            let limit = limit.min(known);
-            // What is left of a unit is not told.
+            // What is left of a unit is not told. Of the configured bucket it is known here.
             let exact = self.drawn(&key).div_ceil(period);
-            let drawn = drawn.max(u32::try_from(exact).unwrap_or(u32::MAX));
+            let drawn = match known < limit {
+                true => drawn.saturating_add(1),
+                false => drawn.max(u32::try_from(exact).unwrap_or(u32::MAX)),
+            };
+            let limit = limit.min(known);
             return drawn.saturating_add(needed.min(limit)) > limit;
         }
         if values.is_empty() {
