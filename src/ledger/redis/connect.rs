@@ -27,7 +27,6 @@ pub type Messages = Pin<Box<dyn Stream<Item = (String, String)> + Send>>;
 /// use redis::aio::ConnectionLike;
 ///
 /// /// Any connection that makes itself anew, such as a cluster's.
-/// #[derive(Debug)]
 /// struct Shared<C> {
 ///     commands: C,
 ///     messages: redis::Client,
@@ -35,7 +34,7 @@ pub type Messages = Pin<Box<dyn Stream<Item = (String, String)> + Send>>;
 ///
 /// impl<C> RedisConnect for Shared<C>
 /// where
-///     C: ConnectionLike + Clone + std::fmt::Debug + Send + Sync + 'static,
+///     C: ConnectionLike + Clone + Send + Sync + 'static,
 /// {
 ///     fn command(&self, command: redis::Cmd) -> RedisFuture<redis::Value> {
 ///         let mut connection = self.commands.clone();
@@ -47,7 +46,7 @@ pub type Messages = Pin<Box<dyn Stream<Item = (String, String)> + Send>>;
 ///     }
 /// }
 /// ```
-pub trait RedisConnect: fmt::Debug + Send + Sync + 'static {
+pub trait RedisConnect: Send + Sync + 'static {
     /// Sends one command.
     fn command(&self, command: Cmd) -> RedisFuture<Value>;
 

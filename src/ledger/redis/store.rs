@@ -1,5 +1,6 @@
 //! [`Store`]: the commands of this ledger, each with a bound on its wait.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,19 @@ use super::wire::{Ask, Reply};
 const LEASE: &str = include_str!("lease.lua");
 
 /// Redis, as far as this ledger needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Store {
     connect: Arc<dyn RedisConnect>,
     sha: Arc<str>,
     stall_timeout: Duration,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("stall_timeout", &self.stall_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Store {

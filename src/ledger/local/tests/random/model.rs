@@ -30,6 +30,8 @@ pub(super) struct Model {
     gates: HashMap<Contended, (Instant, Instant)>,
     /// Budgets whose limit was learnt, and endpoints: time and responses decide there.
     learnt: HashSet<(Principal, Budget)>,
+    /// When calls told last that they cost more.
+    spent: HashMap<(Principal, Budget), Instant>,
     /// Accounts where a call has waited for a value for too long.
     aged: HashSet<Principal>,
 }
@@ -63,6 +65,7 @@ impl Model {
             values: HashMap::new(),
             gates: HashMap::new(),
             learnt: HashSet::new(),
+            spent: HashMap::new(),
             aged: HashSet::new(),
         }
     }
@@ -111,6 +114,8 @@ impl Model {
                     if charged == budget {
                         // What calls are expected to cost on top may hold others back from now on.
                         self.learnt.insert((principal.clone(), budget));
+                        self.spent
+                            .insert((principal.clone(), budget), Instant::now());
                         self.draw((principal, budget), amount, Instant::now());
                     }
                 }
@@ -256,6 +261,8 @@ impl Model {
             if let Some((_, period)) = self.refill(&key) {
                 let needed = amount + reserve(&self.reserves, budget, request);
                 let (drawn, limit) = (self.drawn(&key), u128::from(limit) * period);
+                // It may have been admitted before another one told that it cost more.
+                let late = late || self.spent.get(&key) >= Some(&last_poll);
                 let fits = late || drawn == 0 || drawn + u128::from(needed) * period <= limit;
                 assert!(fits, "{drawn} of {limit} drawn, granted {}", text(request));
                 drawn_now.push((key, amount));
