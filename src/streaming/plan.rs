@@ -383,61 +383,91 @@ impl Plan {
         self.subscribing -= 1;
         let overdue = self.overdue.remove(&(member, place));
         self.look_at(place);
-        // The others have another anchor, and it may have another server.
-        let left_behind = overdue && self.groups.is_closed(place);
-        let rejoins = left_behind && self.groups.has_another(place);
+        let closed = self.groups.is_closed(place);
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
-        let left_behind = left_behind && !group.anchored;
         group.subscribing -= 1;
         group.awaited.remove(&member);
-        let subscriber = self.members.get_mut(member);
-        let subscriber = subscriber.filter(|subscriber| subscriber.subscribes_in(place));
-        let Some(subscriber) = subscriber else {
-            // It was removed, or has another group by now.
-            if let Ok((id, _)) = result {
-                let route = group.route.clone();
-                self.leaving.push((mailbox, id.into(), route));
-            }
-            return self.groups.drop_if_over(place);
-        };
+        // The others have another anchor by now.
+        let left_behind = overdue && closed && !group.anchored;
+        let subscriber = self.members.get(member);
+        let counts = subscriber.is_some_and(|subscriber| subscriber.subscribes_in(place));
         match result {
-            Ok((id, _)) if left_behind && rejoins => {
-                subscriber.state = State::Without;
+            Ok((id, _)) if !counts => {
+                // It was removed, or has another group by now.
                 let route = group.route.clone();
-                group.waiting.push_back(member);
                 self.leaving.push((mailbox, id.into(), route));
-                self.move_from(place, member);
+                self.groups.drop_if_over(place);
             }
-            Ok(subscription) => {
-                group.anchored = true;
-                if left_behind {
-                    self.groups.reopen(place);
-                }
-                self.told.has_room(subscriber);
-                self.told.gap(subscriber, now);
-                self.members.set_live(member, subscription);
-                self.renew(place, now);
-                if let Some(first) = self.polling.first_wait(&mut self.rng) {
-                    self.poll_after(member, first, now);
-                }
+            Err(_) if !counts => self.groups.drop_if_over(place),
+            Ok((id, _)) if left_behind && self.groups.has_another(place) => {
+                self.rejoins(member, mailbox, id, place);
             }
-            Err(error) => {
-                subscriber.state = State::Without;
-                let advice = error.advice();
-                let relocates =
-                    matches!(advice, Advice::Relocate | Advice::Resubscribe) || left_behind;
-                if relocates {
-                    self.leave(member);
-                }
-                let due = match relocates {
-                    true => Due::Locate(member),
-                    false => Due::Subscribe(member),
-                };
-                self.try_again(member, due, error, now);
-            }
+            Ok(subscription) => self.is_live(member, place, subscription, now),
+            Err(error) => self.is_refused(member, error, left_behind, now),
         }
+    }
+
+    /// The subscription of a member that was left behind has come. Its server may not be that of the others, so it is made anew with
+    /// their cookie.
+    fn rejoins(&mut self, member: MemberId, mailbox: Arc<str>, id: Box<str>, place: GroupId) {
+        let (Some(group), Some(subscriber)) =
+            (self.groups.get_mut(place), self.members.get_mut(member))
+        else {
+            return;
+        };
+        subscriber.state = State::Without;
+        group.waiting.push_back(member);
+        let route = group.route.clone();
+        self.leaving.push((mailbox, id.into(), route));
+        self.move_from(place, member);
+    }
+
+    /// A member has a subscription.
+    fn is_live(
+        &mut self,
+        member: MemberId,
+        place: GroupId,
+        subscription: Subscription,
+        now: Instant,
+    ) {
+        if let Some(group) = self.groups.get_mut(place) {
+            group.anchored = true;
+        }
+        self.groups.reopen(place);
+        if let Some(subscriber) = self.members.get_mut(member) {
+            self.told.has_room(subscriber);
+            self.told.gap(subscriber, now);
+        }
+        self.members.set_live(member, subscription);
+        self.renew(place, now);
+        if let Some(first) = self.polling.first_wait(&mut self.rng) {
+            self.poll_after(member, first, now);
+        }
+    }
+
+    /// A Subscribe was refused, or had no response. `elsewhere`: its group is not that of the others any more.
+    fn is_refused(
+        &mut self,
+        member: MemberId,
+        error: SubscriptionError,
+        elsewhere: bool,
+        now: Instant,
+    ) {
+        if let Some(subscriber) = self.members.get_mut(member) {
+            subscriber.state = State::Without;
+        }
+        let advice = error.advice();
+        let relocates = matches!(advice, Advice::Relocate | Advice::Resubscribe) || elsewhere;
+        if relocates {
+            self.leave(member);
+        }
+        let due = match relocates {
+            true => Due::Locate(member),
+            false => Due::Subscribe(member),
+        };
+        self.try_again(member, due, error, now);
     }
 
     /// Tries a member again later, or gives it up.
