@@ -22,6 +22,7 @@ use tower_ews::body::ReplayBody;
 use tower_ews::client_request_id::ClientRequestIdLayer;
 use tower_ews::concurrency_by_principal::{ConcurrencyByPrincipal, ConcurrencyByPrincipalLayer};
 use tower_ews::extensions::Caller;
+use tower_ews::http_span::HttpSpanLayer;
 use tower_ews::policy::ThrottlingPolicy;
 use tower_ews::principal::Principal;
 use tower_ews::server_busy_backoff::ServerBusyBackoffLayer;
@@ -38,7 +39,7 @@ use super::harness::{Case, Group, Net};
 use super::null_json::{json_sink, json_subscriber};
 
 /// All groups by name. Each is made when its turn comes: some hold a million permits.
-pub(super) const ALL: [(&str, MakeGroup); 9] = [
+pub(super) const ALL: [(&str, MakeGroup); 10] = [
     ("one_principal", one_principal),
     ("many_principals", many_principals),
     ("live_principals", live_principals),
@@ -46,6 +47,7 @@ pub(super) const ALL: [(&str, MakeGroup); 9] = [
     ("account_pool", account_pool),
     ("server_busy_backoff", server_busy_backoff),
     ("client_request_id", client_request_id),
+    ("http_span", http_span),
     ("anchor_headers", anchor_headers),
     ("stack", stack),
 ];
@@ -388,6 +390,34 @@ const X_ANCHOR_MAILBOX: HeaderName = HeaderName::from_static("x-anchormailbox");
 fn impersonated(request: &Request<ReplayBody>) -> Option<HeaderValue> {
     let sid = request.body().outline().ok()?.impersonation().first()?;
     HeaderValue::from_str(&sid.value).ok()
+}
+
+/// With a subscriber that writes spans, and with none, as in most programs most of the time.
+fn http_span() -> Group {
+    let mut group = Group::new(CALLS);
+    let full = Full::new(REQUEST.clone());
+    let ours = || with_body(HttpSpanLayer::new().layer(Bare::new()), full.clone());
+    let theirs = || with_body(TraceLayer::new_for_http().layer(Bare::new()), full.clone());
+    let bare = group.case(with_body(Bare::new(), full.clone()));
+    let heard = group.case(heard_by(json_subscriber(), ours()));
+    let unheard = group.case(ours());
+    let peer_heard = group.case(heard_by(json_subscriber(), theirs()));
+    let peer_unheard = group.case(theirs());
+    group.row(
+        "http_span",
+        "tower-http Trace, its spans and events; both to a JSON subscriber",
+        net(heard, bare),
+        vec![net(peer_heard, bare)],
+        1.0,
+    );
+    group.row(
+        "http_span/unheard",
+        "tower-http Trace; no subscriber",
+        net(unheard, bare),
+        vec![net(peer_unheard, bare)],
+        None,
+    );
+    group
 }
 
 fn anchor_headers() -> Group {
