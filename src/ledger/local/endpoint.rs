@@ -75,9 +75,9 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn accepted(&mut self, sequence: u64, hangs: bool, now: Instant) {
+    pub(super) fn accepted(&mut self, sequence: u64, now: Instant) {
         self.gate.accepted(sequence);
-        if let Some(limit) = self.limit.as_mut().filter(|_| !hangs) {
+        if let Some(limit) = &mut self.limit {
             limit.accepted(sequence, now);
         }
     }

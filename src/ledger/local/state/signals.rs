@@ -3,7 +3,7 @@
 use http::uri::Authority;
 use tokio::time::Instant;
 
-use super::super::blocked::{by_budget, by_principal, hangs};
+use super::super::blocked::{by_budget, by_principal};
 use super::super::clock::Clock;
 use super::super::config::Config;
 use super::super::endpoint::Endpoint;
@@ -161,7 +161,7 @@ impl State {
         let whole = !admission.is_split_off();
         if let Some(authority) = admission.endpoint().filter(|_| whole) {
             if let Some(endpoint) = self.endpoints.get_mut(authority) {
-                endpoint.accepted(sequence, hangs(admission.call_charges()), clock.now());
+                endpoint.accepted(sequence, clock.now());
                 self.agenda.endpoint(authority);
             }
         }
