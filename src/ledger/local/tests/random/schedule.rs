@@ -193,8 +193,9 @@ impl Schedule {
             if self.waiting.is_empty() {
                 break;
             }
+            // A slow bucket takes half an hour for all that wait for it.
             assert!(
-                start.elapsed() < secs(1_200),
+                start.elapsed() < secs(4 * 3_600),
                 "{:?}",
                 self.ledger.snapshot()
             );
