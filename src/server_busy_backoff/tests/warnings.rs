@@ -210,7 +210,7 @@ async fn a_server_that_cannot_be_reached() {
         .unwrap();
     assert_eq!(printed.take(), [""; 0]);
     for warned in [true, false] {
-        let server = (0..5).fold(Server::new(&log), |server, _| server.fail(refused()));
+        let server = (0..3).fold(Server::new(&log), |server, _| server.fail(refused()));
         let server = server.xml(200, &success());
         send(layer.clone(), &server, ews("CreateItem"))
             .await
