@@ -28,9 +28,7 @@ pub(super) struct Member {
 pub(super) enum State {
     /// It has no subscription.
     Without,
-    Subscribing {
-        since: Instant,
-    },
+    Subscribing,
     Live {
         id: Arc<str>,
         /// A connection has it.
@@ -58,15 +56,7 @@ impl Member {
 
     /// Whether its Subscribe is under way there.
     pub(super) fn subscribes_in(&self, group: GroupId) -> bool {
-        self.group == Some(group) && matches!(self.state, State::Subscribing { .. })
-    }
-
-    /// Since when its Subscribe is under way.
-    pub(super) fn subscribes_since(&self) -> Option<Instant> {
-        match self.state {
-            State::Subscribing { since } => Some(since),
-            _ => None,
-        }
+        self.group == Some(group) && self.state == State::Subscribing
     }
 
     pub(super) fn id(&self) -> Option<&Arc<str>> {

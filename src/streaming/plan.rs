@@ -198,7 +198,7 @@ impl Plan {
             match due {
                 Due::Locate(member) => self.locating.push(member, true),
                 Due::Subscribe(member) => self.enqueue(member),
-                Due::GiveWay(member, place) => self.give_way(member, place, now),
+                Due::GiveWay(member, place) => self.give_way(member, place),
                 Due::Poll(id) => {
                     let member = self.members.get_mut(id);
                     if member.is_some_and(|member| member.is_due(now)) {
@@ -290,16 +290,12 @@ impl Plan {
 
     /// A Subscribe has had its time. Nobody waits for it any more: if it is the first one of its group, the others go to a
     /// group with another anchor, since that of this one may be what does not respond.
-    fn give_way(&mut self, member: MemberId, place: GroupId, now: Instant) {
+    fn give_way(&mut self, member: MemberId, place: GroupId) {
         let subscriber = self.members.get(member);
-        let subscriber = subscriber.filter(|subscriber| subscriber.subscribes_in(place));
-        let since = subscriber.and_then(Member::subscribes_since);
-        let (Some(since), Some(group)) = (since, self.groups.get_mut(place)) else {
+        let subscribes = subscriber.is_some_and(|subscriber| subscriber.subscribes_in(place));
+        let Some(group) = self.groups.get_mut(place).filter(|_| subscribes) else {
             return;
         };
-        if now.saturating_duration_since(since) < PATIENCE {
-            return;
-        }
         self.overdue.insert((member, place));
         group.awaited.remove(&member);
         if !group.anchored {
@@ -336,7 +332,7 @@ impl Plan {
             GroupStep::Subscribe(member) => {
                 self.subscribing += 1;
                 let subscriber = self.members.get_mut(member)?;
-                subscriber.state = State::Subscribing { since: now };
+                subscriber.state = State::Subscribing;
                 self.agenda.after(PATIENCE, Due::GiveWay(member, id), now);
                 Some(Step::Subscribe {
                     member,
