@@ -353,6 +353,10 @@ mod tests {
             ("/v1.0/users", None),
             ("/v1.0/groups/1/events", None),
             ("/v1.0/users('amy", None),
+            (
+                "/v1.0/users/amy@72aa88bf-76f0-494f-91ab-2d7cd730db47/messages",
+                Some("amy@72aa88bf-76f0-494f-91ab-2d7cd730db47"),
+            ),
             ("/api", None),
             ("/", None),
             ("/v1.0", None),

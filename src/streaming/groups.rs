@@ -62,19 +62,23 @@ impl Groups {
         mailbox: &Arc<str>,
         location: Location,
     ) -> GroupId {
-        let mut groups = self.by_location.get(&location).into_iter().flatten();
-        let has_room = |id: &&GroupId| {
-            let group = self.groups.get(id);
-            group.is_some_and(|group| group.members.len() < self.settings.group_size)
-        };
-        let id = match groups.find(has_room) {
-            Some(id) => *id,
+        let id = match self.with_room(&location) {
+            Some(id) => id,
             None => self.make(mailbox, location),
         };
         if let Some(group) = self.groups.get_mut(&id) {
             group.members.push(member);
         }
         id
+    }
+
+    /// A group that one more member may join.
+    fn with_room(&self, location: &Location) -> Option<GroupId> {
+        let mut groups = self.by_location.get(location)?.iter().copied();
+        groups.find(|id| {
+            let group = self.groups.get(id);
+            group.is_some_and(|group| group.members.len() < self.settings.group_size)
+        })
     }
 
     fn make(&mut self, anchor: &Arc<str>, location: Location) -> GroupId {
@@ -140,17 +144,10 @@ impl Groups {
         groups.is_none_or(|groups| !groups.contains(&id))
     }
 
-    /// Whether another group has room for the members of this one.
+    /// Whether a group at the place of this one, which is closed, has room for its one member.
     pub(super) fn has_another(&self, id: GroupId) -> bool {
-        let Some(group) = self.groups.get(&id) else {
-            return false;
-        };
-        let mut others = self.by_location.get(&group.location).into_iter().flatten();
-        others.any(|other| {
-            let members = self.groups.get(other).map(|group| group.members.len());
-            let all = members.map(|members| members + group.members.len());
-            *other != id && all.is_some_and(|all| all <= self.settings.group_size)
-        })
+        let group = self.groups.get(&id);
+        group.is_some_and(|group| self.with_room(&group.location).is_some())
     }
 
     /// Mailboxes may join a group again.

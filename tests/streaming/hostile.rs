@@ -320,7 +320,53 @@ async fn anchors_that_do_not_respond_keep_no_others_waiting() {
         );
         let counts = notifications.counts();
         assert_eq!((counts.subscribed, counts.connections), (20 - silent, 1));
+        // In the group that has an anchor.
+        assert_eq!(counts.groups, 1, "{silent}");
     }
+}
+
+/// A client whose Subscribe for the first mailboxes waits until then, as behind a gate, which opens for all at the same time.
+fn late(
+    exchange: &Exchange,
+    slow: usize,
+    wait: Duration,
+) -> BoxCloneSyncService<Request<ReplayBody>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError> {
+    let (server, opens) = (exchange.clone(), Instant::now() + wait);
+    let client = tower::service_fn(move |request: Request<ReplayBody>| {
+        let server = server.clone();
+        async move {
+            let body = request.body().clone().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            let mut slow = (0..slow).map(mailbox);
+            if text.contains("<m:Subscribe>") && slow.any(|mailbox| text.contains(&mailbox)) {
+                tokio::time::sleep_until(opens).await;
+            }
+            let response = server.oneshot(request).await?;
+            Ok::<_, BoxError>(response.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))))
+        }
+    });
+    BoxCloneSyncService::new(client)
+}
+
+/// Where the others have no room for it, its subscription stays as it is, and others may join it.
+#[tokio::test(start_paused = true)]
+async fn an_anchor_that_responds_late_is_a_group_where_there_is_no_other() {
+    let exchange = server(6, 1, Faults::none());
+    let client = late(&exchange, 1, MINUTE);
+    let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
+    let mut notifications = settings.group_size(3).listen(client, (0..4).map(mailbox));
+    assert_eq!(gaps_within(&mut notifications, 2 * MINUTE).await.len(), 4);
+    assert_eq!(notifications.counts().groups, 2);
+    notifications.add(&mailbox(4));
+    notifications.add(&mailbox(5));
+    assert_eq!(gaps_within(&mut notifications, MINUTE).await.len(), 2);
+    let counts = notifications.counts();
+    assert_eq!((counts.groups, counts.connections), (2, 2));
+    let executed = exchange.report().executed;
+    assert_eq!(
+        (executed["Subscribe"], executed.get("Unsubscribe")),
+        (6, None)
+    );
 }
 
 /// They all have the group in the end that those have which responded in time.
@@ -336,34 +382,15 @@ async fn anchors_that_respond_late_leave_nothing_behind() {
         (20, 100),
     ] {
         let exchange = server(20, 1, Faults::none());
-        let server = exchange.clone();
-        let begun = Instant::now();
-        // As from behind a gate, which opens for all at the same time.
-        let opens = begun + Duration::from_secs(wait);
-        let client = tower::service_fn(move |request: Request<ReplayBody>| {
-            let server = server.clone();
-            async move {
-                let body = request.body().clone().collect().await.unwrap().to_bytes();
-                let text = String::from_utf8_lossy(&body).into_owned();
-                let is_slow = (0..slow)
-                    .map(mailbox)
-                    .any(|mailbox| text.contains(&mailbox));
-                if text.contains("<m:Subscribe>") && is_slow {
-                    tokio::time::sleep_until(opens).await;
-                }
-                let response = server.oneshot(request).await?;
-                Ok::<_, BoxError>(
-                    response.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))),
-                )
-            }
-        });
-        let client = BoxCloneSyncService::new(client);
+        let client = late(&exchange, slow, Duration::from_secs(wait));
         let settings = subscriptions(&exchange).locate(|_: &str| Location::default());
         let mut notifications = settings.listen(client, (0..20).map(mailbox));
         let mut heard = gaps_within(&mut notifications, Duration::from_secs(wait + 60)).await;
         heard.sort();
         heard.dedup();
         assert_eq!(heard.len(), 20, "{slow} {wait}");
+        let copies = || (0..20).map(|number| exchange.subscriptions(&Payer::Copy(mailbox(number))));
+        assert_eq!(copies().sum::<usize>(), 20, "{slow} {wait}");
         assert!(
             gaps_within(&mut notifications, 30 * MINUTE)
                 .await
@@ -372,8 +399,6 @@ async fn anchors_that_respond_late_leave_nothing_behind() {
         let counts = notifications.counts();
         let all = (counts.subscribed, counts.groups, counts.connections);
         assert_eq!(all, (20, 1, 1), "{slow} {wait}");
-        let copies = || (0..20).map(|number| exchange.subscriptions(&Payer::Copy(mailbox(number))));
-        assert_eq!(copies().sum::<usize>(), 20, "{slow} {wait}");
         assert_eq!(notifications.shutdown(MINUTE).await, 0);
         assert_eq!(copies().sum::<usize>(), 0);
     }
