@@ -1,7 +1,9 @@
 //! Which numbers are worth changing.
 //!
 //! Begin with the preset of your server, and change a number only when you know it better. A limit that is too high costs refusals
-//! until the ledger has learnt the server's own; one that is too low costs time for ever, and nothing tells you.
+//! until the ledger has learnt the server's own; one that is too low costs time for ever, and nothing tells you. Messages a minute and
+//! recipients a day are not learnt: past these limits the server sends later, or not at all, without an error to the call ("EWS
+//! throttling in Exchange"). Set them right.
 //!
 //! ```
 //! use std::time::Duration;
