@@ -137,8 +137,8 @@ impl Groups {
         self.by_location.retain(|_, groups| !groups.is_empty());
     }
 
-    /// Whether mailboxes may join a group.
-    pub(super) fn is_closed(&self, id: GroupId) -> bool {
+    /// Whether nobody may join a group.
+    fn is_closed(&self, id: GroupId) -> bool {
         let location = self.groups.get(&id).map(|group| &group.location);
         let groups = location.and_then(|location| self.by_location.get(location));
         groups.is_none_or(|groups| !groups.contains(&id))

@@ -379,14 +379,13 @@ impl Plan {
         self.subscribing -= 1;
         let overdue = self.overdue.remove(&(member, place));
         self.look_at(place);
-        let closed = self.groups.is_closed(place);
         let Some(group) = self.groups.get_mut(place) else {
             return;
         };
         group.subscribing -= 1;
         group.awaited.remove(&member);
         // The others have another anchor by now.
-        let left_behind = overdue && closed && !group.anchored;
+        let left_behind = overdue && !group.anchored;
         let subscriber = self.members.get(member);
         let counts = subscriber.is_some_and(|subscriber| subscriber.subscribes_in(place));
         match result {
