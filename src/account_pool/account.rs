@@ -54,7 +54,7 @@ impl Account {
     /// `fetch` is called once for each attempt, so it should keep tokens that are still good; the permit of the attempt is held
     /// meanwhile. After an HTTP 401 it is called once more, with the value that was [rejected](CredentialsRequest::rejected): once
     /// for all attempts that were refused with that value, which wait for what it returns. An error leaves the account out, and the attempt moves to another one. A hook that is not done by the call's deadline is
-    /// dropped.
+    /// dropped; one that is not done within a minute has no credentials.
     pub fn credentials<F, Fut>(mut self, fetch: F) -> Self
     where
         F: Fn(CredentialsRequest) -> Fut + Send + Sync + 'static,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Extensions, Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
@@ -25,6 +25,7 @@ use crate::extensions::Deadline;
 use crate::ledger::{AcquiredPermit, AdmissionSlot, End, Permit};
 use crate::principal::MakeCharges;
 use crate::retry::Failure;
+use crate::seconds::Seconds;
 
 /// How much of a refusal is kept that may be the last word, and how long it may take.
 const MAX_KEPT: usize = 64 * 1024;
@@ -321,7 +322,10 @@ fn send_with(extensions: &mut Extensions, mut permit: Permit) -> AcquiredPermit 
     acquired
 }
 
-/// Fetches credentials until the call's deadline.
+/// A token service answers within seconds: other accounts do not wait for one that is silent.
+const FETCH_TIME: Duration = Duration::from_secs(60);
+
+/// Fetches credentials until the call's deadline, for a minute at most.
 async fn authorization(
     fetch: Fetch,
     deadline: Option<Deadline>,
@@ -330,6 +334,10 @@ async fn authorization(
     if let Some(slot) = &slot {
         slot.wait();
     }
+    let fetch = async {
+        let late = |_| Err(format!("no credentials came within {}", Seconds(FETCH_TIME)).into());
+        timeout(FETCH_TIME, fetch).await.unwrap_or_else(late)
+    };
     let fetched = match deadline {
         None => fetch.await,
         Some(deadline) => {

@@ -66,7 +66,7 @@
 //! | HTTP 401 | gets fresh credentials once, then is left out |
 //! | HTTP 456 | is locked: left out |
 //! | `ErrorPasswordExpired`, `ErrorPasswordChangeRequired`, `ErrorAccountDisabled`, `ErrorAccountSuspend`, for all members | is left out once another account has made the same call, or after three mailboxes in a row: the code can mean the mailbox |
-//! | credentials that cannot be fetched | is left out |
+//! | credentials that cannot be fetched, or not within a minute | is left out |
 //!
 //! In each case nothing was executed, so the attempt moves to the next account. The log warns, with the target
 //! `tower_ews::account_pool`, and [`snapshot`](AccountPoolLayer::snapshot) tells. If no account is left, the call ends with the

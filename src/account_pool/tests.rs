@@ -541,3 +541,39 @@ async fn an_account_that_is_asked_of_a_busy_server_stays_left_out() {
     assert_eq!(ask(&service, call("amy")).await.unwrap().0, 200);
     assert!(layer.snapshot()[0].left_out.is_none());
 }
+
+/// It keeps what it has of the account until then, and the account out of use for a while.
+#[tokio::test(start_paused = true)]
+async fn a_token_service_that_does_not_respond_is_waited_for_for_a_minute() {
+    let server = Server::default();
+    let by_caller = |request: &Request<String>| {
+        let caller = request.extensions().get().map(Caller::name);
+        Principal::new(caller.unwrap_or_default())
+    };
+    let token = || async { Ok(HeaderValue::from_static("token")) };
+    let layer = AccountPoolLayer::in_flight(2, by_caller)
+        .account(Account::new("a").credentials(|_| std::future::pending()))
+        .account(Account::new("b").credentials(move |_| token()));
+    let service = layer.clone().layer(server.client());
+    let start = Instant::now();
+    let calls = (0..6).map(|_| tokio::spawn(ask(&service, call(""))));
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap(), (200, "b".to_owned()));
+    }
+    assert_eq!(start.elapsed(), Duration::from_secs(60) + CALL);
+    let accounts = layer.snapshot();
+    let left_out = accounts[0].left_out.as_ref().unwrap();
+    assert_eq!(*left_out.reason(), LeftOutReason::NoCredentials);
+    // Alone, it ends the call.
+    let alone = AccountPoolLayer::in_flight(2, by_caller)
+        .account(Account::new("a").credentials(|_| std::future::pending()));
+    let error = ask(&alone.layer(server.client()), call(""))
+        .await
+        .unwrap_err();
+    assert!(error.is::<NoAccount>());
+    let source = error.source().unwrap().to_string();
+    assert!(
+        source.contains("no credentials came within 1 min"),
+        "{source}"
+    );
+}
