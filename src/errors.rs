@@ -127,9 +127,20 @@ fn closed_for(at: Instant, until: Option<Instant>) -> String {
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not sent: the deadline had passed {} before the call was made: allow more time", Seconds(*late))]
+#[error("not sent: {}: allow more time", too_late(*late))]
 pub struct DeadlineElapsed {
     late: Duration,
+}
+
+/// When the deadline passed: before the call was made, or while it waited for something else than its turn, such as credentials.
+fn too_late(late: Duration) -> String {
+    match late.is_zero() {
+        true => "the deadline passed while the call waited to be sent".to_owned(),
+        false => format!(
+            "the deadline had passed {} before the call was made",
+            Seconds(late)
+        ),
+    }
 }
 
 impl DeadlineElapsed {
@@ -152,7 +163,7 @@ impl DeadlineElapsed {
         Self { late }
     }
 
-    /// Returns how late the call was made.
+    /// Returns how late the call was made. Zero if the deadline passed while it waited to be sent.
     pub fn late(&self) -> Duration {
         self.late
     }

@@ -609,6 +609,8 @@ async fn a_deadline_bounds_the_wait_for_credentials() {
         assert_eq!(begin.elapsed().as_secs(), 60);
         assert_eq!(Failure::of(&*error), Failure::NotSent, "{error}");
         assert_eq!(status_of(&error), StatusCode::GATEWAY_TIMEOUT);
+        let text = error.to_string();
+        assert!(text.contains("passed while the call waited"), "{text}");
         let snapshot = stack.shared_ledger().snapshot();
         let held = |principal: &PrincipalSnapshot| principal.budgets.iter().any(|b| b.held > 0);
         assert!(!snapshot.principals.iter().any(held), "{snapshot:?}");
