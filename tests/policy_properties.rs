@@ -30,8 +30,8 @@ struct Case {
     left: Snapshot,
 }
 
-/// Runs the case of a seed. Whether callers may drop calls that the server has.
-fn run(seed: u64, drops_sent: bool) -> Case {
+/// Runs the case of a seed. Whether callers may drop calls that the server has, and whether the client's numbers are the server's.
+fn run(seed: u64, drops_sent: bool, is_true: bool) -> Case {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -39,7 +39,10 @@ fn run(seed: u64, drops_sent: bool) -> Case {
         .unwrap();
     runtime.block_on(async {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let policies = Policies::random(&mut rng);
+        let mut policies = Policies::random(&mut rng);
+        if !is_true {
+            policies.mistake(&mut rng);
+        }
         let exchange = Exchange::builder()
             .policy(policies.server.clone())
             .anonymous(DEFAULT_ACCOUNT)
@@ -112,7 +115,7 @@ fn assert_finished(case: &Case) {
 #[test]
 fn a_true_policy_is_never_exceeded() {
     cases(|seed| {
-        let case = run(seed, false);
+        let case = run(seed, false, true);
         assert_finished(&case);
         let report = &case.report;
         assert!(
@@ -129,7 +132,7 @@ fn a_true_policy_is_never_exceeded() {
 #[test]
 fn whatever_is_dropped_the_rest_finishes() {
     cases(|seed| {
-        let case = run(seed, true);
+        let case = run(seed, true, true);
         assert_finished(&case);
         let report = &case.report;
         if report.abandoned == 0 {
@@ -140,5 +143,16 @@ fn whatever_is_dropped_the_rest_finishes() {
                 case.policies
             );
         }
+    });
+}
+
+/// Callers see nothing of what the client has to find out.
+#[test]
+fn a_policy_with_other_numbers_finishes() {
+    cases(|seed| {
+        let case = run(seed, false, false);
+        assert_finished(&case);
+        let report = &case.report;
+        println!("{} of {} refused", report.throttled_total(), report.calls);
     });
 }

@@ -34,6 +34,22 @@ impl Policies {
         policies
     }
 
+    /// Has the client told twice or half of what the server allows, each number by itself, for what is in flight and open.
+    pub(crate) fn mistake(&mut self, rng: &mut fastrand::Rng) {
+        for row in &mut self.client.budgets {
+            let is_learnt = matches!(row.limit, Limit::InFlight(_) | Limit::Distinct { .. });
+            // A subscription too many is told to its caller, who knows whether another one will end.
+            if is_learnt && row.budget != Budget::Subscriptions {
+                let number = row.limit.number();
+                let number = match rng.bool() {
+                    true => number * 2,
+                    false => number.div_ceil(2),
+                };
+                row.limit = row.limit.with_number(number);
+            }
+        }
+    }
+
     /// How long calls take, and how long the client has for its job: for as long as it needs.
     fn times(&mut self, rng: &mut fastrand::Rng) {
         let milliseconds = |range| Duration::from_millis(range);
