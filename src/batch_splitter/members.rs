@@ -65,7 +65,7 @@ impl<B: Batch> Members<B> {
     }
 
     /// A batch that only reads does no harm if it is executed twice: nobody has to know.
-    fn is_in_doubt(&mut self, member: usize) -> bool {
+    pub(super) fn is_in_doubt(&mut self, member: usize) -> bool {
         let doubt_matters = !self.only_reads();
         let known = self.plan.member(member);
         doubt_matters && known.is_some_and(|known| known.maybe_executed)

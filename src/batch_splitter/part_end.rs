@@ -229,12 +229,14 @@ impl<B: Batch> Ending<'_, B> {
     }
 
     /// Returns the one error for all members of the part before, if what cannot be smaller is refused by messages now.
-    fn refused_again(&self, messages: &[Message]) -> Option<Arc<PartError>> {
-        // One that may have been executed is another error than one for all that proves the contrary.
+    fn refused_again(&mut self, messages: &[Message]) -> Option<Arc<PartError>> {
+        let one_error = self.ends.one_error.clone()?;
+        // One that may have been executed, now or before, has another error than one for all that proves the contrary.
         let failed =
             |message: &Message| message.outcome == MemberOutcome::Failed && !message.maybe_executed;
         let alone = messages.iter().all(failed) && self.members.is_one_piece(self.part);
-        self.ends.one_error.clone().filter(|_| alone)
+        let in_doubt = self.part.iter().any(|one| self.members.is_in_doubt(*one));
+        (alone && !in_doubt).then_some(one_error)
     }
 
     /// A response speaks of its part as a whole.

@@ -351,6 +351,27 @@ fn one_error_for_all_is_the_response_to_the_batch() {
     assert_eq!(end.unwrap().matches("not executed").count(), 0);
 }
 
+/// They may have been executed when their first response was lost, so that they fail now: the error of others is not theirs.
+#[test]
+fn one_error_for_all_is_no_error_of_members_in_doubt() {
+    let config = Config {
+        parallel: 2,
+        ..config(2)
+    };
+    let mut run = Run::new(
+        numbers(4, Order::Free, Idempotency::Idempotent),
+        config,
+        None,
+    );
+    assert_eq!((run.sent(), run.sent()), (vec![0, 1], vec![2, 3]));
+    run.ended_after(0, &[0, 1], one_error(&[0, 1]));
+    assert_eq!(run.sent(), [0]);
+    run.ended_after(0, &[2, 3], lost());
+    run.ended_after(0, &[0], messages("f"));
+    let (_, end) = run.finish_with(0, |members| messages(&"f".repeat(members.len())));
+    assert_eq!(end, Ok("failed,failed,failed,failed".to_owned()));
+}
+
 /// Messages for a part that could be smaller say nothing about the error of a larger one.
 #[test]
 fn one_error_for_all_is_no_error_of_smaller_parts() {
