@@ -2,8 +2,8 @@
 //!
 //! Begin with the preset of your server, and change a number only when you know it better. A limit that is too high costs refusals
 //! until the ledger has learnt the server's own; one that is too low costs time for ever, and nothing tells you. Messages a minute and
-//! recipients a day are not learnt: past these limits the server sends later, or not at all, without an error to the call ("EWS
-//! throttling in Exchange"). Set them right.
+//! recipients a day are not learnt: past the first limit the server sends later, without an error to the call ("EWS throttling in
+//! Exchange"); past the second one it refuses with `ErrorSubmissionQuotaExceeded`, which is handed on. Set them right.
 //!
 //! ```
 //! use std::time::Duration;
